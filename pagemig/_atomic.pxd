@@ -1,0 +1,42 @@
+"""Atomics, spin and reader/writer words, prefetch, page copy; no .pyx behind this file."""
+from libc.stdint cimport uint32_t, uint64_t
+
+
+cdef extern from "pagemig/atomics.h" nogil:
+    void PMG_RELAX() noexcept
+    void pmg_prefetch(const void *p) noexcept
+    void pmg_prefetchw(const void *p) noexcept
+    bint pmg_likely(bint x) noexcept
+    bint pmg_unlikely(bint x) noexcept
+    uint64_t pmg_load(const uint64_t *p) noexcept
+    uint64_t pmg_load_acq(const uint64_t *p) noexcept
+    void pmg_store(uint64_t *p, uint64_t v) noexcept
+    void pmg_store_rel(uint64_t *p, uint64_t v) noexcept
+    uint64_t pmg_xchg(uint64_t *p, uint64_t v) noexcept
+    uint64_t pmg_add(uint64_t *p, uint64_t v) noexcept
+    uint64_t pmg_sub(uint64_t *p, uint64_t v) noexcept
+    uint64_t pmg_or(uint64_t *p, uint64_t v) noexcept
+    uint64_t pmg_and(uint64_t *p, uint64_t v) noexcept
+    bint pmg_cas(uint64_t *p, uint64_t old, uint64_t new) noexcept
+    uint32_t pmg_load32(const uint32_t *p) noexcept
+    uint32_t pmg_load32_acq(const uint32_t *p) noexcept
+    void pmg_store32(uint32_t *p, uint32_t v) noexcept
+    void pmg_store32_rel(uint32_t *p, uint32_t v) noexcept
+    uint32_t pmg_add32(uint32_t *p, uint32_t v) noexcept
+    bint pmg_cas32(uint32_t *p, uint32_t old, uint32_t new) noexcept
+    bint pmg_spin_trylock(uint32_t *l) noexcept
+    bint pmg_spin_lock(uint32_t *l) noexcept
+    void pmg_spin_unlock(uint32_t *l) noexcept
+    bint pmg_read_trylock(uint32_t *l) noexcept
+    void pmg_read_unlock(uint32_t *l) noexcept
+    bint pmg_write_trylock(uint32_t *l) noexcept
+    void pmg_write_unlock(uint32_t *l) noexcept
+    void pmg_downgrade(uint32_t *l) noexcept
+    void pmg_yield() noexcept
+    int pmg_popcount(uint64_t v) noexcept
+    int pmg_ctz(uint64_t v) noexcept
+
+
+cdef extern from "pagemig/copy.h" nogil:
+    void pmg_copy_page(void *dst, const void *src, const void *next) noexcept
+    void pmg_copy_fence() noexcept

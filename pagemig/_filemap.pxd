@@ -1,0 +1,31 @@
+"""Files and shared memory: page cache, shmem_getpage, read-ahead, write(2) and read(2), truncate, punch, fadvise."""
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from pagemig._types cimport ctx_t, file_t, machine_t, vma_t
+
+cdef uint32_t file_new(ctx_t *c, uint32_t kind, uint64_t pages, uint64_t ino) noexcept nogil   # one handle; 0: ENOMEM
+cdef void file_get(machine_t *m, uint32_t file) noexcept nogil
+cdef void file_put(ctx_t *c, uint32_t file) noexcept nogil           # frees pages, policy and object with the last
+
+# frame of a cached page with one more reference (find_get_page), 0 when absent.  file.lock taken inside.
+cdef uint32_t find_get_page(machine_t *m, file_t *f, uint64_t index) noexcept nogil
+cdef uint32_t find_page(machine_t *m, file_t *f, uint64_t index) noexcept nogil                  # no reference; a peek
+# take or release the slot; the caller holds the page lock.  Adding takes the cache's reference.
+cdef int add_to_page_cache(ctx_t *c, file_t *f, uint64_t index, uint32_t pfn) noexcept nogil      # 0, -EEXIST, -ENOMEM
+cdef void delete_from_page_cache(ctx_t *c, uint32_t pfn) noexcept nogil
+
+# the page a fault wants, referenced and LOCKED, through *pfn.  Returns 0 or VM_FAULT_* (SIGBUS beyond the size, OOM, MAJOR may be or-ed in).
+cdef int shmem_fault(ctx_t *c, vma_t *vma, uint64_t index, uint32_t *pfn) noexcept nogil
+cdef int filemap_fault(ctx_t *c, vma_t *vma, uint64_t index, uint32_t *pfn) noexcept nogil
+cdef int vma_fault(ctx_t *c, vma_t *vma, uint64_t index, uint32_t *pfn) noexcept nogil            # the one of the file's kind
+
+# i_rwsem taken inside
+cdef int64_t file_write(ctx_t *c, uint32_t file, uint64_t index, uint64_t n, const uint64_t *values) noexcept nogil   # pages written or -errno; extends
+cdef int64_t file_read(ctx_t *c, uint32_t file, uint64_t index, uint64_t n, uint64_t *values) noexcept nogil
+cdef int file_truncate(ctx_t *c, uint32_t file, uint64_t pages) noexcept nogil
+cdef int file_punch(ctx_t *c, uint32_t file, uint64_t index, uint64_t n) noexcept nogil
+cdef int file_fadvise(ctx_t *c, uint32_t file, uint64_t index, uint64_t n, int advice, bint sync) noexcept nogil
+cdef int file_fsync(ctx_t *c, uint32_t file) noexcept nogil
+
+# removes the PTEs of pages [first, last] of a file from every process (even_cows: private copies too)
+cdef void unmap_mapping_pages(ctx_t *c, file_t *f, uint64_t first, uint64_t last, bint even_cows) noexcept nogil

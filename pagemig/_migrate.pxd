@@ -1,0 +1,27 @@
+"""The migration engine: one set of stage functions at any width, ordered and parameterised by the profile."""
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+
+from pagemig._types cimport STAGE, ctx_t, machine_t, mm_t, mpol_t, task_t, vma_t
+
+# where a page goes
+ctypedef struct target_t:
+    int32_t nid                 # >= 0: exactly this node (THISNODE)
+    uint32_t mm                 # else by policy: pol, found for pages of mm from page `start` on
+    uint64_t start
+    mpol_t pol
+
+# what a run came to
+ctypedef struct run_t:
+    uint64_t succeeded
+    uint64_t failed             # pages not migrated
+    int error                   # 0, -ENOMEM, -PMG_WAIT
+
+cdef bint isolate_lru_page(ctx_t *c, uint32_t pfn) noexcept nogil     # takes the isolation reference; False: not on the LRU
+cdef void putback_lru_page(ctx_t *c, uint32_t pfn) noexcept nogil
+# migrates isolated pages; returns with the list empty: moved pages freed, others put back
+cdef void migrate_pages(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *target, run_t *run) noexcept nogil
+
+cdef int64_t sys_move_pages(ctx_t *c, task_t *t, task_t *target, const uint64_t *addresses, const int32_t *nodes, uint64_t n, uint32_t flags, int32_t *status) noexcept nogil
+cdef int64_t sys_migrate_pages(ctx_t *c, task_t *t, task_t *target, uint64_t old, uint64_t new, uint32_t flags) noexcept nogil
+cdef int64_t sys_mbind(ctx_t *c, task_t *t, uint64_t start, uint64_t length, uint32_t mode, uint32_t mode_flags, uint64_t user, uint32_t flags) noexcept nogil
+cdef int64_t migrate_frames(ctx_t *c, const uint32_t *pfns, const int32_t *nodes, uint64_t n, int32_t *status) noexcept nogil
