@@ -1,0 +1,126 @@
+# On a fresh machine with Python >= 3.11, a C compiler and make:
+#   make run     replay a real program's trace under three policies: a table and a picture
+#   make test    the tests
+# Both make their own .venv, build, and need nothing else. `make help` lists the rest.
+
+PYTHON ?= python3
+VENV   ?= .venv
+CC     ?= cc
+BIN    := $(VENV)/bin
+PY     := $(BIN)/python
+PIP    := $(PY) -m pip install -q --disable-pip-version-check
+NEEDS  := $(PY) -c 'import sys, tomllib; p = tomllib.load(open("pyproject.toml", "rb")); \
+  print(*(p["project"]["optional-dependencies"] | {"build": p["build-system"]["requires"]})[sys.argv[1]], sep="\n")'
+TRACE  ?=
+OUTPUT ?= replay.png
+TESTS  ?=
+SOURCES := setup.py $(wildcard pagemig/*.pyx pagemig/*.pxd pagemig/include/pagemig/*.h)
+
+.DELETE_ON_ERROR:
+.PHONY: help build run test bench lint format tsan asan cover wheel clean
+
+help:
+	@echo "make run     replay a shipped trace: a table, and a picture in $(OUTPUT)"
+	@echo "make test    the tests                (TESTS=tests/test_trace.py for some of them)"
+	@echo "make bench   the benchmarks"
+	@echo "make lint    ruff, cython-lint, mypy --strict, stubtest"
+	@echo "make format  let ruff rewrite what lint would complain about"
+	@echo "make tsan    the threaded tests under ThreadSanitizer"
+	@echo "make asan    the threaded tests under AddressSanitizer and UBSan"
+	@echo "make cover   line coverage, the Cython files too"
+	@echo "make wheel   wheel and sdist in dist/"
+	@echo "make build   only the build, in place"
+	@echo "make clean   remove everything made by the above"
+
+# The environment. A half-made one (Python without the ensurepip module leaves one) is removed.
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "pagemig needs Python >= 3.11 and '$(PYTHON)' is not. Try: make PYTHON=python3.12" >&2; exit 1; }
+	@command -v $(CC) >/dev/null || { \
+	  echo "pagemig needs a C compiler and '$(CC)' was not found (Debian, Ubuntu: apt install gcc)" >&2; exit 1; }
+	@$(PYTHON) -c 'import os, sys, sysconfig as s; sys.exit(not os.path.exists(s.get_path("include") + "/Python.h"))' || { \
+	  echo "pagemig needs Python's C headers and Python.h is missing (Debian, Ubuntu: apt install python3-dev)" >&2; exit 1; }
+	@test -x $(PY) && $(PY) -m pip --version >/dev/null 2>&1 || { rm -rf $(VENV); $(PYTHON) -m venv $(VENV); } || { \
+	  rm -rf $(VENV); \
+	  echo "'$(PYTHON) -m venv' failed: this Python lacks the venv module or its ensurepip" >&2; \
+	  echo "(Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
+	@touch $@
+
+# setuptools only links the tree here (PAGEMIG_BUILD=none); the extensions follow below, so
+# that a change rebuilds what changed and not everything.
+$(VENV)/.linked: pyproject.toml $(VENV)/.made
+	$(NEEDS) build | $(PIP) -r /dev/stdin
+	PAGEMIG_BUILD=none $(PIP) --no-build-isolation --no-deps -e . --config-settings editable_mode=compat
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.linked $(SOURCES)
+	$(PY) setup.py -q build_ext --inplace
+	@touch $@
+
+$(VENV)/.plot $(VENV)/.test $(VENV)/.lint: $(VENV)/.%: pyproject.toml $(VENV)/.made
+	$(NEEDS) $* | $(PIP) -r /dev/stdin
+	@touch $@
+
+build: $(VENV)/.built
+
+run: $(VENV)/.built $(VENV)/.plot
+	$(BIN)/pagemig replay $(TRACE) --output $(OUTPUT)
+
+test: $(VENV)/.built $(VENV)/.test
+	$(PY) -m pytest $(TESTS)
+
+bench: $(VENV)/.built $(VENV)/.test
+	$(PY) -m pytest benchmarks --benchmark-only --benchmark-columns=min,median,rounds
+
+# cython-lint calls pycodestyle by name, hence the PATH. Every check runs even if one fails.
+lint: $(VENV)/.built $(VENV)/.test $(VENV)/.lint
+	@export PATH="$(CURDIR)/$(BIN):$$PATH"; failed=; \
+	check() { echo "$$*"; "$$@" || failed="$$failed $$1"; }; \
+	check ruff check .; \
+	check ruff format --check .; \
+	check cython-lint pagemig; \
+	check mypy --strict; \
+	check stubtest pagemig --allowlist stubtest.allow; \
+	test -z "$$failed" || { echo "lint failed:$$failed" >&2; exit 1; }
+
+format: $(VENV)/.lint
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+# The sanitizers and the coverage get copies of the tree in build/, so the fast build next door
+# is left alone; tar keeps the files' times, so that a second run builds only what changed.
+define copied
+mkdir -p build/tree-$(1)
+tar -c --exclude='*.so' --exclude=__pycache__ pagemig tests setup.py pyproject.toml | tar -x -C build/tree-$(1)
+cd build/tree-$(1) && PAGEMIG_BUILD=$(1) $(CURDIR)/$(PY) setup.py -q build_ext --inplace
+endef
+
+# -s, since pytest's capture would swallow the sanitizer's report; setarch -R, since its shadow
+# memory finds no place where a kernel randomises addresses with many bits.
+FIXED := $(shell setarch -R true 2>/dev/null && echo setarch -R)
+SANITIZED_TESTS ?= -m threads
+PYTEST_SANITIZED = $(FIXED) $(CURDIR)/$(PY) -m pytest -s -p no:cacheprovider $(SANITIZED_TESTS)
+
+tsan: $(VENV)/.linked $(VENV)/.test
+	$(call copied,thread)
+	cd build/tree-thread && LD_PRELOAD=$$($(CC) -print-file-name=libtsan.so) \
+	  TSAN_OPTIONS="exitcode=66 halt_on_error=0 $$TSAN_OPTIONS" $(PYTEST_SANITIZED)
+
+asan: $(VENV)/.linked $(VENV)/.test
+	$(call copied,address)
+	cd build/tree-address && LD_PRELOAD=$$($(CC) -print-file-name=libasan.so) PYTHONMALLOC=malloc \
+	  ASAN_OPTIONS="detect_leaks=0 $$ASAN_OPTIONS" UBSAN_OPTIONS="halt_on_error=1 print_stacktrace=1" $(PYTEST_SANITIZED)
+
+# 3.13 measures Cython lines only through the older C tracer.
+cover: $(VENV)/.linked $(VENV)/.test
+	$(PIP) "pytest-cov>=5"
+	$(call copied,coverage)
+	cd build/tree-coverage && COVERAGE_CORE=ctrace $(CURDIR)/$(PY) -m pytest --cov=pagemig --cov-report=term-missing $(TESTS)
+
+wheel: $(VENV)/.made
+	$(PIP) build
+	$(PY) -m build --outdir dist
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info pagemig/*.so pagemig/*.c pagemig/*.html
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

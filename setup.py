@@ -1,0 +1,105 @@
+"""Extension modules and build modes; every other fact about the project is in pyproject.toml.
+
+``PAGEMIG_BUILD`` picks the mode:
+
+=========  ==============================================================================
+fast       the default and what wheels hold: -O3, no checks, no ``-march``
+debug      -O0, bounds checks, C assertions, annotated HTML beside the C
+thread     ThreadSanitizer (run with the compiler's libtsan preloaded: ``make tsan``)
+address    AddressSanitizer and UBSan (likewise: ``make asan``)
+coverage   line tracing of .pyx and .pxd for coverage.py (``make cover``)
+none       no extensions: what ``make`` uses to link the tree before it builds in place
+=========  ==============================================================================
+"""
+
+import os
+from pathlib import Path
+
+from setuptools import Extension, setup
+
+CFLAGS = {
+    "fast": ["-O3", "-g1"],
+    "debug": ["-O0", "-g3", "-UNDEBUG", "-DPAGEMIG_DEBUG"],
+    "thread": ["-O1", "-g", "-fsanitize=thread", "-fno-omit-frame-pointer"],
+    "address": ["-O1", "-g", "-fsanitize=address,undefined", "-fno-omit-frame-pointer"],
+    "coverage": ["-O0", "-g1"],
+    "none": [],
+}
+MODE = os.environ.get("PAGEMIG_BUILD") or "fast"
+JOBS = int(os.environ.get("PAGEMIG_JOBS") or 2)
+BUILD = Path("build")
+
+
+def mode_changed() -> bool:
+    """Whether the objects that lie in the tree come from another mode; remembers this one.
+
+    setuptools compares only file times, so without this a debug build after a fast one
+    would keep the fast objects.
+    """
+    stamp = BUILD / "mode"
+    changed = stamp.exists() and stamp.read_text() != MODE
+    BUILD.mkdir(exist_ok=True)
+    stamp.write_text(MODE)
+    return changed
+
+
+def extensions() -> list[Extension]:
+    """One extension for every ``pagemig/_*.pyx``.
+
+    Cython itself follows the ``.pxd`` files a module cimports. The headers it cannot see
+    through, since they include each other, so all of them are inputs of every module.
+    """
+    import numpy as np
+
+    macros = [("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")]
+    if MODE == "coverage":
+        macros += [("CYTHON_TRACE_NOGIL", "1"), ("CYTHON_USE_SYS_MONITORING", "0")]
+    return [
+        Extension(
+            f"pagemig.{source.stem}",
+            [str(source)],
+            include_dirs=["pagemig/include", np.get_include()],
+            depends=sorted(map(str, Path("pagemig/include").rglob("*.h"))),
+            define_macros=macros,
+            extra_compile_args=["-std=gnu11", "-Wall", "-fno-strict-aliasing", *CFLAGS[MODE]],
+            extra_link_args=[flag for flag in CFLAGS[MODE] if flag.startswith("-fsanitize")],
+        )
+        for source in sorted(Path("pagemig").glob("_*.pyx"))
+    ]
+
+
+def modules() -> list[Extension]:
+    """The extensions, translated to C."""
+    if MODE not in CFLAGS:
+        raise SystemExit(f"PAGEMIG_BUILD={MODE!r} is not one of {', '.join(CFLAGS)}")
+    if MODE == "none":
+        return []
+    from Cython.Build import cythonize
+
+    checked = MODE in ("debug", "address", "coverage")
+    return cythonize(
+        extensions(),
+        # The coverage plugin looks for the C beside the source, the others keep it away.
+        build_dir=None if MODE == "coverage" else str(BUILD / MODE),
+        nthreads=JOBS if JOBS > 1 else 0,
+        annotate=MODE == "debug",
+        compiler_directives={
+            "language_level": 3,
+            "boundscheck": checked,
+            "wraparound": False,
+            "initializedcheck": checked,
+            "cdivision": True,
+            "freethreading_compatible": True,
+            "auto_pickle": False,
+            "embedsignature": True,
+            "linetrace": MODE == "coverage",
+        },
+    )
+
+
+if __name__ == "__main__":
+    found = modules()
+    setup(
+        ext_modules=found,
+        options={"build_ext": {"parallel": JOBS, "force": bool(found) and mode_changed()}},
+    )
