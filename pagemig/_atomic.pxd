@@ -30,7 +30,10 @@ cdef extern from "pagemig/atomics.h" nogil:
     bint pmg_read_trylock(uint32_t *l) noexcept
     void pmg_read_unlock(uint32_t *l) noexcept
     bint pmg_write_trylock(uint32_t *l) noexcept
+    void pmg_write_forget(uint32_t *l) noexcept
     void pmg_write_unlock(uint32_t *l) noexcept
+    bint pmg_read_lock(uint32_t *l) noexcept
+    bint pmg_write_lock(uint32_t *l) noexcept
     void pmg_downgrade(uint32_t *l) noexcept
     void pmg_yield() noexcept
     int pmg_popcount(uint64_t v) noexcept

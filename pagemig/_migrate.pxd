@@ -21,7 +21,22 @@ cdef void putback_lru_page(ctx_t *c, uint32_t pfn) noexcept nogil
 # migrates isolated pages; returns with the list empty: moved pages freed, others put back
 cdef void migrate_pages(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *target, run_t *run) noexcept nogil
 
-cdef int64_t sys_move_pages(ctx_t *c, task_t *t, task_t *target, const uint64_t *addresses, const int32_t *nodes, uint64_t n, uint32_t flags, int32_t *status) noexcept nogil
-cdef int64_t sys_migrate_pages(ctx_t *c, task_t *t, task_t *target, uint64_t old, uint64_t new, uint32_t flags) noexcept nogil
+# addresses (bytes) and nodes hold `readable` entries, the caller asked for `count`; nodes NULL: a query.
+# A NULL status is memory that cannot be written: -EFAULT at the first store.
+cdef int64_t sys_move_pages(ctx_t *c, task_t *target, const uint64_t *addresses, const int32_t *nodes, uint64_t readable, uint64_t count, uint32_t flags, int32_t *status) noexcept nogil
+cdef int64_t sys_migrate_pages(ctx_t *c, task_t *target, uint64_t old, uint64_t new, uint32_t flags) noexcept nogil
+# start aligned, length > 0 (bytes): from the mode/mask consistency on
 cdef int64_t sys_mbind(ctx_t *c, task_t *t, uint64_t start, uint64_t length, uint32_t mode, uint32_t mode_flags, uint64_t user, uint32_t flags) noexcept nogil
+# page i to node i, with no process context; status[i]: node or negative errno
 cdef int64_t migrate_frames(ctx_t *c, const uint32_t *pfns, const int32_t *nodes, uint64_t n, int32_t *status) noexcept nogil
+
+cdef enum:                      # steps of a stage, in order; a hook runs after each
+    STEP_ISOLATE = 1
+    STEP_ALLOC = 2
+    STEP_LOCK = 3
+    STEP_UNMAP = 4
+    STEP_FREEZE = 5             # counts checked, mapping switched ("move_mapping")
+    STEP_COPY = 6
+    STEP_RESTORE = 7
+    STEP_PUTBACK = 8
+    TRACE_ROLLBACK = 9          # trace only: an entry was restored to the old page

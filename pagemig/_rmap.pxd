@@ -14,6 +14,8 @@ cdef int anon_vma_fork(ctx_t *c, vma_t *child, vma_t *parent) noexcept nogil
 cdef void unlink_anon_vmas(ctx_t *c, vma_t *vma) noexcept nogil
 cdef void get_anon_vma(machine_t *m, uint32_t av) noexcept nogil                     # a reference that keeps it alive
 cdef void put_anon_vma(machine_t *m, uint32_t av) noexcept nogil
+# the anon_vma of a mapped page, referenced; 0 when the page is not mapped or not anonymous
+cdef uint32_t page_get_anon_vma(machine_t *m, uint32_t pfn) noexcept nogil
 
 # -- files --------------------------------------------------------------------------------------------------------
 cdef int vma_link_file(ctx_t *c, vma_t *vma) noexcept nogil                          # into file's i_mmap: 0 or -ENOMEM

@@ -221,7 +221,7 @@ ctypedef struct mm_t:
     uint32_t has_pinned         # MMF_HAS_PINNED
     uint32_t dumpable
     uint32_t next               # free list
-    uint32_t pad
+    uint32_t page_table_lock    # guards vma.anon_vma of faults that run side by side; inside anon_vma.lock
     vec_t vmas                  # indices of vma_t by rising address
     uint64_t total_vm, locked_vm    # pages
     int64_t rss_anon, rss_file, rss_shmem
@@ -279,6 +279,7 @@ ctypedef struct slab_t:         # allocator of fixed-size records by index; inde
     uint32_t size, next_off     # bytes of a record; where its free-list link is
     uint32_t max, fresh, free, used
     uint32_t lock
+    uint32_t keep               # records keep their type: not cleared when handed out again
 
 
 # ---- counters ------------------------------------------------------------------------------------------
@@ -327,6 +328,9 @@ cdef enum:
     MODE_ACTORS = 1             # call wait_fn: hand the baton to another actor
     MODE_HOST = 2               # return -PMG_WAIT: the embedding host owns time
 
+ctypedef struct machine_t
+ctypedef struct ctx_t
+
 ctypedef struct pcp_t:          # frames cached by a context for one node
     uint32_t lock               # its owner's, and whoever drains the caches of all when a node is empty
     uint32_t n
@@ -340,6 +344,7 @@ ctypedef struct ctx_t:          # what one thread works through; an argument of 
     uint32_t cpu
     int32_t nid                 # node of cpu
     uint32_t wait_mode          # MODE_*
+    uint32_t nozero             # frames are allocated to be copied over: their content is not cleared
     int (*wait_fn)(ctx_t *c, int what, uint32_t which) noexcept nogil
     int (*step_fn)(ctx_t *c, int step, const uint32_t *pfns, uint32_t n) noexcept nogil   # NULL: no hook
     void *data                  # of the two functions

@@ -67,22 +67,57 @@ static inline int pmg_spin_lock(uint32_t *l)
 }
 static inline void pmg_spin_unlock(uint32_t *l) { __atomic_store_n(l, 0u, __ATOMIC_RELEASE); }
 
-/* Reader/writer lock in one word: bit 31 a writer, the rest counts readers. */
+/* Reader/writer lock in one word: bit 31 a writer, bit 30 a writer waits (readers stay out, so that it gets
+ * its turn), the rest counts readers.  Not recursive for readers. */
 #define PMG_RW_WRITER 0x80000000u
+#define PMG_RW_PENDING 0x40000000u
 static inline int pmg_read_trylock(uint32_t *l)
 {
     uint32_t v = __atomic_load_n(l, __ATOMIC_RELAXED);
-    return !(v & PMG_RW_WRITER) &&
+    return !(v & (PMG_RW_WRITER | PMG_RW_PENDING)) &&
            __atomic_compare_exchange_n(l, &v, v + 1, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
 }
 static inline void pmg_read_unlock(uint32_t *l) { __atomic_fetch_sub(l, 1u, __ATOMIC_RELEASE); }
 static inline int pmg_write_trylock(uint32_t *l)
 {
-    uint32_t v = 0;
-    return __atomic_compare_exchange_n(l, &v, PMG_RW_WRITER, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
+    uint32_t v = __atomic_load_n(l, __ATOMIC_RELAXED);
+    if (!(v & ~PMG_RW_PENDING))
+        return __atomic_compare_exchange_n(l, &v, PMG_RW_WRITER, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
+    if (!(v & PMG_RW_PENDING))
+        __atomic_fetch_or(l, PMG_RW_PENDING, __ATOMIC_RELAXED);
+    return 0;
 }
-static inline void pmg_write_unlock(uint32_t *l) { __atomic_store_n(l, 0u, __ATOMIC_RELEASE); }
-static inline void pmg_downgrade(uint32_t *l) { __atomic_store_n(l, 1u, __ATOMIC_RELEASE); }
+/* A waiter that gives up takes its request back; another one that still waits asks again. */
+static inline void pmg_write_forget(uint32_t *l) { __atomic_fetch_and(l, ~PMG_RW_PENDING, __ATOMIC_RELAXED); }
+static inline void pmg_write_unlock(uint32_t *l) { __atomic_fetch_and(l, ~PMG_RW_WRITER, __ATOMIC_RELEASE); }
+static inline void pmg_downgrade(uint32_t *l) { __atomic_fetch_sub(l, PMG_RW_WRITER - 1u, __ATOMIC_RELEASE); }
+/* Short read and write sections (trees): spin, then yield. */
+static inline int pmg_read_lock(uint32_t *l)
+{
+    int spins = 0, contended = 0;
+    while (!pmg_read_trylock(l)) {
+        contended = 1;
+        PMG_RELAX();
+        if (++spins > 200) {
+            sched_yield();
+            spins = 0;
+        }
+    }
+    return contended;
+}
+static inline int pmg_write_lock(uint32_t *l)
+{
+    int spins = 0, contended = 0;
+    while (!pmg_write_trylock(l)) {
+        contended = 1;
+        PMG_RELAX();
+        if (++spins > 200) {
+            sched_yield();
+            spins = 0;
+        }
+    }
+    return contended;
+}
 
 static inline void pmg_yield(void) { sched_yield(); }
 static inline int pmg_popcount(uint64_t v) { return __builtin_popcountll(v); }

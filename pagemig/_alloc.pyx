@@ -1,0 +1,414 @@
+"""Reserved arenas, records by index, arrays in the heap, the frame allocator and the wait seam."""
+from libc.errno cimport ENOMEM
+from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memmove, memset
+
+from pagemig._atomic cimport (
+    PMG_RELAX, pmg_cas32, pmg_copy_page, pmg_load32, pmg_read_trylock, pmg_read_unlock, pmg_spin_lock,
+    pmg_spin_unlock, pmg_store32_rel, pmg_store_rel, pmg_write_forget, pmg_write_trylock, pmg_write_unlock, pmg_yield,
+)
+from pagemig._frame cimport put_page_testzero, trylock_page
+from pagemig._types cimport (
+    C_HOST_MM_CONTENDED, C_HOST_PAGE_CONTENDED, C_HOST_WAITS, C_HOST_ZONE_CONTENDED, C_LOCK_PAGE, C_LOCK_ZONE,
+    C_NUMA_FOREIGN, C_NUMA_HIT, C_NUMA_LOCAL, C_NUMA_MISS, C_NUMA_OTHER, C_PGALLOC, C_PGFREE, MAX_CTX, MAX_NODES,
+    MODE_ACTORS, MODE_HOST, MODE_THREADS, PCP_MAX, PMG_WAIT, REF_ONE, STAGE, WAIT_MM, WAIT_PAGE, ctx_t, frame_t,
+    machine_t, node_t, pcp_t, slab_t, task_t, vec_t,
+)
+
+
+cdef extern from "<sys/mman.h>" nogil:
+    void *mmap(void *addr, size_t length, int prot, int flags, int fd, long offset)
+    int munmap(void *addr, size_t length)
+    int madvise(void *addr, size_t length, int advice)
+    int PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_ANONYMOUS, MAP_NORESERVE, MADV_HUGEPAGE
+    void *MAP_FAILED
+
+
+# -- arenas ------------------------------------------------------------------------------------------------
+
+cdef void *arena_new(machine_t *m, uint64_t nbytes) noexcept nogil:
+    cdef void *p
+    if m.nr_arenas >= 32:
+        return NULL
+    nbytes = (nbytes + (1 << 21) - 1) & ~(<uint64_t> (1 << 21) - 1)
+    p = mmap(NULL, nbytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+    if p == MAP_FAILED:
+        return NULL
+    # Huge pages save the host's own TLB misses on scattered frames; small machines stay small without them.
+    if m.nr_frames > (1 << 20) and nbytes >= (64 << 20):
+        madvise(p, nbytes, MADV_HUGEPAGE)
+    m.arenas[m.nr_arenas] = p
+    m.arena_bytes[m.nr_arenas] = nbytes
+    m.nr_arenas += 1
+    return p
+
+
+cdef void arenas_release(machine_t *m) noexcept nogil:
+    cdef uint32_t i
+    for i in range(m.nr_arenas):
+        munmap(m.arenas[i], m.arena_bytes[i])
+    m.nr_arenas = 0
+
+
+# -- records by index --------------------------------------------------------------------------------------
+
+cdef void slab_init(slab_t *s, void *base, uint32_t size, uint32_t next_off, uint32_t max) noexcept nogil:
+    s.base = <char *> base
+    s.size = size
+    s.next_off = next_off
+    s.max = max
+    s.fresh = 1
+    s.free = 0
+    s.used = 0
+    s.lock = 0
+    s.keep = 0
+
+
+cdef inline uint32_t *slab_link(slab_t *s, uint32_t i) noexcept nogil:
+    return <uint32_t *> (s.base + <uint64_t> i * s.size + s.next_off)
+
+
+cdef uint32_t slab_alloc(slab_t *s) noexcept nogil:
+    cdef uint32_t i
+    pmg_spin_lock(&s.lock)
+    i = s.free
+    if i:
+        s.free = slab_link(s, i)[0]
+    elif s.fresh < s.max:
+        i = s.fresh
+        s.fresh += 1
+    if i:
+        s.used += 1
+    pmg_spin_unlock(&s.lock)
+    if i and not s.keep:
+        memset(s.base + <uint64_t> i * s.size, 0, s.size)
+    return i
+
+
+cdef void slab_free(slab_t *s, uint32_t i) noexcept nogil:
+    pmg_spin_lock(&s.lock)
+    slab_link(s, i)[0] = s.free
+    s.free = i
+    s.used -= 1
+    pmg_spin_unlock(&s.lock)
+
+
+# -- the heap: blocks of 16 << k bytes, one free list a size ---------------------------------------------------
+
+cdef inline int size_class(uint64_t nbytes) noexcept nogil:
+    cdef int k = 0
+    while (<uint64_t> 16 << k) < nbytes:
+        k += 1
+    return k
+
+
+cdef uint64_t heap_alloc(machine_t *m, int k) noexcept nogil:
+    cdef uint64_t off, nbytes = <uint64_t> 16 << k
+    pmg_spin_lock(&m.heap_lock)
+    off = m.heap_free[k]
+    if off:
+        m.heap_free[k] = (<uint64_t *> (m.heap + off))[0]
+    elif m.heap_fresh + nbytes <= m.heap_max:
+        off = m.heap_fresh
+        m.heap_fresh += nbytes
+    pmg_spin_unlock(&m.heap_lock)
+    return off
+
+
+cdef void heap_free(machine_t *m, uint64_t off, int k) noexcept nogil:
+    pmg_spin_lock(&m.heap_lock)
+    (<uint64_t *> (m.heap + off))[0] = m.heap_free[k]
+    m.heap_free[k] = off
+    pmg_spin_unlock(&m.heap_lock)
+
+
+cdef int vec_resize(machine_t *m, vec_t *v, uint64_t n) noexcept nogil:
+    cdef uint64_t off
+    cdef int k
+    if n > 0x7fffffff:
+        return -ENOMEM
+    if n > v.cap:
+        k = size_class(n * 4)
+        off = heap_alloc(m, k)
+        if not off:
+            return -ENOMEM
+        if v.n:
+            memcpy(m.heap + off, m.heap + v.off, <uint64_t> v.n * 4)
+        if v.cap:
+            heap_free(m, v.off, size_class(<uint64_t> v.cap * 4))
+        v.off = off
+        v.cap = <uint32_t> ((<uint64_t> 16 << k) // 4)
+    if n > v.n:
+        memset(m.heap + v.off + <uint64_t> v.n * 4, 0, (n - v.n) * 4)
+    v.n = <uint32_t> n
+    return 0
+
+
+cdef int vec_insert(machine_t *m, vec_t *v, uint32_t at, uint32_t value) noexcept nogil:
+    cdef uint32_t *a
+    if vec_resize(m, v, <uint64_t> v.n + 1):
+        return -ENOMEM
+    a = vec_at(m, v)
+    memmove(a + at + 1, a + at, <uint64_t> (v.n - 1 - at) * 4)
+    a[at] = value
+    return 0
+
+
+cdef void vec_remove(machine_t *m, vec_t *v, uint32_t at) noexcept nogil:
+    cdef uint32_t *a = vec_at(m, v)
+    memmove(a + at, a + at + 1, <uint64_t> (v.n - 1 - at) * 4)
+    v.n -= 1
+
+
+cdef void vec_free(machine_t *m, vec_t *v) noexcept nogil:
+    if v.cap:
+        heap_free(m, v.off, size_class(<uint64_t> v.cap * 4))
+    v.off = 0
+    v.n = 0
+    v.cap = 0
+
+
+# -- frames --------------------------------------------------------------------------------------------------
+
+cdef void zone_lock(ctx_t *c, node_t *node) noexcept nogil:
+    """Guards the free frames of a node; taken once for up to STAGE frames, the caches of contexts do the rest."""
+    c.count[<int> C_LOCK_ZONE] += 1
+    c.count[<int> C_HOST_ZONE_CONTENDED] += pmg_spin_lock(&node.lock)
+
+
+cdef uint32_t zone_take(ctx_t *c, int32_t nid, uint32_t n, uint32_t *out) noexcept nogil:
+    """Up to ``n`` free frames of a node: newest returned ones first, then never used ones."""
+    cdef node_t *node = &c.m.node[nid]
+    cdef uint32_t i, k
+    zone_lock(c, node)
+    k = <uint32_t> min(<uint64_t> n, node.nr_stack)
+    for i in range(k):
+        out[i] = node.stack[node.nr_stack - 1 - i]
+    node.nr_stack -= k
+    while k < n and node.fresh < node.end:
+        out[k] = <uint32_t> node.fresh
+        node.fresh += 1
+        k += 1
+    node.nr_free -= k
+    pmg_spin_unlock(&node.lock)
+    return k
+
+
+cdef void zone_give(ctx_t *c, int32_t nid, const uint32_t *pfns, uint32_t n) noexcept nogil:
+    cdef node_t *node = &c.m.node[nid]
+    zone_lock(c, node)
+    memcpy(node.stack + node.nr_stack, pfns, <size_t> n * 4)
+    node.nr_stack += n
+    node.nr_free += n
+    pmg_spin_unlock(&node.lock)
+
+
+cdef void drain_all_pages(ctx_t *c, int32_t nid) noexcept nogil:
+    """Bring the frames that contexts cache for an empty node back to it, as the kernel drains its per-CPU lists."""
+    cdef uint32_t i, n
+    cdef uint32_t pfns[256]
+    cdef pcp_t *pcp
+    for i in range(MAX_CTX):
+        pcp = &c.m.ctx[i].pcp[nid]
+        if pmg_load32(&pcp.n) == 0:
+            continue
+        pmg_spin_lock(&pcp.lock)
+        n = pcp.n
+        memcpy(pfns, pcp.pfn, n * 4)
+        pcp.n = 0
+        pmg_spin_unlock(&pcp.lock)
+        if n:
+            zone_give(c, nid, pfns, n)
+
+
+cdef uint32_t rmqueue(ctx_t *c, int32_t nid, uint32_t n, uint32_t *out) noexcept nogil:
+    """Up to ``n`` (at most STAGE) free frames of exactly one node, through the context's cache; records untouched."""
+    cdef pcp_t *pcp = &c.pcp[nid]
+    cdef uint32_t k
+    pmg_spin_lock(&pcp.lock)
+    if pcp.n < n:
+        pmg_store32_rel(&pcp.n, pcp.n + zone_take(c, nid, STAGE, pcp.pfn + pcp.n))
+        if pcp.n < n:
+            pmg_spin_unlock(&pcp.lock)
+            drain_all_pages(c, nid)
+            return zone_take(c, nid, n, out)
+    k = pcp.n - n
+    memcpy(out, pcp.pfn + k, n * 4)
+    pmg_store32_rel(&pcp.n, k)
+    pmg_spin_unlock(&pcp.lock)
+    return n
+
+
+cdef inline void numa_event(ctx_t *c, int32_t nid, int32_t wanted, uint64_t n) noexcept nogil:
+    if nid == wanted:
+        c.count[<int> C_NUMA_HIT] += n
+    else:
+        c.count[<int> C_NUMA_MISS] += n
+        c.count[<int> C_NUMA_FOREIGN] += n
+    if nid == c.nid:
+        c.count[<int> C_NUMA_LOCAL] += n
+    else:
+        c.count[<int> C_NUMA_OTHER] += n
+    c.count[<int> C_PGALLOC] += n
+
+
+cdef uint32_t alloc_page(ctx_t *c, int32_t nid, uint64_t mask) noexcept nogil:
+    cdef machine_t *m = c.m
+    cdef uint32_t i, pfn = 0
+    cdef int32_t k
+    cdef frame_t *f
+    for i in range(m.nr_nodes):
+        k = <int32_t> m.node[nid].fallback[i]
+        if not (mask >> k) & 1:
+            continue
+        if rmqueue(c, k, 1, &pfn):
+            f = &m.frames[pfn]
+            f.mapping = 0
+            f.index = 0
+            pmg_store_rel(&f.state, REF_ONE)
+            if m.page_bytes and not c.nozero:
+                memset(page_address(m, pfn), 0, m.page_bytes)
+            numa_event(c, k, nid, 1)
+            return pfn
+    return 0
+
+
+cdef uint32_t alloc_pages_node(ctx_t *c, int32_t nid, uint32_t n, uint32_t *out) noexcept nogil:
+    """Targets of a migration: the records are the caller's to fill and content is not zeroed, it will be copied over."""
+    cdef uint32_t k = rmqueue(c, nid, n, out)
+    if k:
+        numa_event(c, nid, nid, k)
+    return k
+
+
+cdef void free_pages(ctx_t *c, const uint32_t *pfns, uint32_t n) noexcept nogil:
+    """Give back frames that nobody references any more."""
+    cdef machine_t *m = c.m
+    cdef uint32_t i
+    cdef int32_t nid
+    cdef pcp_t *pcp
+    c.count[<int> C_PGFREE] += n
+    i = 0
+    while i < n:
+        nid = page_to_nid(m, pfns[i])
+        pcp = &c.pcp[nid]
+        pmg_spin_lock(&pcp.lock)
+        while i < n and pcp.n < PCP_MAX and m.node[nid].first <= pfns[i] < m.node[nid].end:
+            m.frames[pfns[i]].mapping = 0
+            pmg_store_rel(&m.frames[pfns[i]].state, 0)
+            pcp.pfn[pcp.n] = pfns[i]
+            pmg_store32_rel(&pcp.n, pcp.n + 1)
+            i += 1
+        if pcp.n == PCP_MAX:
+            # The older half goes back, in one section; the newer, still in the host's cache, stays.
+            zone_give(c, nid, pcp.pfn, PCP_MAX // 2)
+            memcpy(pcp.pfn, pcp.pfn + PCP_MAX // 2, PCP_MAX // 2 * 4)
+            pmg_store32_rel(&pcp.n, PCP_MAX // 2)
+        pmg_spin_unlock(&pcp.lock)
+
+
+cdef void put_page(ctx_t *c, uint32_t pfn) noexcept nogil:
+    if put_page_testzero(c.m, pfn, 1):
+        free_pages(c, &pfn, 1)
+
+
+cdef void put_page_refs(ctx_t *c, uint32_t pfn, uint32_t n) noexcept nogil:
+    if put_page_testzero(c.m, pfn, n):
+        free_pages(c, &pfn, 1)
+
+
+cdef void pcp_drain(ctx_t *c) noexcept nogil:
+    cdef uint32_t i
+    for i in range(c.m.nr_nodes):
+        drain_all_pages(c, <int32_t> i)
+
+
+cdef uint64_t node_free_pages(machine_t *m, int32_t nid) noexcept nogil:
+    cdef uint64_t n = m.node[nid].nr_free
+    cdef uint32_t i
+    for i in range(MAX_CTX):
+        n += pmg_load32(&m.ctx[i].pcp[nid].n)
+    return n
+
+
+cdef void copy_highpage(machine_t *m, uint32_t dst, uint32_t src) noexcept nogil:
+    if m.page_bytes == 4096:
+        memcpy(page_address(m, dst), page_address(m, src), 4096)
+    elif m.page_bytes:
+        (<uint64_t *> page_address(m, dst))[0] = (<uint64_t *> page_address(m, src))[0]
+
+
+# -- contexts and waiting ------------------------------------------------------------------------------------
+
+cdef ctx_t *ctx_get(machine_t *m, uint32_t task) noexcept nogil:
+    cdef uint32_t i
+    cdef ctx_t *c
+    for i in range(MAX_CTX):
+        c = &m.ctx[i]
+        if pmg_load32(&c.busy) == 0 and pmg_cas32(&c.busy, 0, 1):
+            c.task = task
+            c.cpu = task_of(m, task).cpu if task else 0
+            c.nid = <int32_t> m.cpu_node[c.cpu]
+            return c
+    return NULL
+
+
+cdef void ctx_put(ctx_t *c) noexcept nogil:
+    pmg_store32_rel(&c.busy, 0)
+
+
+cdef int pmg_wait(ctx_t *c, int what, uint32_t which, uint32_t spins) noexcept nogil:
+    """The one place where anything waits: page lock, migration entry, writeback, mm lock, inode lock."""
+    if spins == 0:
+        c.count[<int> C_HOST_WAITS] += 1
+    if c.wait_mode == MODE_HOST:
+        return -PMG_WAIT
+    if c.wait_mode == MODE_ACTORS and c.wait_fn != NULL:
+        return c.wait_fn(c, what, which)
+    if spins % 256 < 200:
+        PMG_RELAX()
+    else:
+        pmg_yield()
+    return 0
+
+
+cdef int lock_page(ctx_t *c, uint32_t pfn) noexcept nogil:
+    cdef uint32_t spins = 0
+    c.count[<int> C_LOCK_PAGE] += 1
+    while not trylock_page(c.m, pfn):
+        c.count[<int> C_HOST_PAGE_CONTENDED] += spins == 0
+        if pmg_wait(c, WAIT_PAGE, pfn, spins):
+            return -PMG_WAIT
+        spins += 1
+    return 0
+
+
+cdef int mmap_read_lock(ctx_t *c, uint32_t mm) noexcept nogil:
+    cdef uint32_t spins = 0
+    cdef uint32_t *l = &mm_of(c.m, mm).lock
+    while not pmg_read_trylock(l):
+        c.count[<int> C_HOST_MM_CONTENDED] += spins == 0
+        if pmg_wait(c, WAIT_MM, mm, spins):
+            return -PMG_WAIT
+        spins += 1
+    return 0
+
+
+cdef int mmap_write_lock(ctx_t *c, uint32_t mm) noexcept nogil:
+    cdef uint32_t spins = 0
+    cdef uint32_t *l = &mm_of(c.m, mm).lock
+    while not pmg_write_trylock(l):
+        c.count[<int> C_HOST_MM_CONTENDED] += spins == 0
+        if pmg_wait(c, WAIT_MM, mm, spins):
+            pmg_write_forget(l)
+            return -PMG_WAIT
+        spins += 1
+    return 0
+
+
+cdef void mmap_read_unlock(ctx_t *c, uint32_t mm) noexcept nogil:
+    pmg_read_unlock(&mm_of(c.m, mm).lock)
+
+
+cdef void mmap_write_unlock(ctx_t *c, uint32_t mm) noexcept nogil:
+    pmg_write_unlock(&mm_of(c.m, mm).lock)

@@ -1,0 +1,971 @@
+"""The machine and its processes as Python objects: owners of the state, nothing more.
+
+Every method takes plain numbers or C-contiguous arrays of the exact dtype, releases the interpreter lock for the
+whole call, and answers a count, an address or a negative errno.  What the numbers mean to a person is the
+business of ``machine.py`` and ``process.py``.
+"""
+cimport numpy as cnp
+from cpython.ref cimport PyObject
+from libc.errno cimport EAGAIN, EFAULT, EINVAL, ENOMEM
+from libc.stddef cimport size_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
+
+from pagemig._alloc cimport (
+    arena_new, arenas_release, ctx_get, ctx_put, file_of, lock_page, mm_index, mm_of, mmap_read_lock, mmap_read_unlock,
+    node_free_pages, page_to_nid, pin_of, put_page, slab_init, task_of, vec_at, vma_of,
+)
+from pagemig._filemap cimport (
+    file_fadvise, file_fsync, file_get, file_new, file_punch, file_put, file_read, file_truncate, file_write,
+)
+from pagemig._memory cimport access_many, pin_user_pages, touch_range, touch_t, vma_lookup
+from pagemig._mempolicy cimport mpol_new, mpol_shared_policy_lookup, offset_il_node, policy_node
+from pagemig._migrate cimport migrate_frames, sys_mbind, sys_migrate_pages, sys_move_pages
+from pagemig._mmap cimport (
+    do_exit, sys_fork, sys_madvise, sys_mlock, sys_mlockall, sys_mmap, sys_mprotect, sys_mremap, sys_munlock,
+    sys_munlockall, sys_munmap, sys_pin, sys_set_mempolicy_home_node, sys_unpin, task_new, task_reap,
+)
+from pagemig._pgtable cimport leaf_pte, next_leaf
+from pagemig._types cimport (
+    CAP_ALL, FILE_SHMEM, MAX_CTX, MAX_NODES, MODE_ACTORS, MODE_THREADS, MPOL_DEFAULT, MPOL_LOCAL, NR_COUNTERS,
+    PCP_MAX, PG_reserved, STAGE, TASK_FREE, TASK_RUNNING, anon_vma_t, counter_t, ctx_t, file_t, frame_t, machine_t,
+    mm_t, mpol_t, node_t, pcp_t, pin_t, ptdesc_t, rnode_t, sp_node_t, task_t, vma_t,
+)
+
+import numpy as np
+
+cnp.import_array()
+
+COUNTERS = (
+    "pgfault", "pgmajfault", "pgalloc", "pgfree",
+    "numa_hit", "numa_miss", "numa_foreign", "numa_interleave", "numa_local", "numa_other",
+    "pgmigrate_success", "pgmigrate_fail",
+    "unevictable_pgs_mlocked", "unevictable_pgs_munlocked",
+    "cow", "cow_reuse", "zero_page_fault", "fault_around", "migration_wait", "oom_kill",
+    "tlb_flush", "ptes_dropped", "ptes_restored",
+    "lock_page", "lock_zone", "lock_lru", "lock_ptl", "lock_anon_vma", "lock_i_mmap", "lock_tree", "lock_swap",
+    "host_page_contended", "host_zone_contended", "host_ptl_contended", "host_rmap_contended",
+    "host_mm_contended", "host_waits",
+)
+assert len(COUNTERS) == NR_COUNTERS
+
+FRAME_DTYPE = np.dtype([("state", np.uint64), ("mapping", np.uint32), ("index", np.uint32)], align=True)
+VMA_DTYPE = np.dtype([
+    ("start", np.uint64), ("end", np.uint64), ("pgoff", np.uint64), ("flags", np.uint32), ("file", np.uint32),
+    ("anon_vma", np.uint32), ("mode", np.uint16), ("mode_flags", np.uint16), ("nodes", np.uint64),
+    ("user_nodes", np.uint64), ("home_node", np.int32), ("index", np.uint32),
+], align=True)
+TRACE_DTYPE = np.dtype([("word", np.uint64), ("arg", np.uint64)])
+assert FRAME_DTYPE.itemsize == sizeof(frame_t)
+
+
+cdef struct vma_row_t:
+    uint64_t start, end, pgoff
+    uint32_t flags, file, anon_vma
+    uint16_t mode, mode_flags
+    uint64_t nodes, user_nodes
+    int32_t home_node
+    uint32_t index
+
+assert VMA_DTYPE.itemsize == sizeof(vma_row_t)
+
+
+# -- arrays ----------------------------------------------------------------------------------------------------
+
+cdef object lend(object owner, void *data, uint64_t n, int typenum, bint writeable=False):
+    """A numpy view of the machine's memory that keeps the machine alive."""
+    cdef cnp.npy_intp shape = <cnp.npy_intp> n
+    a = cnp.PyArray_SimpleNewFromData(1, &shape, typenum, data)
+    cnp.set_array_base(a, owner)
+    if not writeable:
+        a.flags.writeable = False
+    return a
+
+
+cdef inline void *data_of(object a, int typenum, str name) except? NULL:
+    """Data pointer of a C-contiguous array of exactly this type."""
+    if not cnp.PyArray_Check(a) or cnp.PyArray_TYPE(a) != typenum or not cnp.PyArray_IS_C_CONTIGUOUS(a):
+        raise TypeError(f"{name} must be a C-contiguous array of the exact type, not {a!r:.80}")
+    return cnp.PyArray_DATA(a)
+
+
+# -- building a machine ------------------------------------------------------------------------------------------
+
+cdef void *records(machine_t *m, uint64_t n, uint64_t size) except NULL:
+    cdef void *p = arena_new(m, n * size)
+    if p == NULL:
+        raise MemoryError(f"the host refused to reserve {n * size} bytes")
+    return p
+
+
+cdef void build_nodes(machine_t *m, list pages, list cpus, list reserved, object distances) except *:
+    cdef uint32_t i, cpu = 0
+    cdef uint64_t pfn = 0
+    cdef node_t *node
+    cdef uint32_t *stack
+    m.nr_nodes = <uint32_t> len(pages)
+    m.nr_frames = sum(pages)
+    for i in range(m.nr_nodes):
+        node = &m.node[i]
+        node.first = pfn
+        node.end = pfn + <uint64_t> pages[i]
+        node.reserved = max(<uint64_t> reserved[i], 1 if pfn == 0 else 0)   # frame 0 is the zero page
+        node.fresh = min(node.end, node.first + node.reserved)
+        node.nr_free = node.end - node.fresh
+        node.weight = 1
+        pfn = node.end
+        if pages[i]:
+            m.has_memory |= <uint64_t> 1 << i
+        node.nr_cpus = cpus[i]
+        for _ in range(cpus[i]):
+            m.cpu_node[cpu] = i
+            cpu += 1
+        by_distance = sorted(range(m.nr_nodes), key=lambda k: (k != i, int(distances[i, k]), k))
+        for k in range(m.nr_nodes):
+            node.fallback[k] = by_distance[k]
+            m.distance[i][k] = distances[i, k]
+    m.nr_cpus = cpu
+    stack = <uint32_t *> records(m, m.nr_frames + PCP_MAX, 4)
+    for i in range(m.nr_nodes):
+        m.node[i].stack = stack + m.node[i].first
+
+
+cdef void build_arenas(machine_t *m) except *:
+    cdef uint64_t n = m.nr_frames, tables = min(n + 4096, <uint64_t> 1 << 24)
+    cdef uint64_t many = min(max(n, 1 << 16), 1 << 24)
+    cdef uint32_t i
+    m.frames = <frame_t *> records(m, n, sizeof(frame_t))
+    m.frames[0].state = PG_reserved
+    m.mlock_count = <uint32_t *> records(m, n, 4)
+    if m.page_bytes:
+        m.content = <uint8_t *> records(m, n, m.page_bytes)
+    m.pt = <uint64_t *> records(m, tables, 4096)
+    m.ptdesc = <ptdesc_t *> records(m, tables, sizeof(ptdesc_t))
+    slab_init(&m.tables, m.ptdesc, sizeof(ptdesc_t), 24, <uint32_t> tables)
+    m.table_pfn = n + 4096
+    if m.access_stats:
+        m.stats = <uint32_t *> records(m, tables * 512 * m.nr_nodes, 4)
+    m.heap_max = max(n * 16, <uint64_t> 1 << 30)
+    m.heap = <char *> records(m, m.heap_max, 1)
+    m.heap_fresh = 64
+    slab_init(&m.vmas, records(m, many, sizeof(vma_t)), sizeof(vma_t), <size_t> &(<vma_t *> NULL).next, <uint32_t> many)
+    slab_init(&m.rnodes, records(m, 4 * many, sizeof(rnode_t)), sizeof(rnode_t),
+              <size_t> &(<rnode_t *> NULL).next, <uint32_t> (4 * many))
+    slab_init(&m.anon_vmas, records(m, many, sizeof(anon_vma_t)), sizeof(anon_vma_t),
+              <size_t> &(<anon_vma_t *> NULL).next, <uint32_t> many)
+    m.anon_vmas.keep = 1
+    slab_init(&m.sp_nodes, records(m, many, sizeof(sp_node_t)), sizeof(sp_node_t),
+              <size_t> &(<sp_node_t *> NULL).next, <uint32_t> many)
+    slab_init(&m.files, records(m, many, sizeof(file_t)), sizeof(file_t), <size_t> &(<file_t *> NULL).next, <uint32_t> many)
+    slab_init(&m.mms, records(m, 1 << 16, sizeof(mm_t)), sizeof(mm_t), <size_t> &(<mm_t *> NULL).next, 1 << 16)
+    slab_init(&m.tasks, records(m, 1 << 16, sizeof(task_t)), sizeof(task_t), <size_t> &(<task_t *> NULL).next, 1 << 16)
+    slab_init(&m.pins, records(m, 1 << 16, sizeof(pin_t)), sizeof(pin_t), <size_t> &(<pin_t *> NULL).next, 1 << 16)
+    m.ctx = <ctx_t *> records(m, MAX_CTX, sizeof(ctx_t))
+    pcps = <uintptr_t> records(m, MAX_CTX * MAX_NODES, sizeof(pcp_t))
+    for i in range(MAX_CTX):
+        m.ctx[i].m = m
+        m.ctx[i].id = i
+        m.ctx[i].pcp = (<pcp_t *> <uintptr_t> pcps) + i * MAX_NODES
+
+
+cdef void set_profile(machine_t *m, dict profile) except *:
+    cdef dict left = dict(profile)
+    m.profile.passes = left.pop("passes")
+    m.profile.force_pass = left.pop("force_pass")
+    m.profile.batch = left.pop("batch")
+    m.profile.copy_first = left.pop("copy_first")
+    m.profile.untouched_enoent = left.pop("untouched_enoent")
+    m.profile.mbind_ilx = left.pop("mbind_ilx")
+    m.profile.weighted = left.pop("weighted")
+    m.profile.balancing_many = left.pop("balancing_many")
+    m.profile.isolate_counts = left.pop("isolate_counts")
+    m.profile.async_first = left.pop("async_first")
+    m.profile.async_passes = left.pop("async_passes")
+    m.profile.fault_around = left.pop("fault_around")
+    m.profile.engine = left.pop("engine")
+    if left:
+        raise ValueError(f"profile has switches the core does not know: {', '.join(left)}")
+
+
+# -- hooks -----------------------------------------------------------------------------------------------------
+
+cdef int call_step(ctx_t *c, int step, const uint32_t *pfns, uint32_t n) noexcept nogil:
+    with gil:
+        return (<Machine> <object> c.data)._run_hook(step, pfns, n)
+
+
+cdef int call_wait(ctx_t *c, int what, uint32_t which) noexcept nogil:
+    with gil:
+        return (<Machine> <object> c.data)._run_wait(what, which)
+
+
+cdef class Machine:
+    """Memory of a NUMA machine and all processes on it; owner of the whole state.
+
+    Parameters
+    ----------
+    node_pages, node_cpus, node_reserved : list of int
+        Frames, processors and frames kept for the kernel, per node.
+    distances : ndarray of uint8, shape (n, n)
+        Distance between nodes; decides the fall-back order, ties by number.
+    page_bytes : int
+        Content kept per page: 0, 8 or 4096 bytes.
+    profile : dict
+        The switches of ``profile_t`` by name.
+    access_stats : bool
+        Count accesses per page and node.
+    scatter_seed : int
+        0, or a seed to hand out frames in random order.
+
+    Raises
+    ------
+    MemoryError
+        The host refused the address space.
+    """
+
+    def __cinit__(self, list node_pages, list node_cpus, distances, int page_bytes, dict profile,
+                  list node_reserved, bint access_stats=False, uint64_t scatter_seed=0, *args, **kwargs):
+        self.m = <machine_t *> calloc(1, sizeof(machine_t))
+        if self.m == NULL:
+            raise MemoryError
+        set_profile(self.m, profile)
+        self.m.page_bytes = page_bytes
+        self.m.access_stats = access_stats
+        self.m.width = STAGE
+        self.m.next_pid = 1000
+        self.m.next_ino = 1
+        self.m.nr_frames = sum(node_pages)
+        build_nodes(self.m, node_pages, node_cpus, node_reserved, distances)
+        build_arenas(self.m)
+        if scatter_seed:
+            self._scatter(scatter_seed)
+
+    def __dealloc__(self):
+        if self.m != NULL:
+            arenas_release(self.m)
+            free(self.m)
+
+    def _scatter(self, uint64_t seed):
+        """Hand out the free frames of every node in random order from now on."""
+        cdef node_t *node
+        cdef uint32_t i
+        cdef cnp.uint32_t[::1] order
+        cdef uint64_t k
+        rng = np.random.default_rng(seed)
+        for i in range(self.m.nr_nodes):
+            node = &self.m.node[i]
+            frames = np.concatenate([
+                np.array([node.stack[k] for k in range(node.nr_stack)], np.uint32) if node.nr_stack else np.empty(0, np.uint32),
+                np.arange(node.fresh, node.end, dtype=np.uint32)])
+            order = rng.permutation(frames)
+            for k in range(<uint64_t> order.shape[0]):
+                node.stack[k] = order[k]
+            node.nr_stack = order.shape[0]
+            node.fresh = node.end
+
+    def __init__(self, *args, **kwargs):
+        pass
+
+    # -- contexts: one per call and thread -------------------------------------------------------------------
+
+    cdef ctx_t *enter(self, uint32_t task) except NULL:
+        cdef ctx_t *c = ctx_get(self.m, task)
+        if c == NULL:
+            raise RuntimeError(f"more than {MAX_CTX} threads work on one machine at a time")
+        c.data = <void *> self
+        c.step_fn = NULL
+        if self.step_hook is not None:
+            c.step_fn = call_step
+        c.wait_fn = call_wait
+        c.wait_mode = MODE_ACTORS if self.wait_hook is not None else MODE_THREADS
+        return c
+
+    cdef int leave(self, ctx_t *c) except -1:
+        ctx_put(c)
+        if self.hook_error is not None:
+            error, self.hook_error = self.hook_error, None
+            raise error
+        return 0
+
+    cdef int _run_hook(self, int step, const uint32_t *pfns, uint32_t n) noexcept:
+        try:
+            self.step_hook(step, [pfns[i] for i in range(n)])
+        except BaseException as error:
+            self.hook_error = error
+        return 0
+
+    cdef int _run_wait(self, int what, uint32_t which) noexcept:
+        try:
+            return int(self.wait_hook(what, which))
+        except BaseException as error:
+            self.hook_error = error
+            return -512
+
+    # -- building blocks -----------------------------------------------------------------------------------------
+
+    def _spawn(self, uint32_t cpu, uint32_t uid):
+        """Task index of a new process, or -ENOMEM."""
+        cdef ctx_t *c = self.enter(0)
+        cdef uint32_t t
+        with nogil:
+            t = task_new(c, cpu, uid)
+        self.leave(c)
+        return t if t else -ENOMEM
+
+    def _new_file(self, uint32_t kind, uint64_t pages, uint64_t ino=0):
+        """Index of a new file with one open handle, or -ENOMEM."""
+        cdef ctx_t *c = self.enter(0)
+        cdef uint32_t f
+        with nogil:
+            f = file_new(c, kind, pages, ino)
+        self.leave(c)
+        return f if f else -ENOMEM
+
+    def _close_file(self, uint32_t file):
+        cdef ctx_t *c = self.enter(0)
+        with nogil:
+            file_put(c, file)
+        self.leave(c)
+
+    def _file_info(self, uint32_t file):
+        """(kind, size in pages, inode number, cached pages) of a file."""
+        cdef file_t *f = file_of(self.m, file)
+        return f.kind, f.size, f.ino, f.nrpages
+
+    def _set_file_ino(self, uint32_t file, uint64_t ino):
+        file_of(self.m, file).ino = ino
+
+    def _set_next_ino(self, uint64_t ino):
+        """Inode number of the next shared object or file that is made without one."""
+        self.m.next_ino = ino
+
+    def _file_frames(self, uint32_t file):
+        """Frame of each cached page of a file, 0 where none is cached; a copy."""
+        cdef file_t *f = file_of(self.m, file)
+        out = np.zeros(f.cache.n, np.uint32)
+        if f.cache.n:
+            memcpy(cnp.PyArray_DATA(out), vec_at(self.m, &f.cache), <size_t> f.cache.n * 4)
+        return out
+
+    def _counters(self):
+        """Event counters by name, summed over all contexts."""
+        cdef int i, k
+        cdef uint64_t total
+        out = {}
+        for k in range(NR_COUNTERS):
+            total = 0
+            for i in range(MAX_CTX):
+                total += self.m.ctx[i].count[k]
+            out[COUNTERS[k]] = total
+        return out
+
+    def _counter(self, int k):
+        cdef int i
+        cdef uint64_t total = 0
+        for i in range(MAX_CTX):
+            total += self.m.ctx[i].count[k]
+        return total
+
+    def _node_free(self, int nid):
+        return node_free_pages(self.m, nid)
+
+    def _set_weight(self, int nid, uint8_t weight):
+        self.m.node[nid].weight = weight
+
+    @property
+    def _nr_frames(self):
+        return self.m.nr_frames
+
+    @property
+    def width(self):
+        """Pages a stage of the migration engine handles, 1 to 64; results do not depend on it."""
+        return self.m.width
+
+    @width.setter
+    def width(self, int n):
+        if not 1 <= n <= STAGE:
+            raise ValueError(f"width must be 1 to {STAGE}, not {n}")
+        self.m.width = n
+
+    # -- views -----------------------------------------------------------------------------------------------------
+
+    def _frames_raw(self):
+        """The frame records, read-only, without a copy."""
+        return lend(self, self.m.frames, self.m.nr_frames * 2, cnp.NPY_UINT64).view(FRAME_DTYPE)
+
+    def _tables_raw(self):
+        """Page tables handed out so far, shape (tables, 512), read-only, without a copy; table 0 is unused."""
+        return lend(self, self.m.pt, <uint64_t> self.m.tables.fresh * 512, cnp.NPY_UINT64).reshape(-1, 512)
+
+    @property
+    def table_pfn(self):
+        """Physical page number of page table 0: above every frame."""
+        return self.m.table_pfn
+
+    def _mlock_counts(self):
+        return lend(self, self.m.mlock_count, self.m.nr_frames, cnp.NPY_UINT32)
+
+    def _content(self):
+        """First eight bytes of each frame as a strided view; None without content."""
+        if self.m.page_bytes == 0:
+            return None
+        words = lend(self, self.m.content, self.m.nr_frames * (self.m.page_bytes // 8), cnp.NPY_UINT64)
+        return words.reshape(-1, self.m.page_bytes // 8)
+
+    # -- steps -----------------------------------------------------------------------------------------------------
+
+    def _at_step(self, hook):
+        """Call ``hook(step, pfns)`` between the stages of every migration; None: no hook."""
+        self.step_hook = hook
+
+    def _on_wait(self, hook):
+        """Call ``hook(what, which)`` instead of spinning where anything waits; None: spin."""
+        self.wait_hook = hook
+
+    def _start_trace(self, uint64_t capacity):
+        if self.m.trace == NULL or self.m.trace_max < capacity:
+            self.m.trace = <uint64_t *> records(self.m, capacity, 16)
+            self.m.trace_max = capacity
+        self.m.trace_n = 0
+        self.m.tracing = 1
+
+    def _stop_trace(self):
+        self.m.tracing = 0
+
+    def _trace_raw(self):
+        """Events recorded so far, read-only; see _migrate for the words."""
+        cdef uint64_t n = min(self.m.trace_n, self.m.trace_max)
+        if n == 0:
+            return np.empty(0, TRACE_DTYPE)
+        return lend(self, self.m.trace, n * 2, cnp.NPY_UINT64).view(TRACE_DTYPE)
+
+    def _migrate_frames(self, pfns, nodes, status):
+        """Page i to node i, without a process context; how many did not move."""
+        cdef uint32_t *p = <uint32_t *> data_of(pfns, cnp.NPY_UINT32, "pfns")
+        cdef int32_t *k = <int32_t *> data_of(nodes, cnp.NPY_INT32, "nodes")
+        cdef int32_t *s = <int32_t *> data_of(status, cnp.NPY_INT32, "status")
+        cdef uint64_t n = len(pfns)
+        cdef ctx_t *c = self.enter(0)
+        cdef int64_t rc
+        with nogil:
+            rc = migrate_frames(c, p, k, n, s)
+        self.leave(c)
+        return rc
+
+
+cdef class Process:
+    """A process of a machine: the calling side of every system call.
+
+    Parameters
+    ----------
+    machine : Machine
+    task : int
+        Index the core gave it.
+    """
+
+    def __cinit__(self, Machine machine, uint32_t task, *args, **kwargs):
+        self.core = machine
+        self.m = machine.m
+        self._task = task
+        self.t = task_of(self.m, task)
+        self._pid = self.t.pid
+
+    def __init__(self, *args, **kwargs):
+        pass
+
+    # -- who it is -------------------------------------------------------------------------------------------------
+
+    @property
+    def pid(self):
+        """Process number, unique on its machine."""
+        return self._pid
+
+    @property
+    def alive(self):
+        """False once the process has exited or was killed."""
+        return self.t.pid == self._pid and self.t.state == TASK_RUNNING
+
+    def _cred(self):
+        """(uid, euid, suid, gid, capabilities, dumpable)."""
+        cdef bint dumpable = self.t.mm == 0 or mm_of(self.m, self.t.mm).dumpable != 0
+        return self.t.uid, self.t.euid, self.t.suid, self.t.gid, self.t.caps, dumpable
+
+    def _setuid(self, uint32_t uid, uint32_t gid, bint dumpable):
+        """Become a user without privileges; a change of user makes the memory undumpable unless asked."""
+        self.t.uid = self.t.euid = self.t.suid = uid
+        self.t.gid = gid
+        if uid:
+            self.t.caps = 0
+        mm_of(self.m, self.t.mm).dumpable = dumpable
+
+    def _get_cpu(self):
+        return self.t.cpu
+
+    def _set_cpu(self, uint32_t cpu):
+        self.t.cpu = cpu
+
+    def _limits(self, uint64_t memlock):
+        """RLIMIT_MEMLOCK in bytes."""
+        self.t.memlock = memlock
+
+    def _faults(self):
+        """(minor, major) faults since the start of the process."""
+        return self.t.min_flt, self.t.maj_flt
+
+    def _usage(self):
+        """(rss_anon, rss_file, rss_shmem, locked, total) in pages."""
+        cdef mm_t *mm = mm_of(self.m, self.t.mm)
+        return mm.rss_anon, mm.rss_file, mm.rss_shmem, mm.locked_vm, mm.total_vm
+
+    # -- address space ---------------------------------------------------------------------------------------------
+
+    def _mmap(self, uint64_t addr, uint64_t length, uint32_t prot, uint32_t flags, uint32_t file, uint64_t pgoff):
+        cdef ctx_t *c = self.core.enter(self._task)
+        cdef int64_t rc
+        with nogil:
+            rc = sys_mmap(c, self.t, addr, length, prot, flags, file, pgoff)
+        self.core.leave(c)
+        return rc
+
+    def _munmap(self, uint64_t addr, uint64_t length):
+        cdef ctx_t *c = self.core.enter(self._task)
+        cdef int64_t rc
+        with nogil:
+            rc = sys_munmap(c, self.t, addr, length)
+        self.core.leave(c)
+        return rc
+
+    def _mprotect(self, uint64_t addr, uint64_t length, uint32_t prot):
+        cdef ctx_t *c = self.core.enter(self._task)
+        cdef int64_t rc
+        with nogil:
+            rc = sys_mprotect(c, self.t, addr, length, prot)
+        self.core.leave(c)
+        return rc
+
+    def _mremap(self, uint64_t old, uint64_t old_len, uint64_t new_len, uint32_t flags, uint64_t new_addr):
+        cdef ctx_t *c = self.core.enter(self._task)
+        cdef int64_t rc
+        with nogil:
+            rc = sys_mremap(c, self.t, old, old_len, new_len, flags, new_addr)
+        self.core.leave(c)
+        return rc
+
+    def _madvise(self, uint64_t addr, uint64_t length, int advice):
+        cdef ctx_t *c = self.core.enter(self._task)
+        cdef int64_t rc
+        with nogil:
+            rc = sys_madvise(c, self.t, addr, length, advice)
+        self.core.leave(c)
+        return rc
+
+    def _mlock(self, uint64_t addr, uint64_t length, bint onfault):
+        cdef ctx_t *c = self.core.enter(self._task)
+        cdef int64_t rc
+        with nogil:
+            rc = sys_mlock(c, self.t, addr, length, 1 if onfault else 0)
+        self.core.leave(c)
+        return rc
+
+    def _munlock(self, uint64_t addr, uint64_t length):
+        cdef ctx_t *c = self.core.enter(self._task)
+        cdef int64_t rc
+        with nogil:
+            rc = sys_munlock(c, self.t, addr, length)
+        self.core.leave(c)
+        return rc
+
+    def _mlockall(self, uint32_t flags):
+        cdef ctx_t *c = self.core.enter(self._task)
+        cdef int64_t rc
+        with nogil:
+            rc = sys_mlockall(c, self.t, flags)
+        self.core.leave(c)
+        return rc
+
+    def _munlockall(self):
+        cdef ctx_t *c = self.core.enter(self._task)
+        cdef int64_t rc
+        with nogil:
+            rc = sys_munlockall(c, self.t)
+        self.core.leave(c)
+        return rc
+
+    # -- accesses --------------------------------------------------------------------------------------------------
+
+    def _touch(self, uint64_t addr, uint64_t n, bint write, values=None, out=None):
+        """Access ``n`` pages in order: (pages done, minor faults, major faults, signal)."""
+        cdef uint64_t *v = <uint64_t *> data_of(values, cnp.NPY_UINT64, "values") if values is not None else NULL
+        cdef uint64_t *o = <uint64_t *> data_of(out, cnp.NPY_UINT64, "out") if out is not None else NULL
+        cdef touch_t r
+        cdef ctx_t *c
+        if (values is not None and len(values) < n) or (out is not None and len(out) < n):
+            raise ValueError(f"values and out must hold {n} pages")
+        c = self.core.enter(self._task)
+        with nogil:
+            touch_range(c, self.t, addr >> 12, n, write, v, o, &r)
+        self.core.leave(c)
+        return r.done, r.minflt, r.majflt, r.signal
+
+    def _access(self, addresses, write):
+        """Accesses in order: (accesses done, minor faults, major faults, signal)."""
+        cdef uint64_t *a = <uint64_t *> data_of(addresses, cnp.NPY_UINT64, "addresses")
+        cdef uint64_t n = len(addresses)
+        cdef uint8_t *w = NULL
+        cdef bint every = False
+        cdef touch_t r
+        cdef ctx_t *c
+        if cnp.PyArray_Check(write):
+            w = <uint8_t *> data_of(write, cnp.PyArray_TYPE(write), "write")
+            if cnp.PyArray_ITEMSIZE(write) != 1 or <uint64_t> len(write) != n:
+                raise ValueError(f"write must hold one flag of one byte for each of {n} accesses")
+        else:
+            every = write
+        c = self.core.enter(self._task)
+        with nogil:
+            access_many(c, self.t, a, w, every, n, &r)
+        self.core.leave(c)
+        return r.done, r.minflt, r.majflt, r.signal
+
+    # -- life ------------------------------------------------------------------------------------------------------
+
+    def _fork(self):
+        cdef ctx_t *c = self.core.enter(self._task)
+        cdef int64_t rc
+        with nogil:
+            rc = sys_fork(c, self.t)
+        self.core.leave(c)
+        return rc
+
+    def _exit(self, bint zombie=False):
+        cdef ctx_t *c = self.core.enter(self._task)
+        with nogil:
+            do_exit(c, self.t, zombie)
+        self.core.leave(c)
+
+    def _reap(self):
+        cdef ctx_t *c = self.core.enter(0)
+        with nogil:
+            task_reap(c, self.t)
+        self.core.leave(c)
+
+    def _pin(self, uint64_t addr, uint64_t n, bint longterm):
+        """(pages held or -errno, pin index)."""
+        cdef ctx_t *c = self.core.enter(self._task)
+        cdef int64_t rc
+        cdef uint32_t pin = 0
+        with nogil:
+            rc = sys_pin(c, self.t, addr, n, longterm, &pin)
+        self.core.leave(c)
+        return rc, pin
+
+    def _unpin(self, uint32_t pin):
+        cdef ctx_t *c = self.core.enter(self._task)
+        with nogil:
+            sys_unpin(c, self.t, pin)
+        self.core.leave(c)
+
+    # -- files -----------------------------------------------------------------------------------------------------
+
+    def _fwrite(self, uint32_t file, uint64_t index, values):
+        cdef uint64_t *v = <uint64_t *> data_of(values, cnp.NPY_UINT64, "values")
+        cdef uint64_t n = len(values)
+        cdef ctx_t *c = self.core.enter(self._task)
+        cdef int64_t rc
+        with nogil:
+            rc = file_write(c, file, index, n, v)
+        self.core.leave(c)
+        return rc
+
+    def _fread(self, uint32_t file, uint64_t index, out):
+        cdef uint64_t *v = <uint64_t *> data_of(out, cnp.NPY_UINT64, "out")
+        cdef uint64_t n = len(out)
+        cdef ctx_t *c = self.core.enter(self._task)
+        cdef int64_t rc
+        with nogil:
+            rc = file_read(c, file, index, n, v)
+        self.core.leave(c)
+        return rc
+
+    def _ftruncate(self, uint32_t file, uint64_t pages):
+        cdef ctx_t *c = self.core.enter(self._task)
+        cdef int64_t rc
+        with nogil:
+            rc = file_truncate(c, file, pages)
+        self.core.leave(c)
+        return rc
+
+    def _punch(self, uint32_t file, uint64_t index, uint64_t n):
+        cdef ctx_t *c = self.core.enter(self._task)
+        cdef int64_t rc
+        with nogil:
+            rc = file_punch(c, file, index, n)
+        self.core.leave(c)
+        return rc
+
+    def _fadvise(self, uint32_t file, uint64_t index, uint64_t n, int advice, bint sync):
+        cdef ctx_t *c = self.core.enter(self._task)
+        cdef int64_t rc
+        with nogil:
+            rc = file_fadvise(c, file, index, n, advice, sync)
+        self.core.leave(c)
+        return rc
+
+    # -- policies and migration --------------------------------------------------------------------------------------
+
+    def _set_mempolicy(self, uint32_t mode, uint32_t mode_flags, uint64_t user):
+        cdef mpol_t pol
+        cdef int rc = mpol_new(self.m, mode, mode_flags, user, self.t.mems_allowed & self.m.has_memory, &pol)
+        if rc == 0:
+            self.t.pol = pol
+            self.t.il_prev = MAX_NODES - 1          # the first node of the mask is next
+            self.t.il_weight = 0
+        return rc
+
+    def _get_task_policy(self):
+        """(mode, mode flags, nodes, the caller's nodes)."""
+        return self.t.pol.mode, self.t.pol.flags, self.t.pol.nodes, self.t.pol.user
+
+    def _get_vma_policy(self, uint64_t addr):
+        """The same of the mapping at addr (shared memory: of the object there), or -EFAULT."""
+        cdef mpol_t pol
+        cdef vma_t *vma
+        cdef file_t *f
+        cdef ctx_t *c = self.core.enter(self._task)
+        cdef int rc
+        with nogil:
+            rc = mmap_read_lock(c, self.t.mm)
+            if rc == 0:
+                vma = vma_lookup(self.m, mm_of(self.m, self.t.mm), addr >> 12)
+                if vma == NULL:
+                    rc = -EFAULT
+                else:
+                    pol = vma.pol
+                    if vma.file and file_of(self.m, vma.file).kind == FILE_SHMEM:
+                        f = file_of(self.m, vma.file)
+                        if not mpol_shared_policy_lookup(self.m, f, vma.pgoff + (addr >> 12) - vma.start, &pol):
+                            pol.mode = MPOL_DEFAULT
+                mmap_read_unlock(c, self.t.mm)
+        self.core.leave(c)
+        if rc:
+            return rc
+        if pol.mode == MPOL_DEFAULT:
+            return MPOL_DEFAULT, 0, 0, 0
+        return pol.mode, pol.flags, pol.nodes, pol.user
+
+    def _lookup_node(self, uint64_t addr):
+        """Node of the page at addr, faulted in by a read, or -errno."""
+        cdef ctx_t *c = self.core.enter(self._task)
+        cdef uint32_t pfn = 0
+        cdef int64_t rc
+        with nogil:
+            rc = mmap_read_lock(c, self.t.mm)
+            if rc == 0:
+                rc = pin_user_pages(c, mm_of(self.m, self.t.mm), addr >> 12, 1, False, False, &pfn)
+                mmap_read_unlock(c, self.t.mm)
+            if rc == 1:
+                rc = page_to_nid(self.m, pfn)
+                put_page(c, pfn)
+        self.core.leave(c)
+        return rc
+
+    def _il_next(self):
+        """The node the next interleaved allocation without a mapping will take."""
+        cdef uint32_t i, k = self.t.il_prev
+        for i in range(MAX_NODES):
+            k = (k + 1) % MAX_NODES
+            if (self.t.pol.nodes >> k) & 1:
+                return k
+        return -EINVAL
+
+    def _set_home_node(self, uint64_t start, uint64_t length, uint64_t node):
+        cdef ctx_t *c = self.core.enter(self._task)
+        cdef int64_t rc
+        with nogil:
+            rc = sys_set_mempolicy_home_node(c, self.t, start, length, node, 0)
+        self.core.leave(c)
+        return rc
+
+    def _mbind(self, uint64_t start, uint64_t length, uint32_t mode, uint32_t mode_flags, uint64_t user, uint32_t flags):
+        cdef ctx_t *c = self.core.enter(self._task)
+        cdef int64_t rc
+        with nogil:
+            rc = sys_mbind(c, self.t, start, length, mode, mode_flags, user, flags)
+        self.core.leave(c)
+        return rc
+
+    def _move_pages(self, uint32_t target, addresses, nodes, uint32_t flags, status, uint64_t count):
+        """The call as the kernel answers it; nodes None: a query; status None: memory that cannot be written."""
+        cdef uint64_t *a = <uint64_t *> data_of(addresses, cnp.NPY_UINT64, "addresses")
+        cdef uint64_t readable = cnp.PyArray_DIM(addresses, 0)
+        cdef int32_t *k = NULL
+        cdef int32_t *s = NULL
+        cdef ctx_t *c
+        cdef int64_t rc
+        if nodes is not None:
+            k = <int32_t *> data_of(nodes, cnp.NPY_INT32, "nodes")
+            readable = min(readable, <uint64_t> cnp.PyArray_DIM(nodes, 0))
+            if k == NULL:
+                k = <int32_t *> <void *> self.m         # an empty list is not a query
+        if status is not None:
+            s = <int32_t *> data_of(status, cnp.NPY_INT32, "status")
+            if <uint64_t> cnp.PyArray_DIM(status, 0) < min(readable, count):
+                raise ValueError(f"status must hold {min(readable, count)} entries")
+        c = self.core.enter(self._task)
+        with nogil:
+            rc = sys_move_pages(c, task_of(self.m, target), a, k, readable, count, flags, s)
+        self.core.leave(c)
+        return rc
+
+    def _migrate_pages(self, uint32_t target, uint64_t old, uint64_t new, uint32_t flags):
+        cdef ctx_t *c = self.core.enter(self._task)
+        cdef int64_t rc
+        with nogil:
+            rc = sys_migrate_pages(c, task_of(self.m, target), old, new, flags)
+        self.core.leave(c)
+        return rc
+
+    # -- looking ---------------------------------------------------------------------------------------------------
+
+    def _vmas(self):
+        """One row of VMA_DTYPE per mapping, by address; start and end in bytes."""
+        cdef mm_t *mm = mm_of(self.m, self.t.mm)
+        cdef vma_row_t *rows
+        cdef vma_t *v
+        cdef uint32_t i
+        cdef uint64_t n
+        cdef ctx_t *c = self.core.enter(self._task)
+        if mmap_read_lock(c, self.t.mm):
+            self.core.leave(c)
+            raise RuntimeError("the address space is being changed")
+        n = mm.vmas.n
+        out = np.empty(n, VMA_DTYPE)
+        rows = <vma_row_t *> cnp.PyArray_DATA(out)
+        for i in range(<uint32_t> n):
+            v = vma_of(self.m, vec_at(self.m, &mm.vmas)[i])
+            rows[i].start = v.start << 12
+            rows[i].end = v.end << 12
+            rows[i].pgoff = v.pgoff
+            rows[i].flags = v.flags
+            rows[i].file = v.file
+            rows[i].anon_vma = v.anon_vma
+            rows[i].mode = v.pol.mode
+            rows[i].mode_flags = v.pol.flags
+            rows[i].nodes = v.pol.nodes
+            rows[i].user_nodes = v.pol.user
+            rows[i].home_node = v.pol.home_node
+            rows[i].index = vec_at(self.m, &mm.vmas)[i]
+        mmap_read_unlock(c, self.t.mm)
+        self.core.leave(c)
+        return out
+
+    def _ptes(self, uint64_t addr, uint64_t n):
+        """Page-table entries of n pages, 0 where no table is; a copy."""
+        cdef cnp.npy_intp shape = <cnp.npy_intp> n
+        cdef uint64_t *p
+        cdef uint64_t v = addr >> 12, first = addr >> 12, end = (addr >> 12) + n, stop
+        cdef uint32_t leaf = 0
+        cdef mm_t *mm
+        cdef ctx_t *c
+        out = cnp.PyArray_ZEROS(1, &shape, cnp.NPY_UINT64, 0)
+        p = <uint64_t *> cnp.PyArray_DATA(out)
+        c = self.core.enter(self._task)
+        with nogil:
+            if self.t.mm and mmap_read_lock(c, self.t.mm) == 0:
+                mm = mm_of(self.m, self.t.mm)
+                while True:
+                    v = next_leaf(self.m, mm, v, end, &leaf)
+                    if v >= end:
+                        break
+                    stop = min(end, (v | 511) + 1)
+                    memcpy(p + (v - first), leaf_pte(self.m, leaf, v), (stop - v) * 8)
+                    v = stop
+                mmap_read_unlock(c, self.t.mm)
+        self.core.leave(c)
+        return out
+
+    def _access_counts(self, uint64_t addr, uint64_t n, bint clear=False):
+        """Accesses of n pages from each node, shape (nodes, n); all zero without access_stats."""
+        cdef uint64_t v = addr >> 12, first = addr >> 12, end = (addr >> 12) + n, stop
+        cdef uint64_t row = <uint64_t> self.m.tables.max * 512
+        cdef uint32_t leaf = 0, k
+        cdef uint32_t *p
+        cdef uint32_t *s
+        cdef mm_t *mm
+        cdef ctx_t *c
+        out = np.zeros((self.m.nr_nodes, n), np.uint32)
+        p = <uint32_t *> cnp.PyArray_DATA(out)
+        if self.m.stats == NULL:
+            return out
+        c = self.core.enter(self._task)
+        with nogil:
+            if self.t.mm and mmap_read_lock(c, self.t.mm) == 0:
+                mm = mm_of(self.m, self.t.mm)
+                while True:
+                    v = next_leaf(self.m, mm, v, end, &leaf)
+                    if v >= end:
+                        break
+                    stop = min(end, (v | 511) + 1)
+                    for k in range(self.m.nr_nodes):
+                        s = self.m.stats + k * row + <uint64_t> leaf * 512 + (v & 511)
+                        memcpy(p + k * n + (v - first), s, (stop - v) * 4)
+                        if clear:
+                            memset(s, 0, (stop - v) * 4)
+                    v = stop
+                mmap_read_unlock(c, self.t.mm)
+        self.core.leave(c)
+        return out
+
+
+# -- the arithmetic of policies, for whole arrays ------------------------------------------------------------------
+
+def mpol_effective(uint32_t mode, uint32_t flags, uint64_t user, uint64_t allowed):
+    """Nodes a policy uses where only ``allowed`` are there; 0 where the kernel answers EINVAL."""
+    cdef machine_t *m = <machine_t *> calloc(1, sizeof(machine_t))
+    cdef mpol_t pol
+    cdef int rc
+    if m == NULL:
+        raise MemoryError
+    m.profile.weighted = 1
+    m.profile.balancing_many = 1
+    m.has_memory = allowed
+    m.nr_nodes = MAX_NODES
+    rc = mpol_new(m, mode, flags, user, allowed, &pol)
+    free(m)
+    return pol.nodes if rc == 0 else 0
+
+
+def mpol_targets(uint32_t mode, uint32_t flags, uint64_t nodes, weights, pages, int32_t local, out):
+    """Node of each page number under a policy; out is int32, weights 64 numbers of uint8 (or None: all 1)."""
+    cdef uint64_t *p = <uint64_t *> data_of(pages, cnp.NPY_UINT64, "pages")
+    cdef int32_t *o = <int32_t *> data_of(out, cnp.NPY_INT32, "out")
+    cdef uint64_t i, n = len(pages)
+    cdef machine_t *m
+    cdef ctx_t c
+    cdef mpol_t pol
+    cdef uint64_t mask = 0
+    if <uint64_t> len(out) != n:
+        raise ValueError(f"out must hold {n} nodes, not {len(out)}")
+    m = <machine_t *> calloc(1, sizeof(machine_t))
+    if m == NULL:
+        raise MemoryError
+    m.nr_nodes = MAX_NODES
+    m.has_memory = <uint64_t> -1
+    for i in range(MAX_NODES):
+        m.node[i].weight = weights[i] if weights is not None else 1
+        m.node[i].fallback[0] = <uint32_t> i
+        for k in range(1, MAX_NODES):
+            m.node[i].fallback[k] = <uint32_t> (k - 1 if <uint64_t> k <= i else k)
+    memset(&c, 0, sizeof(c))
+    c.m = m
+    c.nid = local
+    pol.mode = mode
+    pol.flags = flags
+    pol.home_node = -1
+    pol.nodes = nodes
+    pol.user = nodes
+    with nogil:
+        for i in range(n):
+            o[i] = policy_node(&c, &pol, p[i], &mask)
+    free(m)

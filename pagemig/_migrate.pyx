@@ -1,0 +1,1147 @@
+"""The migration engine: one set of stage functions over up to STAGE pages, and the calls that feed it.
+
+A *run* is what one call migrates with one target: pages are isolated first, so that one listed twice answers
+EBUSY.  A *stage* is what the host handles at a time: gather, allocate, lock, unmap, freeze, copy, restore, put
+back.  Waits, hooks, retries and rollback happen between stages only; width 1 and width 64 are the same code.
+
+What decides a page's fate in a stage:
+
+======== ==================================================================================
+0        moved, or freed by others while it was isolated; the frame goes back to its node
+-EAGAIN  locked, pinned, truncated or missed: everything restored, tried again next pass
+-ENOMEM  no frame for it: ends the run, the pages not reached are put back uncounted
+-EBUSY   locked and the pass may wait: done again alone, because who holds pages only tries
+======== ==================================================================================
+"""
+from libc.errno cimport EACCES, EAGAIN, EBUSY, EFAULT, EINVAL, EIO, ENODEV, ENOENT, ENOMEM
+from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+
+from pagemig._alloc cimport (
+    alloc_pages_node, anon_vma_of, file_of, free_pages, lock_page, mm_index, mm_of, mmap_read_lock, mmap_read_unlock,
+    mmap_write_lock, mmap_write_unlock, page_address, page_to_nid, put_page, vec_at, vma_of,
+)
+from pagemig._atomic cimport (
+    pmg_add, pmg_and, pmg_cas, pmg_copy_fence, pmg_copy_page, pmg_ctz, pmg_load, pmg_load32, pmg_load_acq, pmg_or,
+    pmg_popcount, pmg_prefetch, pmg_prefetchw, pmg_spin_lock, pmg_spin_unlock, pmg_store, pmg_store_rel, pmg_sub,
+    pmg_add32,
+)
+from pagemig._frame cimport frame_maps, frame_refs, page_maybe_dma_pinned, page_state, put_page_testzero, trylock_page
+from pagemig._memory cimport find_vma, follow_page, vma_lookup, vma_pte, vma_slot
+from pagemig._mempolicy cimport alloc_pages_policy, get_vma_policy, mpol_new
+from pagemig._mmap cimport mbind_range
+from pagemig._pgtable cimport leaf_pte, next_leaf, pte_lock, pte_unlock, table_entries, walk_leaf
+from pagemig._pte cimport (
+    PTE_A, PTE_D, PTE_RW, PTE_SPECIAL, SWP_MIGRATION_READ, SWP_MIGRATION_READ_EXCLUSIVE, SWP_MIGRATION_WRITE,
+    SWP_MIG_DIRTY, SWP_MIG_YOUNG, is_migration_entry, is_readable_exclusive_migration_entry,
+    is_writable_migration_entry, make_migration_entry, migration_entry_to_pfn, pte_present, pte_pfn, pte_t,
+)
+from pagemig._rmap cimport (
+    anon_vma_lock_read, anon_vma_unlock_read, i_mmap_lock_read, i_mmap_unlock_read, mlock_vma_page, munlock_vma_page,
+    page_get_anon_vma, put_anon_vma, rmap_vmas, vma_address,
+)
+from pagemig._types cimport (
+    C_LOCK_LRU, C_LOCK_PAGE, C_LOCK_TREE, C_PGMIGRATE_FAIL, C_PGMIGRATE_SUCCESS, C_PTES_DROPPED, C_PTES_RESTORED,
+    C_TLB_FLUSH, MAP_ONE, MPOL_BIND, MPOL_DEFAULT, MPOL_MF_MOVE, MPOL_MF_MOVE_ALL, MPOL_MF_STRICT, PG_active, PG_anon,
+    PG_anon_exclusive, PG_cached, PG_dirty, PG_error, PG_isolated, PG_locked, PG_lru, PG_mlocked, PG_private,
+    PG_referenced, PG_reserved, PG_swapbacked, PG_unevictable, PG_uptodate, PG_writeback, PMG_WAIT, REF_ONE, STAGE,
+    VM_DONTMIGRATE, VM_IO, VM_LOCKED, VM_PFNMAP, VM_WRITE, anon_vma_t, ctx_t, file_t, frame_t, machine_t, mm_t, mpol_t,
+    task_t, vma_t,
+)
+
+cdef enum:
+    RMAP_MAX = 16               # VMAs handled "VMA outside, pages inside"; more go page by page
+    OPEN = 1
+    PUBLISHED = 2
+    CHUNK = 512                 # pages that share their passes (6.1: HPAGE_PMD_NR)
+
+# what moves to the new frame
+cdef uint64_t PG_COPIED = PG_referenced | PG_uptodate | PG_dirty | PG_active | PG_swapbacked | PG_anon | PG_error | PG_cached
+
+cdef struct stage_t:
+    uint32_t n
+    uint32_t got                # targets in dst[0..got)
+    uint32_t src[64]
+    uint32_t dst[64]
+    int rc[64]
+    uint32_t mapping[64]
+    uint32_t index[64]
+    uint64_t state[64]          # of the source when it was locked
+    uint32_t unmapped[64]       # entries installed: the references the freeze explains
+    uint32_t restored[64]
+    uint32_t dirty[64]          # a removed PTE was dirty
+    uint32_t open[64]           # OPEN: the page is locked by this stage; PUBLISHED: its target is out of our hands
+
+
+# -- trace and hooks -------------------------------------------------------------------------------------------
+
+cdef inline void trace(ctx_t *c, int step, uint32_t pfn, uint64_t arg) noexcept nogil:
+    cdef uint64_t i
+    if c.m.tracing:
+        i = pmg_add(&c.m.trace_n, 1) - 1
+        if i < c.m.trace_max:
+            c.m.trace[2 * i] = <uint64_t> step << 56 | <uint64_t> c.id << 48 | pfn
+            c.m.trace[2 * i + 1] = arg
+
+
+cdef inline void at_step(ctx_t *c, int step, stage_t *st) noexcept nogil:
+    if c.step_fn != NULL:
+        c.step_fn(c, step, st.src, st.n)
+
+
+# -- isolation ---------------------------------------------------------------------------------------------------
+
+cdef bint isolate_lru_page(ctx_t *c, uint32_t pfn) noexcept nogil:
+    cdef uint64_t *word = &c.m.frames[pfn].state
+    cdef uint64_t s = pmg_load(word)
+    c.count[<int> C_LOCK_LRU] += 1
+    while s & PG_lru and frame_refs(s) != 0:
+        if pmg_cas(word, s, ((s & ~PG_lru) | PG_isolated) + REF_ONE):
+            trace(c, STEP_ISOLATE, pfn, 0)
+            return True
+        s = pmg_load(word)
+    return False
+
+
+cdef void putback_lru_page(ctx_t *c, uint32_t pfn) noexcept nogil:
+    cdef uint64_t *word = &c.m.frames[pfn].state
+    cdef uint64_t s = pmg_load(word)
+    while not pmg_cas(word, s, ((s & ~PG_isolated) | PG_lru) - REF_ONE):
+        s = pmg_load(word)
+    if frame_refs(s) == 1:
+        free_pages(c, &pfn, 1)
+
+
+# -- targets -----------------------------------------------------------------------------------------------------
+
+cdef bint page_in_vma(machine_t *m, uint32_t pfn, vma_t *vma) noexcept nogil:
+    """``page_address_in_vma`` finds an address: same object (or fork family) and an index inside."""
+    cdef frame_t *f = &m.frames[pfn]
+    if pmg_load(&f.state) & PG_anon:
+        if not vma.anon_vma or not f.mapping or anon_vma_of(m, vma.anon_vma).root != anon_vma_of(m, f.mapping).root:
+            return False
+    elif not vma.file or vma.file != f.mapping:
+        return False
+    return vma_address(vma, f.index) != <uint64_t> -1
+
+
+cdef uint32_t new_page(ctx_t *c, uint32_t pfn, const target_t *t, vma_t **hint) noexcept nogil:
+    """A frame as mbind's policy asks: that of the first VMA from ``t.start`` on that could map the page.
+
+    6.1 interleaves by vm_pgoff + offset here, for shared objects too, without the inode number that the fault
+    adds: pages moved and pages faulted in may disagree.
+    """
+    cdef machine_t *m = c.m
+    cdef mm_t *mm = mm_of(m, t.mm)
+    cdef vma_t *vma = hint[0]
+    cdef mpol_t pol
+    cdef uint64_t vpn, index = 0
+    cdef uint32_t i
+    if vma == NULL or not page_in_vma(m, pfn, vma):
+        vma = NULL
+        for i in range(vma_slot(m, mm, t.start), mm.vmas.n):
+            if page_in_vma(m, pfn, vma_of(m, vec_at(m, &mm.vmas)[i])):
+                vma = vma_of(m, vec_at(m, &mm.vmas)[i])
+                break
+        hint[0] = vma
+    if vma == NULL:
+        pol = t.pol
+    else:
+        vpn = vma_address(vma, m.frames[pfn].index)
+        get_vma_policy(c, vma, vpn, &pol)
+        index = <uint32_t> (vma.pgoff + (vpn - vma.start))
+    return alloc_pages_policy(c, &pol, index)
+
+
+cdef void stage_alloc(ctx_t *c, stage_t *st, const target_t *t) noexcept nogil:
+    """Targets for the stage, as many as there are frames: st.got.  Records of THISNODE targets are not touched."""
+    cdef uint32_t i, pfn
+    cdef vma_t *hint = NULL
+    if t.nid >= 0:
+        st.got = alloc_pages_node(c, t.nid, st.n, st.dst)
+        if st.got == 0 and st.n > 1:        # less than a stage is left
+            while st.got < st.n and alloc_pages_node(c, t.nid, 1, &st.dst[st.got]):
+                st.got += 1
+    else:
+        st.got = 0
+        c.nozero = 1
+        for i in range(st.n):
+            pfn = new_page(c, st.src[i], t, &hint)
+            if not pfn:
+                break
+            st.dst[i] = pfn
+            st.got += 1
+        c.nozero = 0
+    for i in range(st.got):
+        pmg_prefetchw(&c.m.frames[st.dst[i]])
+
+
+# -- lock ----------------------------------------------------------------------------------------------------------
+
+cdef int wait_for_page(ctx_t *c, uint32_t pfn) noexcept nogil:
+    """Lock a page the hard way; nothing else is held."""
+    return -EAGAIN if lock_page(c, pfn) else 0
+
+
+cdef void stage_lock(ctx_t *c, stage_t *st, bint force) noexcept nogil:
+    """Lock the sources.  Waits only when the stage is one page: who holds pages only tries."""
+    cdef machine_t *m = c.m
+    cdef uint32_t i, pfn
+    cdef uint64_t s
+    c.count[<int> C_LOCK_PAGE] += 2 * st.n
+    for i in range(st.n):
+        pfn = st.src[i]
+        st.rc[i] = 0
+        st.unmapped[i] = 0
+        st.restored[i] = 0
+        st.dirty[i] = 0
+        st.open[i] = 0
+        if frame_refs(page_state(m, pfn)) == 1:
+            st.rc[i] = 1                    # freed under us: counts as moved, its target stays unused
+            continue
+        if not trylock_page(m, pfn):
+            if not force:
+                st.rc[i] = -EAGAIN
+                continue
+            if st.n > 1:
+                st.rc[i] = -EBUSY
+                continue
+            if wait_for_page(c, pfn):
+                st.rc[i] = -EAGAIN
+                continue
+        s = page_state(m, pfn)
+        st.open[i] = OPEN
+        st.state[i] = s
+        st.mapping[i] = m.frames[pfn].mapping
+        st.index[i] = m.frames[pfn].index
+        if s & PG_writeback or st.mapping[i] == 0:
+            st.rc[i] = -EAGAIN              # under I/O, or truncated while it was isolated
+        trace(c, STEP_LOCK, pfn, force)
+
+
+# -- unmap and restore: VMA outside, pages inside ---------------------------------------------------------------------
+
+cdef inline void unmap_one(ctx_t *c, stage_t *st, uint32_t i, vma_t *vma, pte_t *p, uint64_t vpn) noexcept nogil:
+    """Replace one PTE by a migration entry; the leaf is locked.  The counts stay, the freeze explains them."""
+    cdef uint32_t pfn = st.src[i]
+    cdef pte_t old = pmg_load_acq(p), type
+    if not pte_present(old) or pte_pfn(old) != pfn or old & PTE_SPECIAL:
+        return
+    if old & PTE_RW:
+        type = SWP_MIGRATION_WRITE
+    else:
+        type = SWP_MIGRATION_READ
+    if st.state[i] & PG_anon and page_state(c.m, pfn) & PG_anon_exclusive:
+        if page_maybe_dma_pinned(c.m, pfn):
+            st.rc[i] = -EAGAIN              # an exclusive page with a long-term pin may not lose its mapping
+            return
+        if type == SWP_MIGRATION_READ:
+            type = SWP_MIGRATION_READ_EXCLUSIVE
+    while not pmg_cas(p, old, make_migration_entry(type, pfn, old)):
+        old = pmg_load_acq(p)               # the processor set A or D meanwhile
+    if old & PTE_D:
+        st.dirty[i] = 1
+    if vma.flags & VM_LOCKED:
+        munlock_vma_page(c, pfn)
+    st.unmapped[i] += 1
+    c.count[<int> C_PTES_DROPPED] += 1
+    trace(c, STEP_UNMAP, pfn, vpn)
+
+
+cdef inline void restore_one(ctx_t *c, stage_t *st, uint32_t i, vma_t *vma, pte_t prot, pte_t *p, uint64_t vpn, uint32_t new, bint alone) noexcept nogil:
+    """Replace the migration entry of src[i] by a PTE for ``new`` (the target, or the source on rollback).
+
+    ``alone``: no other VMA can map the page, so that this store publishes the target for good: until then its
+    record is private and its final state is written plainly, without lock or further reference.
+    """
+    cdef machine_t *m = c.m
+    cdef uint64_t *word = &m.frames[new].state
+    cdef pte_t e = p[0], pte
+    cdef bint exclusive
+    if not is_migration_entry(e) or migration_entry_to_pfn(e) != st.src[i]:
+        return
+    pte = prot | <pte_t> new << 12
+    exclusive = is_writable_migration_entry(e) or is_readable_exclusive_migration_entry(e)
+    if is_writable_migration_entry(e) and vma.flags & VM_WRITE:
+        pte |= PTE_RW
+    if e & SWP_MIG_YOUNG:
+        pte |= PTE_A
+    if e & SWP_MIG_DIRTY and (st.dirty[i] or st.state[i] & PG_dirty):
+        pte |= PTE_D
+    if not st.state[i] & PG_anon:
+        exclusive = False
+    if alone:
+        pmg_store(word, (pmg_load(word) - REF_ONE & ~PG_locked) | (PG_anon_exclusive if exclusive else 0))
+        st.open[i] = PUBLISHED
+    else:
+        if st.restored[i] >= st.unmapped[i]:
+            pmg_add(word, MAP_ONE + REF_ONE)            # fork copied an entry meanwhile
+        if exclusive and not pmg_load(word) & PG_anon_exclusive:
+            pmg_or(word, PG_anon_exclusive)
+        if vma.flags & VM_LOCKED:
+            mlock_vma_page(c, new, vma)
+    st.restored[i] += 1
+    c.count[<int> C_PTES_RESTORED] += 1
+    pmg_store_rel(p, pte)
+    trace(c, STEP_RESTORE if new != st.src[i] else TRACE_ROLLBACK, new, vpn)
+
+
+cdef inline bint wanted(stage_t *st, uint32_t i, bint restore, bint moved) noexcept nogil:
+    """Pages the present walk handles: all good ones when unmapping, the moved or the others when restoring."""
+    if not restore:
+        return st.rc[i] == 0
+    return st.unmapped[i] != 0 and (st.rc[i] == 0) == moved
+
+
+cdef void walk_vma(ctx_t *c, stage_t *st, uint32_t a, uint32_t b, vma_t *vma, bint restore, bint moved, bint only) noexcept nogil:
+    """Visit the entries of pages a..b in one VMA, with the leaf's lock kept while the leaf stays the same."""
+    cdef machine_t *m = c.m
+    cdef uint32_t pgd = mm_of(m, vma.mm).pgd, leaf = 0, i, new
+    cdef uint64_t base = <uint64_t> -1, vpn
+    cdef pte_t prot = vma_pte(m, vma, 0) if restore else 0
+    cdef bint plain = not vma.flags & VM_LOCKED
+    for i in range(a, b):
+        if not wanted(st, i, restore, moved):
+            continue
+        vpn = vma_address(vma, st.index[i])
+        if vpn == <uint64_t> -1:
+            continue
+        if vpn >> 9 != base:
+            if leaf:
+                pte_unlock(c, leaf)
+            base = vpn >> 9
+            leaf = walk_leaf(m, pgd, vpn)
+            if leaf:
+                pte_lock(c, leaf)
+        if not leaf:
+            continue
+        if restore:
+            new = st.dst[i] if moved else st.src[i]
+            restore_one(c, st, i, vma, prot, leaf_pte(m, leaf, vpn), vpn, new,
+                        only and moved and plain and st.unmapped[i] == 1 and st.state[i] & PG_anon != 0)
+        else:
+            unmap_one(c, st, i, vma, leaf_pte(m, leaf, vpn), vpn)
+    if leaf:
+        pte_unlock(c, leaf)
+
+
+cdef void walk_tree(ctx_t *c, stage_t *st, uint32_t a, uint32_t b, uint32_t tree, bint restore, bint moved) noexcept nogil:
+    """All VMAs of one object that may map pages a..b; the object's rmap lock is held."""
+    cdef uint32_t vmas[16]
+    cdef uint32_t lo = st.index[a], hi = st.index[a], i, j, n, skip
+    for i in range(a + 1, b):
+        lo = min(lo, st.index[i])
+        hi = max(hi, st.index[i])
+    n = rmap_vmas(c.m, tree, lo, hi, 0, vmas, RMAP_MAX)
+    if n < RMAP_MAX:
+        for j in range(n):
+            walk_vma(c, st, a, b, vma_of(c.m, vmas[j]), restore, moved, n == 1)
+        return
+    for i in range(a, b):                   # many VMAs: ask page by page, so that cost follows what is mapped
+        skip = 0
+        n = RMAP_MAX
+        while n == RMAP_MAX:
+            n = rmap_vmas(c.m, tree, st.index[i], st.index[i], skip, vmas, RMAP_MAX)
+            for j in range(n):
+                walk_vma(c, st, i, i + 1, vma_of(c.m, vmas[j]), restore, moved, False)
+            skip += n
+
+
+cdef inline bint same_object(stage_t *st, uint32_t i, uint32_t j) noexcept nogil:
+    return st.mapping[i] == st.mapping[j] and not (st.state[i] ^ st.state[j]) & PG_anon
+
+
+cdef uint32_t group_end(stage_t *st, uint32_t a) noexcept nogil:
+    """Pages a.. of one anon_vma or file; pages the stage does not hold end a group."""
+    cdef uint32_t b = a + 1
+    while b < st.n and st.open[b] and same_object(st, a, b):
+        b += 1
+    return b
+
+
+cdef void unmap_group(ctx_t *c, stage_t *st, uint32_t a, uint32_t b, uint32_t *av) noexcept nogil:
+    """``try_to_migrate``; the anon_vma stays referenced in *av until the group is restored."""
+    cdef machine_t *m = c.m
+    cdef file_t *f
+    cdef uint32_t i
+    av[0] = 0
+    if not st.state[a] & PG_anon:
+        f = file_of(m, st.mapping[a])
+        i_mmap_lock_read(c, f)
+        walk_tree(c, st, a, b, f.tree, False, False)
+        i_mmap_unlock_read(c, f)
+        return
+    for i in range(a, b):
+        av[0] = page_get_anon_vma(m, st.src[i])
+        if av[0]:
+            break
+    if not av[0]:
+        return                              # no page of the group is mapped any more
+    anon_vma_lock_read(c, av[0])
+    walk_tree(c, st, a, b, anon_vma_of(m, av[0]).tree, False, False)
+    anon_vma_unlock_read(c, av[0])
+
+
+cdef void restore_group(ctx_t *c, stage_t *st, uint32_t a, uint32_t b, uint32_t av) noexcept nogil:
+    """``remove_migration_ptes``: moved pages to their targets, the others back to the source."""
+    cdef machine_t *m = c.m
+    cdef file_t *f
+    cdef uint32_t i
+    cdef bint failed = False
+    for i in range(a, b):
+        failed |= st.rc[i] != 0 and st.unmapped[i] != 0
+    if not st.state[a] & PG_anon:
+        f = file_of(m, st.mapping[a])
+        i_mmap_lock_read(c, f)
+        walk_tree(c, st, a, b, f.tree, True, True)
+        if failed:
+            walk_tree(c, st, a, b, f.tree, True, False)
+        i_mmap_unlock_read(c, f)
+    elif av:
+        anon_vma_lock_read(c, av)
+        walk_tree(c, st, a, b, anon_vma_of(m, av).tree, True, True)
+        if failed:
+            walk_tree(c, st, a, b, anon_vma_of(m, av).tree, True, False)
+        anon_vma_unlock_read(c, av)
+
+
+# -- freeze, copy ------------------------------------------------------------------------------------------------------
+
+cdef inline void dress(machine_t *m, stage_t *st, uint32_t i, uint64_t s, uint64_t extra) noexcept nogil:
+    """The target's record: private until its PTE or cache slot is published.  Our reference and lock are on it."""
+    cdef frame_t *d = &m.frames[st.dst[i]]
+    d.mapping = st.mapping[i]
+    d.index = st.index[i]
+    pmg_store(&d.state, (s & PG_COPIED) | (PG_dirty if st.dirty[i] else 0) | PG_locked | PG_lru |
+              (REF_ONE + MAP_ONE) * st.unmapped[i] + REF_ONE + extra)
+
+
+cdef void freeze_anon(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
+    """The references must be exactly those explained: the isolation's and one for each entry installed."""
+    cdef uint64_t *word = &c.m.frames[st.src[i]].state
+    cdef uint64_t s = pmg_load(word)
+    while True:
+        if frame_refs(s) != 1 + st.unmapped[i] or frame_maps(s) != st.unmapped[i]:
+            st.rc[i] = -EAGAIN
+            return
+        if pmg_cas(word, s, PG_locked | PG_isolated | REF_ONE):
+            break
+        s = pmg_load(word)
+    dress(c.m, st, i, s, 0)
+
+
+cdef void freeze_file(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
+    """As for anonymous pages, one reference more for the cache and for buffers; the slot changes under file.lock."""
+    cdef machine_t *m = c.m
+    cdef file_t *f = file_of(m, st.mapping[i])
+    cdef uint64_t *word = &m.frames[st.src[i]].state
+    cdef uint64_t s, buffers
+    c.count[<int> C_LOCK_TREE] += 1
+    pmg_spin_lock(&f.lock)
+    s = pmg_load(word)
+    buffers = 1 if s & PG_private else 0
+    if st.index[i] >= f.cache.n or vec_at(m, &f.cache)[st.index[i]] != st.src[i] or not s & PG_cached or \
+            frame_refs(s) != 2 + buffers + st.unmapped[i] or frame_maps(s) != st.unmapped[i] or \
+            not pmg_cas(word, s, PG_locked | PG_isolated | REF_ONE):
+        st.rc[i] = -EAGAIN
+    else:
+        dress(m, st, i, s, REF_ONE * (1 + buffers) | (s & PG_private))
+        vec_at(m, &f.cache)[st.index[i]] = st.dst[i]
+    pmg_spin_unlock(&f.lock)
+
+
+cdef void stage_freeze(ctx_t *c, stage_t *st) noexcept nogil:
+    cdef uint32_t i
+    for i in range(st.n):
+        if st.rc[i]:
+            continue
+        if st.state[i] & PG_anon:
+            freeze_anon(c, st, i)
+        else:
+            freeze_file(c, st, i)
+
+
+cdef void stage_copy(ctx_t *c, stage_t *st) noexcept nogil:
+    cdef machine_t *m = c.m
+    cdef uint32_t i, last = STAGE
+    if m.page_bytes == 0 and not m.tracing:
+        return
+    for i in range(st.n):
+        if st.rc[i]:
+            continue
+        trace(c, STEP_COPY, st.src[i], st.dst[i])
+        if m.page_bytes == 8:
+            (<uint64_t *> page_address(m, st.dst[i]))[0] = (<uint64_t *> page_address(m, st.src[i]))[0]
+        elif m.page_bytes:
+            if last < STAGE:
+                pmg_copy_page(page_address(m, st.dst[last]), page_address(m, st.src[last]), page_address(m, st.src[i]))
+            last = i
+    if last < STAGE:
+        pmg_copy_page(page_address(m, st.dst[last]), page_address(m, st.src[last]), NULL)
+        pmg_copy_fence()
+
+
+# -- the end of a stage --------------------------------------------------------------------------------------------------
+
+cdef void settle_target(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
+    """Counts of the target follow the entries really restored; unlock it and drop our reference."""
+    cdef uint64_t *word = &c.m.frames[st.dst[i]].state
+    if st.open[i] == PUBLISHED:
+        return
+    if st.restored[i] < st.unmapped[i]:     # zapped meanwhile
+        pmg_sub(word, (MAP_ONE + REF_ONE) * (st.unmapped[i] - st.restored[i]))
+    if frame_refs(pmg_sub(word, REF_ONE | PG_locked)) == 0:
+        free_pages(c, &st.dst[i], 1)
+
+
+cdef void settle_source(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
+    """Rollback: the page stays isolated; counts follow the entries restored, what a PTE knew goes to the page."""
+    cdef uint64_t *word = &c.m.frames[st.src[i]].state
+    if st.unmapped[i]:
+        if st.dirty[i]:
+            pmg_or(word, PG_dirty)
+        if st.restored[i] < st.unmapped[i]:
+            pmg_sub(word, (MAP_ONE + REF_ONE) * (st.unmapped[i] - st.restored[i]))
+    pmg_and(word, ~PG_locked)
+
+
+cdef void stage_putback(ctx_t *c, stage_t *st) noexcept nogil:
+    """Free the moved sources in one go; a waiter on an entry may still hold one, the last put frees it then."""
+    cdef machine_t *m = c.m
+    cdef uint32_t done[64]
+    cdef uint32_t unused[64]
+    cdef uint32_t i, n = 0, spare = 0
+    cdef uint64_t *word
+    for i in range(st.n):
+        word = &m.frames[st.src[i]].state
+        if st.rc[i] == 0:
+            settle_target(c, st, i)
+            if pmg_cas(word, PG_locked | PG_isolated | REF_ONE, 0):
+                done[n] = st.src[i]
+                n += 1
+            else:
+                pmg_and(word, ~(PG_locked | PG_isolated))
+                put_page(c, st.src[i])
+            trace(c, STEP_PUTBACK, st.src[i], st.dst[i])
+            continue
+        unused[spare] = st.dst[i]
+        spare += 1
+        if st.rc[i] == 1:
+            pmg_and(word, ~PG_isolated)
+            put_page(c, st.src[i])
+        elif st.open[i]:
+            settle_source(c, st, i)
+    if n:
+        free_pages(c, done, n)
+    if spare:
+        free_pages(c, unused, spare)
+
+
+cdef void run_stage(ctx_t *c, stage_t *st, const target_t *t, bint force) noexcept nogil:
+    """One stage from allocation to putback; results in st.rc[0..st.n), where st.n shrinks to the targets found."""
+    cdef uint32_t av[64]
+    cdef uint32_t a, b
+    at_step(c, STEP_ISOLATE, st)
+    stage_alloc(c, st, t)
+    st.n = st.got
+    if st.n == 0:
+        return
+    at_step(c, STEP_ALLOC, st)
+    stage_lock(c, st, force)
+    at_step(c, STEP_LOCK, st)
+    a = 0
+    while a < st.n:
+        b = a + 1
+        if st.open[a]:
+            b = group_end(st, a)
+            unmap_group(c, st, a, b, &av[a])
+        a = b
+    at_step(c, STEP_UNMAP, st)
+    if c.m.profile.copy_first:
+        stage_copy(c, st)
+    stage_freeze(c, st)
+    at_step(c, STEP_FREEZE, st)
+    if not c.m.profile.copy_first:
+        stage_copy(c, st)
+    at_step(c, STEP_COPY, st)
+    a = 0
+    while a < st.n:
+        b = a + 1
+        if st.open[a]:
+            b = group_end(st, a)
+            restore_group(c, st, a, b, av[a])
+            if av[a]:
+                put_anon_vma(c.m, av[a])
+        a = b
+    at_step(c, STEP_RESTORE, st)
+    stage_putback(c, st)
+    at_step(c, STEP_PUTBACK, st)
+
+
+# -- passes ----------------------------------------------------------------------------------------------------------------
+
+cdef void load_stage(machine_t *m, stage_t *st, const uint32_t *pfns, uint64_t n) noexcept nogil:
+    cdef uint32_t i
+    st.n = <uint32_t> min(n, <uint64_t> m.width)
+    for i in range(st.n):
+        st.src[i] = pfns[i]
+        pmg_prefetchw(&m.frames[pfns[i]])
+
+
+cdef uint64_t collect(ctx_t *c, stage_t *st, const target_t *t, uint32_t *keep, run_t *run) noexcept nogil:
+    """Sort out a finished stage; pages to try again go to ``keep``.  Those to be waited for are done here, alone."""
+    cdef stage_t one
+    cdef uint64_t kept = 0
+    cdef uint32_t i
+    for i in range(st.n):
+        if st.rc[i] == -EBUSY:
+            one.n = 1
+            one.src[0] = st.src[i]
+            run_stage(c, &one, t, True)
+            st.rc[i] = one.rc[0] if one.n else -ENOMEM
+            if one.n == 0:
+                run.error = -ENOMEM
+        if st.rc[i] >= 0:
+            run.succeeded += 1
+        else:
+            keep[kept] = st.src[i]
+            kept += 1
+    return kept
+
+
+cdef uint64_t migrate_chunk(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *t, run_t *run) noexcept nogil:
+    """All passes over up to CHUNK pages; returns how many are left, compacted to the front."""
+    cdef stage_t st
+    cdef uint64_t i, kept = n
+    cdef uint32_t pass_, asked
+    for pass_ in range(c.m.profile.passes):
+        n = kept
+        kept = 0
+        i = 0
+        while i < n:
+            load_stage(c.m, &st, pfns + i, n - i)
+            asked = st.n
+            run_stage(c, &st, t, pass_ >= c.m.profile.force_pass)
+            if st.n == 0:
+                run.error = -ENOMEM
+            else:
+                i += st.n
+                kept += collect(c, &st, t, pfns + kept, run)
+            if run.error:
+                run.failed += 1 + kept      # the page without a frame, and those waiting for another pass
+                while i < n:
+                    pfns[kept] = pfns[i]
+                    kept += 1
+                    i += 1
+                return kept
+        if kept == 0:
+            return 0
+    run.failed += kept
+    return kept
+
+
+cdef void migrate_pages(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *target, run_t *run) noexcept nogil:
+    cdef uint64_t i = 0, k, left, j
+    run.succeeded = 0
+    run.failed = 0
+    run.error = 0
+    while i < n:
+        k = min(n - i, <uint64_t> CHUNK)
+        if run.error:
+            left = k
+        else:
+            left = migrate_chunk(c, pfns + i, k, target, run)
+        for j in range(left):
+            putback_lru_page(c, pfns[i + j])
+        i += k
+    c.count[<int> C_TLB_FLUSH] += run.succeeded
+    c.count[<int> C_PGMIGRATE_SUCCESS] += run.succeeded
+    c.count[<int> C_PGMIGRATE_FAIL] += run.failed
+
+
+cdef int64_t run_result(run_t *run) noexcept nogil:
+    return run.error if run.error else <int64_t> run.failed
+
+
+# -- a growing list of isolated pages ----------------------------------------------------------------------------------------
+
+cdef struct list_t:
+    uint32_t *pfns
+    uint64_t n, cap
+
+
+cdef int list_add(list_t *l, uint32_t pfn) noexcept nogil:
+    cdef uint32_t *p
+    cdef uint64_t i, cap
+    if l.n == l.cap:
+        cap = l.cap * 4 if l.cap else 1024
+        p = <uint32_t *> malloc(cap * 4)
+        if p == NULL:
+            return -ENOMEM
+        for i in range(l.n):
+            p[i] = l.pfns[i]
+        free(l.pfns)
+        l.pfns = p
+        l.cap = cap
+    l.pfns[l.n] = pfn
+    l.n += 1
+    return 0
+
+
+cdef void list_putback(ctx_t *c, list_t *l) noexcept nogil:
+    cdef uint64_t i
+    for i in range(l.n):
+        putback_lru_page(c, l.pfns[i])
+    l.n = 0
+
+
+# -- move_pages ----------------------------------------------------------------------------------------------------------------
+
+cdef inline bint vma_migratable(vma_t *vma) noexcept nogil:
+    return not vma.flags & (VM_IO | VM_PFNMAP | VM_DONTMIGRATE)
+
+
+cdef struct look_t:                 # where the last address was found: neighbours are near
+    machine_t *m
+    mm_t *mm
+    vma_t *vma
+    uint32_t leaf
+    uint64_t base
+
+
+cdef inline vma_t *look_vma(look_t *l, uint64_t vpn) noexcept nogil:
+    if l.vma == NULL or vpn < l.vma.start or vpn >= l.vma.end:
+        l.vma = vma_lookup(l.m, l.mm, vpn)
+    return l.vma
+
+
+cdef inline pte_t look_pte(look_t *l, uint64_t vpn) noexcept nogil:
+    if vpn >> 9 != l.base:
+        l.base = vpn >> 9
+        l.leaf = walk_leaf(l.m, l.mm.pgd, vpn) if vpn >> 36 == 0 else 0
+    return pmg_load_acq(leaf_pte(l.m, l.leaf, vpn)) if l.leaf else 0
+
+
+cdef void look_begin(look_t *l, machine_t *m, mm_t *mm) noexcept nogil:
+    l.m = m
+    l.mm = mm
+    l.vma = NULL
+    l.leaf = 0
+    l.base = <uint64_t> -1
+
+
+cdef inline uint32_t look_page(ctx_t *c, look_t *l, uint64_t vpn, int *err) noexcept nogil:
+    """Frame behind a page of l.vma without a reference, or 0 and the kernel's errno for what is not there."""
+    cdef pte_t pte = look_pte(l, vpn)
+    cdef uint32_t pfn
+    if pte_present(pte) and not pte & PTE_SPECIAL:
+        return <uint32_t> pte_pfn(pte)
+    pfn = follow_page(c, l.vma, vpn, err)
+    if pfn:
+        put_page(c, pfn)
+    return pfn
+
+
+cdef int64_t do_pages_stat(ctx_t *c, uint32_t mm, const uint64_t *addresses, uint64_t n, int32_t *status) noexcept nogil:
+    cdef look_t l
+    cdef uint64_t i
+    cdef uint32_t pfn
+    cdef int err = 0
+    if mmap_read_lock(c, mm):
+        return -PMG_WAIT
+    look_begin(&l, c.m, mm_of(c.m, mm))
+    for i in range(n):
+        if look_vma(&l, addresses[i] >> 12) == NULL:
+            status[i] = -EFAULT
+            continue
+        pfn = look_page(c, &l, addresses[i] >> 12, &err)
+        status[i] = page_to_nid(c.m, pfn) if pfn else err
+    mmap_read_unlock(c, mm)
+    return 0
+
+
+cdef void look_ahead(look_t *l, const uint64_t *addresses, uint64_t n) noexcept nogil:
+    """Prefetch the frames of the next addresses; whatever is read here is read again before it counts."""
+    cdef uint64_t i
+    cdef pte_t pte
+    for i in range(n):
+        pte = look_pte(l, addresses[i] >> 12)
+        if pte_present(pte):
+            pmg_prefetchw(&l.m.frames[pte_pfn(pte)])
+
+
+cdef int add_page_for_migration(ctx_t *c, look_t *l, uint64_t vpn, int32_t node, bint migrate_all, list_t *list) noexcept nogil:
+    """1: isolated and listed.  0: already on the node.  Else the status to store."""
+    cdef uint32_t pfn
+    cdef int err = 0
+    if look_vma(l, vpn) == NULL or not vma_migratable(l.vma):
+        return -EFAULT
+    pfn = look_page(c, l, vpn, &err)
+    if pfn == 0:
+        return err
+    if page_to_nid(c.m, pfn) == node:
+        return 0
+    if frame_maps(page_state(c.m, pfn)) > 1 and not migrate_all:
+        return -EACCES
+    if list.n == list.cap and list_add(list, pfn) == 0:     # room first: an isolated page must not be lost
+        list.n -= 1
+    if list.n == list.cap:
+        return -ENOMEM
+    # Between the look and the isolation the page may have been unmapped, freed or moved: isolate, look again.
+    if not isolate_lru_page(c, pfn):
+        return -EBUSY
+    if pte_pfn(look_pte(l, vpn)) != pfn:
+        putback_lru_page(c, pfn)
+        return -EBUSY
+    list.pfns[list.n] = pfn
+    list.n += 1
+    return 1
+
+
+cdef struct move_t:                 # one move_pages call
+    uint32_t mm
+    uint64_t count                  # what the caller asked for
+    int32_t *status
+    list_t list
+    bint locked                     # mmap_lock held for reading
+
+
+cdef int64_t move_pages_and_store_status(ctx_t *c, move_t *mv, int32_t node, uint64_t start, uint64_t i) noexcept nogil:
+    """Migrate what is listed; entries start..i get the node only if all of it moved."""
+    cdef target_t t
+    cdef run_t run
+    cdef uint64_t k
+    if mv.list.n == 0:
+        return 0
+    if mv.locked:
+        mmap_read_unlock(c, mv.mm)
+        mv.locked = False
+    t.nid = node
+    migrate_pages(c, mv.list.pfns, mv.list.n, &t, &run)
+    mv.list.n = 0
+    if run.error:
+        return run.error
+    if run.failed:
+        return <int64_t> (run.failed + mv.count - i)
+    if mv.status == NULL:
+        return -EFAULT
+    for k in range(start, i):
+        mv.status[k] = node
+    return 0
+
+
+cdef int64_t check_node(machine_t *m, task_t *target, int32_t node) noexcept nogil:
+    if node < 0 or node >= <int32_t> m.nr_nodes or not (m.has_memory >> node) & 1:
+        return -ENODEV
+    if not (target.mems_allowed >> node) & 1:
+        return -EACCES
+    return 0
+
+
+cdef int64_t do_pages_move(ctx_t *c, move_t *mv, task_t *target, const uint64_t *addresses, const int32_t *nodes, uint64_t readable, bint migrate_all) noexcept nogil:
+    """Entries in order; a run ends where the node changes, where an entry is settled at once, or at the end."""
+    cdef look_t l
+    cdef uint64_t i = 0, start = 0, ahead = 0
+    cdef int64_t err = 0, err1
+    cdef int32_t current = -1
+    cdef int rc
+    while i < mv.count:
+        err = -EFAULT if i >= readable else check_node(c.m, target, nodes[i])
+        if err:
+            break
+        if current < 0:
+            current = nodes[i]
+            start = i
+        elif nodes[i] != current:
+            err = move_pages_and_store_status(c, mv, current, start, i)
+            if err:
+                return err
+            start = i
+            current = nodes[i]
+        if not mv.locked:
+            if mmap_read_lock(c, mv.mm):
+                err = -PMG_WAIT
+                break
+            mv.locked = True
+            look_begin(&l, c.m, mm_of(c.m, mv.mm))
+        if i >= ahead:
+            look_ahead(&l, addresses + i, min(readable - i, <uint64_t> STAGE))
+            ahead = i + STAGE
+        rc = add_page_for_migration(c, &l, addresses[i] >> 12, current, migrate_all, &mv.list)
+        i += 1
+        if rc > 0:
+            continue
+        if mv.status == NULL:
+            err = -EFAULT
+            i -= 1
+            break
+        mv.status[i - 1] = rc if rc else current
+        err = move_pages_and_store_status(c, mv, current, start, i - 1)
+        if err:
+            return err - 1 if err > 0 else err      # entry i-1 is settled
+        current = -1
+    err1 = move_pages_and_store_status(c, mv, current, start, i)
+    return err1 if err >= 0 else err
+
+
+cdef int64_t sys_move_pages(ctx_t *c, task_t *target, const uint64_t *addresses, const int32_t *nodes, uint64_t readable, uint64_t count, uint32_t flags, int32_t *status) noexcept nogil:
+    cdef move_t mv
+    cdef int64_t err
+    if target.mm == 0:
+        return -EINVAL
+    if nodes == NULL:
+        if count and status == NULL:
+            return -EFAULT
+        if count > readable:                # looked at in blocks of 16: only whole ones are answered
+            readable -= readable % 16
+        err = do_pages_stat(c, target.mm, addresses, min(readable, count), status)
+        return -EFAULT if err == 0 and count > readable else err
+    mv.mm = target.mm
+    mv.count = count
+    mv.status = status
+    mv.list.pfns = NULL
+    mv.list.n = 0
+    mv.list.cap = 0
+    mv.locked = False
+    err = do_pages_move(c, &mv, target, addresses, nodes, readable, flags & MPOL_MF_MOVE_ALL != 0)
+    if mv.locked:
+        mmap_read_unlock(c, mv.mm)
+    list_putback(c, &mv.list)
+    free(mv.list.pfns)
+    return err
+
+
+# -- the walk of mbind and migrate_pages -----------------------------------------------------------------------------------------
+
+cdef struct queue_t:
+    list_t list
+    uint64_t nodes
+    bint invert                     # take pages that are NOT on nodes
+    bint discontig_ok
+    uint32_t flags                  # MPOL_MF_*
+
+
+cdef int queue_leaf(ctx_t *c, queue_t *q, vma_t *vma, uint32_t leaf, uint64_t vpn, uint64_t end) noexcept nogil:
+    """Pages vpn..end of one leaf.  1: something cannot be moved, stop.  -EIO: STRICT found a misplaced page."""
+    cdef machine_t *m = c.m
+    cdef uint64_t v
+    cdef uint32_t pfn
+    cdef uint64_t s
+    cdef pte_t pte
+    cdef int rc = 0
+    pte_lock(c, leaf)
+    for v in range(vpn, end):
+        pte = leaf_pte(m, leaf, v)[0]
+        if pte_present(pte):
+            pmg_prefetchw(&m.frames[pte_pfn(pte)])
+    for v in range(vpn, end):
+        pte = leaf_pte(m, leaf, v)[0]
+        if not pte_present(pte) or pte & PTE_SPECIAL:
+            continue
+        pfn = <uint32_t> pte_pfn(pte)
+        s = page_state(m, pfn)
+        if s & PG_reserved or ((q.nodes >> page_to_nid(m, pfn)) & 1 != 0) == q.invert:
+            continue
+        if not q.flags & (MPOL_MF_MOVE | MPOL_MF_MOVE_ALL):
+            rc = -EIO
+            break
+        if not vma_migratable(vma):
+            rc = 1
+            break
+        if frame_maps(s) != 1 and not q.flags & MPOL_MF_MOVE_ALL:
+            continue                        # shared: skipped without a word
+        if list_add(&q.list, pfn):
+            rc = -ENOMEM
+            break
+        if not isolate_lru_page(c, pfn):
+            q.list.n -= 1
+            if q.flags & MPOL_MF_STRICT:
+                rc = 1
+    pte_unlock(c, leaf)
+    return rc
+
+
+cdef int queue_vma(ctx_t *c, queue_t *q, mm_t *mm, vma_t *vma, uint64_t start, uint64_t end) noexcept nogil:
+    cdef uint64_t v = start, stop
+    cdef uint32_t leaf = 0
+    cdef int rc
+    while True:
+        v = next_leaf(c.m, mm, v, end, &leaf)
+        if v >= end:
+            return 0
+        stop = min(end, (v | 511) + 1)
+        rc = queue_leaf(c, q, vma, leaf, v, stop)
+        if rc:
+            return rc
+        v = stop
+
+
+cdef int queue_pages_range(ctx_t *c, queue_t *q, mm_t *mm, uint64_t start, uint64_t end) noexcept nogil:
+    cdef machine_t *m = c.m
+    cdef uint32_t i = vma_slot(m, mm, start)
+    cdef uint64_t at = start
+    cdef vma_t *vma
+    cdef bint first = True
+    cdef int rc
+    while i < mm.vmas.n:
+        vma = vma_of(m, vec_at(m, &mm.vmas)[i])
+        if vma.start >= end:
+            break
+        if vma.start > at and not q.discontig_ok:
+            return -EFAULT
+        if vma.end < end and not q.discontig_ok and (i + 1 == mm.vmas.n or
+                vma_of(m, vec_at(m, &mm.vmas)[i + 1]).start > vma.end):
+            return -EFAULT
+        first = False
+        at = vma.end
+        i += 1
+        if not q.flags or (not vma_migratable(vma) and not q.flags & MPOL_MF_STRICT):
+            continue
+        rc = queue_vma(c, q, mm, vma, max(start, vma.start), min(end, vma.end))
+        if rc:
+            return rc
+    return -EFAULT if first else 0
+
+
+cdef void queue_begin(queue_t *q, uint64_t nodes, bint invert, bint discontig_ok, uint32_t flags) noexcept nogil:
+    q.list.pfns = NULL
+    q.list.n = 0
+    q.list.cap = 0
+    q.nodes = nodes
+    q.invert = invert
+    q.discontig_ok = discontig_ok
+    q.flags = flags
+
+
+# -- mbind -------------------------------------------------------------------------------------------------------------------------
+
+cdef int64_t do_mbind(ctx_t *c, mm_t *mm, queue_t *q, uint64_t start, uint64_t end, const mpol_t *pol) noexcept nogil:
+    """mmap_lock held for writing, through the copy as well (6.1)."""
+    cdef target_t t
+    cdef run_t run
+    cdef int rc = queue_pages_range(c, q, mm, start, end), err
+    if rc < 0:
+        return rc
+    err = mbind_range(c, mm, start, end, pol)
+    if err:
+        return err
+    run.failed = 0
+    run.error = 0
+    if q.list.n:
+        t.nid = -1
+        t.mm = mm_index(c.m, mm)
+        t.start = start
+        t.pol.mode = MPOL_DEFAULT
+        migrate_pages(c, q.list.pfns, q.list.n, &t, &run)
+        q.list.n = 0
+    if rc > 0 or (run_result(&run) and q.flags & MPOL_MF_STRICT):
+        return -EIO
+    return 0
+
+
+cdef int64_t sys_mbind(ctx_t *c, task_t *t, uint64_t start, uint64_t length, uint32_t mode, uint32_t mode_flags, uint64_t user, uint32_t flags) noexcept nogil:
+    cdef mpol_t pol
+    cdef queue_t q
+    cdef mm_t *mm = mm_of(c.m, t.mm)
+    cdef int64_t rc = mpol_new(c.m, mode, mode_flags, user, t.mems_allowed & c.m.has_memory, &pol)
+    if rc:
+        return rc
+    if mmap_write_lock(c, t.mm):
+        return -PMG_WAIT
+    queue_begin(&q, user, True, mode == MPOL_DEFAULT, flags)
+    rc = do_mbind(c, mm, &q, start >> 12, (start + length) >> 12, &pol)
+    list_putback(c, &q.list)
+    free(q.list.pfns)
+    mmap_write_unlock(c, t.mm)
+    return rc
+
+
+# -- migrate_pages -----------------------------------------------------------------------------------------------------------------
+
+cdef int32_t node_remap(int32_t s, uint64_t old, uint64_t new) noexcept nogil:
+    """The n-th node of ``old`` goes to number n modulo |new| of ``new``."""
+    cdef int32_t r
+    if not (old >> s) & 1 or new == 0:
+        return s
+    r = pmg_popcount(old & ((<uint64_t> 1 << s) - 1)) % pmg_popcount(new)
+    while r:
+        new &= new - 1
+        r -= 1
+    return pmg_ctz(new)
+
+
+cdef bint next_pair(uint64_t left, uint64_t old, uint64_t new, int32_t *source, int32_t *dest) noexcept nogil:
+    """A pair whose destination does not itself wait to be emptied, else the last pair that moves at all."""
+    cdef int32_t s, d
+    cdef bint found = False
+    for s in range(64):
+        if not (left >> s) & 1:
+            continue
+        # If the sets have unequal sizes, a node that is in both stays as it is.
+        if pmg_popcount(old) != pmg_popcount(new) and (new >> s) & 1:
+            continue
+        d = node_remap(s, old, new)
+        if s == d:
+            continue
+        source[0] = s
+        dest[0] = d
+        found = True
+        if not (left >> d) & 1:
+            break
+    return found
+
+
+cdef int64_t migrate_to_node(ctx_t *c, mm_t *mm, int32_t source, int32_t dest, uint32_t flags) noexcept nogil:
+    cdef queue_t q
+    cdef target_t t
+    cdef run_t run
+    cdef int64_t rc = 0
+    queue_begin(&q, <uint64_t> 1 << source, False, True, flags)
+    queue_pages_range(c, &q, mm, 0, <uint64_t> 1 << 36)
+    if q.list.n:
+        t.nid = dest
+        migrate_pages(c, q.list.pfns, q.list.n, &t, &run)
+        rc = run_result(&run)
+    free(q.list.pfns)
+    return rc
+
+
+cdef int64_t sys_migrate_pages(ctx_t *c, task_t *target, uint64_t old, uint64_t new, uint32_t flags) noexcept nogil:
+    cdef uint64_t left = old
+    cdef int32_t s = 0, d = 0
+    cdef int64_t busy = 0, rc = 0
+    if target.mm == 0:
+        return -EINVAL
+    if mmap_read_lock(c, target.mm):
+        return -PMG_WAIT
+    while rc >= 0 and next_pair(left, old, new, &s, &d):
+        left &= ~(<uint64_t> 1 << s)
+        rc = migrate_to_node(c, mm_of(c.m, target.mm), s, d, flags)
+        if rc > 0:
+            busy += rc
+    mmap_read_unlock(c, target.mm)
+    return rc if rc < 0 else busy
+
+
+# -- frames, without a process ---------------------------------------------------------------------------------------------------------
+
+cdef int64_t migrate_frames(ctx_t *c, const uint32_t *pfns, const int32_t *nodes, uint64_t n, int32_t *status) noexcept nogil:
+    """The note's arrays: page i to target i.  A frame that cannot be isolated answers EBUSY, one not moved EAGAIN."""
+    cdef target_t t
+    cdef run_t run
+    cdef uint64_t i, failed = 0
+    cdef uint32_t pfn
+    for i in range(n):
+        pfn = pfns[i]
+        if nodes[i] < 0 or nodes[i] >= <int32_t> c.m.nr_nodes or not (c.m.has_memory >> nodes[i]) & 1:
+            status[i] = -ENODEV
+        elif page_to_nid(c.m, pfn) == nodes[i]:
+            status[i] = nodes[i]
+        elif not isolate_lru_page(c, pfn):
+            status[i] = -EBUSY
+        else:
+            t.nid = nodes[i]
+            migrate_pages(c, &pfn, 1, &t, &run)
+            status[i] = run.error if run.error else (-EAGAIN if run.failed else nodes[i])
+        failed += status[i] < 0
+    return <int64_t> failed
