@@ -3,12 +3,21 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from pagemig._types cimport ctx_t, file_t, machine_t, vma_t
 
+cdef extern from *:
+    """
+    #define PG_readahead (1ull << 18)   /* the bit of PG_error, which nothing sets: reaching the page starts read-ahead */
+    """
+    const uint64_t PG_readahead
+
 cdef uint32_t file_new(ctx_t *c, uint32_t kind, uint64_t pages, uint64_t ino) noexcept nogil   # one handle; 0: ENOMEM
 cdef void file_get(machine_t *m, uint32_t file) noexcept nogil
 cdef void file_put(ctx_t *c, uint32_t file) noexcept nogil           # frees pages, policy and object with the last
 
 # frame of a cached page with one more reference (find_get_page), 0 when absent.  file.lock taken inside.
 cdef uint32_t find_get_page(machine_t *m, file_t *f, uint64_t index) noexcept nogil
+# the same for n pages under one lock; returns how many are there, 0 in pfns for the others
+cdef uint32_t find_get_pages(machine_t *m, file_t *f, uint64_t index, uint32_t n, uint32_t *pfns) noexcept nogil
+cdef bint page_belongs(machine_t *m, uint32_t pfn, file_t *f, uint64_t index) noexcept nogil      # still this page of the file: page locked
 cdef uint32_t find_page(machine_t *m, file_t *f, uint64_t index) noexcept nogil                  # no reference; a peek
 # take or release the slot; the caller holds the page lock.  Adding takes the cache's reference.
 cdef int add_to_page_cache(ctx_t *c, file_t *f, uint64_t index, uint32_t pfn) noexcept nogil      # 0, -EEXIST, -ENOMEM
@@ -18,6 +27,10 @@ cdef void delete_from_page_cache(ctx_t *c, uint32_t pfn) noexcept nogil
 cdef int shmem_fault(ctx_t *c, vma_t *vma, uint64_t index, uint32_t *pfn) noexcept nogil
 cdef int filemap_fault(ctx_t *c, vma_t *vma, uint64_t index, uint32_t *pfn) noexcept nogil
 cdef int vma_fault(ctx_t *c, vma_t *vma, uint64_t index, uint32_t *pfn) noexcept nogil            # the one of the file's kind
+
+# a page is about to be written (page_mkwrite, write(2)): dirty, and with buffers on ext4.  Page locked.
+cdef void file_page_dirty(ctx_t *c, file_t *f, uint32_t pfn) noexcept nogil
+cdef void mmap_hit(file_t *f, uint64_t n) noexcept nogil             # faults of a mapping found n cached pages: read-ahead pays
 
 # i_rwsem taken inside
 cdef int64_t file_write(ctx_t *c, uint32_t file, uint64_t index, uint64_t n, const uint64_t *values) noexcept nogil   # pages written or -errno; extends

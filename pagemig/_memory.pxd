@@ -1,12 +1,53 @@
 """Faults, copying at fork, zapping, get_user_pages, and the accesses of programs."""
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from pagemig._pte cimport pte_t
-from pagemig._types cimport ctx_t, file_t, machine_t, mm_t, task_t, vma_t
+from pagemig._alloc cimport file_of, page_address
+from pagemig._atomic cimport pmg_load, pmg_store
+from pagemig._pte cimport PTE_A, PTE_NX, PTE_P, PTE_PROTNONE, PTE_RW, PTE_US, pte_t
+from pagemig._types cimport (
+    FILE_SHMEM, VM_EXEC, VM_MAYWRITE, VM_READ, VM_SHARED, VM_WRITE, ctx_t, file_t, machine_t, mm_t, task_t, vma_t,
+)
+
+
+cdef inline bint is_cow_mapping(uint32_t flags) noexcept nogil:
+    return (flags & (VM_SHARED | VM_MAYWRITE)) == VM_MAYWRITE
+
+
+cdef inline bint vma_wants_writenotify(machine_t *m, vma_t *vma) noexcept nogil:
+    """First writes must fault: shared writable mappings of ext4 and ramfs, whose file systems have page_mkwrite."""
+    return (vma.flags & (VM_WRITE | VM_SHARED)) == (VM_WRITE | VM_SHARED) and vma.file != 0 and \
+        file_of(m, vma.file).kind != FILE_SHMEM
+
+
+cdef inline pte_t vm_page_prot(machine_t *m, vma_t *vma) noexcept nogil:
+    """Bits of a new entry: x86 entries start out young; only shared mappings that need no notice start writable."""
+    cdef pte_t prot = PTE_P | PTE_US | PTE_A
+    if not vma.flags & (VM_READ | VM_WRITE | VM_EXEC):
+        return PTE_PROTNONE | PTE_A
+    if not vma.flags & VM_EXEC:
+        prot |= PTE_NX
+    if (vma.flags & (VM_WRITE | VM_SHARED)) == (VM_WRITE | VM_SHARED) and not vma_wants_writenotify(m, vma):
+        prot |= PTE_RW
+    return prot
+
+
+# content as a token: first and last 8 bytes of the frame; 0 on machines without content.  Processes that share a
+# page read and write it side by side, hence atomics.
+cdef inline uint64_t page_token(machine_t *m, uint32_t pfn) noexcept nogil:
+    return pmg_load(<uint64_t *> page_address(m, pfn)) if m.page_bytes else 0
+
+
+cdef inline void set_page_token(machine_t *m, uint32_t pfn, uint64_t value) noexcept nogil:
+    cdef uint64_t *p = <uint64_t *> page_address(m, pfn)
+    if m.page_bytes:
+        pmg_store(p, value)
+        pmg_store(p + (m.page_bytes // 8 - 1), value)
+
 
 # One fault.  mmap_lock held (reading is enough); vma covers vpn and its protection was checked.  0 or VM_FAULT_*.
+# Counts pgfault; min_flt and maj_flt of the process are the caller's.  VM_FAULT_RETRY: a migration entry is there.
 cdef int handle_mm_fault(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t flags) noexcept nogil
-cdef int migration_entry_wait(ctx_t *c, mm_t *mm, uint64_t vpn) noexcept nogil       # 0 or -PMG_WAIT; counts C_MIGRATION_WAIT
+cdef int migration_entry_wait(ctx_t *c, mm_t *mm, uint64_t vpn) noexcept nogil       # mmap_lock held; 0 or -PMG_WAIT; counts C_MIGRATION_WAIT
 
 # VMAs of an mm, mmap_lock held
 cdef vma_t *find_vma(machine_t *m, mm_t *mm, uint64_t vpn) noexcept nogil            # first with end > vpn, or NULL
