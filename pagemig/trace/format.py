@@ -1,0 +1,420 @@
+"""Traces of page accesses, and the file they are kept in.
+
+A trace is the order in which a program accessed its pages: *runs* of consecutive accesses to one
+page by one kind (load or store). Nothing but repetition is lost.
+
+The file (``.pmt``), all numbers little-endian:
+
+=========  =====================================================================================
+8 bytes    ``PMTRACE1``
+4 bytes    length of the header
+header     UTF-8 JSON, the keys of `Header` plus ``runs`` and ``blocks``: for every block its
+           number of runs and the stored lengths of its columns
+pages      the page numbers (byte address / page size) in order of first access, each minus the
+           one before, int64, by plane
+blocks     one after the other, each of three columns: *step*, *write*, *count*
+=========  =====================================================================================
+
+Pages and columns are xz streams (which carry their own checksums). A block's *step* is the index
+of each run's page among the pages, minus that of the run before (0 before the first of a block),
+int32, by plane; *write* is one bit a run, *count* the number of accesses, uint32, by plane. By
+plane means all lowest bytes, then all second bytes, and so on: pages first touched one after the
+other make small steps, and the upper planes nearly vanish.
+"""
+
+from __future__ import annotations
+
+import json
+import lzma
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["PAGE_SHIFT", "Header", "Trace", "TraceError", "Writer", "load"]
+
+PAGE_SHIFT = 12
+MAGIC = b"PMTRACE1"
+#: Runs per block: what a writer holds uncompressed.
+BLOCK = 1 << 20
+_PRESET = 6
+_MOST = np.iinfo(np.uint32).max
+
+
+class TraceError(ValueError):
+    """A file is not a trace, is damaged, or is of a later version."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a trace says about itself.
+
+    Attributes
+    ----------
+    program : str
+        The command that was recorded.
+    source : str
+        The tool that saw the accesses.
+    cache : int
+        Bytes of the line cache the accesses went through before they were kept
+        (`pagemig.trace.cache`); 0: every access was kept.
+    references : int
+        Accesses of the program, before that cache.
+    accesses : int
+        Accesses in the trace.
+    page_size : int
+        Bytes.
+    note : str
+        Anything else.
+    """
+
+    program: str = ""
+    source: str = ""
+    cache: int = 0
+    references: int = 0
+    accesses: int = 0
+    page_size: int = 1 << PAGE_SHIFT
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A program's page accesses as runs, in order.
+
+    Attributes
+    ----------
+    table : ndarray of uint64, shape (footprint,)
+        The pages accessed, as page numbers, ascending.
+    index : ndarray of int32, shape (runs,)
+        Each run's page, as an index into ``table``.
+    write : ndarray of bool, shape (runs,)
+        Whether each run's accesses store.
+    count : ndarray of uint32, shape (runs,)
+        How many accesses each run has, at least 1.
+    header : Header
+        Where the trace comes from.
+    """
+
+    table: NDArray[np.uint64]
+    index: NDArray[np.int32]
+    write: NDArray[np.bool_]
+    count: NDArray[np.uint32]
+    header: Header = field(default_factory=Header)
+
+    @classmethod
+    def from_accesses(
+        cls, pages: ArrayLike, write: ArrayLike = False, header: Header | None = None
+    ) -> Trace:
+        """Make a trace of single accesses.
+
+        Parameters
+        ----------
+        pages : array_like of int, shape (n,)
+            Page numbers in order of access.
+        write : array_like of bool, shape (n,) or a bool
+            Whether each access stores.
+        header : Header, optional
+            Its ``accesses`` is set to ``n``, and its ``references`` where it is 0.
+
+        Returns
+        -------
+        Trace
+        """
+        numbers = np.asarray(pages, np.uint64)
+        if numbers.ndim != 1:
+            raise ValueError(f"pages must have one dimension, not shape {numbers.shape}")
+        stores = np.broadcast_to(np.asarray(write, np.bool_), numbers.shape)
+        run_pages, run_write, run_count = _runs(numbers, stores, None)
+        table, index = np.unique(run_pages, return_inverse=True)
+        return cls(
+            table,
+            index.astype(np.int32),
+            run_write,
+            run_count.astype(np.uint32),
+            _counted(header or Header(), numbers.size),
+        )
+
+    @property
+    def footprint(self) -> int:
+        """Number of different pages accessed."""
+        return self.table.size
+
+    @property
+    def runs(self) -> int:
+        """Number of runs."""
+        return self.index.size
+
+    @property
+    def accesses(self) -> int:
+        """Number of accesses."""
+        return int(self.count.sum(dtype=np.uint64))
+
+    @property
+    def pages(self) -> NDArray[np.uint64]:
+        """Each run's page number; shape (runs,)."""
+        return self.table[self.index]
+
+    def expand(self, start: int = 0, stop: int | None = None) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Single accesses of runs ``start`` to ``stop``.
+
+        Returns
+        -------
+        index : ndarray of int32
+            Each access's page, as an index into ``table``.
+        write : ndarray of bool
+            Whether each access stores.
+        """
+        part = slice(start, stop)
+        count = self.count[part]
+        return np.repeat(self.index[part], count), np.repeat(self.write[part], count)
+
+    def epochs(self, number: int) -> Iterator[tuple[int, int]]:
+        """Cut the trace into parts of about equally many accesses, at run borders.
+
+        Parameters
+        ----------
+        number : int
+            How many parts; fewer come out where runs are longer than a part.
+
+        Yields
+        ------
+        (int, int)
+            First run and the run after the last.
+        """
+        if number < 1:
+            raise ValueError(f"a trace is cut into at least 1 epoch, not {number}")
+        ends = np.cumsum(self.count, dtype=np.uint64)
+        targets = ends[-1] * (np.arange(1, number + 1) / number) if self.runs else np.empty(0)
+        cuts = np.minimum(np.searchsorted(ends, np.floor(targets)) + 1, self.runs)
+        borders = np.unique(np.concatenate(([0], cuts)))
+        yield from zip(borders[:-1].tolist(), borders[1:].tolist(), strict=True)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the trace to a file (`load` reads it back)."""
+        writer = Writer(self.header)
+        for start in range(0, self.runs, BLOCK):
+            part = slice(start, start + BLOCK)
+            writer.add(self.table[self.index[part]], self.write[part], self.count[part])
+        writer.save(path)
+
+    def __repr__(self) -> str:
+        name = f" of {self.header.program!r}" if self.header.program else ""
+        return (
+            f"<Trace{name}: {self.accesses:,} accesses in {self.runs:,} runs to "
+            f"{self.footprint:,} pages>"
+        )
+
+
+class Writer:
+    """Write a trace of any length with bounded memory: what is full is compressed at once.
+
+    Parameters
+    ----------
+    header : Header, optional
+        Where the trace comes from; `save` fills in the number of accesses.
+    """
+
+    def __init__(self, header: Header | None = None) -> None:
+        self.header = header or Header()
+        self.accesses = 0
+        self._waiting: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []
+        self._held = 0
+        self._known = np.empty(0, np.uint64)  # ascending
+        self._rank = np.empty(0, np.int64)  # order of first access of each of them
+        self._blocks: list[tuple[int, bytes, bytes, bytes]] = []
+
+    def add(self, pages: ArrayLike, write: ArrayLike, count: ArrayLike | None = None) -> None:
+        """Append accesses.
+
+        Parameters
+        ----------
+        pages : array_like of int, shape (n,)
+            Page numbers in order of access.
+        write : array_like of bool, shape (n,)
+            Whether they store.
+        count : array_like of int, shape (n,), optional
+            How many accesses each stands for; without it one.
+        """
+        amounts = None if count is None else np.asarray(count, np.uint64)
+        part = _runs(np.asarray(pages, np.uint64), np.asarray(write, np.bool_), amounts)
+        if part[0].size:
+            self.accesses += int(part[2].sum(dtype=np.uint64))
+            self._waiting.append(part)
+            self._held += part[0].size
+        if self._held >= BLOCK:
+            self._flush(keep=1)  # the next accesses may belong to the last run
+
+    def _flush(self, keep: int) -> None:
+        """Compress what waits, but for the last ``keep`` runs."""
+        columns = zip(*self._waiting, strict=True)
+        pages, write, count = _runs(*(np.concatenate(column) for column in columns))
+        end = max(pages.size - keep, 0)
+        if end:
+            rank = self._learn(pages[:end])
+            step = np.diff(rank, prepend=0)
+            packed = (_planes(step, "<i4"), np.packbits(write[:end]), _planes(count[:end], "<u4"))
+            self._blocks.append((end, *(_compress(column) for column in packed)))
+        self._waiting = [(pages[end:], write[end:], count[end:])]
+        self._held = pages.size - end
+
+    def _learn(self, pages: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Ranks of pages in order of first access; pages not seen before get the next ones."""
+        fresh, where = np.unique(pages, return_index=True)
+        new = ~np.isin(fresh, self._known, assume_unique=True)
+        fresh, where = fresh[new], where[new]
+        rank = np.empty(fresh.size, np.int64)
+        rank[np.argsort(where)] = np.arange(fresh.size) + self._known.size
+        known = np.concatenate((self._known, fresh))
+        order = np.argsort(known)
+        self._known = known[order]
+        self._rank = np.concatenate((self._rank, rank))[order]
+        return self._rank[np.searchsorted(self._known, pages)]
+
+    def save(self, path: str | os.PathLike[str]) -> Header:
+        """Write the file, whole or not at all; the writer takes no more accesses.
+
+        Returns
+        -------
+        Header
+            As written.
+        """
+        if self._waiting:
+            self._flush(keep=0)
+        header = _counted(self.header, self.accesses)
+        table = np.empty_like(self._known)
+        table[self._rank] = self._known
+        packed = _compress(_planes(np.diff(table.astype(np.int64), prepend=0), "<i8"))
+        facts = asdict(header) | {
+            "runs": sum(block[0] for block in self._blocks),
+            "pages": [table.size, len(packed)],
+            "blocks": [[block[0], *map(len, block[1:])] for block in self._blocks],
+        }
+        text = json.dumps(facts, separators=(",", ":")).encode()
+        target = Path(path)
+        part = target.with_name(target.name + ".part")
+        with part.open("wb") as file:
+            file.write(MAGIC + len(text).to_bytes(4, "little") + text + packed)
+            for block in self._blocks:
+                file.writelines(block[1:])
+        part.replace(target)
+        return header
+
+
+def load(path: str | os.PathLike[str]) -> Trace:
+    """Read a trace.
+
+    Parameters
+    ----------
+    path : path-like
+        A ``.pmt`` file.
+
+    Returns
+    -------
+    Trace
+
+    Raises
+    ------
+    TraceError
+        If the file is none, is damaged or ends early; the message says where.
+    OSError
+        If it cannot be read.
+    """
+    with Path(path).open("rb") as file:
+        try:
+            return _read(file)
+        except (TraceError, lzma.LZMAError, KeyError, TypeError, ValueError) as error:
+            raise TraceError(f"{os.fspath(path)}: {error}") from None
+
+
+def _read(file: BinaryIO) -> Trace:
+    if file.read(len(MAGIC)) != MAGIC:
+        raise TraceError(f"not a pagemig trace (it does not begin with {MAGIC.decode()})")
+    length = int.from_bytes(_exactly(file, 4, "header"), "little")
+    facts = json.loads(_exactly(file, length, "header"))
+    header = Header(**{f.name: facts[f.name] for f in fields(Header) if f.name in facts})
+    size, stored = facts["pages"]
+    table = np.cumsum(_unplane(_exactly(file, stored, "pages"), "<i8", size)).astype(np.uint64)
+    columns = [_block(file, number, *sizes) for number, sizes in enumerate(facts["blocks"])] or [
+        (np.empty(0, np.int32), np.empty(0, np.bool_), np.empty(0, np.uint32))
+    ]
+    rank, write, count = (np.concatenate(column) for column in zip(*columns, strict=True))
+    if rank.size != facts["runs"] or (rank.size and not 0 <= rank.min() <= rank.max() < size):
+        raise TraceError("the blocks do not agree with the header")
+    order = np.argsort(table)
+    place = np.empty(size, np.int32)
+    place[order] = np.arange(size, dtype=np.int32)
+    return Trace(table[order], place[rank], write, count, header)
+
+
+def _block(
+    file: BinaryIO, number: int, runs: int, steps: int, writes: int, counts: int
+) -> tuple[NDArray[np.int32], NDArray[np.bool_], NDArray[np.uint32]]:
+    """Read one block: ranks, kinds and counts of its runs."""
+    what = f"block {number}"
+    step = _unplane(_exactly(file, steps, what), "<i4", runs)
+    bits = np.frombuffer(lzma.decompress(_exactly(file, writes, what)), np.uint8)
+    count = _unplane(_exactly(file, counts, what), "<u4", runs)
+    write = np.unpackbits(bits, count=runs).astype(np.bool_)
+    return np.cumsum(step, dtype=np.int32), write, count
+
+
+def _exactly(file: BinaryIO, length: int, what: str) -> bytes:
+    data = file.read(length)
+    if len(data) != length:
+        raise TraceError(f"ends in its {what}: {len(data)} of {length} bytes are there")
+    return data
+
+
+def _compress(data: NDArray[np.uint8]) -> bytes:
+    return lzma.compress(data.tobytes(), preset=_PRESET)
+
+
+def _planes(values: NDArray[Any], dtype: str) -> NDArray[np.uint8]:
+    """The bytes of numbers, all lowest first, then all second, and so on."""
+    numbers = np.ascontiguousarray(values, dtype)
+    return np.ascontiguousarray(numbers.view(np.uint8).reshape(-1, numbers.itemsize).T)
+
+
+def _unplane(data: bytes, dtype: str, size: int) -> NDArray[Any]:
+    """Undo `_planes` and the compression."""
+    planes = np.frombuffer(lzma.decompress(data), np.uint8).reshape(-1, size)
+    return np.ascontiguousarray(planes.T).view(dtype).reshape(-1)
+
+
+def _runs(
+    pages: NDArray[np.uint64], write: NDArray[np.bool_], count: NDArray[np.uint64] | None
+) -> tuple[NDArray[np.uint64], NDArray[np.bool_], NDArray[np.uint64]]:
+    """Join neighbours of the same page and kind."""
+    if pages.size == 0:
+        return pages, write, np.empty(0, np.uint64)
+    new = np.empty(pages.size, np.bool_)
+    new[0] = True
+    np.not_equal(pages[1:], pages[:-1], out=new[1:])
+    new[1:] |= write[1:] != write[:-1]
+    at = np.flatnonzero(new)
+    if count is None:
+        joined = np.diff(at, append=pages.size).astype(np.uint64)
+    else:
+        joined = np.add.reduceat(count, at)
+    if joined.max() > _MOST:
+        at, joined = _split(at, joined)
+    return pages[at], write[at], joined
+
+
+def _split(
+    at: NDArray[np.intp], count: NDArray[np.uint64]
+) -> tuple[NDArray[np.intp], NDArray[np.uint64]]:
+    """Make several runs of each whose count does not fit 32 bits."""
+    parts = np.maximum(-(-count.astype(np.int64) // _MOST), 1)
+    ends = np.cumsum(parts) - 1
+    split = np.full(ends[-1] + 1, _MOST, np.uint64)
+    split[ends] = count - (parts.astype(np.uint64) - np.uint64(1)) * np.uint64(_MOST)
+    return np.repeat(at, parts), split
+
+
+def _counted(header: Header, accesses: int) -> Header:
+    return replace(header, accesses=accesses, references=header.references or accesses)

@@ -1,0 +1,35 @@
+"""The traces that come with the package."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+__all__ = ["find", "shipped"]
+
+DATA = Path(__file__).parent.parent / "data"
+SUFFIX = ".pmt"
+
+
+def shipped() -> dict[str, Path]:
+    """Names of the traces that come with the package, and their files."""
+    return {path.name.removesuffix(SUFFIX): path for path in sorted(DATA.glob(f"*{SUFFIX}"))}
+
+
+def find(name: str | os.PathLike[str]) -> Path:
+    """The file of a trace, given by its path or by the name of a shipped one.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is neither; the message lists the shipped ones.
+    """
+    path = Path(name)
+    if path.exists():
+        return path
+    known = shipped()
+    if str(name) in known:
+        return known[str(name)]
+    raise FileNotFoundError(
+        f"no trace {os.fspath(name)!r}: no such file, and the shipped ones are {', '.join(known)}"
+    )
