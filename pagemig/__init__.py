@@ -1,0 +1,79 @@
+"""Linux page migration as a library.
+
+Page tables, reverse maps, page locks, migration entries and memory policies of a NUMA machine,
+modelled page by page and driven through the kernel's own calls.
+
+>>> import pagemig as pm
+>>> machine = pm.Machine([pm.Node("64MiB", cpus=1), pm.Node("64MiB")])
+>>> app = machine.spawn()
+>>> base = app.mmap(8 * pm.PAGE_SIZE)
+>>> app.mbind(base, 8 * pm.PAGE_SIZE, pm.Interleave([0, 1]))
+>>> app.touch(base, 8 * pm.PAGE_SIZE, write=True).minflt
+8
+>>> pages = range(base, base + 8 * pm.PAGE_SIZE, pm.PAGE_SIZE)
+>>> app.move_pages(pages).status.tolist()
+[0, 1, 0, 1, 0, 1, 0, 1]
+"""
+
+from pathlib import Path
+
+from pagemig.constants import *  # noqa: F403
+from pagemig.constants import __all__ as _constants
+from pagemig.errors import InvariantError, KernelBug, ProcessGoneError, SyscallError, errno_name
+from pagemig.frames import FRAME_FLAGS, Frames
+from pagemig.kernels import DEFAULT_KERNEL, KERNELS, KernelProfile, kernel_profile
+from pagemig.machine import File, Machine, Node
+from pagemig.policy import (
+    Bind,
+    Default,
+    Interleave,
+    Local,
+    Policy,
+    Preferred,
+    PreferredMany,
+    WeightedInterleave,
+)
+from pagemig.proc import Vma
+from pagemig.process import AccessResult, Pin, Process, TouchResult
+from pagemig.syscalls import MoveResult, PolicyResult
+
+__version__ = "0.1.0"
+
+__all__ = [
+    *_constants,
+    "DEFAULT_KERNEL",
+    "FRAME_FLAGS",
+    "KERNELS",
+    "AccessResult",
+    "Bind",
+    "Default",
+    "File",
+    "Frames",
+    "Interleave",
+    "InvariantError",
+    "KernelBug",
+    "KernelProfile",
+    "Local",
+    "Machine",
+    "MoveResult",
+    "Node",
+    "Pin",
+    "Policy",
+    "PolicyResult",
+    "Preferred",
+    "PreferredMany",
+    "Process",
+    "ProcessGoneError",
+    "SyscallError",
+    "TouchResult",
+    "Vma",
+    "WeightedInterleave",
+    "errno_name",
+    "get_include",
+    "kernel_profile",
+]
+
+
+def get_include() -> str:
+    """Folder to put on a C compiler's include path to embed pagemig."""
+    return str(Path(__file__).parent / "include")

@@ -1,0 +1,349 @@
+"""Arguments on their way into a call: Python numbers, sizes and node sets become the kernel's.
+
+What no C argument could hold is a ``TypeError`` or ``ValueError`` that names the argument; what the
+kernel would refuse passes through here unharmed and gets the kernel's errno later.
+"""
+
+import errno
+import re
+from array import array
+from collections.abc import Iterable
+from operator import index
+from typing import Final, TypeAlias, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from pagemig.constants import MAX_NUMNODES, NULL, PAGE_SIZE, PROT_NONE, Pointer
+
+__all__ = [
+    "U64",
+    "Addresses",
+    "NodeSet",
+    "Nodemask",
+    "address_array",
+    "as_int",
+    "as_long",
+    "as_size",
+    "as_ulong",
+    "check_bool",
+    "node_array",
+    "prot_bits",
+    "read_nodemask",
+    "user_nodemask",
+    "word_of",
+]
+
+#: All ones in an unsigned long.
+U64: Final = (1 << 64) - 1
+
+NodeSet: TypeAlias = Iterable[int] | Pointer
+Addresses: TypeAlias = npt.NDArray[np.integer] | Iterable[int]
+
+_INT_MIN: Final = -(1 << 31)
+_UINT_MAX: Final = (1 << 32) - 1
+_LONG_MIN: Final = -(1 << 63)
+
+#: Bits a user mask may have at most: ``PAGE_SIZE * 8``.
+_MASK_BITS: Final = PAGE_SIZE * 8
+
+_UNITS: Final = {
+    "": 0,
+    "B": 0,
+    "K": 10,
+    "KIB": 10,
+    "M": 20,
+    "MIB": 20,
+    "G": 30,
+    "GIB": 30,
+    "T": 40,
+    "TIB": 40,
+}
+_SIZE: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
+
+
+def _integer(value: object, name: str) -> int:
+    try:
+        return int(index(value))  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, not {value!r}") from None
+
+
+def as_ulong(value: object, name: str) -> int:
+    """``value`` as the kernel's ``unsigned long``: negative numbers wrap as in C.
+
+    Raises
+    ------
+    TypeError
+        Not an integer.
+    ValueError
+        Outside -2**63 to 2**64 - 1.
+    """
+    number = _integer(value, name)
+    if not _LONG_MIN <= number <= U64:
+        raise ValueError(f"{name} must fit 64 bits, not {number}")
+    return number & U64
+
+
+def as_long(value: object, name: str) -> int:
+    """``value`` as a signed ``long``."""
+    number = as_ulong(value, name)
+    return number - (1 << 64) if number >> 63 else number
+
+
+def as_int(value: object, name: str) -> int:
+    """``value`` as a C ``int``: 0x80000000 to 0xffffffff are read as negative.
+
+    Raises
+    ------
+    TypeError
+        Not an integer.
+    ValueError
+        Outside -2**31 to 2**32 - 1.
+    """
+    number = _integer(value, name)
+    if not _INT_MIN <= number <= _UINT_MAX:
+        raise ValueError(f"{name} must fit 32 bits, not {number}")
+    return number - (1 << 32) if number > 0x7FFFFFFF else number
+
+
+def as_size(value: object, name: str) -> int:
+    """Return a size in bytes, from an integer or text as ``"4GiB"``, ``"512 MiB"``, ``"1.5G"``.
+
+    Units are powers of 1024, their case does not matter.  The result is a whole number of pages.
+
+    Raises
+    ------
+    TypeError
+        Neither an integer nor text.
+    ValueError
+        Not a size, negative, beyond 64 bits, or not a multiple of the page size.
+    """
+    size = _parse_size(value, name) if isinstance(value, str) else _integer(value, name)
+    if not 0 <= size <= U64:
+        raise ValueError(f"{name} must be a size from 0 to 2**64 - 1 bytes, not {value!r}")
+    if size % PAGE_SIZE:
+        raise ValueError(f"{name} must be a multiple of {PAGE_SIZE} bytes, not {value!r}")
+    return size
+
+
+def _parse_size(text: str, name: str) -> int:
+    match = _SIZE.fullmatch(text)
+    shift = _UNITS.get(match[2].upper()) if match else None
+    if match is None or shift is None:
+        raise ValueError(f"{name} must be a size as '4GiB' or '512 MiB', not {text!r}")
+    whole, _, part = match[1].partition(".")
+    scaled = int(whole + part) * 2**shift
+    size, rest = divmod(scaled, 10 ** len(part))
+    if rest:
+        raise ValueError(f"{name} must be a whole number of bytes, not {text!r}")
+    return int(size)
+
+
+def check_bool(value: object, name: str) -> bool:
+    """``value``, which must be a truth value of Python or numpy."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, not {value!r}")
+    return bool(value)
+
+
+def word_of(value: int | str, words: dict[str, int], name: str) -> int:
+    """Return a number given by name or as itself.
+
+    Raises
+    ------
+    ValueError
+        A name not in ``words``.
+    """
+    if isinstance(value, str):
+        try:
+            return words[value]
+        except KeyError:
+            known = ", ".join(words)
+            raise ValueError(f"{name} {value!r} is not known; there are: {known}") from None
+    return as_int(value, name)
+
+
+def prot_bits(prot: int | str) -> int:
+    """Protection bits from letters of ``rwx`` (``""``: no access) or from the bits themselves.
+
+    Raises
+    ------
+    ValueError
+        Another letter.
+    """
+    if not isinstance(prot, str):
+        return as_int(prot, "prot")
+    bits = PROT_NONE
+    for letter in prot:
+        place = "rwx".find(letter)
+        if place < 0:
+            raise ValueError(f"prot must be letters of 'rwx', not {prot!r}")
+        bits |= 1 << place
+    return bits
+
+
+# ---- node masks -------------------------------------------------------------------------------
+
+
+class Nodemask:
+    """A user's node mask in memory: its bits, and how far the memory behind it is his own.
+
+    Parameters
+    ----------
+    nodes : iterable of int
+        Node numbers from 0 on.
+
+    Attributes
+    ----------
+    bits : int
+        Bit ``n`` for node ``n``; nodes beyond what any call reads are not kept.
+    words : int
+        64-bit words the mask occupies.
+    """
+
+    __slots__ = ("bits", "words")
+
+    def __init__(self, nodes: Iterable[int], name: str) -> None:
+        if isinstance(nodes, str | bytes) or not isinstance(nodes, Iterable):
+            raise TypeError(f"{name} must be a collection of node numbers, not {nodes!r}")
+        bits, last = 0, 0
+        for node in nodes:
+            nid = _integer(node, f"a node of {name}")
+            if nid < 0:
+                raise ValueError(f"a node of {name} must not be negative: {nid}")
+            last = max(last, nid)
+            if nid < _MASK_BITS:
+                bits |= 1 << nid
+        self.bits = bits
+        self.words = last // 64 + 1
+
+
+def user_nodemask(nodes: NodeSet, name: str = "nodes") -> Nodemask | Pointer:
+    """Return the mask a call is given: bits for a collection, the sentinel for a pointer.
+
+    Raises
+    ------
+    TypeError
+        Not a collection of integers and not ``NULL`` or ``BAD``.
+    ValueError
+        A negative node number: no bit could stand for it.
+    """
+    return nodes if isinstance(nodes, Pointer) else Nodemask(nodes, name)
+
+
+def default_maxnode(mask: Nodemask | Pointer) -> int:
+    """Return the ``maxnode`` of a caller who names none: 65, 129, ... by the mask's size."""
+    if mask is NULL:
+        return 0
+    return 65 if isinstance(mask, Pointer) else mask.words * 64 + 1
+
+
+def read_nodemask(mask: Nodemask | Pointer, maxnode: int) -> int:
+    """Return what the kernel reads of a user's mask.
+
+    Parameters
+    ----------
+    mask : Nodemask or Pointer
+        The argument.
+    maxnode : int
+        As passed, an unsigned long.  Only ``maxnode - 1`` bits are read.
+
+    Returns
+    -------
+    int
+        The mask, at most ``MAX_NUMNODES`` bits, or ``-EINVAL``, ``-EFAULT``.
+
+    Notes
+    -----
+    Order of checks (``get_nodes``, section 2.1 of the modern reference; recorded in hand-048,
+    hand-071, hand-090): no bits or no pointer is the empty set; more than ``PAGE_SIZE * 8`` bits
+    is EINVAL (so is ``maxnode`` 0 with a pointer, which wraps); unreadable memory EFAULT; a bit
+    beyond ``MAX_NUMNODES`` EINVAL.  Memory behind the caller's own words is not zero: reading it
+    for bits beyond ``MAX_NUMNODES`` is EINVAL too (recorded with ``maxnode`` 32769 in hand-048).
+    """
+    bits = (maxnode - 1) & U64
+    if bits == 0 or mask is NULL:
+        return 0
+    if bits > _MASK_BITS:
+        return -errno.EINVAL
+    if isinstance(mask, Pointer):
+        return -errno.EFAULT
+    read = mask.bits & ((1 << bits) - 1)
+    if read >> MAX_NUMNODES or (bits > MAX_NUMNODES and bits > mask.words * 64):
+        return -errno.EINVAL
+    return read
+
+
+# ---- arrays of move_pages and access ----------------------------------------------------------
+
+
+def address_array(values: Addresses, name: str) -> npt.NDArray[np.uint64]:
+    """Addresses as a contiguous array of unsigned 64-bit numbers; not copied when they are one.
+
+    Raises
+    ------
+    TypeError
+        Not integers.
+    ValueError
+        Not one-dimensional, or a number that does not fit 64 bits.
+    """
+    if isinstance(values, np.ndarray):
+        return _integer_array(values, name, np.uint64)
+    if isinstance(values, Pointer | str | bytes) or not isinstance(values, Iterable):
+        raise TypeError(f"{name} must be addresses, not {values!r}")
+    numbers = values if isinstance(values, list | tuple) else list(values)
+    try:
+        return np.frombuffer(array("Q", numbers), dtype=np.uint64)
+    except OverflowError:
+        wrapped = [as_ulong(number, f"an entry of {name}") for number in numbers]
+        return np.array(wrapped, dtype=np.uint64)
+    except TypeError as error:
+        raise TypeError(f"{name} must be integers: {error}") from None
+
+
+def node_array(values: Addresses, name: str) -> npt.NDArray[np.int32]:
+    """Node numbers as a contiguous array of C ``int``; not copied when they are one.
+
+    Raises
+    ------
+    TypeError
+        Not integers.
+    ValueError
+        Not one-dimensional, or a number that does not fit 32 bits.
+    """
+    if isinstance(values, np.ndarray):
+        return _integer_array(values, name, np.int32)
+    if isinstance(values, Pointer | str | bytes) or not isinstance(values, Iterable):
+        raise TypeError(f"{name} must be node numbers, not {values!r}")
+    numbers = values if isinstance(values, list | tuple) else list(values)
+    try:
+        return np.frombuffer(array("i", numbers), dtype=np.int32)
+    except OverflowError:
+        raise ValueError(f"an entry of {name} does not fit a C int: {_widest(numbers)}") from None
+    except TypeError as error:
+        raise TypeError(f"{name} must be integers: {error}") from None
+
+
+def _widest(numbers: Iterable[int]) -> int:
+    return max(numbers, key=lambda number: abs(int(number)))
+
+
+_Scalar = TypeVar("_Scalar", np.uint64, np.int32)
+
+
+def _integer_array(
+    values: npt.NDArray[np.generic], name: str, to: type[_Scalar]
+) -> npt.NDArray[_Scalar]:
+    if values.ndim != 1:
+        raise ValueError(f"{name} must have one dimension, not the shape {values.shape}")
+    if values.dtype.kind not in "iu":
+        if values.size == 0:
+            return np.empty(0, dtype=to)
+        raise TypeError(f"{name} must be integers, not {values.dtype}")
+    if to is np.int32 and values.size:
+        low, high = int(values.min()), int(values.max())
+        if low < _INT_MIN or high > 0x7FFFFFFF:
+            worst = low if low < _INT_MIN else high
+            raise ValueError(f"an entry of {name} does not fit a C int: {worst}")
+    return np.ascontiguousarray(values, dtype=to)

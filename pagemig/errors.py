@@ -1,0 +1,130 @@
+"""How a modelled call fails: ``OSError`` with the kernel's errno, and what cannot be asked at all.
+
+Three ranks, never mixed:
+
+* the kernel refuses: :class:`SyscallError`, an ``OSError`` with ``errno``; the machine is as the
+  kernel leaves it, which may be half done, and ``result`` says what was done;
+* no kernel call could express the request: ``ValueError`` or ``TypeError`` that names the argument
+  and its value; the machine is untouched;
+* one page among many: a negative errno in a status array, never an exception.
+
+This module imports nothing of pagemig, so that every layer, the core too, can raise what is here.
+"""
+
+import errno
+import os
+from typing import Any, NoReturn
+
+__all__ = [
+    "InvariantError",
+    "KernelBug",
+    "ProcessGoneError",
+    "SyscallError",
+    "errno_name",
+    "raise_errno",
+]
+
+
+class InvariantError(AssertionError):
+    """An invariant of the machine does not hold: page, rule and both values are in the text."""
+
+
+class KernelBug(RuntimeError):
+    """The real kernel of this profile would have crashed here; the machine is as before the step.
+
+    Parameters
+    ----------
+    site : str
+        Where: function and condition.
+    """
+
+    def __init__(self, site: str) -> None:
+        super().__init__(site)
+        self.site = site
+
+
+class ProcessGoneError(ValueError):
+    """A call by a process that has exited or was killed: nobody is left to make it."""
+
+
+class SyscallError(OSError):
+    """A system call that failed.
+
+    ``EPERM`` and ``EACCES`` are also a ``PermissionError``, ``ESRCH`` also a
+    ``ProcessLookupError``, as for the calls of :mod:`os`.
+
+    Attributes
+    ----------
+    errno : int
+        The kernel's error number, positive.
+    name : str
+        Its symbol, as ``"EFAULT"``.
+    call : str
+        The call, as ``"mbind"``.
+    result : object
+        What was done before the call failed, in the shape the call returns; None where nothing is
+        reported.
+    """
+
+    call: str
+    result: Any
+
+    def __init__(self, number: int, call: str, result: Any = None) -> None:
+        super().__init__(number, f"{call}: {errno_name(number)}, {os.strerror(number)}")
+        self.call = call
+        self.result = result
+
+    @property
+    def name(self) -> str:
+        """Symbol of the error, as ``"EFAULT"``."""
+        return errno_name(self.errno or 0)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.errno, self.call, self.result)
+
+
+class _SyscallPermissionError(SyscallError, PermissionError):
+    """EPERM or EACCES."""
+
+
+class _SyscallLookupError(SyscallError, ProcessLookupError):
+    """ESRCH."""
+
+
+_CLASS_OF: dict[int, type[SyscallError]] = {
+    errno.EPERM: _SyscallPermissionError,
+    errno.EACCES: _SyscallPermissionError,
+    errno.ESRCH: _SyscallLookupError,
+}
+
+
+def errno_name(number: int) -> str:
+    """Symbol of an error number of either sign, as ``"EFAULT"``; the number when it has none.
+
+    Examples
+    --------
+    >>> errno_name(-14)
+    'EFAULT'
+    """
+    return errno.errorcode.get(abs(number), str(abs(number)))
+
+
+def raise_errno(rc: int, call: str, result: Any = None) -> NoReturn:
+    """Raise the :class:`SyscallError` of a negative return value.
+
+    Parameters
+    ----------
+    rc : int
+        What the core returned, ``-errno``.
+    call : str
+        Name of the system call.
+    result : object, optional
+        What was done before it failed.
+
+    Raises
+    ------
+    SyscallError
+        Always.
+    """
+    number = -rc
+    raise _CLASS_OF.get(number, SyscallError)(number, call, result)

@@ -1,0 +1,152 @@
+"""The page frames of a machine as numpy columns.
+
+A frame is a record of 16 bytes: a state word (flags 20 bits, references 24, mapcount 20), what it
+belongs to (an anon_vma or a file) and its index there.  The raw records are a view without a copy;
+decoded columns are arrays made when asked for.
+"""
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from pagemig.machine import Machine
+
+__all__ = ["FRAME_FLAGS", "Frames", "flag_bit", "mapcounts", "refcounts"]
+
+#: Bit of the state word by the name of the kernel's page flag in lower case.
+FRAME_FLAGS: Final[dict[str, int]] = {
+    "locked": 0,
+    "referenced": 1,
+    "uptodate": 2,
+    "dirty": 3,
+    "lru": 4,
+    "active": 5,
+    "writeback": 6,
+    "private": 7,
+    "swapcache": 8,
+    "swapbacked": 9,
+    "mlocked": 10,
+    "unevictable": 11,
+    "anon": 12,
+    "anon_exclusive": 13,
+    "reserved": 14,
+    "isolated": 15,
+    "error": 18,
+    "cached": 19,
+}
+
+_REF_SHIFT: Final = np.uint64(20)
+_REF_MASK: Final = np.uint64(0xFFFFFF)
+_MAP_SHIFT: Final = np.uint64(44)
+_FLAG_MASK: Final = np.uint64(0xFFFFF)
+
+_Words = npt.NDArray[np.uint64]
+
+
+def flag_bit(name: str) -> np.uint64:
+    """Return the state word with one flag set."""
+    return np.uint64(1 << FRAME_FLAGS[name])
+
+
+def refcounts(state: _Words) -> npt.NDArray[np.uint32]:
+    """Return reference counts of state words."""
+    return (state >> _REF_SHIFT & _REF_MASK).astype(np.uint32)
+
+
+def mapcounts(state: _Words) -> npt.NDArray[np.uint32]:
+    """Mapcounts of state words: how many page-table entries point at the frame."""
+    return (state >> _MAP_SHIFT).astype(np.uint32)
+
+
+class Frames:
+    """Read-only look at the frames of a machine; ``machine.frames``.
+
+    Attributes
+    ----------
+    raw : ndarray, shape (nr_frames,)
+        The records themselves: fields ``state``, ``mapping``, ``index``.  No copy; it changes as
+        the machine runs.
+    """
+
+    __slots__ = ("_machine", "raw")
+
+    def __init__(self, machine: "Machine") -> None:
+        self._machine = machine
+        self.raw: npt.NDArray[Any] = machine._frames_raw()
+
+    def __len__(self) -> int:
+        return len(self.raw)
+
+    def __repr__(self) -> str:
+        used = int(np.count_nonzero(self.refcount))
+        return f"<Frames {len(self)}, {used} in use>"
+
+    @property
+    def state(self) -> _Words:
+        """State words (no copy)."""
+        column: _Words = self.raw["state"]
+        return column
+
+    @property
+    def flags(self) -> npt.NDArray[np.uint32]:
+        """Flag bits, numbered as in ``FRAME_FLAGS``."""
+        return (self.state & _FLAG_MASK).astype(np.uint32)
+
+    @property
+    def refcount(self) -> npt.NDArray[np.uint32]:
+        """References: 0 is free; a long-term pin counts 1024."""
+        return refcounts(self.state)
+
+    @property
+    def mapcount(self) -> npt.NDArray[np.uint32]:
+        """Page-table entries that point at the frame."""
+        return mapcounts(self.state)
+
+    @property
+    def mapping(self) -> npt.NDArray[np.uint32]:
+        """Number of the anon_vma or file the frame belongs to (no copy)."""
+        column: npt.NDArray[np.uint32] = self.raw["mapping"]
+        return column
+
+    @property
+    def index(self) -> npt.NDArray[np.uint32]:
+        """Page offset in what it belongs to, modulo 2**32 (no copy)."""
+        column: npt.NDArray[np.uint32] = self.raw["index"]
+        return column
+
+    @property
+    def nid(self) -> npt.NDArray[np.int32]:
+        """Node of every frame."""
+        return self._machine.node_of(np.arange(len(self), dtype=np.uint64))
+
+    def flag(self, name: str) -> npt.NDArray[np.bool_]:
+        """Where a flag is set.
+
+        Parameters
+        ----------
+        name : str
+            A key of ``FRAME_FLAGS``.
+
+        Raises
+        ------
+        ValueError
+            No flag has that name.
+        """
+        if name not in FRAME_FLAGS:
+            raise ValueError(f"name {name!r} is no flag; there are: {', '.join(FRAME_FLAGS)}")
+        where: npt.NDArray[np.bool_] = (self.state & flag_bit(name)) != 0
+        return where
+
+    def describe(self, pfn: int) -> str:
+        """One frame in a line: flags by name, counts, what it belongs to."""
+        record = self.raw[pfn]
+        state = int(record["state"])
+        flags = "|".join(name for name, bit in FRAME_FLAGS.items() if state >> bit & 1)
+        kind = "anon_vma" if state >> FRAME_FLAGS["anon"] & 1 else "file"
+        nid = int(self._machine.node_of([pfn])[0])
+        return (
+            f"pfn {pfn}: node {nid}, refcount {state >> 20 & 0xFFFFFF}, mapcount {state >> 44}, "
+            f"{kind} {record['mapping']} index {record['index']}, {flags or '-'}"
+        )

@@ -1,0 +1,613 @@
+"""A machine: nodes with memory and processors, files, processes, and what can be seen of them."""
+
+import bisect
+from collections.abc import Iterable, Mapping, Sequence
+from operator import index
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from pagemig import _core
+from pagemig._args import Addresses, address_array, as_int, as_size, as_ulong, check_bool
+from pagemig.constants import FILE_EXT4, FILE_RAMFS, FILE_SHMEM, PAGE_SHIFT, GiB, KiB, MiB, TiB
+from pagemig.credentials import INIT_PID
+from pagemig.errors import raise_errno
+from pagemig.frames import Frames
+from pagemig.kernels import DEFAULT_KERNEL, KernelProfile, kernel_profile
+from pagemig.process import Process
+
+__all__ = ["File", "Machine", "Node"]
+
+LOCAL_DISTANCE: Final = 10
+REMOTE_DISTANCE: Final = 20
+
+_MAX_NODES: Final = 64
+_MAX_CPUS: Final = 4096
+_MAX_TAG: Final = 0x1FFF
+_PAGE_BYTES: Final = (0, 8, 4096)
+_FILE_KINDS: Final = {"tmpfs": FILE_SHMEM, "ramfs": FILE_RAMFS, "ext4": FILE_EXT4}
+
+#: Names of /proc/vmstat by the core's.  What is not here is the model's own.
+_VMSTAT: Final = {
+    "numa_hit": "numa_hit",
+    "numa_miss": "numa_miss",
+    "numa_foreign": "numa_foreign",
+    "numa_interleave": "numa_interleave",
+    "numa_local": "numa_local",
+    "numa_other": "numa_other",
+    "pgalloc": "pgalloc_normal",
+    "pgfree": "pgfree",
+    "pgfault": "pgfault",
+    "pgmajfault": "pgmajfault",
+    "pgmigrate_success": "pgmigrate_success",
+    "pgmigrate_fail": "pgmigrate_fail",
+    "unevictable_mlocked": "unevictable_pgs_mlocked",
+    "unevictable_munlocked": "unevictable_pgs_munlocked",
+    "oom_kill": "oom_kill",
+}
+
+
+def format_size(size: int) -> str:
+    """Return a size in the largest unit that leaves it whole, as ``"4 GiB"``."""
+    for name, unit in (("TiB", TiB), ("GiB", GiB), ("MiB", MiB), ("KiB", KiB)):
+        if size >= unit and size % unit == 0:
+            return f"{size // unit} {name}"
+    return f"{size} B"
+
+
+class Node:
+    """A NUMA node: memory, and processors if it has any.
+
+    Parameters
+    ----------
+    size : int or str
+        Bytes, or text as ``"4GiB"``; a whole number of pages, 0 for a node without memory.
+    cpus : int, default 0
+        Processors.
+    reserved : int or str, default 0
+        What the kernel keeps for itself, bytes; never given out.
+
+    Attributes
+    ----------
+    size, cpus, reserved : int
+        As given, in bytes.
+    """
+
+    __slots__ = ("cpus", "reserved", "size")
+
+    def __init__(self, size: int | str, cpus: int = 0, reserved: int | str = 0) -> None:
+        self.size = as_size(size, "size")
+        self.cpus = as_int(cpus, "cpus")
+        self.reserved = as_size(reserved, "reserved")
+        if not 0 <= self.cpus <= _MAX_CPUS:
+            raise ValueError(f"cpus must be from 0 to {_MAX_CPUS}, not {cpus!r}")
+        if self.reserved > self.size:
+            raise ValueError(f"reserved must be at most the size, not {reserved!r} of {size!r}")
+
+    def __repr__(self) -> str:
+        words = [repr(format_size(self.size))]
+        words += [f"cpus={self.cpus}"] if self.cpus else []
+        words += [f"reserved={format_size(self.reserved)!r}"] if self.reserved else []
+        return f"Node({', '.join(words)})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Node):
+            return NotImplemented
+        return (self.size, self.cpus, self.reserved) == (other.size, other.cpus, other.reserved)
+
+    def __hash__(self) -> int:
+        return hash((self.size, self.cpus, self.reserved))
+
+
+class File:
+    """A file that processes can map, read and write.  Made by ``Machine.file``.
+
+    Attributes
+    ----------
+    machine : Machine
+        Where it is.
+    index : int
+        The core's number for it.
+    kind : str
+        ``"tmpfs"``, ``"ramfs"`` or ``"ext4"``.
+    path : str
+        Its name in ``numa_maps``.
+    closed : bool
+        No longer held open here.  It lives on while it is mapped.
+    """
+
+    __slots__ = ("closed", "index", "kind", "machine", "path")
+
+    def __init__(self, machine: "Machine", index: int, kind: str, path: str) -> None:
+        self.machine = machine
+        self.index = index
+        self.kind = kind
+        self.path = path
+        self.closed = False
+
+    def _info(self) -> tuple[int, int, int, int]:
+        if self.closed:
+            raise ValueError(f"{self!r} is closed")
+        return self.machine._file_info(self.index)
+
+    @property
+    def size(self) -> int:
+        """Bytes, a whole number of pages."""
+        return self._info()[1] << PAGE_SHIFT
+
+    @property
+    def ino(self) -> int:
+        """Inode number."""
+        return self._info()[2]
+
+    @property
+    def cached(self) -> int:
+        """Pages in the page cache."""
+        return self._info()[3]
+
+    def close(self) -> None:
+        """Let go of the file; it disappears with its last mapping.  Closing twice does nothing."""
+        if not self.closed:
+            self.closed = True
+            self.machine._drop_file(self.index)
+
+    def __enter__(self) -> "File":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        if self.closed:
+            return f"<File {self.path}, {self.kind}, closed>"
+        return f"<File {self.path}, {self.kind}, {format_size(self.size)}, ino {self.ino}>"
+
+
+class Machine(_core.Machine):
+    """A machine with NUMA nodes, under one kernel.
+
+    Parameters
+    ----------
+    nodes : sequence of Node, int or str
+        1 to 64 nodes, or just their sizes.  Processors are numbered node by node.  A machine none
+        of whose nodes has a processor gets one on each.
+    kernel : str or KernelProfile, default "6.1"
+        The kernel that runs.
+    distances : array-like of int, shape (n, n), optional
+        From row to column, 10 from a node to itself, 11 to 255 elsewhere, not necessarily
+        symmetric.  20 between all nodes unless given.
+    page_bytes : {0, 8, 4096}, default 0
+        Content kept per page: none, one 64-bit number, or all bytes.
+    access_stats : bool, default False
+        Count accesses per page and node.
+    scatter : int, optional
+        Seed of an order in which frames are given out that is not ascending; ascending unless
+        given.
+    weights : sequence of int or mapping of int to int, optional
+        Weights 1 to 255 of nodes for weighted interleaving; all 1 unless given.
+
+    Attributes
+    ----------
+    nodes : tuple of Node
+        The nodes.
+    profile : KernelProfile
+        The kernel's switches.
+    distances : ndarray of uint8, shape (n, n)
+        As given; not writable.
+    page_bytes : int
+        As given.
+    access_stats : bool
+        As given.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument that describes no machine; the text names it and its value.
+    MemoryError
+        The host cannot reserve the address space.
+
+    Examples
+    --------
+    >>> import pagemig as pm
+    >>> machine = pm.Machine([pm.Node("64MiB", cpus=1), "64MiB"])
+    >>> app = machine.spawn()
+    >>> base = app.mmap(1 * pm.MiB)
+    >>> app.touch(base, 1 * pm.MiB, write=True).minflt
+    256
+    >>> app.move_pages([base], 1).status.tolist()
+    [1]
+    """
+
+    nodes: tuple[Node, ...]
+    profile: KernelProfile
+    distances: npt.NDArray[np.uint8]
+    page_bytes: int
+    access_stats: bool
+    _by_pid: dict[int, Process]
+    _files: dict[int, tuple[int, str]]
+    _tags: dict[int, int]
+
+    def __new__(
+        cls,
+        nodes: Sequence[Node | int | str],
+        *,
+        kernel: str | KernelProfile = DEFAULT_KERNEL,
+        distances: npt.ArrayLike | None = None,
+        page_bytes: int = 0,
+        access_stats: bool = False,
+        scatter: int | None = None,
+        weights: Sequence[int] | Mapping[int, int] | None = None,
+    ) -> "Machine":
+        """Check the arguments and build the machine they describe."""
+        profile = kernel_profile(kernel)
+        made = _nodes(nodes)
+        far = _distances(distances, len(made))
+        table = _weight_table(weights, len(made), profile)
+        if page_bytes not in _PAGE_BYTES:
+            raise ValueError(f"page_bytes must be 0, 8 or 4096, not {page_bytes!r}")
+        self: Machine = super().__new__(  # type: ignore[assignment]
+            cls,
+            [node.size >> PAGE_SHIFT for node in made],
+            [node.cpus for node in made],
+            far,
+            page_bytes,
+            profile.core_switches(),
+            [node.reserved >> PAGE_SHIFT for node in made],
+            check_bool(access_stats, "access_stats"),
+            _seed(scatter),
+        )
+        self.nodes, self.profile, self.distances = made, profile, far
+        self.page_bytes, self.access_stats = page_bytes, bool(access_stats)
+        self._by_pid, self._files, self._tags = {}, {}, {}
+        self._set_up(table)
+        return self
+
+    def _set_up(self, weights: npt.NDArray[np.uint8]) -> None:
+        self._memory_mask = sum(1 << nid for nid, node in enumerate(self.nodes) if node.size)
+        self._weight_table = weights
+        if self.profile.weighted:
+            for nid in range(self.nr_nodes):
+                self._set_weight(nid, int(weights[nid]))
+        spans = [self._node_span(nid) for nid in range(self.nr_nodes)]
+        self._first_pfns = np.array([first for first, _end in spans], dtype=np.uint64)
+        self._end_pfn = max(end for _first, end in spans)
+        self._cpu_ends = np.cumsum([node.cpus for node in self.nodes]).tolist()
+
+    def __repr__(self) -> str:
+        total = sum(node.size for node in self.nodes)
+        counts = ((self.nr_nodes, "node"), (self.nr_cpus, "cpu"), (len(self._by_pid), "process"))
+        words = [f"{n} {word if n == 1 else _plural(word)}" for n, word in counts]
+        return f"<Machine {self.kernel}: {', '.join(words)}, {format_size(total)}>"
+
+    # ---- what it is made of -------------------------------------------------------------------
+
+    @property
+    def kernel(self) -> str:
+        """Name of the kernel that runs."""
+        return self.profile.name
+
+    @property
+    def nr_nodes(self) -> int:
+        """Number of nodes."""
+        return len(self.nodes)
+
+    @property
+    def nr_cpus(self) -> int:
+        """Number of processors."""
+        return int(self._cpu_ends[-1])
+
+    @property
+    def cpus(self) -> tuple[int, ...]:
+        """Node of every processor."""
+        return tuple(nid for nid, node in enumerate(self.nodes) for _ in range(node.cpus))
+
+    @property
+    def memory_nodes(self) -> tuple[int, ...]:
+        """Nodes that have memory, rising: what every cpuset here allows."""
+        return tuple(nid for nid, node in enumerate(self.nodes) if node.size)
+
+    @property
+    def weights(self) -> tuple[int, ...]:
+        """Weight of every node for weighted interleaving."""
+        return tuple(self._weight_table[: self.nr_nodes].tolist())
+
+    def cpu_node(self, cpu: int) -> int:
+        """Return the node of a processor.
+
+        Raises
+        ------
+        ValueError
+            There is no such processor.
+        """
+        return bisect.bisect_right(self._cpu_ends, self._check_cpu(cpu))
+
+    def _check_cpu(self, cpu: int) -> int:
+        number = as_int(cpu, "cpu")
+        if not 0 <= number < self.nr_cpus:
+            raise ValueError(f"cpu must be from 0 to {self.nr_cpus - 1}, not {cpu!r}")
+        return number
+
+    def _check_nid(self, nid: int) -> int:
+        number = as_int(nid, "nid")
+        if not 0 <= number < self.nr_nodes:
+            raise ValueError(f"nid must be from 0 to {self.nr_nodes - 1}, not {nid!r}")
+        return number
+
+    def _nearest(self, local: int, mask: int) -> int:
+        """Return the node of ``mask`` nearest to ``local``, the lower number first."""
+        row = self.distances[self._check_nid(local)]
+        return min((nid for nid in self.memory_nodes if mask >> nid & 1), key=lambda n: (row[n], n))
+
+    def free(self, nid: int) -> int:
+        """Bytes of a node that are free.
+
+        Raises
+        ------
+        ValueError
+            There is no such node.
+        """
+        return self._node_free(self._check_nid(nid)) << PAGE_SHIFT
+
+    def node_of(self, pfns: Addresses) -> npt.NDArray[np.int32]:
+        """Return the node of frames.
+
+        Parameters
+        ----------
+        pfns : array of int
+            Frame numbers.
+
+        Returns
+        -------
+        ndarray of int32
+            Node of each.
+
+        Raises
+        ------
+        ValueError
+            A number beyond the last frame.
+        """
+        numbers = address_array(pfns, "pfns")
+        if len(numbers) and int(numbers.max()) >= self._end_pfn:
+            raise ValueError(f"pfns must be below {self._end_pfn}, not {int(numbers.max())}")
+        return (np.searchsorted(self._first_pfns, numbers, side="right") - 1).astype(np.int32)
+
+    # ---- processes ----------------------------------------------------------------------------
+
+    def spawn(self, *, cpu: int = 0, uid: int = 0) -> Process:
+        """Start a process with an empty address space.
+
+        Parameters
+        ----------
+        cpu : int, default 0
+            Processor it runs on.
+        uid : int, default 0
+            Its user; root has every capability, others have none.
+
+        Returns
+        -------
+        Process
+            The process.
+
+        Raises
+        ------
+        SyscallError
+            ENOMEM.
+        ValueError
+            No such processor, or a negative user.
+        """
+        user = as_int(uid, "uid")
+        if user < 0:
+            raise ValueError(f"uid must not be negative: {uid!r}")
+        task = self._spawn(self._check_cpu(cpu), user)
+        if task < 0:
+            raise_errno(task, "fork")
+        return self._adopt(task)
+
+    def process(self, pid: int) -> Process:
+        """Return the process with a number.
+
+        Raises
+        ------
+        KeyError
+            There is none.
+        """
+        return self._by_pid[pid]
+
+    @property
+    def processes(self) -> list[Process]:
+        """All processes that were not reaped, by rising pid; init is not listed."""
+        return [self._by_pid[pid] for pid in sorted(self._by_pid) if pid != INIT_PID]
+
+    def _adopt(self, task: int, pid: int | None = None) -> Process:
+        process = Process(self, task)
+        if pid is not None:
+            process._number = pid
+        self._by_pid[process.pid] = process
+        return process
+
+    def _forget(self, pid: int) -> None:
+        del self._by_pid[pid]
+
+    def _find_pid(self, pid: int) -> Process | None:
+        """Return the process a pid names; init comes into being when it is asked for."""
+        found = self._by_pid.get(pid)
+        if found is None and pid == INIT_PID:
+            task = self._spawn(0, 0)
+            return self._adopt(task, INIT_PID) if task >= 0 else None
+        return found
+
+    # ---- files --------------------------------------------------------------------------------
+
+    def file(
+        self, kind: str, size: int | str, *, ino: int | None = None, path: str | None = None
+    ) -> File:
+        """Make a file, all holes.
+
+        Parameters
+        ----------
+        kind : {"tmpfs", "ramfs", "ext4"}
+            The file system it is on.
+        size : int or str
+            Bytes, a whole number of pages.
+        ino : int, optional
+            Inode number, 1 or more; the machine numbers files otherwise.  On tmpfs it shifts
+            interleaving.
+        path : str, optional
+            Name in ``numa_maps``.
+
+        Returns
+        -------
+        File
+            The file, held open until it is closed.
+
+        Raises
+        ------
+        SyscallError
+            ENOMEM.
+        ValueError
+            Another kind, not a size, an inode number below 1.
+        """
+        if kind not in _FILE_KINDS:
+            raise ValueError(f"kind must be one of {', '.join(_FILE_KINDS)}, not {kind!r}")
+        number = 0 if ino is None else as_ulong(ino, "ino")
+        if ino is not None and not 0 < ino < 1 << 63:
+            raise ValueError(f"ino must be from 1 to 2**63 - 1, not {ino!r}")
+        pages = as_size(size, "size") >> PAGE_SHIFT
+        at = self._new_file(_FILE_KINDS[kind], pages, number)
+        if at < 0:
+            raise_errno(at, "open")
+        number = self._file_info(at)[2]
+        name = f"/{kind}/{number}" if path is None else path
+        self._files[at] = (number, name)
+        return File(self, at, kind, name)
+
+    def _path_of(self, at: int, ino: int) -> str | None:
+        """Name of a file, None for shared anonymous memory (under a number once a file's)."""
+        known, path = self._files.get(at, (0, ""))
+        return path if known == ino else None
+
+    # ---- looking inside -----------------------------------------------------------------------
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """Every counter of the core: what the modelled kernel did and what the host waited for."""
+        return self._counters()
+
+    @property
+    def vmstat(self) -> dict[str, int]:
+        """Counters by the names of ``/proc/vmstat``; migrated pages are small pages."""
+        counters = self._counters()
+        free = sum(self._node_free(nid) for nid in range(self.nr_nodes))
+        stat = {"nr_free_pages": free}
+        stat |= {name: counters[key] for key, name in _VMSTAT.items() if key in counters}
+        return stat | {
+            "thp_migration_success": 0,
+            "thp_migration_fail": 0,
+            "thp_migration_split": 0,
+        }
+
+    @property
+    def frames(self) -> Frames:
+        """The page frames."""
+        return Frames(self)
+
+    @property
+    def tracing(self) -> bool:
+        """Whether steps of migrations are recorded; may be set."""
+        return self._tracing()
+
+    @tracing.setter
+    def tracing(self, on: bool) -> None:
+        self._set_tracing(check_bool(on, "tracing"))
+
+    @property
+    def trace(self) -> npt.NDArray[Any]:
+        """Steps of migrations recorded since ``tracing`` was switched on."""
+        return self._trace()
+
+    # ---- node masks beyond 64 nodes -----------------------------------------------------------
+
+    def _mask_tag(self, mask: int) -> int:
+        """Return a number from 1 to 8191 for a mask with nodes above 63; 0 when none is left."""
+        tag = self._tags.get(mask)
+        if tag is None and len(self._tags) < _MAX_TAG:
+            tag = self._tags.setdefault(mask, len(self._tags) + 1)
+        return tag or 0
+
+    def _tagged_mask(self, tag: int, user: int) -> int:
+        """Return the user mask behind a tag; ``user`` itself without one."""
+        if not tag:
+            return user
+        return next((mask for mask, number in self._tags.items() if number == tag), user)
+
+
+# ---- arguments --------------------------------------------------------------------------------
+
+
+def _plural(word: str) -> str:
+    return word + ("es" if word.endswith("s") else "s")
+
+
+def _nodes(nodes: Sequence[Node | int | str]) -> tuple[Node, ...]:
+    if isinstance(nodes, str | bytes) or not isinstance(nodes, Iterable):
+        raise TypeError(f"nodes must be a sequence of Node or sizes, not {nodes!r}")
+    made = tuple(node if isinstance(node, Node) else Node(node) for node in nodes)
+    if not 1 <= len(made) <= _MAX_NODES:
+        raise ValueError(f"nodes must be 1 to {_MAX_NODES}, not {len(made)}")
+    if not any(node.size for node in made):
+        raise ValueError("nodes must have memory, one of them at least")
+    if not any(node.cpus for node in made):
+        made = tuple(Node(node.size, 1, node.reserved) for node in made)
+    if sum(node.cpus for node in made) > _MAX_CPUS:
+        raise ValueError(f"nodes must have at most {_MAX_CPUS} cpus together")
+    return made
+
+
+def _distances(distances: npt.ArrayLike | None, n: int) -> npt.NDArray[np.uint8]:
+    """Return the distance matrix; what firmware tables may hold (``slit_valid`` in the kernel)."""
+    if distances is None:
+        table = np.full((n, n), REMOTE_DISTANCE, dtype=np.uint8)
+        np.fill_diagonal(table, LOCAL_DISTANCE)
+    else:
+        given = np.asarray(distances)
+        if given.shape != (n, n) or given.dtype.kind not in "iu":
+            raise ValueError(f"distances must be integers of shape {(n, n)}, not {distances!r}")
+        own = np.eye(n, dtype=bool)
+        if (given[own] != LOCAL_DISTANCE).any():
+            raise ValueError(
+                f"distances must be {LOCAL_DISTANCE} from a node to itself: {distances!r}"
+            )
+        if ((given[~own] <= LOCAL_DISTANCE) | (given[~own] > 255)).any():
+            raise ValueError(f"distances between nodes must be from 11 to 255: {distances!r}")
+        table = given.astype(np.uint8)
+    table = np.ascontiguousarray(table)
+    table.setflags(write=False)
+    return table
+
+
+def _weight_table(
+    weights: Sequence[int] | Mapping[int, int] | None, n: int, profile: KernelProfile
+) -> npt.NDArray[np.uint8]:
+    table = np.ones(_MAX_NODES, dtype=np.uint8)
+    if weights is None:
+        return table
+    if not profile.weighted:
+        raise ValueError(f"weights need a kernel with weighted interleaving, not {profile.name}")
+    pairs = weights if isinstance(weights, Mapping) else dict(enumerate(weights))
+    if not isinstance(weights, Mapping) and len(weights) != n:
+        raise ValueError(f"weights must be one for each of {n} nodes, not {weights!r}")
+    for nid, weight in pairs.items():
+        if not 0 <= index(nid) < n or not 1 <= index(weight) <= 255:
+            raise ValueError(f"weights must be from 1 to 255 for nodes below {n}, not {weights!r}")
+        table[nid] = weight
+    return table
+
+
+def _seed(scatter: int | None) -> int:
+    if scatter is None:
+        return 0
+    seed = as_ulong(scatter, "scatter")
+    if not 0 < seed < 1 << 63:
+        raise ValueError(f"scatter must be from 1 to 2**63 - 1, not {scatter!r}")
+    return seed

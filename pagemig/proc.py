@@ -1,0 +1,434 @@
+"""What ``/proc/PID`` shows of a process: pagemap, numa_maps, smaps, maps.
+
+Texts and numbers are the kernel's (sections 4.5 and 4.6 of the modern reference;
+``fs/proc/task_mmu.c`` of 6.1 is what they describe).  Nothing here changes the process: no page is
+brought in.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pagemig.constants import FILE_SHMEM, MPOL_DEFAULT, MPOL_MODE_FLAGS, PAGE_SHIFT, PAGE_SIZE
+from pagemig.frames import flag_bit, mapcounts, refcounts
+from pagemig.policy import Policy, policy_of, policy_text
+
+if TYPE_CHECKING:
+    from pagemig.machine import Machine
+    from pagemig.process import Process
+
+__all__ = ["Vma", "numa_maps", "pagemap", "smaps", "vmas"]
+
+# ---- page-table entries, x86-64 layout ---------------------------------------------------------
+
+_PRESENT: Final = np.uint64(0x101)  # present, or PROT_NONE with a page behind it
+_YOUNG: Final = np.uint64(1 << 5)
+_DIRTY: Final = np.uint64(1 << 6)
+_SPECIAL: Final = np.uint64(1 << 9)
+_PFN_MASK: Final = np.uint64(0x000FFFFFFFFFF000)
+_PFN_SHIFT: Final = np.uint64(12)
+_SWAP_TYPE_SHIFT: Final = np.uint64(59)
+_SWAP_OFFSET_MASK: Final = np.uint64((1 << 47) - 1)
+_MIGRATION_PFN_MASK: Final = np.uint64((1 << 40) - 1)
+_MIGRATION_READ: Final = np.uint64(29)
+
+# ---- pagemap entries ---------------------------------------------------------------------------
+
+_PM_SHIFT_TYPE: Final = np.uint64(5)
+_PM_EXCLUSIVE: Final = np.uint64(1 << 56)
+_PM_FILE: Final = np.uint64(1 << 61)
+_PM_SWAP: Final = np.uint64(1 << 62)
+_PM_PRESENT: Final = np.uint64(1 << 63)
+_PM_FRAME: Final = np.uint64((1 << 55) - 1)
+
+#: Pages looked at together.
+_CHUNK: Final = 1 << 20
+
+_VM_LETTERS: Final = (
+    (0x1, "rd"),
+    (0x2, "wr"),
+    (0x4, "ex"),
+    (0x8, "sh"),
+    (0x10, "mr"),
+    (0x20, "mw"),
+    (0x40, "me"),
+    (0x80, "ms"),
+    (0x400, "pf"),
+    (0x2000, "lo"),
+    (0x4000, "io"),
+    (0x8000, "sr"),
+    (0x10000, "rr"),
+    (0x20000, "dc"),
+    (0x40000, "de"),
+    (0x80000, "lf"),
+    (0x100000, "ac"),
+    (0x200000, "nr"),
+    (0x2000000, "wf"),
+    (0x4000000, "dd"),
+    (0x20000000, "hg"),
+    (0x40000000, "nh"),
+    (0x80000000, "mg"),
+)
+_VM_SHARED: Final = 0x8
+_VM_LOCKED: Final = 0x2000
+
+_Words = npt.NDArray[np.uint64]
+_Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Vma:
+    """A mapping, as ``/proc/PID/maps`` and ``numa_maps`` show it.
+
+    Attributes
+    ----------
+    start, end : int
+        Addresses in bytes, ``end`` exclusive.
+    perms : str
+        As ``"rw-p"``; the last letter is ``s`` for a shared mapping.
+    offset : int
+        Place in the file or shared object, bytes.  For private anonymous memory the kernel's
+        ``vm_pgoff`` in bytes, which decides interleaving (``maps`` prints 0).
+    flags : int
+        ``VM_*`` bits.
+    file : int
+        Number of the file or shared object, 0 for private anonymous memory.
+    inode : int
+        Its inode number.
+    path : str
+        Its name; ``"/dev/zero (deleted)"`` for shared anonymous memory.
+    policy : Policy or None
+        The policy of this memory, None where it has none of its own.  For shared memory that of the
+        object at the mapping's first page.
+    policy_text : str
+        The policy as ``numa_maps`` prints it, the process's where there is none.
+    home_node : int
+        Node tried first, -1 for none.
+    """
+
+    start: int
+    end: int
+    perms: str
+    offset: int
+    flags: int
+    file: int
+    inode: int
+    path: str
+    policy: Policy | None
+    policy_text: str
+    home_node: int
+
+    @property
+    def length(self) -> int:
+        """Bytes."""
+        return self.end - self.start
+
+    @property
+    def pages(self) -> int:
+        """Pages."""
+        return (self.end - self.start) >> PAGE_SHIFT
+
+    def __str__(self) -> str:
+        """Return the line of ``/proc/PID/maps``."""
+        offset = self.offset if self.file else 0
+        line = f"{self.start:08x}-{self.end:08x} {self.perms} {offset:08x} 00:00 {self.inode} "
+        return f"{line:<72} {self.path}" if self.path else line
+
+
+def vmas(process: "Process") -> list[Vma]:
+    """Return the mappings of a process by rising address."""
+    return [_vma(process, row) for row in process._vmas()]
+
+
+def _vma(process: "Process", row: Any) -> Vma:
+    machine = process.machine
+    flags, index = int(row["flags"]), int(row["file"])
+    inode, path = _file_name(machine, index)
+    mode, mode_flags = int(row["mode"]), int(row["mode_flags"])
+    policy, nodes = None, int(row["nodes"])
+    if mode != MPOL_DEFAULT:
+        user = process._user_mask((mode, mode_flags, nodes, int(row["user_nodes"])))
+        policy = policy_of(mode, mode_flags & MPOL_MODE_FLAGS, user)
+    else:
+        mode, mode_flags, nodes, _user = process._get_task_policy()
+    return Vma(
+        start=int(row["start"]),
+        end=int(row["end"]),
+        perms=_perms(flags),
+        offset=int(row["pgoff"]) << PAGE_SHIFT,
+        flags=flags,
+        file=index,
+        inode=inode,
+        path=path,
+        policy=policy,
+        policy_text=policy_text(mode, mode_flags, nodes, machine.profile.mode_names),
+        home_node=int(row["home_node"]),
+    )
+
+
+def _perms(flags: int) -> str:
+    letters = "".join(letter if flags >> bit & 1 else "-" for bit, letter in enumerate("rwx"))
+    return letters + ("s" if flags & _VM_SHARED else "p")
+
+
+def _file_name(machine: "Machine", index: int) -> tuple[int, str]:
+    """Inode number and name of a file or shared object."""
+    if not index:
+        return 0, ""
+    kind, _size, inode, _cached = machine._file_info(index)
+    path = machine._path_of(index, inode)
+    if path is None:
+        path = "/dev/zero (deleted)" if kind == FILE_SHMEM else f"(deleted file {inode})"
+    return inode, path
+
+
+# ---- page tables -------------------------------------------------------------------------------
+
+
+class _Pages(NamedTuple):
+    """Some entries of a page table, taken apart."""
+
+    ptes: _Words
+    #: A page the kernel manages is behind the entry (not the zero page).
+    normal: _Bools
+    #: State word of that page, 0 elsewhere.
+    state: _Words
+    #: Frame number behind a present entry or a migration entry.
+    pfn: _Words
+    present: _Bools
+    swapped: _Bools
+    migrating: _Bools
+
+
+def _take_apart(machine: "Machine", ptes: _Words) -> _Pages:
+    present = (ptes & _PRESENT) != 0
+    swapped = (ptes != 0) & ~present
+    migrating = swapped & (ptes >> _SWAP_TYPE_SHIFT >= _MIGRATION_READ)
+    pfn = (ptes & _PFN_MASK) >> _PFN_SHIFT
+    pfn = np.where(migrating, ptes >> _PFN_SHIFT & _MIGRATION_PFN_MASK, pfn)
+    states = machine._frames_raw()["state"]
+    normal = present & ((ptes & _SPECIAL) == 0)
+    state = np.zeros(len(ptes), dtype=np.uint64)
+    behind = normal | migrating
+    state[behind] = states[pfn[behind].astype(np.int64)]
+    normal &= (state & flag_bit("reserved")) == 0
+    return _Pages(ptes, normal, state, pfn, present, swapped, migrating)
+
+
+def _chunks(process: "Process", start: int, end: int) -> Iterator[_Pages]:
+    """Return the page table of a range of addresses, some pages at a time."""
+    step = _CHUNK << PAGE_SHIFT
+    for first in range(start, end, step):
+        n = (min(first + step, end) - first) >> PAGE_SHIFT
+        yield _take_apart(process.machine, process._ptes(first, n))
+
+
+def pagemap(process: "Process", addr: int, n: int, *, pfns: bool = True) -> _Words:
+    """Entries of ``/proc/PID/pagemap``.
+
+    Parameters
+    ----------
+    process : Process
+        Whose.
+    addr : int
+        Address of the first page, bytes.
+    n : int
+        Pages.
+    pfns : bool, default True
+        Read with CAP_SYS_ADMIN; without it frame numbers and swap offsets read as 0.
+
+    Returns
+    -------
+    ndarray of uint64, shape (n,)
+        Bits 0 to 54: frame number, or swap type (5 bits) and offset; 56: mapped exactly once; 61:
+        page of a file or of shared memory; 62: swapped; 63: present.  A migration entry reads as
+        swapped, with the frame number as offset, and never as mapped once.  Bit 55 (soft-dirty)
+        and 57 (userfaultfd) are not tracked and read 0.
+    """
+    pages = _take_apart(process.machine, process._ptes(addr & -PAGE_SIZE, n))
+    offset = pages.ptes >> _PFN_SHIFT & _SWAP_OFFSET_MASK
+    offset = np.where(pages.migrating, pages.pfn, offset)
+    swap = pages.ptes >> _SWAP_TYPE_SHIFT | offset << _PM_SHIFT_TYPE
+    entries = np.where(pages.present, pages.pfn, np.where(pages.swapped, swap, np.uint64(0)))
+    entries &= _PM_FRAME if pfns else np.uint64(0)
+    entries |= np.where(pages.present, _PM_PRESENT, np.uint64(0))
+    entries |= np.where(pages.swapped, _PM_SWAP, np.uint64(0))
+    file = (pages.normal | pages.migrating) & ((pages.state & flag_bit("anon")) == 0)
+    entries |= np.where(file, _PM_FILE, np.uint64(0))
+    once = pages.normal & (mapcounts(pages.state) == 1)
+    entries |= np.where(once, _PM_EXCLUSIVE, np.uint64(0))
+    return entries
+
+
+# ---- numa_maps ---------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _NumaCounts:
+    """What ``gather_stats`` counts in a mapping, in pages."""
+
+    node: npt.NDArray[np.int64]
+    pages: int = 0
+    anon: int = 0
+    dirty: int = 0
+    mapmax: int = 0
+    swapcache: int = 0
+    active: int = 0
+    writeback: int = 0
+
+
+def _count(process: "Process", start: int, end: int) -> _NumaCounts:
+    counts = _NumaCounts(np.zeros(process.machine.nr_nodes, dtype=np.int64))
+    for pages in _chunks(process, start, end):
+        normal = pages.normal
+        state, pte = pages.state[normal], pages.ptes[normal]
+        if not len(state):
+            continue
+        counts.pages += len(state)
+        counts.anon += _with(state, "anon")
+        counts.swapcache += _with(state, "swapcache")
+        counts.writeback += _with(state, "writeback")
+        counts.active += _with(state, "active", "unevictable")
+        dirty = ((pte & _DIRTY) != 0) | ((state & flag_bit("dirty")) != 0)
+        counts.dirty += int(np.count_nonzero(dirty))
+        counts.mapmax = max(counts.mapmax, int(mapcounts(state).max()))
+        nid = process.machine.node_of(pages.pfn[normal])
+        counts.node += np.bincount(nid, minlength=process.machine.nr_nodes)
+    return counts
+
+
+def _with(state: _Words, *names: str) -> int:
+    bits = np.uint64(0)
+    for name in names:
+        bits |= flag_bit(name)
+    return int(np.count_nonzero(state & bits))
+
+
+def numa_maps(process: "Process") -> str:
+    """Return the text of ``/proc/PID/numa_maps``, a line for each mapping.
+
+    Notes
+    -----
+    Counts are pages.  Each appears under the kernel's conditions: ``mapped`` only where it differs
+    from ``anon`` and ``dirty``, ``mapmax`` above 1, ``active`` where not all are.  The zero page
+    does not count.  Mappings are never the heap or a stack: those are the program's own, which is
+    not modelled.
+    """
+    return "".join(_numa_line(process, vma) for vma in vmas(process))
+
+
+def _numa_line(process: "Process", vma: Vma) -> str:
+    words = [f"{vma.start:08x}", vma.policy_text]
+    if vma.path:
+        words.append(f"file={_escape(vma.path)}")
+    counts = _count(process, vma.start, vma.end)
+    if counts.pages:
+        words += _numa_words(counts)
+    return " ".join(words) + "\n"
+
+
+def _numa_words(counts: _NumaCounts) -> list[str]:
+    shown = [
+        ("anon", counts.anon, counts.anon),
+        ("dirty", counts.dirty, counts.dirty),
+        ("mapped", counts.pages, counts.pages not in (counts.anon, counts.dirty)),
+        ("mapmax", counts.mapmax, counts.mapmax > 1),
+        ("swapcache", counts.swapcache, counts.swapcache),
+        ("active", counts.active, counts.active < counts.pages),
+        ("writeback", counts.writeback, counts.writeback),
+    ]
+    words = [f"{name}={value}" for name, value, show in shown if show]
+    words += [f"N{nid}={n}" for nid, n in enumerate(counts.node.tolist()) if n]
+    return [*words, f"kernelpagesize_kB={PAGE_SIZE >> 10}"]
+
+
+def _escape(path: str) -> str:
+    return "".join(f"\\{ord(char):03o}" if char in "\n\t= " else char for char in path)
+
+
+# ---- smaps -------------------------------------------------------------------------------------
+
+
+def smaps(process: "Process") -> list[dict[str, Any]]:
+    """Return the counts of ``/proc/PID/smaps``, a dict for each mapping.
+
+    Returns
+    -------
+    list of dict
+        ``start``, ``end`` (bytes), ``perms``, ``offset``, ``inode``, ``path``, then the kernel's
+        names with kB: Size, KernelPageSize, MMUPageSize, Rss, Pss, Pss_Dirty, Shared_Clean,
+        Shared_Dirty, Private_Clean, Private_Dirty, Referenced, Anonymous, Swap, Locked; and
+        ``VmFlags``.
+
+    Notes
+    -----
+    A page counts as shared when it is mapped more than once.  Pages under migration count in Rss,
+    as private.  Huge pages are not modelled, their lines are left out.
+    """
+    return [_smaps_of(process, vma) for vma in vmas(process)]
+
+
+def _smaps_of(process: "Process", vma: Vma) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "start": vma.start,
+        "end": vma.end,
+        "perms": vma.perms,
+        "offset": vma.offset if vma.file else 0,
+        "inode": vma.inode,
+        "path": vma.path,
+        "Size": vma.length >> 10,
+        "KernelPageSize": PAGE_SIZE >> 10,
+        "MMUPageSize": PAGE_SIZE >> 10,
+    }
+    sums = dict.fromkeys(_SMAPS_SUMS, 0)
+    for pages in _chunks(process, vma.start, vma.end):
+        _add_smaps(sums, pages)
+    if not vma.flags & _VM_LOCKED:
+        sums["Locked"] = 0
+    scaled = {"Pss", "Pss_Dirty", "Locked"}
+    entry |= {k: v >> 22 if k in scaled else v << PAGE_SHIFT >> 10 for k, v in sums.items()}
+    entry["VmFlags"] = " ".join(word for bit, word in _VM_LETTERS if vma.flags & bit)
+    return entry
+
+
+_SMAPS_SUMS: Final = (
+    "Rss",
+    "Pss",
+    "Pss_Dirty",
+    "Shared_Clean",
+    "Shared_Dirty",
+    "Private_Clean",
+    "Private_Dirty",
+    "Referenced",
+    "Anonymous",
+    "Swap",
+    "Locked",
+)
+
+
+def _add_smaps(sums: dict[str, int], pages: _Pages) -> None:
+    """Add some pages; Pss and what follows from it in bytes << 12, as the kernel keeps it."""
+    counted = pages.normal | pages.migrating
+    state, pte = pages.state[counted], pages.ptes[counted]
+    migrating = pages.migrating[counted]
+    alone = migrating | (refcounts(state) == 1) | (mapcounts(state) < 2)
+    shares = np.where(alone, 1, np.maximum(mapcounts(state), 1)).astype(np.uint64)
+    pss = np.uint64(PAGE_SIZE << 12) // shares
+    dirty = (state & flag_bit("dirty")) != 0
+    dirty |= ~migrating & ((pte & _DIRTY) != 0)
+    young = (state & flag_bit("referenced")) != 0
+    young |= ~migrating & ((pte & _YOUNG) != 0)
+    sums["Rss"] += len(state)
+    sums["Pss"] += int(pss.sum())
+    sums["Pss_Dirty"] += int(pss[dirty].sum())
+    sums["Locked"] += int(pss.sum())
+    sums["Shared_Clean"] += int(np.count_nonzero(~alone & ~dirty))
+    sums["Shared_Dirty"] += int(np.count_nonzero(~alone & dirty))
+    sums["Private_Clean"] += int(np.count_nonzero(alone & ~dirty))
+    sums["Private_Dirty"] += int(np.count_nonzero(alone & dirty))
+    sums["Referenced"] += int(np.count_nonzero(young))
+    sums["Anonymous"] += _with(state, "anon")
+    sums["Swap"] += int(np.count_nonzero(pages.swapped & ~pages.migrating))

@@ -1,0 +1,846 @@
+"""A process: the calls it makes, the memory it touches, and what ``/proc`` shows of it.
+
+Everything is done by the core; this module turns what a person writes into its numbers, and its
+answers into results or errors.  Addresses and lengths are bytes.  The calls about placement
+(``move_pages``, ``mbind``, ...) are in :mod:`pagemig.syscalls`.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from errno import EINVAL
+from typing import TYPE_CHECKING, Any, Final, SupportsIndex
+
+import numpy as np
+import numpy.typing as npt
+
+from pagemig import proc
+from pagemig._args import (
+    Addresses,
+    address_array,
+    as_int,
+    as_size,
+    as_ulong,
+    check_bool,
+    prot_bits,
+    word_of,
+)
+from pagemig.constants import (
+    FADV_BY_NAME,
+    MADV_BY_NAME,
+    MAP_ANONYMOUS,
+    MAP_FIXED,
+    MAP_FIXED_NOREPLACE,
+    MAP_LOCKED,
+    MAP_POPULATE,
+    MAP_PRIVATE,
+    MAP_SHARED,
+    MCL_CURRENT,
+    MCL_FUTURE,
+    MCL_ONFAULT,
+    MREMAP_DONTUNMAP,
+    MREMAP_FIXED,
+    MREMAP_MAYMOVE,
+    PAGE_SHIFT,
+    PAGE_SIZE,
+    SIGNAL_NAMES,
+)
+from pagemig.errors import raise_errno
+from pagemig.syscalls import NumaCalls
+
+if TYPE_CHECKING:
+    from pagemig.machine import File, Machine
+
+__all__ = ["AccessResult", "Pin", "Process", "TouchResult"]
+
+_UINT64: Final = np.dtype(np.uint64)
+_ndarray: Final = np.ndarray
+_PIN_WAYS: Final = {"pipe": False, "uring": True}
+
+
+@dataclass(slots=True, eq=False)
+class TouchResult:
+    """What touching a range came to.
+
+    Attributes
+    ----------
+    done : int
+        Pages touched.
+    minflt, majflt : int
+        Minor and major faults taken.
+    signal : str or None
+        ``"SIGSEGV"``, ``"SIGBUS"`` or ``"SIGKILL"`` if one stopped it.
+    index : int or None
+        Index into the range of the page the signal came at.
+    values : ndarray of uint64, shape (done,), or None
+        What was read, one number per page; None for a write and for a machine without content.
+    """
+
+    done: int
+    minflt: int
+    majflt: int
+    signal: str | None
+    index: int | None
+    values: npt.NDArray[np.uint64] | None
+
+
+@dataclass(slots=True, eq=False)
+class AccessResult:
+    """What a list of accesses came to.
+
+    Attributes
+    ----------
+    done : int
+        Accesses completed.
+    minflt, majflt : int
+        Minor and major faults taken.
+    signal : str or None
+        The signal that stopped them, if one did.
+    index : int or None
+        Index of the access it came at.
+    """
+
+    done: int
+    minflt: int
+    majflt: int
+    signal: str | None
+    index: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """Pages held by an open file of a process: they cannot be migrated until it is closed.
+
+    Attributes
+    ----------
+    handle : int
+        Number of the file; a child forked meanwhile holds it under the same number.
+    rc : int
+        What the call returned: pages taken for a pipe, 0 for registered buffers.
+    count : int
+        Pages held.
+    how : str
+        ``"pipe"`` or ``"uring"``.
+    """
+
+    handle: int
+    rc: int
+    count: int
+    how: str
+
+
+class Process(NumaCalls):
+    """A process of a machine.  Made by ``Machine.spawn`` and :meth:`fork`, not by hand.
+
+    Attributes
+    ----------
+    machine : Machine
+        Where it runs.
+    pid : int
+        Its number, as the ``pid`` of a call.
+    """
+
+    __slots__ = ("_gone", "_number")
+
+    _gone: bool
+    _number: int
+
+    def __init__(self, machine: "Machine", task: int) -> None:
+        self.machine = machine
+        self._number = super().pid
+        self._gone = False
+        self._calls = machine.profile.calls
+        self._ready = "move_pages" in self._calls
+
+    def __repr__(self) -> str:
+        if self._gone:
+            return f"<Process {self.pid}, exited>"
+        if not self.alive:
+            return f"<Process {self.pid}, zombie>"
+        rows = self._vmas()
+        mapped = int((rows["end"] - rows["start"]).sum()) >> 10
+        who = f"Process {self.pid}, uid {self.uid}, cpu {self.cpu}"
+        return f"<{who}, {len(rows)} mappings, {mapped} kB>"
+
+    # ---- who and where ------------------------------------------------------------------------
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        return self._number
+
+    @property
+    def alive(self) -> bool:
+        """It can run: neither exited nor killed."""
+        return not self._gone and super().alive
+
+    @property
+    def uid(self) -> int:
+        """Real user id."""
+        self._must_live("getuid")
+        return self._cred()[0]
+
+    @property
+    def cpu(self) -> int:
+        """Processor it runs on; may be set to move it."""
+        self._must_live("getcpu")
+        return self._cpu()
+
+    @cpu.setter
+    def cpu(self, cpu: int) -> None:
+        self._must_live("sched_setaffinity")
+        self._set_cpu(self.machine._check_cpu(cpu))
+
+    @property
+    def node(self) -> int:
+        """Node of the processor it runs on."""
+        return self.machine.cpu_node(self.cpu)
+
+    # ---- the address space --------------------------------------------------------------------
+
+    def mmap(
+        self,
+        length: int,
+        *,
+        addr: int | None = None,
+        prot: int | str = "rw",
+        shared: bool = False,
+        file: "File | None" = None,
+        offset: int = 0,
+        fixed: bool | None = None,
+        populate: bool = False,
+        locked: bool = False,
+        noreplace: bool = False,
+    ) -> int:
+        """Map memory.
+
+        Parameters
+        ----------
+        length : int
+            Bytes, rounded up to pages.
+        addr : int, optional
+            Where; the model chooses otherwise.
+        prot : str or int, default "rw"
+            Letters of ``rwx`` or ``PROT_*``; ``""`` allows nothing.
+        shared : bool, default False
+            MAP_SHARED; without a file, memory that is shared with children.
+        file : File, optional
+            What is mapped; anonymous memory otherwise.
+        offset : int, default 0
+            Place in the file, bytes.
+        fixed : bool, optional
+            MAP_FIXED: exactly at ``addr``, replacing what is there.  True where ``addr`` is given.
+        populate, locked : bool, default False
+            MAP_POPULATE, MAP_LOCKED: bring the pages in now.
+        noreplace : bool, default False
+            MAP_FIXED_NOREPLACE: refuse to replace anything.
+
+        Returns
+        -------
+        int
+            The address.
+
+        Raises
+        ------
+        SyscallError
+            EINVAL (length 0, unaligned address or offset), ENOMEM (address space, locked memory),
+            EEXIST (``noreplace``), EAGAIN (locked memory), EACCES.
+        """
+        self._must_live("mmap")
+        place = as_ulong(addr or 0, "addr")
+        start = as_ulong(offset, "offset")
+        if fixed is None:
+            fixed = addr is not None
+        elif check_bool(fixed, "fixed") and addr is None:
+            raise ValueError("fixed=True needs an addr")
+        flags = _map_flags(file, shared=shared, fixed=fixed, noreplace=noreplace)
+        flags |= MAP_POPULATE if check_bool(populate, "populate") else 0
+        flags |= MAP_LOCKED if check_bool(locked, "locked") else 0
+        bits = prot_bits(prot)
+        size = as_ulong(length, "length")
+        index = 0 if file is None else self._index_of(file)
+        if start % PAGE_SIZE:
+            raise_errno(-EINVAL, "mmap")
+        return self._done("mmap", self._mmap(place, size, bits, flags, index, start >> PAGE_SHIFT))
+
+    def munmap(self, addr: int, length: int) -> None:
+        """Unmap a range of bytes.
+
+        Raises
+        ------
+        SyscallError
+            EINVAL (unaligned, length 0, outside the address space), ENOMEM (too many mappings).
+        """
+        self._must_live("munmap")
+        self._done("munmap", self._munmap(as_ulong(addr, "addr"), as_ulong(length, "length")))
+
+    def mprotect(self, addr: int, length: int, prot: int | str) -> None:
+        """Change what a range of bytes may be used for.
+
+        Parameters
+        ----------
+        addr, length : int
+            The range; ``addr`` page-aligned.
+        prot : str or int
+            Letters of ``rwx`` or ``PROT_*``.
+
+        Raises
+        ------
+        SyscallError
+            EINVAL (unaligned), ENOMEM (a hole in the range), EACCES.
+        """
+        self._must_live("mprotect")
+        start, size = as_ulong(addr, "addr"), as_ulong(length, "length")
+        self._done("mprotect", self._mprotect(start, size, prot_bits(prot)))
+
+    def mremap(
+        self,
+        addr: int,
+        old_length: int,
+        new_length: int,
+        *,
+        maymove: bool = False,
+        new_addr: int | None = None,
+        dontunmap: bool = False,
+    ) -> int:
+        """Grow, shrink or move a mapping; its pages go with it.
+
+        Parameters
+        ----------
+        addr, old_length : int
+            The old range in bytes.
+        new_length : int
+            New length in bytes.
+        maymove : bool, default False
+            MREMAP_MAYMOVE.
+        new_addr : int, optional
+            MREMAP_FIXED: exactly there.
+        dontunmap : bool, default False
+            MREMAP_DONTUNMAP: leave the old range mapped and empty.
+
+        Returns
+        -------
+        int
+            The new address.
+
+        Raises
+        ------
+        SyscallError
+            EINVAL, EFAULT (nothing mapped there), ENOMEM, EAGAIN (locked memory).
+        """
+        self._must_live("mremap")
+        flags = MREMAP_MAYMOVE if check_bool(maymove, "maymove") else 0
+        flags |= MREMAP_DONTUNMAP if check_bool(dontunmap, "dontunmap") else 0
+        flags |= MREMAP_FIXED if new_addr is not None else 0
+        rc = self._mremap(
+            as_ulong(addr, "addr"),
+            as_ulong(old_length, "old_length"),
+            as_ulong(new_length, "new_length"),
+            flags,
+            as_ulong(new_addr or 0, "new_addr"),
+        )
+        return self._done("mremap", rc)
+
+    def mlock(self, addr: int, length: int, *, onfault: bool = False) -> None:
+        """Lock a range of bytes into memory.
+
+        Parameters
+        ----------
+        addr, length : int
+            The range.
+        onfault : bool, default False
+            MLOCK_ONFAULT: lock pages as they come, instead of bringing all in now.
+
+        Raises
+        ------
+        SyscallError
+            EPERM, ENOMEM (limit on locked memory, hole in the range), EAGAIN.
+        """
+        self._must_live("mlock")
+        start, size = as_ulong(addr, "addr"), as_ulong(length, "length")
+        self._done("mlock", self._mlock(start, size, check_bool(onfault, "onfault")))
+
+    def munlock(self, addr: int, length: int) -> None:
+        """Undo :meth:`mlock` for a range of bytes.
+
+        Raises
+        ------
+        SyscallError
+            EINVAL, ENOMEM (a hole in the range).
+        """
+        self._must_live("munlock")
+        self._done("munlock", self._munlock(as_ulong(addr, "addr"), as_ulong(length, "length")))
+
+    def mlockall(
+        self, *, current: bool = False, future: bool = False, onfault: bool = False
+    ) -> None:
+        """Lock all memory: what is mapped now, what will be, or both.
+
+        Raises
+        ------
+        SyscallError
+            EINVAL (neither ``current`` nor ``future``), EPERM, ENOMEM (limit on locked memory).
+        """
+        self._must_live("mlockall")
+        flags = MCL_CURRENT if check_bool(current, "current") else 0
+        flags |= MCL_FUTURE if check_bool(future, "future") else 0
+        flags |= MCL_ONFAULT if check_bool(onfault, "onfault") else 0
+        self._done("mlockall", self._mlockall(flags))
+
+    def munlockall(self) -> None:
+        """Unlock all memory."""
+        self._must_live("munlockall")
+        self._done("munlockall", self._munlockall())
+
+    def madvise(self, addr: int, length: int, advice: int | str) -> None:
+        """Give advice about a range of bytes.
+
+        Parameters
+        ----------
+        addr, length : int
+            The range; ``addr`` page-aligned.
+        advice : str or int
+            The kernel's name in lower case without ``MADV_``, or the number.
+
+        Raises
+        ------
+        SyscallError
+            EINVAL (unaligned, unknown advice, wrong kind of memory), ENOMEM (a hole in the range),
+            EPERM, EFAULT.
+        """
+        self._must_live("madvise")
+        start, size = as_ulong(addr, "addr"), as_ulong(length, "length")
+        self._done("madvise", self._madvise(start, size, word_of(advice, MADV_BY_NAME, "advice")))
+
+    # ---- touching memory ----------------------------------------------------------------------
+
+    def touch(
+        self,
+        addr: int,
+        length: int,
+        *,
+        write: bool = False,
+        values: SupportsIndex | Iterable[int] | None = None,
+    ) -> TouchResult:
+        """Read or write every page of a range once, one after another.
+
+        Parameters
+        ----------
+        addr, length : int
+            The range in bytes; every page it overlaps is touched.
+        write : bool, default False
+            Write instead of read.
+        values : int or sequence of int, optional
+            What is written, 64 bits per page (its first and last 8 bytes); one number for all or
+            one for each.  0 unless given.
+
+        Returns
+        -------
+        TouchResult
+            Pages done, faults, a signal if one stopped it, and what was read.
+
+        Raises
+        ------
+        ValueError
+            ``values`` for a read, of another length, or for a machine without content.
+        """
+        self._must_live("touch")
+        first = as_ulong(addr, "addr") >> PAGE_SHIFT
+        last = (as_ulong(addr, "addr") + as_ulong(length, "length") + PAGE_SIZE - 1) >> PAGE_SHIFT
+        n = last - first if length else 0
+        written = self._values_to_write(values, n, check_bool(write, "write"))
+        out = np.empty(n, dtype=np.uint64) if self.machine.page_bytes and not write else None
+        done, minflt, majflt, signal = self._touch(first << PAGE_SHIFT, n, write, written, out)
+        return TouchResult(
+            done,
+            minflt,
+            majflt,
+            SIGNAL_NAMES[signal] if signal else None,
+            done if signal else None,
+            None if out is None else out[:done],
+        )
+
+    def _values_to_write(
+        self, values: SupportsIndex | Iterable[int] | None, n: int, write: bool
+    ) -> npt.NDArray[np.uint64] | None:
+        if values is None:
+            return None
+        if not write:
+            raise ValueError("values are what is written: they need write=True")
+        if not self.machine.page_bytes:
+            raise ValueError("values cannot be kept: the machine has no content (page_bytes=0)")
+        return _value_array(values, n)
+
+    def access(self, addresses: Addresses, *, write: bool | npt.ArrayLike = False) -> AccessResult:
+        """Read or write single addresses, in order: what a trace of a program does.
+
+        Parameters
+        ----------
+        addresses : array of int, shape (n,)
+            Addresses in bytes.  A contiguous array of ``uint64`` is not copied.
+        write : bool or array of bool, shape (n,), default False
+            Whether all, or which of them, are writes.
+
+        Returns
+        -------
+        AccessResult
+            Accesses done, faults, and a signal if one stopped it.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Not integers, not one-dimensional, or lists of different lengths.
+        """
+        if not (type(addresses) is _ndarray and addresses.dtype is _UINT64 and self._ready):
+            self._must_live("access")
+        places = address_array(addresses, "addresses")
+        writes = write if write is True or write is False else _write_flags(write, len(places))
+        done, minflt, majflt, signal = self._access(places, writes)
+        if signal:
+            return AccessResult(done, minflt, majflt, SIGNAL_NAMES[signal], done)
+        return AccessResult(done, minflt, majflt, None, None)
+
+    # ---- life ---------------------------------------------------------------------------------
+
+    def fork(self) -> "Process":
+        """Make a child: a copy that shares every page until one of the two writes.
+
+        Returns
+        -------
+        Process
+            The child, on the same processor, with the same policies and pins.
+
+        Raises
+        ------
+        SyscallError
+            ENOMEM.
+        """
+        self._must_live("fork")
+        return self.machine._adopt(self._done("fork", self._fork()))
+
+    def exit(self, *, zombie: bool = False) -> None:
+        """End the process; its memory is given back.
+
+        Parameters
+        ----------
+        zombie : bool, default False
+            Leave it unreaped: its pid stays, without memory, until :meth:`reap`.
+        """
+        self._must_live("exit")
+        self._exit(check_bool(zombie, "zombie"))
+        self._ready = False
+        if not zombie:
+            self.reap()
+
+    def reap(self) -> None:
+        """Forget a zombie, as its parent does by ``wait``: the pid is free then.
+
+        Raises
+        ------
+        ValueError
+            It still runs, or was reaped.
+        """
+        if self._gone or self.alive:
+            raise ValueError(f"{self!r} is no zombie")
+        self.machine._forget(self.pid)
+        self._ready = False
+        self._gone = True
+        self._reap()
+
+    def setuid(self, uid: int, *, gid: int | None = None, dumpable: bool = False) -> None:
+        """Become another user for good: all ids change, privileges are dropped.
+
+        Parameters
+        ----------
+        uid : int
+            The user; 0 keeps the privileges.
+        gid : int, optional
+            The group, the same number by default.
+        dumpable : bool, default False
+            Set the process dumpable again afterwards (``PR_SET_DUMPABLE``); a change of user
+            clears that.
+
+        Raises
+        ------
+        SyscallError
+            EPERM: not privileged, and another user.
+        """
+        self._must_live("setuid")
+        user = _user_id(uid, "uid")
+        group = user if gid is None else _user_id(gid, "gid")
+        self._done("setuid", self._setuid(user, group, check_bool(dumpable, "dumpable")))
+
+    # ---- pins ---------------------------------------------------------------------------------
+
+    def pin(self, addr: int, length: int, how: str = "pipe") -> Pin:
+        """Hold pages so that they cannot be migrated: bring them in and take references.
+
+        Parameters
+        ----------
+        addr, length : int
+            The range in bytes; every page it overlaps.
+        how : {"pipe", "uring"}, default "pipe"
+            ``vmsplice`` into a pipe, one reference a page and at most as many pages as the pipe has
+            room for; or registered I/O buffers, a long-term pin.
+
+        Returns
+        -------
+        Pin
+            To be given to :meth:`unpin`.  Children forked meanwhile hold the pages too.
+
+        Raises
+        ------
+        SyscallError
+            EFAULT (not mapped or not accessible), ENOMEM (limit on locked memory).
+        """
+        self._must_live("pin")
+        if how not in _PIN_WAYS:
+            raise ValueError(f"how must be 'pipe' or 'uring', not {how!r}")
+        first = as_ulong(addr, "addr") >> PAGE_SHIFT
+        n = ((addr + as_ulong(length, "length") + PAGE_SIZE - 1) >> PAGE_SHIFT) - first
+        rc, handle = self._pin(first << PAGE_SHIFT, n, _PIN_WAYS[how])
+        self._done("pin", rc)
+        return Pin(handle, rc, rc if how == "pipe" else n, how)
+
+    def unpin(self, pin: Pin) -> None:
+        """Close the file that holds pages; a child's hold on them is its own.
+
+        Raises
+        ------
+        SyscallError
+            EBADF: this process does not hold it (any more).
+        """
+        self._must_live("unpin")
+        if not isinstance(pin, Pin):
+            raise TypeError(f"pin must be a Pin, not {pin!r}")
+        self._done("unpin", self._unpin(pin.handle))
+
+    # ---- files --------------------------------------------------------------------------------
+
+    def fwrite(
+        self, file: "File", page_offset: int, values: SupportsIndex | Iterable[int], n: int = 1
+    ) -> int:
+        """Write whole pages of a file, as ``write(2)``: the file grows as needed.
+
+        Parameters
+        ----------
+        file : File
+            Which.
+        page_offset : int
+            First page.
+        values : int or sequence of int
+            64 bits per page; one number is written ``n`` times.
+        n : int, default 1
+            Pages, when ``values`` is one number.
+
+        Returns
+        -------
+        int
+            Pages written.
+
+        Raises
+        ------
+        SyscallError
+            ENOSPC, ENOMEM.
+        """
+        self._must_live("fwrite")
+        data = _value_array(values, None if isinstance(values, Iterable) else _pages(n, "n"))
+        offset = _pages(page_offset, "page_offset")
+        return self._done("fwrite", self._fwrite(self._index_of(file), offset, data))
+
+    def fread(self, file: "File", page_offset: int, n: int = 1) -> npt.NDArray[np.uint64]:
+        """Read whole pages of a file, as ``read(2)``.
+
+        Parameters
+        ----------
+        file : File
+            Which.
+        page_offset : int
+            First page.
+        n : int, default 1
+            Pages.
+
+        Returns
+        -------
+        ndarray of uint64
+            One number per page, fewer at the end of the file.
+
+        Raises
+        ------
+        SyscallError
+            ENOMEM.
+        """
+        self._must_live("fread")
+        out = np.zeros(_pages(n, "n"), dtype=np.uint64)
+        offset = _pages(page_offset, "page_offset")
+        return out[: self._done("fread", self._fread(self._index_of(file), offset, out))]
+
+    def ftruncate(self, file: "File", size: int | str) -> None:
+        """Set the size of a file; pages beyond it go, private copies of them too.
+
+        Parameters
+        ----------
+        file : File
+            Which.
+        size : int or str
+            Bytes, a whole number of pages.
+
+        Raises
+        ------
+        SyscallError
+            ENOMEM.
+        """
+        self._must_live("ftruncate")
+        pages = as_size(size, "size") >> PAGE_SHIFT
+        self._done("ftruncate", self._ftruncate(self._index_of(file), pages))
+
+    def punch(self, file: "File", offset: int, length: int) -> None:
+        """Make a hole in a file, as ``fallocate(FALLOC_FL_PUNCH_HOLE)``; its size stays.
+
+        Parameters
+        ----------
+        file : File
+            Which.
+        offset, length : int
+            The hole in bytes, whole pages.
+
+        Raises
+        ------
+        SyscallError
+            EINVAL (length 0), EOPNOTSUPP (the kind of file has no holes).
+        """
+        self._must_live("punch")
+        first, n = as_size(offset, "offset") >> PAGE_SHIFT, as_size(length, "length") >> PAGE_SHIFT
+        self._done("punch", self._punch(self._index_of(file), first, n))
+
+    def fadvise(
+        self, file: "File", offset: int, length: int, advice: int | str, *, sync: bool = False
+    ) -> None:
+        """Give advice about a range of a file.
+
+        Parameters
+        ----------
+        file : File
+            Which.
+        offset, length : int
+            The range in bytes, whole pages; length 0 is to the end.
+        advice : str or int
+            Name in lower case without ``POSIX_FADV_``, or the number.
+        sync : bool, default False
+            Write the file back before (``fsync``).
+
+        Raises
+        ------
+        SyscallError
+            EINVAL (unknown advice).
+        """
+        self._must_live("fadvise")
+        first, n = as_size(offset, "offset") >> PAGE_SHIFT, as_size(length, "length") >> PAGE_SHIFT
+        number = word_of(advice, FADV_BY_NAME, "advice")
+        index = self._index_of(file)
+        self._done("fadvise", self._fadvise(index, first, n, number, check_bool(sync, "sync")))
+
+    # ---- looking inside -----------------------------------------------------------------------
+
+    def pagemap(self, addr: int, n: int, *, pfns: bool = True) -> npt.NDArray[np.uint64]:
+        """Entries of ``/proc/PID/pagemap``; see :func:`pagemig.proc.pagemap`."""
+        self._must_live("pagemap")
+        return proc.pagemap(self, as_ulong(addr, "addr"), _pages(n, "n"), pfns=pfns)
+
+    def numa_maps(self) -> str:
+        """Return the text of ``/proc/PID/numa_maps``; see :func:`pagemig.proc.numa_maps`."""
+        self._must_live("numa_maps")
+        return proc.numa_maps(self)
+
+    def smaps(self) -> list[dict[str, Any]]:
+        """Return the counts of ``/proc/PID/smaps``; see :func:`pagemig.proc.smaps`."""
+        self._must_live("smaps")
+        return proc.smaps(self)
+
+    def vmas(self) -> list[proc.Vma]:
+        """Return the mappings by rising address; see :class:`pagemig.proc.Vma`."""
+        self._must_live("vmas")
+        return proc.vmas(self)
+
+    def access_counts(self, addr: int, n: int) -> npt.NDArray[np.uint32]:
+        """How often each page was accessed from each node.
+
+        Parameters
+        ----------
+        addr : int
+            Address of the first page.
+        n : int
+            Pages.
+
+        Returns
+        -------
+        ndarray of uint32, shape (nr_nodes, n)
+            Accesses counted since the page was mapped.
+
+        Raises
+        ------
+        ValueError
+            The machine does not count (``access_stats=False``).
+        """
+        self._must_live("access_counts")
+        if not self.machine.access_stats:
+            raise ValueError("the machine does not count accesses (access_stats=False)")
+        return self._access_counts(as_ulong(addr, "addr") & -PAGE_SIZE, _pages(n, "n"))
+
+    # ---- help ---------------------------------------------------------------------------------
+
+    def _done(self, call: str, rc: int) -> int:
+        if rc < 0:
+            raise_errno(rc, call)
+        return rc
+
+    def _index_of(self, file: "File") -> int:
+        index: object = getattr(file, "index", None)
+        if not isinstance(index, int):
+            raise TypeError(f"file must be a File, not {file!r}")
+        if file.machine is not self.machine:
+            raise ValueError(f"file must be of the same machine, not {file!r}")
+        if file.closed:
+            raise ValueError(f"{file!r} is closed")
+        return index
+
+
+def _map_flags(file: "File | None", *, shared: bool, fixed: bool, noreplace: bool) -> int:
+    flags = MAP_SHARED if check_bool(shared, "shared") else MAP_PRIVATE
+    if file is None:
+        flags |= MAP_ANONYMOUS
+    if check_bool(noreplace, "noreplace"):
+        return flags | MAP_FIXED_NOREPLACE
+    return flags | MAP_FIXED if fixed else flags
+
+
+def _pages(value: object, name: str) -> int:
+    number = as_ulong(value, name)
+    if number >> 52:
+        raise ValueError(f"{name} must be a number of pages below 2**52, not {value!r}")
+    return number
+
+
+def _user_id(value: object, name: str) -> int:
+    number = as_int(value, name)
+    if number < 0:
+        raise ValueError(f"{name} must not be negative: {value!r}")
+    return number
+
+
+def _value_array(values: SupportsIndex | Iterable[int], n: int | None) -> npt.NDArray[np.uint64]:
+    """Page contents; a single number is repeated ``n`` times."""
+    if not isinstance(values, Iterable):
+        return np.full(n or 0, as_ulong(values, "values"), dtype=np.uint64)
+    data = address_array(values, "values")
+    if n is not None and len(data) != n:
+        raise ValueError(f"values must be one for each of {n} pages, not {len(data)}")
+    return data
+
+
+def _write_flags(write: npt.ArrayLike, n: int) -> npt.NDArray[np.uint8]:
+    flags = np.asarray(write)
+    if flags.dtype != np.bool_ and flags.dtype != np.uint8:
+        raise TypeError(f"write must be a truth value or an array of bool, not {flags.dtype}")
+    if flags.shape != (n,):
+        raise ValueError(f"write must be one for each of {n} accesses, not {flags.shape}")
+    return np.ascontiguousarray(flags).view(np.uint8)
