@@ -6,12 +6,15 @@ from pagemig._types cimport ctx_t, file_t, machine_t, mm_t, mpol_t, task_t, vma_
 # mpol_new and mpol_set_nodemask: mode, flags (MPOL_F_*) and the caller's mask to a policy.  0 or -EINVAL.
 # MPOL_DEFAULT gives an absent policy; PREFERRED without nodes becomes LOCAL.
 cdef int mpol_new(machine_t *m, uint32_t mode, uint32_t flags, uint64_t user, uint64_t mems_allowed, mpol_t *out) noexcept nogil
+cdef void mpol_clear(mpol_t *pol) noexcept nogil                            # absent
 cdef bint mpol_equal(const mpol_t *a, const mpol_t *b) noexcept nogil       # as the kernel compares: mode, flags, home node, nodes (user mask when it is kept)
 
 # node of interleave rank r among nodes; weighted: of index among weights
 cdef int32_t offset_il_node(uint64_t nodes, uint64_t index) noexcept nogil
 cdef int32_t weighted_il_node(machine_t *m, uint64_t nodes, uint64_t index) noexcept nogil
 
+# the policy of the mapping itself, without the task's (get_mempolicy, numa_maps); False: it has none
+cdef bint vma_policy(machine_t *m, vma_t *vma, uint64_t vpn, mpol_t *out) noexcept nogil
 # the policy that counts for a page of vma: shared policy of a shmem object, else the VMA's, else the task's (NULL: default).
 # ilx: what is added to the interleave index (inode number for shmem).  out_pol is a copy.
 cdef bint get_vma_policy(ctx_t *c, vma_t *vma, uint64_t vpn, mpol_t *out_pol) noexcept nogil

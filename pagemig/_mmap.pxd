@@ -26,6 +26,9 @@ cdef int sys_set_mempolicy_home_node(ctx_t *c, task_t *t, uint64_t start, uint64
 
 # processes
 cdef uint32_t task_new(ctx_t *c, uint32_t cpu, uint32_t uid) noexcept nogil         # fresh address space; 0: ENOMEM
+# address space of another process, kept until mmput; 0 when it has exited
+cdef uint32_t get_task_mm(ctx_t *c, task_t *t) noexcept nogil
+cdef void mmput(ctx_t *c, uint32_t mm) noexcept nogil
 cdef int64_t sys_fork(ctx_t *c, task_t *t) noexcept nogil                           # task index of the child or -errno
 cdef void do_exit(ctx_t *c, task_t *t, bint zombie) noexcept nogil                  # tears down the address space, drops pins
 cdef void task_reap(ctx_t *c, task_t *t) noexcept nogil
