@@ -1,0 +1,56 @@
+"""The ``pagemig`` command: a dispatcher over modules that each add one or more subcommands."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+__all__ = ["MODULES", "main"]
+
+#: Modules with ``add_parser(subparsers)``; a subcommand sets ``main``, a function of the parsed
+#: arguments that returns the exit status.
+MODULES = ["pagemig.conform", "pagemig.scenario"]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pagemig", description="Linux page migration, modelled page by page."
+    )
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    for module in MODULES:
+        import_module(module).add_parser(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments without the program's name; those of the process by default.
+
+    Returns
+    -------
+    int
+        Exit status.
+    """
+    args = _parser().parse_args(argv)
+    try:
+        status: int = args.main(args)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader went away (`pagemig ... | head`): nothing is left to say, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except (OSError, ValueError) as error:
+        print(f"pagemig: {error}", file=sys.stderr)
+        return 2
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,461 @@
+"""Agreement with recorded kernels: run their scenarios, compare every answer and every state."""
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice, zip_longest
+from typing import Any, TypeAlias
+
+from pagemig.kernels import DEFAULT_KERNEL
+from pagemig.report import table
+from pagemig.scenario import MachineFactory, ScenarioRun, UnsupportedScenario, inos, load
+
+__all__ = [
+    "Agreement",
+    "Difference",
+    "add_parser",
+    "compare",
+    "conform",
+    "describe",
+    "differences",
+    "expand",
+]
+
+Json: TypeAlias = dict[str, Any]
+
+#: What stands for a value that one side does not have.
+ABSENT = "(absent)"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A place where a record and the model do not agree.
+
+    Attributes
+    ----------
+    path : str
+        As in ``unstable``: operation, then the keys, as ``"12/state/0/vmas/1/node"``.
+    recorded, ours : object
+        The values there; ``"(absent)"`` where there is none.
+    """
+
+    path: str
+    recorded: Any
+    ours: Any
+
+    @property
+    def operation(self) -> int:
+        """Index of the operation."""
+        return int(self.path.partition("/")[0])
+
+
+@dataclass(slots=True)
+class Agreement:
+    """How far the model agrees with one record.
+
+    Attributes
+    ----------
+    record : dict
+        The recorded scenario.
+    results : list of dict
+        What the model answered, as far as it came.
+    differing : list of Difference
+        The first difference of each operation that has one.
+    unsupported : str
+        Why the model cannot run it; empty if it can.
+    """
+
+    record: Json
+    results: list[Json] = field(default_factory=list)
+    differing: list[Difference] = field(default_factory=list)
+    unsupported: str = ""
+
+    @property
+    def agrees(self) -> bool:
+        """Every operation agrees."""
+        return not self.unsupported and not self.differing
+
+    @property
+    def agreeing_operations(self) -> list[str]:
+        """Names of the operations that agree."""
+        if self.unsupported:
+            return []
+        other = {difference.operation for difference in self.differing}
+        return [op["op"] for i, op in enumerate(self.record["ops"]) if i not in other]
+
+
+# ---- comparing --------------------------------------------------------------------------------
+
+
+def expand(results: Iterable[Mapping[str, Any]]) -> list[Json]:
+    """Write the state of every process out after every operation.
+
+    Parameters
+    ----------
+    results : iterable of dict
+        Results as recorded: ``state`` holds only the processes that changed.
+
+    Returns
+    -------
+    list of dict
+        The same with ``state`` of all processes seen so far; inode numbers are left out.  States
+        that did not change are shared between the results.
+    """
+    now: Json = {}
+    expanded = []
+    for result in results:
+        changed = {number: _without_ino(state) for number, state in result.get("state", {}).items()}
+        now = {**now, **changed}
+        expanded.append({**result, "state": now})
+    return expanded
+
+
+def _without_ino(state: Json | None) -> Json | None:
+    if state is None:
+        return None
+    vmas = [{name: value for name, value in vma.items() if name != "ino"} for vma in state["vmas"]]
+    return {**state, "vmas": vmas}
+
+
+def differences(
+    recorded: Sequence[Json], ours: Sequence[Json], unstable: Iterable[str] = ()
+) -> list[Difference]:
+    """Compare two lists of results.
+
+    Parameters
+    ----------
+    recorded, ours : sequence of dict
+        Results as recorded.
+    unstable : iterable of str
+        Paths that are not compared.
+
+    Returns
+    -------
+    list of Difference
+        The first difference of each operation that has one, in order.
+    """
+    ignored = frozenset(unstable)
+    found: list[Difference] = []
+    for i, (theirs, mine) in enumerate(
+        zip_longest(expand(recorded), expand(ours), fillvalue=ABSENT)
+    ):
+        found += islice(_differ(str(i), theirs, mine, ignored), 1)
+    return found
+
+
+def _differ(path: str, recorded: Any, ours: Any, ignored: frozenset[str]) -> Iterator[Difference]:
+    """Differences below a path.
+
+    Lists are entered where they hold lists or objects and are of equal length; a list of numbers
+    is one value.
+    """
+    if path in ignored or recorded == ours:
+        return
+    if isinstance(recorded, dict) and isinstance(ours, dict):
+        for name in [*recorded, *(name for name in ours if name not in recorded)]:
+            yield from _differ(
+                f"{path}/{name}", recorded.get(name, ABSENT), ours.get(name, ABSENT), ignored
+            )
+    elif _enterable(recorded) and _enterable(ours) and len(recorded) == len(ours):
+        for i, (theirs, mine) in enumerate(zip(recorded, ours, strict=True)):
+            yield from _differ(f"{path}/{i}", theirs, mine, ignored)
+    else:
+        yield Difference(path, recorded, ours)
+
+
+def _enterable(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(entry, dict | list) for entry in value)
+
+
+def compare(
+    record: Json,
+    *,
+    kernel: str = DEFAULT_KERNEL,
+    machine: MachineFactory | None = None,
+    check: bool = False,
+) -> Agreement:
+    """Run a recorded scenario and compare.
+
+    Parameters
+    ----------
+    record : dict
+        A scenario with ``results`` and perhaps ``unstable``.  Of the results only the inode numbers
+        reach the model.
+    kernel : str
+        Profile of the machine.
+    machine : callable, optional
+        See :func:`pagemig.scenario.run`.
+    check : bool, default False
+        Check the machine's invariants after every operation.
+
+    Returns
+    -------
+    Agreement
+        A failure of the model itself is a difference too: at the operation it came at, with the
+        error as the model's value.
+    """
+    agreement = Agreement(record)
+    ours, at, failure = agreement.results, 0, ""
+    try:
+        run = ScenarioRun(record, kernel=kernel, inos=inos(record), machine=machine)
+        for at in range(len(run.ops)):
+            ours.append(run.step(at))
+            if check:
+                run.machine.check()
+            if run.outcome != "ok":
+                break
+    except UnsupportedScenario as reason:
+        agreement.unsupported = str(reason)
+        return agreement
+    except Exception as error:  # whatever the model does wrong is reported with the rest
+        failure = f"{type(error).__name__}: {error}"
+    found = differences(record["results"], ours, record.get("unstable", ()))
+    if failure:
+        found = [difference for difference in found if difference.operation != at]
+        found.append(Difference(str(at), _at(record["results"], at), failure))
+        found.sort(key=lambda difference: difference.operation)
+    agreement.differing = found
+    return agreement
+
+
+def _at(values: Sequence[Any], i: int) -> Any:
+    return values[i] if i < len(values) else ABSENT
+
+
+# ---- telling ----------------------------------------------------------------------------------
+
+
+def describe(agreement: Agreement) -> str:
+    """Write a disagreement down as a bug report.
+
+    Parameters
+    ----------
+    agreement : Agreement
+        One that does not agree.
+
+    Returns
+    -------
+    str
+        What the scenario is, the operations up to the first difference with what the model
+        answered, the difference, the model's state there, and a scenario in JSON that runs it.
+    """
+    record = agreement.record
+    title = " ".join(str(record[name]) for name in ("id", "note") if name in record)
+    if agreement.unsupported:
+        return f"{title}\nunsupported: {agreement.unsupported}"
+    if not agreement.differing:
+        return f"{title}\nagrees"
+    first = agreement.differing[0]
+    lines = [
+        title,
+        *(f"  file {i}: {_json(file)}" for i, file in enumerate(record.get("files", []))),
+    ]
+    for i, op in enumerate(record["ops"][: first.operation + 1]):
+        lines += [
+            f"  {i}: {_json(op)}",
+            f"     -> {_json(_without_state(_at(agreement.results, i)))}",
+        ]
+    lines += [
+        f"at {first.path}",
+        f"  recorded  {_json(first.recorded)}",
+        f"  ours      {_json(first.ours)}",
+    ]
+    lines += _state_lines(agreement.results[: first.operation + 1])
+    kept = ("files", "no_anchor", "brief")
+    scenario = {name: record[name] for name in kept if record.get(name)}
+    lines.append(f"scenario: {_json({**scenario, 'ops': record['ops'][: first.operation + 1]})}")
+    return "\n".join(lines)
+
+
+def _without_state(result: Any) -> Any:
+    if not isinstance(result, dict):
+        return result
+    return {name: value for name, value in result.items() if name != "state"}
+
+
+def _state_lines(results: list[Json]) -> list[str]:
+    expanded = expand(results)
+    if not expanded:
+        return []
+    lines = ["our state there"]
+    for number, state in expanded[-1]["state"].items():
+        lines.append(
+            f"  process {number}: {'gone' if state is None else _json(state['locked_kb'])}"
+            f"{'' if state is None else ' kB locked'}"
+        )
+        lines += [f"    {_json(vma)}" for vma in (state or {"vmas": []})["vmas"]]
+    return lines
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), default=str)
+
+
+# ---- whole files ------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Count:
+    """Scenarios and operations, and how many of them agree."""
+
+    scenarios: int = 0
+    agree: int = 0
+    unsupported: int = 0
+    operations: int = 0
+    operations_agree: int = 0
+
+    def add(self, agreement: Agreement) -> None:
+        self.scenarios += 1
+        self.agree += agreement.agrees
+        self.unsupported += bool(agreement.unsupported)
+        self.operations += len(agreement.record["ops"])
+        self.operations_agree += len(agreement.agreeing_operations)
+
+
+def conform(
+    records: Iterable[Json], *, kernel: str = DEFAULT_KERNEL, check: bool = False
+) -> Iterator[Agreement]:
+    """Run recorded scenarios and compare them, one after another.
+
+    Parameters
+    ----------
+    records : iterable of dict
+        Recorded scenarios, as :func:`pagemig.scenario.load` reads them.
+    kernel : str
+        Profile of the machine.
+    check : bool, default False
+        Check the machine's invariants after every operation.
+
+    Yields
+    ------
+    Agreement
+        One for each record.
+    """
+    for record in records:
+        yield compare(record, kernel=kernel, check=check)
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add ``pagemig conform`` to the command line."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "conform",
+        help="compare the model with recorded kernels",
+        description="Run recorded scenarios and compare all that is not listed as unstable: every "
+        "answer, and the state of every process after every operation. The exit status is 0 only "
+        "if all agree.",
+    )
+    parser.add_argument("files", metavar="FILE", nargs="+", help="records, as in tests/corpus")
+    parser.add_argument("--kernel", default=DEFAULT_KERNEL, help="profile (default %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print one object with the counts")
+    parser.add_argument(
+        "--check", action="store_true", help="check all invariants after every operation"
+    )
+    parser.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="write every failing scenario out as a bug report",
+    )
+    parser.set_defaults(main=_main)
+
+
+def _main(args: argparse.Namespace) -> int:
+    by_file = {name: _Count() for name in args.files}
+    run, agreed = Counter[str](), Counter[str]()
+    failing: list[Agreement] = []
+    for name, records in [(name, load(name)) for name in args.files]:
+        agreements = conform(records, kernel=args.kernel, check=args.check)
+        for agreement in _progress(agreements, len(records), name):
+            by_file[name].add(agreement)
+            run.update(op["op"] for op in agreement.record["ops"])
+            agreed.update(agreement.agreeing_operations)
+            if not agreement.agrees:
+                failing.append(agreement)
+    total = _total(by_file.values())
+    if args.json:
+        print(json.dumps(_summary(total, failing)))
+    else:
+        _print(by_file, total, run, agreed, failing, verbose=args.verbose)
+    return 0 if total.agree == total.scenarios else 1
+
+
+def _total(counts: Iterable[_Count]) -> _Count:
+    total = _Count()
+    for count in counts:
+        for name in _Count.__slots__:
+            setattr(total, name, getattr(total, name) + getattr(count, name))
+    return total
+
+
+def _summary(total: _Count, failing: Iterable[Agreement]) -> Json:
+    failures = [
+        {
+            "id": agreement.record.get("id"),
+            "path": agreement.differing[0].path,
+            "recorded": agreement.differing[0].recorded,
+            "ours": agreement.differing[0].ours,
+        }
+        for agreement in failing
+        if agreement.differing
+    ]
+    return {
+        "scenarios": total.scenarios,
+        "agree": total.agree,
+        "operations": total.operations,
+        "operations_agree": total.operations_agree,
+        "unsupported": total.unsupported,
+        "failures": failures,
+    }
+
+
+def _print(
+    by_file: Mapping[str, _Count],
+    total: _Count,
+    run: Counter[str],
+    agreed: Counter[str],
+    failing: Sequence[Agreement],
+    *,
+    verbose: bool,
+) -> None:
+    rows = [
+        (name, c.scenarios, c.agree, c.unsupported, c.operations, c.operations_agree)
+        for name, c in [*by_file.items(), ("all", total)]
+    ]
+    head = ("file", "scenarios", "agree", "unsupported", "operations", "agree")
+    print(table(rows if len(by_file) > 1 else rows[:-1], head))
+    print()
+    print(
+        table([(op, n, agreed[op]) for op, n in sorted(run.items())], ("operation", "run", "agree"))
+    )
+    for agreement in failing:
+        print()
+        print(describe(agreement) if verbose else _brief(agreement))
+
+
+def _brief(agreement: Agreement) -> str:
+    record = agreement.record
+    if agreement.unsupported:
+        return f"{record.get('id')}  unsupported: {agreement.unsupported}"
+    first = agreement.differing[0]
+    op = record["ops"][first.operation]["op"] if first.operation < len(record["ops"]) else "-"
+    return "\n".join(
+        [
+            f"{record.get('id')}  {first.path}  ({op})",
+            f"  recorded  {_json(first.recorded)}",
+            f"  ours      {_json(first.ours)}",
+        ]
+    )
+
+
+def _progress(agreements: Iterator[Agreement], n: int, name: str) -> Iterator[Agreement]:
+    """Pass them on; on a terminal say how far it is."""
+    if not sys.stderr.isatty():
+        yield from agreements
+        return
+    for i, agreement in enumerate(agreements, 1):
+        print(f"\r{name}: {i} of {n}", end="", file=sys.stderr, flush=True)
+        yield agreement
+    print("\r\033[K", end="", file=sys.stderr, flush=True)
