@@ -1,7 +1,7 @@
 """A machine: nodes with memory and processors, files, processes, and what can be seen of them."""
 
 import bisect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import index
 from typing import Any, Final
 
@@ -9,15 +9,34 @@ import numpy as np
 import numpy.typing as npt
 
 from pagemig import _core
-from pagemig._args import Addresses, address_array, as_int, as_size, as_ulong, check_bool
-from pagemig.constants import FILE_EXT4, FILE_RAMFS, FILE_SHMEM, PAGE_SHIFT, GiB, KiB, MiB, TiB
+from pagemig._args import (
+    Addresses,
+    address_array,
+    as_int,
+    as_size,
+    as_ulong,
+    check_bool,
+    node_array,
+)
+from pagemig.constants import (
+    FILE_EXT4,
+    FILE_RAMFS,
+    FILE_SHMEM,
+    PAGE_SHIFT,
+    STATUS_UNSET,
+    GiB,
+    KiB,
+    MiB,
+    TiB,
+)
 from pagemig.credentials import INIT_PID
 from pagemig.errors import raise_errno
 from pagemig.frames import Frames
 from pagemig.kernels import DEFAULT_KERNEL, KernelProfile, kernel_profile
 from pagemig.process import Process
+from pagemig.syscalls import MoveResult
 
-__all__ = ["File", "Machine", "Node"]
+__all__ = ["STEPS", "File", "Machine", "Node"]
 
 LOCAL_DISTANCE: Final = 10
 REMOTE_DISTANCE: Final = 20
@@ -27,6 +46,24 @@ _MAX_CPUS: Final = 4096
 _MAX_TAG: Final = 0x1FFF
 _PAGE_BYTES: Final = (0, 8, 4096)
 _FILE_KINDS: Final = {"tmpfs": FILE_SHMEM, "ramfs": FILE_RAMFS, "ext4": FILE_EXT4}
+
+#: Steps of a migration by number, as hooks and traces name them.
+STEPS: Final[dict[int, str]] = {
+    1: "isolate",
+    2: "alloc",
+    3: "lock",
+    4: "unmap",
+    5: "freeze",
+    6: "copy",
+    7: "restore",
+    8: "putback",
+    9: "rollback",
+}
+
+_TRACE_EVENTS: Final = 1 << 20
+_TRACE: Final = np.dtype(
+    [("step", np.uint8), ("context", np.uint8), ("pfn", np.uint32), ("arg", np.uint64)], align=True
+)
 
 #: Names of /proc/vmstat by the core's.  What is not here is the model's own.
 _VMSTAT: Final = {
@@ -42,8 +79,8 @@ _VMSTAT: Final = {
     "pgmajfault": "pgmajfault",
     "pgmigrate_success": "pgmigrate_success",
     "pgmigrate_fail": "pgmigrate_fail",
-    "unevictable_mlocked": "unevictable_pgs_mlocked",
-    "unevictable_munlocked": "unevictable_pgs_munlocked",
+    "unevictable_pgs_mlocked": "unevictable_pgs_mlocked",
+    "unevictable_pgs_munlocked": "unevictable_pgs_munlocked",
     "oom_kill": "oom_kill",
 }
 
@@ -150,7 +187,7 @@ class File:
         """Let go of the file; it disappears with its last mapping.  Closing twice does nothing."""
         if not self.closed:
             self.closed = True
-            self.machine._drop_file(self.index)
+            self.machine._close_file(self.index)
 
     def __enter__(self) -> "File":
         return self
@@ -266,12 +303,12 @@ class Machine(_core.Machine):
     def _set_up(self, weights: npt.NDArray[np.uint8]) -> None:
         self._memory_mask = sum(1 << nid for nid, node in enumerate(self.nodes) if node.size)
         self._weight_table = weights
+        self._is_tracing = False
         if self.profile.weighted:
             for nid in range(self.nr_nodes):
                 self._set_weight(nid, int(weights[nid]))
-        spans = [self._node_span(nid) for nid in range(self.nr_nodes)]
-        self._first_pfns = np.array([first for first, _end in spans], dtype=np.uint64)
-        self._end_pfn = max(end for _first, end in spans)
+        ends = np.cumsum([node.size >> PAGE_SHIFT for node in self.nodes], dtype=np.uint64)
+        self._end_pfns = ends
         self._cpu_ends = np.cumsum([node.cpus for node in self.nodes]).tolist()
 
     def __repr__(self) -> str:
@@ -368,9 +405,9 @@ class Machine(_core.Machine):
             A number beyond the last frame.
         """
         numbers = address_array(pfns, "pfns")
-        if len(numbers) and int(numbers.max()) >= self._end_pfn:
-            raise ValueError(f"pfns must be below {self._end_pfn}, not {int(numbers.max())}")
-        return (np.searchsorted(self._first_pfns, numbers, side="right") - 1).astype(np.int32)
+        if len(numbers) and numbers.max() >= self._end_pfns[-1]:
+            raise ValueError(f"pfns must be below {self._end_pfns[-1]}, not {numbers.max()}")
+        return np.searchsorted(self._end_pfns, numbers, side="right").astype(np.int32)
 
     # ---- processes ----------------------------------------------------------------------------
 
@@ -513,18 +550,102 @@ class Machine(_core.Machine):
         return Frames(self)
 
     @property
+    def content(self) -> npt.NDArray[np.uint64] | None:
+        """Content of the frames as 64-bit words, shape (nr_frames, page_bytes / 8); None without.
+
+        A read-only view without a copy.
+        """
+        return self._content_raw()
+
+    @property
+    def page_tables(self) -> npt.NDArray[np.uint64]:
+        """The page tables handed out so far, shape (n, 512): entries in the x86-64 layout.
+
+        A read-only view without a copy.  Table ``t`` has the physical page number
+        ``table_pfn + t``; table 0 is unused.
+        """
+        return self._tables_raw()
+
+    # ---- migration without a process, and its steps -------------------------------------------
+
+    def migrate_frames(self, pfns: Addresses, nodes: Addresses) -> MoveResult:
+        """Move page ``i`` to node ``i``, whoever maps it and with no process asking.
+
+        Parameters
+        ----------
+        pfns : array of int, shape (n,)
+            Frame numbers.
+        nodes : array of int, shape (n,)
+            Target of each.
+
+        Returns
+        -------
+        MoveResult
+            How many did not move, and a status per page: its node or a negative errno.
+
+        Raises
+        ------
+        ValueError
+            A frame beyond the last, or lists of different lengths.
+        """
+        targets = node_array(nodes, "nodes")
+        numbers = address_array(pfns, "pfns")
+        self.node_of(numbers)
+        if len(targets) != len(numbers):
+            raise ValueError(f"nodes must be one for each of {len(numbers)} frames: {len(targets)}")
+        status = np.full(len(targets), STATUS_UNSET, dtype=np.int32)
+        rc = self._migrate_frames(numbers.astype(np.uint32), targets, status)
+        if rc < 0:
+            raise_errno(rc, "migrate_frames", MoveResult(rc, status))
+        return MoveResult(rc, status)
+
+    def at_step(self, hook: Callable[[str, list[int]], object] | None) -> None:
+        """Call a function between the steps of every migration, so that a test can interfere there.
+
+        Parameters
+        ----------
+        hook : callable or None
+            Called with the step's name (``STEPS``) and the frame numbers it handles; what it raises
+            ends the call that migrates.  None: no hook.
+        """
+        if hook is None:
+            self._at_step(None)
+            return
+        called = hook
+        self._at_step(lambda step, pfns: called(STEPS[step], pfns))
+
+    @property
     def tracing(self) -> bool:
-        """Whether steps of migrations are recorded; may be set."""
-        return self._tracing()
+        """Whether steps of migrations are recorded; setting it True starts a new record.
+
+        Up to 2**20 events are kept.
+        """
+        return self._is_tracing
 
     @tracing.setter
     def tracing(self, on: bool) -> None:
-        self._set_tracing(check_bool(on, "tracing"))
+        if check_bool(on, "tracing"):
+            self._start_trace(_TRACE_EVENTS)
+        else:
+            self._stop_trace()
+        self._is_tracing = on
 
     @property
     def trace(self) -> npt.NDArray[Any]:
-        """Steps of migrations recorded since ``tracing`` was switched on."""
-        return self._trace()
+        """Steps of migrations, in order.
+
+        Fields ``step`` (a key of ``STEPS``), ``context`` (the thread's), ``pfn`` and ``arg``: the
+        target's frame number for a copy and a putback, the page number of the mapping for an unmap
+        and a restore.
+        """
+        raw = self._trace_raw()
+        word = raw["word"]
+        trace = np.empty(len(raw), dtype=_TRACE)
+        trace["step"] = word >> np.uint64(56)
+        trace["context"] = word >> np.uint64(48) & np.uint64(0xFF)
+        trace["pfn"] = word & np.uint64(0xFFFFFFFF)
+        trace["arg"] = raw["arg"]
+        return trace
 
     # ---- node masks beyond 64 nodes -----------------------------------------------------------
 

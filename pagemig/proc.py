@@ -1,4 +1,4 @@
-"""What ``/proc/PID`` shows of a process: pagemap, numa_maps, smaps, maps.
+"""What ``/proc/PID`` shows of a process: pagemap, numa_maps, smaps, maps, status.
 
 Texts and numbers are the kernel's (sections 4.5 and 4.6 of the modern reference;
 ``fs/proc/task_mmu.c`` of 6.1 is what they describe).  Nothing here changes the process: no page is
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pagemig.machine import Machine
     from pagemig.process import Process
 
-__all__ = ["Vma", "numa_maps", "pagemap", "smaps", "vmas"]
+__all__ = ["Vma", "numa_maps", "pagemap", "smaps", "status", "vmas"]
 
 # ---- page-table entries, x86-64 layout ---------------------------------------------------------
 
@@ -147,13 +147,11 @@ def _vma(process: "Process", row: Any) -> Vma:
     machine = process.machine
     flags, index = int(row["flags"]), int(row["file"])
     inode, path = _file_name(machine, index)
-    mode, mode_flags = int(row["mode"]), int(row["mode_flags"])
-    policy, nodes = None, int(row["nodes"])
-    if mode != MPOL_DEFAULT:
-        user = process._user_mask((mode, mode_flags, nodes, int(row["user_nodes"])))
-        policy = policy_of(mode, mode_flags & MPOL_MODE_FLAGS, user)
-    else:
-        mode, mode_flags, nodes, _user = process._get_task_policy()
+    own = process._get_vma_policy(int(row["start"]))
+    policy, shown = None, process._get_task_policy()
+    if not isinstance(own, int) and own[0] != MPOL_DEFAULT:
+        policy = policy_of(own[0], own[1] & MPOL_MODE_FLAGS, process._user_mask(own))
+        shown = own
     return Vma(
         start=int(row["start"]),
         end=int(row["end"]),
@@ -164,7 +162,7 @@ def _vma(process: "Process", row: Any) -> Vma:
         inode=inode,
         path=path,
         policy=policy,
-        policy_text=policy_text(mode, mode_flags, nodes, machine.profile.mode_names),
+        policy_text=policy_text(*shown[:3], machine.profile.mode_names),
         home_node=int(row["home_node"]),
     )
 
@@ -432,3 +430,25 @@ def _add_smaps(sums: dict[str, int], pages: _Pages) -> None:
     sums["Referenced"] += int(np.count_nonzero(young))
     sums["Anonymous"] += _with(state, "anon")
     sums["Swap"] += int(np.count_nonzero(pages.swapped & ~pages.migrating))
+
+
+# ---- status ------------------------------------------------------------------------------------
+
+
+def status(process: "Process") -> dict[str, int]:
+    """Return counts of ``/proc/PID/status`` in kB.
+
+    Returns
+    -------
+    dict of str to int
+        VmSize, VmLck, VmRSS, RssAnon, RssFile, RssShmem.
+    """
+    anon, file, shmem, locked, total = (pages << PAGE_SHIFT >> 10 for pages in process._usage())
+    return {
+        "VmSize": total,
+        "VmLck": locked,
+        "VmRSS": anon + file + shmem,
+        "RssAnon": anon,
+        "RssFile": file,
+        "RssShmem": shmem,
+    }

@@ -7,7 +7,7 @@ answers into results or errors.  Addresses and lengths are bytes.  The calls abo
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from errno import EINVAL
+from errno import EINVAL, EPERM
 from typing import TYPE_CHECKING, Any, Final, SupportsIndex
 
 import numpy as np
@@ -183,7 +183,7 @@ class Process(NumaCalls):
     def cpu(self) -> int:
         """Processor it runs on; may be set to move it."""
         self._must_live("getcpu")
-        return self._cpu()
+        return self._get_cpu()
 
     @cpu.setter
     def cpu(self, cpu: int) -> None:
@@ -567,7 +567,22 @@ class Process(NumaCalls):
         self._must_live("setuid")
         user = _user_id(uid, "uid")
         group = user if gid is None else _user_id(gid, "gid")
-        self._done("setuid", self._setuid(user, group, check_bool(dumpable, "dumpable")))
+        open_ = check_bool(dumpable, "dumpable")
+        mine = self._credentials()
+        if not mine.caps and (user, group) != (mine.uid, mine.gid):
+            raise_errno(-EPERM, "setuid")
+        self._setuid(user, group, open_)
+
+    def limit_memlock(self, size: int | str) -> None:
+        """Set RLIMIT_MEMLOCK: how many bytes it may lock without CAP_IPC_LOCK.
+
+        Parameters
+        ----------
+        size : int or str
+            Bytes, a whole number of pages; 8 MiB at the start.
+        """
+        self._must_live("setrlimit")
+        self._limits(as_size(size, "size"))
 
     # ---- pins ---------------------------------------------------------------------------------
 
@@ -612,7 +627,7 @@ class Process(NumaCalls):
         self._must_live("unpin")
         if not isinstance(pin, Pin):
             raise TypeError(f"pin must be a Pin, not {pin!r}")
-        self._done("unpin", self._unpin(pin.handle))
+        self._done("unpin", self._unpin(pin.handle) or 0)
 
     # ---- files --------------------------------------------------------------------------------
 
@@ -785,6 +800,19 @@ class Process(NumaCalls):
         if not self.machine.access_stats:
             raise ValueError("the machine does not count accesses (access_stats=False)")
         return self._access_counts(as_ulong(addr, "addr") & -PAGE_SIZE, _pages(n, "n"))
+
+    def status(self) -> dict[str, int]:
+        """Return Counts of ``/proc/PID/status``; see :func:`pagemig.proc.status`."""
+        self._must_live("status")
+        return proc.status(self)
+
+    def _last_faults(self) -> tuple[int, int]:
+        """Return the minor and major faults taken since the start."""
+        return self._faults()
+
+    def _locked_vm(self) -> int:
+        """Return the pages of locked mappings (VmLck)."""
+        return self._usage()[3]
 
     # ---- help ---------------------------------------------------------------------------------
 
