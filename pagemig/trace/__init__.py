@@ -1,7 +1,7 @@
 """Traces of page accesses: reading, writing, and making them from valgrind's lackey tool.
 
 A trace is one program's page accesses in order. `load` reads one, `shipped` names those that come
-with the package, `Trace.from_accesses` makes one from arrays, ``pagemig record`` one from a program.
+with the package, `Trace.from_accesses` and ``pagemig record`` make new ones.
 """
 
 from .cache import LineCache

@@ -256,8 +256,9 @@ class Writer:
         if end:
             rank = self._learn(pages[:end])
             step = np.diff(rank, prepend=0)
-            packed = (_planes(step, "<i4"), np.packbits(write[:end]), _planes(count[:end], "<u4"))
-            self._blocks.append((end, *(_compress(column) for column in packed)))
+            steps, counts = _planes(step, "<i4"), _planes(count[:end], "<u4")
+            bits = np.packbits(write[:end])
+            self._blocks.append((end, _compress(steps), _compress(bits), _compress(counts)))
         self._waiting = [(pages[end:], write[end:], count[end:])]
         self._held = pages.size - end
 

@@ -23,12 +23,12 @@ processor made them.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Accesses", "LackeyReader", "touched"]
+__all__ = ["Accesses", "LackeyReader", "Source", "touched"]
 
 #: Bytes parsed at once. Large enough to amortise numpy's calls, small enough to stay in cache.
 CHUNK = 1 << 20
@@ -41,6 +41,14 @@ _IS_DATA = np.zeros(256, np.bool_)
 _IS_DATA[list(b"LSM")] = True
 _IS_TALK = np.zeros(256, np.bool_)
 _IS_TALK[list(b"=-")] = True
+
+
+class Source(Protocol):
+    """What text can be read from."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most ``size`` bytes; none only at the end."""
+        ...
 
 
 class Accesses(NamedTuple):
@@ -59,8 +67,8 @@ class LackeyReader:
 
     Parameters
     ----------
-    stream : binary file
-        Read to its end in pieces; memory stays bounded by `CHUNK`.
+    stream : Source
+        A binary file, for one. Read to its end in pieces; memory stays bounded by `CHUNK`.
 
     Attributes
     ----------
@@ -70,7 +78,7 @@ class LackeyReader:
         Instruction fetches so far.
     """
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: Source) -> None:
         self._stream = stream
         self.malformed = 0
         self.instructions = 0
