@@ -148,6 +148,7 @@ ctypedef struct check_t:        # one walk
     anon_mark_t *anon
     uint32_t *anons             # anon_vmas, as met
     uint64_t in_use[64]         # frames in use, by node
+    uint64_t zero_refs          # pins of the zero page
     uint32_t tables, vmas, chain_nodes, tree_nodes, files, mms, tasks, pins, sp_nodes
     # the address space at hand
     mm_t *mm
@@ -800,7 +801,7 @@ cdef int check_files(check_t *k) noexcept nogil:
 # -- pins --------------------------------------------------------------------------------------------------------------
 
 cdef int check_pins(check_t *k) noexcept nogil:
-    cdef uint32_t i, j, pfn
+    cdef uint32_t i, j, pfn, refs
     cdef pin_t *p
     cdef int rc
     for i in range(1, k.m.pins.fresh):
@@ -818,8 +819,11 @@ cdef int check_pins(check_t *k) noexcept nogil:
             pfn = vec_at(k.m, &p.pages)[j]
             if pfn >= k.m.nr_frames:
                 return fail_in(k, RULE_PIN, "frame", k.m.nr_frames, pfn)
-            if pfn:                         # the zero page is not counted
-                frame_mark(k, pfn).others += GUP_PIN_COUNTING_BIAS if p.longterm else 1
+            refs = GUP_PIN_COUNTING_BIAS if p.longterm else 1
+            if pfn:
+                frame_mark(k, pfn).others += refs
+            else:
+                k.zero_refs += refs
     k.v.pin = -1
     return 0
 
@@ -872,6 +876,8 @@ cdef int check_frames(check_t *k) noexcept nogil:
     k.v.pfn = 0
     if not page_state(k.m, 0) & PG_reserved:
         return fail(k, RULE_RESERVED, PG_reserved, page_state(k.m, 0))
+    if frame_refs(page_state(k.m, 0)) != 1 + k.zero_refs:       # the machine itself keeps it
+        return fail(k, RULE_REFCOUNT, 1 + k.zero_refs, frame_refs(page_state(k.m, 0)))
     k.v.pfn = -1
     return 0
 
