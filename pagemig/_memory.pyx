@@ -102,6 +102,20 @@ cdef inline pte_t ptep_get_and_clear(machine_t *m, uint32_t leaf, uint64_t vpn) 
     return pmg_xchg(leaf_pte(m, leaf, vpn), 0)
 
 
+cdef inline void add_mm_counter(machine_t *m, vma_t *vma, uint64_t state, int64_t n) noexcept nogil:
+    """Resident set, by kind of page, where no rmap function keeps it: fork, and migration entries, which count too.
+
+    Atomic: a migration may be at work on other mappings of the same process.
+    """
+    cdef mm_t *mm = mm_of(m, vma.mm)
+    if state & PG_anon:
+        pmg_add(<uint64_t *> &mm.rss_anon, <uint64_t> n)
+    elif state & PG_swapbacked:
+        pmg_add(<uint64_t *> &mm.rss_shmem, <uint64_t> n)
+    else:
+        pmg_add(<uint64_t *> &mm.rss_file, <uint64_t> n)
+
+
 cdef inline void set_page_dirty(machine_t *m, uint32_t pfn) noexcept nogil:
     if not page_test(m, pfn, PG_dirty):
         page_test_set(m, pfn, PG_dirty)
@@ -435,14 +449,24 @@ cdef void free_page_refs(ctx_t *c, uint32_t *pfns, uint32_t n) noexcept nogil:
         free_pages(c, pfns, k)
 
 
+cdef void zap_nonpresent(machine_t *m, vma_t *vma, uint32_t leaf, uint64_t vpn, pte_t pte, bint even_cows) noexcept nogil:
+    """Remove the zero page or a migration entry; the migration finds it gone and settles the page's counts."""
+    cdef uint64_t state
+    if is_migration_entry(pte):
+        state = page_state(m, migration_entry_to_pfn(pte))
+        if state & PG_anon and not even_cows:
+            return
+        add_mm_counter(m, vma, state, -1)
+    set_pte(m, leaf, vpn, 0)
+
+
 cdef uint32_t zap_pte(ctx_t *c, vma_t *vma, uint32_t leaf, uint64_t vpn, pte_t pte, bint even_cows) noexcept nogil:
     """Remove one entry; the leaf's lock is held.  Returns the frame whose reference the caller drops, or 0."""
     cdef machine_t *m = c.m
     cdef uint32_t pfn
     cdef bint anon
     if not pte_present(pte) or pte & PTE_SPECIAL:
-        if even_cows or not is_migration_entry(pte) or not page_test(m, migration_entry_to_pfn(pte), PG_anon):
-            set_pte(m, leaf, vpn, 0)
+        zap_nonpresent(m, vma, leaf, vpn, pte, even_cows)
         return 0
     pfn = <uint32_t> pte_pfn(pte)
     anon = page_test(m, pfn, PG_anon)
@@ -518,7 +542,7 @@ cdef int copy_present_pte(ctx_t *c, vma_t *dst, uint32_t dst_leaf, vma_t *src, u
             return -ENOMEM
         get_page(m, pfn)
         page_dup_rmap(c, pfn)
-        dup_mm_counter(m, mm_of(m, dst.mm), state)
+        add_mm_counter(m, dst, state, 1)
     if is_cow_mapping(src.flags) and pte_write(pte):
         pte = pmg_and(leaf_pte(m, src_leaf, vpn), ~PTE_RW) & ~PTE_RW
     if src.flags & VM_SHARED:
@@ -527,21 +551,13 @@ cdef int copy_present_pte(ctx_t *c, vma_t *dst, uint32_t dst_leaf, vma_t *src, u
     return 0
 
 
-cdef inline void dup_mm_counter(machine_t *m, mm_t *mm, uint64_t state) noexcept nogil:
-    """Atomic: a migration may already be at work on the child's mappings."""
-    if state & PG_anon:
-        pmg_add(<uint64_t *> &mm.rss_anon, 1)
-    elif state & PG_swapbacked:
-        pmg_add(<uint64_t *> &mm.rss_shmem, 1)
-    else:
-        pmg_add(<uint64_t *> &mm.rss_file, 1)
-
-
-cdef void copy_nonpresent_pte(machine_t *m, uint32_t dst_leaf, vma_t *src, uint32_t src_leaf, uint64_t vpn, pte_t pte) noexcept nogil:
-    """A page on the move that was exclusive no longer is, in parent and child."""
-    if is_migration_entry(pte) and swp_type(pte) != SWP_MIGRATION_READ and is_cow_mapping(src.flags):
-        pte = migration_entry_set_type(pte, SWP_MIGRATION_READ)
-        set_pte(m, src_leaf, vpn, pte)
+cdef void copy_nonpresent_pte(machine_t *m, vma_t *dst, uint32_t dst_leaf, vma_t *src, uint32_t src_leaf, uint64_t vpn, pte_t pte) noexcept nogil:
+    """A page on the move that was exclusive no longer is, in parent and child.  The restore counts the new mapping."""
+    if is_migration_entry(pte):
+        add_mm_counter(m, dst, page_state(m, migration_entry_to_pfn(pte)), 1)
+        if swp_type(pte) != SWP_MIGRATION_READ and is_cow_mapping(src.flags):
+            pte = migration_entry_set_type(pte, SWP_MIGRATION_READ)
+            set_pte(m, src_leaf, vpn, pte)
     set_pte(m, dst_leaf, vpn, pte)
 
 
@@ -558,7 +574,7 @@ cdef int copy_pte_range(ctx_t *c, vma_t *dst, uint32_t dst_leaf, vma_t *src, uin
         if pte_present(pte):
             err = copy_present_pte(c, dst, dst_leaf, src, src_leaf, vpn, pte)
         elif pte:
-            copy_nonpresent_pte(m, dst_leaf, src, src_leaf, vpn, pte)
+            copy_nonpresent_pte(m, dst, dst_leaf, src, src_leaf, vpn, pte)
         vpn += 1
     pte_unlock(c, max(dst_leaf, src_leaf))
     pte_unlock(c, min(dst_leaf, src_leaf))
