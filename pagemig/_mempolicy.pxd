@@ -29,7 +29,8 @@ cdef uint32_t alloc_page_vma(ctx_t *c, vma_t *vma, uint64_t vpn) noexcept nogil 
 cdef uint32_t alloc_page_shmem(ctx_t *c, file_t *f, uint64_t index, vma_t *vma) noexcept nogil   # vma NULL: from write(2)
 cdef uint32_t alloc_page_cache(ctx_t *c) noexcept nogil                                  # regular file: task policy, no VMA (il_prev)
 
-# interleave index of a page at fault time: vm_pgoff + offset for anonymous memory, inode number + page index for shmem
+# interleave index of a page allocated for a VMA (anonymous, copied, migrated): offset in the object; from 6.7 on
+# mappings of shmem add the inode number
 cdef uint64_t interleave_index(ctx_t *c, vma_t *vma, uint64_t vpn) noexcept nogil
 
 # shared policy of a shmem object (sp_node list, file.lock held inside)

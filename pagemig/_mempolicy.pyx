@@ -152,8 +152,9 @@ cdef int32_t interleave_nodes(machine_t *m, task_t *t) noexcept nogil:
 
 
 cdef uint64_t interleave_index(ctx_t *c, vma_t *vma, uint64_t vpn) noexcept nogil:
+    """Before 6.7 the inode number counts only where the object itself allocates, see alloc_page_shmem."""
     cdef uint64_t index = vma.pgoff + (vpn - vma.start)
-    if vma.file and file_of(c.m, vma.file).kind == FILE_SHMEM:
+    if c.m.profile.mbind_ilx and vma.file and file_of(c.m, vma.file).kind == FILE_SHMEM:
         index += file_of(c.m, vma.file).ino
     return index
 
@@ -228,7 +229,7 @@ cdef uint32_t alloc_pages_policy(ctx_t *c, const mpol_t *pol, uint64_t index) no
 cdef uint32_t alloc_page_vma(ctx_t *c, vma_t *vma, uint64_t vpn) noexcept nogil:
     cdef mpol_t pol
     get_vma_policy(c, vma, vpn, &pol)
-    return alloc_pages_policy(c, &pol, vma.pgoff + (vpn - vma.start))
+    return alloc_pages_policy(c, &pol, interleave_index(c, vma, vpn))
 
 
 cdef uint32_t alloc_page_shmem(ctx_t *c, file_t *f, uint64_t index, vma_t *vma) noexcept nogil:

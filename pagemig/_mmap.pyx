@@ -1617,6 +1617,7 @@ cdef int64_t pin_fill(ctx_t *c, task_t *t, uint64_t vpn, uint64_t n, uint32_t i)
         t.pins.n -= 1
     else:
         pin.pages.n = <uint32_t> got
+        pin.refs = 1
     return got if got else -EFAULT
 
 
@@ -1627,7 +1628,6 @@ cdef int64_t sys_pin(ctx_t *c, task_t *t, uint64_t addr, uint64_t n, bint longte
     cdef int64_t got
     if not i:
         return -ENOMEM
-    pin_of(m, i).refs = 1
     pin_of(m, i).longterm = longterm
     got = pin_fill(c, t, addr >> 12, n, i)
     if got < 0:
