@@ -91,6 +91,9 @@ class _SyscallLookupError(SyscallError, ProcessLookupError):
     """ESRCH."""
 
 
+#: Where Python's table has another name for a number than the kernel's sources.
+_KERNEL_NAMES = {errno.EOPNOTSUPP: "EOPNOTSUPP", errno.EDEADLK: "EDEADLK"}
+
 _CLASS_OF: dict[int, type[SyscallError]] = {
     errno.EPERM: _SyscallPermissionError,
     errno.EACCES: _SyscallPermissionError,
@@ -106,7 +109,7 @@ def errno_name(number: int) -> str:
     >>> errno_name(-14)
     'EFAULT'
     """
-    return errno.errorcode.get(abs(number), str(abs(number)))
+    return _KERNEL_NAMES.get(abs(number)) or errno.errorcode.get(abs(number), str(abs(number)))
 
 
 def raise_errno(rc: int, call: str, result: Any = None) -> NoReturn:

@@ -606,7 +606,7 @@ class Machine(_core.Machine):
         ----------
         hook : callable or None
             Called with the step's name (``STEPS``) and the frame numbers it handles; what it raises
-            ends the call that migrates.  None: no hook.
+            comes out of the call that migrates, once that is done.  None: no hook.
         """
         if hook is None:
             self._at_step(None)

@@ -264,8 +264,8 @@ class Policy:
         profile = machine.profile if machine is not None else KERNELS[DEFAULT_KERNEL]
         if profile.interleave_bits == 32 and self.mode in _INTERLEAVING:
             numbers = numbers & _LOW_32
-        if machine is not None and self.mode in _NEAR:
-            local = machine._nearest(local, nodes)
+        if self.mode in _NEAR:
+            local = _nearest(local, nodes) if machine is None else machine._nearest(local, nodes)
         out = np.empty(len(numbers), dtype=np.int32)
         weights = self._weights(machine)
         _core.mpol_targets(self.mode, self.flags, nodes, weights, numbers, local, out)
@@ -296,6 +296,11 @@ def _node_numbers(nodes: Iterable[int], name: str) -> tuple[int, ...]:
     return tuple(numbers)
 
 
+def _nearest(local: int, mask: int) -> int:
+    """Return the node tried first where all are equally far: itself, else the lowest."""
+    return local if mask >> local & 1 else nodes_of(mask)[0]
+
+
 def fold_absent(user: int, allowed: int, flags: int) -> int:
     """``user`` in 64 bits: nodes above 63 exist on no machine, but count in a relative set.
 
@@ -303,7 +308,8 @@ def fold_absent(user: int, allowed: int, flags: int) -> int:
     an equivalent one that the machine does not have either.  (Beyond 32 nodes there may be no such
     number below 64; then the equivalent one that is there stands for it.)
     """
-    low, high = user & ((1 << _MAX_NODES) - 1), user >> _MAX_NODES
+    low = user & ((1 << _MAX_NODES) - 1)
+    high = user ^ low
     weight = allowed.bit_count()
     if not (high and flags & MPOL_F_RELATIVE_NODES and weight):
         return low

@@ -246,7 +246,7 @@ class Process(NumaCalls):
             EEXIST (``noreplace``), EAGAIN (locked memory), EACCES.
         """
         self._must_live("mmap")
-        place = as_ulong(addr or 0, "addr")
+        place = as_ulong(0 if addr is None else addr, "addr")
         start = as_ulong(offset, "offset")
         if fixed is None:
             fixed = addr is not None
@@ -336,7 +336,7 @@ class Process(NumaCalls):
             as_ulong(old_length, "old_length"),
             as_ulong(new_length, "new_length"),
             flags,
-            as_ulong(new_addr or 0, "new_addr"),
+            as_ulong(0 if new_addr is None else new_addr, "new_addr"),
         )
         return self._done("mremap", rc)
 
@@ -436,7 +436,9 @@ class Process(NumaCalls):
         Returns
         -------
         TouchResult
-            Pages done, faults, a signal if one stopped it, and what was read.
+            Pages done, faults, a signal if one stopped it, and what was read.  SIGSEGV and SIGBUS
+            leave the process alive, as a handler would; SIGKILL, when no memory is left, makes it
+            a zombie (the kernel kills the largest process, here it is always the one that asks).
 
         Raises
         ------
@@ -444,9 +446,7 @@ class Process(NumaCalls):
             ``values`` for a read, of another length, or for a machine without content.
         """
         self._must_live("touch")
-        first = as_ulong(addr, "addr") >> PAGE_SHIFT
-        last = (as_ulong(addr, "addr") + as_ulong(length, "length") + PAGE_SIZE - 1) >> PAGE_SHIFT
-        n = last - first if length else 0
+        first, n = _page_range(addr, length)
         written = self._values_to_write(values, n, check_bool(write, "write"))
         out = np.empty(n, dtype=np.uint64) if self.machine.page_bytes and not write else None
         done, minflt, majflt, signal = self._touch(first << PAGE_SHIFT, n, write, written, out)
@@ -454,10 +454,18 @@ class Process(NumaCalls):
             done,
             minflt,
             majflt,
-            SIGNAL_NAMES[signal] if signal else None,
+            self._signalled(signal) if signal else None,
             done if signal else None,
             None if out is None else out[:done],
         )
+
+    def _signalled(self, signal: int) -> str:
+        """Name of a signal that stopped an access; SIGKILL (no memory left) ends the process."""
+        name = SIGNAL_NAMES[signal]
+        if name == "SIGKILL":
+            self._ready = False
+            self._exit(True)
+        return name
 
     def _values_to_write(
         self, values: SupportsIndex | Iterable[int] | None, n: int, write: bool
@@ -496,7 +504,7 @@ class Process(NumaCalls):
         writes = write if write is True or write is False else _write_flags(write, len(places))
         done, minflt, majflt, signal = self._access(places, writes)
         if signal:
-            return AccessResult(done, minflt, majflt, SIGNAL_NAMES[signal], done)
+            return AccessResult(done, minflt, majflt, self._signalled(signal), done)
         return AccessResult(done, minflt, majflt, None, None)
 
     # ---- life ---------------------------------------------------------------------------------
@@ -529,7 +537,7 @@ class Process(NumaCalls):
         self._exit(check_bool(zombie, "zombie"))
         self._ready = False
         if not zombie:
-            self.reap()
+            self._forgotten()
 
     def reap(self) -> None:
         """Forget a zombie, as its parent does by ``wait``: the pid is free then.
@@ -541,10 +549,13 @@ class Process(NumaCalls):
         """
         if self._gone or self.alive:
             raise ValueError(f"{self!r} is no zombie")
+        self._reap()
+        self._forgotten()
+
+    def _forgotten(self) -> None:
         self.machine._forget(self.pid)
         self._ready = False
         self._gone = True
-        self._reap()
 
     def setuid(self, uid: int, *, gid: int | None = None, dumpable: bool = False) -> None:
         """Become another user for good: all ids change, privileges are dropped.
@@ -610,8 +621,7 @@ class Process(NumaCalls):
         self._must_live("pin")
         if how not in _PIN_WAYS:
             raise ValueError(f"how must be 'pipe' or 'uring', not {how!r}")
-        first = as_ulong(addr, "addr") >> PAGE_SHIFT
-        n = ((addr + as_ulong(length, "length") + PAGE_SIZE - 1) >> PAGE_SHIFT) - first
+        first, n = _page_range(addr, length)
         rc, handle = self._pin(first << PAGE_SHIFT, n, _PIN_WAYS[how])
         self._done("pin", rc)
         return Pin(handle, rc, rc if how == "pipe" else n, how)
@@ -839,6 +849,15 @@ def _map_flags(file: "File | None", *, shared: bool, fixed: bool, noreplace: boo
     if check_bool(noreplace, "noreplace"):
         return flags | MAP_FIXED_NOREPLACE
     return flags | MAP_FIXED if fixed else flags
+
+
+def _page_range(addr: object, length: object) -> tuple[int, int]:
+    """First page of a range of bytes, and how many pages it overlaps."""
+    start, size = as_ulong(addr, "addr"), as_ulong(length, "length")
+    if size >> 47:
+        raise ValueError(f"length must be within an address space of 2**47 bytes, not {length!r}")
+    first = start >> PAGE_SHIFT
+    return first, ((start + size + PAGE_SIZE - 1) >> PAGE_SHIFT) - first if size else 0
 
 
 def _pages(value: object, name: str) -> int:
