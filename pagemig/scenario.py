@@ -74,15 +74,14 @@ Json: TypeAlias = dict[str, Any]
 #: Address of page 0 of a scenario.
 WINDOW: Final = 0x1000_0000_0000
 
-#: The page of the window with a mapping that is no part of the scenario.
-ANCHOR: Final = 511
+# A page of the window has a mapping that is no part of the scenario: page 511.
+_ANCHOR: Final = WINDOW + 511 * PAGE_SIZE
 
 # What a process has outside the window: no page of it is ever present.  It counts where the kernel
 # looks at the size of an address space (mlockall against RLIMIT_MEMLOCK; recorded: hand-107).
-_PROGRAM: Final = 0x5555_5555_4000
+_PROGRAM: Final = 0x40_0000
 _PROGRAM_BYTES: Final = 16 * MiB
 
-_DEV_ZERO: Final = "/dev/zero (deleted)"
 _NOBODY_PID: Final = (1 << 22) - 1
 
 _ULONG: Final = (1 << 64) - 1
@@ -108,6 +107,10 @@ def _is_int(value: object) -> bool:
 
 def _is_word(value: object) -> bool:
     return _is_int(value) and -(1 << 63) <= value <= _ULONG  # type: ignore[operator]
+
+
+def _is_cint(value: object) -> bool:
+    return _is_int(value) and -(1 << 31) <= value < 1 << 31  # type: ignore[operator]
 
 
 def _is_count(value: object) -> bool:
@@ -206,8 +209,8 @@ _PAGES = _Kind(
 _TARGETS = _Kind(
     lambda value: (
         value in (None, "bad")
-        or _is_int(value)
-        or (isinstance(value, list) and all(map(_is_int, value)))
+        or _is_cint(value)
+        or (isinstance(value, list) and all(map(_is_cint, value)))
     ),
     'a node number, a list of them, null or "bad"',
 )
@@ -423,7 +426,7 @@ class _View:
     def __init__(self, run: "ScenarioRun", process: Process) -> None:
         self.run = run
         self.process = process
-        self.rows = run._clip(process._vmas())
+        self.rows = run._rows(process)
         self.spans = [
             (start, (end - start) >> PAGE_SHIFT)
             for start, end in zip(
@@ -436,7 +439,7 @@ class _View:
         self.torn = np.zeros(len(self.content), dtype=np.bool_)
         if run._bursts:
             self.torn = self.pages.present & np.isin(self.pages.pfn, run._rewritten())
-        self.locked = process._locked_vm()
+        self.locked = process.status()["VmLck"]
 
     def key(self) -> tuple[object, ...]:
         """Everything the state is made from, cheap to compare with an earlier one."""
@@ -457,31 +460,33 @@ class _View:
         policies = self._numa_maps()
         shown = [vma for vma in self.process.vmas() if not self.run._is_outside(vma.start, vma.end)]
         vmas, first = [], 0
-        for vma, (start, n) in zip(shown, self.spans, strict=True):
-            part = slice(first, first := first + n)
-            entry = self._described(vma, start, n)
+        for vma in shown:
+            part = slice(first, first := first + vma.pages)
+            entry = self._described(vma)
             entry["policy"], entry["stat"] = policies[vma.start]
             entry.update((name, self._shown(text[part])) for name, text in texts.items())
             entry["val"] = self._values(part)
             vmas.append(entry)
-        return {"locked_kb": self.locked << PAGE_SHIFT >> 10, "vmas": vmas}
+        return {"locked_kb": self.locked, "vmas": vmas}
 
-    def _described(self, vma: Vma, start: int, n: int) -> Json:
-        entry: Json = {"at": (start - WINDOW) >> PAGE_SHIFT, "n": n, "prot": vma.perms}
+    def _described(self, vma: Vma) -> Json:
+        at = (vma.start - WINDOW) >> PAGE_SHIFT
+        entry: Json = {"at": at, "n": vma.pages, "prot": vma.perms}
         if vma.file:
             number = self.run._file_numbers.get(vma.file)
             entry |= {"shared_anon": True} if number is None else {"file": number}
-            entry |= {"off": (vma.offset + start - vma.start) >> PAGE_SHIFT, "ino": vma.inode}
+            entry |= {"off": vma.offset >> PAGE_SHIFT, "ino": vma.inode}
         return entry
 
     def _numa_maps(self) -> dict[int, tuple[str, dict[str, int]]]:
         """Policy and counts of each mapping by its address, from the text of numa_maps.
 
-        Of a policy only what stands before a blank is kept (``"weighted interleave:0-3"``).
+        Recorded is ``prefer-many`` for the kernel's ``prefer (many)``, and of another policy only
+        what stands before a blank (``weighted interleave:0-3``).
         """
         found = {}
         for line in self.process.numa_maps().splitlines():
-            start, policy, *words = line.split(" ")
+            start, policy, *words = line.replace("prefer (many)", "prefer-many").split(" ")
             counts = (word.split("=", 1) for word in words if "=" in word)
             stat = {name: int(count) for name, count in counts if name not in _UNRECORDED}
             found[int(start, 16)] = policy, stat
@@ -561,6 +566,8 @@ MachineFactory: TypeAlias = Callable[[str], Machine]
 # What of a node the kernel and its tables keep for themselves, where that can be seen: on the
 # recorded machines between 29.4 and 30.2 thousand of 32,768 pages of a node could be used.
 _KEPT: Final = 0.09
+# The kernel's low watermark lies about a thousandth of a node above the lowest: 35 of 29.8 thousand pages
+# were left on a full node to a call that would take no other.
 
 
 def _machine(kernel: str, *, brief: bool) -> Machine:
@@ -571,7 +578,11 @@ def _machine(kernel: str, *, brief: bool) -> Machine:
         Node(size * MiB, cpus=nid < 2, reserved=int(size * MiB * share) & -PAGE_SIZE)
         for nid, size in enumerate(sizes)
     ]
-    return Machine(nodes, kernel=kernel, page_bytes=8)
+    machine = Machine(nodes, kernel=kernel, page_bytes=8)
+    if brief:
+        for nid, node in enumerate(nodes):
+            machine._set_watermark(nid, (node.size >> PAGE_SHIFT) // 850)
+    return machine
 
 
 class ScenarioRun:
@@ -622,17 +633,19 @@ class ScenarioRun:
         self.brief = bool(scenario.get("brief"))
         self.machine = machine(kernel) if machine else _machine(kernel, brief=self.brief)
         self.outcome = "ok"
-        self._anchor = None if scenario.get("no_anchor") else WINDOW + ANCHOR * PAGE_SIZE
-        self._after_anchor = None if self._anchor is None else self._anchor + PAGE_SIZE
-        self._content: _Pages = self.machine._content_raw().view(np.uint64)[:, 0]
+        self._anchor = () if scenario.get("no_anchor") else (_ANCHOR, _ANCHOR + PAGE_SIZE)
+        self._content: _Pages = _content(self.machine)
         self._pins: dict[int, Pin] = {}
         self._bursts: dict[int, tuple[int, int]] = {}
+        self._starting: dict[int, tuple[int, int]] = {}
         self._exited: set[int] = set()
         self._seen: dict[int, tuple[object, Json | None]] = {}
         self._observer = self.machine.spawn()
         files: list[Json] = scenario.get("files", [])
         own, self._shared_inos = _split_inos(inos, self.ops, len(files))
-        self._files = [self._make_file(*entry) for entry in zip(files, own, strict=True)]
+        self._files = [
+            self._make_file(i, *made) for i, made in enumerate(zip(files, own, strict=True))
+        ]
         self._file_numbers = {file.index: i for i, file in enumerate(self._files)}
         self.processes = {0: self._first_process()}
 
@@ -647,12 +660,14 @@ class ScenarioRun:
         result = self.do(i)
         if "skipped" in result or "died" in result:
             return result
-        self._rewrite()
+        self._rewrite(self._bursts)
         changes = self._changes()
+        self._bursts |= self._starting
+        self._starting.clear()
         return {**result, "state": changes} if changes else result
 
     def do(self, i: int) -> Json:
-        """Do operation ``i`` without looking at the processes afterwards: a result without ``state``.
+        """Do operation ``i`` without looking at the processes afterwards: no ``state``.
 
         Operations of processes that have nothing in common may be done in several threads.
         """
@@ -679,18 +694,21 @@ class ScenarioRun:
     def _first_process(self) -> Process:
         process = self.machine.spawn()
         process.mmap(_PROGRAM_BYTES, addr=_PROGRAM, prot="")
-        if self._anchor is not None:
-            process.mmap(PAGE_SIZE, addr=self._anchor, prot="r")
-            process.touch(self._anchor, PAGE_SIZE)
+        if self._anchor:
+            process.mmap(PAGE_SIZE, addr=_ANCHOR, prot="r")
+            process.madvise(_ANCHOR, PAGE_SIZE, "dontdump")  # so that it merges with no neighbour
+            process.touch(_ANCHOR, PAGE_SIZE)
         return process
 
-    def _make_file(self, entry: Json, ino: int) -> File:
+    def _make_file(self, i: int, entry: Json, ino: int) -> File:
         """A file as it was before the first operation: on its node, and on its disk."""
-        size = entry["pages"] * PAGE_SIZE
+        size, node = entry["pages"] * PAGE_SIZE, entry.get("node") or 0
+        if node not in self.machine.memory_nodes:
+            raise ValueError(f"file {i}: node={node!r} is not one of {self.machine.memory_nodes}")
         file = self.machine.file(entry["kind"], size, ino=ino or None)
         if entry.get("fill") is not None:
             writer = self._observer
-            writer.set_mempolicy(Bind([entry.get("node") or 0]))
+            writer.set_mempolicy(Bind([node]))
             writer.fwrite(file, 0, _tokens(entry["fill"], entry["pages"]))
             writer.set_mempolicy(MPOL_DEFAULT)
             writer.fadvise(file, 0, size, "normal", sync=True)
@@ -728,22 +746,19 @@ class ScenarioRun:
 
     def _is_outside(self, start: int, end: int) -> bool:
         """Whether a mapping is not the scenario's: outside the window, or the anchor."""
-        return start < WINDOW or (start, end) == (self._anchor, self._after_anchor)
+        return start < WINDOW or (start, end) == self._anchor
 
-    def _clip(self, vmas: Any) -> Any:
-        """The scenario's mappings, without the anchor's page where it has merged with one."""
-        spans = zip(vmas["start"].tolist(), vmas["end"].tolist(), strict=True)
-        vmas = vmas[[not self._is_outside(start, end) for start, end in spans]]
-        if self._anchor is not None:
-            vmas["end"][vmas["end"] == self._after_anchor] = self._anchor
-            vmas["start"][vmas["start"] == self._anchor] = self._after_anchor
-        return vmas
+    def _rows(self, process: Process) -> Any:
+        """The scenario's mappings of a process."""
+        rows = process._vmas()
+        spans = zip(rows["start"].tolist(), rows["end"].tolist(), strict=True)
+        return rows[[not self._is_outside(start, end) for start, end in spans]]
 
     # ---- programs that run in the background --------------------------------------------------
 
-    def _rewrite(self) -> None:
-        """One round of every background burst: each page read and written back, one higher."""
-        for number, (addr, length) in self._bursts.items():
+    def _rewrite(self, bursts: Mapping[int, tuple[int, int]]) -> None:
+        """One round of some bursts: each page read and written back, one higher."""
+        for number, (addr, length) in bursts.items():
             process = self.processes[number]
             if process.alive:
                 read = process.touch(addr, length)
@@ -762,11 +777,12 @@ class ScenarioRun:
         return pages.pfn[pages.normal]
 
     def _op_burst(self, process: Process, op: Json, _i: int) -> Json:
-        self._bursts[op["p"]] = _at(op), op["n"] * PAGE_SIZE
+        burst = {op["p"]: (_at(op), op["n"] * PAGE_SIZE)}
         if op.get("background"):
+            # It gets going while the next operation runs.
+            self._starting = burst
             return {"background": True}
-        self._rewrite()
-        del self._bursts[op["p"]]
+        self._rewrite(burst)
         return {"rc": 0}
 
     def _op_wait(self, process: Process, op: Json, _i: int) -> Json:
@@ -781,12 +797,10 @@ class ScenarioRun:
 
     def _op_mmap(self, process: Process, op: Json, i: int) -> Json:
         kind, length = op["kind"], _length(op)
-        ino = self._shared_inos.get(i, 0)
         file = self._files[op["file"]] if kind.startswith("file") else None
-        if kind == "anon_shared" and ino:
-            # What the kernel does too: shared anonymous memory is a file nobody else can open.
-            file = self.machine.file("tmpfs", op["n"] * PAGE_SIZE, ino=ino, path=_DEV_ZERO)
-        result = _counted(
+        if ino := self._shared_inos.get(i, 0):
+            self.machine._set_next_ino(ino)
+        return _counted(
             process,
             lambda: process.mmap(
                 length,
@@ -800,9 +814,6 @@ class ScenarioRun:
                 noreplace=op.get("noreplace", False),
             ),
         )
-        if kind == "anon_shared" and file is not None:
-            file.close()
-        return result
 
     def _op_munmap(self, process: Process, op: Json, _i: int) -> Json:
         return _answered(lambda: process.munmap(_at(op), _length(op)))
@@ -812,6 +823,8 @@ class ScenarioRun:
         values = _tokens(op["tok"], op["n"]) if write else None
         touched = process.touch(_at(op), op["n"] * PAGE_SIZE, write=write, values=values)
         result: Json = {"rc": 0, "minflt": touched.minflt}
+        if touched.signal == "SIGKILL" and process.alive:
+            process.exit(zombie=True)
         if touched.signal is not None:
             result |= {"signal": touched.signal, "signal_index": touched.index}
         if touched.values is not None and not self.brief:
@@ -1035,6 +1048,15 @@ def _split_inos(
             f"not {len(given)}: {list(given)!r}"
         )
     return list(given[:nr_files]), dict(zip(shared, given[nr_files:], strict=True))
+
+
+def _content(machine: Machine) -> _Pages:
+    """The token of every frame, without a copy."""
+    words = machine._content_raw()
+    if words is None:
+        raise ValueError(f"the machine must keep contents (page_bytes=8), not {machine!r}")
+    column: _Pages = words[:, 0]
+    return column
 
 
 def _failed(error: SyscallError) -> Json:

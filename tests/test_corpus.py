@@ -1,7 +1,7 @@
-"""The model against recorded kernels: every operation of every scenario, with the whole state after it.
+"""The model against recorded kernels: every operation of every scenario, with the whole state.
 
 What recordings leave open (``unstable``) is not compared; for scenarios that fill a node the last
-part of this file says what must be true of it whatever the timing, and holds the recordings to it too.
+part of this file says what must be true of it whatever the timing, and holds the recordings to it.
 """
 
 import json

@@ -100,7 +100,7 @@ def test_error_names_operation_field_and_value(op: Any, words: list[str]) -> Non
     ],
 )
 def test_error_names_what_else_is_wrong(scenario: dict[str, Any], word: str) -> None:
-    with pytest.raises(ValueError, match="file 0|ops") as caught:
+    with pytest.raises(ValueError, match=r"file 0|ops") as caught:
         run(scenario)
     assert word in str(caught.value)
 
@@ -319,13 +319,13 @@ def state_of(*vmas: dict[str, Any]) -> dict[str, Any]:
         ({"status": [[0, 5]]}, {"status": [[0, 4], [1, 1]]}, "0/status"),
         (state_of({"n": 1}), state_of({"n": 2}), "0/state/0/vmas/0/n"),
         (state_of({"n": 1}), state_of({"n": 1}, {"n": 2}), "0/state/0/vmas"),
-        (state_of({"stat": {"N0": 1}}), state_of({"stat": {"N1": 1}}), "0/state/0/vmas/0/stat/N0"),
+        (state_of({"stat": {"N0": 1}}), state_of({"stat": {}}), "0/state/0/vmas/0/stat/N0"),
     ],
 )
 def test_paths_of_differences(recorded: Any, ours: Any, path: str) -> None:
     (found,) = differences([recorded], [ours])
     assert found.path == path
-    assert differences([recorded], [ours], [path]) in ([], [found]) or "N1" in path
+    assert differences([recorded], [ours], [path]) == []
 
 
 def test_unstable_paths_are_not_compared() -> None:
@@ -401,7 +401,7 @@ def test_load_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_load_names_file_and_line(tmp_path: Path, text: str) -> None:
     path = tmp_path / "x.jsonl"
     path.write_text(text)
-    with pytest.raises(ValueError, match="x.jsonl: line 2"):
+    with pytest.raises(ValueError, match=r"x\.jsonl: line 2"):
         load(path)
 
 
