@@ -24,8 +24,8 @@ from pagemig._rmap cimport linear_page_index
 from pagemig._types cimport (
     FILE_SHMEM, GUP_PIN_COUNTING_BIAS, MAX_CTX, PG_anon, PG_anon_exclusive, PG_cached, PG_isolated, PG_locked, PG_lru,
     PG_mlocked, PG_private, PG_reserved, PG_swapbacked, TASK_FREE, TASK_RUNNING, TASK_SIZE_PAGES, VM_IO, VM_LOCKED,
-    VM_PFNMAP, VM_SHARED, VM_WRITE, anon_vma_t, ctx_t, file_t, frame_t, machine_t, mm_t, node_t, pcp_t, pin_t,
-    ptdesc_t, rnode_t, slab_t, sp_node_t, task_t, vec_t, vma_t,
+    VM_PFNMAP, VM_SHARED, VM_WRITE, anon_vma_t, ctx_t, file_t, frame_t, machine_t, mlock_pvec_t, mm_t, node_t, pcp_t,
+    pin_t, ptdesc_t, rnode_t, slab_t, sp_node_t, task_t, vec_t, vma_t,
 )
 
 from pagemig.errors import InvariantError
@@ -41,12 +41,12 @@ cdef extern from "<sys/mman.h>" nogil:
 # Name, format of both values (d count, x bits), and what the rule says.  In the order of rule_t.
 RULES = (
     ("ok", "d", ""),
-    ("refcount", "d", "references of a frame = present PTEs + page cache + buffers + isolation + pins"),
+    ("refcount", "d", "references of a frame = present PTEs + page cache + buffers + isolation + pins + lists"),
     ("mapcount", "d", "mapcount of a frame = present PTEs that name it"),
     ("locked", "x", "no frame is locked at rest"),
     ("isolated", "x", "no frame is isolated at rest"),
     ("lru", "x", "every anonymous or cached frame is on the LRU"),
-    ("mlock_count", "d", "mlock count of a frame = its PTEs in locked VMAs"),
+    ("mlock_count", "d", "mlock count of a frame = its PTEs in locked VMAs + those waiting to be taken off"),
     ("mlocked", "x", "PG_mlocked is set exactly while the mlock count is not zero"),
     ("anon_exclusive", "x", "PG_anon_exclusive only on anonymous frames mapped at most once"),
     ("reserved", "x", "the zero page is reserved and nothing in use is"),
@@ -828,6 +828,28 @@ cdef int check_pins(check_t *k) noexcept nogil:
     return 0
 
 
+# -- lists of processors -------------------------------------------------------------------------------------------------
+
+cdef int check_mlock_pvecs(check_t *k) noexcept nogil:
+    """Each entry owns a reference, and one that is to unlock its page still counts as a locked mapping."""
+    cdef mlock_pvec_t *p
+    cdef frame_mark_t *seen
+    cdef uint32_t cpu, i
+    cdef int rc
+    for cpu in range(k.m.nr_cpus):
+        p = &k.m.mlock_pvec[cpu]
+        rc = check_lock(k, p.lock, "lock of a processor's list")
+        if rc:
+            return rc
+        for i in range(p.n):
+            if p.pfn[i] == 0 or p.pfn[i] >= k.m.nr_frames:
+                return fail_in(k, RULE_MLOCK_COUNT, "frame on a processor's list", k.m.nr_frames, p.pfn[i])
+            seen = frame_mark(k, p.pfn[i])
+            seen.others += 1
+            seen.mlocks += (p.munlock >> i) & 1
+    return 0
+
+
 # -- frames ------------------------------------------------------------------------------------------------------------
 
 cdef int check_flags(check_t *k, uint64_t s, frame_mark_t *seen) noexcept nogil:
@@ -1099,8 +1121,8 @@ cdef int check_machine(machine_t *m, checker_t *k, bint full, violation_t *v) no
     v.rule = RULE_OK
     pmg_spin_lock(&k.lock)
     rc = checker_begin(&walk, m, k, v) or check_tasks(&walk) or check_files(&walk) or check_anon_vmas(&walk) \
-        or check_pins(&walk) or check_frames(&walk) or check_slabs(&walk) or check_node_counts(&walk, full) \
-        or check_locks(&walk)
+        or check_pins(&walk) or check_mlock_pvecs(&walk) or check_frames(&walk) or check_slabs(&walk) \
+        or check_node_counts(&walk, full) or check_locks(&walk)
     if rc == 0 and full:
         rc = scan_slabs(&walk)
     pmg_spin_unlock(&k.lock)
