@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import disjoint_base
 
 COUNTERS: tuple[str, ...]
 FRAME_DTYPE: np.dtype[np.void]
@@ -22,6 +23,7 @@ def mpol_targets(
     out: npt.NDArray[np.int32],
 ) -> None: ...
 
+@disjoint_base
 class Machine:
     def __new__(
         cls,
@@ -36,6 +38,9 @@ class Machine:
         *args: object,
         **kwargs: object,
     ) -> Machine: ...
+    def __init__(self, *args: object, **kwargs: object) -> None: ...
+    def check(self, full: bool = False) -> None: ...
+    def _poke(self, what: str, index: int, field: str, value: int | None = None) -> int: ...
     @property
     def width(self) -> int: ...
     @width.setter
@@ -74,8 +79,10 @@ class Machine:
         status: npt.NDArray[np.int32],
     ) -> int: ...
 
+@disjoint_base
 class Process:
     def __new__(cls, machine: Machine, task: int, *args: object, **kwargs: object) -> Process: ...
+    def __init__(self, *args: object, **kwargs: object) -> None: ...
     @property
     def _task(self) -> int: ...
     @property

@@ -192,8 +192,15 @@ class NumaCalls(_core.Process):
         """
         if self._ready and flags == MPOL_MF_MOVE and pid == 0 and count is None and status is None:
             # The short way: arrays as they are, lists as fast as can be.
-            addresses: Any = _of_list("Q", pages, _UINT64) if type(pages) is list else pages
-            targets: Any = _of_list("i", nodes, _INT32) if type(nodes) is list else nodes
+            addresses: Any = pages
+            targets: Any = nodes
+            try:
+                if type(pages) is list:
+                    addresses = _frombuffer(array("Q", pages), _UINT64)
+                if type(nodes) is list:
+                    targets = _frombuffer(array("i", nodes), _INT32)
+            except (TypeError, OverflowError):
+                targets = BAD  # not what it should be: the long way says why
             if (
                 type(addresses) is _ndarray
                 and addresses.dtype is _UINT64
@@ -699,14 +706,6 @@ class NumaCalls(_core.Process):
 
 
 # ---- arguments --------------------------------------------------------------------------------
-
-
-def _of_list(code: str, values: list[int], dtype: np.dtype[Any]) -> Any:
-    """Return an array of a list of numbers; ``BAD`` if it is none: the long way says why."""
-    try:
-        return _frombuffer(array(code, values), dtype)
-    except (TypeError, OverflowError):
-        return BAD
 
 
 def _mode_of(word: int, profile: "KernelProfile") -> int:
