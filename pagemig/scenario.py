@@ -24,6 +24,9 @@ from pagemig.constants import (
     BAD,
     FADV_BY_NAME,
     MADV_BY_NAME,
+    MCL_CURRENT,
+    MCL_FUTURE,
+    MCL_ONFAULT,
     MPOL_BIND,
     MPOL_DEFAULT,
     MPOL_F_ADDR,
@@ -40,6 +43,9 @@ from pagemig.constants import (
     MPOL_MF_STRICT,
     MPOL_PREFERRED,
     MPOL_PREFERRED_MANY,
+    MREMAP_DONTUNMAP,
+    MREMAP_FIXED,
+    MREMAP_MAYMOVE,
     NULL,
     PAGE_SHIFT,
     PAGE_SIZE,
@@ -158,13 +164,13 @@ def _number_or(names: Mapping[str, int]) -> _Kind:
     )
 
 
-def _flags_of(names: Mapping[str, int], *, raw: bool = True) -> _Kind:
+def _flags_of(names: Mapping[str, int]) -> _Kind:
     def has(value: object) -> bool:
         return isinstance(value, list) and all(
-            (raw and _is_word(flag)) or (isinstance(flag, str) and flag in names) for flag in value
+            _is_word(flag) or (isinstance(flag, str) and flag in names) for flag in value
         )
 
-    return _Kind(has, f"a list of {'numbers and of ' if raw else ''}{', '.join(names)}")
+    return _Kind(has, f"a list of numbers and of {', '.join(names)}")
 
 
 _MODES: Final = {
@@ -186,6 +192,13 @@ _MOVE_FLAGS: Final = {
     "move_all": MPOL_MF_MOVE_ALL,
     "lazy": MPOL_MF_LAZY,
     "internal": 1 << 4,
+}
+_MLOCK_FLAGS: Final = {"onfault": 1}
+_MLOCKALL_FLAGS: Final = {"current": MCL_CURRENT, "future": MCL_FUTURE, "onfault": MCL_ONFAULT}
+_MREMAP_FLAGS: Final = {
+    "maymove": MREMAP_MAYMOVE,
+    "fixed": MREMAP_FIXED,
+    "dontunmap": MREMAP_DONTUNMAP,
 }
 _GET_FLAGS: Final = {"node": MPOL_F_NODE, "addr": MPOL_F_ADDR, "mems": MPOL_F_MEMS_ALLOWED}
 _MMAP_KINDS: Final = ("anon", "anon_shared", "file_private", "file_shared")
@@ -239,9 +252,9 @@ _OPERATIONS: Final[dict[str, tuple[dict[str, _Kind], dict[str, _Kind]]]] = {
     "munmap": (_RANGE, _BYTES),
     "touch": (_RANGE, {"write": _BOOL, "tok": _COUNT}),
     "mprotect": ({**_RANGE, "prot": _PROT}, _BYTES),
-    "mlock": (_RANGE, {**_BYTES, "flags": _flags_of({"onfault": 1}, raw=False)}),
+    "mlock": (_RANGE, {**_BYTES, "flags": _flags_of(_MLOCK_FLAGS)}),
     "munlock": (_RANGE, _BYTES),
-    "mlockall": ({"flags": _flags_of({"current": 1, "future": 2, "onfault": 4}, raw=False)}, {}),
+    "mlockall": ({"flags": _flags_of(_MLOCKALL_FLAGS)}, {}),
     "munlockall": ({}, {}),
     "madvise": ({**_RANGE, "advice": _number_or(MADV_BY_NAME)}, _BYTES),
     "mremap": (
@@ -249,7 +262,7 @@ _OPERATIONS: Final[dict[str, tuple[dict[str, _Kind], dict[str, _Kind]]]] = {
         {
             **_BYTES,
             "new_at": _COUNT,
-            "flags": _flags_of({"maymove": 1, "fixed": 2, "dontunmap": 4}, raw=False),
+            "flags": _flags_of(_MREMAP_FLAGS),
         },
     ),
     "fork": ({"child": _COUNT}, {}),
@@ -566,8 +579,10 @@ MachineFactory: TypeAlias = Callable[[str], Machine]
 # What of a node the kernel and its tables keep for themselves, where that can be seen: on the
 # recorded machines between 29.4 and 30.2 thousand of 32,768 pages of a node could be used.
 _KEPT: Final = 0.09
-# The kernel's low watermark lies about a thousandth of a node above the lowest: 35 of 29.8 thousand pages
-# were left on a full node to a call that would take no other.
+
+# Where allocations that may go elsewhere leave a node: its low watermark, about a thousandth above
+# the lowest (recorded: 35 of 29.8 thousand pages were left to a call that takes no other node).
+_LOW_WATERMARK: Final = 1 / 850
 
 
 def _machine(kernel: str, *, brief: bool) -> Machine:
@@ -581,7 +596,7 @@ def _machine(kernel: str, *, brief: bool) -> Machine:
     machine = Machine(nodes, kernel=kernel, page_bytes=8)
     if brief:
         for nid, node in enumerate(nodes):
-            machine._set_watermark(nid, (node.size >> PAGE_SHIFT) // 850)
+            machine._set_watermark(nid, int((node.size >> PAGE_SHIFT) * _LOW_WATERMARK))
     return machine
 
 
@@ -835,15 +850,17 @@ class ScenarioRun:
         return _answered(lambda: process.mprotect(_at(op), _length(op), op["prot"]))
 
     def _op_mlock(self, process: Process, op: Json, _i: int) -> Json:
-        onfault = "onfault" in op.get("flags", ())
-        return _counted(process, lambda: process.mlock(_at(op), _length(op), onfault=onfault))
+        flags = _switches(op.get("flags", ()), _MLOCK_FLAGS)
+        if flags is None:
+            return dict(_REFUSED)
+        return _counted(process, lambda: process.mlock(_at(op), _length(op), **flags))
 
     def _op_munlock(self, process: Process, op: Json, _i: int) -> Json:
         return _answered(lambda: process.munlock(_at(op), _length(op)))
 
     def _op_mlockall(self, process: Process, op: Json, _i: int) -> Json:
-        flags = {name: name in op["flags"] for name in ("current", "future", "onfault")}
-        return _answered(lambda: process.mlockall(**flags))
+        flags = _switches(op["flags"], _MLOCKALL_FLAGS)
+        return dict(_REFUSED) if flags is None else _answered(lambda: process.mlockall(**flags))
 
     def _op_munlockall(self, process: Process, op: Json, _i: int) -> Json:
         return _answered(process.munlockall)
@@ -852,18 +869,15 @@ class ScenarioRun:
         return _counted(process, lambda: process.madvise(_at(op), _length(op), op["advice"]))
 
     def _op_mremap(self, process: Process, op: Json, _i: int) -> Json:
-        flags = op.get("flags", [])
-        target = WINDOW + op.get("new_at", 0) * PAGE_SIZE if "fixed" in flags else None
+        flags = _switches(op.get("flags", ()), _MREMAP_FLAGS)
+        if flags is None:
+            return dict(_REFUSED)
+        fixed = flags.pop("fixed")
+        place = WINDOW + op.get("new_at", 0) * PAGE_SIZE if fixed else None
 
         def remap() -> int:
-            moved = process.mremap(
-                _at(op),
-                _length(op),
-                op["new_n"] * PAGE_SIZE,
-                maymove="maymove" in flags,
-                new_addr=target,
-                dontunmap="dontunmap" in flags,
-            )
+            start, old, new = _at(op), _length(op), op["new_n"] * PAGE_SIZE
+            moved = process.mremap(start, old, new, new_addr=place, **flags)
             return (moved - WINDOW) >> PAGE_SHIFT
 
         return _answered(remap, returns=True)
@@ -1100,6 +1114,18 @@ def _bits(flags: Iterable[str | int], names: Mapping[str, int]) -> int:
     return bits
 
 
+def _switches(flags: Iterable[str | int], names: Mapping[str, int]) -> dict[str, bool] | None:
+    """Which flags are set, by name; None if one is that the call does not know."""
+    bits = _bits(flags, names)
+    if bits & ~sum(names.values()):
+        return None
+    return {name: bool(bits & bit) for name, bit in names.items()}
+
+
+#: What a call answers to a flag it does not know, before it looks at anything else.
+_REFUSED: Final = {"rc": -1, "errno": "EINVAL"}
+
+
 def _mode_word(op: Json) -> int:
     mode = op["mode"]
     flags = _bits(op.get("mode_flags", ()), _MODE_FLAGS)
@@ -1302,15 +1328,17 @@ def _table_row(vma: Json) -> tuple[object, ...]:
     return vma["at"], vma["n"], vma["prot"], vma["policy"], nodes, mapcount
 
 
-#: Pages that are shown one character each in a table; more are shown as runs.
-_WIDE: Final = 48
+#: Pages that are shown one character each in a table; more are shown as runs, at most so many.
+_WIDE: Final = 64
+_MANY: Final = 12
 
 
 def _abridged(text: str | list[list[Any]]) -> str:
-    if isinstance(text, str) and len(text) <= _WIDE:
-        return text
-    runs = _runs(text) if isinstance(text, str) else text
-    return " ".join(f"{value}*{n}" for value, n in runs)
+    flat = text if isinstance(text, str) else "".join(value * n for value, n in text)
+    if len(flat) <= _WIDE:
+        return flat
+    words = [f"{value}*{n}" for value, n in _runs(flat)]
+    return " ".join([*words[:_MANY], *(["..."] if len(words) > _MANY else [])])
 
 
 def _indented(text: str) -> str:

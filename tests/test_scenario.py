@@ -277,6 +277,20 @@ def test_pids() -> None:
     assert answers == ["EINVAL", None, "ESRCH", "ESRCH", "EINVAL", None, "ESRCH"]
 
 
+def test_flags_may_be_numbers() -> None:
+    span = {"p": 0, "at": 0, "n": 2}
+    ops = [
+        mmap(0, 2),
+        {"op": "mlock", **span, "flags": [1]},
+        {"op": "mlock", **span, "flags": ["onfault", 2]},
+        {"op": "mlockall", "p": 0, "flags": [8]},
+        {"op": "mremap", **span, "new_n": 1, "flags": [16]},
+        {"op": "mremap", **span, "new_n": 2, "new_at": 4, "flags": [3]},
+    ]
+    answers = [result.get("errno", result["rc"]) for result in run({"ops": ops})]
+    assert answers == [0, 0, "EINVAL", "EINVAL", "EINVAL", 4]
+
+
 def test_pages_in_every_form() -> None:
     pages = [0, [1, 100], {"range": [2, 2]}, {"raw": hex(WINDOW)}, {"raw": "0xffff888000001000"}]
     results = run({"ops": [mmap(0, 4), write(0, 4), move(pages, None)]})
