@@ -4,8 +4,8 @@ from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove, memset
 
 from pagemig._atomic cimport (
-    PMG_RELAX, pmg_cas32, pmg_copy_page, pmg_load32, pmg_read_trylock, pmg_read_unlock, pmg_spin_lock,
-    pmg_spin_unlock, pmg_store32_rel, pmg_store_rel, pmg_write_forget, pmg_write_trylock, pmg_write_unlock, pmg_yield,
+    PMG_RELAX, pmg_cas32, pmg_copy_page, pmg_load, pmg_load32, pmg_read_trylock, pmg_read_unlock, pmg_spin_lock,
+    pmg_spin_unlock, pmg_store, pmg_store32_rel, pmg_store_rel, pmg_write_forget, pmg_write_trylock, pmg_write_unlock, pmg_yield,
 )
 from pagemig._frame cimport put_page_testzero, trylock_page
 from pagemig._types cimport (
@@ -181,6 +181,7 @@ cdef uint32_t zone_take(ctx_t *c, int32_t nid, uint32_t n, uint32_t *out) noexce
     cdef node_t *node = &c.m.node[nid]
     cdef uint32_t i, k
     zone_lock(c, node)
+    n = <uint32_t> min(<uint64_t> n, node.nr_free)
     k = <uint32_t> min(<uint64_t> n, node.nr_stack)
     for i in range(k):
         out[i] = node.stack[node.nr_stack - 1 - i]
@@ -189,17 +190,24 @@ cdef uint32_t zone_take(ctx_t *c, int32_t nid, uint32_t n, uint32_t *out) noexce
         out[k] = <uint32_t> node.fresh
         node.fresh += 1
         k += 1
-    node.nr_free -= k
+    pmg_store(&node.nr_free, node.nr_free - k)      # read without the lock by who only wants to know
     pmg_spin_unlock(&node.lock)
     return k
 
 
-cdef void zone_give(ctx_t *c, int32_t nid, const uint32_t *pfns, uint32_t n) noexcept nogil:
+cdef void zone_give(ctx_t *c, int32_t nid, const uint32_t *pfns, uint32_t n, bint one_by_one) noexcept nogil:
+    """Return frames.  With a watermark, those freed one by one count only when there is a batch of them: the kernel
+    compares the watermark with what is on its lists, not with what CPUs keep for themselves.
+    """
     cdef node_t *node = &c.m.node[nid]
     zone_lock(c, node)
     memcpy(node.stack + node.nr_stack, pfns, <size_t> n * 4)
     node.nr_stack += n
-    node.nr_free += n
+    if one_by_one and node.low and node.uncounted + n < STAGE:
+        pmg_store(&node.uncounted, node.uncounted + n)
+    else:
+        pmg_store(&node.nr_free, node.nr_free + node.uncounted + n)
+        pmg_store(&node.uncounted, 0)
     pmg_spin_unlock(&node.lock)
 
 
@@ -218,7 +226,7 @@ cdef void drain_all_pages(ctx_t *c, int32_t nid) noexcept nogil:
         pcp.n = 0
         pmg_spin_unlock(&pcp.lock)
         if n:
-            zone_give(c, nid, pfns, n)
+            zone_give(c, nid, pfns, n, False)
 
 
 cdef uint32_t rmqueue(ctx_t *c, int32_t nid, uint32_t n, uint32_t *out) noexcept nogil:
@@ -252,25 +260,42 @@ cdef inline void numa_event(ctx_t *c, int32_t nid, int32_t wanted, uint64_t n) n
     c.count[<int> C_PGALLOC] += n
 
 
-cdef uint32_t alloc_page(ctx_t *c, int32_t nid, uint64_t mask) noexcept nogil:
+cdef uint32_t prep_new_page(ctx_t *c, uint32_t pfn) noexcept nogil:
+    cdef machine_t *m = c.m
+    cdef frame_t *f = &m.frames[pfn]
+    f.mapping = 0
+    f.index = 0
+    pmg_store_rel(&f.state, REF_ONE)
+    if m.page_bytes and not c.nozero:
+        memset(page_address(m, pfn), 0, m.page_bytes)
+    return pfn
+
+
+cdef uint32_t get_page_from_freelist(ctx_t *c, int32_t nid, uint64_t mask, bint watermark) noexcept nogil:
+    """First node of the zonelist that has a frame, above its low watermark if asked; 0 when there is none."""
     cdef machine_t *m = c.m
     cdef uint32_t i, pfn = 0
-    cdef int32_t k
-    cdef frame_t *f
+    cdef int32_t k, wanted = -1
     for i in range(m.nr_nodes):
         k = <int32_t> m.node[nid].fallback[i]
         if not (mask >> k) & 1:
             continue
+        if wanted < 0:
+            wanted = k
+        if watermark and m.node[k].low and pmg_load(&m.node[k].nr_free) <= m.node[k].low:
+            continue
         if rmqueue(c, k, 1, &pfn):
-            f = &m.frames[pfn]
-            f.mapping = 0
-            f.index = 0
-            pmg_store_rel(&f.state, REF_ONE)
-            if m.page_bytes and not c.nozero:
-                memset(page_address(m, pfn), 0, m.page_bytes)
-            numa_event(c, k, nid, 1)
+            numa_event(c, k, wanted, 1)
             return pfn
     return 0
+
+
+cdef uint32_t alloc_page(ctx_t *c, int32_t nid, uint64_t mask) noexcept nogil:
+    """The fast path leaves every node its low watermark; only who finds nothing that way may go below."""
+    cdef uint32_t pfn = get_page_from_freelist(c, nid, mask, True)
+    if not pfn:
+        pfn = get_page_from_freelist(c, nid, mask, False)
+    return prep_new_page(c, pfn) if pfn else 0
 
 
 cdef uint32_t alloc_pages_node(ctx_t *c, int32_t nid, uint32_t n, uint32_t *out) noexcept nogil:
@@ -299,9 +324,12 @@ cdef void free_pages(ctx_t *c, const uint32_t *pfns, uint32_t n) noexcept nogil:
             pcp.pfn[pcp.n] = pfns[i]
             pmg_store32_rel(&pcp.n, pcp.n + 1)
             i += 1
-        if pcp.n == PCP_MAX:
+        if m.node[nid].low and pcp.n:
+            zone_give(c, nid, pcp.pfn, pcp.n, True)
+            pmg_store32_rel(&pcp.n, 0)
+        elif pcp.n == PCP_MAX:
             # The older half goes back, in one section; the newer, still in the host's cache, stays.
-            zone_give(c, nid, pcp.pfn, PCP_MAX // 2)
+            zone_give(c, nid, pcp.pfn, PCP_MAX // 2, False)
             memcpy(pcp.pfn, pcp.pfn + PCP_MAX // 2, PCP_MAX // 2 * 4)
             pmg_store32_rel(&pcp.n, PCP_MAX // 2)
         pmg_spin_unlock(&pcp.lock)
@@ -324,7 +352,7 @@ cdef void pcp_drain(ctx_t *c) noexcept nogil:
 
 
 cdef uint64_t node_free_pages(machine_t *m, int32_t nid) noexcept nogil:
-    cdef uint64_t n = m.node[nid].nr_free
+    cdef uint64_t n = pmg_load(&m.node[nid].nr_free) + pmg_load(&m.node[nid].uncounted)
     cdef uint32_t i
     for i in range(MAX_CTX):
         n += pmg_load32(&m.ctx[i].pcp[nid].n)

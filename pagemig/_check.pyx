@@ -922,10 +922,10 @@ cdef int check_node_counts(check_t *k, bint full) noexcept nogil:
     for i in range(k.m.nr_nodes):
         n = &k.m.node[i]
         k.v.nid = i
-        if n.nr_free != n.end - n.fresh + n.nr_stack:
-            return fail(k, RULE_FREE_COUNT, n.end - n.fresh + n.nr_stack, n.nr_free)
+        if n.nr_free + n.uncounted != n.end - n.fresh + n.nr_stack:
+            return fail(k, RULE_FREE_COUNT, n.end - n.fresh + n.nr_stack, n.nr_free + n.uncounted)
         size = n.end - n.first
-        good &= size == min(n.reserved, size) + n.nr_free + cached_frames(k, i) + k.in_use[i]
+        good &= size == min(n.reserved, size) + n.nr_free + n.uncounted + cached_frames(k, i) + k.in_use[i]
     k.v.nid = -1
     if good and not full:
         return 0
@@ -933,7 +933,7 @@ cdef int check_node_counts(check_t *k, bint full) noexcept nogil:
     for i in range(k.m.nr_nodes if rc == 0 else 0):
         n = &k.m.node[i]
         size = n.end - n.first
-        found = min(n.reserved, size) + n.nr_free + cached_frames(k, i) + k.in_use[i]
+        found = min(n.reserved, size) + n.nr_free + n.uncounted + cached_frames(k, i) + k.in_use[i]
         if found != size:
             k.v.nid = i
             return fail(k, RULE_ACCOUNT, size, found)

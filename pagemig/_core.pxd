@@ -1,11 +1,13 @@
 """The owning classes; see _core.pyx.  Everything else of the core is structs and functions."""
 from libc.stdint cimport uint32_t
 
+from pagemig._check cimport checker_t
 from pagemig._types cimport ctx_t, machine_t, task_t
 
 
 cdef class Machine:
     cdef machine_t *m
+    cdef checker_t checker
     cdef object step_hook
     cdef object wait_hook
     cdef object hook_error

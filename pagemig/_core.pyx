@@ -16,6 +16,7 @@ from pagemig._alloc cimport (
     arena_new, arenas_release, ctx_get, ctx_put, file_of, lock_page, mm_index, mm_of, mmap_read_lock, mmap_read_unlock,
     node_free_pages, page_to_nid, pin_of, put_page, slab_init, task_of, vec_at, vma_of,
 )
+from pagemig._check cimport check_machine, checker_release, invariant_error, poke_field, violation_t
 from pagemig._filemap cimport (
     file_fadvise, file_fsync, file_get, file_new, file_punch, file_put, file_read, file_truncate, file_write,
 )
@@ -28,9 +29,9 @@ from pagemig._mmap cimport (
 )
 from pagemig._pgtable cimport leaf_pte, next_leaf
 from pagemig._types cimport (
-    CAP_ALL, FILE_SHMEM, MAX_CTX, MAX_NODES, MODE_ACTORS, MODE_THREADS, MPOL_DEFAULT, MPOL_LOCAL, NR_COUNTERS,
-    PCP_MAX, PG_reserved, STAGE, TASK_FREE, TASK_RUNNING, anon_vma_t, counter_t, ctx_t, file_t, frame_t, machine_t,
-    mm_t, mpol_t, node_t, pcp_t, pin_t, ptdesc_t, rnode_t, sp_node_t, task_t, vma_t,
+    CAP_ALL, FILE_SHMEM, MAX_CTX, MAX_NODES, MODE_ACTORS, MODE_THREADS, MPOL_DEFAULT, MPOL_INTERLEAVE, MPOL_WEIGHTED_INTERLEAVE, NR_COUNTERS,
+    PCP_MAX, PG_reserved, REF_ONE, STAGE, TASK_FREE, TASK_RUNNING, anon_vma_t, counter_t, ctx_t, file_t, frame_t, machine_t,
+    mlock_pvec_t, mm_t, mpol_t, node_t, pcp_t, pin_t, ptdesc_t, rnode_t, sp_node_t, task_t, vma_t,
 )
 
 import numpy as np
@@ -71,6 +72,14 @@ cdef struct vma_row_t:
 assert VMA_DTYPE.itemsize == sizeof(vma_row_t)
 
 
+cdef void vma_own_policy(machine_t *m, vma_t *vma, uint64_t vpn, mpol_t *out) noexcept nogil:
+    """Policy of a mapping without looking at the task's: of shared memory the object's at that page."""
+    out[0] = vma.pol
+    if vma.file and file_of(m, vma.file).kind == FILE_SHMEM and not mpol_shared_policy_lookup(
+            m, file_of(m, vma.file), vma.pgoff + (vpn - vma.start), out):
+        out.mode = MPOL_DEFAULT
+
+
 # -- arrays ----------------------------------------------------------------------------------------------------
 
 cdef object lend(object owner, void *data, uint64_t n, int typenum, bint writeable=False):
@@ -99,6 +108,33 @@ cdef void *records(machine_t *m, uint64_t n, uint64_t size) except NULL:
     return p
 
 
+cdef void build_zonelists(machine_t *m) noexcept:
+    """Fall-back order of every node: itself, then the nearest not yet taken.
+
+    Among equals the kernel prefers nodes with a higher number than its own, then those that were not yet the first
+    choice of another; so with all distances equal each node falls back to the one after it, cyclically (recorded).
+    """
+    cdef uint32_t load[64]
+    cdef uint32_t i, k, n, best, cost, least
+    cdef uint64_t used
+    memset(load, 0, sizeof(load))
+    for i in range(m.nr_nodes):
+        m.node[i].fallback[0] = i
+        used = <uint64_t> 1 << i
+        for n in range(1, m.nr_nodes):
+            least = 0xffffffffu
+            best = 0
+            for k in range(m.nr_nodes):
+                cost = (m.distance[i][k] + <uint32_t> (k < i)) * MAX_NODES + load[k]
+                if not (used >> k) & 1 and cost < least:
+                    least = cost
+                    best = k
+            if m.distance[i][best] != m.distance[i][m.node[i].fallback[n - 1]]:
+                load[best] += 1
+            m.node[i].fallback[n] = best
+            used |= <uint64_t> 1 << best
+
+
 cdef void build_nodes(machine_t *m, list pages, list cpus, list reserved, object distances) except *:
     cdef uint32_t i, cpu = 0
     cdef uint64_t pfn = 0
@@ -121,11 +157,10 @@ cdef void build_nodes(machine_t *m, list pages, list cpus, list reserved, object
         for _ in range(cpus[i]):
             m.cpu_node[cpu] = i
             cpu += 1
-        by_distance = sorted(range(m.nr_nodes), key=lambda k: (k != i, int(distances[i, k]), k))
         for k in range(m.nr_nodes):
-            node.fallback[k] = by_distance[k]
             m.distance[i][k] = distances[i, k]
     m.nr_cpus = cpu
+    build_zonelists(m)
     stack = <uint32_t *> records(m, m.nr_frames + PCP_MAX, 4)
     for i in range(m.nr_nodes):
         m.node[i].stack = stack + m.node[i].first
@@ -136,8 +171,9 @@ cdef void build_arenas(machine_t *m) except *:
     cdef uint64_t many = min(max(n, 1 << 16), 1 << 24)
     cdef uint32_t i
     m.frames = <frame_t *> records(m, n, sizeof(frame_t))
-    m.frames[0].state = PG_reserved
+    m.frames[0].state = PG_reserved | REF_ONE        # the zero page: our reference keeps it whoever pins it
     m.mlock_count = <uint32_t *> records(m, n, 4)
+    m.mlock_pvec = <mlock_pvec_t *> records(m, m.nr_cpus + 1, sizeof(mlock_pvec_t))
     if m.page_bytes:
         m.content = <uint8_t *> records(m, n, m.page_bytes)
     m.pt = <uint64_t *> records(m, tables, 4096)
@@ -242,6 +278,7 @@ cdef class Machine:
             self._scatter(scatter_seed)
 
     def __dealloc__(self):
+        checker_release(&self.checker)
         if self.m != NULL:
             arenas_release(self.m)
             free(self.m)
@@ -370,6 +407,14 @@ cdef class Machine:
     def _node_free(self, int nid):
         return node_free_pages(self.m, nid)
 
+    def _fallback(self, int nid):
+        """Nodes in the order an allocation that starts at ``nid`` tries them."""
+        return [self.m.node[nid].fallback[i] for i in range(self.m.nr_nodes)]
+
+    def _set_watermark(self, int nid, uint64_t frames):
+        """Frames left to allocations that have nowhere else to go; others fall back first."""
+        self.m.node[nid].low = frames
+
     def _set_weight(self, int nid, uint8_t weight):
         self.m.node[nid].weight = weight
 
@@ -406,12 +451,40 @@ cdef class Machine:
     def _mlock_counts(self):
         return lend(self, self.m.mlock_count, self.m.nr_frames, cnp.NPY_UINT32)
 
-    def _content(self):
+    def _content_raw(self):
         """First eight bytes of each frame as a strided view; None without content."""
         if self.m.page_bytes == 0:
             return None
         words = lend(self, self.m.content, self.m.nr_frames * (self.m.page_bytes // 8), cnp.NPY_UINT64)
         return words.reshape(-1, self.m.page_bytes // 8)
+
+    # -- invariants ------------------------------------------------------------------------------------------------
+
+    def check(self, bint full=False):
+        """Hold every invariant of a machine at rest; the cost grows with what is in use.
+
+        Parameters
+        ----------
+        full : bool, default False
+            Also look at every frame and every free list.
+
+        Raises
+        ------
+        InvariantError
+            With the rule, the page and both values.
+        """
+        cdef violation_t v
+        cdef int rule
+        with nogil:
+            rule = check_machine(self.m, &self.checker, full, &v)
+        if rule < 0:
+            raise MemoryError("no memory for the notes of check()")
+        if rule:
+            raise invariant_error(self.m, &v)
+
+    def _poke(self, str what, uint64_t index, str field, value=None):
+        """For tests: the old value of one field of one record; stores ``value`` unless it is None."""
+        return poke_field(self.m, what, index, field, value)
 
     # -- steps -----------------------------------------------------------------------------------------------------
 
@@ -717,11 +790,13 @@ cdef class Process:
     def _set_mempolicy(self, uint32_t mode, uint32_t mode_flags, uint64_t user):
         cdef mpol_t pol
         cdef int rc = mpol_new(self.m, mode, mode_flags, user, self.t.mems_allowed & self.m.has_memory, &pol)
-        if rc == 0:
-            self.t.pol = pol
+        if rc:
+            return rc
+        self.t.pol = pol
+        if pol.mode == MPOL_INTERLEAVE or pol.mode == MPOL_WEIGHTED_INTERLEAVE:
             self.t.il_prev = MAX_NODES - 1          # the first node of the mask is next
             self.t.il_weight = 0
-        return rc
+        return 0
 
     def _get_task_policy(self):
         """(mode, mode flags, nodes, the caller's nodes)."""
@@ -731,7 +806,6 @@ cdef class Process:
         """The same of the mapping at addr (shared memory: of the object there), or -EFAULT."""
         cdef mpol_t pol
         cdef vma_t *vma
-        cdef file_t *f
         cdef ctx_t *c = self.core.enter(self._task)
         cdef int rc
         with nogil:
@@ -741,11 +815,7 @@ cdef class Process:
                 if vma == NULL:
                     rc = -EFAULT
                 else:
-                    pol = vma.pol
-                    if vma.file and file_of(self.m, vma.file).kind == FILE_SHMEM:
-                        f = file_of(self.m, vma.file)
-                        if not mpol_shared_policy_lookup(self.m, f, vma.pgoff + (addr >> 12) - vma.start, &pol):
-                            pol.mode = MPOL_DEFAULT
+                    vma_own_policy(self.m, vma, addr >> 12, &pol)
                 mmap_read_unlock(c, self.t.mm)
         self.core.leave(c)
         if rc:
@@ -829,7 +899,11 @@ cdef class Process:
     # -- looking ---------------------------------------------------------------------------------------------------
 
     def _vmas(self):
-        """One row of VMA_DTYPE per mapping, by address; start and end in bytes."""
+        """One row of VMA_DTYPE per mapping, by address; start and end in bytes.
+
+        The policy is the one that counts at the start of the mapping, for shared memory the object's.
+        """
+        cdef mpol_t pol
         cdef mm_t *mm = mm_of(self.m, self.t.mm)
         cdef vma_row_t *rows
         cdef vma_t *v
@@ -850,11 +924,12 @@ cdef class Process:
             rows[i].flags = v.flags
             rows[i].file = v.file
             rows[i].anon_vma = v.anon_vma
-            rows[i].mode = v.pol.mode
-            rows[i].mode_flags = v.pol.flags
-            rows[i].nodes = v.pol.nodes
-            rows[i].user_nodes = v.pol.user
-            rows[i].home_node = v.pol.home_node
+            vma_own_policy(self.m, v, v.start, &pol)
+            rows[i].mode = pol.mode
+            rows[i].mode_flags = pol.flags
+            rows[i].nodes = pol.nodes
+            rows[i].user_nodes = pol.user
+            rows[i].home_node = pol.home_node
             rows[i].index = vec_at(self.m, &mm.vmas)[i]
         mmap_read_unlock(c, self.t.mm)
         self.core.leave(c)

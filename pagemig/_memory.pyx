@@ -31,7 +31,7 @@ from pagemig._pte cimport (
     migration_entry_to_pfn, pte_dirty, pte_none, pte_pfn, pte_present, pte_protnone, pte_t, pte_write, swp_type,
 )
 from pagemig._rmap cimport (
-    anon_vma_prepare, page_add_file_rmap, page_add_new_anon_rmap, page_dup_rmap, page_remove_rmap,
+    anon_vma_prepare, lru_add_drain, page_add_file_rmap, page_add_new_anon_rmap, page_dup_rmap, page_remove_rmap,
 )
 from pagemig._types cimport (
     C_COW, C_COW_REUSE, C_FAULT_AROUND, C_MIGRATION_WAIT, C_PGFAULT, C_ZERO_PAGE_FAULT, FAULT_FLAG_UNSHARE,
@@ -507,11 +507,12 @@ cdef void zap_page_range(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t start, uint64_
     while True:
         vpn = next_leaf(m, mm, vpn, end, &leaf)
         if vpn >= end:
-            return
+            break
         stop = min(end, (vpn | 511) + 1)
         if pmg_load32(&m.ptdesc[leaf].used):
             zap_pte_range(c, vma, leaf, vpn, stop, even_cows)
         vpn = stop
+    lru_add_drain(c)
 
 
 # -- fork ----------------------------------------------------------------------------------------------------------------
@@ -637,16 +638,15 @@ cdef bint touch_populated(ctx_t *c, mm_t *mm, uint64_t vpn, bint write) noexcept
 cdef int populate_vma(ctx_t *c, vma_t *vma, uint64_t start, uint64_t end, bint write, uint64_t *done) noexcept nogil:
     cdef mm_t *mm = mm_of(c.m, vma.mm)
     cdef uint64_t vpn = start
-    cdef int err
-    while vpn < end:
+    cdef int err = 0
+    while vpn < end and err == 0:
         if touch_populated(c, mm, vpn, write):
             vpn += 1
             done[0] += 1
-            continue
-        err = faultin_page(c, vma, vpn, FAULT_FLAG_WRITE if write else 0)
-        if err:
-            return err
-    return 0
+        else:
+            err = faultin_page(c, vma, vpn, FAULT_FLAG_WRITE if write else 0)
+    lru_add_drain(c)
+    return err
 
 
 cdef int mm_populate(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, bint ignore_errors) noexcept nogil:

@@ -21,8 +21,6 @@ cdef int sanitize_mpol_flags(machine_t *m, uint32_t mode, uint32_t flags) noexce
     cdef uint32_t last = MPOL_WEIGHTED_INTERLEAVE if m.profile.weighted else MPOL_PREFERRED_MANY
     if mode > last:
         return -EINVAL
-    if flags & ~<uint32_t> (MPOL_F_STATIC_NODES | MPOL_F_RELATIVE_NODES | MPOL_F_NUMA_BALANCING):
-        return -EINVAL
     if flags & MPOL_F_STATIC_NODES and flags & MPOL_F_RELATIVE_NODES:
         return -EINVAL
     if flags & MPOL_F_NUMA_BALANCING and mode != MPOL_BIND:

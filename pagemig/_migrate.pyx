@@ -9,6 +9,7 @@ What decides a page's fate in a stage:
 ======== ==================================================================================
 0        moved, or freed by others while it was isolated; the frame goes back to its node
 -EAGAIN  locked, pinned, truncated or missed: everything restored, tried again next pass
+-EINVAL  its file system cannot move it: failed for good, put back at once
 -ENOMEM  no frame for it: ends the run, the pages not reached are put back uncounted
 -EBUSY   locked and the pass may wait: done again alone, because who holds pages only tries
 ======== ==================================================================================
@@ -29,20 +30,20 @@ from pagemig._atomic cimport (
 from pagemig._frame cimport frame_maps, frame_refs, page_maybe_dma_pinned, page_state, put_page_testzero, trylock_page
 from pagemig._memory cimport find_vma, follow_page, vma_lookup, vma_pte, vma_slot
 from pagemig._mempolicy cimport alloc_pages_policy, get_vma_policy, mpol_new
-from pagemig._mmap cimport mbind_range
+from pagemig._mmap cimport get_task_mm, mbind_range, mmput
 from pagemig._pgtable cimport leaf_pte, next_leaf, pte_lock, pte_unlock, table_entries, walk_leaf
 from pagemig._pte cimport (
-    PTE_A, PTE_D, PTE_RW, PTE_SPECIAL, SWP_MIGRATION_READ, SWP_MIGRATION_READ_EXCLUSIVE, SWP_MIGRATION_WRITE,
+    PTE_A, PTE_D, PTE_P, PTE_RW, PTE_SPECIAL, SWP_MIGRATION_READ, SWP_MIGRATION_READ_EXCLUSIVE, SWP_MIGRATION_WRITE,
     SWP_MIG_DIRTY, SWP_MIG_YOUNG, is_migration_entry, is_readable_exclusive_migration_entry,
     is_writable_migration_entry, make_migration_entry, migration_entry_to_pfn, pte_present, pte_pfn, pte_t,
 )
 from pagemig._rmap cimport (
-    anon_vma_lock_read, anon_vma_unlock_read, i_mmap_lock_read, i_mmap_unlock_read, mlock_vma_page, munlock_vma_page,
+    anon_vma_lock_read, anon_vma_unlock_read, i_mmap_lock_read, i_mmap_unlock_read, lru_cache_disable, lru_cache_enable, mlock_vma_page, munlock_vma_page,
     page_get_anon_vma, put_anon_vma, rmap_vmas, vma_address,
 )
 from pagemig._types cimport (
     C_LOCK_LRU, C_LOCK_PAGE, C_LOCK_TREE, C_PGMIGRATE_FAIL, C_PGMIGRATE_SUCCESS, C_PTES_DROPPED, C_PTES_RESTORED,
-    C_TLB_FLUSH, MAP_ONE, MPOL_BIND, MPOL_DEFAULT, MPOL_MF_MOVE, MPOL_MF_MOVE_ALL, MPOL_MF_STRICT, PG_active, PG_anon,
+    C_TLB_FLUSH, FILE_RAMFS, MAP_ONE, MPOL_BIND, MPOL_DEFAULT, MPOL_MF_MOVE, MPOL_MF_MOVE_ALL, MPOL_MF_STRICT, PG_active, PG_anon,
     PG_anon_exclusive, PG_cached, PG_dirty, PG_error, PG_isolated, PG_locked, PG_lru, PG_mlocked, PG_private,
     PG_referenced, PG_reserved, PG_swapbacked, PG_unevictable, PG_uptodate, PG_writeback, PMG_WAIT, REF_ONE, STAGE,
     VM_DONTMIGRATE, VM_IO, VM_LOCKED, VM_PFNMAP, VM_WRITE, anon_vma_t, ctx_t, file_t, frame_t, machine_t, mm_t, mpol_t,
@@ -416,6 +417,11 @@ cdef inline void dress(machine_t *m, stage_t *st, uint32_t i, uint64_t s, uint64
               (REF_ONE + MAP_ONE) * st.unmapped[i] + REF_ONE + extra)
 
 
+cdef inline uint64_t frozen(uint64_t s) noexcept nogil:
+    """A source whose page has moved: ours alone, but who zaps an entry still sees what kind of page it was."""
+    return (s & (PG_anon | PG_swapbacked)) | PG_locked | PG_isolated | REF_ONE
+
+
 cdef void freeze_anon(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
     """The references must be exactly those explained: the isolation's and one for each entry installed."""
     cdef uint64_t *word = &c.m.frames[st.src[i]].state
@@ -424,7 +430,7 @@ cdef void freeze_anon(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
         if frame_refs(s) != 1 + st.unmapped[i] or frame_maps(s) != st.unmapped[i]:
             st.rc[i] = -EAGAIN
             return
-        if pmg_cas(word, s, PG_locked | PG_isolated | REF_ONE):
+        if pmg_cas(word, s, frozen(s)):
             break
         s = pmg_load(word)
     dress(c.m, st, i, s, 0)
@@ -440,9 +446,11 @@ cdef void freeze_file(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
     pmg_spin_lock(&f.lock)
     s = pmg_load(word)
     buffers = 1 if s & PG_private else 0
-    if st.index[i] >= f.cache.n or vec_at(m, &f.cache)[st.index[i]] != st.src[i] or not s & PG_cached or \
+    if f.kind == FILE_RAMFS and (s & PG_dirty or st.dirty[i]):
+        st.rc[i] = -EINVAL                  # neither a migrate operation nor a way to write it out
+    elif st.index[i] >= f.cache.n or vec_at(m, &f.cache)[st.index[i]] != st.src[i] or not s & PG_cached or \
             frame_refs(s) != 2 + buffers + st.unmapped[i] or frame_maps(s) != st.unmapped[i] or \
-            not pmg_cas(word, s, PG_locked | PG_isolated | REF_ONE):
+            not pmg_cas(word, s, frozen(s)):
         st.rc[i] = -EAGAIN
     else:
         dress(m, st, i, s, REF_ONE * (1 + buffers) | (s & PG_private))
@@ -516,11 +524,11 @@ cdef void stage_putback(ctx_t *c, stage_t *st) noexcept nogil:
         word = &m.frames[st.src[i]].state
         if st.rc[i] == 0:
             settle_target(c, st, i)
-            if pmg_cas(word, PG_locked | PG_isolated | REF_ONE, 0):
+            if pmg_cas(word, frozen(st.state[i]), 0):
                 done[n] = st.src[i]
                 n += 1
             else:
-                pmg_and(word, ~(PG_locked | PG_isolated))
+                pmg_and(word, ~(PG_locked | PG_isolated | PG_anon | PG_swapbacked))
                 put_page(c, st.src[i])
             trace(c, STEP_PUTBACK, st.src[i], st.dst[i])
             continue
@@ -603,6 +611,9 @@ cdef uint64_t collect(ctx_t *c, stage_t *st, const target_t *t, uint32_t *keep, 
                 run.error = -ENOMEM
         if st.rc[i] >= 0:
             run.succeeded += 1
+        elif st.rc[i] == -EINVAL:
+            run.failed += 1
+            putback_lru_page(c, st.src[i])
         else:
             keep[kept] = st.src[i]
             kept += 1
@@ -734,7 +745,7 @@ cdef inline uint32_t look_page(ctx_t *c, look_t *l, uint64_t vpn, int *err) noex
     """Frame behind a page of l.vma without a reference, or 0 and the kernel's errno for what is not there."""
     cdef pte_t pte = look_pte(l, vpn)
     cdef uint32_t pfn
-    if pte_present(pte) and not pte & PTE_SPECIAL:
+    if pte & PTE_P and not pte & PTE_SPECIAL:
         return <uint32_t> pte_pfn(pte)
     pfn = follow_page(c, l.vma, vpn, err)
     if pfn:
@@ -845,6 +856,7 @@ cdef int64_t do_pages_move(ctx_t *c, move_t *mv, task_t *target, const uint64_t 
     cdef int64_t err = 0, err1
     cdef int32_t current = -1
     cdef int rc
+    look_begin(&l, c.m, mm_of(c.m, mv.mm))
     while i < mv.count:
         err = -EFAULT if i >= readable else check_node(c.m, target, nodes[i])
         if err:
@@ -884,31 +896,47 @@ cdef int64_t do_pages_move(ctx_t *c, move_t *mv, task_t *target, const uint64_t 
     return err1 if err >= 0 else err
 
 
-cdef int64_t sys_move_pages(ctx_t *c, task_t *target, const uint64_t *addresses, const int32_t *nodes, uint64_t readable, uint64_t count, uint32_t flags, int32_t *status) noexcept nogil:
+cdef int64_t pages_stat(ctx_t *c, uint32_t mm, const uint64_t *addresses, uint64_t readable, uint64_t count, int32_t *status) noexcept nogil:
+    cdef int64_t err
+    if count and status == NULL:
+        return -EFAULT
+    if count > readable:                    # looked at in blocks of 16: only whole ones are answered
+        readable -= readable % 16
+    err = do_pages_stat(c, mm, addresses, min(readable, count), status)
+    return -EFAULT if err == 0 and count > readable else err
+
+
+cdef int64_t pages_move(ctx_t *c, uint32_t mm, task_t *target, const uint64_t *addresses, const int32_t *nodes, uint64_t readable, uint64_t count, uint32_t flags, int32_t *status) noexcept nogil:
     cdef move_t mv
     cdef int64_t err
-    if target.mm == 0:
-        return -EINVAL
-    if nodes == NULL:
-        if count and status == NULL:
-            return -EFAULT
-        if count > readable:                # looked at in blocks of 16: only whole ones are answered
-            readable -= readable % 16
-        err = do_pages_stat(c, target.mm, addresses, min(readable, count), status)
-        return -EFAULT if err == 0 and count > readable else err
-    mv.mm = target.mm
+    mv.mm = mm
     mv.count = count
     mv.status = status
     mv.list.pfns = NULL
     mv.list.n = 0
     mv.list.cap = 0
     mv.locked = False
+    lru_cache_disable(c)
     err = do_pages_move(c, &mv, target, addresses, nodes, readable, flags & MPOL_MF_MOVE_ALL != 0)
     if mv.locked:
         mmap_read_unlock(c, mv.mm)
     list_putback(c, &mv.list)
+    lru_cache_enable(c)
     free(mv.list.pfns)
     return err
+
+
+cdef int64_t sys_move_pages(ctx_t *c, task_t *target, const uint64_t *addresses, const int32_t *nodes, uint64_t readable, uint64_t count, uint32_t flags, int32_t *status) noexcept nogil:
+    cdef uint32_t mm = get_task_mm(c, target)
+    cdef int64_t rc
+    if mm == 0:
+        return -EINVAL
+    if nodes == NULL:
+        rc = pages_stat(c, mm, addresses, readable, count, status)
+    else:
+        rc = pages_move(c, mm, target, addresses, nodes, readable, count, flags, status)
+    mmput(c, mm)
+    return rc
 
 
 # -- the walk of mbind and migrate_pages -----------------------------------------------------------------------------------------
@@ -1049,8 +1077,11 @@ cdef int64_t sys_mbind(ctx_t *c, task_t *t, uint64_t start, uint64_t length, uin
     if mmap_write_lock(c, t.mm):
         return -PMG_WAIT
     queue_begin(&q, user, True, mode == MPOL_DEFAULT, flags)
+    if flags & (MPOL_MF_MOVE | MPOL_MF_MOVE_ALL):
+        lru_cache_disable(c)
     rc = do_mbind(c, mm, &q, start >> 12, (start + length) >> 12, &pol)
     list_putback(c, &q.list)
+    lru_cache_enable(c)
     free(q.list.pfns)
     mmap_write_unlock(c, t.mm)
     return rc
@@ -1110,16 +1141,21 @@ cdef int64_t sys_migrate_pages(ctx_t *c, task_t *target, uint64_t old, uint64_t 
     cdef uint64_t left = old
     cdef int32_t s = 0, d = 0
     cdef int64_t busy = 0, rc = 0
-    if target.mm == 0:
+    cdef uint32_t mm = get_task_mm(c, target)
+    if mm == 0:
         return -EINVAL
-    if mmap_read_lock(c, target.mm):
+    if mmap_read_lock(c, mm):
+        mmput(c, mm)
         return -PMG_WAIT
+    lru_cache_disable(c)
     while rc >= 0 and next_pair(left, old, new, &s, &d):
         left &= ~(<uint64_t> 1 << s)
-        rc = migrate_to_node(c, mm_of(c.m, target.mm), s, d, flags)
+        rc = migrate_to_node(c, mm_of(c.m, mm), s, d, flags)
         if rc > 0:
             busy += rc
-    mmap_read_unlock(c, target.mm)
+    lru_cache_enable(c)
+    mmap_read_unlock(c, mm)
+    mmput(c, mm)
     return rc if rc < 0 else busy
 
 
@@ -1131,6 +1167,7 @@ cdef int64_t migrate_frames(ctx_t *c, const uint32_t *pfns, const int32_t *nodes
     cdef run_t run
     cdef uint64_t i, failed = 0
     cdef uint32_t pfn
+    lru_cache_disable(c)
     for i in range(n):
         pfn = pfns[i]
         if nodes[i] < 0 or nodes[i] >= <int32_t> c.m.nr_nodes or not (c.m.has_memory >> nodes[i]) & 1:
@@ -1144,4 +1181,5 @@ cdef int64_t migrate_frames(ctx_t *c, const uint32_t *pfns, const int32_t *nodes
             migrate_pages(c, &pfn, 1, &t, &run)
             status[i] = run.error if run.error else (-EAGAIN if run.failed else nodes[i])
         failed += status[i] < 0
+    lru_cache_enable(c)
     return <int64_t> failed

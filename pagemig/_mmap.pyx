@@ -29,7 +29,7 @@ from pagemig._pte cimport (
     pte_dirty, pte_pfn, pte_present, pte_t, pte_write,
 )
 from pagemig._rmap cimport (
-    anon_vma_clone, anon_vma_fork, mlock_vma_page, munlock_vma_page, unlink_anon_vmas, unlink_file_vma, vma_link_file,
+    anon_vma_clone, anon_vma_fork, lru_add_drain, mlock_vma_page, munlock_vma_page, unlink_anon_vmas, unlink_file_vma, vma_link_file,
     vma_trees_insert, vma_trees_remove,
 )
 from pagemig._types cimport (
@@ -964,6 +964,7 @@ cdef void mlock_vma_pages_range(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t start, 
     cdef uint32_t leaf = 0
     cdef pte_t pte
     counted.flags = VM_LOCKED
+    lru_add_drain(c)
     pmg_store32(&vma.flags, newflags | VM_IO if lock else newflags)
     while True:
         vpn = next_leaf(m, mm, vpn, end, &leaf)
@@ -982,6 +983,7 @@ cdef void mlock_vma_pages_range(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t start, 
                 munlock_vma_page(c, <uint32_t> pte_pfn(pte))
         pte_unlock(c, leaf)
     pmg_store32(&vma.flags, newflags)
+    lru_add_drain(c)
 
 
 cdef int mlock_fixup(ctx_t *c, mm_t *mm, vma_t **prev, vma_t *vma, uint64_t start, uint64_t end, uint32_t newflags) noexcept nogil:

@@ -51,4 +51,7 @@ cdef void page_add_file_rmap(ctx_t *c, uint32_t pfn, vma_t *vma) noexcept nogil
 cdef void page_remove_rmap(ctx_t *c, uint32_t pfn, vma_t *vma) noexcept nogil
 cdef void mlock_vma_page(ctx_t *c, uint32_t pfn, vma_t *vma) noexcept nogil      # counts a mapping in a VM_LOCKED vma
 cdef void munlock_vma_page(ctx_t *c, uint32_t pfn) noexcept nogil
+cdef void lru_add_drain(ctx_t *c) noexcept nogil                # work off the list of this CPU
+cdef void lru_cache_disable(ctx_t *c) noexcept nogil            # of all CPUs, and keep them empty until enabled
+cdef void lru_cache_enable(ctx_t *c) noexcept nogil
 cdef void lru_cache_add(ctx_t *c, uint32_t pfn) noexcept nogil

@@ -3,7 +3,7 @@ from libc.errno cimport ENOMEM
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from pagemig._alloc cimport (
-    anon_vma_of, file_of, mm_of, rnode_of, slab_alloc, slab_free, vec_at, vma_index, vma_of,
+    anon_vma_of, file_of, mm_of, put_page, rnode_of, slab_alloc, slab_free, vec_at, vma_index, vma_of,
 )
 from pagemig._atomic cimport (
     pmg_add, pmg_add32, pmg_and, pmg_cas32, pmg_load, pmg_load32, pmg_or, pmg_read_lock, pmg_read_unlock,
@@ -15,13 +15,15 @@ from pagemig._memory cimport vma_slot
 from pagemig._mempolicy cimport mpol_equal
 from pagemig._types cimport (
     C_HOST_RMAP_CONTENDED, C_LOCK_ANON_VMA, C_LOCK_I_MMAP, C_UNEVICTABLE_MLOCKED, C_UNEVICTABLE_MUNLOCKED,
-    FILE_SHMEM, MAP_ONE, PG_anon, PG_anon_exclusive, PG_lru, PG_mlocked, PG_swapbacked, PG_unevictable, PG_uptodate,
+    FILE_SHMEM, MAP_ONE, PVEC_SIZE, PG_anon, PG_anon_exclusive, PG_lru, PG_mlocked, PG_swapbacked, PG_unevictable, PG_uptodate,
     REF_ONE, VM_EXEC, VM_IO, VM_LOCKED, VM_PFNMAP, VM_READ, VM_WRITE, anon_vma_t, ctx_t, file_t, frame_t, machine_t,
-    mm_t, rnode_t, vma_t,
+    mlock_pvec_t, mm_t, rnode_t, vma_t,
 )
 
 
-# -- the interval tree: a treap by (start, node), each node knowing the largest `last` below it ------------------
+# -- the interval tree: a treap by (start, age), each node knowing the largest `last` below it --------------------
+# Age decides among equal ranges: fork copies entries from the parent to the child while both are in the tree, and a
+# walk that came to the child first would miss the entry copied behind its back.
 
 cdef inline uint32_t priority(uint32_t i) noexcept nogil:
     """A fixed pseudo-random priority, so that the same calls always build the same tree."""
@@ -33,7 +35,7 @@ cdef inline uint32_t priority(uint32_t i) noexcept nogil:
 cdef inline bint before(machine_t *m, uint32_t a, uint32_t b) noexcept nogil:
     cdef rnode_t *x = rnode_of(m, a)
     cdef rnode_t *y = rnode_of(m, b)
-    return x.start < y.start or (x.start == y.start and a < b)
+    return x.start < y.start or (x.start == y.start and x.seq < y.seq)
 
 
 cdef inline void pull(machine_t *m, uint32_t i) noexcept nogil:
@@ -167,6 +169,7 @@ cdef uint32_t rnode_new(machine_t *m, vma_t *vma, uint32_t owner) noexcept nogil
         n.vma = vma_index(m, vma)
         n.owner = owner
         n.prio = priority(i)
+        n.seq = pmg_add(&m.rnode_seq, 1)
         rnode_place(m, i)
     return i
 
@@ -555,12 +558,81 @@ cdef void mlock_vma_page(ctx_t *c, uint32_t pfn, vma_t *vma) noexcept nogil:
     pmg_add32(&c.m.mlock_count[pfn], 1)
     if not page_test_set(c.m, pfn, PG_mlocked | PG_unevictable):
         c.count[<int> C_UNEVICTABLE_MLOCKED] += 1
+    mlock_pvec_add(c, pfn, False)
 
 
 cdef void munlock_vma_page(ctx_t *c, uint32_t pfn) noexcept nogil:
-    if pmg_add32(&c.m.mlock_count[pfn], <uint32_t> -1) == 0:
+    mlock_pvec_add(c, pfn, True)
+
+
+cdef void munlock_page(ctx_t *c, uint32_t pfn) noexcept nogil:
+    cdef uint32_t *count = &c.m.mlock_count[pfn]
+    cdef uint32_t n = pmg_load32(count)
+    # Between mlock's merge of VMAs and its walk over their pages a migration may uncount one not counted yet.
+    while n and not pmg_cas32(count, n, n - 1):
+        n = pmg_load32(count)
+    if n <= 1:
         pmg_and(&c.m.frames[pfn].state, ~(PG_mlocked | PG_unevictable))
         c.count[<int> C_UNEVICTABLE_MUNLOCKED] += 1
+
+
+cdef void mlock_pvec_add(ctx_t *c, uint32_t pfn, bint munlock) noexcept nogil:
+    """Put a page on this CPU's list.  Locking a page shows at once, unlocking it when the list is worked off.
+
+    That is why a page may look locked for a while after its last locked mapping went away, and why a copy on
+    write may find one reference more than it can explain.
+    """
+    cdef mlock_pvec_t *v = &c.m.mlock_pvec[c.cpu]
+    cdef bint full
+    if c.lru_disabled:
+        if munlock:
+            munlock_page(c, pfn)
+        return
+    pmg_add(&c.m.frames[pfn].state, REF_ONE)
+    pmg_spin_lock(&v.lock)
+    v.pfn[v.n] = pfn
+    v.munlock |= <uint32_t> munlock << v.n
+    pmg_store32(&v.n, v.n + 1)
+    full = v.n == PVEC_SIZE
+    if full:
+        mlock_pagevec(c, v)
+    else:
+        pmg_spin_unlock(&v.lock)
+
+
+cdef void mlock_pagevec(ctx_t *c, mlock_pvec_t *v) noexcept nogil:
+    """Work off a list; comes with its lock and returns without, since dropping references takes other locks."""
+    cdef mlock_pvec_t work = v[0]
+    cdef uint32_t i
+    v.munlock = 0
+    pmg_store32(&v.n, 0)
+    pmg_spin_unlock(&v.lock)
+    for i in range(work.n):
+        if (work.munlock >> i) & 1:
+            munlock_page(c, work.pfn[i])
+        put_page(c, work.pfn[i])
+
+
+cdef void mlock_drain_cpu(ctx_t *c, uint32_t cpu) noexcept nogil:
+    cdef mlock_pvec_t *v = &c.m.mlock_pvec[cpu]
+    if pmg_load32(&v.n):
+        pmg_spin_lock(&v.lock)
+        mlock_pagevec(c, v)
+
+
+cdef void lru_add_drain(ctx_t *c) noexcept nogil:
+    mlock_drain_cpu(c, c.cpu)
+
+
+cdef void lru_cache_disable(ctx_t *c) noexcept nogil:
+    cdef uint32_t cpu
+    c.lru_disabled = 1
+    for cpu in range(c.m.nr_cpus):
+        mlock_drain_cpu(c, cpu)
+
+
+cdef void lru_cache_enable(ctx_t *c) noexcept nogil:
+    c.lru_disabled = 0
 
 
 cdef void lru_cache_add(ctx_t *c, uint32_t pfn) noexcept nogil:

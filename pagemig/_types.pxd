@@ -174,6 +174,7 @@ ctypedef struct rnode_t:        # a VMA hung into an anon_vma or a file: node of
     uint32_t left, right
     uint32_t next               # chain of the vma; free list
     uint32_t prio
+    uint64_t seq                # when it was made: among equal ranges walks visit the parent before the child
 
 ctypedef struct anon_vma_t:
     uint32_t lock               # of the root: guards the trees of the whole family
@@ -269,10 +270,12 @@ ctypedef struct node_t:
     uint64_t nr_free            # fresh and returned, without those in contexts' caches
     uint64_t nr_stack           # returned frames, newest on top
     uint64_t reserved
+    uint64_t low                # the low watermark: below it only allocations without a fall-back are served
+    uint64_t uncounted          # with a watermark: frames returned one by one, which nobody sees until a batch is full
     uint32_t fallback[64]       # nodes by distance, ties by number; itself first
     uint32_t *stack             # into the arena of free frames
     uint8_t weight
-    uint8_t pad[31]
+    uint8_t pad[15]
 
 ctypedef struct slab_t:         # allocator of fixed-size records by index; index 0 is never given out
     char *base
@@ -328,6 +331,15 @@ cdef enum:
     MODE_ACTORS = 1             # call wait_fn: hand the baton to another actor
     MODE_HOST = 2               # return -PMG_WAIT: the embedding host owns time
 
+cdef enum:
+    PVEC_SIZE = 15              # pages a per-CPU list takes before it is worked off
+
+ctypedef struct mlock_pvec_t:   # pages whose lock count a CPU has yet to mend; each entry owns a reference
+    uint32_t lock               # a CPU of the model may run in several threads
+    uint32_t n
+    uint32_t munlock            # bit i: entry i takes a count off
+    uint32_t pfn[15]
+
 ctypedef struct machine_t
 ctypedef struct ctx_t
 
@@ -344,6 +356,7 @@ ctypedef struct ctx_t:          # what one thread works through; an argument of 
     uint32_t cpu
     int32_t nid                 # node of cpu
     uint32_t wait_mode          # MODE_*
+    uint32_t lru_disabled       # a migration runs: the per-CPU lists are passed by (lru_cache_disable)
     uint32_t nozero             # frames are allocated to be copied over: their content is not cleared
     int (*wait_fn)(ctx_t *c, int what, uint32_t which) noexcept nogil
     int (*step_fn)(ctx_t *c, int step, const uint32_t *pfns, uint32_t n) noexcept nogil   # NULL: no hook
@@ -368,6 +381,7 @@ ctypedef struct machine_t:
     uint32_t cpu_node[4096]
     frame_t *frames
     uint8_t *content            # page_bytes per frame
+    mlock_pvec_t *mlock_pvec    # one per CPU
     uint32_t *mlock_count       # mappings of a frame in locked VMAs
     pte_t *pt                   # page tables, 512 entries each; table 0 is unused
     ptdesc_t *ptdesc
@@ -380,6 +394,7 @@ ctypedef struct machine_t:
     ctx_t *ctx                  # [MAX_CTX]
     uint64_t *trace             # migration steps, see _migrate
     uint64_t trace_n, trace_max
+    uint64_t rnode_seq
     void *arenas[32]            # every reserved mapping, for release and copy
     uint64_t arena_bytes[32]
     uint32_t nr_arenas

@@ -1,0 +1,62 @@
+"""Reference loops of the host: what its memory can do, measured in the same run as the model.
+
+The rates of a model mean little across machines; as a multiple of these loops they travel.
+"""
+cimport numpy as cnp
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from pagemig._atomic cimport pmg_add, pmg_copy_fence, pmg_copy_page, pmg_prefetchw
+
+import numpy as np
+
+cnp.import_array()
+
+
+def random_rmw(cnp.uint64_t[::1] words, const cnp.uint32_t[::1] lines, bint atomic=False):
+    """Read, modify and write one word in each of many 64-byte lines, prefetched 24 ahead.
+
+    Parameters
+    ----------
+    words : ndarray of uint64
+        The memory; line ``i`` is ``words[8 * i]``.
+    lines : ndarray of uint32, shape (n,)
+        Lines in the order of their use.
+    atomic : bool, default False
+        With the processor's atomic add.
+    """
+    cdef int64_t i, n = lines.shape[0]
+    cdef uint64_t *w = &words[0]
+    with nogil:
+        for i in range(n):
+            if i + 24 < n:
+                pmg_prefetchw(w + <uint64_t> lines[i + 24] * 8)
+            if atomic:
+                pmg_add(w + <uint64_t> lines[i] * 8, 1)
+            else:
+                w[<uint64_t> lines[i] * 8] += 1
+
+
+def copy_pages(unsigned char[::1] memory, const cnp.uint32_t[::1] dst, const cnp.uint32_t[::1] src, str how="stream"):
+    """Copy pages of 4096 bytes inside one arena: ``"memcpy"`` or ``"stream"`` (streaming stores).
+
+    Parameters
+    ----------
+    memory : ndarray of uint8
+        4096-byte aligned.
+    dst, src : ndarray of uint32, shape (n,)
+        Page numbers inside the arena.
+    how : str
+        The routine.
+    """
+    cdef int64_t i, n = dst.shape[0]
+    cdef unsigned char *m = &memory[0]
+    cdef bint stream = how == "stream"
+    with nogil:
+        for i in range(n):
+            if stream:
+                pmg_copy_page(m + <uint64_t> dst[i] * 4096, m + <uint64_t> src[i] * 4096,
+                              m + <uint64_t> src[i + 1] * 4096 if i + 1 < n else NULL)
+            else:
+                memcpy(m + <uint64_t> dst[i] * 4096, m + <uint64_t> src[i] * 4096, 4096)
+        pmg_copy_fence()
