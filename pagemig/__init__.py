@@ -19,10 +19,11 @@ from pathlib import Path
 
 from pagemig.constants import *  # noqa: F403
 from pagemig.constants import __all__ as _constants
+from pagemig.credentials import INIT_PID, KTHREAD_PID
 from pagemig.errors import InvariantError, KernelBug, ProcessGoneError, SyscallError, errno_name
 from pagemig.frames import FRAME_FLAGS, Frames
 from pagemig.kernels import DEFAULT_KERNEL, KERNELS, KernelProfile, kernel_profile
-from pagemig.machine import File, Machine, Node
+from pagemig.machine import STEPS, File, Machine, Node
 from pagemig.policy import (
     Bind,
     Default,
@@ -43,7 +44,10 @@ __all__ = [
     *_constants,
     "DEFAULT_KERNEL",
     "FRAME_FLAGS",
+    "INIT_PID",
     "KERNELS",
+    "KTHREAD_PID",
+    "STEPS",
     "AccessResult",
     "Bind",
     "Default",

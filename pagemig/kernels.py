@@ -89,8 +89,6 @@ class KernelProfile:
         set_mempolicy_home_node since 5.17.
     mode_names : mapping of int to str
         The kernel's text for a mode in ``numa_maps``.
-    preferred_empty_is_local : bool
-        PREFERRED without nodes reads back as LOCAL (5.14 and later).
     """
 
     name: str
@@ -113,7 +111,6 @@ class KernelProfile:
     mode_flags: int
     calls: frozenset[str]
     mode_names: Mapping[int, str]
-    preferred_empty_is_local: bool = True
 
     def core_switches(self) -> dict[str, int]:
         """Return the switches the core reads, by the names of its ``profile_t``."""

@@ -437,6 +437,8 @@ class NumaCalls(_core.Process):
     def _checked_mbind(
         self, addr: int, length: int, word: int, user: Nodemask | Pointer, maxnode: int, flags: int
     ) -> int:
+        if "mbind" not in self._calls:
+            return -ENOSYS
         mode = _mode_of(word, self.machine.profile)
         if mode < 0:
             return mode
@@ -501,6 +503,8 @@ class NumaCalls(_core.Process):
             self._fail("set_mempolicy", rc)
 
     def _checked_set_mempolicy(self, word: int, user: Nodemask | Pointer, maxnode: int) -> int:
+        if "set_mempolicy" not in self._calls:
+            return -ENOSYS
         mode = _mode_of(word, self.machine.profile)
         if mode < 0:
             return mode
@@ -565,6 +569,8 @@ class NumaCalls(_core.Process):
     def _checked_get_mempolicy(
         self, flags: int, addr: int, maxnode: int, nodemask: Pointer | None, mode: Pointer | None
     ) -> PolicyResult | int:
+        if "get_mempolicy" not in self._calls:
+            return -ENOSYS
         if nodemask is not NULL and maxnode < self.machine.nr_nodes:
             return -EINVAL
         found = self._find_mempolicy(flags, addr)

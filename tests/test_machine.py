@@ -1,8 +1,11 @@
 """The machine: what it is made of, how it is seen, its counters and steps."""
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from machines import PAGE, at, four_nodes, mapped, where
+from machines import PAGE, at, error_of, four_nodes, mapped, where
 
 import pagemig as pm
 from pagemig.frames import FRAME_FLAGS
@@ -89,6 +92,25 @@ def test_kernels() -> None:
         assert (machine.kernel, machine.profile) == (name, profile)
         assert pm.Machine(["1MiB"], kernel=profile).kernel == name
     assert pm.Machine(["1MiB"]).kernel == pm.DEFAULT_KERNEL == "6.1"
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("move_pages", lambda app: app.move_pages([0])),
+        ("move_pages", lambda app: app.move_pages(np.zeros(1, np.uint64))),
+        ("migrate_pages", lambda app: app.migrate_pages([0], [1])),
+        ("mbind", lambda app: app.mbind(0, PAGE, pm.Bind([1]))),
+        ("set_mempolicy", lambda app: app.set_mempolicy(pm.Bind([1]))),
+        ("get_mempolicy", lambda app: app.get_mempolicy()),
+        ("set_mempolicy_home_node", lambda app: app.set_mempolicy_home_node(0, PAGE, 1)),
+    ],
+)
+def test_calls_a_kernel_does_not_have(name: str, call: Callable[[pm.Process], object]) -> None:
+    known = pm.kernel_profile("6.1")
+    old = replace(known, name="old", calls=known.calls - {name})
+    app = pm.Machine(["1MiB", "1MiB"], kernel=old).spawn()
+    assert error_of(call, app) == "ENOSYS"
 
 
 def test_processes() -> None:
