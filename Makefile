@@ -91,7 +91,7 @@ format: $(VENV)/.lint
 # is left alone; tar keeps the files' times, so that a second run builds only what changed.
 define copied
 mkdir -p build/tree-$(1)
-tar -c --exclude='*.so' --exclude=__pycache__ pagemig tests setup.py pyproject.toml | tar -x -C build/tree-$(1)
+tar -c --exclude='*.so' --exclude=__pycache__ --exclude=./build --exclude=./$(VENV) --exclude=./.git . | tar -x -C build/tree-$(1)
 cd build/tree-$(1) && PAGEMIG_BUILD=$(1) $(CURDIR)/$(PY) setup.py -q build_ext --inplace
 endef
 

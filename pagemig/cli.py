@@ -10,7 +10,7 @@ __all__ = ["MODULES", "main"]
 
 #: Modules with ``add_parser(subparsers)``; a subcommand sets ``main``, a function of the parsed
 #: arguments that returns the exit status.
-MODULES = ["pagemig.conform", "pagemig.scenario"]
+MODULES = ["pagemig.replay", "pagemig.record", "pagemig.conform", "pagemig.scenario"]
 
 
 def _parser() -> argparse.ArgumentParser:

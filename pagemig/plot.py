@@ -101,7 +101,9 @@ def residency(runs: Sequence[Run], path: str | os.PathLike[str], *, title: str =
         _shares(rows[1, column], run, runs[0], most)
     rows[0, 0].set_ylabel("page, by address")
     rows[1, 0].set_ylabel("local accesses, %")
-    figure.colorbar(image, ax=list(rows[0]), label="share of pages on the fast node", aspect=30)
+    figure.colorbar(
+        image, ax=list(rows[0]), label="on the fast node, share (white: untouched)", aspect=30
+    )
     figure.suptitle(title, fontsize="medium")
     figure.savefig(path, dpi=110)
 
@@ -128,13 +130,14 @@ def _shares(axes: Any, run: Run, base: Run, most: int) -> None:
     for which, style in ((base, {"color": "0.7"}), (run, {"color": "C0"})):
         share = 100 * which.local_over_time
         time = 100 * (np.arange(share.size) + 0.5) / share.size
-        label = f"{which.name}, {100 * which.local_share:.1f} % in all"
+        label = f"{which.name}: {100 * which.local_share:.1f} %"
         axes.plot(time, share, linewidth=1.4, label=label, **style)
         if which is base is run:
             break
     axes.set_ylim(0, 102)
     axes.set_xlabel("% of the accesses")
-    axes.legend(fontsize="small", loc="lower right")
+    place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}
+    axes.legend(fontsize="small", ncols=2, frameon=False, **place)
     if run.moved.any():
         bars = axes.twinx()
         bars.bar(time, run.moved, width=100 / share.size, color="C3", alpha=0.5)

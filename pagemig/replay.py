@@ -191,6 +191,7 @@ def machine_for(
     pages = sum(trace.footprint for trace in traces)
     size = max(round(pages * fast_share / fast), 1)
     nodes = [Node(size << PAGE_SHIFT, cpus=1) for _ in range(fast)]
+    nodes[0] = Node((size + 1) << PAGE_SHIFT, cpus=1)  # frame 0 is never given out
     nodes.append(Node(pages << PAGE_SHIFT))
     cost = costs or Costs()
     n = len(nodes)
@@ -252,7 +253,7 @@ def replay(
     fast_share: float = 0.25,
     fast_nodes: int | None = None,
     kernel: str = DEFAULT_KERNEL,
-    epochs: int = 100,
+    epochs: int = 200,
     rotate: int = 0,
     costs: Costs | None = None,
     progress: Progress | None = None,
@@ -268,7 +269,7 @@ def replay(
         or a policy: it sees the pages of all programs as one array.
     fast_share, fast_nodes, kernel
         As for `machine_for`.
-    epochs : int, default 100
+    epochs : int, default 200
         Into how many parts of equally many accesses each program is cut.
     rotate : int, default 0
         After how many epochs the programs change processors, each going to the next fast node, as
@@ -541,7 +542,7 @@ def add_parser(subparsers: Any) -> None:
         help="after every N epochs a program goes to the processor of the next fast node",
     )
     parser.add_argument(
-        "--epochs", type=int, default=100, metavar="N", help="(default: %(default)s)"
+        "--epochs", type=int, default=200, metavar="N", help="(default: %(default)s)"
     )
     parser.add_argument("--kernel", default=DEFAULT_KERNEL, help="(default: %(default)s)")
     parser.add_argument(
@@ -627,7 +628,7 @@ def _introduction(
                 f"  what reaches the memory of {header.references:,} accesses behind a cache "
                 f"of {header.cache >> 10} KiB"
             )
-    sizes = [f"{node.size / 2**20:.1f} MiB" for node in machine.nodes]
+    sizes = [f"{machine.free(nid) / 2**20:.1f} MiB" for nid in range(machine.nr_nodes)]
     fast = f"{len(sizes) - 1} x {sizes[0]}" if len(sizes) > 2 else sizes[0]
     yield (
         f"machine: Linux {machine.kernel}, fast {fast} ({costs.local_ns:g} ns), "

@@ -8,18 +8,18 @@ The file (``.pmt``), all numbers little-endian:
 =========  =====================================================================================
 8 bytes    ``PMTRACE1``
 4 bytes    length of the header
-header     UTF-8 JSON, the keys of `Header` plus ``runs`` and ``blocks``: for every block its
-           number of runs and the stored lengths of its columns
+header     UTF-8 JSON: the keys of `Header`, plus ``runs``, ``pages`` (how many, and the stored
+           length of the next part) and ``blocks``: for each the number of its runs, the bytes per
+           element of its first column, and the stored lengths of its columns
 pages      the page numbers (byte address / page size) in order of first access, each minus the
-           one before, int64, by plane
-blocks     one after the other, each of three columns: *step*, *write*, *count*
+           one before, int64
+blocks     one after the other, each of three columns with an entry per run
 =========  =====================================================================================
 
-Pages and columns are xz streams (which carry their own checksums). A block's *step* is the index
-of each run's page among the pages, minus that of the run before (0 before the first of a block),
-int32, by plane; *write* is one bit a run, *count* the number of accesses, uint32, by plane. By
-plane means all lowest bytes, then all second bytes, and so on: pages first touched one after the
-other make small steps, and the upper planes nearly vanish.
+A block's first column says which page, as a place in *pages* (uint16, or uint32 where that is too
+narrow); the second whether the accesses store, one bit; the third how many there are, uint32, its
+bytes by plane: all lowest bytes, then all second bytes, and so on. *pages* and the columns are xz
+streams, which carry checksums of their own.
 """
 
 from __future__ import annotations
@@ -187,9 +187,9 @@ class Trace:
         """
         if number < 1:
             raise ValueError(f"a trace is cut into at least 1 epoch, not {number}")
-        ends = np.cumsum(self.count, dtype=np.uint64)
-        targets = ends[-1] * (np.arange(1, number + 1) / number) if self.runs else np.empty(0)
-        cuts = np.minimum(np.searchsorted(ends, np.floor(targets)) + 1, self.runs)
+        ends = np.cumsum(self.count, dtype=np.int64)
+        targets = [self.accesses * k // number for k in range(1, number + 1)]
+        cuts = np.minimum(np.searchsorted(ends, targets) + 1, self.runs)
         borders = np.unique(np.concatenate(([0], cuts)))
         yield from zip(borders[:-1].tolist(), borders[1:].tolist(), strict=True)
 
@@ -225,7 +225,7 @@ class Writer:
         self._held = 0
         self._known = np.empty(0, np.uint64)  # ascending
         self._rank = np.empty(0, np.int64)  # order of first access of each of them
-        self._blocks: list[tuple[int, bytes, bytes, bytes]] = []
+        self._blocks: list[tuple[int, int, bytes, bytes, bytes]] = []
 
     def add(self, pages: ArrayLike, write: ArrayLike, count: ArrayLike | None = None) -> None:
         """Append accesses.
@@ -250,15 +250,17 @@ class Writer:
 
     def _flush(self, keep: int) -> None:
         """Compress what waits, but for the last ``keep`` runs."""
-        columns = zip(*self._waiting, strict=True)
-        pages, write, count = _runs(*(np.concatenate(column) for column in columns))
+        waiting = zip(*self._waiting, strict=True)
+        pages, write, count = _runs(*(np.concatenate(column) for column in waiting))
         end = max(pages.size - keep, 0)
         if end:
             rank = self._learn(pages[:end])
-            step = np.diff(rank, prepend=0)
-            steps, counts = _planes(step, "<i4"), _planes(count[:end], "<u4")
-            bits = np.packbits(write[:end])
-            self._blocks.append((end, _compress(steps), _compress(bits), _compress(counts)))
+            narrow = rank.max() < 1 << 16
+            places = _compress(rank.astype("<u2" if narrow else "<u4"), 1 if narrow else 2)
+            bits = _compress(np.packbits(write[:end]))
+            counts = count[:end].astype("<u4").view(np.uint8).reshape(-1, 4)
+            columns = (places, bits, _compress(np.ascontiguousarray(counts.T)))
+            self._blocks.append((end, 2 if narrow else 4, *columns))
         self._waiting = [(pages[end:], write[end:], count[end:])]
         self._held = pages.size - end
 
@@ -288,11 +290,11 @@ class Writer:
         header = _counted(self.header, self.accesses)
         table = np.empty_like(self._known)
         table[self._rank] = self._known
-        packed = _compress(_planes(np.diff(table.astype(np.int64), prepend=0), "<i8"))
+        packed = _compress(np.diff(table.astype("<i8"), prepend=0), 3)
         facts = asdict(header) | {
             "runs": sum(block[0] for block in self._blocks),
             "pages": [table.size, len(packed)],
-            "blocks": [[block[0], *map(len, block[1:])] for block in self._blocks],
+            "blocks": [[*block[:2], *map(len, block[2:])] for block in self._blocks],
         }
         text = json.dumps(facts, separators=(",", ":")).encode()
         target = Path(path)
@@ -300,7 +302,7 @@ class Writer:
         with part.open("wb") as file:
             file.write(MAGIC + len(text).to_bytes(4, "little") + text + packed)
             for block in self._blocks:
-                file.writelines(block[1:])
+                file.writelines(block[2:])
         part.replace(target)
         return header
 
@@ -338,7 +340,7 @@ def _read(file: BinaryIO) -> Trace:
     facts = json.loads(_exactly(file, length, "header"))
     header = Header(**{f.name: facts[f.name] for f in fields(Header) if f.name in facts})
     size, stored = facts["pages"]
-    table = np.cumsum(_unplane(_exactly(file, stored, "pages"), "<i8", size)).astype(np.uint64)
+    table = np.cumsum(_column(file, stored, "<i8", "pages")).astype(np.uint64)
     columns = [_block(file, number, *sizes) for number, sizes in enumerate(facts["blocks"])] or [
         (np.empty(0, np.int32), np.empty(0, np.bool_), np.empty(0, np.uint32))
     ]
@@ -352,15 +354,20 @@ def _read(file: BinaryIO) -> Trace:
 
 
 def _block(
-    file: BinaryIO, number: int, runs: int, steps: int, writes: int, counts: int
-) -> tuple[NDArray[np.int32], NDArray[np.bool_], NDArray[np.uint32]]:
-    """Read one block: ranks, kinds and counts of its runs."""
+    file: BinaryIO, number: int, runs: int, width: int, places: int, bits: int, counts: int
+) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.uint32]]:
+    """Read one block: places, kinds and counts of its runs."""
     what = f"block {number}"
-    step = _unplane(_exactly(file, steps, what), "<i4", runs)
-    bits = np.frombuffer(lzma.decompress(_exactly(file, writes, what)), np.uint8)
-    count = _unplane(_exactly(file, counts, what), "<u4", runs)
-    write = np.unpackbits(bits, count=runs).astype(np.bool_)
-    return np.cumsum(step, dtype=np.int32), write, count
+    place = _column(file, places, f"<u{width}", what).astype(np.int64)
+    write = np.unpackbits(_column(file, bits, "u1", what), count=runs).astype(np.bool_)
+    count = np.ascontiguousarray(_column(file, counts, "u1", what).reshape(4, -1).T).view("<u4")
+    if not place.size == count.size == runs:
+        raise TraceError(f"{what} does not hold {runs} runs")
+    return place, write, count.reshape(-1)
+
+
+def _column(file: BinaryIO, length: int, dtype: str, what: str) -> NDArray[Any]:
+    return np.frombuffer(lzma.decompress(_exactly(file, length, what)), dtype)
 
 
 def _exactly(file: BinaryIO, length: int, what: str) -> bytes:
@@ -370,20 +377,10 @@ def _exactly(file: BinaryIO, length: int, what: str) -> bytes:
     return data
 
 
-def _compress(data: NDArray[np.uint8]) -> bytes:
-    return lzma.compress(data.tobytes(), preset=_PRESET)
-
-
-def _planes(values: NDArray[Any], dtype: str) -> NDArray[np.uint8]:
-    """The bytes of numbers, all lowest first, then all second, and so on."""
-    numbers = np.ascontiguousarray(values, dtype)
-    return np.ascontiguousarray(numbers.view(np.uint8).reshape(-1, numbers.itemsize).T)
-
-
-def _unplane(data: bytes, dtype: str, size: int) -> NDArray[Any]:
-    """Undo `_planes` and the compression."""
-    planes = np.frombuffer(lzma.decompress(data), np.uint8).reshape(-1, size)
-    return np.ascontiguousarray(planes.T).view(dtype).reshape(-1)
+def _compress(data: NDArray[Any], width: int = 0) -> bytes:
+    """Pack elements of ``2**width`` bytes as an xz stream."""
+    chain = {"id": lzma.FILTER_LZMA2, "preset": _PRESET, "lc": 4 - width, "lp": width, "pb": width}
+    return lzma.compress(data.tobytes(), filters=[chain])
 
 
 def _runs(

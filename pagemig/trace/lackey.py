@@ -142,15 +142,13 @@ def _number(
     value = np.zeros(end.size, np.uint64)
     digits = np.zeros(end.size, np.intp)
     going = np.ones(end.size, np.bool_)
-    scale = np.uint64(1)
     for place in range(1, most + 1):
         digit = _HEX[chars[end - place]]
         going &= digit < base
         if not going.any():
             break
-        value += np.where(going, digit, 0).astype(np.uint64) * scale
+        value += np.where(going, digit, 0).astype(np.uint64) * np.uint64(base ** (place - 1))
         digits += going
-        scale *= np.uint64(base)
     return value, digits
 
 
