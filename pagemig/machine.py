@@ -4,6 +4,7 @@ import bisect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import index
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -261,7 +262,8 @@ class Machine(_core.Machine):
     distances: npt.NDArray[np.uint8]
     page_bytes: int
     access_stats: bool
-    _by_pid: dict[int, Process]
+    _tasks: dict[int, int]
+    _known: WeakValueDictionary[int, Process]
     _files: dict[int, tuple[int, str]]
     _tags: dict[int, int]
 
@@ -296,7 +298,8 @@ class Machine(_core.Machine):
         )
         self.nodes, self.profile, self.distances = made, profile, far
         self.page_bytes, self.access_stats = page_bytes, bool(access_stats)
-        self._by_pid, self._files, self._tags = {}, {}, {}
+        self._tasks, self._files, self._tags = {}, {}, {}
+        self._known = WeakValueDictionary()
         self._set_up(table)
         return self
 
@@ -313,7 +316,11 @@ class Machine(_core.Machine):
 
     def __repr__(self) -> str:
         total = sum(node.size for node in self.nodes)
-        counts = ((self.nr_nodes, "node"), (self.nr_cpus, "cpu"), (len(self._by_pid), "process"))
+        counts = (
+            (self.nr_nodes, "node"),
+            (self.nr_cpus, "cpu"),
+            (len(self._tasks.keys() - {INIT_PID}), "process"),
+        )
         words = [f"{n} {word if n == 1 else _plural(word)}" for n, word in counts]
         return f"<Machine {self.kernel}: {', '.join(words)}, {format_size(total)}>"
 
@@ -449,30 +456,43 @@ class Machine(_core.Machine):
         KeyError
             There is none.
         """
-        return self._by_pid[pid]
+        return self._handle(pid)
 
     @property
     def processes(self) -> list[Process]:
         """All processes that were not reaped, by rising pid; init is not listed."""
-        return [self._by_pid[pid] for pid in sorted(self._by_pid) if pid != INIT_PID]
+        return [self._handle(pid) for pid in sorted(self._tasks) if pid != INIT_PID]
 
-    def _adopt(self, task: int, pid: int | None = None) -> Process:
-        process = Process(self, task)
-        if pid is not None:
+    def _handle(self, pid: int) -> Process:
+        """Return the object of a process.
+
+        Objects hold their machine, not the other way round: a machine nobody refers to is gone at
+        once, however many processes are left on it.
+        """
+        process = self._known.get(pid)
+        if process is None:
+            process = Process(self, self._tasks[pid])
             process._number = pid
-        self._by_pid[process.pid] = process
+            self._known[pid] = process
+        return process
+
+    def _adopt(self, task: int) -> Process:
+        process = Process(self, task)
+        self._tasks[process.pid] = task
+        self._known[process.pid] = process
         return process
 
     def _forget(self, pid: int) -> None:
-        del self._by_pid[pid]
+        del self._tasks[pid]
+        self._known.pop(pid, None)
 
     def _find_pid(self, pid: int) -> Process | None:
         """Return the process a pid names; init comes into being when it is asked for."""
-        found = self._by_pid.get(pid)
-        if found is None and pid == INIT_PID:
+        if pid not in self._tasks and pid == INIT_PID:
             task = self._spawn(0, 0)
-            return self._adopt(task, INIT_PID) if task >= 0 else None
-        return found
+            if task >= 0:
+                self._tasks[INIT_PID] = task
+        return self._handle(pid) if pid in self._tasks else None
 
     # ---- files --------------------------------------------------------------------------------
 

@@ -1,5 +1,7 @@
 """The machine: what it is made of, how it is seen, its counters and steps."""
 
+import gc
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -131,6 +133,33 @@ def test_processes() -> None:
         machine.process(child.pid)
     assert repr(app) == f"<Process {app.pid}, uid 1000, cpu 1, 0 mappings, 0 kB>"
     assert repr(child) == f"<Process {child.pid}, exited>"
+
+
+def test_processes_live_without_an_object() -> None:
+    machine = four_nodes()
+    pid = machine.spawn(cpu=1).pid
+    mapped(machine.process(pid), 4)
+    assert where(machine.process(pid), 0, 4) == "1111"
+    assert [process.pid for process in machine.processes] == [pid]
+    machine.process(pid).exit(zombie=True)
+    assert not machine.process(pid).alive
+    machine.process(pid).reap()
+    assert machine.processes == []
+    machine.check(full=True)
+
+
+def test_a_machine_is_gone_with_its_last_name() -> None:
+    machine = four_nodes()
+    app = machine.spawn()
+    mapped(app, 4)
+    file, frames = machine.file("tmpfs", PAGE), machine.frames
+    seen = weakref.ref(machine)
+    gc.disable()
+    try:
+        del machine, app, file, frames
+        assert seen() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("kind", ["tmpfs", "ramfs", "ext4"])
