@@ -27,7 +27,7 @@ from pagemig._atomic cimport (
     pmg_popcount, pmg_prefetch, pmg_prefetchw, pmg_spin_lock, pmg_spin_unlock, pmg_store, pmg_store_rel, pmg_sub,
     pmg_add32,
 )
-from pagemig._frame cimport frame_maps, frame_refs, page_maybe_dma_pinned, page_state, put_page_testzero, trylock_page
+from pagemig._frame cimport frame_maps, frame_refs, page_maybe_dma_pinned, page_state, put_page_testzero, trylock_page, unlock_page
 from pagemig._memory cimport find_vma, follow_page, vma_lookup, vma_pte, vma_slot
 from pagemig._mempolicy cimport alloc_pages_policy, get_vma_policy, mpol_new
 from pagemig._mmap cimport get_task_mm, mbind_range, mmput
@@ -71,7 +71,7 @@ cdef struct stage_t:
     uint32_t unmapped[64]       # entries installed: the references the freeze explains
     uint32_t restored[64]
     uint32_t dirty[64]          # a removed PTE was dirty
-    uint32_t open[64]           # OPEN: the page is locked by this stage; PUBLISHED: its target is out of our hands
+    uint32_t open[64]           # 0, or OPEN: the page is locked by this stage; PUBLISHED: its target is out of our hands
 
 
 # -- trace and hooks -------------------------------------------------------------------------------------------
@@ -196,7 +196,10 @@ cdef void stage_lock(ctx_t *c, stage_t *st, bint force) noexcept nogil:
         st.unmapped[i] = 0
         st.restored[i] = 0
         st.dirty[i] = 0
-        st.open[i] = 0
+        if st.open[i]:                      # locked together with its isolation
+            if st.state[i] & PG_writeback or st.mapping[i] == 0:
+                st.rc[i] = -EAGAIN
+            continue
         if frame_refs(page_state(m, pfn)) == 1:
             st.rc[i] = 1                    # freed under us: counts as moved, its target stays unused
             continue
@@ -593,6 +596,7 @@ cdef void load_stage(machine_t *m, stage_t *st, const uint32_t *pfns, uint64_t n
     st.n = <uint32_t> min(n, <uint64_t> m.width)
     for i in range(st.n):
         st.src[i] = pfns[i]
+        st.open[i] = 0
         pmg_prefetchw(&m.frames[pfns[i]])
 
 
@@ -605,6 +609,7 @@ cdef uint64_t collect(ctx_t *c, stage_t *st, const target_t *t, uint32_t *keep, 
         if st.rc[i] == -EBUSY:
             one.n = 1
             one.src[0] = st.src[i]
+            one.open[0] = 0
             run_stage(c, &one, t, True)
             st.rc[i] = one.rc[0] if one.n else -ENOMEM
             if one.n == 0:
@@ -620,15 +625,18 @@ cdef uint64_t collect(ctx_t *c, stage_t *st, const target_t *t, uint32_t *keep, 
     return kept
 
 
-cdef uint64_t migrate_chunk(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *t, run_t *run) noexcept nogil:
-    """All passes over up to CHUNK pages; returns how many are left, compacted to the front."""
+cdef uint64_t migrate_chunk(ctx_t *c, uint32_t *pfns, uint64_t n, uint64_t tried, const target_t *t, run_t *run) noexcept nogil:
+    """All passes over up to CHUNK pages; returns how many are left, compacted to the front.
+
+    The first ``tried`` pages have their first pass behind them.
+    """
     cdef stage_t st
     cdef uint64_t i, kept = n
     cdef uint32_t pass_, asked
     for pass_ in range(c.m.profile.passes):
         n = kept
-        kept = 0
-        i = 0
+        i = kept = tried
+        tried = 0
         while i < n:
             load_stage(c.m, &st, pfns + i, n - i)
             asked = st.n
@@ -651,17 +659,26 @@ cdef uint64_t migrate_chunk(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t
     return kept
 
 
-cdef void migrate_pages(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *target, run_t *run) noexcept nogil:
-    cdef uint64_t i = 0, k, left, j
+cdef inline void run_begin(run_t *run) noexcept nogil:
     run.succeeded = 0
     run.failed = 0
     run.error = 0
+
+
+cdef void migrate_pages(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *target, run_t *run) noexcept nogil:
+    run_begin(run)
+    finish_run(c, pfns, n, 0, target, run)
+
+
+cdef void finish_run(ctx_t *c, uint32_t *pfns, uint64_t n, uint64_t tried, const target_t *target, run_t *run) noexcept nogil:
+    """Take a run to its end; its first ``tried`` pages are left over from a first pass that ran ahead."""
+    cdef uint64_t i = 0, k, left, j
     while i < n:
         k = min(n - i, <uint64_t> CHUNK)
         if run.error:
             left = k
         else:
-            left = migrate_chunk(c, pfns + i, k, target, run)
+            left = migrate_chunk(c, pfns + i, k, min(tried - min(tried, i), k), target, run)
         for j in range(left):
             putback_lru_page(c, pfns[i + j])
         i += k
@@ -681,19 +698,27 @@ cdef struct list_t:
     uint64_t n, cap
 
 
+cdef int list_grow(list_t *l) noexcept nogil:
+    cdef uint64_t i, cap = l.cap * 4 if l.cap else 1024
+    cdef uint32_t *p = <uint32_t *> malloc(cap * 4)
+    if p == NULL:
+        return -ENOMEM
+    for i in range(l.n):
+        p[i] = l.pfns[i]
+    free(l.pfns)
+    l.pfns = p
+    l.cap = cap
+    return 0
+
+
+cdef inline int list_reserve(list_t *l, uint64_t n) noexcept nogil:
+    """Room for ``n`` pages; n grows by less than the first size at a time."""
+    return list_grow(l) if n > l.cap else 0
+
+
 cdef int list_add(list_t *l, uint32_t pfn) noexcept nogil:
-    cdef uint32_t *p
-    cdef uint64_t i, cap
-    if l.n == l.cap:
-        cap = l.cap * 4 if l.cap else 1024
-        p = <uint32_t *> malloc(cap * 4)
-        if p == NULL:
-            return -ENOMEM
-        for i in range(l.n):
-            p[i] = l.pfns[i]
-        free(l.pfns)
-        l.pfns = p
-        l.cap = cap
+    if list_reserve(l, l.n + 1):
+        return -ENOMEM
     l.pfns[l.n] = pfn
     l.n += 1
     return 0
@@ -781,9 +806,100 @@ cdef void look_ahead(look_t *l, const uint64_t *addresses, uint64_t n) noexcept 
             pmg_prefetchw(&l.m.frames[pte_pfn(pte)])
 
 
-cdef int add_page_for_migration(ctx_t *c, look_t *l, uint64_t vpn, int32_t node, bint migrate_all, list_t *list) noexcept nogil:
-    """1: isolated and listed.  0: already on the node.  Else the status to store."""
+cdef struct move_t:                 # one move_pages call
+    uint32_t mm
+    uint64_t count                  # what the caller asked for
+    int32_t *status
+    bint locked                     # mmap_lock held for reading
+    # the run: pages isolated for one node
+    list_t list                     # isolated, those `tried` first
+    uint64_t tried
+    run_t run
+    bint ahead                      # the first pass runs ahead, a stage at a time
+    uint64_t rise, same             # entries up to here have rising addresses, one node
+    stage_t st                      # the stage being gathered then
+
+
+cdef void begin_run(ctx_t *c, move_t *mv) noexcept nogil:
+    mv.list.n = 0
+    mv.tried = 0
+    mv.st.n = 0
+    run_begin(&mv.run)
+
+
+cdef void run_ahead(ctx_t *c, move_t *mv, int32_t node) noexcept nogil:
+    """First pass over the pages gathered; what must be tried again joins the list."""
+    cdef target_t t
+    cdef uint32_t i, gathered
+    t.nid = node
+    while mv.st.n:
+        gathered = mv.st.n
+        run_stage(c, &mv.st, &t, False)
+        if mv.st.n == 0:
+            mv.run.error = -ENOMEM
+            mv.run.failed += 1 + mv.tried
+            for i in range(gathered):
+                if mv.st.open[i]:
+                    unlock_page(c.m, mv.st.src[i])
+                putback_lru_page(c, mv.st.src[i])
+            return
+        mv.list.n += collect(c, &mv.st, &t, mv.list.pfns + mv.list.n, &mv.run)
+        mv.tried = mv.list.n
+        shift_stage(&mv.st, gathered)
+
+
+cdef void shift_stage(stage_t *st, uint32_t gathered) noexcept nogil:
+    """Keep what a stage did not get to for lack of targets."""
+    cdef uint32_t i, done = st.n
+    st.n = gathered - done
+    for i in range(st.n):
+        st.src[i] = st.src[done + i]
+        st.open[i] = st.open[done + i]
+        st.state[i] = st.state[done + i]
+        st.mapping[i] = st.mapping[done + i]
+        st.index[i] = st.index[done + i]
+
+
+cdef inline bint gather(ctx_t *c, stage_t *st, uint32_t pfn) noexcept nogil:
+    """Isolate a page into the stage, and lock it in the same step if nobody else has."""
+    cdef frame_t *f = &c.m.frames[pfn]
+    cdef uint64_t s = pmg_load(&f.state), new
+    cdef uint32_t i = st.n
+    while True:
+        if not s & PG_lru or frame_refs(s) == 0:
+            return False
+        new = ((s & ~PG_lru) | PG_isolated | PG_locked) + REF_ONE
+        if pmg_cas(&f.state, s, new):
+            break
+        s = pmg_load(&f.state)
+    st.src[i] = pfn
+    st.open[i] = 0 if s & PG_locked else OPEN
+    st.state[i] = new
+    st.mapping[i] = f.mapping
+    st.index[i] = f.index
+    st.n = i + 1
+    c.count[<int> C_LOCK_LRU] += 1
+    trace(c, STEP_ISOLATE, pfn, 0)
+    if st.open[i]:
+        trace(c, STEP_LOCK, pfn, 0)
+    return True
+
+
+cdef void ungather(ctx_t *c, stage_t *st) noexcept nogil:
+    st.n -= 1
+    if st.open[st.n]:
+        unlock_page(c.m, st.src[st.n])
+    putback_lru_page(c, st.src[st.n])
+
+
+cdef int add_page_for_migration(ctx_t *c, look_t *l, uint64_t vpn, int32_t node, bint migrate_all, move_t *mv) noexcept nogil:
+    """1: isolated and listed.  0: already on the node.  Else the status to store.
+
+    The whole run is isolated before it is migrated, so that a page listed twice answers EBUSY.  While addresses
+    rise and every page is mapped once none can come twice, and the first pass runs ahead, stage by stage.
+    """
     cdef uint32_t pfn
+    cdef uint64_t maps
     cdef int err = 0
     if look_vma(l, vpn) == NULL or not vma_migratable(l.vma):
         return -EFAULT
@@ -792,53 +908,58 @@ cdef int add_page_for_migration(ctx_t *c, look_t *l, uint64_t vpn, int32_t node,
         return err
     if page_to_nid(c.m, pfn) == node:
         return 0
-    if frame_maps(page_state(c.m, pfn)) > 1 and not migrate_all:
+    maps = frame_maps(page_state(c.m, pfn))
+    if maps > 1 and not migrate_all:
         return -EACCES
-    if list.n == list.cap and list_add(list, pfn) == 0:     # room first: an isolated page must not be lost
-        list.n -= 1
-    if list.n == list.cap:
+    if list_reserve(&mv.list, mv.list.n + STAGE):           # room first: an isolated page must not be lost
         return -ENOMEM
+    if mv.ahead and (maps > 1 or mv.run.error):
+        mv.ahead = False
+        run_ahead(c, mv, node)
     # Between the look and the isolation the page may have been unmapped, freed or moved: isolate, look again.
+    if mv.ahead:
+        if not gather(c, &mv.st, pfn):
+            return -EBUSY
+        if pte_pfn(look_pte(l, vpn)) != pfn:
+            ungather(c, &mv.st)
+            return -EBUSY
+        if mv.st.n >= c.m.width:
+            run_ahead(c, mv, node)
+        return 1
     if not isolate_lru_page(c, pfn):
         return -EBUSY
     if pte_pfn(look_pte(l, vpn)) != pfn:
         putback_lru_page(c, pfn)
         return -EBUSY
-    list.pfns[list.n] = pfn
-    list.n += 1
+    mv.list.pfns[mv.list.n] = pfn
+    mv.list.n += 1
     return 1
-
-
-cdef struct move_t:                 # one move_pages call
-    uint32_t mm
-    uint64_t count                  # what the caller asked for
-    int32_t *status
-    list_t list
-    bint locked                     # mmap_lock held for reading
 
 
 cdef int64_t move_pages_and_store_status(ctx_t *c, move_t *mv, int32_t node, uint64_t start, uint64_t i) noexcept nogil:
     """Migrate what is listed; entries start..i get the node only if all of it moved."""
     cdef target_t t
-    cdef run_t run
     cdef uint64_t k
-    if mv.list.n == 0:
-        return 0
+    cdef int64_t rc = 0
     if mv.locked:
         mmap_read_unlock(c, mv.mm)
         mv.locked = False
+    run_ahead(c, mv, node)
+    if mv.list.n == 0 and mv.run.succeeded == 0 and mv.run.failed == 0 and not mv.run.error:
+        return 0
     t.nid = node
-    migrate_pages(c, mv.list.pfns, mv.list.n, &t, &run)
-    mv.list.n = 0
-    if run.error:
-        return run.error
-    if run.failed:
-        return <int64_t> (run.failed + mv.count - i)
-    if mv.status == NULL:
-        return -EFAULT
-    for k in range(start, i):
-        mv.status[k] = node
-    return 0
+    finish_run(c, mv.list.pfns, mv.list.n, mv.tried, &t, &mv.run)
+    if mv.run.error:
+        rc = mv.run.error
+    elif mv.run.failed:
+        rc = <int64_t> (mv.run.failed + mv.count - i)
+    elif mv.status == NULL:
+        rc = -EFAULT
+    else:
+        for k in range(start, i):
+            mv.status[k] = node
+    begin_run(c, mv)
+    return rc
 
 
 cdef int64_t check_node(machine_t *m, task_t *target, int32_t node) noexcept nogil:
@@ -847,6 +968,17 @@ cdef int64_t check_node(machine_t *m, task_t *target, int32_t node) noexcept nog
     if not (target.mems_allowed >> node) & 1:
         return -EACCES
     return 0
+
+
+cdef bint may_run_ahead(move_t *mv, const uint64_t *addresses, const int32_t *nodes, uint64_t i, uint64_t end) noexcept nogil:
+    """Whether addresses rise through the whole run that starts at entry ``i``; every entry is looked at once a call."""
+    mv.rise = max(mv.rise, i + 1)
+    mv.same = max(mv.same, i + 1)
+    while mv.same < end and nodes[mv.same] == nodes[i]:
+        mv.same += 1
+    while mv.rise < mv.same and addresses[mv.rise] >> 12 > addresses[mv.rise - 1] >> 12:
+        mv.rise += 1
+    return mv.rise >= mv.same
 
 
 cdef int64_t do_pages_move(ctx_t *c, move_t *mv, task_t *target, const uint64_t *addresses, const int32_t *nodes, uint64_t readable, bint migrate_all) noexcept nogil:
@@ -861,25 +993,25 @@ cdef int64_t do_pages_move(ctx_t *c, move_t *mv, task_t *target, const uint64_t 
         err = -EFAULT if i >= readable else check_node(c.m, target, nodes[i])
         if err:
             break
-        if current < 0:
-            current = nodes[i]
-            start = i
-        elif nodes[i] != current:
+        if current >= 0 and nodes[i] != current:
             err = move_pages_and_store_status(c, mv, current, start, i)
             if err:
                 return err
-            start = i
+            current = -1
+        if current < 0:
             current = nodes[i]
+            start = i
+            mv.ahead = c.step_fn == NULL and may_run_ahead(mv, addresses, nodes, i, min(readable, mv.count))
         if not mv.locked:
             if mmap_read_lock(c, mv.mm):
                 err = -PMG_WAIT
                 break
             mv.locked = True
             look_begin(&l, c.m, mm_of(c.m, mv.mm))
-        if i >= ahead:
-            look_ahead(&l, addresses + i, min(readable - i, <uint64_t> STAGE))
-            ahead = i + STAGE
-        rc = add_page_for_migration(c, &l, addresses[i] >> 12, current, migrate_all, &mv.list)
+        if i + STAGE > ahead:               # one stage ahead of the one being gathered
+            look_ahead(&l, addresses + ahead, min(readable - ahead, <uint64_t> STAGE))
+            ahead += min(readable - ahead, <uint64_t> STAGE)
+        rc = add_page_for_migration(c, &l, addresses[i] >> 12, current, migrate_all, mv)
         i += 1
         if rc > 0:
             continue
@@ -913,9 +1045,12 @@ cdef int64_t pages_move(ctx_t *c, uint32_t mm, task_t *target, const uint64_t *a
     mv.count = count
     mv.status = status
     mv.list.pfns = NULL
-    mv.list.n = 0
     mv.list.cap = 0
     mv.locked = False
+    mv.rise = 0
+    mv.same = 0
+    mv.ahead = False
+    begin_run(c, &mv)
     lru_cache_disable(c)
     err = do_pages_move(c, &mv, target, addresses, nodes, readable, flags & MPOL_MF_MOVE_ALL != 0)
     if mv.locked:
