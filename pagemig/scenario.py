@@ -86,7 +86,7 @@ _ANCHOR: Final = WINDOW + 511 * PAGE_SIZE
 # What a process has outside the window: no page of it is ever present.  It counts where the kernel
 # looks at the size of an address space (mlockall against RLIMIT_MEMLOCK; recorded: hand-107).
 _PROGRAM: Final = 0x40_0000
-_PROGRAM_BYTES: Final = 16 * MiB
+_PROGRAM_BYTES: Final = 9 * MiB
 
 _NOBODY_PID: Final = (1 << 22) - 1
 

@@ -93,11 +93,14 @@ def test_run_writes_what_conform_reads(tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["conform", str(recorded)]) == 0
 
 
+TABLE_HEAD = ["process", "page", "n", "prot", "policy", "nodes", "mapped"]
+
+
 def test_run_prints_tables(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "--table", str(CORPUS / f"linux-{KERNEL}" / "full.jsonl.gz")]) == 0
     out = capsys.readouterr().out
     assert "touch p=0 at=0 n=32700 write=true" in out
-    assert "process  page  n" in out
+    assert [line.split() for line in out.splitlines()].count(TABLE_HEAD) > 20
 
 
 def test_unreadable_file_is_an_error_not_a_traceback(
