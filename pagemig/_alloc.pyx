@@ -271,6 +271,16 @@ cdef uint32_t prep_new_page(ctx_t *c, uint32_t pfn) noexcept nogil:
     return pfn
 
 
+cdef inline bint zone_watermark_ok(machine_t *m, int32_t nid, bint watermark) noexcept nogil:
+    """Above the low watermark, or allowed to go below it.
+
+    From 6.7 on nobody can: the processor that brought the node down to the mark has taken the rest along in bulk, and
+    keeps it on a list of its own.
+    """
+    cdef node_t *node = &m.node[nid]
+    return node.low == 0 or not (watermark or m.profile.pcp_bulk) or pmg_load(&node.nr_free) > node.low
+
+
 cdef uint32_t get_page_from_freelist(ctx_t *c, int32_t nid, uint64_t mask, bint watermark) noexcept nogil:
     """First node of the zonelist that has a frame, above its low watermark if asked; 0 when there is none."""
     cdef machine_t *m = c.m
@@ -282,7 +292,7 @@ cdef uint32_t get_page_from_freelist(ctx_t *c, int32_t nid, uint64_t mask, bint 
             continue
         if wanted < 0:
             wanted = k
-        if watermark and m.node[k].low and pmg_load(&m.node[k].nr_free) <= m.node[k].low:
+        if not zone_watermark_ok(m, k, watermark):
             continue
         if rmqueue(c, k, 1, &pfn):
             numa_event(c, k, wanted, 1)
@@ -300,7 +310,7 @@ cdef uint32_t alloc_page(ctx_t *c, int32_t nid, uint64_t mask) noexcept nogil:
 
 cdef uint32_t alloc_pages_node(ctx_t *c, int32_t nid, uint32_t n, uint32_t *out) noexcept nogil:
     """Targets of a migration: the records are the caller's to fill and content is not zeroed, it will be copied over."""
-    cdef uint32_t k = rmqueue(c, nid, n, out)
+    cdef uint32_t k = rmqueue(c, nid, n, out) if zone_watermark_ok(c.m, nid, False) else 0
     if k:
         numa_event(c, nid, nid, k)
     return k

@@ -30,7 +30,7 @@ from pagemig._mmap cimport (
 from pagemig._pgtable cimport leaf_pte, next_leaf
 from pagemig._types cimport (
     CAP_ALL, FILE_SHMEM, MAX_CTX, MAX_NODES, MODE_ACTORS, MODE_THREADS, MPOL_DEFAULT, MPOL_INTERLEAVE, MPOL_WEIGHTED_INTERLEAVE, NR_COUNTERS,
-    PCP_MAX, PG_reserved, REF_ONE, STAGE, TASK_FREE, TASK_RUNNING, anon_vma_t, counter_t, ctx_t, file_t, frame_t, machine_t,
+    PCP_MAX, PG_reserved, PVEC_MAX, REF_ONE, STAGE, TASK_FREE, TASK_RUNNING, anon_vma_t, counter_t, ctx_t, file_t, frame_t, machine_t,
     mlock_pvec_t, mm_t, mpol_t, node_t, pcp_t, pin_t, ptdesc_t, rnode_t, sp_node_t, task_t, vma_t,
 )
 
@@ -220,6 +220,13 @@ cdef void set_profile(machine_t *m, dict profile) except *:
     m.profile.async_passes = left.pop("async_passes")
     m.profile.fault_around = left.pop("fault_around")
     m.profile.engine = left.pop("engine")
+    m.profile.migrate_unlocked = left.pop("migrate_unlocked")
+    m.profile.pagevec = min(left.pop("pagevec"), PVEC_MAX)
+    m.profile.pcp_bulk = left.pop("pcp_bulk")
+    m.profile.vma_lock_faults = left.pop("vma_lock_faults")
+    m.profile.gup_checks_files = left.pop("gup_checks_files")
+    m.profile.populate_whole = left.pop("populate_whole")
+    m.profile.mprotect_unaccounts = left.pop("mprotect_unaccounts")
     if left:
         raise ValueError(f"profile has switches the core does not know: {', '.join(left)}")
 

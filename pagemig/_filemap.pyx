@@ -27,7 +27,7 @@ from pagemig._pte cimport PTE_D, PTE_RW, pte_pfn, pte_present, pte_t
 from pagemig._rmap cimport i_mmap_lock_read, i_mmap_unlock_read, lru_cache_add, rmap_vmas, vma_address
 from pagemig._types cimport (
     C_PGMAJFAULT, FILE_EXT4, FILE_RAMFS, FILE_SHMEM, PG_anon, PG_cached, PG_dirty, PG_locked, PG_private, PG_swapbacked,
-    PG_uptodate, PG_writeback, PMG_WAIT, REF_ONE, VM_FAULT_MAJOR, VM_FAULT_OOM, VM_FAULT_SIGBUS, VM_FAULT_WAIT,
+    PG_uptodate, PG_writeback, PMG_WAIT, REF_ONE, VM_FAULT_MAJOR, VM_FAULT_OOM, VM_FAULT_RESTARTED, VM_FAULT_SIGBUS, VM_FAULT_WAIT,
     VM_RAND_READ, VM_SEQ_READ, VM_SHARED, WAIT_I_RWSEM, ctx_t, file_t, frame_t, machine_t, vma_t,
 )
 
@@ -461,7 +461,11 @@ cdef int shmem_fault(ctx_t *c, vma_t *vma, uint64_t index, uint32_t *pfn) noexce
 
 
 cdef int filemap_fault(ctx_t *c, vma_t *vma, uint64_t index, uint32_t *pfn) noexcept nogil:
-    """A fault that reads, or that starts read-ahead, drops the mm lock and starts over: a major fault to the process."""
+    """A fault that reads, or that starts read-ahead, drops its lock and starts over: a major fault to the process.
+
+    From 6.6 on one that only starts read-ahead is minor: it held the lock of the VMA alone, and taking mmap_lock
+    instead does not count as a retry unless something was read.
+    """
     cdef file_t *f = file_of(c.m, vma.file)
     cdef uint32_t page
     cdef int err, major = 0
@@ -471,10 +475,10 @@ cdef int filemap_fault(ctx_t *c, vma_t *vma, uint64_t index, uint32_t *pfn) noex
     page = find_get_page(c.m, f, index)
     if page:
         if do_async_mmap_readahead(c, f, vma, index, page):
-            major = VM_FAULT_MAJOR
+            major = VM_FAULT_RESTARTED if c.m.profile.vma_lock_faults else VM_FAULT_RESTARTED | VM_FAULT_MAJOR
         put_page(c, page)
     else:
-        major = VM_FAULT_MAJOR
+        major = VM_FAULT_RESTARTED | VM_FAULT_MAJOR
         c.count[<int> C_PGMAJFAULT] += 1
         if f.kind == FILE_EXT4:
             do_sync_mmap_readahead(c, f, vma, index)

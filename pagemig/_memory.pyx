@@ -37,7 +37,7 @@ from pagemig._types cimport (
     C_COW, C_COW_REUSE, C_FAULT_AROUND, C_MIGRATION_WAIT, C_PGFAULT, C_ZERO_PAGE_FAULT, FAULT_FLAG_UNSHARE,
     FAULT_FLAG_WRITE, FILE_EXT4, FILE_SHMEM, GUP_PIN_COUNTING_BIAS, PG_anon, PG_anon_exclusive, PG_dirty, PG_locked,
     PG_swapbacked, PG_uptodate, PMG_WAIT, STAGE, TASK_SIZE_PAGES, VM_EXEC, VM_FAULT_MAJOR, VM_FAULT_OOM,
-    VM_FAULT_RETRY, VM_FAULT_SIGBUS, VM_FAULT_SIGSEGV, VM_FAULT_WAIT, VM_IO, VM_LOCKONFAULT, VM_PFNMAP, VM_READ,
+    VM_FAULT_RESTARTED, VM_FAULT_RETRY, VM_FAULT_SIGBUS, VM_FAULT_SIGSEGV, VM_FAULT_WAIT, VM_IO, VM_LOCKONFAULT, VM_PFNMAP, VM_READ,
     VM_SHARED, VM_WRITE, WAIT_PAGE, ctx_t, file_t, machine_t, mm_t, task_t, vma_t,
 )
 
@@ -346,8 +346,8 @@ cdef int do_read_fault(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf) noexce
         return 0
     ret = vma_fault(c, vma, vma_index_of(vma, vpn), &pfn)
     if pfn:
-        if around and ret & VM_FAULT_MAJOR:
-            # The kernel starts the fault over after reading, so the neighbours it just read are mapped as well.
+        if around and ret & VM_FAULT_RESTARTED:
+            # Done over after reading, the fault maps the neighbours just read as well.
             do_fault_around(c, vma, vpn, leaf)
         finish_fault(c, vma, vpn, leaf, pfn, False)
     return ret
@@ -735,13 +735,20 @@ cdef int try_grab_page(ctx_t *c, mm_t *mm, uint64_t vpn, bint longterm, bint wri
     return ret
 
 
+cdef inline bint on_disk(machine_t *m, vma_t *vma) noexcept nogil:
+    return vma.file != 0 and file_of(m, vma.file).kind != FILE_SHMEM
+
+
 cdef int pin_page(ctx_t *c, vma_t *vma, uint64_t vpn, bint longterm, bint write, uint32_t *pfn) noexcept nogil:
     """0 or -errno."""
-    cdef mm_t *mm = mm_of(c.m, vma.mm)
+    cdef machine_t *m = c.m
+    cdef mm_t *mm = mm_of(m, vma.mm)
     cdef uint32_t flags
     cdef int ret
     if vma.flags & (VM_IO | VM_PFNMAP) or not vma.flags & (VM_WRITE if write else VM_READ):
         return -EFAULT
+    if longterm and write and m.profile.gup_checks_files and vma.flags & VM_SHARED and on_disk(m, vma):
+        return -EFAULT                      # its file system could not tell when the page gets dirty
     while True:
         ret = try_grab_page(c, mm, vpn, longterm, write, pfn)
         if ret == 1:
@@ -755,11 +762,14 @@ cdef int pin_page(ctx_t *c, vma_t *vma, uint64_t vpn, bint longterm, bint write,
 
 
 cdef int64_t pin_user_pages(ctx_t *c, mm_t *mm, uint64_t vpn, uint64_t n, bint longterm, bint write, uint32_t *pfns) noexcept nogil:
-    """A pipe takes what it can get; buffers are registered whole, and not over files on a disk, or not at all."""
+    """A pipe takes what it can get; buffers are registered whole, and not over files on a disk, or not at all.
+
+    To 6.4 those who register buffers look for files themselves, when all is pinned, and refuse private mappings too.
+    """
     cdef machine_t *m = c.m
     cdef vma_t *vma = NULL
     cdef uint64_t k = 0
-    cdef bint on_disk = False
+    cdef bint refused = False
     cdef int err = 0
     if longterm:
         pmg_store32(&mm.has_pinned, 1)
@@ -769,10 +779,10 @@ cdef int64_t pin_user_pages(ctx_t *c, mm_t *mm, uint64_t vpn, uint64_t n, bint l
         err = pin_page(c, vma, vpn + k, longterm, write, pfns + k) if vma != NULL else -EFAULT
         if err == 0:
             k += 1
-            on_disk = on_disk or (vma.file != 0 and file_of(m, vma.file).kind != FILE_SHMEM)
+            refused = refused or (not m.profile.gup_checks_files and on_disk(m, vma))
     if longterm and err and k and err != -PMG_WAIT:
         err = -EFAULT
-    elif longterm and err == 0 and on_disk:
+    elif longterm and err == 0 and refused:
         err = -EOPNOTSUPP
     if k and err and (longterm or err == -PMG_WAIT):
         unpin_pages(c, pfns, <uint32_t> k, longterm)
@@ -840,8 +850,11 @@ cdef int user_fault(ctx_t *c, mm_t *mm, vma_t **cached, uint64_t vpn, bint write
             return 1
         r.minflt += 1
         return 0
-    if ret == VM_FAULT_MAJOR:
+    if ret & VM_FAULT_MAJOR:
         r.majflt += 1
+        return 0
+    if ret == VM_FAULT_RESTARTED:
+        r.minflt += 1
         return 0
     if ret & VM_FAULT_WAIT:
         r.wait = 1

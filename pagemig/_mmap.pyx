@@ -656,11 +656,14 @@ cdef void change_protection(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t start, uint
 cdef int mprotect_fixup(ctx_t *c, mm_t *mm, vma_t **prev, vma_t *vma, uint64_t start, uint64_t end, uint32_t newflags) noexcept nogil:
     cdef uint32_t oldflags = vma.flags
     cdef int err = 0
-    if newflags & VM_WRITE and not oldflags & (VM_ACCOUNT | VM_WRITE | VM_SHARED | VM_NORESERVE):
-        newflags |= VM_ACCOUNT
     if newflags == oldflags:
         prev[0] = vma
         return 0
+    if newflags & VM_WRITE:
+        if not oldflags & (VM_ACCOUNT | VM_WRITE | VM_SHARED | VM_NORESERVE):
+            newflags |= VM_ACCOUNT
+    elif c.m.profile.mprotect_unaccounts and not vma.file and not vma.anon_vma:
+        newflags &= ~VM_ACCOUNT
     vma = vma_modify(c, mm, prev[0], vma, start, end, newflags, &vma.pol, &err)
     prev[0] = vma
     if err:
@@ -1286,10 +1289,13 @@ cdef int madvise_willneed(ctx_t *c, walk_t *w, vma_t *vma, uint64_t start, uint6
     return madvise_file(c, w, vma, start, end)
 
 
-cdef int madvise_populate(ctx_t *c, walk_t *w, vma_t *vma, uint64_t start, uint64_t end) noexcept nogil:
+cdef int madvise_populate(ctx_t *c, walk_t *w, uint64_t start, uint64_t end) noexcept nogil:
     cdef uint64_t done = 0
-    w.prev = vma
     return populate_range(c, w.mm, start, end, w.advice == MADV_POPULATE_WRITE, &done)
+
+
+cdef inline bint is_populate(int advice) noexcept nogil:
+    return advice == MADV_POPULATE_READ or advice == MADV_POPULATE_WRITE
 
 
 cdef int madvise_vma_behavior(ctx_t *c, walk_t *w, vma_t *vma, uint64_t start, uint64_t end) noexcept nogil:
@@ -1299,8 +1305,9 @@ cdef int madvise_vma_behavior(ctx_t *c, walk_t *w, vma_t *vma, uint64_t start, u
         return madvise_willneed(c, w, vma, start, end)
     if w.advice == MADV_DONTNEED or w.advice == MADV_DONTNEED_LOCKED or w.advice == MADV_FREE:
         return madvise_dontneed_free(c, w, vma, start, end)
-    if w.advice == MADV_POPULATE_READ or w.advice == MADV_POPULATE_WRITE:
-        return madvise_populate(c, w, vma, start, end)
+    if is_populate(w.advice):
+        w.prev = vma
+        return madvise_populate(c, w, start, end)
     if w.advice == MADV_COLD or w.advice == MADV_PAGEOUT:
         w.prev = vma                # the order of the LRU is not modelled, and nothing is paged out
         return -EINVAL if vma.flags & (VM_LOCKED | VM_PFNMAP) else 0
@@ -1345,7 +1352,10 @@ cdef int sys_madvise(ctx_t *c, task_t *t, uint64_t start, uint64_t length, int a
     w.locked = True
     if (mmap_write_lock(c, w.mm_index) if write else mmap_read_lock(c, w.mm_index)):
         return -PMG_WAIT
-    err = madvise_walk_vmas(c, &w, start >> 12, (start + n) >> 12)
+    if is_populate(advice) and c.m.profile.populate_whole:
+        err = madvise_populate(c, &w, start >> 12, (start + n) >> 12)
+    else:
+        err = madvise_walk_vmas(c, &w, start >> 12, (start + n) >> 12)
     if write:
         mmap_write_unlock(c, w.mm_index)
     elif w.locked:

@@ -15,7 +15,7 @@ from pagemig._memory cimport vma_slot
 from pagemig._mempolicy cimport mpol_equal
 from pagemig._types cimport (
     C_HOST_RMAP_CONTENDED, C_LOCK_ANON_VMA, C_LOCK_I_MMAP, C_UNEVICTABLE_MLOCKED, C_UNEVICTABLE_MUNLOCKED,
-    FILE_SHMEM, MAP_ONE, PVEC_SIZE, PG_anon, PG_anon_exclusive, PG_lru, PG_mlocked, PG_swapbacked, PG_unevictable, PG_uptodate,
+    FILE_SHMEM, MAP_ONE, PG_anon, PG_anon_exclusive, PG_lru, PG_mlocked, PG_swapbacked, PG_unevictable, PG_uptodate,
     REF_ONE, VM_EXEC, VM_IO, VM_LOCKED, VM_PFNMAP, VM_READ, VM_WRITE, anon_vma_t, ctx_t, file_t, frame_t, machine_t,
     mlock_pvec_t, mm_t, rnode_t, vma_t,
 )
@@ -593,7 +593,7 @@ cdef void mlock_pvec_add(ctx_t *c, uint32_t pfn, bint munlock) noexcept nogil:
     v.pfn[v.n] = pfn
     v.munlock |= <uint32_t> munlock << v.n
     pmg_store32(&v.n, v.n + 1)
-    full = v.n == PVEC_SIZE
+    full = v.n == c.m.profile.pagevec
     if full:
         mlock_pagevec(c, v)
     else:

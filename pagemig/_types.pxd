@@ -81,6 +81,7 @@ cdef extern from *:
     #define VM_FAULT_SIGSEGV 8
     #define VM_FAULT_RETRY   16    /* take the mm lock again and start over */
     #define VM_FAULT_WAIT    32    /* the host owns time: unwind, answer WAIT */
+    #define VM_FAULT_RESTARTED 64  /* the kernel dropped its lock for read-ahead and did the fault over */
 
     #define PMG_WAIT 512           /* -PMG_WAIT: a call unwound because it would have waited */
 
@@ -104,7 +105,7 @@ cdef extern from *:
         PG_order_shift, GUP_PIN_COUNTING_BIAS
         FAULT_FLAG_WRITE, FAULT_FLAG_UNSHARE
         VM_FAULT_OOM, VM_FAULT_SIGBUS, VM_FAULT_MAJOR, VM_FAULT_SIGSEGV, VM_FAULT_RETRY, VM_FAULT_WAIT
-        PMG_WAIT, MAX_NODES, MAX_CTX, STAGE, PCP_MAX, PTRS_PER_PTE, DEF_MAX_MAP_COUNT
+        VM_FAULT_RESTARTED, PMG_WAIT, MAX_NODES, MAX_CTX, STAGE, PCP_MAX, PTRS_PER_PTE, DEF_MAX_MAP_COUNT
     const uint64_t TASK_SIZE_PAGES
 
 
@@ -317,7 +318,14 @@ ctypedef struct profile_t:
     uint32_t async_passes
     uint32_t fault_around       # pages mapped around a read fault of a file
     uint32_t engine             # 0 migration entries, 1 swap entries (2006)
-    uint32_t spare[19]
+    uint32_t migrate_unlocked   # mbind and migrate_pages drop mmap_lock before they migrate (6.7)
+    uint32_t pagevec            # pages a list of a processor takes before it is worked off, at most PVEC_MAX
+    uint32_t pcp_bulk           # processors fill their lists of free pages in bulk, past the watermarks (6.7)
+    uint32_t vma_lock_faults    # faults hold the lock of one VMA: read-ahead ahead of use is no major fault (6.6)
+    uint32_t gup_checks_files   # get_user_pages itself refuses long-term pins of shared writable disk files (6.5)
+    uint32_t populate_whole     # MADV_POPULATE_* takes the range as a whole and ends at its first hole (6.9)
+    uint32_t mprotect_unaccounts    # VM_ACCOUNT goes with the right to write, where nothing was written yet (6.6)
+    uint32_t spare[12]
 
 
 # ---- contexts and the machine --------------------------------------------------------------------------
@@ -332,13 +340,13 @@ cdef enum:
     MODE_HOST = 2               # return -PMG_WAIT: the embedding host owns time
 
 cdef enum:
-    PVEC_SIZE = 15              # pages a per-CPU list takes before it is worked off
+    PVEC_MAX = 31               # pages a per-CPU list can take; profile.pagevec says when it is worked off
 
 ctypedef struct mlock_pvec_t:   # pages whose lock count a CPU has yet to mend; each entry owns a reference
     uint32_t lock               # a CPU of the model may run in several threads
     uint32_t n
     uint32_t munlock            # bit i: entry i takes a count off
-    uint32_t pfn[15]
+    uint32_t pfn[31]
 
 ctypedef struct machine_t
 ctypedef struct ctx_t

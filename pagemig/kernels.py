@@ -68,6 +68,29 @@ class KernelProfile:
         index of shared memory when it is migrated.
     isolate_counts : int
         *core*.  1: pages that could not be isolated count as failed (6.7 and later).
+    migrate_unlocked : int
+        *core*.  1: mbind and migrate_pages give mmap_lock back before they migrate what they
+        collected (6.7 and later).
+    pagevec : int
+        *core*.  Pages a processor collects before it takes them off the count of locked ones: 15
+        (5.18 and later), 31 (6.10 and later).  Until then they look locked, and hold one reference
+        more.
+    pcp_bulk : int
+        *core*.  0: what a node has between its low watermark and the lowest is left to callers that
+        take no other node.  1: the processor that filled the node has it on its own list (6.7 and
+        later, where these lists grow).
+    vma_lock_faults : int
+        *core*.  1: a fault that only starts read-ahead is minor, since it held the lock of its VMA
+        (6.6 and later); 0: major.
+    gup_checks_files : int
+        *core*.  Registering buffers over files on a disk: 0 ``-EOPNOTSUPP`` for every mapping (to
+        6.4), 1 ``-EFAULT`` for shared ones, while private ones may be pinned (6.5 and later).
+    populate_whole : int
+        *core*.  1: ``MADV_POPULATE_*`` ends at the first hole of its range (6.9 and later); 0:
+        passes over it.
+    mprotect_unaccounts : int
+        *core*.  1: anonymous memory nothing was written to is no longer accounted for once it
+        cannot be written, and merges with mappings that never were (6.6 and later).
     interleave_bits : int
         Bits of the page number that decide the interleave node: 32 to 6.6, 64 from 6.7 on.  The
         core knows it from ``mbind_ilx``.
@@ -106,6 +129,13 @@ class KernelProfile:
     weighted: int = field(default=0, metadata=_CORE)
     balancing_many: int = field(default=0, metadata=_CORE)
     fault_around: int = field(default=16, metadata=_CORE)
+    migrate_unlocked: int = field(default=0, metadata=_CORE)
+    pagevec: int = field(default=15, metadata=_CORE)
+    pcp_bulk: int = field(default=0, metadata=_CORE)
+    vma_lock_faults: int = field(default=0, metadata=_CORE)
+    gup_checks_files: int = field(default=0, metadata=_CORE)
+    populate_whole: int = field(default=0, metadata=_CORE)
+    mprotect_unaccounts: int = field(default=0, metadata=_CORE)
     interleave_bits: int = 32
     modes: frozenset[int]
     mode_flags: int
@@ -180,6 +210,13 @@ _LINUX_6_12: Final = KernelProfile(
     untouched_enoent=1,
     mbind_ilx=1,
     isolate_counts=1,
+    migrate_unlocked=1,
+    pagevec=31,
+    pcp_bulk=1,
+    vma_lock_faults=1,
+    gup_checks_files=1,
+    populate_whole=1,
+    mprotect_unaccounts=1,
     weighted=1,
     balancing_many=1,
     interleave_bits=64,
