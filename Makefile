@@ -18,7 +18,7 @@ STUBBED := $(patsubst pagemig/%.pyi,pagemig.%,$(wildcard pagemig/*.pyi))
 SOURCES := setup.py $(wildcard pagemig/*.pyx pagemig/*.pxd pagemig/include/pagemig/*.h)
 
 .DELETE_ON_ERROR:
-.PHONY: help build run test bench lint format tsan asan cover wheel clean
+.PHONY: help build run test bench lint format tsan asan mutants cover wheel clean
 
 help:
 	@echo "make run     replay a shipped trace: a table, and a picture in $(OUTPUT)"
@@ -28,6 +28,7 @@ help:
 	@echo "make format  let ruff rewrite what lint would complain about"
 	@echo "make tsan    the threaded tests under ThreadSanitizer"
 	@echo "make asan    the threaded tests under AddressSanitizer and UBSan"
+	@echo "make mutants builds with a planted race and without the copy: both must be found"
 	@echo "make cover   line coverage, the Cython files too"
 	@echo "make wheel   wheel and sdist in dist/"
 	@echo "make build   only the build, in place"
@@ -91,9 +92,9 @@ format: $(VENV)/.lint
 # The sanitizers and the coverage get copies of the tree in build/, so the fast build next door
 # is left alone; tar keeps the files' times, so that a second run builds only what changed.
 define copied
-mkdir -p build/tree-$(1)
-tar -c --exclude='*.so' --exclude=__pycache__ --exclude=./build --exclude=./$(VENV) --exclude=./.git . | tar -x -C build/tree-$(1)
-cd build/tree-$(1) && PAGEMIG_BUILD=$(1) $(CURDIR)/$(PY) setup.py -q build_ext --inplace
+mkdir -p build/tree-$(1)$(2)
+tar -c --exclude='*.so' --exclude=__pycache__ --exclude=./build --exclude=./$(VENV) --exclude=./.git . | tar -x -C build/tree-$(1)$(2)
+cd build/tree-$(1)$(2) && PAGEMIG_BUILD=$(1) PAGEMIG_PLANT=$(2) $(CURDIR)/$(PY) setup.py -q build_ext --inplace
 endef
 
 # -s, since pytest's capture would swallow the sanitizer's report; setarch -R, since its shadow
@@ -111,6 +112,18 @@ asan: $(VENV)/.linked $(VENV)/.test
 	$(call copied,address)
 	cd build/tree-address && LD_PRELOAD=$$($(CC) -print-file-name=libasan.so) PYTHONMALLOC=malloc \
 	  ASAN_OPTIONS="detect_leaks=0 $$ASAN_OPTIONS" UBSAN_OPTIONS="halt_on_error=1 print_stacktrace=1" $(PYTEST_SANITIZED)
+
+# Two builds with something planted: a race in a lock, which ThreadSanitizer must report, and a
+# migration that does not copy, which the tests must fail.
+mutants: $(VENV)/.linked $(VENV)/.test
+	$(call copied,thread,race)
+	cd build/tree-threadrace && { LD_PRELOAD=$$($(CC) -print-file-name=libtsan.so) $(FIXED) $(CURDIR)/$(PY) -m pytest \
+	  -s -p no:cacheprovider -m threads -k first_faults >report.txt 2>&1; grep -q 'ThreadSanitizer: data race' report.txt; } \
+	  || { echo "the planted race was not reported: see build/tree-threadrace/report.txt" >&2; exit 1; }
+	$(call copied,fast,nocopy)
+	cd build/tree-fastnocopy && { $(CURDIR)/$(PY) -m pytest -p no:cacheprovider -m threads >report.txt 2>&1; test $$? -eq 1; } \
+	  || { echo "no test missed the copy: see build/tree-fastnocopy/report.txt" >&2; exit 1; }
+	@echo "both mutants were found"
 
 # 3.13 measures Cython lines only through the older C tracer.
 cover: $(VENV)/.linked $(VENV)/.test

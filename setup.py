@@ -10,6 +10,9 @@ address    AddressSanitizer and UBSan (likewise: ``make asan``)
 coverage   line tracing of .pyx and .pxd for coverage.py (``make cover``)
 none       no extensions: what ``make`` uses to link the tree before it builds in place
 =========  ==============================================================================
+
+``PAGEMIG_PLANT=race`` plants a data race in a lock, ``nocopy`` leaves out the copy of a page that
+moves: ``make mutants`` demands that the sanitizer and the tests find them.
 """
 
 import os
@@ -25,6 +28,8 @@ CFLAGS = {
     "coverage": ["-O0", "-g1"],
     "none": [],
 }
+PLANTS = {"": [], "race": ["PAGEMIG_PLANT_RACE"], "nocopy": ["PAGEMIG_PLANT_NOCOPY"]}
+PLANT = os.environ.get("PAGEMIG_PLANT") or ""
 MODE = os.environ.get("PAGEMIG_BUILD") or "fast"
 JOBS = int(os.environ.get("PAGEMIG_JOBS") or 2)
 BUILD = Path("build")
@@ -37,9 +42,10 @@ def mode_changed() -> bool:
     would keep the fast objects.
     """
     stamp = BUILD / "mode"
-    changed = stamp.exists() and stamp.read_text() != MODE
+    present = MODE + PLANT
+    changed = stamp.exists() and stamp.read_text() != present
     BUILD.mkdir(exist_ok=True)
-    stamp.write_text(MODE)
+    stamp.write_text(present)
     return changed
 
 
@@ -52,6 +58,7 @@ def extensions() -> list[Extension]:
     import numpy as np
 
     macros = [("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")]
+    macros += [(name, "1") for name in PLANTS[PLANT]]
     if MODE == "coverage":
         macros += [("CYTHON_TRACE_NOGIL", "1"), ("CYTHON_USE_SYS_MONITORING", "0")]
     return [
@@ -72,6 +79,8 @@ def modules() -> list[Extension]:
     """The extensions, translated to C."""
     if MODE not in CFLAGS:
         raise SystemExit(f"PAGEMIG_BUILD={MODE!r} is not one of {', '.join(CFLAGS)}")
+    if PLANT not in PLANTS:
+        raise SystemExit(f"PAGEMIG_PLANT={PLANT!r} is not one of {', '.join(filter(None, PLANTS))}")
     if MODE == "none":
         return []
     from Cython.Build import cythonize
@@ -83,6 +92,7 @@ def modules() -> list[Extension]:
         build_dir=None if MODE == "coverage" else str(BUILD / MODE),
         nthreads=JOBS if JOBS > 1 else 0,
         annotate=MODE == "debug",
+        emit_linenums=MODE in ("debug", "thread", "address"),  # reports then name the .pyx
         compiler_directives={
             "language_level": 3,
             "boundscheck": checked,

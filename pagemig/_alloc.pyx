@@ -4,7 +4,7 @@ from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove, memset
 
 from pagemig._atomic cimport (
-    PMG_RELAX, pmg_cas32, pmg_copy_page, pmg_load, pmg_load32, pmg_read_trylock, pmg_read_unlock, pmg_spin_lock,
+    PMG_RELAX, pmg_cas32, pmg_copy_page, pmg_load, pmg_load32, pmg_prefetchw, pmg_read_trylock, pmg_read_unlock, pmg_spin_lock,
     pmg_spin_unlock, pmg_store, pmg_store32_rel, pmg_store_rel, pmg_write_forget, pmg_write_trylock, pmg_write_unlock, pmg_yield,
 )
 from pagemig._frame cimport put_page_testzero, trylock_page
@@ -35,7 +35,7 @@ cdef void *arena_new(machine_t *m, uint64_t nbytes) noexcept nogil:
     if p == MAP_FAILED:
         return NULL
     # Huge pages save the host's own TLB misses on scattered frames; small machines stay small without them.
-    if m.nr_frames > (1 << 20) and nbytes >= (64 << 20):
+    if m.nr_frames > (1 << 20) and nbytes >= (16 << 20):
         madvise(p, nbytes, MADV_HUGEPAGE)
     m.arenas[m.nr_arenas] = p
     m.arena_bytes[m.nr_arenas] = nbytes
@@ -241,7 +241,12 @@ cdef uint32_t rmqueue(ctx_t *c, int32_t nid, uint32_t n, uint32_t *out) noexcept
             drain_all_pages(c, nid)
             return zone_take(c, nid, n, out)
     k = pcp.n - n
-    memcpy(out, pcp.pfn + k, n * 4)
+    if n == 1:                              # a page at a time: fetch the record of the one after next
+        out[0] = pcp.pfn[k]
+        if k >= 4:
+            pmg_prefetchw(&c.m.frames[pcp.pfn[k - 4]])
+    else:
+        memcpy(out, pcp.pfn + k, n * 4)
     pmg_store32_rel(&pcp.n, k)
     pmg_spin_unlock(&pcp.lock)
     return n

@@ -41,5 +41,6 @@ cdef extern from "pagemig/atomics.h" nogil:
 
 
 cdef extern from "pagemig/copy.h" nogil:
+    const bint PMG_COPY_STEP
     void pmg_copy_page(void *dst, const void *src, const void *next) noexcept
     void pmg_copy_fence() noexcept

@@ -310,7 +310,7 @@ cdef int check_vma_file(check_t *k, vma_t *vma, uint32_t at) noexcept nogil:
 cdef inline bint node_before(machine_t *m, uint32_t a, uint32_t b) noexcept nogil:
     cdef rnode_t *x = rnode_of(m, a)
     cdef rnode_t *y = rnode_of(m, b)
-    return x.start < y.start or (x.start == y.start and a < b)
+    return x.start < y.start or (x.start == y.start and x.seq < y.seq)
 
 
 cdef int check_range(check_t *k, uint32_t i, uint32_t owner) noexcept nogil:

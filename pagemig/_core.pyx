@@ -6,7 +6,7 @@ business of ``machine.py`` and ``process.py``.
 """
 cimport numpy as cnp
 from cpython.ref cimport PyObject
-from libc.errno cimport EAGAIN, EFAULT, EINVAL, ENOMEM
+from libc.errno cimport EBADF, EFAULT, EINVAL, ENOMEM
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
@@ -336,7 +336,7 @@ cdef class Machine:
         try:
             self.step_hook(step, [pfns[i] for i in range(n)])
         except BaseException as error:
-            self.hook_error = error
+            self.hook_error = self.hook_error or error      # the first says what went wrong
         return 0
 
     cdef int _run_wait(self, int what, uint32_t which) noexcept:
@@ -742,9 +742,16 @@ cdef class Process:
 
     def _unpin(self, uint32_t pin):
         cdef ctx_t *c = self.core.enter(self._task)
+        cdef uint32_t i
+        cdef int rc = -EBADF
         with nogil:
-            sys_unpin(c, self.t, pin)
+            for i in range(self.t.pins.n):
+                if vec_at(self.m, &self.t.pins)[i] == pin:
+                    sys_unpin(c, self.t, pin)
+                    rc = 0
+                    break
         self.core.leave(c)
+        return rc
 
     # -- files -----------------------------------------------------------------------------------------------------
 
@@ -1034,6 +1041,7 @@ def mpol_targets(uint32_t mode, uint32_t flags, uint64_t nodes, weights, pages, 
         raise MemoryError
     m.nr_nodes = MAX_NODES
     m.has_memory = <uint64_t> -1
+    m.profile.mbind_ilx = 1             # all 64 bits count; callers cut what their kernel cuts
     for i in range(MAX_NODES):
         m.node[i].weight = weights[i] if weights is not None else 1
         m.node[i].fallback[0] = <uint32_t> i

@@ -54,6 +54,7 @@ cdef enum:
     RMAP_MAX = 16               # VMAs handled "VMA outside, pages inside"; more go page by page
     OPEN = 1
     PUBLISHED = 2
+    AHEAD = 24                  # entries between the prefetch of a frame and its use
     CHUNK = 512                 # pages that share their passes (6.1: HPAGE_PMD_NR)
 
 # what moves to the new frame
@@ -154,6 +155,15 @@ cdef uint32_t new_page(ctx_t *c, uint32_t pfn, const target_t *t, vma_t **hint) 
     return alloc_pages_policy(c, &pol, index)
 
 
+cdef bint short_of_frames(machine_t *m, uint32_t n) noexcept nogil:
+    """A node is nearly full: a policy may fall back, and whether it must depends on each source freed before."""
+    cdef uint32_t i
+    for i in range(m.nr_nodes):
+        if pmg_load(&m.node[i].nr_free) < n + m.node[i].low and m.node[i].end > m.node[i].first:
+            return True
+    return False
+
+
 cdef void stage_alloc(ctx_t *c, stage_t *st, const target_t *t) noexcept nogil:
     """Targets for the stage, as many as there are frames: st.got.  Records of THISNODE targets are not touched."""
     cdef uint32_t i, pfn
@@ -165,6 +175,8 @@ cdef void stage_alloc(ctx_t *c, stage_t *st, const target_t *t) noexcept nogil:
                 st.got += 1
     else:
         st.got = 0
+        if short_of_frames(c.m, st.n):
+            st.n = 1
         c.nozero = 1
         for i in range(st.n):
             pfn = new_page(c, st.src[i], t, &hint)
@@ -173,8 +185,6 @@ cdef void stage_alloc(ctx_t *c, stage_t *st, const target_t *t) noexcept nogil:
             st.dst[i] = pfn
             st.got += 1
         c.nozero = 0
-    for i in range(st.got):
-        pmg_prefetchw(&c.m.frames[st.dst[i]])
 
 
 # -- lock ----------------------------------------------------------------------------------------------------------
@@ -192,6 +202,8 @@ cdef void stage_lock(ctx_t *c, stage_t *st, bint force) noexcept nogil:
     c.count[<int> C_LOCK_PAGE] += 2 * st.n
     for i in range(st.n):
         pfn = st.src[i]
+        if i + AHEAD < st.n:
+            pmg_prefetchw(&m.frames[st.src[i + AHEAD]])
         st.rc[i] = 0
         st.unmapped[i] = 0
         st.restored[i] = 0
@@ -319,6 +331,8 @@ cdef void walk_vma(ctx_t *c, stage_t *st, uint32_t a, uint32_t b, vma_t *vma, bi
                 pte_lock(c, leaf)
         if not leaf:
             continue
+        if not restore:
+            pmg_prefetchw(&m.frames[st.dst[i]])         # spread over the walk, not in a burst that would be dropped
         if restore:
             new = st.dst[i] if moved else st.src[i]
             restore_one(c, st, i, vma, prot, leaf_pte(m, leaf, vpn), vpn, new,
@@ -597,7 +611,8 @@ cdef void load_stage(machine_t *m, stage_t *st, const uint32_t *pfns, uint64_t n
     for i in range(st.n):
         st.src[i] = pfns[i]
         st.open[i] = 0
-        pmg_prefetchw(&m.frames[pfns[i]])
+        if i < AHEAD:
+            pmg_prefetchw(&m.frames[pfns[i]])
 
 
 cdef uint64_t collect(ctx_t *c, stage_t *st, const target_t *t, uint32_t *keep, run_t *run) noexcept nogil:
@@ -796,14 +811,11 @@ cdef int64_t do_pages_stat(ctx_t *c, uint32_t mm, const uint64_t *addresses, uin
     return 0
 
 
-cdef void look_ahead(look_t *l, const uint64_t *addresses, uint64_t n) noexcept nogil:
-    """Prefetch the frames of the next addresses; whatever is read here is read again before it counts."""
-    cdef uint64_t i
-    cdef pte_t pte
-    for i in range(n):
-        pte = look_pte(l, addresses[i] >> 12)
-        if pte_present(pte):
-            pmg_prefetchw(&l.m.frames[pte_pfn(pte)])
+cdef inline void look_ahead(look_t *l, uint64_t vpn) noexcept nogil:
+    """Prefetch a frame that will be wanted; whatever is read here is read again before it counts."""
+    cdef pte_t pte = look_pte(l, vpn)
+    if pte_present(pte):
+        pmg_prefetchw(&l.m.frames[pte_pfn(pte)])
 
 
 cdef struct move_t:                 # one move_pages call
@@ -983,12 +995,13 @@ cdef bint may_run_ahead(move_t *mv, const uint64_t *addresses, const int32_t *no
 
 cdef int64_t do_pages_move(ctx_t *c, move_t *mv, task_t *target, const uint64_t *addresses, const int32_t *nodes, uint64_t readable, bint migrate_all) noexcept nogil:
     """Entries in order; a run ends where the node changes, where an entry is settled at once, or at the end."""
-    cdef look_t l
-    cdef uint64_t i = 0, start = 0, ahead = 0
+    cdef look_t l, far
+    cdef uint64_t i = 0, start = 0
     cdef int64_t err = 0, err1
     cdef int32_t current = -1
     cdef int rc
     look_begin(&l, c.m, mm_of(c.m, mv.mm))
+    look_begin(&far, c.m, mm_of(c.m, mv.mm))
     while i < mv.count:
         err = -EFAULT if i >= readable else check_node(c.m, target, nodes[i])
         if err:
@@ -1008,9 +1021,9 @@ cdef int64_t do_pages_move(ctx_t *c, move_t *mv, task_t *target, const uint64_t 
                 break
             mv.locked = True
             look_begin(&l, c.m, mm_of(c.m, mv.mm))
-        if i + STAGE > ahead:               # one stage ahead of the one being gathered
-            look_ahead(&l, addresses + ahead, min(readable - ahead, <uint64_t> STAGE))
-            ahead += min(readable - ahead, <uint64_t> STAGE)
+            look_begin(&far, c.m, mm_of(c.m, mv.mm))
+        if i + AHEAD < readable:
+            look_ahead(&far, addresses[i + AHEAD] >> 12)
         rc = add_page_for_migration(c, &l, addresses[i] >> 12, current, migrate_all, mv)
         i += 1
         if rc > 0:
@@ -1094,10 +1107,10 @@ cdef int queue_leaf(ctx_t *c, queue_t *q, vma_t *vma, uint32_t leaf, uint64_t vp
     cdef int rc = 0
     pte_lock(c, leaf)
     for v in range(vpn, end):
-        pte = leaf_pte(m, leaf, v)[0]
-        if pte_present(pte):
-            pmg_prefetchw(&m.frames[pte_pfn(pte)])
-    for v in range(vpn, end):
+        if v + AHEAD < end:
+            pte = leaf_pte(m, leaf, v + AHEAD)[0]
+            if pte_present(pte):
+                pmg_prefetchw(&m.frames[pte_pfn(pte)])
         pte = leaf_pte(m, leaf, v)[0]
         if not pte_present(pte) or pte & PTE_SPECIAL:
             continue

@@ -5,11 +5,12 @@ any time, and holds the whole machine against its invariants afterwards.  Host c
 the threads met: a test that never waited for anything has shown nothing.
 """
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from errno import EAGAIN, EFAULT, EINVAL, ENOMEM, ESRCH
+from errno import EINVAL, ENOMEM, ESRCH
 
 import numpy as np
 import pytest
@@ -21,6 +22,8 @@ pytestmark = pytest.mark.threads
 
 PAGE = pm.PAGE_SIZE
 TIMEOUT = 300
+#: How often everything is done; PAGEMIG_STRESS multiplies it.
+STRESS = int(os.environ.get("PAGEMIG_STRESS") or 1)
 #: Host counters of locks that somebody had to wait for.
 WAITED = (
     "host_page_contended",
@@ -118,8 +121,8 @@ def writer(by: Process, base: int, n: int, rounds: int, mark: int) -> Step:
     """Write a number to every page of a range nobody else writes, and read it back, many times."""
 
     def work() -> None:
-        for i in range(rounds):
-            values = np.arange(n, dtype=np.uint64) | np.uint64((mark << 32) + ((i + 1) << 16))
+        for i in range(rounds * STRESS):
+            values = np.arange(n, dtype=np.uint64) | np.uint64((mark << 48) + ((i + 1) << 16))
             assert by.touch(base, n * PAGE, write=True, values=values).done == n
             seen = by.touch(base, n * PAGE).values
             assert seen is not None
@@ -149,7 +152,7 @@ def test_writers_and_migrations_in_one_process(page_bytes: int, width: int) -> N
     app = m.spawn()
     n = 512
     base = app.mmap(4 * n * PAGE)
-    doing = [writer(app, base + k * n * PAGE, n, 20, k + 1) for k in range(4)]
+    doing = [writer(app, base + k * n * PAGE, n, 40, k + 1) for k in range(4)]
     everyone = {0, 1, 2, 3}
 
     def migrate() -> None:
@@ -170,7 +173,7 @@ def test_first_faults_of_one_range() -> None:
     m = machine()
     app = m.spawn()
     n = 3000
-    for _ in range(3):
+    for _ in range(10 * STRESS):
         base = app.mmap(n * PAGE)
         before = app._usage()[0]
         together([lambda b=base: app.touch(b, n * PAGE, write=True) for _ in range(4)], [])
@@ -188,7 +191,7 @@ def test_accesses_note_themselves_during_migrations() -> None:
     base = app.mmap(n * PAGE)
     app.touch(base, n * PAGE, write=True)
     rng = np.random.default_rng(7)
-    traces = [base + rng.integers(0, n * PAGE, 200_000).astype(np.uint64) for _ in range(2)]
+    traces = [base + rng.integers(0, n * PAGE, 500_000).astype(np.uint64) for _ in range(2)]
     doing = [lambda t=trace: app.access(t, write=True) for trace in traces]
     together(doing, [mover(app, base, n), mover(app, base, n, seed=1)])
     m.check(full=True)
@@ -209,7 +212,7 @@ def test_forks_and_exits_during_migrations() -> None:
 
     def family(mark: int) -> Step:
         def work() -> None:
-            for _ in range(12):
+            for _ in range(40 * STRESS):
                 child = app.fork()
                 seen = child.touch(base, n * PAGE).values
                 np.testing.assert_array_equal(seen, kept)
@@ -239,7 +242,7 @@ def test_processes_end_while_others_move_their_pages() -> None:
     victims: list[Process] = []
 
     def lives() -> None:
-        for _ in range(40):
+        for _ in range(100 * STRESS):
             process = m.spawn()
             base = process.mmap(n * PAGE, addr=1 << 30)
             process.touch(base, n * PAGE, write=True)
@@ -280,7 +283,7 @@ def test_shared_memory_of_a_family() -> None:
 
         return step
 
-    doing = [writer(p, base + k * n * PAGE, n, 15, k + 1) for k, p in enumerate(family)]
+    doing = [writer(p, base + k * n * PAGE, n, 60, k + 1) for k, p in enumerate(family)]
     meanwhile = [
         mover(family[0], base, 4 * n),
         mover(family[1], base, 4 * n, seed=1),
@@ -310,7 +313,7 @@ def test_files_are_written_cut_and_moved(kind: str) -> None:
 
     def by_calls(p: Process) -> Step:
         def work() -> None:
-            for _ in range(15):
+            for _ in range(150 * STRESS):
                 p.fwrite(file, 0, token)
                 holds(p.fread(file, 0, n))
 
@@ -318,7 +321,7 @@ def test_files_are_written_cut_and_moved(kind: str) -> None:
 
     def by_mapping(p: Process, base: int) -> Step:
         def work() -> None:
-            for _ in range(15):
+            for _ in range(150 * STRESS):
                 p.touch(base, n * PAGE, write=True, values=token)  # may end with SIGBUS
                 holds(p.touch(base, n * PAGE).values)
 
@@ -351,7 +354,7 @@ def test_private_copies_of_a_file_that_is_cut() -> None:
     base = app.mmap(n * PAGE, file=file)
 
     def copies() -> None:
-        for _ in range(30):
+        for _ in range(100 * STRESS):
             app.touch(base, n * PAGE, write=True)
             child = app.fork()
             child.touch(base, n * PAGE, write=True)
@@ -378,10 +381,10 @@ def test_mappings_change_under_migrations() -> None:
 
     def change(k: int) -> Step:
         base = area + k * 16 * n * PAGE
-        values = np.arange(n, dtype=np.uint64) | np.uint64((k + 1) << 32)
+        values = np.arange(n, dtype=np.uint64) | np.uint64((k + 1) << 48)
 
         def work() -> None:
-            for _ in range(12):
+            for _ in range(60 * STRESS):
                 app.mmap(n * PAGE, addr=base)
                 app.touch(base, n * PAGE, write=True, values=values)
                 app.mprotect(base + 8 * PAGE, 16 * PAGE, "r")
@@ -407,7 +410,7 @@ def test_mappings_change_under_migrations() -> None:
             boss.migrate_pages({0, 1}, {2, 3}, pid=app)
             boss.migrate_pages({2, 3}, {0, 1}, pid=app)
 
-    doing = [change(0), change(1), writer(app, kept, n, 30, 9)]
+    doing = [change(0), change(1), writer(app, kept, n, 200, 9)]
     meanwhile = [migrate] + [
         mover(boss, area + k * 8 * n * PAGE, n, pid=app, seed=k) for k in range(3)
     ]
@@ -435,7 +438,7 @@ def test_pinned_pages_stay(how: str) -> None:
             return app._ptes(start, n) >> np.uint64(12) & np.uint64((1 << 40) - 1)
 
         def work() -> None:
-            for _ in range(30):
+            for _ in range(30 * STRESS):
                 pin = app.pin(start, n * PAGE, how)
                 app.touch(start, n * PAGE)  # waits until a migration that saw the pin has given up
                 held = frames()
@@ -467,18 +470,22 @@ def test_last_frames_are_shared_out() -> None:
 
     def fill(p: Process, base: int) -> Step:
         def work() -> None:
-            for _ in range(6):
-                p.touch(base, n * PAGE, write=True)
-                with allowed(EINVAL, EAGAIN, EFAULT):
-                    p.madvise(base, n * PAGE, "dontneed")
+            for _ in range(20 * STRESS):
+                if p.touch(base, n * PAGE, write=True).signal:
+                    return  # no frame was left: the process was killed
+                p.madvise(base, n * PAGE, "dontneed")
 
         return work
 
+    boss = m.spawn()
     doing = [fill(p, base) for p, base in zip(processes, bases, strict=True)]
-    together(doing, [mover(p, base, n) for p, base in zip(processes, bases, strict=True)])
+    together(doing, [mover(boss, b, n, pid=p) for p, b in zip(processes, bases, strict=True)])
     m.check(full=True)
-    for p in processes:
-        p.exit()
+    for p in [boss, *processes]:
+        if p.alive:
+            p.exit()
+        else:
+            p.reap()
     m.check(full=True)
     assert sum(m.free(nid) for nid in range(4)) == 8 * pm.MiB - PAGE
 
@@ -494,7 +501,7 @@ def test_disjoint_processes_wait_for_nothing() -> None:
 
     def live(p: Process, k: int) -> Step:
         def work() -> None:
-            for _ in range(8):
+            for _ in range(8 * STRESS):
                 base = p.mmap(n * PAGE)
                 p.touch(base, n * PAGE, write=True)
                 p.move_pages(addresses(base, n), 1 - k)
@@ -505,6 +512,6 @@ def test_disjoint_processes_wait_for_nothing() -> None:
 
     together([live(p, k) for k, p in enumerate(processes)], [])
     m.check(full=True)
-    assert counted(m, "pgmigrate_success") == 2 * 8 * 2 * n
+    assert counted(m, "pgmigrate_success") == 2 * 8 * STRESS * 2 * n
     assert counted(m, *WAITED) == 0
     assert m.counters["lock_zone"] < m.counters["pgalloc"] / 16

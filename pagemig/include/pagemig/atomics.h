@@ -65,7 +65,11 @@ static inline int pmg_spin_lock(uint32_t *l)
     }
     return contended;
 }
+#ifdef PAGEMIG_PLANT_RACE /* on purpose: ThreadSanitizer must report this store (make mutants) */
+static inline void pmg_spin_unlock(uint32_t *l) { *l = 0u; }
+#else
 static inline void pmg_spin_unlock(uint32_t *l) { __atomic_store_n(l, 0u, __ATOMIC_RELEASE); }
+#endif
 
 /* Reader/writer lock in one word: bit 31 a writer, bit 30 a writer waits (readers stay out, so that it gets
  * its turn), the rest counts readers.  Not recursive for readers. */

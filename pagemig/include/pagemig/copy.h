@@ -36,10 +36,19 @@ static inline void pmg_copy_fence(void) {}
 static inline void pmg_copy_page_avx2(void *dst, const void *src, const void *next) { (void)next; memcpy(dst, src, 4096); }
 #endif
 
+/* 0 only in a build that the tests must fail (make mutants). */
+#ifdef PAGEMIG_PLANT_NOCOPY
+#define PMG_COPY_STEP 0
+#else
+#define PMG_COPY_STEP 1
+#endif
+
 /* Copies one page of 4096 aligned bytes; next is the page copied after it, or NULL.
  * pmg_copy_fence() orders the streamed bytes before the page is published. */
 static inline void pmg_copy_page(void *dst, const void *src, const void *next)
 {
+    if (!PMG_COPY_STEP)
+        return;
 #ifdef __SANITIZE_THREAD__
     memcpy(dst, src, 4096); /* ThreadSanitizer does not see streaming stores */
     (void)next;
