@@ -51,22 +51,25 @@ $(VENV)/.made:
 # setuptools only links the tree here (PAGEMIG_BUILD=none); the extensions follow below, so
 # that a change rebuilds what changed and not everything.
 $(VENV)/.linked: pyproject.toml $(VENV)/.made
-	$(NEEDS) build | $(PIP) -r /dev/stdin
-	PAGEMIG_BUILD=none $(PIP) --no-build-isolation --no-deps -e . --config-settings editable_mode=compat
+	@echo "installing what the build needs into $(VENV)"
+	@$(NEEDS) build | $(PIP) -r /dev/stdin
+	@PAGEMIG_BUILD=none $(PIP) --no-build-isolation --no-deps -e . --config-settings editable_mode=compat
 	@touch $@
 
 $(VENV)/.built: $(VENV)/.linked $(SOURCES)
-	$(PY) setup.py -q build_ext --inplace
+	@echo "building the extensions (a minute or two the first time)"
+	@$(PY) setup.py -q build_ext --inplace
 	@touch $@
 
 $(VENV)/.plot $(VENV)/.test $(VENV)/.lint: $(VENV)/.%: pyproject.toml $(VENV)/.made
-	$(NEEDS) $* | $(PIP) -r /dev/stdin
+	@echo "installing what '$*' needs into $(VENV)"
+	@$(NEEDS) $* | $(PIP) -r /dev/stdin
 	@touch $@
 
 build: $(VENV)/.built
 
 run: $(VENV)/.built $(VENV)/.plot
-	$(BIN)/pagemig replay $(TRACE) --output $(OUTPUT)
+	@$(BIN)/pagemig replay $(TRACE) --output $(OUTPUT)
 
 test: $(VENV)/.built $(VENV)/.test
 	$(PY) -m pytest $(TESTS)
