@@ -267,6 +267,7 @@ def test_each_page_goes_to_the_node_that_uses_it_most():
 
 
 @given(st.data())
+@settings(deadline=None)
 def test_what_it_asks_for_can_be_done(data):
     nodes, pages = data.draw(st.integers(2, 4)), data.draw(st.integers(1, 30))
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
@@ -338,6 +339,7 @@ def test_nothing_to_replay():
 
 
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(1, 3), st.integers(0, 2**32))
+@settings(deadline=None)
 def test_bands_are_shares_of_present_pages(pages, number, slow, seed):
     residency = np.random.default_rng(seed).integers(-1, slow + 1, (2, pages)).astype(np.int8)
     bands = plot.bands(residency, slow, number)

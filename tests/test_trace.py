@@ -178,6 +178,7 @@ any_lines = st.one_of(
 
 
 @given(st.lists(any_lines, max_size=40), st.sampled_from([None, 9, 64]), st.booleans())
+@settings(deadline=None)
 def test_lackey_agrees_with_reading_line_by_line(lines, chunk, ends):
     text = "\n".join(lines) + ("\n" if ends else "")
     assert read(text, chunk) == naive_lackey(text)
@@ -196,6 +197,7 @@ def test_lackey_lines_longer_than_a_chunk(monkeypatch):
     ),
     st.sampled_from([6, 12]),
 )
+@settings(deadline=None)
 def test_straddling_accesses_touch_every_block(accesses, shift):
     expected = [
         (block, write)
@@ -217,6 +219,7 @@ def test_straddling_accesses_touch_every_block(accesses, shift):
     st.sampled_from([64, 128, 1024]),
     st.lists(st.integers(0, 200), max_size=3),
 )
+@settings(deadline=None)
 def test_cache_agrees_with_one_line_after_the_other(accesses, size, cuts):
     lines = np.array([line for line, _ in accesses], np.uint64)
     writes = np.array([write for _, write in accesses], bool)
@@ -302,6 +305,7 @@ def test_counts_beyond_32_bits_become_several_runs(tmp_path):
 
 
 @given(hnp.arrays(np.uint32, st.integers(1, 60), elements=st.integers(1, 50)), st.integers(1, 80))
+@settings(deadline=None)
 def test_epochs_cover_the_trace_in_order_and_evenly(count, number):
     pages = np.arange(count.size, dtype=np.uint64)
     trace = Trace(pages, pages.astype(np.int32), np.zeros(count.size, bool), count)
