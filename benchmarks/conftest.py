@@ -1,24 +1,55 @@
-"""What every benchmark is printed with: the machine, and units a person can compare.
+"""How a benchmark measures, and the table that is printed at the end.
 
-A benchmark names its unit of work with ``units``::
+A benchmark measures work beside a reference loop of the host and names what it did::
 
-    def bench_move(benchmark, units):
-        benchmark(process.move_pages, pages, nodes)
-        units(pages=len(pages))
+    def bench_move(measure, lines):
+        measure("move_pages", work, per="page", amount=n, reference=lines, target=lines_at(20))
 
-and its row in the saved JSON gains ``pages`` and ``pages_per_s`` (of the fastest round: on a
-shared host the minimum is the repeatable figure, the median is not).
+``measure`` repeats the two in turn and keeps CPU and wall time of both.  pytest-benchmark saves the
+run; ``extra_info["rows"]`` of each benchmark has what the table shows.
 """
 
 import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from common.reference import Reference, line_updates, small_arrays
+from common.rows import Row, Target, cost, latest_run, render, saved_results, without_targets
+from common.timing import Samples
+
+ROWS = pytest.StashKey[list[Row]]()
+SAVED = pytest.StashKey[Path | None]()
+STORAGE = Path(".benchmarks")
+WARM_UPS = 1
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("pagemig")
+    group.addoption("--smoke", action="store_true", help="small machines, few repetitions")
+    group.addoption("--large", action="store_true", help="also what needs many gigabytes")
+    group.addoption("--against", type=Path, help="a saved run to compare with; the latest if none")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[ROWS] = []
+    config.stash[SAVED] = config.getoption("--against") or latest_run(STORAGE)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--large"):
+        return
+    skip = pytest.mark.skip(reason="needs many gigabytes: --large asks for it")
+    for item in items:
+        if item.get_closest_marker("large"):
+            item.add_marker(skip)
+
+
+# ---- the host ----------------------------------------------------------------------------------
 
 
 def cpu_model() -> str:
@@ -74,15 +105,139 @@ def pytest_report_header(config: pytest.Config) -> str:
     )
 
 
+# ---- the table ---------------------------------------------------------------------------------
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    rows, path = config.stash[ROWS], config.stash[SAVED]
+    if not rows:
+        return
+    smoke = config.getoption("--smoke")
+    terminalreporter.section("benchmarks (benchmarks/README.md says how to read this)")
+    terminalreporter.write_line(
+        render(without_targets(rows) if smoke else rows, {} if smoke else saved_results(path))
+    )
+    if path and not smoke:
+        terminalreporter.write_line(f"before: {path}")
+
+
+# ---- fixtures ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def smoke(request: pytest.FixtureRequest) -> bool:
+    """Only to see that it runs."""
+    return bool(request.config.getoption("--smoke"))
+
+
+@pytest.fixture(scope="session")
+def size(smoke: bool) -> Callable[[int], int]:
+    """How many pages or accesses to take: a 64th in a smoke run."""
+    return lambda full: max(full // 64, 1) if smoke else full
+
+
+@pytest.fixture(scope="session")
+def lines(size: Callable[[int], int]) -> Reference:
+    """The host's random line updates."""
+    return line_updates(size(1 << 20))
+
+
+@pytest.fixture(scope="session")
+def arrays(size: Callable[[int], int]) -> Reference:
+    """The host's calls of ``numpy.empty``."""
+    return small_arrays(size(20_000))
+
+
 @pytest.fixture
-def units(benchmark: Any) -> Callable[..., None]:
-    """Record how much work one round did, by unit; rates follow from the fastest round."""
+def report(request: pytest.FixtureRequest, benchmark: Any) -> Callable[..., None]:
+    """Add rows to the table and to what is saved; further keywords are saved beside them."""
 
-    def record(**amounts: float) -> None:
-        for unit, amount in amounts.items():
-            benchmark.extra_info[unit] = amount
-            if benchmark.stats:
-                fastest = benchmark.stats.stats.min
-                benchmark.extra_info[f"{unit}_per_s"] = amount / fastest
+    def add(*rows: Row, **info: object) -> None:
+        request.config.stash[ROWS].extend(rows)
+        benchmark.extra_info.setdefault("rows", []).extend(row.info() for row in rows)
+        benchmark.extra_info.update(info)
 
-    return record
+    return add
+
+
+@pytest.fixture
+def repeat(benchmark: Any, smoke: bool) -> Callable[..., Samples]:
+    """Repeat work, something else run before each time; what the repetitions took per unit.
+
+    The first repetition warms up and is left out.
+    """
+
+    def run(
+        work: Callable[[], object],
+        *,
+        amount: float,
+        between: Callable[[], object],
+        rounds: int = 5,
+        warm_ups: int = WARM_UPS,
+    ) -> Samples:
+        samples = Samples()
+
+        def setup() -> None:
+            between()
+
+        benchmark.pedantic(
+            lambda: samples.time(work, amount),
+            setup=setup,
+            rounds=2 if smoke else rounds,
+            warmup_rounds=warm_ups,
+        )
+        return samples.since(warm_ups)
+
+    return run
+
+
+@pytest.fixture
+def measure(repeat: Callable[..., Samples], report: Callable[..., None]) -> Callable[..., Row]:
+    """Repeat work and reference loops in turn; a row of the table for each reference."""
+
+    def run(
+        subject: str,
+        work: Callable[[], object],
+        *,
+        per: str,
+        amount: float,
+        reference: Reference | Sequence[Reference],
+        target: Target | Sequence[Target] | None = None,
+        prove: Callable[[], object] = lambda: None,
+        rounds: int = 5,
+        warm_ups: int = WARM_UPS,
+        **info: object,
+    ) -> Row:
+        references = [reference] if isinstance(reference, Reference) else list(reference)
+        targets = [target] if isinstance(target, Target) else list(target or [])
+        targets += [None] * (len(references) - len(targets))
+        first = [loop.runs + warm_ups for loop in references]
+
+        def between() -> None:
+            prove()
+            for loop in references:
+                loop.run()
+
+        times = repeat(work, amount=amount, between=between, rounds=rounds, warm_ups=warm_ups)
+        prove()
+        beside = [loop.samples.since(k) for loop, k in zip(references, first, strict=True)]
+        rows = [
+            _row(subject, per, times, loop, samples, goal)
+            for loop, samples, goal in zip(references, beside, targets, strict=True)
+        ]
+        host = {
+            loop.unit: samples.describe()
+            for loop, samples in zip(references, beside, strict=True)
+        }
+        report(*rows, reference=host, **info)
+        return rows[0]
+
+    return run
+
+
+def _row(
+    subject: str, per: str, times: Samples, loop: Reference, beside: Samples, goal: Target | None
+) -> Row:
+    share = bool(goal and goal.at_least)
+    result, best = cost(times, beside, share=share)
+    return Row(subject, per, times.describe(), result, best, loop.unit, goal)

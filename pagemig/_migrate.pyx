@@ -17,6 +17,7 @@ What decides a page's fate in a stage:
 from libc.errno cimport EACCES, EAGAIN, EBUSY, EFAULT, EINVAL, EIO, ENODEV, ENOENT, ENOMEM
 from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
+from libc.string cimport memset
 
 from pagemig._alloc cimport (
     alloc_pages_node, anon_vma_of, file_of, free_pages, lock_page, mm_index, mm_of, mmap_read_lock, mmap_read_unlock,
@@ -27,15 +28,15 @@ from pagemig._atomic cimport (
     pmg_popcount, pmg_prefetch, pmg_prefetchw, pmg_spin_lock, pmg_spin_unlock, pmg_store, pmg_store_rel, pmg_sub,
     pmg_add32,
 )
-from pagemig._frame cimport frame_maps, frame_refs, page_maybe_dma_pinned, page_state, put_page_testzero, trylock_page, unlock_page
+from pagemig._frame cimport frame_maps, frame_refs, page_state, put_page_testzero, trylock_page, unlock_page
 from pagemig._memory cimport find_vma, follow_page, vma_lookup, vma_pte, vma_slot
 from pagemig._mempolicy cimport alloc_pages_policy, get_vma_policy, mpol_new
 from pagemig._mmap cimport get_task_mm, mbind_range, mmput
 from pagemig._pgtable cimport leaf_pte, next_leaf, pte_lock, pte_unlock, table_entries, walk_leaf
 from pagemig._pte cimport (
     PTE_A, PTE_D, PTE_P, PTE_RW, PTE_SPECIAL, SWP_MIGRATION_READ, SWP_MIGRATION_READ_EXCLUSIVE, SWP_MIGRATION_WRITE,
-    SWP_MIG_DIRTY, SWP_MIG_YOUNG, is_migration_entry, is_readable_exclusive_migration_entry,
-    is_writable_migration_entry, make_migration_entry, migration_entry_to_pfn, pte_present, pte_pfn, pte_t,
+    is_migration_entry, make_migration_entry, migration_entry_bits, migration_entry_to_pfn, pte_present, pte_pfn, pte_t,
+    swp_type,
 )
 from pagemig._rmap cimport (
     anon_vma_lock_read, anon_vma_unlock_read, i_mmap_lock_read, i_mmap_unlock_read, lru_cache_disable, lru_cache_enable, mlock_vma_page, munlock_vma_page,
@@ -43,10 +44,10 @@ from pagemig._rmap cimport (
 )
 from pagemig._types cimport (
     C_LOCK_LRU, C_LOCK_PAGE, C_LOCK_TREE, C_PGMIGRATE_FAIL, C_PGMIGRATE_SUCCESS, C_PTES_DROPPED, C_PTES_RESTORED,
-    C_TLB_FLUSH, FILE_RAMFS, MAP_ONE, MPOL_BIND, MPOL_DEFAULT, MPOL_MF_MOVE, MPOL_MF_MOVE_ALL, MPOL_MF_STRICT, PG_active, PG_anon,
+    C_TLB_FLUSH, FILE_RAMFS, GUP_PIN_COUNTING_BIAS, MAP_ONE, MPOL_BIND, MPOL_DEFAULT, MPOL_MF_MOVE, MPOL_MF_MOVE_ALL, MPOL_MF_STRICT, PG_active, PG_anon,
     PG_anon_exclusive, PG_cached, PG_dirty, PG_error, PG_isolated, PG_locked, PG_lru, PG_mlocked, PG_private,
     PG_referenced, PG_reserved, PG_swapbacked, PG_unevictable, PG_uptodate, PG_writeback, PMG_WAIT, REF_ONE, STAGE,
-    VM_DONTMIGRATE, VM_IO, VM_LOCKED, VM_PFNMAP, VM_WRITE, anon_vma_t, ctx_t, file_t, frame_t, machine_t, mm_t, mpol_t,
+    VM_DONTMIGRATE, VM_IO, VM_LOCKED, VM_PFNMAP, VM_WRITE, anon_vma_t, ctx_t, file_t, frame_t, machine_t, mm_t, mpol_t, node_t,
     task_t, vma_t,
 )
 
@@ -200,14 +201,14 @@ cdef void stage_lock(ctx_t *c, stage_t *st, bint force) noexcept nogil:
     cdef uint32_t i, pfn
     cdef uint64_t s
     c.count[<int> C_LOCK_PAGE] += 2 * st.n
+    memset(st.rc, 0, st.n * sizeof(st.rc[0]))
+    memset(st.unmapped, 0, st.n * sizeof(st.unmapped[0]))
+    memset(st.restored, 0, st.n * sizeof(st.restored[0]))
+    memset(st.dirty, 0, st.n * sizeof(st.dirty[0]))
     for i in range(st.n):
         pfn = st.src[i]
         if i + AHEAD < st.n:
             pmg_prefetchw(&m.frames[st.src[i + AHEAD]])
-        st.rc[i] = 0
-        st.unmapped[i] = 0
-        st.restored[i] = 0
-        st.dirty[i] = 0
         if st.open[i]:                      # locked together with its isolation
             if st.state[i] & PG_writeback or st.mapping[i] == 0:
                 st.rc[i] = -EAGAIN
@@ -240,27 +241,28 @@ cdef void stage_lock(ctx_t *c, stage_t *st, bint force) noexcept nogil:
 cdef inline void unmap_one(ctx_t *c, stage_t *st, uint32_t i, vma_t *vma, pte_t *p, uint64_t vpn) noexcept nogil:
     """Replace one PTE by a migration entry; the leaf is locked.  The counts stay, the freeze explains them."""
     cdef uint32_t pfn = st.src[i]
-    cdef pte_t old = pmg_load_acq(p), type
-    if not pte_present(old) or pte_pfn(old) != pfn or old & PTE_SPECIAL:
+    cdef pte_t old = pmg_load_acq(p), type = SWP_MIGRATION_READ
+    cdef uint64_t s
+    if pte_pfn(old) != pfn or not pte_present(old) or old & PTE_SPECIAL:
         return
-    if old & PTE_RW:
-        type = SWP_MIGRATION_WRITE
-    else:
-        type = SWP_MIGRATION_READ
-    if st.state[i] & PG_anon and page_state(c.m, pfn) & PG_anon_exclusive:
-        if page_maybe_dma_pinned(c.m, pfn):
+    s = page_state(c.m, pfn)
+    if s & PG_anon_exclusive:
+        if frame_refs(s) >= GUP_PIN_COUNTING_BIAS:
             st.rc[i] = -EAGAIN              # an exclusive page with a long-term pin may not lose its mapping
             return
-        if type == SWP_MIGRATION_READ:
-            type = SWP_MIGRATION_READ_EXCLUSIVE
-    while not pmg_cas(p, old, make_migration_entry(type, pfn, old)):
-        old = pmg_load_acq(p)               # the processor set A or D meanwhile
+        type = SWP_MIGRATION_READ_EXCLUSIVE
+    if old & PTE_RW:
+        type = SWP_MIGRATION_WRITE
+    if old & PTE_A and (old & PTE_D or not old & PTE_RW):
+        pmg_store_rel(p, make_migration_entry(type, pfn, old))      # nothing left for the processor to note
+    else:
+        while not pmg_cas(p, old, make_migration_entry(type, pfn, old)):
+            old = pmg_load_acq(p)           # it set A or D meanwhile
     if old & PTE_D:
         st.dirty[i] = 1
     if vma.flags & VM_LOCKED:
         munlock_vma_page(c, pfn)
     st.unmapped[i] += 1
-    c.count[<int> C_PTES_DROPPED] += 1
     trace(c, STEP_UNMAP, pfn, vpn)
 
 
@@ -274,18 +276,13 @@ cdef inline void restore_one(ctx_t *c, stage_t *st, uint32_t i, vma_t *vma, pte_
     cdef uint64_t *word = &m.frames[new].state
     cdef pte_t e = p[0], pte
     cdef bint exclusive
-    if not is_migration_entry(e) or migration_entry_to_pfn(e) != st.src[i]:
+    if migration_entry_to_pfn(e) != st.src[i] or not is_migration_entry(e):
         return
-    pte = prot | <pte_t> new << 12
-    exclusive = is_writable_migration_entry(e) or is_readable_exclusive_migration_entry(e)
-    if is_writable_migration_entry(e) and vma.flags & VM_WRITE:
+    # An entry is dirty only where the page is, too: what the PTE knew went to the page when it was unmapped.
+    pte = prot | <pte_t> new << 12 | migration_entry_bits(e)
+    exclusive = swp_type(e) != SWP_MIGRATION_READ and st.state[i] & PG_anon != 0
+    if swp_type(e) == SWP_MIGRATION_WRITE and vma.flags & VM_WRITE:
         pte |= PTE_RW
-    if e & SWP_MIG_YOUNG:
-        pte |= PTE_A
-    if e & SWP_MIG_DIRTY and (st.dirty[i] or st.state[i] & PG_dirty):
-        pte |= PTE_D
-    if not st.state[i] & PG_anon:
-        exclusive = False
     if alone:
         pmg_store(word, (pmg_load(word) - REF_ONE & ~PG_locked) | (PG_anon_exclusive if exclusive else 0))
         st.open[i] = PUBLISHED
@@ -297,7 +294,6 @@ cdef inline void restore_one(ctx_t *c, stage_t *st, uint32_t i, vma_t *vma, pte_
         if vma.flags & VM_LOCKED:
             mlock_vma_page(c, new, vma)
     st.restored[i] += 1
-    c.count[<int> C_PTES_RESTORED] += 1
     pmg_store_rel(p, pte)
     trace(c, STEP_RESTORE if new != st.src[i] else TRACE_ROLLBACK, new, vpn)
 
@@ -316,6 +312,7 @@ cdef void walk_vma(ctx_t *c, stage_t *st, uint32_t a, uint32_t b, vma_t *vma, bi
     cdef uint64_t base = <uint64_t> -1, vpn
     cdef pte_t prot = vma_pte(m, vma, 0) if restore else 0
     cdef bint plain = not vma.flags & VM_LOCKED
+    cdef pte_t *table = NULL
     for i in range(a, b):
         if not wanted(st, i, restore, moved):
             continue
@@ -329,16 +326,16 @@ cdef void walk_vma(ctx_t *c, stage_t *st, uint32_t a, uint32_t b, vma_t *vma, bi
             leaf = walk_leaf(m, pgd, vpn)
             if leaf:
                 pte_lock(c, leaf)
+                table = table_entries(m, leaf)
         if not leaf:
             continue
-        if not restore:
-            pmg_prefetchw(&m.frames[st.dst[i]])         # spread over the walk, not in a burst that would be dropped
         if restore:
             new = st.dst[i] if moved else st.src[i]
-            restore_one(c, st, i, vma, prot, leaf_pte(m, leaf, vpn), vpn, new,
+            restore_one(c, st, i, vma, prot, table + (vpn & 511), vpn, new,
                         only and moved and plain and st.unmapped[i] == 1 and st.state[i] & PG_anon != 0)
         else:
-            unmap_one(c, st, i, vma, leaf_pte(m, leaf, vpn), vpn)
+            pmg_prefetchw(&m.frames[st.dst[i]])         # spread over the walk, not in a burst that would be dropped
+            unmap_one(c, st, i, vma, table + (vpn & 511), vpn)
     if leaf:
         pte_unlock(c, leaf)
 
@@ -535,13 +532,16 @@ cdef void stage_putback(ctx_t *c, stage_t *st) noexcept nogil:
     cdef machine_t *m = c.m
     cdef uint32_t done[64]
     cdef uint32_t unused[64]
-    cdef uint32_t i, n = 0, spare = 0
+    cdef uint32_t i, n = 0, spare = 0, dropped = 0, restored = 0
     cdef uint64_t *word
     for i in range(st.n):
+        dropped += st.unmapped[i]
+        restored += st.restored[i]
         word = &m.frames[st.src[i]].state
         if st.rc[i] == 0:
             settle_target(c, st, i)
-            if pmg_cas(word, frozen(st.state[i]), 0):
+            # Without an entry nobody can find the page any more: if the reference is ours alone it stays so.
+            if pmg_load_acq(word) == frozen(st.state[i]):
                 done[n] = st.src[i]
                 n += 1
             else:
@@ -556,6 +556,8 @@ cdef void stage_putback(ctx_t *c, stage_t *st) noexcept nogil:
             put_page(c, st.src[i])
         elif st.open[i]:
             settle_source(c, st, i)
+    c.count[<int> C_PTES_DROPPED] += dropped
+    c.count[<int> C_PTES_RESTORED] += restored
     if n:
         free_pages(c, done, n)
     if spare:
@@ -828,6 +830,7 @@ cdef struct move_t:                 # one move_pages call
     uint64_t tried
     run_t run
     bint ahead                      # the first pass runs ahead, a stage at a time
+    int32_t node                    # its target
     uint64_t rise, same             # entries up to here have rising addresses, one node
     stage_t st                      # the stage being gathered then
 
@@ -870,6 +873,56 @@ cdef void shift_stage(stage_t *st, uint32_t gathered) noexcept nogil:
         st.state[i] = st.state[done + i]
         st.mapping[i] = st.mapping[done + i]
         st.index[i] = st.index[done + i]
+
+
+cdef uint64_t gather_run(ctx_t *c, move_t *mv, look_t *l, const uint64_t *addresses, uint64_t i, uint64_t end) noexcept nogil:
+    """Gather entries from ``i`` on while nothing about them is unusual: same leaf and VMA as the one before, mapped
+    once, on the LRU, not locked, not on the node yet.  Returns the first entry that wants a closer look.
+    """
+    cdef machine_t *m = c.m
+    cdef stage_t *st = &mv.st
+    cdef pte_t *leaf = table_entries(m, l.leaf)
+    cdef node_t *node = &m.node[mv.node]
+    cdef uint32_t n = st.n, width = m.width, pfn
+    cdef uint64_t vpn, ahead, s, new
+    cdef frame_t *f
+    cdef pte_t pte
+    if l.vma == NULL or not l.leaf or m.tracing:
+        return i
+    while i < end and n < width:
+        vpn = addresses[i] >> 12
+        if vpn >> 9 != l.base or vpn < l.vma.start or vpn >= l.vma.end:
+            break
+        pte = pmg_load_acq(leaf + (vpn & 511))
+        pfn = <uint32_t> pte_pfn(pte)
+        if (pte & (PTE_P | PTE_SPECIAL)) != PTE_P or node.first <= pfn < node.end:
+            break
+        if i + AHEAD < end:
+            ahead = addresses[i + AHEAD] >> 12
+            if ahead >> 9 == l.base:
+                pmg_prefetchw(&m.frames[pte_pfn(leaf[ahead & 511])])
+        f = &m.frames[pfn]
+        s = pmg_load(&f.state)
+        if (s & (PG_lru | PG_locked)) != PG_lru or frame_maps(s) != 1:
+            break
+        new = ((s & ~PG_lru) | PG_isolated | PG_locked) + REF_ONE
+        if not pmg_cas(&f.state, s, new):
+            break
+        st.src[n] = pfn
+        st.open[n] = OPEN
+        st.state[n] = new
+        st.mapping[n] = f.mapping
+        st.index[n] = f.index
+        n += 1
+        if pte_pfn(pmg_load_acq(leaf + (vpn & 511))) != pfn:
+            st.n = n                        # unmapped or moved between the look and the isolation
+            ungather(c, st)
+            n -= 1
+            break
+        i += 1
+    c.count[<int> C_LOCK_LRU] += n - st.n
+    st.n = n
+    return i
 
 
 cdef inline bint gather(ctx_t *c, stage_t *st, uint32_t pfn) noexcept nogil:
@@ -923,7 +976,7 @@ cdef int add_page_for_migration(ctx_t *c, look_t *l, uint64_t vpn, int32_t node,
     maps = frame_maps(page_state(c.m, pfn))
     if maps > 1 and not migrate_all:
         return -EACCES
-    if list_reserve(&mv.list, mv.list.n + STAGE):           # room first: an isolated page must not be lost
+    if mv.st.n == 0 and list_reserve(&mv.list, mv.list.n + STAGE):      # room first: an isolated page must not be lost
         return -ENOMEM
     if mv.ahead and (maps > 1 or mv.run.error):
         mv.ahead = False
@@ -1003,9 +1056,10 @@ cdef int64_t do_pages_move(ctx_t *c, move_t *mv, task_t *target, const uint64_t 
     look_begin(&l, c.m, mm_of(c.m, mv.mm))
     look_begin(&far, c.m, mm_of(c.m, mv.mm))
     while i < mv.count:
-        err = -EFAULT if i >= readable else check_node(c.m, target, nodes[i])
-        if err:
-            break
+        if i >= readable or nodes[i] != current or current < 0:
+            err = -EFAULT if i >= readable else check_node(c.m, target, nodes[i])
+            if err:
+                break
         if current >= 0 and nodes[i] != current:
             err = move_pages_and_store_status(c, mv, current, start, i)
             if err:
@@ -1014,6 +1068,7 @@ cdef int64_t do_pages_move(ctx_t *c, move_t *mv, task_t *target, const uint64_t 
         if current < 0:
             current = nodes[i]
             start = i
+            mv.node = current
             mv.ahead = c.step_fn == NULL and may_run_ahead(mv, addresses, nodes, i, min(readable, mv.count))
         if not mv.locked:
             if mmap_read_lock(c, mv.mm):
@@ -1022,6 +1077,14 @@ cdef int64_t do_pages_move(ctx_t *c, move_t *mv, task_t *target, const uint64_t 
             mv.locked = True
             look_begin(&l, c.m, mm_of(c.m, mv.mm))
             look_begin(&far, c.m, mm_of(c.m, mv.mm))
+        if mv.ahead and mv.st.n:
+            i = gather_run(c, mv, &l, addresses, i, min(mv.same, readable))
+            if mv.st.n >= c.m.width or i == mv.same:
+                if mv.st.n >= c.m.width:
+                    mmap_read_unlock(c, mv.mm)
+                    mv.locked = False
+                    run_ahead(c, mv, current)
+                continue
         if i + AHEAD < readable:
             look_ahead(&far, addresses[i + AHEAD] >> 12)
         rc = add_page_for_migration(c, &l, addresses[i] >> 12, current, migrate_all, mv)

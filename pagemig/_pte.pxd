@@ -31,11 +31,12 @@ cdef extern from *:
     #define SWP_MIGRATION_READ 29ull
     #define SWP_MIGRATION_READ_EXCLUSIVE 30ull
     #define SWP_MIGRATION_WRITE 31ull
-    #define SWP_MIG_YOUNG (1ull << 52)
-    #define SWP_MIG_DIRTY (1ull << 53)
+    #define SWP_MIG_SHIFT 47            /* from A and D to their places in the offset */
+    #define SWP_MIG_YOUNG (PTE_A << SWP_MIG_SHIFT)
+    #define SWP_MIG_DIRTY (PTE_D << SWP_MIG_SHIFT)
     """
     enum:
-        SWP_TYPE_SHIFT
+        SWP_TYPE_SHIFT, SWP_MIG_SHIFT
     const uint64_t PTE_P, PTE_RW, PTE_US, PTE_A, PTE_D, PTE_PSE, PTE_PROTNONE, PTE_SPECIAL
     const uint64_t PTE_NX, PTE_PFN_MASK, PTE_TABLE
     const uint64_t SWP_MIGRATION_READ, SWP_MIGRATION_READ_EXCLUSIVE, SWP_MIGRATION_WRITE
@@ -100,12 +101,12 @@ cdef inline uint32_t migration_entry_to_pfn(pte_t pte) noexcept nogil:
 
 cdef inline pte_t make_migration_entry(uint64_t type, uint32_t pfn, pte_t old) noexcept nogil:
     """Entry of ``type`` for ``pfn`` that keeps the accessed and dirty bits of ``old``."""
-    cdef pte_t pte = (type << SWP_TYPE_SHIFT) | (<pte_t> pfn << 12)
-    if old & PTE_A:
-        pte |= SWP_MIG_YOUNG
-    if old & PTE_D:
-        pte |= SWP_MIG_DIRTY
-    return pte
+    return (type << SWP_TYPE_SHIFT) | (<pte_t> pfn << 12) | (old & (PTE_A | PTE_D)) << SWP_MIG_SHIFT
+
+
+cdef inline pte_t migration_entry_bits(pte_t entry) noexcept nogil:
+    """The accessed and dirty bits of the entry that was replaced, where a present entry has them."""
+    return (entry >> SWP_MIG_SHIFT) & (PTE_A | PTE_D)
 
 
 cdef inline pte_t migration_entry_set_type(pte_t pte, uint64_t type) noexcept nogil:

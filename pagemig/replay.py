@@ -439,6 +439,7 @@ def _refusals(status: NDArray[np.int32], targets: NDArray[np.int32], unset: str)
     return dict(zip(names, amounts.tolist(), strict=True))
 
 
+DEFAULT_TRACE = "sqlite"
 DEFAULT_PLACEMENTS = ("first-touch", "interleave", "auto")
 
 
@@ -515,7 +516,10 @@ def add_parser(subparsers: Any) -> None:
     )
     known = ", ".join(shipped())
     parser.add_argument(
-        "trace", nargs="*", help=f"traces to run at once: files, or of those shipped: {known}"
+        "trace",
+        nargs="*",
+        help=f"traces to run at once: files, or of those shipped: {known} "
+        f"(default: {DEFAULT_TRACE})",
     )
     parser.add_argument(
         "--policies",
@@ -562,7 +566,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do what ``pagemig replay`` was asked to."""
-    names = args.trace or list(shipped())[:1]
+    names = args.trace or [DEFAULT_TRACE]
     traces = [load(find(name)) for name in names]
     costs = Costs(**{f.name: getattr(args, f.name) for f in fields(Costs)})
     options: dict[str, Any] = {

@@ -152,7 +152,7 @@ def test_writers_and_migrations_in_one_process(page_bytes: int, width: int) -> N
     app = m.spawn()
     n = 512
     base = app.mmap(4 * n * PAGE)
-    doing = [writer(app, base + k * n * PAGE, n, 40, k + 1) for k in range(4)]
+    doing = [writer(app, base + k * n * PAGE, n, 100, k + 1) for k in range(4)]
     everyone = {0, 1, 2, 3}
 
     def migrate() -> None:
@@ -191,7 +191,7 @@ def test_accesses_note_themselves_during_migrations() -> None:
     base = app.mmap(n * PAGE)
     app.touch(base, n * PAGE, write=True)
     rng = np.random.default_rng(7)
-    traces = [base + rng.integers(0, n * PAGE, 500_000).astype(np.uint64) for _ in range(2)]
+    traces = [base + rng.integers(0, n * PAGE, 2_000_000).astype(np.uint64) for _ in range(2)]
     doing = [lambda t=trace: app.access(t, write=True) for trace in traces]
     together(doing, [mover(app, base, n), mover(app, base, n, seed=1)])
     m.check(full=True)
@@ -212,7 +212,7 @@ def test_forks_and_exits_during_migrations() -> None:
 
     def family(mark: int) -> Step:
         def work() -> None:
-            for _ in range(40 * STRESS):
+            for _ in range(60 * STRESS):
                 child = app.fork()
                 seen = child.touch(base, n * PAGE).values
                 np.testing.assert_array_equal(seen, kept)
@@ -242,7 +242,7 @@ def test_processes_end_while_others_move_their_pages() -> None:
     victims: list[Process] = []
 
     def lives() -> None:
-        for _ in range(100 * STRESS):
+        for _ in range(300 * STRESS):
             process = m.spawn()
             base = process.mmap(n * PAGE, addr=1 << 30)
             process.touch(base, n * PAGE, write=True)
@@ -283,7 +283,7 @@ def test_shared_memory_of_a_family() -> None:
 
         return step
 
-    doing = [writer(p, base + k * n * PAGE, n, 60, k + 1) for k, p in enumerate(family)]
+    doing = [writer(p, base + k * n * PAGE, n, 300, k + 1) for k, p in enumerate(family)]
     meanwhile = [
         mover(family[0], base, 4 * n),
         mover(family[1], base, 4 * n, seed=1),
@@ -313,7 +313,7 @@ def test_files_are_written_cut_and_moved(kind: str) -> None:
 
     def by_calls(p: Process) -> Step:
         def work() -> None:
-            for _ in range(150 * STRESS):
+            for _ in range(500 * STRESS):
                 p.fwrite(file, 0, token)
                 holds(p.fread(file, 0, n))
 
@@ -321,7 +321,7 @@ def test_files_are_written_cut_and_moved(kind: str) -> None:
 
     def by_mapping(p: Process, base: int) -> Step:
         def work() -> None:
-            for _ in range(150 * STRESS):
+            for _ in range(500 * STRESS):
                 p.touch(base, n * PAGE, write=True, values=token)  # may end with SIGBUS
                 holds(p.touch(base, n * PAGE).values)
 
@@ -354,7 +354,7 @@ def test_private_copies_of_a_file_that_is_cut() -> None:
     base = app.mmap(n * PAGE, file=file)
 
     def copies() -> None:
-        for _ in range(100 * STRESS):
+        for _ in range(500 * STRESS):
             app.touch(base, n * PAGE, write=True)
             child = app.fork()
             child.touch(base, n * PAGE, write=True)
@@ -384,7 +384,7 @@ def test_mappings_change_under_migrations() -> None:
         values = np.arange(n, dtype=np.uint64) | np.uint64((k + 1) << 48)
 
         def work() -> None:
-            for _ in range(60 * STRESS):
+            for _ in range(100 * STRESS):
                 app.mmap(n * PAGE, addr=base)
                 app.touch(base, n * PAGE, write=True, values=values)
                 app.mprotect(base + 8 * PAGE, 16 * PAGE, "r")
@@ -410,13 +410,77 @@ def test_mappings_change_under_migrations() -> None:
             boss.migrate_pages({0, 1}, {2, 3}, pid=app)
             boss.migrate_pages({2, 3}, {0, 1}, pid=app)
 
-    doing = [change(0), change(1), writer(app, kept, n, 200, 9)]
+    doing = [change(0), change(1), writer(app, kept, n, 400, 9)]
     meanwhile = [migrate] + [
         mover(boss, area + k * 8 * n * PAGE, n, pid=app, seed=k) for k in range(3)
     ]
     together(doing, meanwhile)
     m.check(full=True)
     met(m)
+
+
+def test_policies_change_while_faults_ask_them() -> None:
+    """Task, VMA and shared policies are whole at any time: pages land where one of them says."""
+    m = machine(0)
+    app, other = m.spawn(), m.spawn()
+    n = 256
+    file = m.file("tmpfs", n * PAGE)
+    base, own = app.mmap(n * PAGE, file=file, shared=True), app.mmap(n * PAGE)
+    far = other.mmap(n * PAGE, file=file, shared=True)
+    policies = [pm.Bind([1]), pm.Interleave([1, 2]), pm.Preferred(2), pm.Interleave([2])]
+
+    def faults() -> None:
+        for _ in range(200 * STRESS):
+            app.touch(base, n * PAGE, write=True)
+            app.touch(own, n * PAGE, write=True)
+            app.madvise(own, n * PAGE, "dontneed")
+            app.punch(file, 0, n * PAGE)
+
+    def change() -> None:
+        for policy in policies:
+            other.mbind(far, n // 2 * PAGE, policy)
+            app.mbind(own + n // 2 * PAGE, n // 2 * PAGE, policy)
+            app.set_mempolicy(policy)
+            other.mbind(far + n // 2 * PAGE, n // 2 * PAGE, policy, pm.MPOL_MF_MOVE)
+
+    change()
+    other.set_mempolicy(pm.Bind([1]))
+    before = m.free(3)
+    together([faults, faults], [change, change])
+    assert m.free(3) == before
+    m.check(full=True)
+
+
+def test_frames_move_whoever_uses_them() -> None:
+    """Migration by frame number, with no process in mind, against faults, forks and exits."""
+    m = machine(size="4MiB")
+    app = m.spawn()
+    n = 256
+    base = app.mmap(2 * n * PAGE)
+    kept = app.mmap(n * PAGE, shared=True)
+    values = np.arange(n, dtype=np.uint64) | np.uint64(1 << 48)
+    app.touch(kept, n * PAGE, write=True, values=values)
+    pfns = np.arange(1, 4096)
+    rng = np.random.default_rng(3)
+
+    def sweep() -> None:
+        at = rng.permutation(pfns)[:512]
+        with allowed(ENOMEM):
+            m.migrate_frames(at, rng.integers(0, 4, 512))
+
+    def children() -> None:
+        for _ in range(60 * STRESS):
+            child = app.fork()
+            np.testing.assert_array_equal(child.touch(kept, n * PAGE).values, values)
+            child.touch(base, n * PAGE, write=True)
+            child.exit()
+
+    doing = [children, children, writer(app, base + n * PAGE, n, 60, 2)]
+    together(doing, [sweep, sweep])
+    m.check(full=True)
+    assert counted(m, "pgmigrate_success") > 0
+    app.exit()
+    m.check(full=True)
 
 
 # ---- pins ----------------------------------------------------------------------------------------
@@ -470,7 +534,7 @@ def test_last_frames_are_shared_out() -> None:
 
     def fill(p: Process, base: int) -> Step:
         def work() -> None:
-            for _ in range(20 * STRESS):
+            for _ in range(100 * STRESS):
                 if p.touch(base, n * PAGE, write=True).signal:
                     return  # no frame was left: the process was killed
                 p.madvise(base, n * PAGE, "dontneed")
@@ -501,7 +565,7 @@ def test_disjoint_processes_wait_for_nothing() -> None:
 
     def live(p: Process, k: int) -> Step:
         def work() -> None:
-            for _ in range(8 * STRESS):
+            for _ in range(40 * STRESS):
                 base = p.mmap(n * PAGE)
                 p.touch(base, n * PAGE, write=True)
                 p.move_pages(addresses(base, n), 1 - k)
@@ -512,6 +576,6 @@ def test_disjoint_processes_wait_for_nothing() -> None:
 
     together([live(p, k) for k, p in enumerate(processes)], [])
     m.check(full=True)
-    assert counted(m, "pgmigrate_success") == 2 * 8 * STRESS * 2 * n
+    assert counted(m, "pgmigrate_success") == 2 * 40 * STRESS * 2 * n
     assert counted(m, *WAITED) == 0
     assert m.counters["lock_zone"] < m.counters["pgalloc"] / 16
