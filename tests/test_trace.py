@@ -403,6 +403,17 @@ def test_shipped_trace(name):
     assert trace.write.any() and not trace.write.all()
 
 
+@pytest.mark.parametrize("name", shipped())
+def test_what_is_said_of_a_shipped_trace_is_so(name):
+    path = find(name)
+    trace = load(path)
+    lines = (path.parent / "README.md").read_text().splitlines()
+    row = next(line for line in lines if line.startswith(f"| `{name}`"))
+    facts = (trace.header.references, trace.accesses, trace.footprint, path.stat().st_size)
+    assert [cell.strip() for cell in row.split("|")][4:8] == [f"{fact:,}" for fact in facts]
+    assert trace.header.program in "\n".join(lines)
+
+
 def test_find_names_what_there_is():
     with pytest.raises(FileNotFoundError, match=next(iter(shipped()))):
         find("no-such-trace")
