@@ -22,14 +22,14 @@ from pagemig._filemap cimport (
 )
 from pagemig._memory cimport access_many, pin_user_pages, touch_range, touch_t, vma_lookup
 from pagemig._mempolicy cimport mpol_new, mpol_shared_policy_lookup, offset_il_node, policy_node
-from pagemig._migrate cimport migrate_frames, sys_mbind, sys_migrate_pages, sys_move_pages
+from pagemig._migrate cimport migrate_frames, sys_mbind, sys_migrate_pages, sys_move_pages, trace_locks
 from pagemig._mmap cimport (
     do_exit, sys_fork, sys_madvise, sys_mlock, sys_mlockall, sys_mmap, sys_mprotect, sys_mremap, sys_munlock,
     sys_munlockall, sys_munmap, sys_pin, sys_set_mempolicy_home_node, sys_unpin, task_new, task_reap,
 )
 from pagemig._pgtable cimport leaf_pte, next_leaf
 from pagemig._types cimport (
-    CAP_ALL, FILE_SHMEM, MAX_CTX, MAX_NODES, MODE_ACTORS, MODE_THREADS, MPOL_DEFAULT, MPOL_INTERLEAVE, MPOL_WEIGHTED_INTERLEAVE, NR_COUNTERS,
+    CAP_ALL, C_LOCK_PAGE, C_LOCK_SWAP, FILE_SHMEM, MAX_CTX, MAX_NODES, MODE_ACTORS, MODE_THREADS, MPOL_DEFAULT, MPOL_INTERLEAVE, MPOL_WEIGHTED_INTERLEAVE, NR_COUNTERS,
     PCP_MAX, PG_reserved, PVEC_MAX, REF_ONE, STAGE, TASK_FREE, TASK_RUNNING, anon_vma_t, counter_t, ctx_t, file_t, frame_t, machine_t,
     mlock_pvec_t, mm_t, mpol_t, node_t, pcp_t, pin_t, ptdesc_t, rnode_t, sp_node_t, task_t, vma_t,
 )
@@ -503,14 +503,23 @@ cdef class Machine:
         """Call ``hook(what, which)`` instead of spinning where anything waits; None: spin."""
         self.wait_hook = hook
 
-    def _start_trace(self, uint64_t capacity):
+    def _start_trace(self, uint64_t capacity, bint locks=False):
+        cdef int i, kind
         if self.m.trace == NULL or self.m.trace_max < capacity:
             self.m.trace = <uint64_t *> records(self.m, capacity, 16)
             self.m.trace_max = capacity
         self.m.trace_n = 0
-        self.m.tracing = 1
+        for i in range(MAX_CTX):
+            for kind in range(<int> C_LOCK_SWAP - <int> C_LOCK_PAGE + 1):
+                self.m.ctx[i].traced[kind] = self.m.ctx[i].count[<int> C_LOCK_PAGE + kind]
+        self.m.tracing = 2 if locks else 1
 
     def _stop_trace(self):
+        """Locks taken after a context's last step are recorded here, so that none is missing."""
+        cdef int i
+        if self.m.tracing == 2:
+            for i in range(MAX_CTX):
+                trace_locks(&self.m.ctx[i], 0)
         self.m.tracing = 0
 
     def _trace_raw(self):

@@ -40,3 +40,6 @@ cdef enum:                      # steps of a stage, in order; a hook runs after 
     STEP_RESTORE = 7
     STEP_PUTBACK = 8
     TRACE_ROLLBACK = 9          # trace only: an entry was restored to the old page
+    TRACE_LOCK = 16             # trace only: a lock was taken; plus its kind, as C_LOCK_* from C_LOCK_PAGE on
+
+cdef void trace_locks(ctx_t *c, uint32_t pfn) noexcept nogil    # what a context took since its last event

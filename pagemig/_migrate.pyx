@@ -43,7 +43,7 @@ from pagemig._rmap cimport (
     page_get_anon_vma, put_anon_vma, rmap_vmas, vma_address,
 )
 from pagemig._types cimport (
-    C_LOCK_LRU, C_LOCK_PAGE, C_LOCK_TREE, C_PGMIGRATE_FAIL, C_PGMIGRATE_SUCCESS, C_PTES_DROPPED, C_PTES_RESTORED,
+    C_LOCK_LRU, C_LOCK_PAGE, C_LOCK_SWAP, C_LOCK_TREE, C_PGMIGRATE_FAIL, C_PGMIGRATE_SUCCESS, C_PTES_DROPPED, C_PTES_RESTORED,
     C_TLB_FLUSH, FILE_RAMFS, GUP_PIN_COUNTING_BIAS, MAP_ONE, MPOL_BIND, MPOL_DEFAULT, MPOL_MF_MOVE, MPOL_MF_MOVE_ALL, MPOL_MF_STRICT, PG_active, PG_anon,
     PG_anon_exclusive, PG_cached, PG_dirty, PG_error, PG_isolated, PG_locked, PG_lru, PG_mlocked, PG_private,
     PG_referenced, PG_reserved, PG_swapbacked, PG_unevictable, PG_uptodate, PG_writeback, PMG_WAIT, REF_ONE, STAGE,
@@ -78,13 +78,27 @@ cdef struct stage_t:
 
 # -- trace and hooks -------------------------------------------------------------------------------------------
 
+cdef void record(ctx_t *c, int step, uint32_t pfn, uint64_t arg) noexcept nogil:
+    cdef uint64_t i = pmg_add(&c.m.trace_n, 1) - 1
+    if i < c.m.trace_max:
+        c.m.trace[2 * i] = <uint64_t> step << 56 | <uint64_t> c.id << 48 | pfn
+        c.m.trace[2 * i + 1] = arg
+
+
+cdef void trace_locks(ctx_t *c, uint32_t pfn) noexcept nogil:
+    """One event for each lock that was counted and not yet recorded: whatever counts a lock is in the trace."""
+    cdef int kind
+    for kind in range(<int> C_LOCK_SWAP - <int> C_LOCK_PAGE + 1):
+        while c.traced[kind] < c.count[<int> C_LOCK_PAGE + kind]:
+            c.traced[kind] += 1
+            record(c, TRACE_LOCK + kind, pfn, 0)
+
+
 cdef inline void trace(ctx_t *c, int step, uint32_t pfn, uint64_t arg) noexcept nogil:
-    cdef uint64_t i
     if c.m.tracing:
-        i = pmg_add(&c.m.trace_n, 1) - 1
-        if i < c.m.trace_max:
-            c.m.trace[2 * i] = <uint64_t> step << 56 | <uint64_t> c.id << 48 | pfn
-            c.m.trace[2 * i + 1] = arg
+        if c.m.tracing == 2:
+            trace_locks(c, pfn)
+        record(c, step, pfn, arg)
 
 
 cdef inline void at_step(ctx_t *c, int step, stage_t *st) noexcept nogil:

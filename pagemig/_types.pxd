@@ -370,6 +370,7 @@ ctypedef struct ctx_t:          # what one thread works through; an argument of 
     int (*step_fn)(ctx_t *c, int step, const uint32_t *pfns, uint32_t n) noexcept nogil   # NULL: no hook
     void *data                  # of the two functions
     uint64_t count[64]          # counter_t
+    uint64_t traced[8]          # C_LOCK_* up to the last event of a trace that holds locks
     pcp_t *pcp                  # [MAX_NODES]
 
 ctypedef struct machine_t:
@@ -379,7 +380,7 @@ ctypedef struct machine_t:
     uint32_t page_bytes         # content per frame: 0, 8 or 4096
     uint32_t width              # pages a stage handles: 1..STAGE
     uint32_t access_stats
-    uint32_t tracing
+    uint32_t tracing            # 1: steps of migrations, 2: locks too
     uint32_t next_pid
     uint64_t next_ino
     uint64_t table_pfn          # physical number of page table 0: above every frame

@@ -37,7 +37,7 @@ from pagemig.kernels import DEFAULT_KERNEL, KernelProfile, kernel_profile
 from pagemig.process import Process
 from pagemig.syscalls import MoveResult
 
-__all__ = ["STEPS", "File", "Machine", "Node"]
+__all__ = ["LOCKS", "STEPS", "File", "Machine", "Node"]
 
 LOCAL_DISTANCE: Final = 10
 REMOTE_DISTANCE: Final = 20
@@ -59,6 +59,18 @@ STEPS: Final[dict[int, str]] = {
     7: "restore",
     8: "putback",
     9: "rollback",
+}
+
+#: Locks by number, as a trace names them where ``Machine.trace_locks`` is set.
+LOCKS: Final[dict[int, str]] = {
+    16: "page",
+    17: "zone",
+    18: "lru",
+    19: "ptl",
+    20: "anon_vma",
+    21: "i_mmap",
+    22: "tree",
+    23: "swap",
 }
 
 _TRACE_EVENTS: Final = 1 << 20
@@ -237,6 +249,8 @@ class Machine(_core.Machine):
         As given.
     access_stats : bool
         As given.
+    trace_locks : bool
+        Whether records started from now on hold the locks taken, too; False at first.
 
     Raises
     ------
@@ -262,6 +276,7 @@ class Machine(_core.Machine):
     distances: npt.NDArray[np.uint8]
     page_bytes: int
     access_stats: bool
+    trace_locks: bool
     _tasks: dict[int, int]
     _known: WeakValueDictionary[int, Process]
     _files: dict[int, tuple[int, str]]
@@ -306,7 +321,7 @@ class Machine(_core.Machine):
     def _set_up(self, weights: npt.NDArray[np.uint8]) -> None:
         self._memory_mask = sum(1 << nid for nid, node in enumerate(self.nodes) if node.size)
         self._weight_table = weights
-        self._is_tracing = False
+        self._is_tracing, self.trace_locks = False, False
         if self.profile.weighted:
             for nid in range(self.nr_nodes):
                 self._set_weight(nid, int(weights[nid]))
@@ -645,7 +660,7 @@ class Machine(_core.Machine):
     @tracing.setter
     def tracing(self, on: bool) -> None:
         if check_bool(on, "tracing"):
-            self._start_trace(_TRACE_EVENTS)
+            self._start_trace(_TRACE_EVENTS, check_bool(self.trace_locks, "trace_locks"))
         else:
             self._stop_trace()
         self._is_tracing = on
@@ -656,7 +671,9 @@ class Machine(_core.Machine):
 
         Fields ``step`` (a key of ``STEPS``), ``context`` (the thread's), ``pfn`` and ``arg``: the
         target's frame number for a copy and a putback, the page number of the mapping for an unmap
-        and a restore.
+        and a restore.  With locks, ``step`` may also be a key of ``LOCKS``: a lock taken since the
+        event of that context before, in the order of the steps (within a step by kind); ``pfn`` is
+        then that of the step it was taken for, 0 for what follows the last step.
         """
         raw = self._trace_raw()
         word = raw["word"]
