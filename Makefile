@@ -18,12 +18,13 @@ STUBBED := $(patsubst pagemig/%.pyi,pagemig.%,$(wildcard pagemig/*.pyi))
 SOURCES := setup.py $(wildcard pagemig/*.pyx pagemig/*.pxd pagemig/include/pagemig/*.h)
 
 .DELETE_ON_ERROR:
-.PHONY: help build run test bench lint format tsan asan mutants cover wheel clean
+.PHONY: help build run test bench bench-smoke lint format tsan asan mutants cover wheel clean
 
 help:
 	@echo "make run     replay a shipped trace: a table, and a picture in $(OUTPUT)"
 	@echo "make test    the tests                (TESTS=tests/test_trace.py for some of them)"
-	@echo "make bench   the benchmarks"
+	@echo "make bench   the benchmarks: a table beside the latest saved run, which it becomes"
+	@echo "             (BENCH=benchmarks/bench_calls.py for some; make bench-smoke: do they run?)"
 	@echo "make lint    ruff, cython-lint, mypy --strict, stubtest"
 	@echo "make format  let ruff rewrite what lint would complain about"
 	@echo "make tsan    the threaded tests under ThreadSanitizer"
@@ -74,8 +75,15 @@ run: $(VENV)/.built $(VENV)/.plot
 test: $(VENV)/.built $(VENV)/.test
 	$(PY) -m pytest $(TESTS)
 
-bench: $(VENV)/.built $(VENV)/.test
-	$(PY) -m pytest benchmarks --benchmark-only --benchmark-columns=min,median,rounds
+# A table in units of the host's own loops, beside the latest saved run; benchmarks/README.md.
+BENCH ?=
+MEASURE = $(PY) -m pytest benchmarks -q --benchmark-only --benchmark-quiet
+
+bench: $(VENV)/.built $(VENV)/.test $(VENV)/.plot
+	$(MEASURE) --benchmark-autosave $(BENCH)
+
+bench-smoke: $(VENV)/.built $(VENV)/.test
+	$(MEASURE) --smoke $(BENCH)
 
 # cython-lint calls pycodestyle by name, hence the PATH. Every check runs even if one fails.
 lint: $(VENV)/.built $(VENV)/.test $(VENV)/.lint

@@ -21,6 +21,7 @@ import pytest
 from common.reference import Reference, line_updates, small_arrays
 from common.rows import Row, Target, cost, latest_run, render, saved_results, without_targets
 from common.timing import Samples
+from common.workers import SpeedUp
 
 ROWS = pytest.StashKey[list[Row]]()
 SAVED = pytest.StashKey[Path | None]()
@@ -226,8 +227,7 @@ def measure(repeat: Callable[..., Samples], report: Callable[..., None]) -> Call
             for loop, samples, goal in zip(references, beside, targets, strict=True)
         ]
         host = {
-            loop.unit: samples.describe()
-            for loop, samples in zip(references, beside, strict=True)
+            loop.unit: samples.describe() for loop, samples in zip(references, beside, strict=True)
         }
         report(*rows, reference=host, **info)
         return rows[0]
@@ -240,4 +240,45 @@ def _row(
 ) -> Row:
     share = bool(goal and goal.at_least)
     result, best = cost(times, beside, share=share)
-    return Row(subject, per, times.describe(), result, best, loop.unit, goal)
+    of_ns = beside.describe()["cpu_median_ns"]
+    return Row(subject, per, times.describe(), result, best, loop.unit, of_ns, goal)
+
+
+@pytest.fixture
+def speed_up(
+    benchmark: Any, report: Callable[..., None], smoke: bool
+) -> Callable[[str, SpeedUp, SpeedUp], None]:
+    """Two threads at once against one after the other, and the same of a loop of the host."""
+
+    def run(
+        subject: str,
+        pair: SpeedUp,
+        host: SpeedUp,
+        *,
+        per: str,
+        target: float,
+        prove: Callable[[], object] = lambda: None,
+        rounds: int = 7,
+    ) -> None:
+        def setup() -> None:
+            prove()
+            host.run()
+
+        benchmark.pedantic(pair.run, setup=setup, rounds=2 if smoke else rounds)
+        prove()
+        ratio, own = pair.describe(), host.describe()
+        goal = Target(target, at_least=True)
+        report(
+            _speed_up_row(f"{subject}, two threads", per, pair, goal),
+            _speed_up_row("  the host's loop, two threads", "turns", host),
+            threads=ratio,
+            host_threads=own,
+        )
+
+    return run
+
+
+def _speed_up_row(subject: str, per: str, pair: SpeedUp, goal: Target | None = None) -> Row:
+    ratios = pair.describe()
+    best, times = ratios["cpu_ratio_best"], pair.times.describe()
+    return Row(subject, per, times, ratios["cpu_ratio"], best, "one thread", target=goal)

@@ -1,0 +1,131 @@
+"""Machines much larger than the host: time to fill them, to migrate half of them, and memory."""
+
+import gc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from common.reference import Reference
+from common.rows import LINE_NS, Row, Target, bytes_row, cost
+from common.timing import Samples
+from common.worlds import PAGE, SCATTERED, SEQUENTIAL, machine, near_share, resident
+
+import pagemig as pm
+
+#: Pages a call: the lists are the caller's and need not be as long as the memory.
+CALL = 1 << 23
+
+
+class Giant:
+    """A process that fills one node of two and moves to the other."""
+
+    def __init__(self, pages: int, scattered: bool, reference: Reference) -> None:
+        gc.collect()
+        self.before = resident()
+        self.pages, self.scattered, self.reference = pages, scattered, reference
+        call = min(pages, CALL)
+        self._offsets = np.arange(call, dtype=np.uint64) * np.uint64(PAGE)
+        self._targets = [np.full(call, nid, dtype=np.int32) for nid in range(2)]
+        self._lists = resident() - self.before
+        self.machine = machine(pages, scattered=scattered, spare=0)
+        self.app = self.machine.spawn()
+        self.base = self.app.mmap(pages * PAGE)
+        self.side = 0
+
+    def fill(self) -> None:
+        """Touch every page."""
+        done = self.app.touch(self.base, self.pages * PAGE, write=True).done
+        assert done == self.pages
+
+    def _calls(self) -> Iterator[np.ndarray]:
+        step = len(self._offsets)
+        for first in range(0, self.pages, step):
+            yield self._offsets[: self.pages - first] + np.uint64(self.base + first * PAGE)
+
+    def migrate(self) -> None:
+        """Move every page to the other node."""
+        self.side ^= 1
+        for addresses in self._calls():
+            targets = self._targets[self.side][: len(addresses)]
+            assert self.app.move_pages(addresses, targets).not_migrated == 0
+
+    def prove(self) -> None:
+        """Assert where the pages are, and that frames of neighbours are neighbours or are not."""
+        sample = min(self.pages, CALL)
+        frames = self.app.pagemap(self.base, sample) & np.uint64((1 << 55) - 1)
+        assert (self.machine.node_of(frames) == self.side).all()
+        share = near_share(frames)
+        assert share < SCATTERED if self.scattered else share > SEQUENTIAL, share
+
+    def time(self, work: Callable[[], None], rounds: int = 1) -> tuple[Samples, Samples]:
+        """Times of work per page, and of the reference loop just before each."""
+        samples, first = Samples(), self.reference.runs
+        for _ in range(rounds):
+            self.reference.run()
+            samples.time(work, self.pages)
+            self.prove()
+        return samples, self.reference.samples.since(first)
+
+    @property
+    def bytes_per_frame(self) -> float:
+        """Memory of the host that it took, without the lists."""
+        return (resident() - self.before - self._lists) / (2 * self.pages)
+
+
+def row(name: str, times: tuple[Samples, Samples], seconds: float | None, pages: int) -> Row:
+    """A row whose target is a number of seconds where the targets were set."""
+    result, best = cost(*times)
+    target = Target(seconds * 1e9 / pages / LINE_NS) if seconds else None
+    beside = times[1].describe()["cpu_median_ns"]
+    return Row(name, "pages", times[0].describe(), result, best, "line update", beside, target)
+
+
+def stages(giant: Giant, name: str, fill: float | None, warm: float, rounds: int) -> list[Row]:
+    """Fill, migrate for the first time, migrate again; bytes of half and of all frames."""
+    full = giant.pages
+    rows = [row(f"{name}: fill", giant.time(giant.fill), fill, full)]
+    half = giant.bytes_per_frame
+    rows.append(row(f"{name}: migrate all, cold", giant.time(giant.migrate), None, full))
+    rows.append(row(f"{name}: migrate all", giant.time(giant.migrate, rounds), warm, full))
+    rows.append(bytes_row(f"{name}: memory, half mapped", half, Target(36)))
+    rows.append(bytes_row(f"{name}: memory, after migration", giant.bytes_per_frame))
+    return rows
+
+
+def run(benchmark: Any, report: Callable[..., None], giant: Giant, name: str, **how: Any) -> None:
+    benchmark.pedantic(lambda: report(*stages(giant, name, **how)), rounds=1, iterations=1)
+
+
+@pytest.mark.parametrize(
+    ("scattered", "fill"), [(False, 0.3), (True, 0.75)], ids=["sequential", "random"]
+)
+def bench_64_gib(
+    benchmark: Any,
+    report: Callable[..., None],
+    lines: Reference,
+    size: Callable[[int], int],
+    scattered: bool,
+    fill: float,
+) -> None:
+    giant = Giant(size(32 * pm.GiB // PAGE), scattered, lines)
+    name = f"64 GiB {'random' if scattered else 'sequential'}"
+    run(benchmark, report, giant, name, fill=fill, warm=0.5, rounds=3)
+
+
+def available() -> int:
+    """Bytes of memory that the host has left."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) * 1024
+
+
+@pytest.mark.large
+def bench_1_tib(
+    benchmark: Any, report: Callable[..., None], lines: Reference, size: Callable[[int], int]
+) -> None:
+    pages = size(512 * pm.GiB // PAGE)
+    if available() < 2 * pages * 48:
+        pytest.skip(f"needs {2 * pages * 48 / 2**30:.0f} GiB of memory left")
+    giant = Giant(pages, False, lines)
+    run(benchmark, report, giant, "1 TiB", fill=None, warm=4.0, rounds=2)

@@ -1,0 +1,1 @@
+"""What the benchmarks share: clocks, reference loops, machines, rows of the table."""
