@@ -19,6 +19,8 @@ cdef bint vma_policy(machine_t *m, vma_t *vma, uint64_t vpn, mpol_t *out) noexce
 # ilx: what is added to the interleave index (inode number for shmem).  out_pol is a copy.
 cdef bint get_vma_policy(ctx_t *c, vma_t *vma, uint64_t vpn, mpol_t *out_pol) noexcept nogil
 
+cdef void get_task_policy(ctx_t *c, mpol_t *out) noexcept nogil      # absent without a task
+
 # a frame for a page under a policy (mode MPOL_DEFAULT: local), zeroed, one reference; 0 when nothing is left.
 # index is the interleave index (already biased); the zonelist starts at the node of c.cpu unless the policy says otherwise.
 cdef uint32_t alloc_pages_policy(ctx_t *c, const mpol_t *pol, uint64_t index) noexcept nogil

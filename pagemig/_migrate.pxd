@@ -9,6 +9,7 @@ ctypedef struct target_t:
     uint32_t mm                 # else by policy: pol, found for pages of mm from page `start` on
     uint64_t start
     mpol_t pol
+    uint64_t ilx                # from 6.7 on by pol alone: interleave index of a page less its index in its object
 
 # what a run came to
 ctypedef struct run_t:

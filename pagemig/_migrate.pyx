@@ -13,10 +13,20 @@ What decides a page's fate in a stage:
 -ENOMEM  no frame for it: ends the run, the pages not reached are put back uncounted
 -EBUSY   locked and the pass may wait: done again alone, because who holds pages only tries
 ======== ==================================================================================
+
+Kernels to 6.2 unmap and move a page before they look at the next; a stage does so with all of its pages at once.
+From 6.3 on (``profile.async_first``) a batch of up to 512 pages is unmapped, the TLB flushed once, then the batch is
+moved.  The stages of a batch stay side by side between the two, and a page that cannot be moved yet stays locked and
+unmapped until a later pass moves it or the batch gives up:
+
+======== ==================================================================================
+HELD     locked, unmapped, has its target: waits for the next pass of moving
+DONE     moved or given up, and counted
+======== ==================================================================================
 """
 from libc.errno cimport EACCES, EAGAIN, EBUSY, EFAULT, EINVAL, EIO, ENODEV, ENOENT, ENOMEM
 from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memset
 
 from pagemig._alloc cimport (
@@ -30,7 +40,7 @@ from pagemig._atomic cimport (
 )
 from pagemig._frame cimport frame_maps, frame_refs, page_state, put_page_testzero, trylock_page, unlock_page
 from pagemig._memory cimport find_vma, follow_page, vma_lookup, vma_pte, vma_slot
-from pagemig._mempolicy cimport alloc_pages_policy, get_vma_policy, mpol_new
+from pagemig._mempolicy cimport alloc_pages_policy, get_task_policy, get_vma_policy, interleave_index, mpol_new
 from pagemig._mmap cimport get_task_mm, mbind_range, mmput
 from pagemig._pgtable cimport leaf_pte, next_leaf, pte_lock, pte_unlock, table_entries, walk_leaf
 from pagemig._pte cimport (
@@ -44,7 +54,8 @@ from pagemig._rmap cimport (
 )
 from pagemig._types cimport (
     C_LOCK_LRU, C_LOCK_PAGE, C_LOCK_SWAP, C_LOCK_TREE, C_PGMIGRATE_FAIL, C_PGMIGRATE_SUCCESS, C_PTES_DROPPED, C_PTES_RESTORED,
-    C_TLB_FLUSH, FILE_RAMFS, GUP_PIN_COUNTING_BIAS, MAP_ONE, MPOL_BIND, MPOL_DEFAULT, MPOL_MF_MOVE, MPOL_MF_MOVE_ALL, MPOL_MF_STRICT, PG_active, PG_anon,
+    C_TLB_FLUSH, FILE_RAMFS, GUP_PIN_COUNTING_BIAS, MAP_ONE, MPOL_BIND, MPOL_DEFAULT, MPOL_INTERLEAVE, MPOL_MF_MOVE,
+    MPOL_MF_MOVE_ALL, MPOL_MF_STRICT, MPOL_WEIGHTED_INTERLEAVE, PG_active, PG_anon,
     PG_anon_exclusive, PG_cached, PG_dirty, PG_error, PG_isolated, PG_locked, PG_lru, PG_mlocked, PG_private,
     PG_referenced, PG_reserved, PG_swapbacked, PG_unevictable, PG_uptodate, PG_writeback, PMG_WAIT, REF_ONE, STAGE,
     VM_DONTMIGRATE, VM_IO, VM_LOCKED, VM_PFNMAP, VM_WRITE, anon_vma_t, ctx_t, file_t, frame_t, machine_t, mm_t, mpol_t, node_t,
@@ -55,8 +66,10 @@ cdef enum:
     RMAP_MAX = 16               # VMAs handled "VMA outside, pages inside"; more go page by page
     OPEN = 1
     PUBLISHED = 2
+    HELD = 2
+    DONE = 3
     AHEAD = 24                  # entries between the prefetch of a frame and its use
-    CHUNK = 512                 # pages that share their passes (6.1: HPAGE_PMD_NR)
+    CHUNK = 512                 # pages that share their passes (HPAGE_PMD_NR, later NR_MAX_BATCHED_MIGRATION)
 
 # what moves to the new frame
 cdef uint64_t PG_COPIED = PG_referenced | PG_uptodate | PG_dirty | PG_active | PG_swapbacked | PG_anon | PG_error | PG_cached
@@ -74,6 +87,8 @@ cdef struct stage_t:
     uint32_t restored[64]
     uint32_t dirty[64]          # a removed PTE was dirty
     uint32_t open[64]           # 0, or OPEN: the page is locked by this stage; PUBLISHED: its target is out of our hands
+    uint32_t av[64]             # where a group starts: its anon_vma, referenced, or 0
+    uint32_t held               # pages that are HELD
 
 
 # -- trace and hooks -------------------------------------------------------------------------------------------
@@ -101,9 +116,20 @@ cdef inline void trace(ctx_t *c, int step, uint32_t pfn, uint64_t arg) noexcept 
         record(c, step, pfn, arg)
 
 
+cdef void call_hook(ctx_t *c, int step, stage_t *st) noexcept nogil:
+    """The hook sees the pages the step handled; results are there from STEP_LOCK on."""
+    cdef uint32_t pfns[64]
+    cdef uint32_t i, n = 0
+    for i in range(st.n):
+        if step < STEP_LOCK or st.rc[i] != DONE:
+            pfns[n] = st.src[i]
+            n += 1
+    c.step_fn(c, step, pfns, n)
+
+
 cdef inline void at_step(ctx_t *c, int step, stage_t *st) noexcept nogil:
     if c.step_fn != NULL:
-        c.step_fn(c, step, st.src, st.n)
+        call_hook(c, step, st)
 
 
 # -- isolation ---------------------------------------------------------------------------------------------------
@@ -142,8 +168,30 @@ cdef bint page_in_vma(machine_t *m, uint32_t pfn, vma_t *vma) noexcept nogil:
     return vma_address(vma, f.index) != <uint64_t> -1
 
 
+cdef inline bint interleaves(const mpol_t *pol) noexcept nogil:
+    return pol.mode == MPOL_INTERLEAVE or pol.mode == MPOL_WEIGHTED_INTERLEAVE
+
+
+cdef uint64_t whole_index(ctx_t *c, uint32_t pfn) noexcept nogil:
+    """The index of an isolated page in full: its record has the low half, the mappings of anonymous memory the rest."""
+    cdef machine_t *m = c.m
+    cdef uint32_t index = m.frames[pfn].index, vma = 0
+    cdef uint32_t av = page_get_anon_vma(m, pfn)
+    cdef uint64_t whole = index
+    cdef vma_t *v
+    if not av:
+        return whole
+    anon_vma_lock_read(c, av)
+    if rmap_vmas(m, anon_vma_of(m, av).tree, index, index, 0, &vma, 1):
+        v = vma_of(m, vma)
+        whole = v.pgoff + (vma_address(v, index) - v.start)
+    anon_vma_unlock_read(c, av)
+    put_anon_vma(m, av)
+    return whole
+
+
 cdef uint32_t new_page(ctx_t *c, uint32_t pfn, const target_t *t, vma_t **hint) noexcept nogil:
-    """A frame as mbind's policy asks: that of the first VMA from ``t.start`` on that could map the page.
+    """A frame as mbind's policy asks: to 6.6 that of the first VMA from ``t.start`` on that could map the page.
 
     6.1 interleaves by vm_pgoff + offset here, for shared objects too, without the inode number that the fault
     adds: pages moved and pages faulted in may disagree.
@@ -154,6 +202,8 @@ cdef uint32_t new_page(ctx_t *c, uint32_t pfn, const target_t *t, vma_t **hint) 
     cdef mpol_t pol
     cdef uint64_t vpn, index = 0
     cdef uint32_t i
+    if m.profile.mbind_ilx:
+        return alloc_pages_policy(c, &t.pol, t.ilx + whole_index(c, pfn) if interleaves(&t.pol) else 0)
     if vma == NULL or not page_in_vma(m, pfn, vma):
         vma = NULL
         for i in range(vma_slot(m, mm, t.start), mm.vmas.n):
@@ -313,10 +363,10 @@ cdef inline void restore_one(ctx_t *c, stage_t *st, uint32_t i, vma_t *vma, pte_
 
 
 cdef inline bint wanted(stage_t *st, uint32_t i, bint restore, bint moved) noexcept nogil:
-    """Pages the present walk handles: all good ones when unmapping, the moved or the others when restoring."""
+    """Pages the present walk handles: all good ones when unmapping, the moved or the failed when restoring."""
     if not restore:
         return st.rc[i] == 0
-    return st.unmapped[i] != 0 and (st.rc[i] == 0) == moved
+    return st.unmapped[i] != 0 and (st.rc[i] == 0 if moved else st.rc[i] < 0)
 
 
 cdef void walk_vma(ctx_t *c, stage_t *st, uint32_t a, uint32_t b, vma_t *vma, bint restore, bint moved, bint only) noexcept nogil:
@@ -412,13 +462,13 @@ cdef void unmap_group(ctx_t *c, stage_t *st, uint32_t a, uint32_t b, uint32_t *a
 
 
 cdef void restore_group(ctx_t *c, stage_t *st, uint32_t a, uint32_t b, uint32_t av) noexcept nogil:
-    """``remove_migration_ptes``: moved pages to their targets, the others back to the source."""
+    """``remove_migration_ptes``: moved pages to their targets, failed ones back to the source."""
     cdef machine_t *m = c.m
     cdef file_t *f
     cdef uint32_t i
     cdef bint failed = False
     for i in range(a, b):
-        failed |= st.rc[i] != 0 and st.unmapped[i] != 0
+        failed |= st.rc[i] < 0 and st.unmapped[i] != 0
     if not st.state[a] & PG_anon:
         f = file_of(m, st.mapping[a])
         i_mmap_lock_read(c, f)
@@ -464,6 +514,11 @@ cdef void freeze_anon(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
     dress(c.m, st, i, s, 0)
 
 
+cdef inline bint cannot_move(file_t *f, stage_t *st, uint32_t i, uint64_t s) noexcept nogil:
+    """Dirty, and its file system has neither a migrate operation nor a way to write it out."""
+    return f.kind == FILE_RAMFS and (s & PG_dirty or st.dirty[i])
+
+
 cdef void freeze_file(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
     """As for anonymous pages, one reference more for the cache and for buffers; the slot changes under file.lock."""
     cdef machine_t *m = c.m
@@ -474,8 +529,8 @@ cdef void freeze_file(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
     pmg_spin_lock(&f.lock)
     s = pmg_load(word)
     buffers = 1 if s & PG_private else 0
-    if f.kind == FILE_RAMFS and (s & PG_dirty or st.dirty[i]):
-        st.rc[i] = -EINVAL                  # neither a migrate operation nor a way to write it out
+    if cannot_move(f, st, i, s):
+        st.rc[i] = -EINVAL
     elif st.index[i] >= f.cache.n or vec_at(m, &f.cache)[st.index[i]] != st.src[i] or not s & PG_cached or \
             frame_refs(s) != 2 + buffers + st.unmapped[i] or frame_maps(s) != st.unmapped[i] or \
             not pmg_cas(word, s, frozen(s)):
@@ -484,6 +539,25 @@ cdef void freeze_file(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
         dress(m, st, i, s, REF_ONE * (1 + buffers) | (s & PG_private))
         vec_at(m, &f.cache)[st.index[i]] = st.dst[i]
     pmg_spin_unlock(&f.lock)
+
+
+cdef void stage_check(ctx_t *c, stage_t *st) noexcept nogil:
+    """Before the copy: not worth it where references cannot be explained.  The freeze looks again."""
+    cdef machine_t *m = c.m
+    cdef uint32_t i, refs
+    cdef uint64_t s
+    for i in range(st.n):
+        if st.rc[i]:
+            continue
+        s = page_state(m, st.src[i])
+        refs = 1 + st.unmapped[i]
+        if not st.state[i] & PG_anon:
+            refs += 2 if s & PG_private else 1
+            if cannot_move(file_of(m, st.mapping[i]), st, i, s):
+                st.rc[i] = -EINVAL
+                continue
+        if frame_refs(s) != refs:
+            st.rc[i] = -EAGAIN
 
 
 cdef void stage_freeze(ctx_t *c, stage_t *st) noexcept nogil:
@@ -549,6 +623,8 @@ cdef void stage_putback(ctx_t *c, stage_t *st) noexcept nogil:
     cdef uint32_t i, n = 0, spare = 0, dropped = 0, restored = 0
     cdef uint64_t *word
     for i in range(st.n):
+        if st.rc[i] >= HELD:
+            continue
         dropped += st.unmapped[i]
         restored += st.restored[i]
         word = &m.frames[st.src[i]].state
@@ -578,10 +654,9 @@ cdef void stage_putback(ctx_t *c, stage_t *st) noexcept nogil:
         free_pages(c, unused, spare)
 
 
-cdef void run_stage(ctx_t *c, stage_t *st, const target_t *t, bint force) noexcept nogil:
-    """One stage from allocation to putback; results in st.rc[0..st.n), where st.n shrinks to the targets found."""
-    cdef uint32_t av[64]
-    cdef uint32_t a, b
+cdef void stage_unmap(ctx_t *c, stage_t *st, const target_t *t, bint force) noexcept nogil:
+    """Allocate, lock, unmap; results in st.rc[0..st.n), where st.n shrinks to the targets found."""
+    cdef uint32_t a = 0, b
     at_step(c, STEP_ISOLATE, st)
     stage_alloc(c, st, t)
     st.n = st.got
@@ -590,33 +665,50 @@ cdef void run_stage(ctx_t *c, stage_t *st, const target_t *t, bint force) noexce
     at_step(c, STEP_ALLOC, st)
     stage_lock(c, st, force)
     at_step(c, STEP_LOCK, st)
-    a = 0
     while a < st.n:
         b = a + 1
         if st.open[a]:
             b = group_end(st, a)
-            unmap_group(c, st, a, b, &av[a])
+            unmap_group(c, st, a, b, &st.av[a])
         a = b
     at_step(c, STEP_UNMAP, st)
+
+
+cdef void stage_move(ctx_t *c, stage_t *st) noexcept nogil:
+    """Copy, and switch to the target where the counts allow; to 6.10 the other way round."""
     if c.m.profile.copy_first:
+        stage_check(c, st)
         stage_copy(c, st)
+        at_step(c, STEP_COPY, st)
     stage_freeze(c, st)
     at_step(c, STEP_FREEZE, st)
     if not c.m.profile.copy_first:
         stage_copy(c, st)
-    at_step(c, STEP_COPY, st)
-    a = 0
+        at_step(c, STEP_COPY, st)
+
+
+cdef void stage_end(ctx_t *c, stage_t *st, bint last) noexcept nogil:
+    """Restore and put back all pages but those HELD; ``last``: there are none."""
+    cdef uint32_t a = 0, b
     while a < st.n:
         b = a + 1
         if st.open[a]:
             b = group_end(st, a)
-            restore_group(c, st, a, b, av[a])
-            if av[a]:
-                put_anon_vma(c.m, av[a])
+            restore_group(c, st, a, b, st.av[a])
+            if last and st.av[a]:
+                put_anon_vma(c.m, st.av[a])
         a = b
     at_step(c, STEP_RESTORE, st)
     stage_putback(c, st)
     at_step(c, STEP_PUTBACK, st)
+
+
+cdef void run_stage(ctx_t *c, stage_t *st, const target_t *t, bint force) noexcept nogil:
+    """One stage from allocation to putback."""
+    stage_unmap(c, st, t, force)
+    if st.n:
+        stage_move(c, st)
+        stage_end(c, st, True)
 
 
 # -- passes ----------------------------------------------------------------------------------------------------------------
@@ -690,6 +782,138 @@ cdef uint64_t migrate_chunk(ctx_t *c, uint32_t *pfns, uint64_t n, uint64_t tried
     return kept
 
 
+# -- batches: unmap all, flush once, move all (6.3 and later) --------------------------------------------------------------
+
+cdef struct batch_t:
+    stage_t *stage              # those with pages unmapped, in the order of the list
+    uint32_t n, cap
+
+
+cdef stage_t *batch_room(batch_t *b) noexcept nogil:
+    """The stage after the last one, or NULL."""
+    cdef stage_t *p
+    if b.n == b.cap:
+        p = <stage_t *> realloc(b.stage, (2 * b.cap + 1) * sizeof(stage_t))
+        if p == NULL:
+            return NULL
+        b.stage = p
+        b.cap = 2 * b.cap + 1
+    return &b.stage[b.n]
+
+
+cdef uint32_t hold(stage_t *st, int rc, int as_) noexcept nogil:
+    """Pages with result ``rc`` get the result ``as_``; how many there are."""
+    cdef uint32_t i, n = 0
+    for i in range(st.n):
+        if st.rc[i] == rc:
+            st.rc[i] = as_
+            n += 1
+    return n
+
+
+cdef uint64_t settle(ctx_t *c, stage_t *st, int rc, uint32_t *keep, run_t *run) noexcept nogil:
+    """Hold the pages with result ``rc`` (HELD: none) and be done with the others; those that failed go to ``keep``."""
+    cdef uint64_t kept = 0
+    cdef uint32_t i
+    st.held = hold(st, rc, HELD)
+    if st.held == st.n:
+        return 0
+    stage_end(c, st, st.held == 0)
+    for i in range(st.n):
+        if st.rc[i] < 0:
+            keep[kept] = st.src[i]
+            kept += 1
+        elif st.rc[i] < HELD:
+            run.succeeded += 1
+        else:
+            continue
+        st.rc[i] = DONE
+    return kept
+
+
+cdef uint64_t unmap_batch(ctx_t *c, batch_t *b, uint32_t *pfns, uint64_t n, const target_t *t, uint32_t passes, bint force, run_t *run) noexcept nogil:
+    """Passes of unmapping; returns how many pages are not unmapped, compacted to the front.
+
+    Without a frame for a page the others are not tried, but what is unmapped will be moved.
+    """
+    cdef uint64_t i, kept = n
+    cdef uint32_t pass_
+    cdef stage_t *st
+    b.n = 0
+    for pass_ in range(passes):
+        n = kept
+        kept = i = 0
+        while i < n:
+            st = batch_room(b)
+            if st != NULL:
+                load_stage(c.m, st, pfns + i, n - i)
+                stage_unmap(c, st, t, force)
+            if st == NULL or st.n == 0:
+                run.error = -ENOMEM
+                run.failed += 1 + kept
+                while i < n:
+                    pfns[kept] = pfns[i]
+                    kept += 1
+                    i += 1
+                return kept
+            i += st.n
+            kept += settle(c, st, 0, pfns + kept, run)
+            b.n += st.held != 0
+        if kept == 0:
+            break
+    run.failed += kept
+    return kept
+
+
+cdef uint64_t move_batch(ctx_t *c, batch_t *b, uint32_t *keep, uint32_t passes, run_t *run) noexcept nogil:
+    """Passes of moving over what is unmapped; what cannot be moved is undone after the last and goes to ``keep``."""
+    cdef uint64_t kept = 0
+    cdef uint32_t pass_, k, held = b.n
+    cdef stage_t *st
+    for pass_ in range(passes):
+        if held == 0:
+            break
+        held = 0
+        for k in range(b.n):
+            st = &b.stage[k]
+            if st.held:
+                hold(st, HELD, 0)
+                stage_move(c, st)
+                kept += settle(c, st, -EAGAIN if pass_ + 1 < passes else HELD, keep + kept, run)
+                held += st.held
+    run.failed += kept
+    return kept
+
+
+cdef uint64_t migrate_pages_batch(ctx_t *c, batch_t *b, uint32_t *pfns, uint64_t n, const target_t *t, uint32_t passes, bint force, run_t *run) noexcept nogil:
+    """Up to a batch of pages; returns how many are left, compacted to the front."""
+    cdef uint64_t kept = unmap_batch(c, b, pfns, n, t, passes, force, run)
+    c.count[<int> C_TLB_FLUSH] += b.n != 0
+    return kept + move_batch(c, b, pfns + kept, passes, run)
+
+
+cdef uint64_t migrate_pages_sync(ctx_t *c, batch_t *b, uint32_t *pfns, uint64_t n, const target_t *t, run_t *run) noexcept nogil:
+    """All together without waiting; then what is left one by one, waiting, and only those failures count."""
+    cdef run_t first
+    cdef uint64_t i, kept = 0, left
+    run_begin(&first)
+    left = migrate_pages_batch(c, b, pfns, n, t, c.m.profile.async_passes, False, &first)
+    run.succeeded += first.succeeded
+    if first.error:
+        run.error = first.error
+        run.failed += first.failed
+        return left
+    for i in range(left):
+        pfns[kept] = pfns[i]
+        if run.error:
+            kept += 1
+        else:
+            kept += migrate_pages_batch(c, b, pfns + kept, 1, t, c.m.profile.passes, True, run)
+    return kept
+
+
+# -- a run ----------------------------------------------------------------------------------------------------------------
+
 cdef inline void run_begin(run_t *run) noexcept nogil:
     run.succeeded = 0
     run.failed = 0
@@ -704,16 +928,23 @@ cdef void migrate_pages(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *ta
 cdef void finish_run(ctx_t *c, uint32_t *pfns, uint64_t n, uint64_t tried, const target_t *target, run_t *run) noexcept nogil:
     """Take a run to its end; its first ``tried`` pages are left over from a first pass that ran ahead."""
     cdef uint64_t i = 0, k, left, j
+    cdef batch_t b
+    b.stage = NULL
+    b.cap = 0
     while i < n:
         k = min(n - i, <uint64_t> CHUNK)
         if run.error:
             left = k
+        elif c.m.profile.async_first:
+            left = migrate_pages_sync(c, &b, pfns + i, k, target, run)
         else:
             left = migrate_chunk(c, pfns + i, k, min(tried - min(tried, i), k), target, run)
         for j in range(left):
             putback_lru_page(c, pfns[i + j])
         i += k
-    c.count[<int> C_TLB_FLUSH] += run.succeeded
+    free(b.stage)
+    if not c.m.profile.async_first:
+        c.count[<int> C_TLB_FLUSH] += run.succeeded
     c.count[<int> C_PGMIGRATE_SUCCESS] += run.succeeded
     c.count[<int> C_PGMIGRATE_FAIL] += run.failed
 
@@ -1083,7 +1314,9 @@ cdef int64_t do_pages_move(ctx_t *c, move_t *mv, task_t *target, const uint64_t 
             current = nodes[i]
             start = i
             mv.node = current
-            mv.ahead = c.step_fn == NULL and may_run_ahead(mv, addresses, nodes, i, min(readable, mv.count))
+            # With batches all of one are unmapped before the first is moved: nothing to gain.
+            mv.ahead = c.step_fn == NULL and not c.m.profile.async_first and \
+                may_run_ahead(mv, addresses, nodes, i, min(readable, mv.count))
         if not mv.locked:
             if mmap_read_lock(c, mv.mm):
                 err = -PMG_WAIT
@@ -1172,10 +1405,17 @@ cdef struct queue_t:
     bint invert                     # take pages that are NOT on nodes
     bint discontig_ok
     uint32_t flags                  # MPOL_MF_*
+    uint64_t failed                 # pages that should move and cannot; to 6.6 the walk ends at the first
+
+
+cdef inline int queue_failed(ctx_t *c, queue_t *q) noexcept nogil:
+    """1: the walk ends here."""
+    q.failed += 1
+    return 0 if c.m.profile.isolate_counts else 1
 
 
 cdef int queue_leaf(ctx_t *c, queue_t *q, vma_t *vma, uint32_t leaf, uint64_t vpn, uint64_t end) noexcept nogil:
-    """Pages vpn..end of one leaf.  1: something cannot be moved, stop.  -EIO: STRICT found a misplaced page."""
+    """Pages vpn..end of one leaf.  1: stop, something cannot be moved.  -EIO: STRICT found a misplaced page."""
     cdef machine_t *m = c.m
     cdef uint64_t v
     cdef uint32_t pfn
@@ -1190,6 +1430,8 @@ cdef int queue_leaf(ctx_t *c, queue_t *q, vma_t *vma, uint32_t leaf, uint64_t vp
                 pmg_prefetchw(&m.frames[pte_pfn(pte)])
         pte = leaf_pte(m, leaf, v)[0]
         if not pte_present(pte) or pte & PTE_SPECIAL:
+            if m.profile.isolate_counts and is_migration_entry(pte):
+                q.failed += 1               # another migration has the page
             continue
         pfn = <uint32_t> pte_pfn(pte)
         s = page_state(m, pfn)
@@ -1199,8 +1441,10 @@ cdef int queue_leaf(ctx_t *c, queue_t *q, vma_t *vma, uint32_t leaf, uint64_t vp
             rc = -EIO
             break
         if not vma_migratable(vma):
-            rc = 1
-            break
+            rc = queue_failed(c, q)
+            if rc:
+                break
+            continue
         if frame_maps(s) != 1 and not q.flags & MPOL_MF_MOVE_ALL:
             continue                        # shared: skipped without a word
         if list_add(&q.list, pfn):
@@ -1208,8 +1452,8 @@ cdef int queue_leaf(ctx_t *c, queue_t *q, vma_t *vma, uint32_t leaf, uint64_t vp
             break
         if not isolate_lru_page(c, pfn):
             q.list.n -= 1
-            if q.flags & MPOL_MF_STRICT:
-                rc = 1
+            if q.flags & MPOL_MF_STRICT or m.profile.isolate_counts:
+                rc = queue_failed(c, q)
     pte_unlock(c, leaf)
     return rc
 
@@ -1264,38 +1508,69 @@ cdef void queue_begin(queue_t *q, uint64_t nodes, bint invert, bint discontig_ok
     q.invert = invert
     q.discontig_ok = discontig_ok
     q.flags = flags
+    q.failed = 0
+
+
+cdef int64_t migrate_queue(ctx_t *c, queue_t *q, const target_t *t) noexcept nogil:
+    """Migrate what is listed: how many pages could not be moved or not even be isolated, or -errno."""
+    cdef run_t run
+    cdef int64_t rc = 0
+    if q.list.n:
+        migrate_pages(c, q.list.pfns, q.list.n, t, &run)
+        q.list.n = 0
+        rc = run_result(&run)
+    return rc if rc < 0 else rc + <int64_t> q.failed
 
 
 # -- mbind -------------------------------------------------------------------------------------------------------------------------
 
-cdef int64_t do_mbind(ctx_t *c, mm_t *mm, queue_t *q, uint64_t start, uint64_t end, const mpol_t *pol) noexcept nogil:
-    """mmap_lock held for writing, through the copy as well (6.1)."""
-    cdef target_t t
-    cdef run_t run
-    cdef int rc = queue_pages_range(c, q, mm, start, end), err
-    if rc < 0:
-        return rc
-    err = mbind_range(c, mm, start, end, pol)
-    if err:
-        return err
-    run.failed = 0
-    run.error = 0
-    if q.list.n:
-        t.nid = -1
-        t.mm = mm_index(c.m, mm)
-        t.start = start
-        t.pol.mode = MPOL_DEFAULT
-        migrate_pages(c, q.list.pfns, q.list.n, &t, &run)
-        q.list.n = 0
-    if rc > 0 or (run_result(&run) and q.flags & MPOL_MF_STRICT):
-        return -EIO
-    return 0
+cdef int queue_and_bind(ctx_t *c, mm_t *mm, queue_t *q, uint64_t start, uint64_t end, const mpol_t *pol) noexcept nogil:
+    """List what is misplaced, set the policy; mmap_lock held for writing."""
+    cdef int rc = queue_pages_range(c, q, mm, start, end)
+    return rc if rc < 0 else mbind_range(c, mm, start, end, pol)
+
+
+cdef void target_by_vma(ctx_t *c, mm_t *mm, uint64_t start, target_t *t) noexcept nogil:
+    """To 6.6 each page asks the mappings from ``start`` on for its policy, see new_page."""
+    t.nid = -1
+    t.mm = mm_index(c.m, mm)
+    t.start = start
+    t.pol.mode = MPOL_DEFAULT
+
+
+cdef void target_by_policy(ctx_t *c, mm_t *mm, queue_t *q, uint64_t start, uint64_t end, const mpol_t *pol, target_t *t) noexcept nogil:
+    """From 6.7 on the policy is asked, with the index of each page counted from that of the first one listed.
+
+    So interleaving is exact in the mapping of the first page; in one of another kind it may be shifted.
+    """
+    cdef machine_t *m = c.m
+    cdef uint32_t i, pfn = q.list.pfns[0]
+    cdef uint64_t vpn
+    cdef vma_t *vma
+    t.nid = -1
+    t.pol = pol[0]
+    t.ilx = 0
+    if t.pol.mode == MPOL_DEFAULT:
+        get_task_policy(c, &t.pol)
+    if not interleaves(&t.pol):
+        return
+    for i in range(vma_slot(m, mm, start), mm.vmas.n):
+        vma = vma_of(m, vec_at(m, &mm.vmas)[i])
+        if vma.start >= end:
+            return
+        if page_in_vma(m, pfn, vma):
+            vpn = vma_address(vma, m.frames[pfn].index)
+            t.ilx = interleave_index(c, vma, vpn) - whole_index(c, pfn)
+            return
 
 
 cdef int64_t sys_mbind(ctx_t *c, task_t *t, uint64_t start, uint64_t length, uint32_t mode, uint32_t mode_flags, uint64_t user, uint32_t flags) noexcept nogil:
     cdef mpol_t pol
     cdef queue_t q
+    cdef target_t target
     cdef mm_t *mm = mm_of(c.m, t.mm)
+    cdef uint64_t first = start >> 12, end = (start + length) >> 12
+    cdef bint unlocked = c.m.profile.migrate_unlocked
     cdef int64_t rc = mpol_new(c.m, mode, mode_flags, user, t.mems_allowed & c.m.has_memory, &pol)
     if rc:
         return rc
@@ -1304,11 +1579,21 @@ cdef int64_t sys_mbind(ctx_t *c, task_t *t, uint64_t start, uint64_t length, uin
     queue_begin(&q, user, True, mode == MPOL_DEFAULT, flags)
     if flags & (MPOL_MF_MOVE | MPOL_MF_MOVE_ALL):
         lru_cache_disable(c)
-    rc = do_mbind(c, mm, &q, start >> 12, (start + length) >> 12, &pol)
+    rc = queue_and_bind(c, mm, &q, first, end, &pol)
+    if rc == 0 and q.list.n:
+        if c.m.profile.mbind_ilx:
+            target_by_policy(c, mm, &q, first, end, &pol, &target)
+        else:
+            target_by_vma(c, mm, first, &target)
+    if unlocked:
+        mmap_write_unlock(c, t.mm)
+    if rc == 0 and migrate_queue(c, &q, &target) and flags & MPOL_MF_STRICT:
+        rc = -EIO
     list_putback(c, &q.list)
     lru_cache_enable(c)
     free(q.list.pfns)
-    mmap_write_unlock(c, t.mm)
+    if not unlocked:
+        mmap_write_unlock(c, t.mm)
     return rc
 
 
@@ -1347,41 +1632,50 @@ cdef bint next_pair(uint64_t left, uint64_t old, uint64_t new, int32_t *source, 
     return found
 
 
-cdef int64_t migrate_to_node(ctx_t *c, mm_t *mm, int32_t source, int32_t dest, uint32_t flags) noexcept nogil:
+cdef int64_t migrate_to_node(ctx_t *c, uint32_t mm, int32_t source, int32_t dest, uint32_t flags) noexcept nogil:
+    """mmap_lock is held by do_migrate_pages, or from 6.7 on taken here, for the walk alone."""
     cdef queue_t q
     cdef target_t t
-    cdef run_t run
-    cdef int64_t rc = 0
+    cdef int64_t rc
+    cdef bint unlocked = c.m.profile.migrate_unlocked
+    if unlocked and mmap_read_lock(c, mm):
+        return -PMG_WAIT
     queue_begin(&q, <uint64_t> 1 << source, False, True, flags)
-    queue_pages_range(c, &q, mm, 0, <uint64_t> 1 << 36)
-    if q.list.n:
-        t.nid = dest
-        migrate_pages(c, q.list.pfns, q.list.n, &t, &run)
-        rc = run_result(&run)
+    queue_pages_range(c, &q, mm_of(c.m, mm), 0, <uint64_t> 1 << 36)
+    if unlocked:
+        mmap_read_unlock(c, mm)
+    t.nid = dest
+    rc = migrate_queue(c, &q, &t)
     free(q.list.pfns)
     return rc
 
 
-cdef int64_t sys_migrate_pages(ctx_t *c, task_t *target, uint64_t old, uint64_t new, uint32_t flags) noexcept nogil:
+cdef int64_t do_migrate_pages(ctx_t *c, uint32_t mm, uint64_t old, uint64_t new, uint32_t flags) noexcept nogil:
     cdef uint64_t left = old
     cdef int32_t s = 0, d = 0
     cdef int64_t busy = 0, rc = 0
-    cdef uint32_t mm = get_task_mm(c, target)
-    if mm == 0:
-        return -EINVAL
-    if mmap_read_lock(c, mm):
-        mmput(c, mm)
-        return -PMG_WAIT
-    lru_cache_disable(c)
     while rc >= 0 and next_pair(left, old, new, &s, &d):
         left &= ~(<uint64_t> 1 << s)
-        rc = migrate_to_node(c, mm_of(c.m, mm), s, d, flags)
+        rc = migrate_to_node(c, mm, s, d, flags)
         if rc > 0:
             busy += rc
-    lru_cache_enable(c)
-    mmap_read_unlock(c, mm)
-    mmput(c, mm)
     return rc if rc < 0 else busy
+
+
+cdef int64_t sys_migrate_pages(ctx_t *c, task_t *target, uint64_t old, uint64_t new, uint32_t flags) noexcept nogil:
+    cdef int64_t rc = -PMG_WAIT
+    cdef uint32_t mm = get_task_mm(c, target)
+    cdef bint unlocked = c.m.profile.migrate_unlocked
+    if mm == 0:
+        return -EINVAL
+    if unlocked or mmap_read_lock(c, mm) == 0:
+        lru_cache_disable(c)
+        rc = do_migrate_pages(c, mm, old, new, flags)
+        lru_cache_enable(c)
+        if not unlocked:
+            mmap_read_unlock(c, mm)
+    mmput(c, mm)
+    return rc
 
 
 # -- frames, without a process ---------------------------------------------------------------------------------------------------------

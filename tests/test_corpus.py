@@ -17,34 +17,38 @@ from pagemig.conform import compare, describe, expand
 from pagemig.scenario import load, run
 
 CORPUS = Path(__file__).parent / "corpus"
-KERNEL = "6.1"
+KERNELS = ("6.1", "6.12")
+KERNEL = KERNELS[0]
 
 
 @cache
-def records(name: str) -> list[dict[str, Any]]:
-    return load(CORPUS / f"linux-{KERNEL}" / f"{name}.jsonl.gz")
+def records(name: str, kernel: str = KERNEL) -> list[dict[str, Any]]:
+    return load(CORPUS / f"linux-{kernel}" / f"{name}.jsonl.gz")
 
 
 def each(*names: str) -> pytest.MarkDecorator:
-    found = [record for name in names for record in records(name)]
-    return pytest.mark.parametrize("record", [pytest.param(r, id=r["id"]) for r in found])
+    found = [(kernel, r) for kernel in KERNELS for name in names for r in records(name, kernel)]
+    return pytest.mark.parametrize(
+        ("kernel", "record"), [pytest.param(k, r, id=f"{k}-{r['id']}") for k, r in found]
+    )
 
 
 @each("hand", "random", "full")
-def test_agrees_with_the_recorded_kernel(record: dict[str, Any]) -> None:
-    agreement = compare(record, kernel=KERNEL, check=True)
+def test_agrees_with_the_recorded_kernel(kernel: str, record: dict[str, Any]) -> None:
+    agreement = compare(record, kernel=kernel, check=True)
     if not agreement.agrees:
         pytest.fail(describe(agreement), pytrace=False)
 
 
-def test_corpus_is_complete() -> None:
-    sizes = {name: len(records(name)) for name in ("hand", "random", "full", "thp")}
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_corpus_is_complete(kernel: str) -> None:
+    sizes = {name: len(records(name, kernel)) for name in ("hand", "random", "full", "thp")}
     assert sizes == {"hand": 121, "random": 800, "full": 7, "thp": 43}
 
 
 @each("thp")
-def test_huge_pages_are_reported_as_unsupported(record: dict[str, Any]) -> None:
-    agreement = compare(record, kernel=KERNEL)
+def test_huge_pages_are_reported_as_unsupported(kernel: str, record: dict[str, Any]) -> None:
+    agreement = compare(record, kernel=kernel)
     assert "huge pages" in agreement.unsupported
     assert not agreement.agrees
 
@@ -147,16 +151,20 @@ def hold_counts(vma: dict[str, Any]) -> None:
 
 
 def hold_touch(op: dict[str, Any], vma: dict[str, Any]) -> None:
-    """A range touched in order lies on the node it prefers, then on the one it falls back to."""
+    """A range touched in order lies on the node it prefers, then on the one it falls back to.
+
+    When the fall back has begun, frames from the list of another processor may turn up.
+    """
     if not vma["policy"].startswith("prefer:") or op["n"] < vma["n"]:
         return
     wanted = vma["policy"].removeprefix("prefer:")
     runs = vma["node"]
-    assert len(runs) <= 2
     assert runs[-1][0] == "0"
-    if len(runs) == 2:
+    if len(runs) > 1:
         assert runs[0][0] == wanted
-        assert runs[0][1] in USABLE
+        placed = Counter(_nodes(runs))
+        assert placed.keys() == {wanted, "0"}
+        assert placed[wanted] in USABLE
 
 
 def hold_migration(
@@ -206,6 +214,6 @@ def hold(ops: list[dict[str, Any]], results: Results) -> None:
 
 
 @each("full")
-def test_what_must_hold_when_a_node_is_full(record: dict[str, Any]) -> None:
+def test_what_must_hold_when_a_node_is_full(kernel: str, record: dict[str, Any]) -> None:
     hold(record["ops"], record["results"])
-    hold(record["ops"], run(record, kernel=KERNEL))
+    hold(record["ops"], run(record, kernel=kernel))
