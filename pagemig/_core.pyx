@@ -20,7 +20,7 @@ from pagemig._check cimport check_machine, checker_release, invariant_error, pok
 from pagemig._filemap cimport (
     file_fadvise, file_fsync, file_get, file_new, file_punch, file_put, file_read, file_truncate, file_write,
 )
-from pagemig._memory cimport access_many, pin_user_pages, touch_range, touch_t, vma_lookup
+from pagemig._memory cimport access_deferred, access_many, pin_user_pages, touch_range, touch_t, vma_lookup
 from pagemig._mempolicy cimport mpol_new, mpol_shared_policy_lookup, offset_il_node, policy_node
 from pagemig._migrate cimport migrate_frames, sys_mbind, sys_migrate_pages, sys_move_pages, trace_locks
 from pagemig._mmap cimport (
@@ -697,7 +697,7 @@ cdef class Process:
         self.core.leave(c)
         return r.done, r.minflt, r.majflt, r.signal
 
-    def _access(self, addresses, write):
+    def _access(self, addresses, write, bint deferred=False):
         """Accesses in order: (accesses done, minor faults, major faults, signal)."""
         cdef uint64_t *a = <uint64_t *> data_of(addresses, cnp.NPY_UINT64, "addresses")
         cdef uint64_t n = len(addresses)
@@ -713,7 +713,10 @@ cdef class Process:
             every = write
         c = self.core.enter(self._task)
         with nogil:
-            access_many(c, self.t, a, w, every, n, &r)
+            if deferred:
+                access_deferred(c, self.t, a, w, every, n, &r)
+            else:
+                access_many(c, self.t, a, w, every, n, &r)
         self.core.leave(c)
         return r.done, r.minflt, r.majflt, r.signal
 

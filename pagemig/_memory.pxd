@@ -78,4 +78,6 @@ ctypedef struct touch_t:
     int wait                    # 1: the host must wait and call again from done
 cdef void touch_range(ctx_t *c, task_t *t, uint64_t vpn, uint64_t n, bint write, const uint64_t *values, uint64_t *out, touch_t *r) noexcept nogil
 # each element: an address in bytes; writes NULL: none written, or one flag per access
+# the same with notes deferred to the end of an epoch: faster, identical afterwards; nobody may look between
+cdef void access_deferred(ctx_t *c, task_t *t, const uint64_t *addresses, const uint8_t *writes, bint write_all, uint64_t n, touch_t *r) noexcept nogil
 cdef void access_many(ctx_t *c, task_t *t, const uint64_t *addresses, const uint8_t *writes, bint write_all, uint64_t n, touch_t *r) noexcept nogil

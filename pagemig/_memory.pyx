@@ -6,13 +6,14 @@ that the processor may use exchanges it, or only adds to those bits.
 """
 from libc.errno cimport EFAULT, EINVAL, ENOENT, ENOMEM, EOPNOTSUPP
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
 
 from pagemig._alloc cimport (
     copy_highpage, file_of, free_pages, lock_page, mm_of, mmap_read_lock, mmap_read_unlock, pmg_wait, put_page,
     put_page_refs, task_of, vec_at, vma_of,
 )
 from pagemig._atomic cimport (
-    pmg_add, pmg_and, pmg_cas, pmg_likely, pmg_load, pmg_load32, pmg_load_acq, pmg_prefetchw, pmg_store32,
+    pmg_add, pmg_and, pmg_cas, pmg_likely, pmg_load, pmg_load32, pmg_load_acq, pmg_or, pmg_prefetchw, pmg_store32,
     pmg_unlikely, pmg_xchg,
 )
 from pagemig._filemap cimport (
@@ -27,7 +28,7 @@ from pagemig._pgtable cimport (
     leaf_pte, next_leaf, pte_alloc, pte_lock, pte_unlock, read_pte, set_pte, walk_leaf,
 )
 from pagemig._pte cimport (
-    PTE_A, PTE_D, PTE_P, PTE_RW, PTE_SPECIAL, SWP_MIGRATION_READ, is_migration_entry, migration_entry_set_type,
+    PTE_A, PTE_D, PTE_P, PTE_RW, PTE_SPECIAL, SWP_MIG_SHIFT, SWP_MIGRATION_READ, is_migration_entry, migration_entry_set_type,
     migration_entry_to_pfn, pte_dirty, pte_none, pte_pfn, pte_present, pte_protnone, pte_t, pte_write, swp_type,
 )
 from pagemig._rmap cimport (
@@ -1035,4 +1036,163 @@ cdef void access_many(ctx_t *c, task_t *t, const uint64_t *addresses, const uint
             spins = 0
         if r.wait or (entry and not wait_for_entry(c, entry, &spins, r)):
             break
+    touch_end(t, r)
+
+
+# -- accesses with deferred notes ------------------------------------------------------------------------------------------
+#
+# An epoch counts accesses in one dense array over the pages between its lowest and highest address and writes the
+# accessed and dirty bits and the access counts when it ends: the same as access by access, since mmap_lock is held for
+# reading all the time, migrations carry the bits along, and a page that is absent or may not be written is marked and
+# takes the slow path in its place.
+
+cdef enum:
+    EPOCH = 1 << 24                 # accesses between two folds at most
+    PAGE_WRITTEN = 1                # the rest of the word, but for the marks, counts by PAGE_ACCESS
+    PAGE_ACCESS = 2
+    PAGE_READONLY = 1 << 29
+    PAGE_ABSENT = 1 << 30
+
+ctypedef struct epoch_t:
+    mm_t *mm
+    uint64_t first, pages           # what the array covers
+    uint32_t *count
+    uint64_t room                   # pages the array has room for
+
+
+cdef inline uint32_t page_mark(pte_t pte) noexcept nogil:
+    if not pte & PTE_P:
+        return PAGE_ABSENT
+    return 0 if pte & PTE_RW else PAGE_READONLY
+
+
+cdef int epoch_begin(epoch_t *e, const uint64_t *addresses, uint64_t n) noexcept nogil:
+    """Make room for the pages of ``n`` accesses; -1 when they are spread too thin for an array to pay."""
+    cdef uint64_t i, lo = addresses[0], hi = addresses[0]
+    for i in range(n):
+        lo = min(lo, addresses[i])
+        hi = max(hi, addresses[i])
+    e.first = lo >> 12
+    e.pages = (hi >> 12) - e.first + 1
+    if hi >> 12 >= TASK_SIZE_PAGES or e.pages > 2 * n + 4096:
+        return -1
+    if e.pages > e.room:
+        free(e.count)
+        e.count = <uint32_t *> malloc(e.pages * 4)
+        e.room = e.pages if e.count != NULL else 0
+    return 0 if e.count != NULL else -1
+
+
+cdef void epoch_mark(machine_t *m, epoch_t *e) noexcept nogil:
+    cdef uint64_t vpn = e.first, end = e.first + e.pages, next
+    cdef uint32_t leaf = 0
+    while vpn < end:
+        next = next_leaf(m, e.mm, vpn, end, &leaf)
+        while vpn < next:
+            e.count[vpn - e.first] = PAGE_ABSENT
+            vpn += 1
+        while leaf and vpn < min(end, (next | 511) + 1):
+            e.count[vpn - e.first] = page_mark(pmg_load(leaf_pte(m, leaf, vpn)))
+            vpn += 1
+
+
+cdef void note_page(ctx_t *c, uint32_t leaf, uint64_t vpn, bint written) noexcept nogil:
+    """Set the accessed and dirty bits of a page, in the entry of a migration if one is under way."""
+    cdef pte_t *p = leaf_pte(c.m, leaf, vpn)
+    cdef pte_t note = PTE_A | PTE_D if written else PTE_A, pte = pmg_load(p)
+    if pte & PTE_P and (pte & note) == note:
+        return
+    pte_lock(c, leaf)
+    pte = pmg_load(p)
+    if pte & PTE_P:
+        pmg_or(p, note)
+    elif is_migration_entry(pte):
+        pmg_or(p, note << SWP_MIG_SHIFT)
+    pte_unlock(c, leaf)
+
+
+cdef void epoch_fold(ctx_t *c, epoch_t *e) noexcept nogil:
+    cdef machine_t *m = c.m
+    cdef uint32_t *row = stats_row(c)
+    cdef uint64_t vpn = e.first, end = e.first + e.pages, k
+    cdef uint32_t leaf = 0, n
+    while vpn < end:
+        vpn = next_leaf(m, e.mm, vpn, end, &leaf)
+        while leaf and vpn < end:
+            n = e.count[vpn - e.first] & (PAGE_READONLY - 1)
+            if n:
+                note_page(c, leaf, vpn, n & PAGE_WRITTEN)
+                if row != NULL:
+                    k = <uint64_t> leaf * 512 + (vpn & 511)
+                    pmg_store32(row + k, pmg_load32(row + k) + n // PAGE_ACCESS)
+            vpn += 1
+            if vpn & 511 == 0:
+                break
+
+
+cdef uint32_t epoch_fault(ctx_t *c, epoch_t *e, vma_t **vma, uint64_t vpn, bint write, touch_t *r, bint *stop) noexcept nogil:
+    """The slow path: fault unless the page has come meanwhile (fault-around), then read its mark again."""
+    cdef uint32_t *word = e.count + (vpn - e.first)
+    cdef uint32_t entry = 0
+    cdef pte_t pte = read_pte(c.m, e.mm, vpn)
+    if page_mark(pte) & (PAGE_ABSENT | (PAGE_READONLY if write else 0)):
+        if user_fault(c, e.mm, vma, vpn, write, r, &entry):
+            stop[0] = True
+            return entry
+        pte = read_pte(c.m, e.mm, vpn)
+    word[0] = (word[0] & (PAGE_READONLY - 1)) | page_mark(pte)
+    return 0
+
+
+cdef uint32_t epoch_run(ctx_t *c, epoch_t *e, const uint64_t *addresses, const uint8_t *writes, bint write_all, uint64_t end, touch_t *r) noexcept nogil:
+    """Accesses until ``r.done`` is ``end``, under mmap_lock.  Returns the frame of a migration entry met, else 0."""
+    cdef uint64_t i = r.done, last = end - 1
+    cdef uint32_t *word
+    cdef uint32_t w = write_all, entry = 0, marks
+    cdef vma_t *vma = NULL
+    cdef bint stop = False
+    while i < end and not stop:
+        pmg_prefetchw(e.count + ((addresses[min(i + 32, last)] >> 12) - e.first))
+        word = e.count + ((addresses[i] >> 12) - e.first)
+        if writes != NULL:
+            w = writes[i] != 0
+        marks = PAGE_ABSENT | PAGE_READONLY * w
+        if pmg_likely(not word[0] & marks):
+            word[0] = (word[0] + PAGE_ACCESS) | w
+            i += 1
+        else:
+            entry = epoch_fault(c, e, &vma, addresses[i] >> 12, w != 0, r, &stop)
+    r.done = i
+    return entry
+
+
+cdef void access_deferred(ctx_t *c, task_t *t, const uint64_t *addresses, const uint8_t *writes, bint write_all, uint64_t n, touch_t *r) noexcept nogil:
+    cdef epoch_t e
+    cdef touch_t part
+    cdef uint64_t end
+    cdef uint32_t entry, spins = 0
+    touch_begin(r)
+    e.mm = mm_of(c.m, t.mm)
+    e.count = NULL
+    e.room = 0
+    while r.done < n and not r.signal and not r.wait:
+        end = min(n, r.done + EPOCH)
+        if epoch_begin(&e, addresses + r.done, end - r.done):
+            access_many(c, t, addresses + r.done, writes + r.done if writes != NULL else NULL, write_all, end - r.done, &part)
+            r.done += part.done
+            r.minflt += part.minflt
+            r.majflt += part.majflt
+            r.signal = part.signal
+            r.wait = part.wait
+            continue
+        if mmap_read_lock(c, t.mm):
+            r.wait = 1
+            break
+        epoch_mark(c.m, &e)
+        entry = epoch_run(c, &e, addresses, writes, write_all, end, r)
+        epoch_fold(c, &e)
+        mmap_read_unlock(c, t.mm)
+        if entry and not wait_for_entry(c, entry, &spins, r):
+            break
+    free(e.count)
     touch_end(t, r)

@@ -478,7 +478,13 @@ class Process(NumaCalls):
             raise ValueError("values cannot be kept: the machine has no content (page_bytes=0)")
         return _value_array(values, n)
 
-    def access(self, addresses: Addresses, *, write: bool | npt.ArrayLike = False) -> AccessResult:
+    def access(
+        self,
+        addresses: Addresses,
+        *,
+        write: bool | npt.ArrayLike = False,
+        deferred: bool = False,
+    ) -> AccessResult:
         """Read or write single addresses, in order: what a trace of a program does.
 
         Parameters
@@ -487,6 +493,10 @@ class Process(NumaCalls):
             Addresses in bytes.  A contiguous array of ``uint64`` is not copied.
         write : bool or array of bool, shape (n,), default False
             Whether all, or which of them, are writes.
+        deferred : bool, default False
+            Count in one dense array and set accessed and dirty bits and counts at the end, which is
+            several times faster.  The result is the same; only who looks at bits or counts while the
+            call runs sees the difference, and changes of the address space wait for up to 2**24 accesses.
 
         Returns
         -------
@@ -502,7 +512,7 @@ class Process(NumaCalls):
             self._must_live("access")
         places = address_array(addresses, "addresses")
         writes = write if write is True or write is False else _write_flags(write, len(places))
-        done, minflt, majflt, signal = self._access(places, writes)
+        done, minflt, majflt, signal = self._access(places, writes, deferred)
         if signal:
             return AccessResult(done, minflt, majflt, self._signalled(signal), done)
         return AccessResult(done, minflt, majflt, None, None)
