@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 from common.reference import Reference, line_updates, small_arrays
-from common.rows import Row, Target, cost, latest_run, render, saved_results, without_targets
+from common.rows import Row, Target, beside, latest_run, render, saved_results, without_targets
 from common.timing import Samples
 from common.workers import SpeedUp
 
@@ -221,27 +221,16 @@ def measure(repeat: Callable[..., Samples], report: Callable[..., None]) -> Call
 
         times = repeat(work, amount=amount, between=between, rounds=rounds, warm_ups=warm_ups)
         prove()
-        beside = [loop.samples.since(k) for loop, k in zip(references, first, strict=True)]
+        samples = [loop.samples.since(k) for loop, k in zip(references, first, strict=True)]
         rows = [
-            _row(subject, per, times, loop, samples, goal)
-            for loop, samples, goal in zip(references, beside, targets, strict=True)
+            beside(subject, per, times, loop, runs, goal)
+            for loop, runs, goal in zip(references, samples, targets, strict=True)
         ]
-        host = {
-            loop.unit: samples.describe() for loop, samples in zip(references, beside, strict=True)
-        }
+        host = {loop.unit: runs.describe() for loop, runs in zip(references, samples, strict=True)}
         report(*rows, reference=host, **info)
         return rows[0]
 
     return run
-
-
-def _row(
-    subject: str, per: str, times: Samples, loop: Reference, beside: Samples, goal: Target | None
-) -> Row:
-    share = bool(goal and goal.at_least)
-    result, best = cost(times, beside, share=share)
-    of_ns = beside.describe()["cpu_median_ns"]
-    return Row(subject, per, times.describe(), result, best, loop.unit, of_ns, goal)
 
 
 @pytest.fixture

@@ -3,12 +3,6 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from pagemig._types cimport ctx_t, file_t, machine_t, vma_t
 
-cdef extern from *:
-    """
-    #define PG_readahead (1ull << 18)   /* the bit of PG_error, which nothing sets: reaching the page starts read-ahead */
-    """
-    const uint64_t PG_readahead
-
 cdef uint32_t file_new(ctx_t *c, uint32_t kind, uint64_t pages, uint64_t ino) noexcept nogil   # one handle; 0: ENOMEM
 cdef void file_get(machine_t *m, uint32_t file) noexcept nogil
 cdef void file_put(ctx_t *c, uint32_t file) noexcept nogil           # frees pages, policy and object with the last

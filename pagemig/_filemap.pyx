@@ -26,7 +26,7 @@ from pagemig._pgtable cimport leaf_pte, pte_lock, pte_unlock, walk_leaf
 from pagemig._pte cimport PTE_D, PTE_RW, pte_pfn, pte_present, pte_t
 from pagemig._rmap cimport i_mmap_lock_read, i_mmap_unlock_read, lru_cache_add, rmap_vmas, vma_address
 from pagemig._types cimport (
-    C_PGMAJFAULT, FILE_EXT4, FILE_RAMFS, FILE_SHMEM, PG_anon, PG_cached, PG_dirty, PG_locked, PG_private, PG_swapbacked,
+    C_PGMAJFAULT, FILE_EXT4, FILE_RAMFS, FILE_SHMEM, PG_anon, PG_cached, PG_dirty, PG_locked, PG_private, PG_readahead, PG_swapbacked,
     PG_uptodate, PG_writeback, PMG_WAIT, REF_ONE, VM_FAULT_MAJOR, VM_FAULT_OOM, VM_FAULT_RESTARTED, VM_FAULT_SIGBUS, VM_FAULT_WAIT,
     VM_RAND_READ, VM_SEQ_READ, VM_SHARED, WAIT_I_RWSEM, ctx_t, file_t, frame_t, machine_t, vma_t,
 )

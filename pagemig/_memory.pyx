@@ -17,7 +17,7 @@ from pagemig._atomic cimport (
     pmg_unlikely, pmg_xchg,
 )
 from pagemig._filemap cimport (
-    PG_readahead, file_page_dirty, find_get_pages, mmap_hit, page_belongs, vma_fault,
+    file_page_dirty, find_get_pages, mmap_hit, page_belongs, vma_fault,
 )
 from pagemig._frame cimport (
     get_page, page_count, page_counts_full, page_maybe_dma_pinned, page_ref_add, page_state, page_test,
@@ -36,7 +36,7 @@ from pagemig._rmap cimport (
 )
 from pagemig._types cimport (
     C_COW, C_COW_REUSE, C_FAULT_AROUND, C_MIGRATION_WAIT, C_PGFAULT, C_ZERO_PAGE_FAULT, FAULT_FLAG_UNSHARE,
-    FAULT_FLAG_WRITE, FILE_EXT4, FILE_SHMEM, GUP_PIN_COUNTING_BIAS, PG_anon, PG_anon_exclusive, PG_dirty, PG_locked,
+    FAULT_FLAG_WRITE, FILE_EXT4, FILE_SHMEM, GUP_PIN_COUNTING_BIAS, PG_anon, PG_anon_exclusive, PG_dirty, PG_locked, PG_readahead,
     PG_swapbacked, PG_uptodate, PMG_WAIT, STAGE, TASK_SIZE_PAGES, VM_EXEC, VM_FAULT_MAJOR, VM_FAULT_OOM,
     VM_FAULT_RESTARTED, VM_FAULT_RETRY, VM_FAULT_SIGBUS, VM_FAULT_SIGSEGV, VM_FAULT_WAIT, VM_IO, VM_LOCKONFAULT, VM_PFNMAP, VM_READ,
     VM_SHARED, VM_WRITE, WAIT_PAGE, ctx_t, file_t, machine_t, mm_t, task_t, vma_t,

@@ -36,7 +36,7 @@ cdef extern from *:
     #define PG_reserved      (1ull << 14)  /* the zero page and what a node keeps for the kernel */
     #define PG_isolated      (1ull << 15)  /* off the LRU, a migrator holds one reference */
     #define PG_order_shift   16            /* two bits kept for larger pages */
-    #define PG_error         (1ull << 18)
+    #define PG_readahead     (1ull << 18)  /* who reaches the page starts the next read-ahead */
     #define PG_cached        (1ull << 19)  /* in a page cache: one reference (PG_anon is clear) */
     #define FRAME_FLAGS      0xfffffull
     #define REF_ONE          (1ull << 20)
@@ -95,7 +95,7 @@ cdef extern from *:
     """
     const uint64_t PG_locked, PG_referenced, PG_uptodate, PG_dirty, PG_lru, PG_active, PG_writeback
     const uint64_t PG_private, PG_swapcache, PG_swapbacked, PG_mlocked, PG_unevictable, PG_anon
-    const uint64_t PG_anon_exclusive, PG_reserved, PG_isolated, PG_error, PG_cached, FRAME_FLAGS
+    const uint64_t PG_anon_exclusive, PG_reserved, PG_isolated, PG_readahead, PG_cached, FRAME_FLAGS
     const uint64_t REF_ONE, REF_MASK, MAP_ONE, REF_LIMIT, MAP_LIMIT
     const uint32_t VM_READ, VM_WRITE, VM_EXEC, VM_SHARED, VM_MAYREAD, VM_MAYWRITE, VM_MAYEXEC
     const uint32_t VM_MAYSHARE, VM_PFNMAP, VM_LOCKED, VM_IO, VM_SEQ_READ, VM_RAND_READ

@@ -9,8 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from common.reference import Reference
 from common.timing import Samples
 from pagemig.report import table
+
+#: A reference this much slower than at its best of the session was disturbed.
+UNSTEADY = 1.5
 
 #: What a random line update took where the targets were set, in nanoseconds.
 LINE_NS = 7.7
@@ -75,6 +79,8 @@ class Row:
         What that took beside the repetitions, median.
     target : Target, optional
         What it should reach.
+    steady : bool, default True
+        The reference ran as fast as at other times of the session.
     """
 
     subject: str
@@ -85,12 +91,18 @@ class Row:
     of: str
     of_ns: float | None = None
     target: Target | None = None
+    steady: bool = True
 
     @property
     def verdict(self) -> str:
-        """``yes``, ``best`` if only the best repetition reaches the target, or ``no``."""
+        """``yes``, ``best`` if only the best repetition reaches the target, or ``no``.
+
+        ``?``: the host was too busy to tell.
+        """
         if self.target is None:
             return ""
+        if not self.steady:
+            return "?"
         if self.target.met(self.result):
             return "yes"
         return "best" if self.target.met(self.best) else "no"
@@ -134,6 +146,31 @@ def _cell(value: float | None) -> str:
 def bytes_row(subject: str, per_frame: float, target: Target | None = None) -> Row:
     """A row of bytes of the host for each frame of the model."""
     return Row(subject, "", {}, per_frame, per_frame, "bytes/frame", target=target)
+
+
+def beside(
+    subject: str,
+    unit: str,
+    times: Samples,
+    reference: Reference,
+    samples: Samples,
+    target: Target | None = None,
+) -> Row:
+    """A row of times and of the repetitions of a reference between them."""
+    share = target is not None and target.at_least
+    result, best = cost(times, samples, share=share)
+    median = statistics.median(samples.cpu)
+    return Row(
+        subject,
+        unit,
+        times.describe(),
+        result,
+        best,
+        reference.unit,
+        median * 1e9,
+        target,
+        steady=median < UNSTEADY * reference.best,
+    )
 
 
 def cost(times: Samples, reference: Samples, *, share: bool = False) -> tuple[float, float]:

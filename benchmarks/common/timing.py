@@ -24,6 +24,11 @@ class Samples:
         self.cpu.append((time.thread_time() - cpu) / amount)
         self.wall.append((time.perf_counter() - wall) / amount)
 
+    def take(self, bursts: "Samples") -> None:
+        """Keep the quickest of others as one repetition."""
+        self.cpu.append(min(bursts.cpu))
+        self.wall.append(min(bursts.wall))
+
     def since(self, first: int) -> "Samples":
         """The repetitions from number ``first`` on."""
         return Samples(self.cpu[first:], self.wall[first:])
