@@ -33,7 +33,7 @@ FRAME_FLAGS: Final[dict[str, int]] = {
     "anon_exclusive": 13,
     "reserved": 14,
     "isolated": 15,
-    "error": 18,
+    "readahead": 18,
     "cached": 19,
 }
 
