@@ -68,7 +68,13 @@ def extensions() -> list[Extension]:
             include_dirs=["pagemig/include", np.get_include()],
             depends=sorted(map(str, Path("pagemig/include").rglob("*.h"))),
             define_macros=macros,
-            extra_compile_args=["-std=gnu11", "-Wall", "-Wno-sign-compare", "-fno-strict-aliasing", *CFLAGS[MODE]],
+            extra_compile_args=[
+                "-std=gnu11",
+                "-Wall",
+                "-Wno-sign-compare",
+                "-fno-strict-aliasing",
+                *CFLAGS[MODE],
+            ],
             extra_link_args=[flag for flag in CFLAGS[MODE] if flag.startswith("-fsanitize")],
         )
         for source in sorted(Path("pagemig").glob("_*.pyx"))
