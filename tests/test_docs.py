@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+import pagemig as pm
 from pagemig import cli
 
 ROOT = Path(__file__).parent.parent
@@ -219,3 +220,36 @@ def test_there_is_evidence() -> None:
     assert len(evidence()) > 100
     begun = [span for span in spans(FIDELITY) if re.match(r"([\d.]+:)?(hand|rand|full)-\d+/", span)]
     assert begun == evidence()
+
+
+# ---- the model guide, the tables of agreement ---------------------------------------------------
+
+
+def test_model_guide_has_every_flag_and_counter() -> None:
+    text = (ROOT / "docs" / "model.md").read_text()
+    table = {name: int(bit) for bit, name in re.findall(r"^\| +(\d+) \| `(\w+)` ", text, re.M)}
+    assert {name: table.get(name) for name in pm.FRAME_FLAGS} == pm.FRAME_FLAGS
+    machine = pm.Machine(["1MiB"])
+    named = set(re.findall(r"`(\w+)`", text))
+    assert set(machine.counters) <= named
+    assert set(pm.STEPS.values()) - {"rollback"} == set(
+        re.findall(r"^\| (\w+) +\|", text, re.M)
+    ) & set(pm.STEPS.values())
+
+
+def test_tables_of_agreement_count_what_is_in_the_corpus() -> None:
+    kernel, rows = "", 0
+    for line in FIDELITY.read_text().splitlines():
+        if heading := re.match(r"\| Linux ([\d.]+) ", line):
+            kernel = heading[1]
+        row = re.match(
+            r"\| `(\w+)\.jsonl\.gz` +\| +(\d+) \| +([\d-]+) \| +(\d+) \| +([\d-]+) \|", line
+        )
+        if row:
+            prefix = {"random": "rand"}.get(row[1], row[1])
+            found = [r for name, r in records(kernel).items() if name.startswith(prefix)]
+            assert int(row[2]) == len(found)
+            assert int(row[4]) == sum(len(record["ops"]) for record in found)
+            assert (row[3], row[5]) in {(row[2], row[4]), ("-", "-")}
+            rows += 1
+    assert rows == 8
