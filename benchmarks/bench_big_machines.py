@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from common.reference import Reference
-from common.rows import LINE_NS, Row, Target, bytes_row, cost
+from common.rows import LINE_NS, Row, Target, beside, bytes_row
 from common.timing import Samples
 from common.worlds import PAGE, SCATTERED, SEQUENTIAL, machine, near_share, resident
 
@@ -33,6 +33,11 @@ class Giant:
         self.app = self.machine.spawn()
         self.base = self.app.mmap(pages * PAGE)
         self.side = 0
+
+    def empty(self) -> None:
+        """Give every page back."""
+        self.app.munmap(self.base, self.pages * PAGE)
+        self.base = self.app.mmap(self.pages * PAGE)
 
     def fill(self) -> None:
         """Touch every page."""
@@ -74,24 +79,22 @@ class Giant:
         return (resident() - self.before - self._lists) / (2 * self.pages)
 
 
-def row(name: str, times: tuple[Samples, Samples], seconds: float | None, pages: int) -> Row:
-    """A row whose target is a number of seconds where the targets were set."""
-    result, best = cost(*times)
-    target = Target(seconds * 1e9 / pages / LINE_NS) if seconds else None
-    beside = times[1].describe()["cpu_median_ns"]
-    return Row(name, "pages", times[0].describe(), result, best, "line update", beside, target)
-
-
 def stages(giant: Giant, name: str, fill: float | None, warm: float, rounds: int) -> list[Row]:
     """Fill, migrate for the first time, migrate again; bytes of half and of all frames."""
-    full = giant.pages
-    rows = [row(f"{name}: fill", giant.time(giant.fill), fill, full)]
-    half = giant.bytes_per_frame
-    rows.append(row(f"{name}: migrate all, cold", giant.time(giant.migrate), None, full))
-    rows.append(row(f"{name}: migrate all", giant.time(giant.migrate, rounds), warm, full))
-    rows.append(bytes_row(f"{name}: memory, half mapped", half, Target(36)))
-    rows.append(bytes_row(f"{name}: memory, after migration", giant.bytes_per_frame))
-    return rows
+
+    def row(what: str, work: Callable[[], None], seconds: float | None, rounds: int = 1) -> Row:
+        times, lines = giant.time(work, rounds)
+        target = Target(seconds * 1e9 / giant.pages / LINE_NS) if seconds else None
+        return beside(f"{name}: {what}", "pages", times, giant.reference, lines, target)
+
+    filled = row("fill, memory never used", giant.fill, None)
+    half = bytes_row(f"{name}: memory, half mapped", giant.bytes_per_frame, Target(36))
+    giant.empty()
+    again = row("fill", giant.fill, fill)
+    cold = row("migrate all, memory never used", giant.migrate, None)
+    warmed = row("migrate all", giant.migrate, warm, rounds)
+    moved = bytes_row(f"{name}: memory, after migration", giant.bytes_per_frame)
+    return [filled, half, again, cold, warmed, moved]
 
 
 def run(benchmark: Any, report: Callable[..., None], giant: Giant, name: str, **how: Any) -> None:
