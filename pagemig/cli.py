@@ -10,7 +10,13 @@ __all__ = ["MODULES", "main"]
 
 #: Modules with ``add_parser(subparsers)``; a subcommand sets ``main``, a function of the parsed
 #: arguments that returns the exit status.
-MODULES = ["pagemig.replay", "pagemig.record", "pagemig.conform", "pagemig.scenario"]
+MODULES = [
+    "pagemig.replay",
+    "pagemig.record",
+    "pagemig.conform",
+    "pagemig.scenario",
+    "pagemig.rates",
+]
 
 
 def _parser() -> argparse.ArgumentParser:

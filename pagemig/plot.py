@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from .rates import Curve, Model
     from .replay import Run
 
-__all__ = ["MissingError", "check", "residency"]
+__all__ = ["MissingError", "check", "rates", "residency"]
 
 #: Bands of pages a residency map is drawn with; more would be finer than the picture.
 BANDS = 400
@@ -143,3 +144,64 @@ def _shares(axes: Any, run: Run, base: Run, most: int) -> None:
         bars.bar(time, run.moved, width=100 / share.size, color="C3", alpha=0.5)
         bars.set_ylim(0, 3 * most)
         bars.set_ylabel("pages moved", color="C3")
+
+
+def rates(
+    machines: Sequence[tuple[Model, Sequence[Curve]]],
+    note: Mapping[str, Any],
+    path: str | os.PathLike[str],
+) -> None:
+    """Draw rate against the number of processors, a panel per machine, with the note's figures.
+
+    Parameters
+    ----------
+    machines : sequence of (Model, sequence of Curve)
+        Costs, and what `pagemig.rates.rates` answered for them; curves without rates are named as
+        not built.
+    note : mapping
+        The note's figures, MB/s.
+    path : path-like
+        The picture; its suffix says which kind.
+
+    Raises
+    ------
+    MissingError
+        If matplotlib is not installed.
+    """
+    figure = _figure(figsize=(5.6 * len(machines), 4.6), layout="constrained")
+    panels = figure.subplots(1, len(machines), sharey=True, squeeze=False)[0]
+    for axes, (model, curves) in zip(panels, machines, strict=True):
+        for curve in curves:
+            _rate_curve(axes, curve)
+        _note_figures(axes, note)
+        axes.set_title(f"{model.title} (fitted)", fontsize="medium")
+        axes.set_xscale("log", base=2)
+        ticks = curves[0].processors
+        axes.set_xticks(ticks, labels=[str(n) for n in ticks])
+        axes.set_xlabel("processors that migrate at once")
+        axes.legend(fontsize="small")
+    panels[0].set_ylim(bottom=0)
+    panels[0].set_ylabel("MB/s of each")
+    figure.savefig(path, dpi=110)
+
+
+def _rate_curve(axes: Any, curve: Curve) -> None:
+    """One kernel; the second reading of the note's 250 is dashed."""
+    total = curve.reading == "total"
+    label = curve.kernel + (", if 250 in all" if total else "")
+    if curve.mb_s is None:
+        axes.plot([], [], color="0.7", label=f"{label}: not built")
+        return
+    axes.plot(
+        curve.processors, curve.mb_s, marker="o", linestyle="--" if total else "-", label=label
+    )
+
+
+def _note_figures(axes: Any, note: Mapping[str, Any]) -> None:
+    """The note's ranges for one migration, and what it says of four."""
+    for design, colour in (("swap", "0.4"), ("entries", "0.7")):
+        low, high = note[design]["single"]
+        bar = {"color": colour, "linewidth": 5, "alpha": 0.6, "zorder": 0}
+        axes.plot([1, 1], [low, high], label=f"the note, {design}", **bar)
+    four = note["swap"]["four"]
+    axes.plot([4, 4], [four, four / 4], "x", color="0.4", label="the note, 250 each or in all")
