@@ -1,6 +1,7 @@
 """What the documents say is so: examples run, commands exist, claims about kernels are recorded."""
 
 import contextlib
+import doctest
 import gzip
 import io
 import json
@@ -11,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -70,6 +72,13 @@ def test_python_examples_run_and_print_what_follows_them(path: Path, tmp_path: P
             exec(code, names)
         if after.info == "text output":
             assert shown(after.text, printed.getvalue()), f"line {block.line}: {printed.getvalue()}"
+
+
+@pytest.mark.parametrize("module", ["pagemig", "machine", "errors", "policy", "scenario"])
+def test_examples_in_docstrings(module: str) -> None:
+    result = doctest.testmod(import_module(module if module == "pagemig" else f"pagemig.{module}"))
+    assert result.attempted > 0
+    assert result.failed == 0
 
 
 # ---- commands ---------------------------------------------------------------------------------
