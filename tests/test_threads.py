@@ -136,7 +136,7 @@ def counted(m: Machine, *names: str) -> int:
 
 
 def meet(m: Machine, doing: list[Step], meanwhile: list[Step], *events: str) -> None:
-    """Again until each event was counted: pages moved and threads waited, unless others are named."""
+    """Again until pages have moved and threads waited, or until what is named was counted."""
     wanted = [(event,) for event in events] or [("pgmigrate_success",), WAITED]
     for _ in range(50):
         together(doing, meanwhile)
