@@ -168,7 +168,7 @@ cdef void build_nodes(machine_t *m, list pages, list cpus, list reserved, object
 
 cdef void build_arenas(machine_t *m) except *:
     cdef uint64_t n = m.nr_frames, tables = min(n + 4096, <uint64_t> 1 << 24)
-    cdef uint64_t many = min(max(n, 1 << 16), 1 << 24)
+    cdef uint64_t many = min(max(4 * n, 1 << 18), 1 << 24)
     cdef uint32_t i
     m.frames = <frame_t *> records(m, n, sizeof(frame_t))
     m.frames[0].state = PG_reserved | REF_ONE        # the zero page: our reference keeps it whoever pins it
