@@ -259,7 +259,7 @@ def speed_up(
         goal = Target(target, at_least=True)
         report(
             _speed_up_row(f"{subject}, two threads", per, pair, goal),
-            _speed_up_row("  the host's loop, two threads", "turns", host),
+            _speed_up_row(f"  host's own loop beside {subject}", "turns", host),
             threads=ratio,
             host_threads=own,
         )
