@@ -27,6 +27,7 @@ class Giant:
         self.pages, self.scattered, self.reference = pages, scattered, reference
         call = min(pages, CALL)
         self._offsets = np.arange(call, dtype=np.uint64) * np.uint64(PAGE)
+        self._list = self._offsets.copy()
         self._targets = [np.full(call, nid, dtype=np.int32) for nid in range(2)]
         self._lists = resident() - self.before
         self.machine = machine(pages, scattered=scattered, spare=0)
@@ -45,9 +46,9 @@ class Giant:
         assert done == self.pages
 
     def _calls(self) -> Iterator[np.ndarray]:
-        step = len(self._offsets)
-        for first in range(0, self.pages, step):
-            yield self._offsets[: self.pages - first] + np.uint64(self.base + first * PAGE)
+        for first in range(0, self.pages, len(self._offsets)):
+            np.add(self._offsets, np.uint64(self.base + first * PAGE), out=self._list)
+            yield self._list[: self.pages - first]
 
     def migrate(self) -> None:
         """Move every page to the other node."""
