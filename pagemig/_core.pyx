@@ -27,10 +27,11 @@ from pagemig._mmap cimport (
     do_exit, sys_fork, sys_madvise, sys_mlock, sys_mlockall, sys_mmap, sys_mprotect, sys_mremap, sys_munlock,
     sys_munlockall, sys_munmap, sys_pin, sys_set_mempolicy_home_node, sys_unpin, task_new, task_reap,
 )
-from pagemig._pgtable cimport leaf_pte, next_leaf
+from pagemig._atomic cimport pmg_load32
+from pagemig._pgtable cimport leaf_pte, next_leaf, stats_rows
 from pagemig._types cimport (
     CAP_ALL, C_LOCK_PAGE, C_LOCK_SWAP, FILE_SHMEM, MAX_CTX, MAX_NODES, MODE_ACTORS, MODE_THREADS, MPOL_DEFAULT, MPOL_INTERLEAVE, MPOL_WEIGHTED_INTERLEAVE, NR_COUNTERS,
-    PCP_MAX, PG_reserved, PVEC_MAX, REF_ONE, STAGE, TASK_FREE, TASK_RUNNING, anon_vma_t, counter_t, ctx_t, file_t, frame_t, machine_t,
+    PCP_MAX, PG_reserved, PVEC_MAX, REF_ONE, STAGE, STATS_SLOTS, TASK_FREE, TASK_RUNNING, anon_vma_t, counter_t, ctx_t, file_t, frame_t, machine_t,
     mlock_pvec_t, mm_t, mpol_t, node_t, pcp_t, pin_t, ptdesc_t, rnode_t, sp_node_t, task_t, vma_t,
 )
 
@@ -181,7 +182,7 @@ cdef void build_arenas(machine_t *m) except *:
     slab_init(&m.tables, m.ptdesc, sizeof(ptdesc_t), 24, <uint32_t> tables)
     m.table_pfn = n + 4096
     if m.access_stats:
-        m.stats = <uint32_t *> records(m, tables * 512 * m.nr_nodes, 4)
+        m.stats = <uint32_t *> records(m, tables * 512 * m.nr_nodes * STATS_SLOTS, 4)
     m.heap_max = max(n * 16, <uint64_t> 1 << 30)
     m.heap = <char *> records(m, m.heap_max, 1)
     m.heap_fresh = 64
@@ -986,37 +987,41 @@ cdef class Process:
         self.core.leave(c)
         return out
 
-    def _access_counts(self, uint64_t addr, uint64_t n, bint clear=False):
+    def _access_counts(self, uint64_t addr, uint64_t n):
         """Accesses of n pages from each node, shape (nodes, n); all zero without access_stats."""
-        cdef uint64_t v = addr >> 12, first = addr >> 12, end = (addr >> 12) + n, stop
-        cdef uint64_t row = <uint64_t> self.m.tables.max * 512
-        cdef uint32_t leaf = 0, k
-        cdef uint32_t *p
-        cdef uint32_t *s
-        cdef mm_t *mm
+        cdef uint32_t nid
+        cdef uint32_t *counts
         cdef ctx_t *c
         out = np.zeros((self.m.nr_nodes, n), np.uint32)
-        p = <uint32_t *> cnp.PyArray_DATA(out)
         if self.m.stats == NULL:
             return out
+        counts = <uint32_t *> cnp.PyArray_DATA(out)
         c = self.core.enter(self._task)
         with nogil:
             if self.t.mm and mmap_read_lock(c, self.t.mm) == 0:
-                mm = mm_of(self.m, self.t.mm)
-                while True:
-                    v = next_leaf(self.m, mm, v, end, &leaf)
-                    if v >= end:
-                        break
-                    stop = min(end, (v | 511) + 1)
-                    for k in range(self.m.nr_nodes):
-                        s = self.m.stats + k * row + <uint64_t> leaf * 512 + (v & 511)
-                        memcpy(p + k * n + (v - first), s, (stop - v) * 4)
-                        if clear:
-                            memset(s, 0, (stop - v) * 4)
-                    v = stop
+                for nid in range(self.m.nr_nodes):
+                    sum_counts(self.m, mm_of(self.m, self.t.mm), addr >> 12, n, nid, counts + nid * n)
                 mmap_read_unlock(c, self.t.mm)
         self.core.leave(c)
         return out
+
+
+cdef void sum_counts(machine_t *m, mm_t *mm, uint64_t first, uint64_t n, uint32_t nid, uint32_t *out) noexcept nogil:
+    """Add up the access counts of pages from one node over all slots; mmap_lock held."""
+    cdef uint64_t v = first, end = first + n
+    cdef uint32_t leaf = 0, slot
+    cdef uint32_t *row
+    while True:
+        v = next_leaf(m, mm, v, end, &leaf)
+        if v >= end:
+            return
+        while v < end:
+            for slot in range(pmg_load32(&m.stats_slots)):
+                row = stats_rows(m, slot, nid) + <uint64_t> leaf * 512
+                out[v - first] += pmg_load32(row + (v & 511))
+            v += 1
+            if v & 511 == 0:
+                break
 
 
 # -- the arithmetic of policies, for whole arrays ------------------------------------------------------------------

@@ -13,7 +13,7 @@ from pagemig._alloc cimport (
     put_page_refs, task_of, vec_at, vma_of,
 )
 from pagemig._atomic cimport (
-    pmg_add, pmg_and, pmg_cas, pmg_likely, pmg_load, pmg_load32, pmg_load_acq, pmg_or, pmg_prefetchw, pmg_store32,
+    pmg_add, pmg_add32, pmg_and, pmg_cas, pmg_cas32, pmg_likely, pmg_load, pmg_load32, pmg_load_acq, pmg_or, pmg_prefetchw, pmg_store32,
     pmg_unlikely, pmg_xchg,
 )
 from pagemig._filemap cimport (
@@ -25,7 +25,7 @@ from pagemig._frame cimport (
 )
 from pagemig._mempolicy cimport alloc_page_vma
 from pagemig._pgtable cimport (
-    leaf_pte, next_leaf, pte_alloc, pte_lock, pte_unlock, read_pte, set_pte, walk_leaf,
+    leaf_pte, next_leaf, pte_alloc, pte_lock, pte_unlock, read_pte, set_pte, stats_rows, walk_leaf,
 )
 from pagemig._pte cimport (
     PTE_A, PTE_D, PTE_P, PTE_RW, PTE_SPECIAL, SWP_MIG_SHIFT, SWP_MIGRATION_READ, is_migration_entry, migration_entry_set_type,
@@ -37,7 +37,7 @@ from pagemig._rmap cimport (
 from pagemig._types cimport (
     C_COW, C_COW_REUSE, C_FAULT_AROUND, C_MIGRATION_WAIT, C_PGFAULT, C_ZERO_PAGE_FAULT, FAULT_FLAG_UNSHARE,
     FAULT_FLAG_WRITE, FILE_EXT4, FILE_SHMEM, GUP_PIN_COUNTING_BIAS, PG_anon, PG_anon_exclusive, PG_dirty, PG_locked, PG_readahead,
-    PG_swapbacked, PG_uptodate, PMG_WAIT, STAGE, TASK_SIZE_PAGES, VM_EXEC, VM_FAULT_MAJOR, VM_FAULT_OOM,
+    PG_swapbacked, PG_uptodate, PMG_WAIT, STAGE, STATS_SLOTS, TASK_SIZE_PAGES, VM_EXEC, VM_FAULT_MAJOR, VM_FAULT_OOM,
     VM_FAULT_RESTARTED, VM_FAULT_RETRY, VM_FAULT_SIGBUS, VM_FAULT_SIGSEGV, VM_FAULT_WAIT, VM_IO, VM_LOCKONFAULT, VM_PFNMAP, VM_READ,
     VM_SHARED, VM_WRITE, WAIT_PAGE, ctx_t, file_t, machine_t, mm_t, task_t, vma_t,
 )
@@ -812,13 +812,23 @@ cdef inline bint access_pte(pte_t *p, bint write) noexcept nogil:
 
 
 cdef inline uint32_t *stats_row(ctx_t *c) noexcept nogil:
-    """Access counts from the node of the context's processor, NULL when nobody counts."""
-    return c.m.stats + <uint64_t> c.nid * c.m.tables.max * 512 if c.m.stats != NULL else NULL
+    """Access counts from the node of the context's processor, NULL when nobody counts.
+
+    Contexts that run at the same time have rows of their own, so that counting is exact without an atomic sum.
+    """
+    cdef uint32_t slot = min(c.id, <uint32_t> (STATS_SLOTS - 1))
+    if c.m.stats == NULL:
+        return NULL
+    while pmg_load32(&c.m.stats_slots) <= slot:
+        pmg_cas32(&c.m.stats_slots, pmg_load32(&c.m.stats_slots), slot + 1)
+    return stats_rows(c.m, slot, <uint32_t> c.nid)
 
 
-cdef inline void count_access(uint32_t *counter) noexcept nogil:
-    """Not an atomic sum: two threads of one node may lose a count, never tear one."""
-    pmg_store32(counter, pmg_load32(counter) + 1)
+cdef inline void count_access(ctx_t *c, uint32_t *counter, uint32_t n) noexcept nogil:
+    if pmg_likely(c.id < STATS_SLOTS - 1):
+        pmg_store32(counter, pmg_load32(counter) + n)
+    else:
+        pmg_add32(counter, n)
 
 
 cdef inline bint access_error(vma_t *vma, bint write) noexcept nogil:
@@ -920,7 +930,7 @@ cdef inline bint touch_page(ctx_t *c, uint32_t leaf, uint64_t vpn, bint write, c
             set_page_token(m, pfn, value[0])
         pte_unlock(c, leaf)
     if row != NULL:
-        count_access(row + (<uint64_t> leaf * 512 + (vpn & 511)))
+        count_access(c, row + (<uint64_t> leaf * 512 + (vpn & 511)), 1)
     return True
 
 
@@ -994,7 +1004,7 @@ cdef uint32_t access_block(ctx_t *c, mm_t *mm, const uint64_t *addresses, const 
             pmg_prefetchw(row + (p[k] - m.pt))
     if row != NULL:
         for k in range(found):
-            count_access(row + (p[k] - m.pt))
+            count_access(c, row + (p[k] - m.pt), 1)
     return found
 
 
@@ -1124,7 +1134,7 @@ cdef void epoch_fold(ctx_t *c, epoch_t *e) noexcept nogil:
                 note_page(c, leaf, vpn, n & PAGE_WRITTEN)
                 if row != NULL:
                     k = <uint64_t> leaf * 512 + (vpn & 511)
-                    pmg_store32(row + k, pmg_load32(row + k) + n // PAGE_ACCESS)
+                    count_access(c, row + k, n // PAGE_ACCESS)
             vpn += 1
             if vpn & 511 == 0:
                 break

@@ -31,6 +31,11 @@ cdef inline uint32_t walk_leaf(machine_t *m, uint32_t pgd, uint64_t vpn) noexcep
     return t
 
 
+cdef inline uint32_t *stats_rows(machine_t *m, uint32_t slot, uint32_t nid) noexcept nogil:
+    """Access counts of one slot from one node, indexed by table * 512 + entry."""
+    return m.stats + (<uint64_t> slot * m.nr_nodes + nid) * m.tables.max * 512
+
+
 cdef inline pte_t *leaf_pte(machine_t *m, uint32_t leaf, uint64_t vpn) noexcept nogil:
     return table_entries(m, leaf) + (vpn & 511)
 

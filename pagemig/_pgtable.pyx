@@ -2,7 +2,8 @@
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
-from pagemig._alloc cimport mm_index, slab_alloc, slab_free
+from pagemig._alloc cimport slab_alloc, slab_free
+from pagemig._atomic cimport pmg_load32
 from pagemig._pte cimport PTE_TABLE, pte_t
 from pagemig._types cimport ctx_t, machine_t, mm_t, ptdesc_t
 
@@ -20,11 +21,11 @@ cdef uint32_t table_alloc(machine_t *m, uint32_t mm, uint32_t level, uint64_t vp
 
 
 cdef void table_free(machine_t *m, uint32_t t) noexcept nogil:
-    cdef uint32_t nid
-    cdef uint64_t row = <uint64_t> m.tables.max * 512
+    cdef uint32_t nid, slot
     if m.stats != NULL and m.ptdesc[t].level == 1:
-        for nid in range(m.nr_nodes):
-            memset(m.stats + nid * row + <uint64_t> t * 512, 0, 512 * 4)
+        for slot in range(pmg_load32(&m.stats_slots)):
+            for nid in range(m.nr_nodes):
+                memset(stats_rows(m, slot, nid) + <uint64_t> t * 512, 0, 512 * 4)
     slab_free(&m.tables, t)
 
 

@@ -88,6 +88,7 @@ cdef extern from *:
     #define MAX_NODES 64
     #define MAX_CTX 64
     #define STAGE 64               /* pages the host handles at a time */
+    #define STATS_SLOTS 8          /* contexts with access counts of their own; the last one is shared, with atomic adds */
     #define PCP_MAX 256            /* frames a context caches per node */
     #define PTRS_PER_PTE 512
     #define TASK_SIZE_PAGES (1ull << 35)
@@ -105,7 +106,7 @@ cdef extern from *:
         PG_order_shift, GUP_PIN_COUNTING_BIAS
         FAULT_FLAG_WRITE, FAULT_FLAG_UNSHARE
         VM_FAULT_OOM, VM_FAULT_SIGBUS, VM_FAULT_MAJOR, VM_FAULT_SIGSEGV, VM_FAULT_RETRY, VM_FAULT_WAIT
-        VM_FAULT_RESTARTED, PMG_WAIT, MAX_NODES, MAX_CTX, STAGE, PCP_MAX, PTRS_PER_PTE, DEF_MAX_MAP_COUNT
+        VM_FAULT_RESTARTED, PMG_WAIT, MAX_NODES, MAX_CTX, STAGE, STATS_SLOTS, PCP_MAX, PTRS_PER_PTE, DEF_MAX_MAP_COUNT
     const uint64_t TASK_SIZE_PAGES
 
 
@@ -394,7 +395,8 @@ ctypedef struct machine_t:
     uint32_t *mlock_count       # mappings of a frame in locked VMAs
     pte_t *pt                   # page tables, 512 entries each; table 0 is unused
     ptdesc_t *ptdesc
-    uint32_t *stats             # access counts: [node][table * 512 + entry], NULL when off
+    uint32_t *stats             # access counts: [slot][node][table * 512 + entry], NULL when off; a slot has one writer
+    uint32_t stats_slots        # slots in use: threads that ever counted at the same time
     char *heap                  # arrays of vec_t; size classes in heap_free
     uint64_t heap_fresh, heap_max
     uint64_t heap_free[48]

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from pagemig import __version__
+
 __all__ = ["MODULES", "main"]
 
 #: Modules with ``add_parser(subparsers)``; a subcommand sets ``main``, a function of the parsed
@@ -14,7 +16,7 @@ MODULES = [
     "pagemig.replay",
     "pagemig.record",
     "pagemig.conform",
-    "pagemig.scenario",
+    "pagemig.run",
     "pagemig.rates",
 ]
 
@@ -23,6 +25,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pagemig", description="Linux page migration, modelled page by page."
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for module in MODULES:
         import_module(module).add_parser(subparsers)

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from itertools import islice, zip_longest
 from typing import Any, TypeAlias
 
-from pagemig.kernels import DEFAULT_KERNEL
+from pagemig.corpus import Entry, choose, entries, placed
+from pagemig.kernels import DEFAULT_KERNEL, kernel_profile
 from pagemig.report import table
-from pagemig.scenario import MachineFactory, ScenarioRun, UnsupportedScenario, inos, load
+from pagemig.scenario import MachineFactory, ScenarioRun, UnsupportedScenario, inos
 
 __all__ = [
     "Agreement",
@@ -196,20 +197,30 @@ def compare(
     Agreement
         A failure of the model itself is a difference too: at the operation it came at, with the
         error as the model's value.
+
+    Raises
+    ------
+    ValueError
+        The record has no results or is not a scenario, or there is no such kernel.
     """
+    if machine is None:
+        kernel_profile(kernel)
+    if not isinstance(record.get("results"), list):
+        raise ValueError("holds no recording: it has no results to compare with")
     agreement = Agreement(record)
     ours, at, failure = agreement.results, 0, ""
     try:
         run = ScenarioRun(record, kernel=kernel, inos=inos(record), machine=machine)
+    except UnsupportedScenario as reason:
+        agreement.unsupported = str(reason)
+        return agreement
+    try:
         for at in range(len(run.ops)):
             ours.append(run.step(at))
             if check:
                 run.machine.check()
             if run.outcome != "ok":
                 break
-    except UnsupportedScenario as reason:
-        agreement.unsupported = str(reason)
-        return agreement
     except Exception as error:  # whatever the model does wrong is reported with the rest
         failure = f"{type(error).__name__}: {error}"
     found = differences(record["results"], ours, record.get("unstable", ()))
@@ -348,6 +359,7 @@ def add_parser(subparsers: Any) -> None:
         "if all agree.",
     )
     parser.add_argument("files", metavar="FILE", nargs="+", help="records, as in tests/corpus")
+    parser.add_argument("--id", help="only the scenario with this id, as hand-013")
     parser.add_argument("--kernel", default=DEFAULT_KERNEL, help="profile (default %(default)s)")
     parser.add_argument("--json", action="store_true", help="print one object with the counts")
     parser.add_argument(
@@ -363,22 +375,19 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _main(args: argparse.Namespace) -> int:
+    kernel_profile(args.kernel)
+    given = choose([entry for name in args.files for entry in entries(name)], args.id)
     by_file = {name: _Count() for name in args.files}
-    run, agreed = Counter[str](), Counter[str]()
-    failing: list[Agreement] = []
-    for name, records in [(name, load(name)) for name in args.files]:
-        agreements = conform(records, kernel=args.kernel, check=args.check)
-        for agreement in _progress(agreements, len(records), name):
-            by_file[name].add(agreement)
-            run.update(op["op"] for op in agreement.record["ops"])
-            agreed.update(agreement.agreeing_operations)
-            if not agreement.agrees:
-                failing.append(agreement)
+    compared = []
+    for entry in _progress(given):
+        with placed(entry):
+            compared.append(compare(entry.scenario, kernel=args.kernel, check=args.check))
+        by_file[entry.path].add(compared[-1])
     total = _total(by_file.values())
     if args.json:
-        print(json.dumps(_summary(total, failing)))
+        print(json.dumps(_summary(total, compared)))
     else:
-        _print(by_file, total, run, agreed, failing, verbose=args.verbose)
+        print(_text(by_file, total, compared, verbose=args.verbose))
     return 0 if total.agree == total.scenarios else 1
 
 
@@ -390,7 +399,11 @@ def _total(counts: Iterable[_Count]) -> _Count:
     return total
 
 
-def _summary(total: _Count, failing: Iterable[Agreement]) -> Json:
+def _reasons(compared: Iterable[Agreement]) -> Counter[str]:
+    return Counter(agreement.unsupported for agreement in compared if agreement.unsupported)
+
+
+def _summary(total: _Count, compared: Sequence[Agreement]) -> Json:
     failures = [
         {
             "id": agreement.record.get("id"),
@@ -398,7 +411,7 @@ def _summary(total: _Count, failing: Iterable[Agreement]) -> Json:
             "recorded": agreement.differing[0].recorded,
             "ours": agreement.differing[0].ours,
         }
-        for agreement in failing
+        for agreement in compared
         if agreement.differing
     ]
     return {
@@ -407,39 +420,49 @@ def _summary(total: _Count, failing: Iterable[Agreement]) -> Json:
         "operations": total.operations,
         "operations_agree": total.operations_agree,
         "unsupported": total.unsupported,
+        "unsupported_reasons": dict(_reasons(compared)),
         "failures": failures,
     }
 
 
-def _print(
+def _text(
     by_file: Mapping[str, _Count],
     total: _Count,
-    run: Counter[str],
-    agreed: Counter[str],
-    failing: Sequence[Agreement],
+    compared: Sequence[Agreement],
     *,
     verbose: bool,
-) -> None:
+) -> str:
+    """Counts by file, by operation where that tells something, differences, and a last sentence."""
     rows = [
         (name, c.scenarios, c.agree, c.unsupported, c.operations, c.operations_agree)
         for name, c in [*by_file.items(), ("all", total)]
     ]
     head = ("file", "scenarios", "agree", "unsupported", "operations", "agree")
-    print(table(rows if len(by_file) > 1 else rows[:-1], head))
-    print()
-    print(
-        table([(op, n, agreed[op]) for op, n in sorted(run.items())], ("operation", "run", "agree"))
-    )
-    for agreement in failing:
-        print()
-        print(describe(agreement) if verbose else _brief(agreement))
+    parts = [table(rows if len(by_file) > 1 else rows[:-1], head)]
+    differing = [agreement for agreement in compared if agreement.differing]
+    ran = [agreement for agreement in compared if not agreement.unsupported]
+    if ran and (verbose or differing):
+        run = Counter(op["op"] for agreement in ran for op in agreement.record["ops"])
+        agreed = Counter(name for agreement in ran for name in agreement.agreeing_operations)
+        operations = [(name, n, agreed[name]) for name, n in sorted(run.items())]
+        parts.append(table(operations, ("operation", "run", "agree")))
+    parts += [describe(agreement) if verbose else _brief(agreement) for agreement in differing]
+    reasons = [f"{n} unsupported: {reason}" for reason, n in _reasons(compared).most_common()]
+    parts.append("\n".join([*reasons, _verdict(total, len(differing))]))
+    return "\n\n".join(parts)
+
+
+def _verdict(total: _Count, differing: int) -> str:
+    ran = total.scenarios - total.unsupported
+    if not ran:
+        return "No scenario was run."
+    if differing:
+        return f"{differing} of {ran} {'does' if differing == 1 else 'do'} not agree."
+    return f"All {ran} agree." if ran > 1 else "It agrees."
 
 
 def _brief(agreement: Agreement) -> str:
-    record = agreement.record
-    if agreement.unsupported:
-        return f"{record.get('id')}  unsupported: {agreement.unsupported}"
-    first = agreement.differing[0]
+    record, first = agreement.record, agreement.differing[0]
     op = record["ops"][first.operation]["op"] if first.operation < len(record["ops"]) else "-"
     return "\n".join(
         [
@@ -450,12 +473,12 @@ def _brief(agreement: Agreement) -> str:
     )
 
 
-def _progress(agreements: Iterator[Agreement], n: int, name: str) -> Iterator[Agreement]:
+def _progress(given: Sequence[Entry]) -> Iterator[Entry]:
     """Pass them on; on a terminal say how far it is."""
     if not sys.stderr.isatty():
-        yield from agreements
+        yield from given
         return
-    for i, agreement in enumerate(agreements, 1):
-        print(f"\r{name}: {i} of {n}", end="", file=sys.stderr, flush=True)
-        yield agreement
+    for i, entry in enumerate(given, 1):
+        print(f"\r{entry.path}: {i} of {len(given)}", end="", file=sys.stderr, flush=True)
+        yield entry
     print("\r\033[K", end="", file=sys.stderr, flush=True)

@@ -6,15 +6,9 @@ Pages are numbered from the base of a window of the address space: page ``k`` is
 ``0x100000000000 + 4096 * k``.
 """
 
-import argparse
-import gzip
-import json
-import re
-import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from errno import EACCES, EFAULT, ENOENT
 from itertools import groupby
-from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -53,6 +47,7 @@ from pagemig.constants import (
     MiB,
     Pointer,
 )
+from pagemig.corpus import load
 from pagemig.credentials import INIT_PID, KTHREAD_PID
 from pagemig.errors import ProcessGoneError, SyscallError, errno_name
 from pagemig.frames import flag_bit, mapcounts
@@ -61,13 +56,11 @@ from pagemig.machine import File, Machine, Node
 from pagemig.policy import Bind
 from pagemig.proc import Vma, _take_apart
 from pagemig.process import Pin, Process
-from pagemig.report import table
 
 __all__ = [
     "WINDOW",
     "ScenarioRun",
     "UnsupportedScenario",
-    "add_parser",
     "inos",
     "load",
     "run",
@@ -1215,131 +1208,3 @@ def run(
     '3300'
     """
     return list(ScenarioRun(scenario, kernel=kernel, inos=inos, machine=machine))
-
-
-# ---- files of scenarios, and the command --------------------------------------------------------
-
-
-def load(path: str | Path) -> list[Json]:
-    """Read scenarios or records.
-
-    Parameters
-    ----------
-    path : str or Path
-        A file of JSON objects one after another (one a line as in the corpora, or laid out as one
-        likes) or of lists of them; ``.gz`` is unpacked; ``"-"`` is standard input.
-
-    Returns
-    -------
-    list of dict
-
-    Raises
-    ------
-    ValueError
-        Not JSON objects; the message names file and line.
-    """
-    if str(path) == "-":
-        text = sys.stdin.read()
-    else:
-        content = Path(path).read_bytes()
-        text = (gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content).decode()
-    scenarios: list[Json] = []
-    decoder, at = json.JSONDecoder(), 0
-    while (at := _BLANKS.match(text, at).end()) < len(text):  # type: ignore[union-attr]
-        try:
-            value, end = decoder.raw_decode(text, at)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}: line {error.lineno}: {error.msg}") from None
-        found = value if isinstance(value, list) else [value]
-        if not all(isinstance(entry, dict) and "ops" in entry for entry in found):
-            raise ValueError(f"{path}: line {text.count(chr(10), 0, at) + 1}: not a scenario")
-        scenarios += found
-        at = end
-    return scenarios
-
-
-_BLANKS: Final = re.compile(r"\s*")
-
-
-def add_parser(subparsers: Any) -> None:
-    """Add ``pagemig run`` to the command line."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "run",
-        help="run scenarios and print what happened",
-        description="Run scenarios (tests/corpus/linux-6.1/README.md has the language) and print "
-        "them with their results, one JSON object a line, or as tables.",
-    )
-    parser.add_argument(
-        "file", metavar="FILE", help="scenarios as JSON, also .gz; - is standard input"
-    )
-    parser.add_argument("--kernel", default=DEFAULT_KERNEL, help="profile (default %(default)s)")
-    parser.add_argument(
-        "--table", action="store_true", help="pages and nodes after each operation, for people"
-    )
-    parser.set_defaults(main=_main)
-
-
-def _main(args: argparse.Namespace) -> int:
-    for scenario in load(args.file):
-        known = inos(scenario) if "results" in scenario else None
-        runner = ScenarioRun(scenario, kernel=args.kernel, inos=known)
-        if args.table:
-            _print_table(scenario, runner)
-        else:
-            results = list(runner)
-            kept = {name: value for name, value in scenario.items() if name != "unstable"}
-            print(json.dumps({**kept, "outcome": runner.outcome, "results": results}), flush=True)
-    return 0
-
-
-def _print_table(scenario: Json, runner: ScenarioRun) -> None:
-    print(" ".join(str(scenario[name]) for name in ("id", "note") if name in scenario))
-    for i, result in enumerate(runner):
-        print(f"\n{i}  {_call_text(runner.ops[i])}\n   -> {_call_text(result, without=('state',))}")
-        rows = [
-            (number, *_table_row(vma))
-            for number, state in result.get("state", {}).items()
-            for vma in (state or {"vmas": []})["vmas"]
-        ]
-        gone = [number for number, state in result.get("state", {}).items() if state is None]
-        if rows:
-            print(
-                _indented(
-                    table(rows, ("process", "page", "n", "prot", "policy", "nodes", "mapped"))
-                )
-            )
-        if gone:
-            print(f"   process {', '.join(gone)} is gone")
-    print()
-
-
-def _call_text(fields: Json, without: Collection[str] = ("op",)) -> str:
-    words = [str(fields["op"])] if "op" in fields else []
-    words += [
-        f"{name}={value if isinstance(value, str) else json.dumps(value, separators=(',', ':'))}"
-        for name, value in fields.items()
-        if name not in without and name != "op"
-    ]
-    return " ".join(words)
-
-
-def _table_row(vma: Json) -> tuple[object, ...]:
-    nodes, mapcount = (_abridged(vma[name]) for name in ("node", "mapcount"))
-    return vma["at"], vma["n"], vma["prot"], vma["policy"], nodes, mapcount
-
-
-#: Pages that are shown one character each in a table; more are shown as runs, at most so many.
-_WIDE: Final = 64
-_MANY: Final = 12
-
-
-def _abridged(text: str | list[list[Any]]) -> str:
-    flat = text if isinstance(text, str) else "".join(value * n for value, n in text)
-    if len(flat) <= _WIDE:
-        return flat
-    words = [f"{value}*{n}" for value, n in _runs(flat)]
-    return " ".join([*words[:_MANY], *(["..."] if len(words) > _MANY else [])])
-
-
-def _indented(text: str) -> str:
-    return "\n".join(f"   {line}" for line in text.splitlines())

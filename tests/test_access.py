@@ -1,5 +1,6 @@
 """Accesses: the block-wise and the deferred path against one access after another."""
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -80,3 +81,24 @@ def test_accesses_spread_over_the_address_space(how: bool) -> None:
     result = process.access(np.array(bases, dtype=np.uint64), write=True, deferred=how)
     assert (result.done, result.minflt, result.signal) == (20, 20, None)
     machine.check()
+
+
+@pytest.mark.parametrize("threads", [2, 10])
+def test_counts_are_exact_with_threads(threads: int) -> None:
+    machine = pm.Machine([pm.Node("64MiB", cpus=2), pm.Node("64MiB", cpus=1)], access_stats=True)
+    process = machine.spawn()
+    base = process.mmap(64 * 4096)
+    process.touch(base, 64 * 4096, write=True)
+    places = (base + np.random.default_rng(1).integers(0, 64, 100_000) * 4096).astype(np.uint64)
+    barrier = threading.Barrier(threads)
+
+    def work() -> None:
+        barrier.wait()
+        process.access(places, write=True)
+
+    workers = [threading.Thread(target=work) for _ in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert process.access_counts(base, 64).sum() == threads * places.size + 64

@@ -5,6 +5,8 @@ part of this file says what must be true of it whatever the timing, and holds th
 """
 
 import json
+import subprocess
+import sys
 from collections import Counter
 from functools import cache
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import pagemig as pm
 from pagemig.cli import main
 from pagemig.conform import compare, describe, expand
 from pagemig.scenario import load, run
@@ -62,6 +65,8 @@ def test_conform_counts_everything(capsys: pytest.CaptureFixture[str]) -> None:
     summary = json.loads(capsys.readouterr().out)
     operations = sum(len(r["ops"]) for name in ("full", "thp") for r in records(name))
     assert summary.pop("failures") == []
+    reasons = summary.pop("unsupported_reasons")
+    assert sum(reasons.values()) == 43 and all("huge pages" in reason for reason in reasons)
     assert summary == {
         "scenarios": 50,
         "agree": 7,
@@ -81,6 +86,7 @@ def test_conform_tells_the_first_difference(
     assert main(["conform", str(path)]) == 1
     out = capsys.readouterr().out
     assert f"{wrong['id']}  3/read  (touch)" in out
+    assert out.endswith("1 of 1 does not agree.\n") and "operation " in out
     assert "recorded  [12288,12289,5," in out
     assert "ours      [12288,12289,12290," in out
     assert main(["conform", "-v", str(path)]) == 1
@@ -113,7 +119,92 @@ def test_unreadable_file_is_an_error_not_a_traceback(
     path = tmp_path / "x.jsonl"
     path.write_text('{"ops": []}\n{"ops": [')
     assert main(["conform", str(path)]) == 2
-    assert f"{path}: line 2" in capsys.readouterr().err
+    assert f"{path}: line 2: not JSON" in capsys.readouterr().err
+
+
+HAND = CORPUS / f"linux-{KERNEL}" / "hand.jsonl.gz"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "content", "said"),
+    [
+        (
+            ["conform", "--kernel", "5.0"],
+            b'{"ops": [], "results": []}',
+            "kernel '5.0' is not known",
+        ),
+        (["run", "--kernel", "5.0"], b'{"ops": []}', "kernel '5.0' is not known"),
+        (["conform"], b'\n{"id": "a", "ops": []}', "{}: line 2: a: holds no recording"),
+        (["conform"], b'{"id": "a", "ops": [{}], "results": []}', "{}: line 1: a: operation 0"),
+        (["run"], b'[{"ops": []},\n{"ops": [{"op": "fly"}]}]', "{}: line 1: operation 0: op='fly'"),
+        (["run"], b'{"ops": []}\n7', "{}: line 2: not a scenario"),
+        (["run"], b"\xff\xfe", "{}: not JSON"),
+        (["run"], b"\x1f\x8b", "{}: not gzip"),
+        (["run", "--id", "b"], b'{"id": "a", "ops": []}', "no scenario with id 'b' in {}"),
+        (["conform", "--id", "b"], b"", "no scenario with id 'b' in an empty file"),
+    ],
+)
+def test_commands_say_in_a_line_what_is_wrong_and_where(
+    arguments: list[str],
+    content: bytes,
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(content)
+    assert main([*arguments, str(path)]) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith(f"pagemig: {said.format(path)}")
+    assert (out, err.count("\n")) == ("", 1)
+
+
+def test_what_the_caller_did_wrong_is_no_difference() -> None:
+    record = records("hand")[0]
+    for wrong, kernel in [
+        (record, "5.0"),
+        ({"ops": []}, KERNEL),
+        ({"ops": 1, "results": []}, KERNEL),
+    ]:
+        with pytest.raises(ValueError, match=r"5\.0|no recording|ops"):
+            compare(wrong, kernel=kernel)
+
+
+def test_conform_ends_with_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["conform", "--id", "hand-013", str(HAND)]) == 0
+    out = capsys.readouterr().out
+    assert out.endswith("\n\nIt agrees.\n") and "move_pages" not in out
+    assert main(["conform", "-v", "--id", "hand-013", str(HAND)]) == 0
+    assert "move_pages" in capsys.readouterr().out
+    files = [str(CORPUS / f"linux-{KERNEL}" / f"{name}.jsonl.gz") for name in ("full", "thp")]
+    assert main(["conform", *files]) == 1
+    out = capsys.readouterr().out
+    assert out.count("unsupported: huge pages") == 2
+    assert out.endswith("All 7 agree.\n")
+    assert main(["conform", files[1]]) == 1
+    assert capsys.readouterr().out.endswith("No scenario was run.\n")
+
+
+@pytest.mark.parametrize("columns", [60, 100, 250])
+def test_run_prints_no_wider_than_the_terminal(
+    columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    full = str(CORPUS / f"linux-{KERNEL}" / "full.jsonl.gz")
+    for name, path in [("full-003", full), ("hand-032", str(HAND)), ("hand-076", str(HAND))]:
+        assert main(["run", "--table", "--id", name, path]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        title = next(line for line in lines if line.startswith(name))
+        assert ": " in title
+        assert max(len(line) for line in lines if line != title) <= columns
+        assert not any(" migrated=0" in line for line in lines)
+
+
+def test_the_package_is_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pagemig", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"pagemig {pm.__version__}\n"
 
 
 # ---- a node that fills up: what must hold whatever the timing ----------------------------------

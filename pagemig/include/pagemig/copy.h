@@ -19,8 +19,8 @@ __attribute__((target("avx2"))) static void pmg_copy_page_avx2(void *dst, const 
         __m256i c = _mm256_load_si256((const __m256i *)(s + i + 64));
         __m256i e = _mm256_load_si256((const __m256i *)(s + i + 96));
         if (x && i < 2048) {
-            _mm_prefetch(x + i, _MM_HINT_T0);
-            _mm_prefetch(x + i + 64, _MM_HINT_T0);
+            _mm_prefetch(x + i, _MM_HINT_NTA);
+            _mm_prefetch(x + i + 64, _MM_HINT_NTA);
         }
         _mm256_stream_si256((__m256i *)(d + i), a);
         _mm256_stream_si256((__m256i *)(d + i + 32), b);
