@@ -1,0 +1,7 @@
+"""``python -m pagemig``: the ``pagemig`` command."""
+
+import sys
+
+from pagemig.cli import main
+
+sys.exit(main())

@@ -1,0 +1,130 @@
+"""Files of scenarios: read them, choose from them, say where in them something is wrong."""
+
+import gzip
+import json
+import re
+import sys
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TypeAlias
+
+__all__ = ["Entry", "choose", "entries", "load", "placed"]
+
+#: A scenario or a record, as JSON has them.
+Json: TypeAlias = dict[str, Any]
+
+_BLANKS: Final = re.compile(r"\s*")
+
+
+class Entry(NamedTuple):
+    """A scenario and where it stands.
+
+    Attributes
+    ----------
+    path : str
+        The file.
+    line : int
+        The line it begins on, from 1.
+    scenario : dict
+        The scenario.
+    """
+
+    path: str
+    line: int
+    scenario: Json
+
+    @property
+    def place(self) -> str:
+        """File, line and id, as an error begins."""
+        words = [self.path, f"line {self.line}"]
+        return ": ".join(words + ([str(self.scenario["id"])] if "id" in self.scenario else []))
+
+
+def entries(path: str | Path) -> list[Entry]:
+    """Read scenarios or records, with their places.  See :func:`load`."""
+    text = _text(path)
+    found: list[Entry] = []
+    decoder, at, line = json.JSONDecoder(), 0, 1
+    while True:
+        begin = _BLANKS.match(text, at).end()  # type: ignore[union-attr]
+        line += text.count("\n", at, begin)
+        if begin == len(text):
+            return found
+        try:
+            value, at = decoder.raw_decode(text, begin)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}: line {error.lineno}: not JSON: {error.msg}") from None
+        for scenario in value if isinstance(value, list) else [value]:
+            if not isinstance(scenario, dict) or "ops" not in scenario:
+                raise ValueError(f"{path}: line {line}: not a scenario: an object with ops")
+            found.append(Entry(str(path), line, scenario))
+        line += text.count("\n", begin, at)
+
+
+def _text(path: str | Path) -> str:
+    try:
+        if str(path) == "-":
+            return sys.stdin.read()
+        content = Path(path).read_bytes()
+        return (gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content).decode()
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: not JSON: it is no UTF-8 text") from None
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"{path}: not gzip: {error}") from None
+
+
+def load(path: str | Path) -> list[Json]:
+    """Read scenarios or records.
+
+    Parameters
+    ----------
+    path : str or Path
+        A file of JSON objects one after another (one a line as in the corpora, or laid out as one
+        likes) or of lists of them; ``.gz`` is unpacked; ``"-"`` is standard input.
+
+    Returns
+    -------
+    list of dict
+
+    Raises
+    ------
+    ValueError
+        Not JSON, or not objects with ``ops``; the message names file and line.
+    """
+    return [entry.scenario for entry in entries(path)]
+
+
+def choose(found: Sequence[Entry], name: str | None) -> list[Entry]:
+    """Return the scenarios with an id, or all if none is named.
+
+    Parameters
+    ----------
+    found : sequence of Entry
+        To choose from.
+    name : str or None
+        An id, or its beginning up to a hyphen, as ``hand-013``.
+
+    Raises
+    ------
+    ValueError
+        No scenario has that id.
+    """
+    if name is None:
+        return list(found)
+    ids = [str(entry.scenario.get("id", "")) for entry in found]
+    chosen = [e for e, i in zip(found, ids, strict=True) if f"{i}-".startswith(f"{name}-")]
+    if not chosen:
+        paths = ", ".join(dict.fromkeys(entry.path for entry in found))
+        raise ValueError(f"no scenario with id {name!r} in {paths or 'an empty file'}")
+    return chosen
+
+
+@contextmanager
+def placed(entry: Entry) -> Iterator[None]:
+    """Say in a ``ValueError`` which scenario it is about."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{entry.place}: {error}") from error
