@@ -334,15 +334,21 @@ cdef class Machine:
         return 0
 
     cdef int _run_hook(self, int step, const uint32_t *pfns, uint32_t n) noexcept:
+        hook = self.step_hook           # it may be taken away while a call is under way, by itself or by another thread
+        if hook is None:
+            return 0
         try:
-            self.step_hook(step, [pfns[i] for i in range(n)])
+            hook(step, [pfns[i] for i in range(n)])
         except BaseException as error:
             self.hook_error = self.hook_error or error      # the first says what went wrong
         return 0
 
     cdef int _run_wait(self, int what, uint32_t which) noexcept:
+        hook = self.wait_hook
+        if hook is None:
+            return 0
         try:
-            return int(self.wait_hook(what, which))
+            return int(hook(what, which))
         except BaseException as error:
             self.hook_error = error
             return -512

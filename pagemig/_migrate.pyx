@@ -348,7 +348,7 @@ cdef inline void restore_one(ctx_t *c, stage_t *st, uint32_t i, vma_t *vma, pte_
     if swp_type(e) == SWP_MIGRATION_WRITE and vma.flags & VM_WRITE:
         pte |= PTE_RW
     if alone:
-        pmg_store(word, (pmg_load(word) - REF_ONE & ~PG_locked) | (PG_anon_exclusive if exclusive else 0))
+        pmg_store(word, (pmg_load(word) - REF_ONE & ~PG_locked) | PG_lru | (PG_anon_exclusive if exclusive else 0))
         st.open[i] = PUBLISHED
     else:
         if st.restored[i] >= st.unmapped[i]:
@@ -487,11 +487,14 @@ cdef void restore_group(ctx_t *c, stage_t *st, uint32_t a, uint32_t b, uint32_t 
 # -- freeze, copy ------------------------------------------------------------------------------------------------------
 
 cdef inline void dress(machine_t *m, stage_t *st, uint32_t i, uint64_t s, uint64_t extra) noexcept nogil:
-    """The target's record: private until its PTE or cache slot is published.  Our reference and lock are on it."""
+    """The target's record: private until its PTE or cache slot is published.  Our reference and lock are on it.
+
+    Not on the LRU yet: from there anybody who knows the number could isolate it, under the plain store of restore_one.
+    """
     cdef frame_t *d = &m.frames[st.dst[i]]
     d.mapping = st.mapping[i]
     d.index = st.index[i]
-    pmg_store(&d.state, (s & PG_COPIED) | (PG_dirty if st.dirty[i] else 0) | PG_locked | PG_lru |
+    pmg_store(&d.state, (s & PG_COPIED) | (PG_dirty if st.dirty[i] else 0) | PG_locked |
               (REF_ONE + MAP_ONE) * st.unmapped[i] + REF_ONE + extra)
 
 
@@ -594,13 +597,13 @@ cdef void stage_copy(ctx_t *c, stage_t *st) noexcept nogil:
 # -- the end of a stage --------------------------------------------------------------------------------------------------
 
 cdef void settle_target(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
-    """Counts of the target follow the entries really restored; unlock it and drop our reference."""
+    """Counts of the target follow the entries really restored; to the LRU, unlock it and drop our reference."""
     cdef uint64_t *word = &c.m.frames[st.dst[i]].state
     if st.open[i] == PUBLISHED:
         return
     if st.restored[i] < st.unmapped[i]:     # zapped meanwhile
         pmg_sub(word, (MAP_ONE + REF_ONE) * (st.unmapped[i] - st.restored[i]))
-    if frame_refs(pmg_sub(word, REF_ONE | PG_locked)) == 0:
+    if frame_refs(pmg_sub(word, REF_ONE + PG_locked - PG_lru)) == 0:     # locked, and not on the LRU before
         free_pages(c, &st.dst[i], 1)
 
 
