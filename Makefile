@@ -129,10 +129,10 @@ asan: $(VENV)/.linked $(VENV)/.test
 mutants: $(VENV)/.linked $(VENV)/.test
 	$(call copied,thread,race)
 	cd build/tree-threadrace && { LD_PRELOAD=$$($(CC) -print-file-name=libtsan.so) $(FIXED) $(CURDIR)/$(PY) -m pytest \
-	  -s -p no:cacheprovider -m threads -k first_faults >report.txt 2>&1; grep -q 'ThreadSanitizer: data race' report.txt; } \
+	  -s -p no:cacheprovider tests/test_threads.py -k first_faults >report.txt 2>&1; grep -q 'ThreadSanitizer: data race' report.txt; } \
 	  || { echo "the planted race was not reported: see build/tree-threadrace/report.txt" >&2; exit 1; }
 	$(call copied,fast,nocopy)
-	cd build/tree-fastnocopy && { $(CURDIR)/$(PY) -m pytest -p no:cacheprovider -m threads >report.txt 2>&1; test $$? -eq 1; } \
+	cd build/tree-fastnocopy && { $(CURDIR)/$(PY) -m pytest -p no:cacheprovider tests/test_threads.py >report.txt 2>&1; test $$? -eq 1; } \
 	  || { echo "no test missed the copy: see build/tree-fastnocopy/report.txt" >&2; exit 1; }
 	@echo "both mutants were found"
 
