@@ -1,7 +1,7 @@
 """Who may look at and move whose memory.
 
 The rules of ``ptrace`` with ``PTRACE_MODE_READ_REALCREDS``, which move_pages and migrate_pages ask
-(sections 2.5 and 2.6 of the modern reference; recorded in hand-011, hand-027, hand-050).  User
+(docs/fidelity.md, "move_pages"; recorded in hand-011, hand-027, hand-050).  User
 namespaces and security modules are not modelled.
 """
 

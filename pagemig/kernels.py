@@ -2,9 +2,8 @@
 
 A profile says where a kernel differs from its neighbours in time; everything not listed here is
 common.  Half of the switches are read by the core (they have the names of the fields of its
-``profile_t``), the other half by the system calls in Python.  Sources: sections 1.4, 2, 3 and 8 of
-the modern reference of the project, the recordings of 6.1 and 6.12, and for the kernels of 2006
-sections 3 to 7 of the other reference.
+``profile_t``), the other half by the system calls in Python.  What 6.1 and
+6.12 do was recorded (docs/fidelity.md); docs/model.md explains the names.
 """
 
 from collections.abc import Mapping

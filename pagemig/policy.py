@@ -4,8 +4,8 @@ A policy is a small frozen value: a mode, a set of nodes and mode flags.  It is 
 ``set_mempolicy`` or ``mbind``, prints as the kernel prints it in ``numa_maps``, and computes the
 nodes of whole arrays of pages by asking the core, which holds the only arithmetic there is.
 
-Sources: sections 2.2 (rules), 3.1 and 3.2 (interleave) and 4.5 (text) of the modern reference;
-the recordings hand-053 to hand-098 hold every mode.
+docs/fidelity.md has what is surprising about them; the recordings hand-053 to hand-098 hold every
+mode.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

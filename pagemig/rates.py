@@ -54,8 +54,7 @@ Reading = Literal["each", "total"]
 PROCESSORS: Final = (1, 2, 4, 8, 16)
 
 #: Locks that processors share though their processes share nothing: those of a node (one source,
-#: one target for all) and those of the machine (of the swap cache and of the swap devices; section
-#: 3.11 of the reference on 2006).
+#: one target for all) and those of the machine (of the swap cache and of the swap devices).
 SHARED: Final = frozenset({"lru", "zone", "tree", "swap"})
 
 #: The note's two designs, and the kernels that have them.
@@ -463,8 +462,7 @@ def fit(model: Model, parameters: Parameters) -> dict[str, float]:
     dict of str to float
         ``step_us`` and ``pte_us`` from migration entries alone; with the swap engine built,
         ``hold_us`` from it alone and the lines of its lock from four at once, else the lines from
-        the saturated closed form with four ``tree_lock`` a page (section 3.11 of the reference on
-        2006).
+        the saturated closed form with four ``tree_lock`` a page.
     """
     aim = parameters.note["aim"]
     swap = next((kernel for kernel in NOTE_KERNELS["swap"] if kernel in KERNELS), None)
