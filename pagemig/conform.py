@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from pagemig.corpus import Entry, choose, entries, placed
 from pagemig.kernels import DEFAULT_KERNEL, kernel_profile
 from pagemig.report import table
-from pagemig.scenario import MachineFactory, ScenarioRun, UnsupportedScenario, inos
+from pagemig.scenario import MachineFactory, ScenarioRun, UnsupportedScenario, inos, validate
 
 __all__ = [
     "Agreement",
@@ -207,6 +207,7 @@ def compare(
         kernel_profile(kernel)
     if not isinstance(record.get("results"), list):
         raise ValueError("holds no recording: it has no results to compare with")
+    validate(record)
     agreement = Agreement(record)
     ours, at, failure = agreement.results, 0, ""
     try:
