@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pagemig.constants import MAX_NUMNODES, NULL, PAGE_SIZE, PROT_NONE, Pointer
+from pagemig.errors import Refusal
 
 __all__ = [
     "U64",
@@ -27,6 +28,7 @@ __all__ = [
     "as_size",
     "as_ulong",
     "check_bool",
+    "counted",
     "node_array",
     "prot_bits",
     "read_nodemask",
@@ -59,18 +61,21 @@ _UNITS: Final = {
     "T": 40,
     "TIB": 40,
 }
+_DECIMAL: Final = ("KB", "MB", "GB", "TB")
 _SIZE: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 
 
-def _integer(value: object, name: str) -> int:
+def _integer(value: object, name: str, meant: str = "an integer") -> int:
     try:
         return int(index(value))  # type: ignore[arg-type]
     except TypeError:
-        raise TypeError(f"{name} must be an integer, not {value!r}") from None
+        raise TypeError(f"{name} must be {meant}, not {value!r}") from None
 
 
-def as_ulong(value: object, name: str) -> int:
+def as_ulong(value: object, name: str, meant: str = "an integer") -> int:
     """``value`` as the kernel's ``unsigned long``: negative numbers wrap as in C.
+
+    What else is ``meant`` to be possible is named where it is not an integer.
 
     Raises
     ------
@@ -79,7 +84,7 @@ def as_ulong(value: object, name: str) -> int:
     ValueError
         Outside -2**63 to 2**64 - 1.
     """
-    number = _integer(value, name)
+    number = _integer(value, name, meant)
     if not _LONG_MIN <= number <= U64:
         raise ValueError(f"{name} must fit 64 bits, not {number}")
     return number & U64
@@ -91,8 +96,10 @@ def as_long(value: object, name: str) -> int:
     return number - (1 << 64) if number >> 63 else number
 
 
-def as_int(value: object, name: str) -> int:
+def as_int(value: object, name: str, meant: str = "an integer") -> int:
     """``value`` as a C ``int``: 0x80000000 to 0xffffffff are read as negative.
+
+    What else is ``meant`` to be possible is named where it is not an integer.
 
     Raises
     ------
@@ -101,7 +108,7 @@ def as_int(value: object, name: str) -> int:
     ValueError
         Outside -2**31 to 2**32 - 1.
     """
-    number = _integer(value, name)
+    number = _integer(value, name, meant)
     if not _INT_MIN <= number <= _UINT_MAX:
         raise ValueError(f"{name} must fit 32 bits, not {number}")
     return number - (1 << 32) if number > 0x7FFFFFFF else number
@@ -119,7 +126,10 @@ def as_size(value: object, name: str) -> int:
     ValueError
         Not a size, negative, beyond 64 bits, or not a multiple of the page size.
     """
-    size = _parse_size(value, name) if isinstance(value, str) else _integer(value, name)
+    if isinstance(value, str):
+        size = _parse_size(value, name)
+    else:
+        size = _integer(value, name, "a number of bytes or text as '4GiB'")
     if not 0 <= size <= U64:
         raise ValueError(f"{name} must be a size from 0 to 2**64 - 1 bytes, not {value!r}")
     if size % PAGE_SIZE:
@@ -130,6 +140,12 @@ def as_size(value: object, name: str) -> int:
 def _parse_size(text: str, name: str) -> int:
     match = _SIZE.fullmatch(text)
     shift = _UNITS.get(match[2].upper()) if match else None
+    if match and match[2].upper() in _DECIMAL:
+        unit = match[2][0].upper()
+        raise ValueError(
+            f"{name} must be in powers of 1024, as '{match[1]}{unit}iB': {match[2]}, a power of "
+            f"1000, is not meant by {text!r}"
+        )
     if match is None or shift is None:
         raise ValueError(f"{name} must be a size as '4GiB' or '512 MiB', not {text!r}")
     whole, _, part = match[1].partition(".")
@@ -138,6 +154,11 @@ def _parse_size(text: str, name: str) -> int:
     if rest:
         raise ValueError(f"{name} must be a whole number of bytes, not {text!r}")
     return int(size)
+
+
+def counted(n: int, word: str) -> str:
+    """Return a number of things, as ``"1 mapping"`` or ``"2 processes"``."""
+    return f"{n} {word}" if n == 1 else f"{n} {word}{'es' if word.endswith('s') else 's'}"
 
 
 def check_bool(value: object, name: str) -> bool:
@@ -161,7 +182,7 @@ def word_of(value: int | str, words: dict[str, int], name: str) -> int:
         except KeyError:
             known = ", ".join(words)
             raise ValueError(f"{name} {value!r} is not known; there are: {known}") from None
-    return as_int(value, name)
+    return as_int(value, name, "a name or a number")
 
 
 def prot_bits(prot: int | str) -> int:
@@ -173,7 +194,7 @@ def prot_bits(prot: int | str) -> int:
         Another letter.
     """
     if not isinstance(prot, str):
-        return as_int(prot, "prot")
+        return as_int(prot, "prot", "letters of 'rwx' or a number")
     bits = PROT_NONE
     for letter in prot:
         place = "rwx".find(letter)
@@ -256,22 +277,23 @@ def read_nodemask(mask: Nodemask | Pointer, maxnode: int) -> int:
 
     Notes
     -----
-    Order of checks (``get_nodes``, section 2.1 of the modern reference; recorded in hand-048,
-    hand-071, hand-090): no bits or no pointer is the empty set; more than ``PAGE_SIZE * 8`` bits
-    is EINVAL (so is ``maxnode`` 0 with a pointer, which wraps); unreadable memory EFAULT; a bit
-    beyond ``MAX_NUMNODES`` EINVAL.  Memory behind the caller's own words is not zero: reading it
-    for bits beyond ``MAX_NUMNODES`` is EINVAL too (recorded with ``maxnode`` 32769 in hand-048).
+    Order of checks (``get_nodes``; recorded in hand-048, hand-071, hand-090): no bits or no
+    pointer is the empty set; more than ``PAGE_SIZE * 8`` bits is EINVAL (so is ``maxnode`` 0 with a
+    pointer, which wraps); unreadable memory EFAULT; a bit beyond ``MAX_NUMNODES`` EINVAL.  Memory
+    behind the caller's own words is not zero: reading it for bits beyond ``MAX_NUMNODES`` is EINVAL
+    too (recorded with ``maxnode`` 32769 in hand-048).
     """
     bits = (maxnode - 1) & U64
     if bits == 0 or mask is NULL:
         return 0
     if bits > _MASK_BITS:
-        return -errno.EINVAL
+        return Refusal(errno.EINVAL, f"maxnode {maxnode} is more than a page of bits")
     if isinstance(mask, Pointer):
         return -errno.EFAULT
     read = mask.bits & ((1 << bits) - 1)
     if read >> MAX_NUMNODES or (bits > MAX_NUMNODES and bits > mask.words * 64):
-        return -errno.EINVAL
+        rule = f"the mask, read to maxnode {maxnode}, has bits beyond node {MAX_NUMNODES - 1}"
+        return Refusal(errno.EINVAL, rule)
     return read
 
 
@@ -298,8 +320,8 @@ def address_array(values: Addresses, name: str) -> npt.NDArray[np.uint64]:
     except OverflowError:
         wrapped = [as_ulong(number, f"an entry of {name}") for number in numbers]
         return np.array(wrapped, dtype=np.uint64)
-    except TypeError as error:
-        raise TypeError(f"{name} must be integers: {error}") from None
+    except TypeError:
+        raise TypeError(f"{name} must be integers, not {_no_integer(numbers)!r}") from None
 
 
 def node_array(values: Addresses, name: str) -> npt.NDArray[np.int32]:
@@ -321,8 +343,13 @@ def node_array(values: Addresses, name: str) -> npt.NDArray[np.int32]:
         return np.frombuffer(array("i", numbers), dtype=np.int32)
     except OverflowError:
         raise ValueError(f"an entry of {name} does not fit a C int: {_widest(numbers)}") from None
-    except TypeError as error:
-        raise TypeError(f"{name} must be integers: {error}") from None
+    except TypeError:
+        raise TypeError(f"{name} must be integers, not {_no_integer(numbers)!r}") from None
+
+
+def _no_integer(values: Iterable[object]) -> object:
+    """Return the first value that is none, to be named."""
+    return next((value for value in values if not hasattr(value, "__index__")), values)
 
 
 def _widest(numbers: Iterable[int]) -> int:

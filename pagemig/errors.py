@@ -19,8 +19,10 @@ __all__ = [
     "InvariantError",
     "KernelBug",
     "ProcessGoneError",
+    "Refusal",
     "SyscallError",
     "errno_name",
+    "no_copy",
     "raise_errno",
 ]
 
@@ -92,7 +94,7 @@ class _SyscallLookupError(SyscallError, ProcessLookupError):
 
 
 #: Where Python's table has another name for a number than the kernel's sources.
-_KERNEL_NAMES = {errno.EOPNOTSUPP: "EOPNOTSUPP", errno.EDEADLK: "EDEADLK"}
+_KERNEL_NAMES = {errno.EOPNOTSUPP: "EOPNOTSUPP", errno.EDEADLK: "EDEADLK", 1 << 31: "unset"}
 
 _CLASS_OF: dict[int, type[SyscallError]] = {
     errno.EPERM: _SyscallPermissionError,
@@ -104,12 +106,33 @@ _CLASS_OF: dict[int, type[SyscallError]] = {
 def errno_name(number: int) -> str:
     """Symbol of an error number of either sign, as ``"EFAULT"``; the number when it has none.
 
+    ``STATUS_UNSET``, which is no error, is ``"unset"``.
+
     Examples
     --------
     >>> errno_name(-14)
     'EFAULT'
     """
-    return _KERNEL_NAMES.get(abs(number)) or errno.errorcode.get(abs(number), str(abs(number)))
+    positive = abs(int(number))
+    return _KERNEL_NAMES.get(positive) or errno.errorcode.get(positive, str(positive))
+
+
+class Refusal(int):
+    """A negative errno that knows which rule was broken.
+
+    Attributes
+    ----------
+    rule : str
+        The rule, as it is added to the error's text by a note.
+    """
+
+    rule: str
+
+    def __new__(cls, number: int, rule: str) -> "Refusal":
+        """``-number`` and the rule."""
+        self = super().__new__(cls, -number)
+        self.rule = rule
+        return self
 
 
 def raise_errno(rc: int, call: str, result: Any = None) -> NoReturn:
@@ -118,7 +141,7 @@ def raise_errno(rc: int, call: str, result: Any = None) -> NoReturn:
     Parameters
     ----------
     rc : int
-        What the core returned, ``-errno``.
+        ``-errno``; the rule of a :class:`Refusal` becomes a note of the exception.
     call : str
         Name of the system call.
     result : object, optional
@@ -129,5 +152,22 @@ def raise_errno(rc: int, call: str, result: Any = None) -> NoReturn:
     SyscallError
         Always.
     """
-    number = -rc
-    raise _CLASS_OF.get(number, SyscallError)(number, call, result)
+    number = int(-rc)
+    error = _CLASS_OF.get(number, SyscallError)(number, call, result)
+    if isinstance(rc, Refusal):
+        error.add_note(rc.rule)
+    raise error
+
+
+def no_copy(what: object) -> NoReturn:
+    """Refuse to copy or pickle what is tied to a machine.
+
+    Raises
+    ------
+    TypeError
+        Always.
+    """
+    raise TypeError(
+        f"a {type(what).__name__} cannot be copied or pickled, that is not supported yet: build "
+        "another Machine with the same arguments and repeat the calls"
+    )

@@ -3,7 +3,7 @@
 import bisect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import index
-from typing import Any, Final
+from typing import Any, Final, NoReturn, SupportsIndex
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -17,6 +17,7 @@ from pagemig._args import (
     as_size,
     as_ulong,
     check_bool,
+    counted,
     node_array,
 )
 from pagemig.constants import (
@@ -31,7 +32,7 @@ from pagemig.constants import (
     TiB,
 )
 from pagemig.credentials import INIT_PID
-from pagemig.errors import raise_errno
+from pagemig.errors import no_copy, raise_errno
 from pagemig.frames import Frames
 from pagemig.kernels import DEFAULT_KERNEL, KernelProfile, kernel_profile
 from pagemig.process import Process
@@ -208,6 +209,9 @@ class File:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        no_copy(self)
+
     def __repr__(self) -> str:
         if self.closed:
             return f"<File {self.path}, {self.kind}, closed>"
@@ -329,6 +333,9 @@ class Machine(_core.Machine):
         self._end_pfns = ends
         self._cpu_ends = np.cumsum([node.cpus for node in self.nodes]).tolist()
 
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        no_copy(self)
+
     def __repr__(self) -> str:
         total = sum(node.size for node in self.nodes)
         counts = (
@@ -336,7 +343,7 @@ class Machine(_core.Machine):
             (self.nr_cpus, "cpu"),
             (len(self._tasks.keys() - {INIT_PID}), "process"),
         )
-        words = [f"{n} {word if n == 1 else _plural(word)}" for n, word in counts]
+        words = [counted(n, word) for n, word in counts]
         return f"<Machine {self.kernel}: {', '.join(words)}, {format_size(total)}>"
 
     # ---- what it is made of -------------------------------------------------------------------
@@ -701,10 +708,6 @@ class Machine(_core.Machine):
 
 
 # ---- arguments --------------------------------------------------------------------------------
-
-
-def _plural(word: str) -> str:
-    return word + ("es" if word.endswith("s") else "s")
 
 
 def _nodes(nodes: Sequence[Node | int | str]) -> tuple[Node, ...]:

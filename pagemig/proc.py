@@ -1,7 +1,7 @@
 """What ``/proc/PID`` shows of a process: pagemap, numa_maps, smaps, maps, status.
 
-Texts and numbers are the kernel's (sections 4.5 and 4.6 of the modern reference;
-``fs/proc/task_mmu.c`` of 6.1 is what they describe).  Nothing here changes the process: no page is
+Texts and numbers are the kernel's (``fs/proc/task_mmu.c`` of 6.1; what is modelled of them is in
+docs/fidelity.md).  Nothing here changes the process: no page is
 brought in.
 """
 
@@ -130,6 +130,13 @@ class Vma:
     def pages(self) -> int:
         """Pages."""
         return (self.end - self.start) >> PAGE_SHIFT
+
+    def __repr__(self) -> str:
+        words = [f"{self.start:#x}-{self.end:#x} {self.perms}", self.policy_text]
+        words += [f"flags={self.flags:#x}"]
+        words += [f"{self.path} offset={self.offset:#x}"] if self.file else []
+        words += [f"home_node={self.home_node}"] if self.home_node >= 0 else []
+        return f"<Vma {', '.join(words)}>"
 
     def __str__(self) -> str:
         """Return the line of ``/proc/PID/maps``."""

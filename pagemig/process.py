@@ -8,7 +8,7 @@ answers into results or errors.  Addresses and lengths are bytes.  The calls abo
 from collections.abc import Iterable
 from dataclasses import dataclass
 from errno import EINVAL, EPERM
-from typing import TYPE_CHECKING, Any, Final, SupportsIndex
+from typing import TYPE_CHECKING, Any, Final, NoReturn, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from pagemig._args import (
     as_size,
     as_ulong,
     check_bool,
+    counted,
     prot_bits,
     word_of,
 )
@@ -44,7 +45,7 @@ from pagemig.constants import (
     PAGE_SIZE,
     SIGNAL_NAMES,
 )
-from pagemig.errors import raise_errno
+from pagemig.errors import Refusal, no_copy, raise_errno
 from pagemig.syscalls import NumaCalls
 
 if TYPE_CHECKING:
@@ -151,6 +152,9 @@ class Process(NumaCalls):
         self._calls = machine.profile.calls
         self._ready = "move_pages" in self._calls
 
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        no_copy(self)
+
     def __repr__(self) -> str:
         if self._gone:
             return f"<Process {self.pid}, exited>"
@@ -159,7 +163,7 @@ class Process(NumaCalls):
         rows = self._vmas()
         mapped = int((rows["end"] - rows["start"]).sum()) >> 10
         who = f"Process {self.pid}, uid {self.uid}, cpu {self.cpu}"
-        return f"<{who}, {len(rows)} mappings, {mapped} kB>"
+        return f"<{who}, {counted(len(rows), 'mapping')}, {mapped} kB>"
 
     # ---- who and where ------------------------------------------------------------------------
 
@@ -259,8 +263,10 @@ class Process(NumaCalls):
         size = as_ulong(length, "length")
         index = 0 if file is None else self._index_of(file)
         if start % PAGE_SIZE:
-            raise_errno(-EINVAL, "mmap")
-        return self._done("mmap", self._mmap(place, size, bits, flags, index, start >> PAGE_SHIFT))
+            rule = f"the offset {start:#x} is not a multiple of the page size"
+            raise_errno(Refusal(EINVAL, rule), "mmap")
+        rc = self._mmap(place, size, bits, flags, index, start >> PAGE_SHIFT)
+        return self._done("mmap", rc, place if fixed or noreplace else 0, size)
 
     def munmap(self, addr: int, length: int) -> None:
         """Unmap a range of bytes.
@@ -271,7 +277,8 @@ class Process(NumaCalls):
             EINVAL (unaligned, length 0, outside the address space), ENOMEM (too many mappings).
         """
         self._must_live("munmap")
-        self._done("munmap", self._munmap(as_ulong(addr, "addr"), as_ulong(length, "length")))
+        start, size = as_ulong(addr, "addr"), as_ulong(length, "length")
+        self._done("munmap", self._munmap(start, size), start, size)
 
     def mprotect(self, addr: int, length: int, prot: int | str) -> None:
         """Change what a range of bytes may be used for.
@@ -290,7 +297,7 @@ class Process(NumaCalls):
         """
         self._must_live("mprotect")
         start, size = as_ulong(addr, "addr"), as_ulong(length, "length")
-        self._done("mprotect", self._mprotect(start, size, prot_bits(prot)))
+        self._done("mprotect", self._mprotect(start, size, prot_bits(prot)), start)
 
     def mremap(
         self,
@@ -331,14 +338,15 @@ class Process(NumaCalls):
         flags = MREMAP_MAYMOVE if check_bool(maymove, "maymove") else 0
         flags |= MREMAP_DONTUNMAP if check_bool(dontunmap, "dontunmap") else 0
         flags |= MREMAP_FIXED if new_addr is not None else 0
+        start, size = as_ulong(addr, "addr"), as_ulong(new_length, "new_length")
         rc = self._mremap(
-            as_ulong(addr, "addr"),
+            start,
             as_ulong(old_length, "old_length"),
-            as_ulong(new_length, "new_length"),
+            size,
             flags,
             as_ulong(0 if new_addr is None else new_addr, "new_addr"),
         )
-        return self._done("mremap", rc)
+        return self._done("mremap", rc, start, size)
 
     def mlock(self, addr: int, length: int, *, onfault: bool = False) -> None:
         """Lock a range of bytes into memory.
@@ -384,7 +392,10 @@ class Process(NumaCalls):
         flags = MCL_CURRENT if check_bool(current, "current") else 0
         flags |= MCL_FUTURE if check_bool(future, "future") else 0
         flags |= MCL_ONFAULT if check_bool(onfault, "onfault") else 0
-        self._done("mlockall", self._mlockall(flags))
+        rc = self._mlockall(flags)
+        if rc == -EINVAL:
+            rc = Refusal(EINVAL, "neither current nor future is asked for")
+        self._done("mlockall", rc)
 
     def munlockall(self) -> None:
         """Unlock all memory."""
@@ -409,7 +420,8 @@ class Process(NumaCalls):
         """
         self._must_live("madvise")
         start, size = as_ulong(addr, "addr"), as_ulong(length, "length")
-        self._done("madvise", self._madvise(start, size, word_of(advice, MADV_BY_NAME, "advice")))
+        number = word_of(advice, MADV_BY_NAME, "advice")
+        self._done("madvise", self._madvise(start, size, number), start)
 
     # ---- touching memory ----------------------------------------------------------------------
 
@@ -495,8 +507,9 @@ class Process(NumaCalls):
             Whether all, or which of them, are writes.
         deferred : bool, default False
             Count in one dense array and set accessed and dirty bits and counts at the end, which is
-            several times faster.  The result is the same; only who looks at bits or counts while the
-            call runs sees the difference, and changes of the address space wait for up to 2**24 accesses.
+            several times faster.  The result is the same; only who looks at bits or counts while
+            the call runs sees the difference, and changes of the address space wait for up to
+            2**24 accesses.
 
         Returns
         -------
@@ -822,7 +835,7 @@ class Process(NumaCalls):
         return self._access_counts(as_ulong(addr, "addr") & -PAGE_SIZE, _pages(n, "n"))
 
     def status(self) -> dict[str, int]:
-        """Return Counts of ``/proc/PID/status``; see :func:`pagemig.proc.status`."""
+        """Return counts of ``/proc/PID/status``; see :func:`pagemig.proc.status`."""
         self._must_live("status")
         return proc.status(self)
 
@@ -836,8 +849,13 @@ class Process(NumaCalls):
 
     # ---- help ---------------------------------------------------------------------------------
 
-    def _done(self, call: str, rc: int) -> int:
+    def _done(self, call: str, rc: int, addr: int = 0, length: int = PAGE_SIZE) -> int:
+        """Return what a call answered; where it refused a range, say what is wrong with it."""
         if rc < 0:
+            if rc == -EINVAL and addr % PAGE_SIZE:
+                rc = Refusal(EINVAL, f"the address {addr:#x} is not a multiple of the page size")
+            elif rc == -EINVAL and not length:
+                rc = Refusal(EINVAL, "the length is 0")
             raise_errno(rc, call)
         return rc
 

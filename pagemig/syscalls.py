@@ -4,9 +4,8 @@ The calls are methods of the calling process, since its credentials, processor a
 from it.  Arguments may be raw, as a C program passes them: mode words, node collections with a
 ``maxnode``, and the pointers ``NULL`` and ``BAD`` wherever the kernel takes one.
 
-The order of checks is that of sections 2.4 to 2.7 of the modern reference and of the recordings
-hand-006 to hand-017, 048, 071 to 073, 087, 088, 090, 099 and 100 of Linux 6.1; 6.12 differs in
-what its profile says.
+The order of checks is that of the recordings hand-006 to hand-017, 048, 071 to 073, 087, 088, 090,
+099 and 100 of Linux 6.1, as docs/fidelity.md has it; 6.12 differs in what its profile says.
 """
 
 from array import array
@@ -41,6 +40,7 @@ from pagemig.constants import (
     MPOL_F_RELATIVE_NODES,
     MPOL_F_STATIC_NODES,
     MPOL_INTERLEAVE,
+    MPOL_LOCAL,
     MPOL_MF_MOVE,
     MPOL_MF_MOVE_ALL,
     MPOL_MF_STRICT,
@@ -52,7 +52,7 @@ from pagemig.constants import (
     Pointer,
 )
 from pagemig.credentials import CAP_SYS_NICE, KERNEL_THREAD, KTHREAD_PID, Credentials, may_access
-from pagemig.errors import ProcessGoneError, raise_errno
+from pagemig.errors import ProcessGoneError, Refusal, errno_name, raise_errno
 from pagemig.policy import Policy, WeightedInterleave, fold_absent, nodes_of, policy_of
 
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ _STATIC_OR_RELATIVE: Final = MPOL_F_STATIC_NODES | MPOL_F_RELATIVE_NODES
 _TAG_BITS: Final = 0x1FFF
 _NO_ADDRESSES: Final = np.empty(0, dtype=np.uint64)
 _NO_NODES: Final = np.empty(0, dtype=np.int32)
+#: Statuses that a MoveResult shows.
+_SHOWN: Final = 16
 _empty: Final = np.empty
 _frombuffer: Final = np.frombuffer
 _ndarray: Final = np.ndarray
@@ -89,6 +91,16 @@ class MoveResult(NamedTuple):
 
     rc: int
     status: npt.NDArray[np.int32]
+
+    @property
+    def names(self) -> list[int | str]:
+        """Statuses in words: a node, the name of an error, ``"unset"`` where nothing was stored."""
+        return [s if s >= 0 else errno_name(s) for s in self.status.tolist()]
+
+    def __repr__(self) -> str:
+        shown = ", ".join(str(name) for name in self.names[:_SHOWN])
+        more = ", ..." if len(self.status) > _SHOWN else ""
+        return f"MoveResult(rc={self.rc}, names=[{shown}{more}])"
 
     @property
     def not_migrated(self) -> int:
@@ -163,7 +175,8 @@ class NumaCalls(_core.Process):
         pid : int or Process, default 0
             Whose pages; 0 is the caller.
         count : int, optional
-            Passed instead of the number of pages.  The lists end at unmapped memory.
+            Passed instead of the number of pages, or of nodes where the pages are a pointer.  The
+            lists end at unmapped memory.
         status : ndarray of int32, ``NULL`` or ``BAD``, optional
             Where statuses are stored, at least ``n`` long; a new array unless given.
 
@@ -184,7 +197,7 @@ class NumaCalls(_core.Process):
 
         Notes
         -----
-        Statuses are those of section 2.5 of the modern reference: -EFAULT (nothing mapped there,
+        Statuses are those of docs/fidelity.md, "move_pages": -EFAULT (nothing mapped there,
         zero page, in 6.1 anonymous memory never touched), -ENOENT (nothing present), -EACCES
         (mapped more than once, without MOVE_ALL), -EBUSY (twice in one run of equal nodes).  A run
         whose migration fails in part keeps its statuses unset and ends the call with a positive
@@ -222,7 +235,7 @@ class NumaCalls(_core.Process):
                 rc = self._move_pages(self._task, addresses, targets, MPOL_MF_MOVE, stored, n)
                 if rc >= 0:
                     return MoveResult(rc, stored)
-                self._fail("move_pages", rc, MoveResult(rc, stored))
+                self._fail("move_pages", _with_stored(rc, stored), MoveResult(rc, stored))
         return self._move_pages_any(pages, nodes, flags, pid, count, status)
 
     def _move_pages_any(
@@ -239,14 +252,14 @@ class NumaCalls(_core.Process):
         addresses = _NO_ADDRESSES if isinstance(pages, Pointer) else address_array(pages, "pages")
         n = len(addresses)
         targets = _move_targets(nodes, None if isinstance(pages, Pointer) else n)
-        total = n if count is None else as_ulong(count, "count")
+        total = _listed(pages, nodes, n) if count is None else as_ulong(count, "count")
         stored = _status_array(status, n)
         rc = self._checked_move(
             as_int(flags, "flags"), self._pid_number(pid), addresses, targets, stored, total
         )
         result = MoveResult(rc, _unset(n) if stored is None else stored)
         if rc < 0:
-            self._fail("move_pages", rc, result)
+            self._fail("move_pages", rc if status is not None else _with_stored(rc, stored), result)
         return result
 
     def _checked_move(
@@ -261,14 +274,14 @@ class NumaCalls(_core.Process):
         if "move_pages" not in self._calls:
             return -ENOSYS
         if flags & ~(MPOL_MF_MOVE | MPOL_MF_MOVE_ALL):
-            return -EINVAL
+            return Refusal(EINVAL, "flags may be MPOL_MF_MOVE and MPOL_MF_MOVE_ALL only")
         if flags & MPOL_MF_MOVE_ALL and not self._capable(CAP_SYS_NICE):
-            return -EPERM
+            return _NO_MOVE_ALL
         target = self._find_target(pid)
         if isinstance(target, int):
             return target
         if target is None or not target.alive:
-            return -EINVAL
+            return _NO_MEMORY
         if targets is not None and len(targets) < len(addresses):
             addresses = addresses[: len(targets)]
         return self._move_pages(target._task, addresses, targets, flags, stored, total)
@@ -337,10 +350,12 @@ class NumaCalls(_core.Process):
         allowed = self.machine._memory_mask
         privileged = self._capable(CAP_SYS_NICE)
         if new & ~allowed and not privileged:
-            return -EPERM
+            return Refusal(EPERM, "to_nodes has nodes without memory here, and no CAP_SYS_NICE")
         new &= allowed
-        if not new or target is None or not target.alive:
-            return -EINVAL
+        if not new:
+            return Refusal(EINVAL, "to_nodes has no node with memory here")
+        if target is None or not target.alive:
+            return _NO_MEMORY
         flags = MPOL_MF_MOVE_ALL if privileged else MPOL_MF_MOVE
         return self._migrate_pages(target._task, self._source_mask(old), new, flags)
 
@@ -413,14 +428,14 @@ class NumaCalls(_core.Process):
         -----
         Skipping a page that is mapped more than once is no failure.  Misplaced is what lies
         outside the mask as given: with Default and Local everything, with Interleave nothing
-        inside the mask (facts 2 to 6 of the modern reference).
+        inside the mask (docs/fidelity.md, "mbind").
         """
         self._must_live("mbind")
         if isinstance(policy, Policy):
             flags = _policy_flags(nodes, flags, maxnode)
             word, mask = _policy_word(policy)
         else:
-            word = as_ulong(policy, "policy")
+            word = as_ulong(policy, "policy", "a Policy or a mode")
             mask = user_nodemask(NULL if nodes is None else nodes)
         bits = default_maxnode(mask) if maxnode is None else as_ulong(maxnode, "maxnode")
         rc = self._checked_mbind(
@@ -446,9 +461,9 @@ class NumaCalls(_core.Process):
         if mask < 0:
             return mask
         if flags & ~(MPOL_MF_STRICT | MPOL_MF_MOVE | MPOL_MF_MOVE_ALL):
-            return -EINVAL
+            return Refusal(EINVAL, "flags may be MPOL_MF_STRICT, _MOVE and _MOVE_ALL only")
         if flags & MPOL_MF_MOVE_ALL and not self._capable(CAP_SYS_NICE):
-            return -EPERM
+            return _NO_MOVE_ALL
         length = _checked_range(addr, length)
         if length <= 0:
             return length
@@ -457,7 +472,8 @@ class NumaCalls(_core.Process):
         nodes, mode_flags = self._core_mask(mask, word & MPOL_MODE_FLAGS)
         if nodes < 0:
             return nodes
-        return self._mbind(addr, length, mode, mode_flags, nodes, flags)
+        rc = self._mbind(addr, length, mode, mode_flags, nodes, flags)
+        return self._nodes_rule(mode, mask) if rc == -EINVAL else rc
 
     # ---- set_mempolicy, get_mempolicy, set_mempolicy_home_node ---------------------------------
 
@@ -495,7 +511,7 @@ class NumaCalls(_core.Process):
                 raise TypeError("nodes and maxnode are for the raw form: the policy has its nodes")
             word, mask = _policy_word(policy)
         else:
-            word = as_ulong(policy, "policy")
+            word = as_ulong(policy, "policy", "a Policy or a mode")
             mask = user_nodemask(NULL if nodes is None else nodes)
         bits = default_maxnode(mask) if maxnode is None else as_ulong(maxnode, "maxnode")
         rc = self._checked_set_mempolicy(word, mask, bits)
@@ -514,7 +530,8 @@ class NumaCalls(_core.Process):
         nodes, mode_flags = self._core_mask(mask, word & MPOL_MODE_FLAGS)
         if nodes < 0:
             return nodes
-        return self._set_mempolicy(mode, mode_flags, nodes)
+        rc = self._set_mempolicy(mode, mode_flags, nodes)
+        return self._nodes_rule(mode, mask) if rc == -EINVAL else rc
 
     def get_mempolicy(
         self,
@@ -572,7 +589,7 @@ class NumaCalls(_core.Process):
         if "get_mempolicy" not in self._calls:
             return -ENOSYS
         if nodemask is not NULL and maxnode < self.machine.nr_nodes:
-            return -EINVAL
+            return Refusal(EINVAL, f"maxnode is below the {self.machine.nr_nodes} nodes there are")
         found = self._find_mempolicy(flags, addr)
         if isinstance(found, int):
             return found
@@ -582,7 +599,7 @@ class NumaCalls(_core.Process):
         if nodemask is BAD:
             return -EFAULT
         if nodemask is not NULL and maxnode - 1 > PAGE_SIZE * 8:
-            return -EINVAL
+            return Refusal(EINVAL, "maxnode is more than a page of bits")
         return PolicyResult(
             None if mode is NULL else word, None if nodemask is NULL else nodes_of(mask)
         )
@@ -590,16 +607,17 @@ class NumaCalls(_core.Process):
     def _find_mempolicy(self, flags: int, addr: int) -> tuple[int, int] | int:
         """Mode word or node, and mask; or ``-errno``."""
         if flags & ~(MPOL_F_NODE | MPOL_F_ADDR | MPOL_F_MEMS_ALLOWED):
-            return -EINVAL
+            return Refusal(EINVAL, "flags may be MPOL_F_NODE, _ADDR and _MEMS_ALLOWED only")
         if flags & MPOL_F_MEMS_ALLOWED:
-            others = flags & (MPOL_F_NODE | MPOL_F_ADDR)
-            return -EINVAL if others else (0, self.machine._memory_mask)
+            if flags & (MPOL_F_NODE | MPOL_F_ADDR):
+                return Refusal(EINVAL, "MPOL_F_MEMS_ALLOWED goes with no other flag")
+            return 0, self.machine._memory_mask
         if flags & MPOL_F_ADDR:
             policy = self._get_vma_policy(addr)
             if isinstance(policy, int):
                 return policy
         elif addr:
-            return -EINVAL
+            return Refusal(EINVAL, "an address is given without MPOL_F_ADDR")
         else:
             policy = self._get_task_policy()
         word = policy[0]
@@ -612,7 +630,9 @@ class NumaCalls(_core.Process):
         if flags & MPOL_F_ADDR:
             return self._lookup_node(addr)
         weighted = mode == MPOL_WEIGHTED_INTERLEAVE and self.machine.profile.weighted
-        return self._il_next() if mode == MPOL_INTERLEAVE or weighted else -EINVAL
+        if mode == MPOL_INTERLEAVE or weighted:
+            return self._il_next()
+        return Refusal(EINVAL, "MPOL_F_NODE alone is for a process that interleaves")
 
     def set_mempolicy_home_node(self, addr: int, length: int, node: int, flags: int = 0) -> None:
         """Say which node of a Bind or PreferredMany range is to be tried first.
@@ -646,8 +666,12 @@ class NumaCalls(_core.Process):
     def _checked_home_node(self, addr: int, length: int, node: int, flags: int) -> int:
         if "set_mempolicy_home_node" not in self._calls:
             return -ENOSYS
-        if addr % PAGE_SIZE or flags or node >= self.machine.nr_nodes:
-            return -EINVAL
+        if addr % PAGE_SIZE:
+            return _checked_range(addr, length)
+        if flags:
+            return Refusal(EINVAL, "flags must be 0")
+        if node >= self.machine.nr_nodes:
+            return Refusal(EINVAL, f"there is no node {node} on this machine")
         length = _checked_range(addr, length)
         return length if length <= 0 else self._set_home_node(addr, length, node)
 
@@ -664,7 +688,7 @@ class NumaCalls(_core.Process):
             if pid.machine is not self.machine:
                 raise ValueError(f"pid must be of the same machine, not {pid!r}")
             return pid.pid
-        return as_int(pid, "pid")
+        return as_int(pid, "pid", "a Process or a number")
 
     def _find_target(self, pid: int) -> "Process | int | None":
         """Return the process behind ``pid``; None for a kernel thread; ``-ESRCH`` or ``-EPERM``."""
@@ -690,10 +714,20 @@ class NumaCalls(_core.Process):
             return mask, mode_flags
         low = fold_absent(mask, self.machine._memory_mask, mode_flags)
         if not low:
-            return -EINVAL, mode_flags
+            return Refusal(EINVAL, "no node of the set has memory here"), mode_flags
         if mode_flags & _STATIC_OR_RELATIVE:
             mode_flags |= self.machine._mask_tag(mask) & _TAG_BITS
         return low, mode_flags
+
+    def _nodes_rule(self, mode: int, mask: int) -> int:
+        """Return the EINVAL of a mode against its nodes: what the core refuses in a policy."""
+        if mode in (MPOL_DEFAULT, MPOL_LOCAL) and mask:
+            return Refusal(EINVAL, "this mode takes no nodes")
+        if not mask:
+            return Refusal(EINVAL, "the node set is empty")
+        if not mask & self.machine._memory_mask:
+            return Refusal(EINVAL, "no node of the set has memory here")
+        return -EINVAL
 
     def _user_mask(self, policy: tuple[int, int, int, int]) -> int:
         """Return the mask get_mempolicy reports: the caller's own for static and relative nodes."""
@@ -714,26 +748,34 @@ class NumaCalls(_core.Process):
 # ---- arguments --------------------------------------------------------------------------------
 
 
+#: What several calls refuse.
+_NO_MOVE_ALL: Final = Refusal(EPERM, "MPOL_MF_MOVE_ALL needs CAP_SYS_NICE")
+_NO_MEMORY: Final = Refusal(EINVAL, "that process has no memory: a zombie or a kernel thread")
+
+
 def _mode_of(word: int, profile: "KernelProfile") -> int:
     """Mode of a mode word (a C int), or ``-EINVAL``: unknown, or flags that exclude each other."""
     word &= 0xFFFFFFFF
     flags = word & profile.mode_flags
     mode = word & ~flags
     if mode not in profile.modes:
-        return -EINVAL
+        return Refusal(EINVAL, f"mode {mode:#x} is not known to Linux {profile.name}")
     if flags & _STATIC_OR_RELATIVE == _STATIC_OR_RELATIVE:
-        return -EINVAL
+        return Refusal(EINVAL, "MPOL_F_STATIC_NODES and MPOL_F_RELATIVE_NODES exclude each other")
     if flags & MPOL_F_NUMA_BALANCING and mode not in profile.balancing_modes():
-        return -EINVAL
+        rule = f"MPOL_F_NUMA_BALANCING does not go with mode {mode} in Linux {profile.name}"
+        return Refusal(EINVAL, rule)
     return mode
 
 
 def _checked_range(addr: int, length: int) -> int:
     """Length rounded up to pages; 0 for an empty range; ``-EINVAL`` when unaligned or wrapping."""
     if addr % PAGE_SIZE:
-        return -EINVAL
+        return Refusal(EINVAL, f"the address {addr:#x} is not a multiple of the page size")
     length = (length + PAGE_SIZE - 1 & U64) & -PAGE_SIZE
-    return -EINVAL if addr + length > U64 else length
+    if addr + length > U64:
+        return Refusal(EINVAL, f"the range from {addr:#x} ends beyond the last address")
+    return length
 
 
 def _policy_word(policy: Policy) -> tuple[int, Nodemask | Pointer]:
@@ -775,6 +817,22 @@ def _status_array(
     if not (status.flags.c_contiguous and status.flags.writeable) or len(status) < n:
         raise ValueError(f"status must be contiguous, writable and {n} long, not {len(status)}")
     return status
+
+
+def _with_stored(rc: int, stored: npt.NDArray[np.int32] | None) -> int:
+    """Add to an error of move_pages how far it came."""
+    if isinstance(rc, Refusal) or stored is None or not len(stored):
+        return rc
+    n = int(np.count_nonzero(stored != STATUS_UNSET))
+    return Refusal(-rc, f"{n} of {len(stored)} statuses were stored before, see result.names")
+
+
+def _listed(pages: object, nodes: Addresses | int | Pointer | None, n: int) -> int:
+    """Return the count of a call that names none: of the pages, of the nodes without a list."""
+    if not isinstance(pages, Pointer) or nodes is None:
+        return n
+    single = isinstance(nodes, Pointer | int | np.integer)
+    return 0 if single else len(node_array(nodes, "nodes"))  # type: ignore[arg-type]
 
 
 def _move_targets(

@@ -1,6 +1,9 @@
 """Bad input to every call: an errno where a C program could pass it, else a TypeError or ValueError
 that names the argument and leaves the machine untouched."""
 
+import copy
+import pickle
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -349,6 +352,7 @@ MACHINES: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: pm.Machine([0, 0]), ValueError, "memory"),
     (lambda: pm.Machine(["x"]), ValueError, "'x'"),
     (lambda: pm.Machine(["4 GB of memory"]), ValueError, "GB"),
+    (lambda: pm.Machine(["1.5gb"]), ValueError, "'1.5GiB': gb, a power of 1000, is not meant"),
     (lambda: pm.Machine([4097]), ValueError, "4097"),
     (lambda: pm.Machine([-4096]), ValueError, "-4096"),
     (lambda: pm.Machine([1.5]), TypeError, "1.5"),
@@ -382,3 +386,96 @@ MACHINES: list[tuple[Callable[[], Any], type[Exception], str]] = [
 def test_what_is_no_machine(make: Callable[[], Any], error: type[Exception], named: str) -> None:
     with pytest.raises(error, match=named):
         make()
+
+
+# ---- how it is said -----------------------------------------------------------------------------
+
+#: Wrong types in whole sentences.
+SAID: list[tuple[Call, str]] = [
+    (lambda w: w.app.move_pages([at(0), 0.5]), "pages must be integers, not 0.5"),
+    (lambda w: w.app.move_pages([at(0)], ["x"]), "nodes must be integers, not 'x'"),
+    (lambda w: w.app.move_pages([at(0)], pid="self"), "pid must be a Process or a number"),
+    (lambda w: w.app.mbind(at(0), PAGE, "bind", [1]), "policy must be a Policy or a mode"),
+    (lambda w: w.app.set_mempolicy(None), "policy must be a Policy or a mode, not None"),
+    (lambda w: w.app.mprotect(at(0), PAGE, None), "prot must be letters of 'rwx' or a number"),
+    (lambda w: w.app.madvise(at(0), PAGE, None), "advice must be a name or a number, not None"),
+    (lambda w: pm.Machine([1.5]), "size must be a number of bytes or text as '4GiB', not 1.5"),
+]
+
+
+@pytest.mark.parametrize(("call", "said"), SAID)
+def test_wrong_types_are_named(world: World, call: Call, said: str) -> None:
+    with pytest.raises(TypeError, match=said):
+        call(world)
+
+
+#: Refused calls and the rule that a note names.
+BROKEN: list[tuple[Call, str]] = [
+    (lambda w: w.app.mbind(at(0) + 1, PAGE, Bind([1])), "not a multiple of the page size"),
+    (lambda w: w.app.mbind(-PAGE, PAGE, Bind([1])), "beyond the last address"),
+    (lambda w: w.app.mbind(at(0), PAGE, Bind([])), "the node set is empty"),
+    (lambda w: w.app.mbind(at(0), PAGE, pm.MPOL_LOCAL, [1]), "takes no nodes"),
+    (lambda w: w.app.mbind(at(0), PAGE, Bind([40])), "no node of the set has memory"),
+    (lambda w: w.app.mbind(at(0), PAGE, Bind([140])), "no node of the set has memory"),
+    (lambda w: w.app.mbind(at(0), PAGE, Bind([1]), pm.MPOL_MF_LAZY), "flags may be"),
+    (lambda w: w.app.mbind(at(0), PAGE, MPOL_BIND, [1], maxnode=1 << 20), "page of bits"),
+    (lambda w: w.app.mbind(at(0), PAGE, MPOL_BIND, [1100]), "beyond node 1023"),
+    (lambda w: w.app.set_mempolicy(WeightedInterleave([1])), "mode 0x6 is not known to Linux 6.1"),
+    (lambda w: w.app.set_mempolicy(3 << 14 | 2, [1]), "exclude each other"),
+    (lambda w: w.app.set_mempolicy(1 << 13 | 3, [1]), "BALANCING does not go with mode 3"),
+    (lambda w: w.app.set_mempolicy(MPOL_BIND, []), "the node set is empty"),
+    (lambda w: w.app.get_mempolicy(8), "flags may be"),
+    (lambda w: w.app.get_mempolicy(6), "no other flag"),
+    (lambda w: w.app.get_mempolicy(0, at(0)), "without MPOL_F_ADDR"),
+    (lambda w: w.app.get_mempolicy(1), "interleaves"),
+    (lambda w: w.app.get_mempolicy(0, maxnode=1), "below the 4 nodes"),
+    (lambda w: w.app.set_mempolicy_home_node(at(0), PAGE, 9), "no node 9"),
+    (lambda w: w.app.set_mempolicy_home_node(at(0), PAGE, 1, 1), "flags must be 0"),
+    (lambda w: w.app.set_mempolicy_home_node(at(0) + 1, PAGE, 1), "multiple of the page size"),
+    (lambda w: w.app.move_pages([at(0)], 1, 1), "MPOL_MF_MOVE_ALL only"),
+    (lambda w: w.app.move_pages([at(0)], pid=2), "a zombie or a kernel thread"),
+    (lambda w: w.app.move_pages([at(0), at(1)], [1, 99]), "1 of 2 statuses were stored"),
+    (lambda w: w.app.move_pages([at(0), at(1)], [1, 99], 4), "1 of 2 statuses were stored"),
+    (lambda w: w.app.migrate_pages([0], [9]), "no node with memory"),
+    (lambda w: w.app.mmap(0), "the length is 0"),
+    (lambda w: w.app.mmap(PAGE, addr=at(20) + 1), "address 0x.* is not a multiple"),
+    (lambda w: w.app.mmap(PAGE, file=w.file, offset=1), "offset 0x1 is not a multiple"),
+    (lambda w: w.app.munmap(at(0) + 1, PAGE), "is not a multiple"),
+    (lambda w: w.app.munmap(at(0), 0), "the length is 0"),
+    (lambda w: w.app.mprotect(at(0) + 1, PAGE, "r"), "is not a multiple"),
+    (lambda w: w.app.mremap(at(0) + 1, PAGE, PAGE), "is not a multiple"),
+    (lambda w: w.app.madvise(at(0) + 1, PAGE, "dontneed"), "is not a multiple"),
+    (lambda w: w.app.mlockall(), "neither current nor future"),
+]
+
+
+@pytest.mark.parametrize(("call", "rule"), BROKEN)
+def test_a_note_says_which_rule_was_broken(world: World, call: Call, rule: str) -> None:
+    with pytest.raises(pm.SyscallError) as caught:
+        call(world)
+    (note,) = caught.value.__notes__
+    assert re.search(rule, note)
+    assert type(caught.value.errno) is int
+
+
+def test_without_pages_the_nodes_count(world: World) -> None:
+    assert error_of(world.app.move_pages, BAD, [0]) == "EFAULT"
+    assert error_of(world.app.move_pages, BAD, np.zeros(2, INT32)) == "EFAULT"
+    assert world.app.move_pages(BAD, []).rc == 0
+    assert world.app.move_pages(BAD, 0).rc == 0
+
+
+@pytest.mark.parametrize("what", ["machine", "app", "file"])
+@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_what_is_of_a_machine_is_not_copied(world: World, what: str, how: Any) -> None:
+    with pytest.raises(TypeError, match="not supported yet: build another Machine"):
+        how(getattr(world, what))
+
+
+def test_what_is_shown(world: World) -> None:
+    result = world.app.move_pages([at(0), at(1), at(9)], [1, 1, 1])
+    assert result.names == [1, 1, "EFAULT"]
+    assert repr(result) == "MoveResult(rc=0, names=[1, 1, EFAULT])"
+    assert repr(world.app.move_pages([at(0)] * 20)).endswith("1, ...])")
+    assert pm.errno_name(np.int32(pm.STATUS_UNSET)) == "unset"
+    assert f"{at(2):#x}-{at(4):#x} rw-p, interleave:1-2" in repr(world.app.vmas()[1])
