@@ -19,6 +19,9 @@ __all__ = ["MissingError", "check", "rates", "residency"]
 #: Bands of pages a residency map is drawn with; more would be finer than the picture.
 BANDS = 400
 
+#: What the colours of a residency map mean.
+_COLOURS = "share of neighbouring pages on\nthe fast node (white: untouched)"
+
 
 class MissingError(RuntimeError):
     """matplotlib is not installed; the message says how to get it."""
@@ -102,9 +105,7 @@ def residency(runs: Sequence[Run], path: str | os.PathLike[str], *, title: str =
         _shares(rows[1, column], run, runs[0], most)
     rows[0, 0].set_ylabel("page, by address")
     rows[1, 0].set_ylabel("local accesses, %")
-    figure.colorbar(
-        image, ax=list(rows[0]), label="on the fast node, share (white: untouched)", aspect=30
-    )
+    figure.colorbar(image, cax=rows[0, -1].inset_axes((1.03, 0, 0.04, 1)), label=_COLOURS)
     figure.suptitle(title, fontsize="medium")
     figure.savefig(path, dpi=110)
 
@@ -113,7 +114,8 @@ def _map(axes: Any, run: Run, slow: int) -> Any:
     """Residency over time."""
     pages = run.residency.shape[1]
     axes.set_facecolor("white")
-    axes.set_title(run.name)
+    mixed = run.name == "interleave"
+    axes.set_title(run.name + (" (half-tone: on both nodes in turn)" if mixed else ""))
     return axes.imshow(
         bands(run.residency, slow).T,
         aspect="auto",

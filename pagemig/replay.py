@@ -480,7 +480,8 @@ def report(runs: Sequence[Run]) -> str:
     str
         Columns: share of local accesses; pages migrated, and pages the kernel did not move as
         asked, by status; modelled milliseconds of accesses and of migration; and the net gain
-        (+) or loss (-) against the first run, in milliseconds and in percent of its time.
+        (+) or loss (-) against the first run, in milliseconds and in percent of its time (``-``
+        for the first itself).
     """
     base = runs[0].total_ns
     rows = [
@@ -488,22 +489,19 @@ def report(runs: Sequence[Run]) -> str:
             run.name,
             100 * run.local_share,
             int(run.moved.sum()),
-            ", ".join(f"{name} {n}" for name, n in run.refused.most_common()) or "-",
+            ", ".join(f"{name} {n}" for name, n in run.refused.most_common()) or "none",
             run.access_ns / 1e6,
             run.moving_ns / 1e6,
-            _signed((base - run.total_ns) / 1e6, "ms"),
-            _signed(100 * (base - run.total_ns) / base, "%"),
+            None if run is runs[0] else (base - run.total_ns) / 1e6,
+            None if run is runs[0] else 100 * (base - run.total_ns) / base,
         )
         for run in runs
     ]
-    return table(
-        rows,
-        ("policy", "local %", "migrated", "not moved", "access ms", "moving ms", "net gain", ""),
-    )
+    head = ("policy", "local %", "migrated", "not moved", "access ms", "moving ms", *_GAINS)
+    return table(rows, head, _GAINS)
 
 
-def _signed(value: float, unit: str) -> str:
-    return f"{value:+.2f} {unit}" if round(value, 2) else "-"
+_GAINS = ("net gain ms", "net gain %")
 
 
 def add_parser(subparsers: Any) -> None:
@@ -577,14 +575,15 @@ def run(args: argparse.Namespace) -> int:
     }
     if args.output:
         plot.check(args.output)
-    print(
-        "\n".join(_introduction(names, traces, machine_for(traces, **options), costs)), end="\n\n"
-    )
+    placements = [name.strip() for name in args.policies.split(",")]
+    machine = machine_for(traces, **options)
+    policies = list(_policies(placements, machine))
+    print("\n".join([*_introduction(names, traces, machine, costs), *policies]), end="\n\n")
     show = _progress() if sys.stderr.isatty() else None
     started = time.perf_counter()
     runs = compare(
         traces,
-        [name.strip() for name in args.policies.split(",")],
+        placements,
         epochs=args.epochs,
         rotate=args.rotate,
         progress=show,
@@ -592,6 +591,7 @@ def run(args: argparse.Namespace) -> int:
     )
     seconds = time.perf_counter() - started
     print(report(runs))
+    print(f"Times are modelled; the net gain is against {runs[0].name} (-), moving included.")
     print()
     print("\n".join(verdict(runs)))
     accesses = len(runs) * sum(trace.accesses for trace in traces)
@@ -629,8 +629,8 @@ def _introduction(
         )
         if header.cache:
             yield (
-                f"  what reaches the memory of {header.references:,} accesses behind a cache "
-                f"of {header.cache >> 10} KiB"
+                f"  the program made {header.references:,}; these are the ones that a cache of "
+                f"{header.cache >> 10} KiB did not serve"
             )
     sizes = [f"{machine.free(nid) / 2**20:.1f} MiB" for nid in range(machine.nr_nodes)]
     fast = f"{len(sizes) - 1} x {sizes[0]}" if len(sizes) > 2 else sizes[0]
@@ -638,6 +638,28 @@ def _introduction(
         f"machine: Linux {machine.kernel}, fast {fast} ({costs.local_ns:g} ns), "
         f"slow {sizes[-1]} ({costs.slow_ns:g} ns)"
     )
+
+
+#: What a placement does, for those who see its name in a table.
+_MEANING = {
+    "first-touch": "a page stays on the node of its first access, the fast one while it has room",
+    "interleave": "pages go to all nodes in turn and stay there",
+    "auto": "after every epoch pages move to the node that uses them most, where that pays",
+}
+
+
+def _policies(placements: Sequence[str], machine: Machine) -> Iterator[str]:
+    """Say in a line what each placement is.
+
+    Raises
+    ------
+    ValueError
+        There is none of that name.
+    """
+    for placement in placements:
+        name, _, agent = _placement(placement, machine)
+        known = _MEANING.get(name) or (type(agent).__doc__ or "a policy of your own").strip()
+        yield f"{name}: {known.splitlines()[0].rstrip('.')}"
 
 
 def verdict(runs: Sequence[Run]) -> Iterator[str]:
