@@ -13,6 +13,7 @@ cdef class Machine:
     cdef object hook_error
     cdef object __weakref__
     cdef ctx_t *enter(self, uint32_t task) except NULL
+    cdef void put_mm(self, ctx_t *c) noexcept
     cdef int leave(self, ctx_t *c) except -1
     cdef int _run_hook(self, int step, const uint32_t *pfns, uint32_t n) noexcept
     cdef int _run_wait(self, int what, uint32_t which) noexcept
@@ -25,3 +26,5 @@ cdef class Process:
     cdef readonly uint32_t _task
     cdef int _pid
     cdef object __weakref__
+    cdef ctx_t *look(self) except NULL
+    cdef ctx_t *begin(self) except NULL

@@ -6,7 +6,7 @@ business of ``machine.py`` and ``process.py``.
 """
 cimport numpy as cnp
 from cpython.ref cimport PyObject
-from libc.errno cimport EBADF, EFAULT, EINVAL, ENOMEM
+from libc.errno cimport EFAULT, EINVAL, ENOMEM
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
@@ -16,6 +16,7 @@ from pagemig._alloc cimport (
     arena_new, arenas_release, ctx_get, ctx_put, file_of, lock_page, mm_index, mm_of, mmap_read_lock, mmap_read_unlock,
     node_free_pages, page_to_nid, pin_of, put_page, slab_init, task_of, vec_at, vma_of,
 )
+from pagemig._atomic cimport pmg_load32
 from pagemig._check cimport check_machine, checker_release, invariant_error, poke_field, violation_t
 from pagemig._filemap cimport (
     file_fadvise, file_fsync, file_get, file_new, file_punch, file_put, file_read, file_truncate, file_write,
@@ -24,7 +25,7 @@ from pagemig._memory cimport access_deferred, access_many, pin_user_pages, touch
 from pagemig._mempolicy cimport mpol_new, mpol_shared_policy_lookup, offset_il_node, policy_node
 from pagemig._migrate cimport migrate_frames, sys_mbind, sys_migrate_pages, sys_move_pages, trace_locks
 from pagemig._mmap cimport (
-    do_exit, sys_fork, sys_madvise, sys_mlock, sys_mlockall, sys_mmap, sys_mprotect, sys_mremap, sys_munlock,
+    do_exit, mmget_not_zero, mmput, mmput_unless_last, sys_fork, sys_madvise, sys_mlock, sys_mlockall, sys_mmap, sys_mprotect, sys_mremap, sys_munlock,
     sys_munlockall, sys_munmap, sys_pin, sys_set_mempolicy_home_node, sys_unpin, task_new, task_reap,
 )
 from pagemig._atomic cimport pmg_load32
@@ -36,6 +37,8 @@ from pagemig._types cimport (
 )
 
 import numpy as np
+
+from pagemig.errors import ProcessGoneError
 
 cnp.import_array()
 
@@ -326,7 +329,16 @@ cdef class Machine:
         c.wait_mode = MODE_ACTORS if self.wait_hook is not None else MODE_THREADS
         return c
 
+    cdef void put_mm(self, ctx_t *c) noexcept:
+        """The last reference tears the address space down, which may wait."""
+        if not mmput_unless_last(self.m, c.mm):
+            with nogil:
+                mmput(c, c.mm)
+        c.mm = 0
+
     cdef int leave(self, ctx_t *c) except -1:
+        if c.mm:
+            self.put_mm(c)
         ctx_put(c)
         if self.hook_error is not None:
             error, self.hook_error = self.hook_error, None
@@ -570,6 +582,24 @@ cdef class Process:
     def __init__(self, *args, **kwargs):
         pass
 
+    cdef ctx_t *look(self) except NULL:
+        """Enter with the address space of the process, if it has one still; it stays until the call leaves."""
+        cdef ctx_t *c = self.core.enter(self._task)
+        cdef uint32_t mm = pmg_load32(&self.t.mm)
+        if mm and mmget_not_zero(self.m, mm):
+            c.mm = mm
+            if self.t.pid != self._pid or pmg_load32(&self.t.mm) != mm:     # the record was given to another process
+                self.core.put_mm(c)
+        return c
+
+    cdef ctx_t *begin(self) except NULL:
+        """look() for calls that only a process with an address space can make."""
+        cdef ctx_t *c = self.look()
+        if c.mm == 0:
+            self.core.leave(c)
+            raise ProcessGoneError(f"process {self._pid} has exited")
+        return c
+
     # -- who it is -------------------------------------------------------------------------------------------------
 
     @property
@@ -617,7 +647,7 @@ cdef class Process:
     # -- address space ---------------------------------------------------------------------------------------------
 
     def _mmap(self, uint64_t addr, uint64_t length, uint32_t prot, uint32_t flags, uint32_t file, uint64_t pgoff):
-        cdef ctx_t *c = self.core.enter(self._task)
+        cdef ctx_t *c = self.begin()
         cdef int64_t rc
         with nogil:
             rc = sys_mmap(c, self.t, addr, length, prot, flags, file, pgoff)
@@ -625,7 +655,7 @@ cdef class Process:
         return rc
 
     def _munmap(self, uint64_t addr, uint64_t length):
-        cdef ctx_t *c = self.core.enter(self._task)
+        cdef ctx_t *c = self.begin()
         cdef int64_t rc
         with nogil:
             rc = sys_munmap(c, self.t, addr, length)
@@ -633,7 +663,7 @@ cdef class Process:
         return rc
 
     def _mprotect(self, uint64_t addr, uint64_t length, uint32_t prot):
-        cdef ctx_t *c = self.core.enter(self._task)
+        cdef ctx_t *c = self.begin()
         cdef int64_t rc
         with nogil:
             rc = sys_mprotect(c, self.t, addr, length, prot)
@@ -641,7 +671,7 @@ cdef class Process:
         return rc
 
     def _mremap(self, uint64_t old, uint64_t old_len, uint64_t new_len, uint32_t flags, uint64_t new_addr):
-        cdef ctx_t *c = self.core.enter(self._task)
+        cdef ctx_t *c = self.begin()
         cdef int64_t rc
         with nogil:
             rc = sys_mremap(c, self.t, old, old_len, new_len, flags, new_addr)
@@ -649,7 +679,7 @@ cdef class Process:
         return rc
 
     def _madvise(self, uint64_t addr, uint64_t length, int advice):
-        cdef ctx_t *c = self.core.enter(self._task)
+        cdef ctx_t *c = self.begin()
         cdef int64_t rc
         with nogil:
             rc = sys_madvise(c, self.t, addr, length, advice)
@@ -657,7 +687,7 @@ cdef class Process:
         return rc
 
     def _mlock(self, uint64_t addr, uint64_t length, bint onfault):
-        cdef ctx_t *c = self.core.enter(self._task)
+        cdef ctx_t *c = self.begin()
         cdef int64_t rc
         with nogil:
             rc = sys_mlock(c, self.t, addr, length, 1 if onfault else 0)
@@ -665,7 +695,7 @@ cdef class Process:
         return rc
 
     def _munlock(self, uint64_t addr, uint64_t length):
-        cdef ctx_t *c = self.core.enter(self._task)
+        cdef ctx_t *c = self.begin()
         cdef int64_t rc
         with nogil:
             rc = sys_munlock(c, self.t, addr, length)
@@ -673,7 +703,7 @@ cdef class Process:
         return rc
 
     def _mlockall(self, uint32_t flags):
-        cdef ctx_t *c = self.core.enter(self._task)
+        cdef ctx_t *c = self.begin()
         cdef int64_t rc
         with nogil:
             rc = sys_mlockall(c, self.t, flags)
@@ -681,7 +711,7 @@ cdef class Process:
         return rc
 
     def _munlockall(self):
-        cdef ctx_t *c = self.core.enter(self._task)
+        cdef ctx_t *c = self.begin()
         cdef int64_t rc
         with nogil:
             rc = sys_munlockall(c, self.t)
@@ -698,7 +728,7 @@ cdef class Process:
         cdef ctx_t *c
         if (values is not None and len(values) < n) or (out is not None and len(out) < n):
             raise ValueError(f"values and out must hold {n} pages")
-        c = self.core.enter(self._task)
+        c = self.begin()
         with nogil:
             touch_range(c, self.t, addr >> 12, n, write, v, o, &r)
         self.core.leave(c)
@@ -718,7 +748,7 @@ cdef class Process:
                 raise ValueError(f"write must hold one flag of one byte for each of {n} accesses")
         else:
             every = write
-        c = self.core.enter(self._task)
+        c = self.begin()
         with nogil:
             if deferred:
                 access_deferred(c, self.t, a, w, every, n, &r)
@@ -730,7 +760,7 @@ cdef class Process:
     # -- life ------------------------------------------------------------------------------------------------------
 
     def _fork(self):
-        cdef ctx_t *c = self.core.enter(self._task)
+        cdef ctx_t *c = self.begin()
         cdef int64_t rc
         with nogil:
             rc = sys_fork(c, self.t)
@@ -751,7 +781,7 @@ cdef class Process:
 
     def _pin(self, uint64_t addr, uint64_t n, bint longterm):
         """(pages held or -errno, pin index)."""
-        cdef ctx_t *c = self.core.enter(self._task)
+        cdef ctx_t *c = self.begin()
         cdef int64_t rc
         cdef uint32_t pin = 0
         with nogil:
@@ -761,14 +791,9 @@ cdef class Process:
 
     def _unpin(self, uint32_t pin):
         cdef ctx_t *c = self.core.enter(self._task)
-        cdef uint32_t i
-        cdef int rc = -EBADF
+        cdef int rc
         with nogil:
-            for i in range(self.t.pins.n):
-                if vec_at(self.m, &self.t.pins)[i] == pin:
-                    sys_unpin(c, self.t, pin)
-                    rc = 0
-                    break
+            rc = sys_unpin(c, self.t, pin)
         self.core.leave(c)
         return rc
 
@@ -839,17 +864,17 @@ cdef class Process:
         """The same of the mapping at addr (shared memory: of the object there), or -EFAULT."""
         cdef mpol_t pol
         cdef vma_t *vma
-        cdef ctx_t *c = self.core.enter(self._task)
+        cdef ctx_t *c = self.look()
         cdef int rc
         with nogil:
-            rc = mmap_read_lock(c, self.t.mm)
+            rc = mmap_read_lock(c, c.mm)
             if rc == 0:
-                vma = vma_lookup(self.m, mm_of(self.m, self.t.mm), addr >> 12)
+                vma = vma_lookup(self.m, mm_of(self.m, c.mm), addr >> 12)
                 if vma == NULL:
                     rc = -EFAULT
                 else:
                     vma_own_policy(self.m, vma, addr >> 12, &pol)
-                mmap_read_unlock(c, self.t.mm)
+                mmap_read_unlock(c, c.mm)
         self.core.leave(c)
         if rc:
             return rc
@@ -859,14 +884,14 @@ cdef class Process:
 
     def _lookup_node(self, uint64_t addr):
         """Node of the page at addr, faulted in by a read, or -errno."""
-        cdef ctx_t *c = self.core.enter(self._task)
+        cdef ctx_t *c = self.look()
         cdef uint32_t pfn = 0
         cdef int64_t rc
         with nogil:
-            rc = mmap_read_lock(c, self.t.mm)
+            rc = mmap_read_lock(c, c.mm)
             if rc == 0:
-                rc = pin_user_pages(c, mm_of(self.m, self.t.mm), addr >> 12, 1, False, False, &pfn)
-                mmap_read_unlock(c, self.t.mm)
+                rc = pin_user_pages(c, mm_of(self.m, c.mm), addr >> 12, 1, False, False, &pfn)
+                mmap_read_unlock(c, c.mm)
             if rc == 1:
                 rc = page_to_nid(self.m, pfn)
                 put_page(c, pfn)
@@ -883,7 +908,7 @@ cdef class Process:
         return -EINVAL
 
     def _set_home_node(self, uint64_t start, uint64_t length, uint64_t node):
-        cdef ctx_t *c = self.core.enter(self._task)
+        cdef ctx_t *c = self.begin()
         cdef int64_t rc
         with nogil:
             rc = sys_set_mempolicy_home_node(c, self.t, start, length, node, 0)
@@ -891,7 +916,7 @@ cdef class Process:
         return rc
 
     def _mbind(self, uint64_t start, uint64_t length, uint32_t mode, uint32_t mode_flags, uint64_t user, uint32_t flags):
-        cdef ctx_t *c = self.core.enter(self._task)
+        cdef ctx_t *c = self.begin()
         cdef int64_t rc
         with nogil:
             rc = sys_mbind(c, self.t, start, length, mode, mode_flags, user, flags)
@@ -937,15 +962,16 @@ cdef class Process:
         The policy is the one that counts at the start of the mapping, for shared memory the object's.
         """
         cdef mpol_t pol
-        cdef mm_t *mm = mm_of(self.m, self.t.mm)
+        cdef mm_t *mm
         cdef vma_row_t *rows
         cdef vma_t *v
         cdef uint32_t i
         cdef uint64_t n
-        cdef ctx_t *c = self.core.enter(self._task)
-        if mmap_read_lock(c, self.t.mm):
+        cdef ctx_t *c = self.look()
+        if mmap_read_lock(c, c.mm):
             self.core.leave(c)
             raise RuntimeError("the address space is being changed")
+        mm = mm_of(self.m, c.mm)
         n = mm.vmas.n
         out = np.empty(n, VMA_DTYPE)
         rows = <vma_row_t *> cnp.PyArray_DATA(out)
@@ -964,7 +990,7 @@ cdef class Process:
             rows[i].user_nodes = pol.user
             rows[i].home_node = pol.home_node
             rows[i].index = vec_at(self.m, &mm.vmas)[i]
-        mmap_read_unlock(c, self.t.mm)
+        mmap_read_unlock(c, c.mm)
         self.core.leave(c)
         return out
 
@@ -978,10 +1004,10 @@ cdef class Process:
         cdef ctx_t *c
         out = cnp.PyArray_ZEROS(1, &shape, cnp.NPY_UINT64, 0)
         p = <uint64_t *> cnp.PyArray_DATA(out)
-        c = self.core.enter(self._task)
+        c = self.look()
         with nogil:
-            if self.t.mm and mmap_read_lock(c, self.t.mm) == 0:
-                mm = mm_of(self.m, self.t.mm)
+            if c.mm and mmap_read_lock(c, c.mm) == 0:
+                mm = mm_of(self.m, c.mm)
                 while True:
                     v = next_leaf(self.m, mm, v, end, &leaf)
                     if v >= end:
@@ -989,7 +1015,7 @@ cdef class Process:
                     stop = min(end, (v | 511) + 1)
                     memcpy(p + (v - first), leaf_pte(self.m, leaf, v), (stop - v) * 8)
                     v = stop
-                mmap_read_unlock(c, self.t.mm)
+                mmap_read_unlock(c, c.mm)
         self.core.leave(c)
         return out
 
@@ -1002,12 +1028,12 @@ cdef class Process:
         if self.m.stats == NULL:
             return out
         counts = <uint32_t *> cnp.PyArray_DATA(out)
-        c = self.core.enter(self._task)
+        c = self.look()
         with nogil:
-            if self.t.mm and mmap_read_lock(c, self.t.mm) == 0:
+            if c.mm and mmap_read_lock(c, c.mm) == 0:
                 for nid in range(self.m.nr_nodes):
-                    sum_counts(self.m, mm_of(self.m, self.t.mm), addr >> 12, n, nid, counts + nid * n)
-                mmap_read_unlock(c, self.t.mm)
+                    sum_counts(self.m, mm_of(self.m, c.mm), addr >> 12, n, nid, counts + nid * n)
+                mmap_read_unlock(c, c.mm)
         self.core.leave(c)
         return out
 

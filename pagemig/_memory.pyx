@@ -958,12 +958,12 @@ cdef void touch_range(ctx_t *c, task_t *t, uint64_t vpn, uint64_t n, bint write,
     cdef uint64_t before
     touch_begin(r)
     while r.done < n and not r.signal:
-        if mmap_read_lock(c, t.mm):
+        if mmap_read_lock(c, c.mm):
             r.wait = 1
             break
         before = r.done
-        entry = touch_locked(c, mm_of(c.m, t.mm), vpn, min(n, before + LOCK_SPAN), write, values, out, r)
-        mmap_read_unlock(c, t.mm)
+        entry = touch_locked(c, mm_of(c.m, c.mm), vpn, min(n, before + LOCK_SPAN), write, values, out, r)
+        mmap_read_unlock(c, c.mm)
         if r.done != before:
             spins = 0
         if r.wait or (entry and not wait_for_entry(c, entry, &spins, r)):
@@ -1036,12 +1036,12 @@ cdef void access_many(ctx_t *c, task_t *t, const uint64_t *addresses, const uint
     cdef uint64_t before
     touch_begin(r)
     while r.done < n and not r.signal:
-        if mmap_read_lock(c, t.mm):
+        if mmap_read_lock(c, c.mm):
             r.wait = 1
             break
         before = r.done
-        entry = access_locked(c, mm_of(c.m, t.mm), addresses, writes, write_all, min(n, before + LOCK_SPAN), r)
-        mmap_read_unlock(c, t.mm)
+        entry = access_locked(c, mm_of(c.m, c.mm), addresses, writes, write_all, min(n, before + LOCK_SPAN), r)
+        mmap_read_unlock(c, c.mm)
         if r.done != before:
             spins = 0
         if r.wait or (entry and not wait_for_entry(c, entry, &spins, r)):
@@ -1182,7 +1182,7 @@ cdef void access_deferred(ctx_t *c, task_t *t, const uint64_t *addresses, const 
     cdef uint64_t end
     cdef uint32_t entry, spins = 0
     touch_begin(r)
-    e.mm = mm_of(c.m, t.mm)
+    e.mm = mm_of(c.m, c.mm)
     e.count = NULL
     e.room = 0
     while r.done < n and not r.signal and not r.wait:
@@ -1195,13 +1195,13 @@ cdef void access_deferred(ctx_t *c, task_t *t, const uint64_t *addresses, const 
             r.signal = part.signal
             r.wait = part.wait
             continue
-        if mmap_read_lock(c, t.mm):
+        if mmap_read_lock(c, c.mm):
             r.wait = 1
             break
         epoch_mark(c.m, &e)
         entry = epoch_run(c, &e, addresses, writes, write_all, end, r)
         epoch_fold(c, &e)
-        mmap_read_unlock(c, t.mm)
+        mmap_read_unlock(c, c.mm)
         if entry and not wait_for_entry(c, entry, &spins, r):
             break
     free(e.count)

@@ -1571,13 +1571,13 @@ cdef int64_t sys_mbind(ctx_t *c, task_t *t, uint64_t start, uint64_t length, uin
     cdef mpol_t pol
     cdef queue_t q
     cdef target_t target
-    cdef mm_t *mm = mm_of(c.m, t.mm)
+    cdef mm_t *mm = mm_of(c.m, c.mm)
     cdef uint64_t first = start >> 12, end = (start + length) >> 12
     cdef bint unlocked = c.m.profile.migrate_unlocked
     cdef int64_t rc = mpol_new(c.m, mode, mode_flags, user, t.mems_allowed & c.m.has_memory, &pol)
     if rc:
         return rc
-    if mmap_write_lock(c, t.mm):
+    if mmap_write_lock(c, c.mm):
         return -PMG_WAIT
     queue_begin(&q, user, True, mode == MPOL_DEFAULT, flags)
     if flags & (MPOL_MF_MOVE | MPOL_MF_MOVE_ALL):
@@ -1589,14 +1589,14 @@ cdef int64_t sys_mbind(ctx_t *c, task_t *t, uint64_t start, uint64_t length, uin
         else:
             target_by_vma(c, mm, first, &target)
     if unlocked:
-        mmap_write_unlock(c, t.mm)
+        mmap_write_unlock(c, c.mm)
     if rc == 0 and migrate_queue(c, &q, &target) and flags & MPOL_MF_STRICT:
         rc = -EIO
     list_putback(c, &q.list)
     lru_cache_enable(c)
     free(q.list.pfns)
     if not unlocked:
-        mmap_write_unlock(c, t.mm)
+        mmap_write_unlock(c, c.mm)
     return rc
 
 

@@ -4,7 +4,7 @@ mm.lock for writing guards the list of VMAs and every field of a VMA.  Reverse-m
 VMAs without it, under the locks of the trees, so a range only ever changes inside those locks, and a border between
 two VMAs moves by growing one before the other shrinks: a walk may see a page in both, the entry tells, never in none.
 """
-from libc.errno cimport EAGAIN, EEXIST, EFAULT, EINVAL, ENOENT, ENOMEM, EOPNOTSUPP, EOVERFLOW, EPERM, EACCES
+from libc.errno cimport EAGAIN, EBADF, EEXIST, EFAULT, EINVAL, ENOENT, ENOMEM, EOPNOTSUPP, EOVERFLOW, EPERM, EACCES
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memmove
 
@@ -12,7 +12,7 @@ from pagemig._alloc cimport (
     file_of, mm_index, mm_of, mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock, pin_of, rnode_of,
     slab_alloc, slab_free, task_of, vec_at, vec_free, vec_insert, vec_remove, vec_resize, vma_index, vma_of,
 )
-from pagemig._atomic cimport pmg_add32, pmg_and, pmg_cas32, pmg_load32, pmg_store32, pmg_store32_rel
+from pagemig._atomic cimport pmg_add32, pmg_and, pmg_cas32, pmg_load32, pmg_spin_lock, pmg_spin_unlock, pmg_store32, pmg_store32_rel, pmg_yield
 from pagemig._filemap cimport file_fadvise, file_get, file_new, file_punch, file_put
 from pagemig._frame cimport page_mapcount, page_test, page_test_clear, trylock_page, unlock_page
 from pagemig._memory cimport (
@@ -35,7 +35,7 @@ from pagemig._rmap cimport (
 from pagemig._types cimport (
     CAP_ALL, CAP_IPC_LOCK, C_TLB_FLUSH, DEF_MAX_MAP_COUNT, FILE_SHMEM, MPOL_BIND, MPOL_DEFAULT, MPOL_PREFERRED_MANY,
     PG_active, PG_anon, PG_anon_exclusive, PG_dirty, PG_referenced, PG_swapbacked, PG_unevictable, PMG_WAIT,
-    TASK_FREE, TASK_RUNNING, TASK_SIZE_PAGES, TASK_ZOMBIE, VM_ACCOUNT, VM_DONTCOPY, VM_DONTDUMP, VM_DONTEXPAND, VM_EXEC,
+    TASK_EXITING, TASK_FREE, TASK_RUNNING, TASK_SIZE_PAGES, TASK_ZOMBIE, VM_ACCOUNT, VM_DONTCOPY, VM_DONTDUMP, VM_DONTEXPAND, VM_EXEC,
     VM_HUGEPAGE, VM_IO, VM_LOCKED, VM_LOCKONFAULT, VM_MAYEXEC, VM_MAYREAD, VM_MAYSHARE, VM_MAYWRITE, VM_MERGEABLE,
     VM_NOHUGEPAGE, VM_NORESERVE, VM_PFNMAP, VM_RAND_READ, VM_READ, VM_SEQ_READ, VM_SHARED, VM_WIPEONFORK, VM_WRITE,
     ctx_t, file_t, machine_t, mm_t, mpol_t, pin_t, task_t, vec_t, vma_t,
@@ -423,7 +423,7 @@ cdef int do_munmap(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end) noexcept no
 
 
 cdef int sys_munmap(ctx_t *c, task_t *t, uint64_t start, uint64_t length) noexcept nogil:
-    cdef uint32_t mm = t.mm
+    cdef uint32_t mm = c.mm
     cdef int err
     if start & 4095 or length > TASK_SIZE_PAGES << 12:      # more is checked by do_munmap
         return -EINVAL
@@ -583,7 +583,7 @@ cdef int populate_pages(ctx_t *c, uint32_t mm, uint64_t start, uint64_t end, bin
 
 
 cdef int64_t sys_mmap(ctx_t *c, task_t *t, uint64_t addr, uint64_t length, uint32_t prot, uint32_t flags, uint32_t file, uint64_t pgoff) noexcept nogil:
-    cdef uint32_t mm = t.mm
+    cdef uint32_t mm = c.mm
     cdef uint64_t n = page_align(length) >> 12
     cdef bint populate = False
     cdef int64_t start
@@ -696,7 +696,7 @@ cdef int do_mprotect(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, uint32_t 
 
 
 cdef int sys_mprotect(ctx_t *c, task_t *t, uint64_t start, uint64_t length, uint32_t prot) noexcept nogil:
-    cdef uint32_t mm = t.mm
+    cdef uint32_t mm = c.mm
     cdef int err
     if start & 4095:
         return -EINVAL
@@ -926,7 +926,7 @@ cdef int64_t do_mremap(ctx_t *c, task_t *t, mm_t *mm, uint64_t addr, uint64_t ol
 
 
 cdef int64_t sys_mremap(ctx_t *c, task_t *t, uint64_t old, uint64_t old_len, uint64_t new_len, uint32_t flags, uint64_t new_addr) noexcept nogil:
-    cdef uint32_t mm = t.mm
+    cdef uint32_t mm = c.mm
     cdef uint64_t old_n = page_align(old_len) >> 12, new_n = page_align(new_len) >> 12
     cdef int64_t vpn
     cdef bint locked
@@ -1054,7 +1054,7 @@ cdef int do_mlock(ctx_t *c, task_t *t, mm_t *mm, uint64_t start, uint64_t end, u
 
 
 cdef int sys_mlock(ctx_t *c, task_t *t, uint64_t start, uint64_t length, uint32_t flags) noexcept nogil:
-    cdef uint32_t mm = t.mm
+    cdef uint32_t mm = c.mm
     cdef uint64_t end
     cdef int err
     if flags & ~<uint32_t> MLOCK_ONFAULT:
@@ -1079,7 +1079,7 @@ cdef int sys_mlock(ctx_t *c, task_t *t, uint64_t start, uint64_t length, uint32_
 
 
 cdef int sys_munlock(ctx_t *c, task_t *t, uint64_t start, uint64_t length) noexcept nogil:
-    cdef uint32_t mm = t.mm
+    cdef uint32_t mm = c.mm
     cdef int err
     length = page_align(length + (start & 4095))
     start &= ~<uint64_t> 4095
@@ -1107,7 +1107,7 @@ cdef void apply_mlockall_flags(ctx_t *c, mm_t *mm, uint32_t flags) noexcept nogi
 
 
 cdef int sys_mlockall(ctx_t *c, task_t *t, uint32_t flags) noexcept nogil:
-    cdef uint32_t mm = t.mm
+    cdef uint32_t mm = c.mm
     cdef int err = 0
     if not flags or flags & ~<uint32_t> (MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) or flags == MCL_ONFAULT:
         return -EINVAL
@@ -1126,7 +1126,7 @@ cdef int sys_mlockall(ctx_t *c, task_t *t, uint32_t flags) noexcept nogil:
 
 
 cdef int sys_munlockall(ctx_t *c, task_t *t) noexcept nogil:
-    cdef uint32_t mm = t.mm
+    cdef uint32_t mm = c.mm
     if mmap_write_lock(c, mm):
         return -PMG_WAIT
     apply_mlockall_flags(c, mm_of(c.m, mm), 0)
@@ -1346,8 +1346,8 @@ cdef int sys_madvise(ctx_t *c, task_t *t, uint64_t start, uint64_t length, int a
         return -EINVAL
     if n == 0:
         return 0
-    w.mm_index = t.mm
-    w.mm = mm_of(c.m, t.mm)
+    w.mm_index = c.mm
+    w.mm = mm_of(c.m, c.mm)
     w.advice = advice
     w.locked = True
     if (mmap_write_lock(c, w.mm_index) if write else mmap_read_lock(c, w.mm_index)):
@@ -1416,7 +1416,7 @@ cdef int set_home_node(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, int hom
 
 
 cdef int sys_set_mempolicy_home_node(ctx_t *c, task_t *t, uint64_t start, uint64_t length, uint64_t node, uint64_t flags) noexcept nogil:
-    cdef uint32_t mm = t.mm
+    cdef uint32_t mm = c.mm
     cdef int err
     if start & 4095 or flags or node >= c.m.nr_nodes:
         return -EINVAL
@@ -1467,12 +1467,9 @@ cdef uint32_t get_task_mm(ctx_t *c, task_t *t) noexcept nogil:
 
     The record may be given to another process between the look and the reference, hence the second look.
     """
-    cdef uint32_t i = pmg_load32(&t.mm), n
-    cdef uint32_t *users
+    cdef uint32_t i = pmg_load32(&t.mm)
     while i:
-        users = &mm_of(c.m, i).users
-        n = pmg_load32(users)
-        if n and pmg_cas32(users, n, n + 1):
+        if mmget_not_zero(c.m, i):
             if pmg_load32(&t.mm) == i:
                 return i
             mmput(c, i)
@@ -1536,12 +1533,14 @@ cdef int dup_mmap(ctx_t *c, mm_t *mm, mm_t *oldmm) noexcept nogil:
 cdef int dup_pins(machine_t *m, task_t *t, task_t *parent) noexcept nogil:
     """The open files that hold pages are the child's as well."""
     cdef uint32_t i
-    if vec_resize(m, &t.pins, parent.pins.n):
-        return -ENOMEM
-    for i in range(parent.pins.n):
+    cdef int err
+    pmg_spin_lock(&parent.pins_lock)
+    err = vec_resize(m, &t.pins, parent.pins.n)
+    for i in range(t.pins.n):
         vec_at(m, &t.pins)[i] = vec_at(m, &parent.pins)[i]
         pmg_add32(&pin_of(m, vec_at(m, &t.pins)[i]).refs, 1)
-    return 0
+    pmg_spin_unlock(&parent.pins_lock)
+    return err
 
 
 cdef void copy_task(machine_t *m, task_t *t, task_t *parent, uint32_t mm) noexcept nogil:
@@ -1556,18 +1555,19 @@ cdef void copy_task(machine_t *m, task_t *t, task_t *parent, uint32_t mm) noexce
     new.pins.off = 0
     new.pins.n = 0
     new.pins.cap = 0
+    new.pins_lock = 0
     new.next = 0
     t[0] = new
 
 
 cdef int copy_process(ctx_t *c, task_t *t, task_t *parent, uint32_t mm) noexcept nogil:
     cdef int err
-    if mmap_write_lock(c, parent.mm):
+    if mmap_write_lock(c, c.mm):
         return -PMG_WAIT
     copy_task(c.m, t, parent, mm)
-    mm_of(c.m, mm).dumpable = mm_of(c.m, parent.mm).dumpable
-    err = dup_mmap(c, mm_of(c.m, mm), mm_of(c.m, parent.mm))
-    mmap_write_unlock(c, parent.mm)
+    mm_of(c.m, mm).dumpable = mm_of(c.m, c.mm).dumpable
+    err = dup_mmap(c, mm_of(c.m, mm), mm_of(c.m, c.mm))
+    mmap_write_unlock(c, c.mm)
     return err if err else dup_pins(c.m, t, parent)
 
 
@@ -1594,43 +1594,66 @@ cdef void pin_put(ctx_t *c, uint32_t i) noexcept nogil:
 
 
 cdef void do_exit(ctx_t *c, task_t *t, bint zombie) noexcept nogil:
-    cdef uint32_t mm = t.mm, i
-    if mm:
-        pmg_store32_rel(&t.mm, 0)
-        mmput(c, mm)
-    for i in range(t.pins.n):
-        pin_put(c, vec_at(c.m, &t.pins)[i])
-    vec_free(c.m, &t.pins)
+    """Once, though several of its threads may want it; the calls of others keep the address space to their end."""
+    cdef uint32_t mm, i
+    cdef vec_t pins
+    if not pmg_cas32(&t.state, TASK_RUNNING, TASK_EXITING):
+        return
+    mm = t.mm
+    pmg_store32_rel(&t.mm, 0)
+    mmput(c, mm)
+    pmg_spin_lock(&t.pins_lock)
+    pins = t.pins
+    t.pins.off = 0
+    t.pins.n = 0
+    t.pins.cap = 0
+    pmg_spin_unlock(&t.pins_lock)
+    for i in range(pins.n):
+        pin_put(c, vec_at(c.m, &pins)[i])
+    vec_free(c.m, &pins)
     pmg_store32_rel(&t.state, TASK_ZOMBIE)
     if not zombie:
         task_reap(c, t)
 
 
 cdef void task_reap(ctx_t *c, task_t *t) noexcept nogil:
-    pmg_store32_rel(&t.state, TASK_FREE)
-    slab_free(&c.m.tasks, <uint32_t> (t - task_of(c.m, 0)))
+    while pmg_load32(&t.state) == TASK_EXITING:
+        pmg_yield()
+    if pmg_cas32(&t.state, TASK_ZOMBIE, TASK_FREE):
+        slab_free(&c.m.tasks, <uint32_t> (t - task_of(c.m, 0)))
 
 
 # -- pages held by open files ------------------------------------------------------------------------------------------------
+
+cdef int pin_hold(machine_t *m, task_t *t, uint32_t i) noexcept nogil:
+    """The process holds the file from now on; not when it has exited meanwhile."""
+    cdef int err = -ENOMEM
+    pmg_spin_lock(&t.pins_lock)
+    if pmg_load32(&t.state) == TASK_RUNNING:
+        err = vec_insert(m, &t.pins, t.pins.n, i)
+    pmg_spin_unlock(&t.pins_lock)
+    return err
+
 
 cdef int64_t pin_fill(ctx_t *c, task_t *t, uint64_t vpn, uint64_t n, uint32_t i) noexcept nogil:
     cdef machine_t *m = c.m
     cdef pin_t *pin = pin_of(m, i)
     cdef int64_t got
-    if vec_resize(m, &pin.pages, n) or vec_insert(m, &t.pins, t.pins.n, i):
+    if vec_resize(m, &pin.pages, n):
         return -ENOMEM
-    if mmap_read_lock(c, t.mm):
-        got = -PMG_WAIT
-    else:
-        # Registered buffers are written to by the device, a pipe only reads.
-        got = pin_user_pages(c, mm_of(m, t.mm), vpn, n, pin.longterm != 0, pin.longterm != 0, vec_at(m, &pin.pages))
-        mmap_read_unlock(c, t.mm)
+    if mmap_read_lock(c, c.mm):
+        return -PMG_WAIT
+    # Registered buffers are written to by the device, a pipe only reads.
+    got = pin_user_pages(c, mm_of(m, c.mm), vpn, n, pin.longterm != 0, pin.longterm != 0, vec_at(m, &pin.pages))
+    mmap_read_unlock(c, c.mm)
     if got <= 0:
-        t.pins.n -= 1
-    else:
-        pin.pages.n = <uint32_t> got
-        pin.refs = 1
-    return got if got else -EFAULT
+        return got if got else -EFAULT
+    pin.pages.n = <uint32_t> got
+    pin.refs = 1
+    if pin_hold(m, t, i):
+        unpin_pages(c, vec_at(m, &pin.pages), pin.pages.n, pin.longterm)
+        return -ENOMEM
+    return got
 
 
 cdef int64_t sys_pin(ctx_t *c, task_t *t, uint64_t addr, uint64_t n, bint longterm, uint32_t *pin) noexcept nogil:
@@ -1650,11 +1673,17 @@ cdef int64_t sys_pin(ctx_t *c, task_t *t, uint64_t addr, uint64_t n, bint longte
     return 0 if longterm else got
 
 
-cdef void sys_unpin(ctx_t *c, task_t *t, uint32_t pin) noexcept nogil:
+cdef int sys_unpin(ctx_t *c, task_t *t, uint32_t pin) noexcept nogil:
     """Close the process's hold; the pages stay held while another process has the file open."""
     cdef uint32_t i
+    cdef int err = -EBADF
+    pmg_spin_lock(&t.pins_lock)
     for i in range(t.pins.n):
         if vec_at(c.m, &t.pins)[i] == pin:
             vec_remove(c.m, &t.pins, i)
-            pin_put(c, pin)
-            return
+            err = 0
+            break
+    pmg_spin_unlock(&t.pins_lock)
+    if err == 0:
+        pin_put(c, pin)
+    return err

@@ -245,12 +245,13 @@ ctypedef struct task_t:
     uint64_t memlock            # RLIMIT_MEMLOCK, bytes
     vec_t pins                  # pin_t held through open files
     uint32_t next
-    uint32_t pad
+    uint32_t pins_lock
 
 cdef enum:
     TASK_FREE = 0
     TASK_RUNNING = 1
     TASK_ZOMBIE = 2
+    TASK_EXITING = 3
     CAP_SYS_NICE = 1
     CAP_SYS_PTRACE = 2
     CAP_IPC_LOCK = 4
@@ -362,6 +363,7 @@ ctypedef struct ctx_t:          # what one thread works through; an argument of 
     uint32_t busy               # taken by a thread
     uint32_t id
     uint32_t task               # calling process, 0 none
+    uint32_t mm                 # its address space, which lives as long as the call; 0 none
     uint32_t cpu
     int32_t nid                 # node of cpu
     uint32_t wait_mode          # MODE_*

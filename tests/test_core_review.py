@@ -1,12 +1,17 @@
 """What recordings cannot show: states between the steps of a call, and threads that meet there."""
 
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
 import numpy as np
+import pytest
 
 import pagemig as pm
 
 
 def test_target_cannot_be_isolated_before_it_is_published() -> None:
-    """By number, anybody finds a target; isolating it under the plain store that publishes it would lose a reference."""
+    """By number anybody finds a target; isolated under the store that publishes it, a reference is lost."""
     machine = pm.Machine([pm.Node("1MiB", cpus=1), "1MiB"])
     app = machine.spawn()
     base = app.mmap(8 * 4096)
@@ -25,3 +30,95 @@ def test_target_cannot_be_isolated_before_it_is_published() -> None:
     app.move_pages(base + 4096 * np.arange(8, dtype=np.uint64), 1)
     assert met == [-16] * 8
     machine.check(full=True)
+
+
+def test_a_hook_may_take_itself_away() -> None:
+    machine = pm.Machine(["1MiB", "1MiB"])
+    app = machine.spawn()
+    base = app.mmap(4096)
+    app.touch(base, 4096, write=True)
+    steps: list[str] = []
+
+    def once(step: str, _: list[int]) -> None:
+        steps.append(step)
+        machine.at_step(None)
+
+    machine.at_step(once)
+    assert app.move_pages([base], 1).status.tolist() == [1]
+    assert steps == ["isolate"]
+
+
+def _meet(*calls: Callable[[], object]) -> None:
+    """Run calls at once; the process may be gone for those that come late."""
+    barrier = threading.Barrier(len(calls))
+
+    def run(call: Callable[[], object]) -> None:
+        barrier.wait()
+        with suppress(pm.SyscallError, pm.ProcessGoneError):
+            call()
+
+    threads = [threading.Thread(target=run, args=(call,)) for call in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    "call", ["touch", "access", "mmap", "vmas", "pagemap", "mbind", "fork", "pin"]
+)
+def test_exit_during_another_call_of_the_process(call: str) -> None:
+    """The address space stays until the last call is done, and what the calls made goes with it."""
+    machine = pm.Machine([pm.Node("16MiB", cpus=2), "16MiB"], access_stats=True)
+    for _ in range(30):
+        app = machine.spawn()
+        base = app.mmap(1 << 20)
+        pages = base + 4096 * np.arange(256, dtype=np.uint64)
+        calls: dict[str, Callable[[], object]] = {
+            "touch": lambda app=app, base=base: app.touch(base, 1 << 20, write=True),
+            "access": lambda app=app, pages=pages: app.access(pages, write=True, deferred=True),
+            "mmap": lambda app=app: [app.mmap(4096, prot="r" * (i & 1)) for i in range(200)],
+            "vmas": lambda app=app: [app.vmas() for _ in range(20)],
+            "pagemap": lambda app=app, base=base: [app.pagemap(base, 256) for _ in range(20)],
+            "mbind": lambda app=app, base=base: app.mbind(
+                base, 1 << 19, pm.Interleave([0, 1]), pm.MPOL_MF_MOVE
+            ),
+            "fork": lambda app=app: app.fork().exit(),
+            "pin": lambda app=app, base=base: [
+                app.unpin(app.pin(base, 1 << 16)) for _ in range(20)
+            ],
+        }
+        app.touch(base, 1 << 19, write=True)
+        _meet(calls[call], app.exit)
+        assert not app.alive
+        machine.check(full=True)
+
+
+def test_threads_of_a_process_pin_and_unpin_at_once() -> None:
+    machine = pm.Machine([pm.Node("4MiB", cpus=2)])
+    app = machine.spawn()
+    base = app.mmap(1 << 16)
+
+    def pin_and_unpin() -> None:
+        for _ in range(2000):
+            app.unpin(app.pin(base, 4096))
+
+    _meet(pin_and_unpin, pin_and_unpin)
+    machine.check(full=True)
+    assert machine.frames.refcount[app.pagemap(base, 1)[0] & np.uint64((1 << 55) - 1)] == 1
+
+
+def test_two_threads_killed_at_once_exit_once() -> None:
+    """Memory runs out under both: each gets SIGKILL, the process becomes a zombie once."""
+    for _ in range(20):
+        machine = pm.Machine([pm.Node("1MiB", cpus=2)])
+        app = machine.spawn()
+        base = app.mmap(4 << 20)
+        _meet(
+            lambda app=app, base=base: app.touch(base, 1 << 20, write=True),
+            lambda app=app, base=base: app.touch(base + (2 << 20), 1 << 20, write=True),
+        )
+        machine.check(full=True)
+        assert not app.alive
+        app.reap()
+        machine.check(full=True)
