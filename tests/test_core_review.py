@@ -11,7 +11,7 @@ import pagemig as pm
 
 
 def test_target_cannot_be_isolated_before_it_is_published() -> None:
-    """By number anybody finds a target; isolated under the store that publishes it, a reference is lost."""
+    """Anybody finds a target by number: isolated while it is published, a reference is lost."""
     machine = pm.Machine([pm.Node("1MiB", cpus=1), "1MiB"])
     app = machine.spawn()
     base = app.mmap(8 * 4096)
