@@ -29,7 +29,7 @@ help:
 	@echo "make format  let ruff rewrite what lint would complain about"
 	@echo "make tsan    the threaded tests under ThreadSanitizer"
 	@echo "make asan    the threaded tests under AddressSanitizer and UBSan"
-	@echo "make mutants builds with a planted race and without the copy: both must be found"
+	@echo "make mutants builds with a planted race, without the copy, without guards: all must be found"
 	@echo "make cover   line coverage, the Cython files too"
 	@echo "make wheel   wheel and sdist in dist/"
 	@echo "make build   only the build, in place"
@@ -124,8 +124,9 @@ asan: $(VENV)/.linked $(VENV)/.test
 	cd build/tree-address && LD_PRELOAD=$$($(CC) -print-file-name=libasan.so) PYTHONMALLOC=malloc \
 	  ASAN_OPTIONS="detect_leaks=0 $$ASAN_OPTIONS" UBSAN_OPTIONS="halt_on_error=1 print_stacktrace=1" $(PYTEST_SANITIZED)
 
-# Two builds with something planted: a race in a lock, which ThreadSanitizer must report, and a
-# migration that does not copy, which the tests must fail.
+# Three builds with something planted: a race in a lock, which ThreadSanitizer must report, a
+# migration that does not copy, which the tests must fail, and guards against races that can be
+# taken out one at a time, each of which the test of that race must miss.
 mutants: $(VENV)/.linked $(VENV)/.test
 	$(call copied,thread,race)
 	cd build/tree-threadrace && { LD_PRELOAD=$$($(CC) -print-file-name=libtsan.so) $(FIXED) $(CURDIR)/$(PY) -m pytest \
@@ -134,7 +135,13 @@ mutants: $(VENV)/.linked $(VENV)/.test
 	$(call copied,fast,nocopy)
 	cd build/tree-fastnocopy && { $(CURDIR)/$(PY) -m pytest -p no:cacheprovider tests/test_threads.py >report.txt 2>&1; test $$? -eq 1; } \
 	  || { echo "no test missed the copy: see build/tree-fastnocopy/report.txt" >&2; exit 1; }
-	@echo "both mutants were found"
+	$(call copied,fast,guards)
+	cd build/tree-fastguards && for mutant in $$($(CURDIR)/$(PY) tests/test_races.py); do \
+	  PAGEMIG_MUTANT=$${mutant%:*} timeout 60 $(CURDIR)/$(PY) -m pytest -q -p no:cacheprovider \
+	    "tests/test_races.py::test_race[$${mutant#*:}-6.1]" >report-$${mutant#*:}.txt 2>&1; \
+	  test $$? -eq 1 || { echo "the race of $$mutant was not noticed: see build/tree-fastguards/report-$${mutant#*:}.txt" >&2; exit 1; }; \
+	done
+	@echo "all mutants were found"
 
 # 3.13 measures Cython lines only through the older C tracer.
 cover: $(VENV)/.linked $(VENV)/.test

@@ -12,7 +12,8 @@ none       no extensions: what ``make`` uses to link the tree before it builds i
 =========  ==============================================================================
 
 ``PAGEMIG_PLANT=race`` plants a data race in a lock, ``nocopy`` leaves out the copy of a page that
-moves: ``make mutants`` demands that the sanitizer and the tests find them.
+moves, ``guards`` makes a build from which ``PAGEMIG_MUTANT=n`` takes the guard against race n:
+``make mutants`` demands that the sanitizer and the tests find them.
 """
 
 import os
@@ -28,7 +29,7 @@ CFLAGS = {
     "coverage": ["-O0", "-g1"],
     "none": [],
 }
-PLANTS = {"": [], "race": ["PAGEMIG_PLANT_RACE"], "nocopy": ["PAGEMIG_PLANT_NOCOPY"]}
+PLANTS = {"": [], "race": ["PAGEMIG_PLANT_RACE"], "nocopy": ["PAGEMIG_PLANT_NOCOPY"], "guards": ["PAGEMIG_PLANT_GUARDS"]}
 PLANT = os.environ.get("PAGEMIG_PLANT") or ""
 MODE = os.environ.get("PAGEMIG_BUILD") or "fast"
 JOBS = int(os.environ.get("PAGEMIG_JOBS") or 2)

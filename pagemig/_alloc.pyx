@@ -4,7 +4,7 @@ from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove, memset
 
 from pagemig._atomic cimport (
-    PMG_RELAX, pmg_cas32, pmg_copy_page, pmg_load, pmg_load32, pmg_prefetchw, pmg_read_trylock, pmg_read_unlock, pmg_spin_lock,
+    PMG_RELAX, pmg_and, pmg_cas32, pmg_copy_page, pmg_load, pmg_load32, pmg_or, pmg_prefetchw, pmg_read_trylock, pmg_read_unlock, pmg_spin_lock,
     pmg_spin_unlock, pmg_store, pmg_store32_rel, pmg_store_rel, pmg_write_forget, pmg_write_trylock, pmg_write_unlock, pmg_yield,
 )
 from pagemig._frame cimport put_page_testzero, trylock_page
@@ -176,12 +176,16 @@ cdef void zone_lock(ctx_t *c, node_t *node) noexcept nogil:
     c.count[<int> C_HOST_ZONE_CONTENDED] += pmg_spin_lock(&node.lock)
 
 
+cdef inline bint node_online(machine_t *m, int32_t nid) noexcept nogil:
+    return (pmg_load(&m.online) >> nid) & 1 != 0
+
+
 cdef uint32_t zone_take(ctx_t *c, int32_t nid, uint32_t n, uint32_t *out) noexcept nogil:
     """Up to ``n`` free frames of a node: newest returned ones first, then never used ones."""
     cdef node_t *node = &c.m.node[nid]
     cdef uint32_t i, k
     zone_lock(c, node)
-    n = <uint32_t> min(<uint64_t> n, node.nr_free)
+    n = <uint32_t> min(<uint64_t> n, node.nr_free) if node_online(c.m, nid) else 0
     k = <uint32_t> min(<uint64_t> n, node.nr_stack)
     for i in range(k):
         out[i] = node.stack[node.nr_stack - 1 - i]
@@ -238,6 +242,8 @@ cdef uint32_t rmqueue(ctx_t *c, int32_t nid, uint32_t n, uint32_t *out) noexcept
         pmg_store32_rel(&pcp.n, pcp.n + zone_take(c, nid, STAGE, pcp.pfn + pcp.n))
         if pcp.n < n:
             pmg_spin_unlock(&pcp.lock)
+            if not node_online(c.m, nid):
+                return 0
             drain_all_pages(c, nid)
             return zone_take(c, nid, n, out)
     k = pcp.n - n
@@ -306,8 +312,14 @@ cdef uint32_t get_page_from_freelist(ctx_t *c, int32_t nid, uint64_t mask, bint 
 
 
 cdef uint32_t alloc_page(ctx_t *c, int32_t nid, uint64_t mask) noexcept nogil:
-    """The fast path leaves every node its low watermark; only who finds nothing that way may go below."""
-    cdef uint32_t pfn = get_page_from_freelist(c, nid, mask, True)
+    """The fast path leaves every node its low watermark; only who finds nothing that way may go below.
+
+    A mask of which no node is left does not count: its policy is older than the present set of nodes.
+    """
+    cdef uint64_t online = pmg_load(&c.m.online)
+    cdef uint32_t pfn
+    mask = mask & online or online
+    pfn = get_page_from_freelist(c, nid, mask, True)
     if not pfn:
         pfn = get_page_from_freelist(c, nid, mask, False)
     return prep_new_page(c, pfn) if pfn else 0
@@ -339,7 +351,7 @@ cdef void free_pages(ctx_t *c, const uint32_t *pfns, uint32_t n) noexcept nogil:
             pcp.pfn[pcp.n] = pfns[i]
             pmg_store32_rel(&pcp.n, pcp.n + 1)
             i += 1
-        if m.node[nid].low and pcp.n:
+        if (m.node[nid].low or not node_online(m, nid)) and pcp.n:
             zone_give(c, nid, pcp.pfn, pcp.n, True)
             pmg_store32_rel(&pcp.n, 0)
         elif pcp.n == PCP_MAX:
@@ -366,9 +378,31 @@ cdef void pcp_drain(ctx_t *c) noexcept nogil:
         drain_all_pages(c, <int32_t> i)
 
 
+cdef void node_close(ctx_t *c, int32_t nid) noexcept nogil:
+    """No frame of the node is given out from now on: those that contexts cache go back, and new ones do not get there."""
+    pmg_and(&c.m.online, ~(<uint64_t> 1 << nid))
+    drain_all_pages(c, nid)
+
+
+cdef void node_open(ctx_t *c, int32_t nid) noexcept nogil:
+    pmg_or(&c.m.online, <uint64_t> 1 << nid)
+
+
+cdef uint64_t node_in_use(ctx_t *c, int32_t nid) noexcept nogil:
+    """Frames of a closed node that are not back on its free list: in use, or still in somebody's hands."""
+    cdef node_t *node = &c.m.node[nid]
+    cdef uint64_t n
+    zone_lock(c, node)
+    n = node.end - node.first - node.reserved - node.nr_stack - (node.end - node.fresh)
+    pmg_spin_unlock(&node.lock)
+    return n
+
+
 cdef uint64_t node_free_pages(machine_t *m, int32_t nid) noexcept nogil:
     cdef uint64_t n = pmg_load(&m.node[nid].nr_free) + pmg_load(&m.node[nid].uncounted)
     cdef uint32_t i
+    if not node_online(m, nid):
+        return 0
     for i in range(MAX_CTX):
         n += pmg_load32(&m.ctx[i].pcp[nid].n)
     return n

@@ -2,6 +2,10 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 
+cdef extern from "pagemig/guards.h" nogil:
+    bint PMG_GUARD(int race) noexcept               # 1 but in the build of the mutants
+
+
 cdef extern from "pagemig/atomics.h" nogil:
     void PMG_RELAX() noexcept
     void pmg_prefetch(const void *p) noexcept

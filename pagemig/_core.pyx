@@ -13,7 +13,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from pagemig._alloc cimport (
-    arena_new, arenas_release, ctx_get, ctx_put, file_of, lock_page, mm_index, mm_of, mmap_read_lock, mmap_read_unlock,
+    anon_vma_of, arena_new, arenas_release, ctx_get, ctx_put, file_of, lock_page, mm_index, mm_of, mmap_read_lock, mmap_read_unlock,
     node_free_pages, page_to_nid, pin_of, put_page, slab_init, task_of, vec_at, vma_of,
 )
 from pagemig._atomic cimport pmg_load32
@@ -21,6 +21,7 @@ from pagemig._check cimport check_machine, checker_release, invariant_error, pok
 from pagemig._filemap cimport (
     file_fadvise, file_fsync, file_get, file_new, file_punch, file_put, file_read, file_truncate, file_write,
 )
+from pagemig._hotplug cimport evacuation_t, migrate_range, offline_node, online_node
 from pagemig._memory cimport access_deferred, access_many, pin_user_pages, touch_range, touch_t, vma_lookup
 from pagemig._mempolicy cimport mpol_new, mpol_shared_policy_lookup, offset_il_node, policy_node
 from pagemig._migrate cimport migrate_frames, sys_mbind, sys_migrate_pages, sys_move_pages, trace_locks
@@ -29,10 +30,12 @@ from pagemig._mmap cimport (
     sys_munlockall, sys_munmap, sys_pin, sys_set_mempolicy_home_node, sys_unpin, task_new, task_reap,
 )
 from pagemig._atomic cimport pmg_load32
-from pagemig._pgtable cimport leaf_pte, next_leaf, stats_rows
+from pagemig._pgtable cimport leaf_pte, next_leaf, stats_rows, walk_leaf
+from pagemig._pte cimport pte_pfn, pte_present
+from pagemig._rmap cimport rmap_vmas, vma_address
 from pagemig._types cimport (
     CAP_ALL, C_LOCK_PAGE, C_LOCK_SWAP, FILE_SHMEM, MAX_CTX, MAX_NODES, MODE_ACTORS, MODE_THREADS, MPOL_DEFAULT, MPOL_INTERLEAVE, MPOL_WEIGHTED_INTERLEAVE, NR_COUNTERS,
-    PCP_MAX, PG_reserved, PVEC_MAX, REF_ONE, STAGE, STATS_SLOTS, TASK_FREE, TASK_RUNNING, anon_vma_t, counter_t, ctx_t, file_t, frame_t, machine_t,
+    PCP_MAX, PG_anon, PG_reserved, PVEC_MAX, REF_ONE, STAGE, STATS_SLOTS, TASK_FREE, TASK_RUNNING, anon_vma_t, counter_t, ctx_t, file_t, frame_t, keep_t, machine_t,
     mlock_pvec_t, mm_t, mpol_t, node_t, pcp_t, pin_t, ptdesc_t, rnode_t, sp_node_t, task_t, vma_t,
 )
 
@@ -157,6 +160,7 @@ cdef void build_nodes(machine_t *m, list pages, list cpus, list reserved, object
         pfn = node.end
         if pages[i]:
             m.has_memory |= <uint64_t> 1 << i
+        m.online |= <uint64_t> 1 << i
         node.nr_cpus = cpus[i]
         for _ in range(cpus[i]):
             m.cpu_node[cpu] = i
@@ -562,6 +566,55 @@ cdef class Machine:
         return rc
 
 
+    def _evacuate(self, int nid, uint64_t first, uint64_t n, uint64_t targets, uint32_t max_passes, int keep, uint32_t task):
+        """Empty a node and take it offline, or with nid -1 just a range of frames: (error, passes, pages migrated)."""
+        cdef evacuation_t e
+        cdef ctx_t *c = self.enter(0)
+        cdef int rc
+        e.first = first
+        e.end = first + n
+        e.targets = targets
+        e.max_passes = max_passes
+        e.keep = <keep_t> keep
+        e.keep_task = task
+        with nogil:
+            rc = offline_node(c, nid, &e) if nid >= 0 else migrate_range(c, &e)
+        self.leave(c)
+        return rc, e.passes, e.migrated
+
+    def _online(self, int nid):
+        cdef ctx_t *c = self.enter(0)
+        with nogil:
+            online_node(c, nid)
+        self.leave(c)
+
+    def _mappings(self, uint32_t pfn):
+        """(address space, address) of whoever maps a frame, through the reverse map and in its order.
+
+        No lock is taken: for a machine at rest, or at a step of a migration.
+        """
+        cdef machine_t *m = self.m
+        cdef frame_t *f = &m.frames[pfn]
+        cdef uint32_t vmas[STAGE]
+        cdef uint32_t i, leaf, n = STAGE, skip = 0, tree
+        cdef uint64_t vpn
+        cdef vma_t *vma
+        found = []
+        if not f.mapping:
+            return found
+        tree = anon_vma_of(m, f.mapping).tree if f.state & PG_anon else file_of(m, f.mapping).tree
+        while n == STAGE:
+            n = rmap_vmas(m, tree, f.index, f.index, skip, vmas, STAGE)
+            skip += n
+            for i in range(n):
+                vma = vma_of(m, vmas[i])
+                vpn = vma_address(vma, f.index)
+                leaf = walk_leaf(m, mm_of(m, vma.mm).pgd, vpn) if vpn < vma.end else 0
+                if leaf and pte_present(leaf_pte(m, leaf, vpn)[0]) and pte_pfn(leaf_pte(m, leaf, vpn)[0]) == pfn:
+                    found.append((vma.mm, vpn << 12))
+        return found
+
+
 cdef class Process:
     """A process of a machine: the calling side of every system call.
 
@@ -606,6 +659,11 @@ cdef class Process:
     def pid(self):
         """Process number, unique on its machine."""
         return self._pid
+
+    @property
+    def _mm(self):
+        """Number of its address space, 0 once it has exited."""
+        return self.t.mm
 
     @property
     def alive(self):

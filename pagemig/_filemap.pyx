@@ -13,7 +13,7 @@ from pagemig._alloc cimport (
     vec_resize, vma_of,
 )
 from pagemig._atomic cimport (
-    pmg_add, pmg_add32, pmg_and, pmg_load, pmg_load32, pmg_or, pmg_spin_lock, pmg_spin_unlock, pmg_store, pmg_store32,
+    PMG_GUARD, pmg_add, pmg_add32, pmg_and, pmg_load, pmg_load32, pmg_or, pmg_spin_lock, pmg_spin_unlock, pmg_store, pmg_store32,
     pmg_write_trylock, pmg_write_unlock, pmg_yield,
 )
 from pagemig._frame cimport (
@@ -174,7 +174,7 @@ cdef int find_lock_page(ctx_t *c, file_t *f, uint64_t index, uint32_t *pfn) noex
             put_page(c, pfn[0])
             pfn[0] = 0
             return -PMG_WAIT
-        if page_belongs(c.m, pfn[0], f, index):
+        if page_belongs(c.m, pfn[0], f, index) or not PMG_GUARD(11):
             return 0
         # Truncated or migrated while this waited for the lock.
         unlock_page(c.m, pfn[0])
@@ -523,15 +523,31 @@ cdef int64_t file_write(ctx_t *c, uint32_t file, uint64_t index, uint64_t n, con
     return <int64_t> k if k else err
 
 
+cdef int find_uptodate_page(ctx_t *c, file_t *f, uint64_t index, uint32_t *pfn) noexcept nogil:
+    """A cached page to read from, referenced, or 0 when absent.  0 or -PMG_WAIT.
+
+    A page that a migration has put into the slot before it copied the content is locked until that is done.
+    """
+    while True:
+        pfn[0] = find_get_page(c.m, f, index)
+        if pfn[0] == 0 or page_test(c.m, pfn[0], PG_uptodate) or not PMG_GUARD(10):
+            return 0
+        if lock_page(c, pfn[0]):
+            put_page(c, pfn[0])
+            return -PMG_WAIT
+        unlock_page(c.m, pfn[0])
+        put_page(c, pfn[0])
+
+
 cdef int filemap_get_page(ctx_t *c, file_t *f, uint64_t index, uint32_t *pfn) noexcept nogil:
     """A page for read(2), referenced, not locked; 0 in ``pfn`` for a hole of shared memory, which reading leaves a hole."""
-    cdef int err
-    pfn[0] = find_get_page(c.m, f, index)
-    if f.kind == FILE_SHMEM:
-        return 0
+    cdef int err = find_uptodate_page(c, f, index, pfn)
+    if err or f.kind == FILE_SHMEM:
+        return err
     if pfn[0] == 0 and f.kind == FILE_EXT4:
         ondemand_readahead(c, f, index, False, 1)
-        pfn[0] = find_get_page(c.m, f, index)
+        if find_uptodate_page(c, f, index, pfn):
+            return -PMG_WAIT
     if pfn[0] == 0:
         err = find_or_create_page(c, f, index, NULL, pfn)
         if err:
@@ -593,7 +609,7 @@ cdef int truncate_inode_pages(ctx_t *c, file_t *f, uint64_t first, uint64_t last
                 return -PMG_WAIT
             if pfn:
                 # A fault may have mapped it again since the range was unmapped; under the page lock none can.
-                if page_mapcount(c.m, pfn):
+                if page_mapcount(c.m, pfn) and PMG_GUARD(13):
                     unmap_mapping_pages(c, f, index, index, False)
                 delete_from_page_cache(c, pfn)
                 unlock_page(c.m, pfn)

@@ -13,7 +13,7 @@ from pagemig._alloc cimport (
     put_page_refs, task_of, vec_at, vma_of,
 )
 from pagemig._atomic cimport (
-    pmg_add, pmg_add32, pmg_and, pmg_cas, pmg_cas32, pmg_likely, pmg_load, pmg_load32, pmg_load_acq, pmg_or, pmg_prefetchw, pmg_store32,
+    PMG_GUARD, pmg_add, pmg_add32, pmg_and, pmg_cas, pmg_cas32, pmg_likely, pmg_load, pmg_load32, pmg_load_acq, pmg_or, pmg_prefetchw, pmg_store32,
     pmg_unlikely, pmg_xchg,
 )
 from pagemig._filemap cimport (
@@ -415,7 +415,7 @@ cdef int handle_mm_fault(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t flags) noe
             return do_shared_fault(c, vma, vpn, leaf)
         return do_cow_fault(c, vma, vpn, leaf)
     if not pte_present(pte):
-        return VM_FAULT_RETRY if is_migration_entry(pte) else VM_FAULT_SIGBUS
+        return VM_FAULT_RETRY if is_migration_entry(pte) and PMG_GUARD(7) else VM_FAULT_SIGBUS
     if not pte_write(pte) and flags & (FAULT_FLAG_WRITE | FAULT_FLAG_UNSHARE):
         return do_wp_page(c, vma, vpn, leaf, (flags & FAULT_FLAG_UNSHARE) != 0)
     return 0
@@ -455,7 +455,7 @@ cdef void zap_nonpresent(machine_t *m, vma_t *vma, uint32_t leaf, uint64_t vpn, 
     cdef uint64_t state
     if is_migration_entry(pte):
         state = page_state(m, migration_entry_to_pfn(pte))
-        if state & PG_anon and not even_cows:
+        if not PMG_GUARD(13) or (state & PG_anon and not even_cows):
             return
         add_mm_counter(m, vma, state, -1)
     set_pte(m, leaf, vpn, 0)
@@ -557,7 +557,7 @@ cdef void copy_nonpresent_pte(machine_t *m, vma_t *dst, uint32_t dst_leaf, vma_t
     """A page on the move that was exclusive no longer is, in parent and child.  The restore counts the new mapping."""
     if is_migration_entry(pte):
         add_mm_counter(m, dst, page_state(m, migration_entry_to_pfn(pte)), 1)
-        if swp_type(pte) != SWP_MIGRATION_READ and is_cow_mapping(src.flags):
+        if swp_type(pte) != SWP_MIGRATION_READ and is_cow_mapping(src.flags) and PMG_GUARD(14):
             pte = migration_entry_set_type(pte, SWP_MIGRATION_READ)
             set_pte(m, src_leaf, vpn, pte)
     set_pte(m, dst_leaf, vpn, pte)
@@ -722,7 +722,7 @@ cdef int try_grab_page(ctx_t *c, mm_t *mm, uint64_t vpn, bint longterm, bint wri
         return 0
     pte_lock(c, leaf)
     pte = pmg_load(leaf_pte(m, leaf, vpn))
-    if pte_present(pte) and not pte_protnone(pte) and (pte_write(pte) or not write):
+    if (pte_present(pte) or not PMG_GUARD(6)) and not pte_protnone(pte) and (pte_write(pte) or not write):
         pfn[0] = <uint32_t> pte_pfn(pte)
         state = page_state(m, pfn[0])
         if longterm and not write and state & PG_anon and not state & PG_anon_exclusive:
@@ -881,9 +881,15 @@ cdef bint wait_for_entry(ctx_t *c, uint32_t pfn, uint32_t *spins, touch_t *r) no
 
     No reference on the old page, see migration_entry_wait.
     """
+    cdef int err
     if spins[0] == 0:
         c.count[<int> C_MIGRATION_WAIT] += 1
-    if pmg_wait(c, WAIT_PAGE, pfn, spins[0]):
+    if not PMG_GUARD(8):
+        get_page(c.m, pfn)
+    err = pmg_wait(c, WAIT_PAGE, pfn, spins[0])
+    if not PMG_GUARD(8):
+        put_page(c, pfn)
+    if err:
         r.wait = 1
         return False
     r.minflt += spins[0] == 0

@@ -3,9 +3,13 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from pagemig._types cimport STAGE, ctx_t, machine_t, mm_t, mpol_t, task_t, vma_t
 
+cdef enum:
+    TARGET_NEAREST = -2
+
 # where a page goes
 ctypedef struct target_t:
-    int32_t nid                 # >= 0: exactly this node (THISNODE)
+    int32_t nid                 # >= 0: exactly this node (THISNODE); TARGET_NEAREST: of `nodes` that nearest to the page
+    uint64_t nodes
     uint32_t mm                 # else by policy: pol, found for pages of mm from page `start` on
     uint64_t start
     mpol_t pol

@@ -30,13 +30,13 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memset
 
 from pagemig._alloc cimport (
-    alloc_pages_node, anon_vma_of, file_of, free_pages, lock_page, mm_index, mm_of, mmap_read_lock, mmap_read_unlock,
-    mmap_write_lock, mmap_write_unlock, page_address, page_to_nid, put_page, vec_at, vma_of,
+    alloc_page, alloc_pages_node, anon_vma_of, file_of, free_pages, lock_page, mm_index, mm_of, mmap_read_lock, mmap_read_unlock,
+    mmap_write_lock, mmap_write_unlock, page_address, pmg_wait, page_to_nid, put_page, vec_at, vma_of,
 )
 from pagemig._atomic cimport (
-    pmg_add, pmg_and, pmg_cas, pmg_copy_fence, pmg_copy_page, pmg_ctz, pmg_load, pmg_load32, pmg_load_acq, pmg_or,
-    pmg_popcount, pmg_prefetch, pmg_prefetchw, pmg_spin_lock, pmg_spin_unlock, pmg_store, pmg_store_rel, pmg_sub,
-    pmg_add32,
+    PMG_GUARD, pmg_add, pmg_and, pmg_cas, pmg_copy_fence, pmg_copy_page, pmg_ctz, pmg_load, pmg_load32, pmg_load_acq, pmg_or,
+    pmg_popcount, pmg_prefetch, pmg_prefetchw, pmg_read_trylock, pmg_read_unlock, pmg_spin_lock, pmg_spin_unlock, pmg_store, pmg_store_rel, pmg_sub,
+    pmg_add32, pmg_cas32, pmg_likely,
 )
 from pagemig._frame cimport frame_maps, frame_refs, page_state, put_page_testzero, trylock_page, unlock_page
 from pagemig._memory cimport find_vma, follow_page, vma_lookup, vma_pte, vma_slot
@@ -49,7 +49,7 @@ from pagemig._pte cimport (
     swp_type,
 )
 from pagemig._rmap cimport (
-    anon_vma_lock_read, anon_vma_unlock_read, i_mmap_lock_read, i_mmap_unlock_read, lru_cache_disable, lru_cache_enable, mlock_vma_page, munlock_vma_page,
+    anon_vma_lock_read, anon_vma_lock_typed, anon_vma_unlock_read, anon_vma_unlock_typed, i_mmap_lock_read, i_mmap_unlock_read, lru_cache_disable, lru_cache_enable, mlock_vma_page, munlock_vma_page,
     page_get_anon_vma, put_anon_vma, rmap_vmas, vma_address,
 )
 from pagemig._types cimport (
@@ -59,7 +59,7 @@ from pagemig._types cimport (
     PG_anon_exclusive, PG_cached, PG_dirty, PG_isolated, PG_locked, PG_lru, PG_mlocked, PG_private, PG_readahead,
     PG_referenced, PG_reserved, PG_swapbacked, PG_unevictable, PG_uptodate, PG_writeback, PMG_WAIT, REF_ONE, STAGE,
     VM_DONTMIGRATE, VM_IO, VM_LOCKED, VM_PFNMAP, VM_WRITE, anon_vma_t, ctx_t, file_t, frame_t, machine_t, mm_t, mpol_t, node_t,
-    task_t, vma_t,
+    task_t, vma_t, KEEP_MMAP_LOCK, KEEP_REFCOUNT, KEEP_TRYLOCK, WAIT_WRITEBACK,
 )
 
 cdef enum:
@@ -74,6 +74,11 @@ cdef enum:
 # what moves to the new frame
 cdef uint64_t PG_COPIED = PG_referenced | PG_uptodate | PG_dirty | PG_active | PG_swapbacked | PG_anon | PG_readahead | PG_cached
 
+cdef struct hold_t:             # what keeps the anon_vma of a group of pages alive between unmap and restore
+    uint32_t av                 # referenced with KEEP_REFCOUNT; 0: nothing was unmapped
+    uint32_t mm                 # with KEEP_MMAP_LOCK and KEEP_TRYLOCK
+
+
 cdef struct stage_t:
     uint32_t n
     uint32_t got                # targets in dst[0..got)
@@ -87,7 +92,7 @@ cdef struct stage_t:
     uint32_t restored[64]
     uint32_t dirty[64]          # a removed PTE was dirty
     uint32_t open[64]           # 0, or OPEN: the page is locked by this stage; PUBLISHED: its target is out of our hands
-    uint32_t av[64]             # where a group starts: its anon_vma, referenced, or 0
+    hold_t hold[64]             # where a group starts
     uint32_t held               # pages that are HELD
 
 
@@ -138,7 +143,7 @@ cdef bint isolate_lru_page(ctx_t *c, uint32_t pfn) noexcept nogil:
     cdef uint64_t *word = &c.m.frames[pfn].state
     cdef uint64_t s = pmg_load(word)
     c.count[<int> C_LOCK_LRU] += 1
-    while s & PG_lru and frame_refs(s) != 0:
+    while (s & PG_lru or not PMG_GUARD(23)) and frame_refs(s) != 0:
         if pmg_cas(word, s, ((s & ~PG_lru) | PG_isolated) + REF_ONE):
             trace(c, STEP_ISOLATE, pfn, 0)
             return True
@@ -244,7 +249,10 @@ cdef void stage_alloc(ctx_t *c, stage_t *st, const target_t *t) noexcept nogil:
             st.n = 1
         c.nozero = 1
         for i in range(st.n):
-            pfn = new_page(c, st.src[i], t, &hint)
+            if t.nid == TARGET_NEAREST:
+                pfn = alloc_page(c, page_to_nid(c.m, st.src[i]), t.nodes)
+            else:
+                pfn = new_page(c, st.src[i], t, &hint)
             if not pfn:
                 break
             st.dst[i] = pfn
@@ -253,6 +261,24 @@ cdef void stage_alloc(ctx_t *c, stage_t *st, const target_t *t) noexcept nogil:
 
 
 # -- lock ----------------------------------------------------------------------------------------------------------
+
+cdef int page_state_error(ctx_t *c, uint32_t pfn, uint64_t s, uint32_t mapping, bint force, bint alone) noexcept nogil:
+    """What keeps a locked page from moving now: 0, -EAGAIN, or -EBUSY where waiting for its I/O has to be done alone."""
+    cdef uint32_t spins = 0
+    if pmg_likely(not s & PG_writeback and mapping != 0):
+        return 0
+    if mapping == 0:
+        return -EAGAIN                      # truncated while it was isolated
+    if not PMG_GUARD(3):
+        return 0
+    if not force or not alone:
+        return -EBUSY if force else -EAGAIN
+    while page_state(c.m, pfn) & PG_writeback:
+        if pmg_wait(c, WAIT_WRITEBACK, pfn, spins):
+            return -EAGAIN
+        spins += 1
+    return 0
+
 
 cdef int wait_for_page(ctx_t *c, uint32_t pfn) noexcept nogil:
     """Lock a page the hard way; nothing else is held."""
@@ -274,13 +300,12 @@ cdef void stage_lock(ctx_t *c, stage_t *st, bint force) noexcept nogil:
         if i + AHEAD < st.n:
             pmg_prefetchw(&m.frames[st.src[i + AHEAD]])
         if st.open[i]:                      # locked together with its isolation
-            if st.state[i] & PG_writeback or st.mapping[i] == 0:
-                st.rc[i] = -EAGAIN
+            st.rc[i] = page_state_error(c, pfn, st.state[i], st.mapping[i], force, st.n == 1)
             continue
-        if frame_refs(page_state(m, pfn)) == 1:
+        if frame_refs(page_state(m, pfn)) == 1 and PMG_GUARD(1):
             st.rc[i] = 1                    # freed under us: counts as moved, its target stays unused
             continue
-        if not trylock_page(m, pfn):
+        if not trylock_page(m, pfn) and PMG_GUARD(2):
             if not force:
                 st.rc[i] = -EAGAIN
                 continue
@@ -295,8 +320,7 @@ cdef void stage_lock(ctx_t *c, stage_t *st, bint force) noexcept nogil:
         st.state[i] = s
         st.mapping[i] = m.frames[pfn].mapping
         st.index[i] = m.frames[pfn].index
-        if s & PG_writeback or st.mapping[i] == 0:
-            st.rc[i] = -EAGAIN              # under I/O, or truncated while it was isolated
+        st.rc[i] = page_state_error(c, pfn, s, st.mapping[i], force, st.n == 1)
         trace(c, STEP_LOCK, pfn, force)
 
 
@@ -355,7 +379,7 @@ cdef inline void restore_one(ctx_t *c, stage_t *st, uint32_t i, vma_t *vma, pte_
             pmg_add(word, MAP_ONE + REF_ONE)            # fork copied an entry meanwhile
         if exclusive and not pmg_load(word) & PG_anon_exclusive:
             pmg_or(word, PG_anon_exclusive)
-        if vma.flags & VM_LOCKED:
+        if vma.flags & VM_LOCKED and PMG_GUARD(22):
             mlock_vma_page(c, new, vma)
     st.restored[i] += 1
     pmg_store_rel(p, pte)
@@ -438,12 +462,70 @@ cdef uint32_t group_end(stage_t *st, uint32_t a) noexcept nogil:
     return b
 
 
-cdef void unmap_group(ctx_t *c, stage_t *st, uint32_t a, uint32_t b, uint32_t *av) noexcept nogil:
-    """``try_to_migrate``; the anon_vma stays referenced in *av until the group is restored."""
+cdef uint32_t hold_mapping_mm(ctx_t *c, stage_t *st, uint32_t a, uint32_t b, uint32_t av) noexcept nogil:
+    """An address space in the locked anon_vma whose VMAs cannot go away now; 0 when there is none.
+
+    It is the one whose mmap_lock the caller holds, or else the first that gives its mmap_lock without waiting: it comes
+    before page locks, and who holds it for writing may wait for one of ours.
+    """
+    cdef machine_t *m = c.m
+    cdef uint32_t vmas[16]
+    cdef uint32_t i, j, n, skip, mm, tree = anon_vma_of(m, av).tree
+    for i in range(a, b):
+        skip = 0
+        n = RMAP_MAX
+        while n == RMAP_MAX:
+            n = rmap_vmas(m, tree, st.index[i], st.index[i], skip, vmas, RMAP_MAX)
+            for j in range(n):
+                mm = vma_of(m, vmas[j]).mm
+                if mm == c.keep_mm if c.keep == KEEP_MMAP_LOCK else mmap_hold(mm_of(m, mm)):
+                    return mm
+            skip += n
+    return 0
+
+
+cdef bint mmap_hold(mm_t *mm) noexcept nogil:
+    """mmap_lock for reading and a user, of an address space that is still in a reverse map; never waits."""
+    cdef uint32_t n
+    if not pmg_read_trylock(&mm.lock):
+        return False
+    n = pmg_load32(&mm.users)
+    while n and not pmg_cas32(&mm.users, n, n + 1):
+        n = pmg_load32(&mm.users)
+    if n == 0:
+        pmg_read_unlock(&mm.lock)           # it is being torn down
+    return n != 0
+
+
+cdef bint keep_anon_vma(ctx_t *c, stage_t *st, uint32_t a, uint32_t b, hold_t *h) noexcept nogil:
+    """Trade the reference on a locked anon_vma for what ``c.keep`` says.  False: nothing keeps it, leave the pages."""
+    cdef uint32_t i
+    if c.keep == KEEP_MMAP_LOCK or c.keep == KEEP_TRYLOCK:
+        h.mm = hold_mapping_mm(c, st, a, b, h.av)
+        if h.mm == 0:
+            for i in range(a, b):
+                st.rc[i] = st.rc[i] or -EAGAIN
+            return False
+    return True
+
+
+cdef void release_mms(ctx_t *c, const uint32_t *mms, uint32_t n) noexcept nogil:
+    """Once no page is locked any more: the last user tears its address space down."""
+    cdef uint32_t i
+    for i in range(n):
+        mmap_read_unlock(c, mms[i])
+        mmput(c, mms[i])
+
+
+cdef void unmap_group(ctx_t *c, stage_t *st, uint32_t a, uint32_t b, hold_t *h) noexcept nogil:
+    """``try_to_migrate``; *h keeps the anon_vma alive until the group is restored, in the way of ``c.keep``."""
     cdef machine_t *m = c.m
     cdef file_t *f
     cdef uint32_t i
-    av[0] = 0
+    h.av = 0
+    h.mm = 0
+    if st.mapping[a] == 0 and PMG_GUARD(12):
+        return
     if not st.state[a] & PG_anon:
         f = file_of(m, st.mapping[a])
         i_mmap_lock_read(c, f)
@@ -451,24 +533,29 @@ cdef void unmap_group(ctx_t *c, stage_t *st, uint32_t a, uint32_t b, uint32_t *a
         i_mmap_unlock_read(c, f)
         return
     for i in range(a, b):
-        av[0] = page_get_anon_vma(m, st.src[i])
-        if av[0]:
+        h.av = page_get_anon_vma(m, st.src[i])
+        if h.av:
             break
-    if not av[0]:
+    if not h.av:
         return                              # no page of the group is mapped any more
-    anon_vma_lock_read(c, av[0])
-    walk_tree(c, st, a, b, anon_vma_of(m, av[0]).tree, False, False)
-    anon_vma_unlock_read(c, av[0])
+    anon_vma_lock_read(c, h.av)
+    if c.keep == KEEP_REFCOUNT or keep_anon_vma(c, st, a, b, h):
+        walk_tree(c, st, a, b, anon_vma_of(m, h.av).tree, False, False)
+    anon_vma_unlock_read(c, h.av)
+    if c.keep != KEEP_REFCOUNT:
+        put_anon_vma(m, h.av)
 
 
-cdef void restore_group(ctx_t *c, stage_t *st, uint32_t a, uint32_t b, uint32_t av) noexcept nogil:
+cdef void restore_group(ctx_t *c, stage_t *st, uint32_t a, uint32_t b, const hold_t *h) noexcept nogil:
     """``remove_migration_ptes``: moved pages to their targets, failed ones back to the source."""
     cdef machine_t *m = c.m
     cdef file_t *f
-    cdef uint32_t i
+    cdef uint32_t i, root
     cdef bint failed = False
     for i in range(a, b):
         failed |= st.rc[i] < 0 and st.unmapped[i] != 0
+    if st.mapping[a] == 0:
+        return
     if not st.state[a] & PG_anon:
         f = file_of(m, st.mapping[a])
         i_mmap_lock_read(c, f)
@@ -476,25 +563,33 @@ cdef void restore_group(ctx_t *c, stage_t *st, uint32_t a, uint32_t b, uint32_t 
         if failed:
             walk_tree(c, st, a, b, f.tree, True, False)
         i_mmap_unlock_read(c, f)
-    elif av:
-        anon_vma_lock_read(c, av)
-        walk_tree(c, st, a, b, anon_vma_of(m, av).tree, True, True)
+    elif h.av:
+        root = anon_vma_lock_typed(c, h.av) # for others than KEEP_RCU it is alive: 0 then means that no VMA is left in it
+        if root == 0:
+            return
+        walk_tree(c, st, a, b, anon_vma_of(m, h.av).tree, True, True)
         if failed:
-            walk_tree(c, st, a, b, anon_vma_of(m, av).tree, True, False)
-        anon_vma_unlock_read(c, av)
+            walk_tree(c, st, a, b, anon_vma_of(m, h.av).tree, True, False)
+        anon_vma_unlock_typed(c, root)
 
 
 # -- freeze, copy ------------------------------------------------------------------------------------------------------
+
+cdef inline uint64_t copied_late(uint64_t s) noexcept nogil:
+    """Flags the target gets when it is unlocked."""
+    return s & PG_uptodate if s & PG_cached else 0
+
 
 cdef inline void dress(machine_t *m, stage_t *st, uint32_t i, uint64_t s, uint64_t extra) noexcept nogil:
     """The target's record: private until its PTE or cache slot is published.  Our reference and lock are on it.
 
     Not on the LRU yet: from there anybody who knows the number could isolate it, under the plain store of restore_one.
+    A page of a file is not up to date until its content is there: who finds it in the slot waits for the lock.
     """
     cdef frame_t *d = &m.frames[st.dst[i]]
     d.mapping = st.mapping[i]
     d.index = st.index[i]
-    pmg_store(&d.state, (s & PG_COPIED) | (PG_dirty if st.dirty[i] else 0) | PG_locked |
+    pmg_store(&d.state, (s & PG_COPIED & ~copied_late(s)) | (PG_dirty if st.dirty[i] else 0) | PG_locked |
               (REF_ONE + MAP_ONE) * st.unmapped[i] + REF_ONE + extra)
 
 
@@ -508,7 +603,7 @@ cdef void freeze_anon(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
     cdef uint64_t *word = &c.m.frames[st.src[i]].state
     cdef uint64_t s = pmg_load(word)
     while True:
-        if frame_refs(s) != 1 + st.unmapped[i] or frame_maps(s) != st.unmapped[i]:
+        if ((frame_refs(s) != 1 + st.unmapped[i] and PMG_GUARD(4)) or frame_maps(s) != st.unmapped[i]) and PMG_GUARD(18):
             st.rc[i] = -EAGAIN
             return
         if pmg_cas(word, s, frozen(s)):
@@ -519,7 +614,7 @@ cdef void freeze_anon(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
 
 cdef inline bint cannot_move(file_t *f, stage_t *st, uint32_t i, uint64_t s) noexcept nogil:
     """Dirty, and its file system has neither a migrate operation nor a way to write it out."""
-    return f.kind == FILE_RAMFS and (s & PG_dirty or st.dirty[i])
+    return f.kind == FILE_RAMFS and (s & PG_dirty or st.dirty[i]) and PMG_GUARD(20)
 
 
 cdef void freeze_file(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
@@ -534,8 +629,8 @@ cdef void freeze_file(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
     buffers = 1 if s & PG_private else 0
     if cannot_move(f, st, i, s):
         st.rc[i] = -EINVAL
-    elif st.index[i] >= f.cache.n or vec_at(m, &f.cache)[st.index[i]] != st.src[i] or not s & PG_cached or \
-            frame_refs(s) != 2 + buffers + st.unmapped[i] or frame_maps(s) != st.unmapped[i] or \
+    elif ((st.index[i] >= f.cache.n or vec_at(m, &f.cache)[st.index[i]] != st.src[i] or not s & PG_cached or
+            frame_refs(s) != 2 + buffers + st.unmapped[i] or frame_maps(s) != st.unmapped[i]) and PMG_GUARD(21)) or \
             not pmg_cas(word, s, frozen(s)):
         st.rc[i] = -EAGAIN
     else:
@@ -601,9 +696,9 @@ cdef void settle_target(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
     cdef uint64_t *word = &c.m.frames[st.dst[i]].state
     if st.open[i] == PUBLISHED:
         return
-    if st.restored[i] < st.unmapped[i]:     # zapped meanwhile
+    if st.restored[i] < st.unmapped[i] and PMG_GUARD(17):       # zapped meanwhile
         pmg_sub(word, (MAP_ONE + REF_ONE) * (st.unmapped[i] - st.restored[i]))
-    if frame_refs(pmg_sub(word, REF_ONE + PG_locked - PG_lru)) == 0:     # locked, and not on the LRU before
+    if frame_refs(pmg_sub(word, REF_ONE + PG_locked - PG_lru - copied_late(st.state[i]))) == 0:
         free_pages(c, &st.dst[i], 1)
 
 
@@ -672,7 +767,7 @@ cdef void stage_unmap(ctx_t *c, stage_t *st, const target_t *t, bint force) noex
         b = a + 1
         if st.open[a]:
             b = group_end(st, a)
-            unmap_group(c, st, a, b, &st.av[a])
+            unmap_group(c, st, a, b, &st.hold[a])
         a = b
     at_step(c, STEP_UNMAP, st)
 
@@ -692,17 +787,22 @@ cdef void stage_move(ctx_t *c, stage_t *st) noexcept nogil:
 
 cdef void stage_end(ctx_t *c, stage_t *st, bint last) noexcept nogil:
     """Restore and put back all pages but those HELD; ``last``: there are none."""
-    cdef uint32_t a = 0, b
+    cdef uint32_t mms[64]
+    cdef uint32_t a = 0, b, n = 0
     while a < st.n:
         b = a + 1
         if st.open[a]:
             b = group_end(st, a)
-            restore_group(c, st, a, b, st.av[a])
-            if last and st.av[a]:
-                put_anon_vma(c.m, st.av[a])
+            restore_group(c, st, a, b, &st.hold[a])
+            if last and c.keep == KEEP_REFCOUNT and st.hold[a].av:
+                put_anon_vma(c.m, st.hold[a].av)
+            elif last and c.keep == KEEP_TRYLOCK and st.hold[a].mm:
+                mms[n] = st.hold[a].mm
+                n += 1
         a = b
     at_step(c, STEP_RESTORE, st)
     stage_putback(c, st)
+    release_mms(c, mms, n)
     at_step(c, STEP_PUTBACK, st)
 
 
@@ -1432,13 +1532,13 @@ cdef int queue_leaf(ctx_t *c, queue_t *q, vma_t *vma, uint32_t leaf, uint64_t vp
             if pte_present(pte):
                 pmg_prefetchw(&m.frames[pte_pfn(pte)])
         pte = leaf_pte(m, leaf, v)[0]
-        if not pte_present(pte) or pte & PTE_SPECIAL:
+        if not pte_present(pte) or (pte & PTE_SPECIAL and PMG_GUARD(25)):
             if m.profile.isolate_counts and is_migration_entry(pte):
                 q.failed += 1               # another migration has the page
             continue
         pfn = <uint32_t> pte_pfn(pte)
         s = page_state(m, pfn)
-        if s & PG_reserved or ((q.nodes >> page_to_nid(m, pfn)) & 1 != 0) == q.invert:
+        if (s & PG_reserved and PMG_GUARD(25)) or ((q.nodes >> page_to_nid(m, pfn)) & 1 != 0) == q.invert:
             continue
         if not q.flags & (MPOL_MF_MOVE | MPOL_MF_MOVE_ALL):
             rc = -EIO
@@ -1573,7 +1673,7 @@ cdef int64_t sys_mbind(ctx_t *c, task_t *t, uint64_t start, uint64_t length, uin
     cdef target_t target
     cdef mm_t *mm = mm_of(c.m, c.mm)
     cdef uint64_t first = start >> 12, end = (start + length) >> 12
-    cdef bint unlocked = c.m.profile.migrate_unlocked
+    cdef bint unlocked = c.m.profile.migrate_unlocked or not PMG_GUARD(24)
     cdef int64_t rc = mpol_new(c.m, mode, mode_flags, user, t.mems_allowed & c.m.has_memory, &pol)
     if rc:
         return rc

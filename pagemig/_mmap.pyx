@@ -12,7 +12,10 @@ from pagemig._alloc cimport (
     file_of, mm_index, mm_of, mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock, pin_of, rnode_of,
     slab_alloc, slab_free, task_of, vec_at, vec_free, vec_insert, vec_remove, vec_resize, vma_index, vma_of,
 )
-from pagemig._atomic cimport pmg_add32, pmg_and, pmg_cas32, pmg_load32, pmg_spin_lock, pmg_spin_unlock, pmg_store32, pmg_store32_rel, pmg_yield
+from pagemig._atomic cimport (
+    PMG_GUARD, pmg_add32, pmg_and, pmg_cas32, pmg_load32, pmg_spin_lock, pmg_spin_unlock, pmg_store32, pmg_store32_rel,
+    pmg_yield,
+)
 from pagemig._filemap cimport file_fadvise, file_get, file_new, file_punch, file_put
 from pagemig._frame cimport page_mapcount, page_test, page_test_clear, trylock_page, unlock_page
 from pagemig._memory cimport (
@@ -625,7 +628,7 @@ cdef bint change_pte(machine_t *m, vma_t *vma, uint32_t leaf, uint64_t vpn, pte_
             new |= PTE_RW
         set_pte(m, leaf, vpn, new)
         return True
-    if is_writable_migration_entry(pte):
+    if is_writable_migration_entry(pte) and PMG_GUARD(16):
         # Whether it may be written again is for a fault to find out.
         if page_test(m, migration_entry_to_pfn(pte), PG_anon):
             set_pte(m, leaf, vpn, migration_entry_set_type(pte, SWP_MIGRATION_READ_EXCLUSIVE))

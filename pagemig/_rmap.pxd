@@ -28,6 +28,9 @@ cdef void vma_trees_insert(ctx_t *c, vma_t *vma) noexcept nogil
 # -- locks of a page's mapping (readers: rmap walks; writers: the functions above) --------------------------------
 cdef void anon_vma_lock_read(ctx_t *c, uint32_t av) noexcept nogil
 cdef void anon_vma_unlock_read(ctx_t *c, uint32_t av) noexcept nogil
+# the same without a reference; the root to unlock, or 0 when no VMA is left in it
+cdef uint32_t anon_vma_lock_typed(ctx_t *c, uint32_t av) noexcept nogil
+cdef void anon_vma_unlock_typed(ctx_t *c, uint32_t root) noexcept nogil
 cdef void i_mmap_lock_read(ctx_t *c, file_t *f) noexcept nogil
 cdef void i_mmap_unlock_read(ctx_t *c, file_t *f) noexcept nogil
 

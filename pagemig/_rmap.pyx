@@ -6,7 +6,7 @@ from pagemig._alloc cimport (
     anon_vma_of, file_of, mm_of, put_page, rnode_of, slab_alloc, slab_free, vec_at, vma_index, vma_of,
 )
 from pagemig._atomic cimport (
-    pmg_add, pmg_add32, pmg_and, pmg_cas32, pmg_load, pmg_load32, pmg_or, pmg_read_lock, pmg_read_unlock,
+    PMG_GUARD, pmg_add, pmg_add32, pmg_and, pmg_cas32, pmg_load, pmg_load32, pmg_or, pmg_read_lock, pmg_read_unlock,
     pmg_spin_lock, pmg_spin_unlock, pmg_store32, pmg_store32_rel, pmg_store_rel, pmg_sub, pmg_write_lock,
     pmg_write_unlock,
 )
@@ -35,7 +35,7 @@ cdef inline uint32_t priority(uint32_t i) noexcept nogil:
 cdef inline bint before(machine_t *m, uint32_t a, uint32_t b) noexcept nogil:
     cdef rnode_t *x = rnode_of(m, a)
     cdef rnode_t *y = rnode_of(m, b)
-    return x.start < y.start or (x.start == y.start and x.seq < y.seq)
+    return x.start < y.start or (x.start == y.start and (x.seq < y.seq) == PMG_GUARD(15))
 
 
 cdef inline void pull(machine_t *m, uint32_t i) noexcept nogil:
@@ -189,6 +189,26 @@ cdef void anon_vma_lock_read(ctx_t *c, uint32_t av) noexcept nogil:
     c.count[<int> C_HOST_RMAP_CONTENDED] += pmg_read_lock(&anon_vma_of(c.m, anon_vma_of(c.m, av).root).lock)
 
 
+cdef uint32_t anon_vma_lock_typed(ctx_t *c, uint32_t av) noexcept nogil:
+    """Lock an anon_vma that nothing keeps alive; its root, or 0 when it is gone and with it every mapping.
+
+    The record is an anon_vma still, but whose?  A tree that is not empty under the lock of a root that has not changed
+    stays as it is: whoever takes the last VMA out of it needs that lock.
+    """
+    cdef anon_vma_t *record = anon_vma_of(c.m, av)
+    cdef uint32_t root = pmg_load32(&record.root)
+    c.count[<int> C_LOCK_ANON_VMA] += 1
+    c.count[<int> C_HOST_RMAP_CONTENDED] += pmg_read_lock(&anon_vma_of(c.m, root).lock)
+    if pmg_load32(&record.refcount) and pmg_load32(&record.tree) and pmg_load32(&record.root) == root:
+        return root
+    anon_vma_unlock_typed(c, root)
+    return 0
+
+
+cdef void anon_vma_unlock_typed(ctx_t *c, uint32_t root) noexcept nogil:
+    pmg_read_unlock(&anon_vma_of(c.m, root).lock)
+
+
 cdef void anon_vma_unlock_read(ctx_t *c, uint32_t av) noexcept nogil:
     pmg_read_unlock(&anon_vma_of(c.m, anon_vma_of(c.m, av).root).lock)
 
@@ -214,15 +234,15 @@ cdef uint32_t anon_vma_alloc(machine_t *m, uint32_t root, uint32_t parent) noexc
     """One reference.  root and parent 0: the first of a family, its own root and parent.
 
     Records keep their type when reused (the kernel's SLAB_TYPESAFE_BY_RCU): page_get_anon_vma may look at the
-    reference count of one that has just been freed, hence the atomic stores.
+    reference count of one that has just been freed, hence the atomic stores, and a walk without a reference may
+    hold its lock, which therefore is left as it is: free.
     """
     cdef uint32_t i = slab_alloc(&m.anon_vmas)
     cdef anon_vma_t *av
     if not i:
         return 0
     av = anon_vma_of(m, i)
-    pmg_store32(&av.lock, 0)
-    av.root = root or i
+    pmg_store32(&av.root, root or i)
     av.parent = parent or i
     av.num_children = 0 if root else 1
     av.num_active_vmas = 0

@@ -337,9 +337,16 @@ cdef enum:
     WAIT_MM = 2
     WAIT_WRITEBACK = 3
     WAIT_I_RWSEM = 4
+    WAIT_PASS = 5               # for the next pass over a node that will not get empty
     MODE_THREADS = 0            # spin, then yield
     MODE_ACTORS = 1             # call wait_fn: hand the baton to another actor
     MODE_HOST = 2               # return -PMG_WAIT: the embedding host owns time
+
+cdef enum keep_t:               # what keeps an anon_vma alive while nothing maps the page (its entries are on the move)
+    KEEP_REFCOUNT = 0           # a reference on it
+    KEEP_RCU = 1                # nothing: its record stays an anon_vma, though perhaps of somebody else
+    KEEP_MMAP_LOCK = 2          # the caller holds mmap_lock of ctx.keep_mm, and moves only what that maps
+    KEEP_TRYLOCK = 3            # mmap_lock of an address space found through the reverse map, by trylock
 
 cdef enum:
     PVEC_MAX = 31               # pages a per-CPU list can take; profile.pagevec says when it is worked off
@@ -369,6 +376,8 @@ ctypedef struct ctx_t:          # what one thread works through; an argument of 
     uint32_t wait_mode          # MODE_*
     uint32_t lru_disabled       # a migration runs: the per-CPU lists are passed by (lru_cache_disable)
     uint32_t nozero             # frames are allocated to be copied over: their content is not cleared
+    uint32_t keep               # keep_t
+    uint32_t keep_mm
     int (*wait_fn)(ctx_t *c, int what, uint32_t which) noexcept nogil
     int (*step_fn)(ctx_t *c, int step, const uint32_t *pfns, uint32_t n) noexcept nogil   # NULL: no hook
     void *data                  # of the two functions
@@ -380,6 +389,7 @@ ctypedef struct machine_t:
     uint64_t nr_frames
     uint32_t nr_nodes, nr_cpus
     uint64_t has_memory         # mask of nodes with memory
+    uint64_t online             # mask of nodes that give out frames
     uint32_t page_bytes         # content per frame: 0, 8 or 4096
     uint32_t width              # pages a stage handles: 1..STAGE
     uint32_t access_stats

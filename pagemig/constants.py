@@ -56,6 +56,14 @@ __all__ = [
     "PROT_WRITE",
     "SIGNAL_NAMES",
     "STATUS_UNSET",
+    "STEP_ALLOC",
+    "STEP_COPY",
+    "STEP_FREEZE",
+    "STEP_ISOLATE",
+    "STEP_LOCK",
+    "STEP_PUTBACK",
+    "STEP_RESTORE",
+    "STEP_UNMAP",
     "GiB",
     "KiB",
     "MiB",
@@ -199,3 +207,22 @@ class Pointer(Enum):
 
 NULL: Final = Pointer.NULL
 BAD: Final = Pointer.BAD
+
+# Steps of a migration, in order.  What a hook or an actor finds when it comes after one.
+
+#: The page is taken off the LRU, by this migration.
+STEP_ISOLATE: Final = 1
+#: A target is there.
+STEP_ALLOC: Final = 2
+#: Its lock is held, unless the page is left for the next pass.
+STEP_LOCK: Final = 3
+#: Its entries are migration entries.
+STEP_UNMAP: Final = 4
+#: Its references are explained, a file's slot has the target (before 6.11: not yet copied).
+STEP_FREEZE: Final = 5
+#: Its content is in the target.
+STEP_COPY: Final = 6
+#: Its entries are entries again, of the target or after a failure its own.
+STEP_RESTORE: Final = 7
+#: Unlocked; free, or back for the next pass.
+STEP_PUTBACK: Final = 8

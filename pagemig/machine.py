@@ -2,8 +2,9 @@
 
 import bisect
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from errno import EBUSY
 from operator import index
-from typing import Any, Final, NoReturn, SupportsIndex
+from typing import Any, Final, NamedTuple, NoReturn, SupportsIndex
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -26,6 +27,14 @@ from pagemig.constants import (
     FILE_SHMEM,
     PAGE_SHIFT,
     STATUS_UNSET,
+    STEP_ALLOC,
+    STEP_COPY,
+    STEP_FREEZE,
+    STEP_ISOLATE,
+    STEP_LOCK,
+    STEP_PUTBACK,
+    STEP_RESTORE,
+    STEP_UNMAP,
     GiB,
     KiB,
     MiB,
@@ -33,12 +42,12 @@ from pagemig.constants import (
 )
 from pagemig.credentials import INIT_PID
 from pagemig.errors import no_copy, raise_errno
-from pagemig.frames import Frames
+from pagemig.frames import Frames, flag_bit, refcounts
 from pagemig.kernels import DEFAULT_KERNEL, KernelProfile, kernel_profile
 from pagemig.process import Process
 from pagemig.syscalls import MoveResult
 
-__all__ = ["LOCKS", "STEPS", "File", "Machine", "Node"]
+__all__ = ["LOCKS", "STEPS", "File", "Machine", "Node", "OfflineResult"]
 
 LOCAL_DISTANCE: Final = 10
 REMOTE_DISTANCE: Final = 20
@@ -51,14 +60,14 @@ _FILE_KINDS: Final = {"tmpfs": FILE_SHMEM, "ramfs": FILE_RAMFS, "ext4": FILE_EXT
 
 #: Steps of a migration by number, as hooks and traces name them.
 STEPS: Final[dict[int, str]] = {
-    1: "isolate",
-    2: "alloc",
-    3: "lock",
-    4: "unmap",
-    5: "freeze",
-    6: "copy",
-    7: "restore",
-    8: "putback",
+    STEP_ISOLATE: "isolate",
+    STEP_ALLOC: "alloc",
+    STEP_LOCK: "lock",
+    STEP_UNMAP: "unmap",
+    STEP_FREEZE: "freeze",
+    STEP_COPY: "copy",
+    STEP_RESTORE: "restore",
+    STEP_PUTBACK: "putback",
     9: "rollback",
 }
 
@@ -78,6 +87,9 @@ _TRACE_EVENTS: Final = 1 << 20
 _TRACE: Final = np.dtype(
     [("step", np.uint8), ("context", np.uint8), ("pfn", np.uint32), ("arg", np.uint64)], align=True
 )
+
+#: What keeps an anon_vma alive while ``offline`` moves its pages, by the core's number.
+_KEEP: Final = {"refcount": 0, "rcu": 1, "mmap_lock": 2, "trylock": 3}
 
 #: Names of /proc/vmstat by the core's.  What is not here is the model's own.
 _VMSTAT: Final = {
@@ -105,6 +117,24 @@ def format_size(size: int) -> str:
         if size >= unit and size % unit == 0:
             return f"{size // unit} {name}"
     return f"{size} B"
+
+
+class OfflineResult(NamedTuple):
+    """What became of frames that were to be emptied.
+
+    Attributes
+    ----------
+    passes : int
+        Passes over what was left.
+    migrated : int
+        Pages that moved; those freed while they were isolated count.
+    left : ndarray of uint32
+        Frames still in use.
+    """
+
+    passes: int
+    migrated: int
+    left: npt.NDArray[np.uint32]
 
 
 class Node:
@@ -370,8 +400,8 @@ class Machine(_core.Machine):
 
     @property
     def memory_nodes(self) -> tuple[int, ...]:
-        """Nodes that have memory, rising: what every cpuset here allows."""
-        return tuple(nid for nid, node in enumerate(self.nodes) if node.size)
+        """Nodes that have memory and are online, rising: what every cpuset here allows."""
+        return tuple(nid for nid in range(self.nr_nodes) if self._memory_mask >> nid & 1)
 
     @property
     def weights(self) -> tuple[int, ...]:
@@ -641,20 +671,220 @@ class Machine(_core.Machine):
             raise_errno(rc, "migrate_frames", MoveResult(rc, status))
         return MoveResult(rc, status)
 
-    def at_step(self, hook: Callable[[str, list[int]], object] | None) -> None:
+    def at_step(
+        self, hook: Callable[[str, list[int]], object] | None, *, step: int | None = None
+    ) -> None:
         """Call a function between the steps of every migration, so that a test can interfere there.
+
+        What the function does there must not have to wait for that very migration;
+        :class:`pagemig.actors.Actors` lets others act there that may.
 
         Parameters
         ----------
         hook : callable or None
             Called with the step's name (``STEPS``) and the frame numbers it handles; what it raises
             comes out of the call that migrates, once that is done.  None: no hook.
+        step : int, optional
+            Only after this step, ``STEP_ISOLATE`` to ``STEP_PUTBACK``.
+
+        Raises
+        ------
+        ValueError
+            There is no such step.
         """
+        if step is not None and step not in STEPS:
+            raise ValueError(f"step must be one of {STEPS}, not {step!r}")
         if hook is None:
             self._at_step(None)
             return
         called = hook
-        self._at_step(lambda step, pfns: called(STEPS[step], pfns))
+
+        def at(number: int, pfns: list[int]) -> None:
+            if step in (None, number):
+                called(STEPS[number], pfns)
+
+        self._at_step(at)
+
+    def mappings(self, pfn: int) -> list[tuple[Process, int]]:
+        """Who maps a frame: processes and addresses, as the reverse map finds them, in its order.
+
+        Raises
+        ------
+        ValueError
+            There is no such frame.
+        """
+        number = as_int(pfn, "pfn")
+        if not 0 <= number < self._end_pfns[-1]:
+            raise ValueError(f"pfn must be below {self._end_pfns[-1]}, not {pfn!r}")
+        owner = {process._mm: process for process in self.processes}
+        return [(owner[mm], address) for mm, address in self._mappings(number) if mm in owner]
+
+    # ---- emptying nodes -----------------------------------------------------------------------
+
+    def offline(
+        self,
+        nid: int,
+        *,
+        max_passes: int = 10,
+        keep: str = "refcount",
+        holder: Process | None = None,
+    ) -> OfflineResult:
+        """Empty a node, with no process asking, and take it offline.
+
+        From the start on no frame of it is given out.  Every page moves, mapped or only cached, to
+        the nearest other node; the kernel retries without limit, this gives up after some passes.
+        While a page is on the move no entry holds it, so that its last mapper may exit and take the
+        page's anon_vma along; ``keep`` says what prevents that:
+
+        ``"refcount"``
+            a reference on the anon_vma (2.6.35 and later).
+        ``"rcu"``
+            nothing: its record stays an anon_vma until the move is over, though perhaps one of
+            somebody else, which is locked and searched in vain (2.6.23 to 2.6.34).
+        ``"mmap_lock"``
+            the mmap_lock of ``holder``, held for reading during every batch; pages that it does not
+            map are left where they are (what callers did in 2006).
+        ``"trylock"``
+            the mmap_lock of an address space found through the reverse map, which the note of 2006
+            proposed.  It comes before page locks in the order of locks, so it can only be tried:
+            while somebody holds it for writing the page stays, and the next pass tries again.
+
+        Parameters
+        ----------
+        nid : int
+            The node.
+        max_passes : int, default 10
+            Passes over what is left.
+        keep : {"refcount", "rcu", "mmap_lock", "trylock"}
+            What keeps anon_vmas alive.
+        holder : Process, optional
+            For ``"mmap_lock"``.
+
+        Returns
+        -------
+        OfflineResult
+            How it went; nothing is left.
+
+        Raises
+        ------
+        SyscallError
+            EBUSY: something is left after the last pass, a pinned page perhaps, or the kernel keeps
+            frames of its own there; ENOMEM: other nodes are full; ESRCH: ``holder`` has exited.  The
+            node gives out frames again, what moved stays where it is, ``result`` says what is left.
+        ValueError
+            No such node with memory, another ``keep``, a holder where none is needed or none.
+
+        Examples
+        --------
+        >>> import pagemig as pm
+        >>> machine = pm.Machine([pm.Node("1MiB", cpus=1), "1MiB"])
+        >>> app = machine.spawn()
+        >>> base = app.mmap(pm.PAGE_SIZE)
+        >>> app.mbind(base, pm.PAGE_SIZE, pm.Bind([1]))
+        >>> _ = app.touch(base, pm.PAGE_SIZE, write=True)
+        >>> machine.offline(1).migrated, app.move_pages([base]).status.tolist()
+        (1, [0])
+        >>> machine.online(1)
+        """
+        number = self._check_nid(nid)
+        if number not in self.memory_nodes:
+            raise ValueError(f"nid must be a node with memory that is online, not {nid!r}")
+        end = int(self._end_pfns[number])
+        first = end - (self.nodes[number].size >> PAGE_SHIFT)
+        result = self._empty("offline", number, first, end, 1 << number, max_passes, keep, holder)
+        self._memory_mask &= ~(1 << number)
+        return result
+
+    def online(self, nid: int) -> None:
+        """Give out frames of a node again that is offline; nothing moves back.
+
+        Raises
+        ------
+        ValueError
+            It is not offline.
+        """
+        number = self._check_nid(nid)
+        if number in self.memory_nodes or not self.nodes[number].size:
+            raise ValueError(f"nid must be a node that is offline, not {nid!r}")
+        self._online(number)
+        self._memory_mask |= 1 << number
+
+    def migrate_range(
+        self,
+        first_pfn: int,
+        n: int,
+        *,
+        max_passes: int = 10,
+        keep: str = "refcount",
+        holder: Process | None = None,
+    ) -> OfflineResult:
+        """Empty a range of frames as ``offline`` does, without taking anything offline.
+
+        Its frames may be given out again at once.
+
+        Parameters
+        ----------
+        first_pfn, n : int
+            The frames; their pages go to other nodes than those of the range.
+        max_passes, keep, holder
+            As for ``offline``.
+
+        Returns
+        -------
+        OfflineResult
+            How it went; nothing is left.
+
+        Raises
+        ------
+        SyscallError
+            As ``offline``; EBUSY too when no other node has memory.
+        ValueError
+            Frames that do not exist, or an argument as for ``offline``.
+        """
+        first, count = as_int(first_pfn, "first_pfn"), as_int(n, "n")
+        end = first + count
+        if first < 0 or count < 1 or end > self._end_pfns[-1]:
+            raise ValueError(f"frames must be below {self._end_pfns[-1]}, not {first_pfn!r}, {n!r}")
+        inside = self.node_of([first, end - 1])
+        nodes = sum(1 << nid for nid in range(int(inside[0]), int(inside[1]) + 1))
+        return self._empty("migrate_range", -1, first, end, nodes, max_passes, keep, holder)
+
+    def _empty(
+        self,
+        call: str,
+        nid: int,
+        first: int,
+        end: int,
+        away: int,
+        max_passes: int,
+        keep: str,
+        holder: Process | None,
+    ) -> OfflineResult:
+        """Empty frames into the nodes with memory that are not in the mask ``away``."""
+        if keep not in _KEEP:
+            raise ValueError(f"keep must be one of {', '.join(_KEEP)}, not {keep!r}")
+        if (holder is not None) != (keep == "mmap_lock"):
+            raise ValueError(f"holder must be given with keep='mmap_lock' only, not {holder!r}")
+        passes = as_int(max_passes, "max_passes")
+        if not 0 < passes < 1 << 32:
+            raise ValueError(f"max_passes must be at least 1, not {max_passes!r}")
+        targets = self._memory_mask & ~away
+        if not targets:
+            raise_errno(-EBUSY, call, OfflineResult(0, 0, self._in_use(first, end)))
+        task = 0 if holder is None else holder._task
+        rc, done, migrated = self._evacuate(
+            nid, first, end - first, targets, passes, _KEEP[keep], task
+        )
+        result = OfflineResult(done, migrated, self._in_use(first, end))
+        if rc < 0:
+            raise_errno(rc, call, result)
+        return result
+
+    def _in_use(self, first: int, end: int) -> npt.NDArray[np.uint32]:
+        """Return the numbers of frames in use that are not the kernel's own."""
+        state = self._frames_raw()["state"][first:end]
+        used = (refcounts(state) > 0) & (state & flag_bit("reserved") == 0)
+        return (np.flatnonzero(used) + first).astype(np.uint32)
 
     @property
     def tracing(self) -> bool:
