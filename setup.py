@@ -29,7 +29,12 @@ CFLAGS = {
     "coverage": ["-O0", "-g1"],
     "none": [],
 }
-PLANTS = {"": [], "race": ["PAGEMIG_PLANT_RACE"], "nocopy": ["PAGEMIG_PLANT_NOCOPY"], "guards": ["PAGEMIG_PLANT_GUARDS"]}
+PLANTS = {
+    "": [],
+    "race": ["PAGEMIG_PLANT_RACE"],
+    "nocopy": ["PAGEMIG_PLANT_NOCOPY"],
+    "guards": ["PAGEMIG_PLANT_GUARDS"],
+}
 PLANT = os.environ.get("PAGEMIG_PLANT") or ""
 MODE = os.environ.get("PAGEMIG_BUILD") or "fast"
 JOBS = int(os.environ.get("PAGEMIG_JOBS") or 2)

@@ -566,7 +566,8 @@ cdef class Machine:
         return rc
 
 
-    def _evacuate(self, int nid, uint64_t first, uint64_t n, uint64_t targets, uint32_t max_passes, int keep, uint32_t task):
+    def _evacuate(self, int nid, uint64_t first, uint64_t n, uint64_t targets, uint32_t max_passes, int keep,
+                  uint32_t task):
         """Empty a node and take it offline, or with nid -1 just a range of frames: (error, passes, pages migrated)."""
         cdef evacuation_t e
         cdef ctx_t *c = self.enter(0)

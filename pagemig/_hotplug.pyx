@@ -32,7 +32,7 @@ cdef uint64_t nr_in_use(machine_t *m, uint64_t first, uint64_t end) noexcept nog
 
 
 cdef int migrate_batch(ctx_t *c, evacuation_t *e, uint32_t *pfns, uint32_t n) noexcept nogil:
-    """0, -ENOMEM, or -PMG_WAIT where mmap_lock would have to be waited for; what did not move is back on the LRU."""
+    """0, -ENOMEM, or -EBUSY where mmap_lock cannot be waited for; what did not move is back on the LRU."""
     cdef target_t t
     cdef run_t run
     cdef uint32_t i
@@ -83,15 +83,20 @@ cdef void keep_end(ctx_t *c) noexcept nogil:
     c.keep = KEEP_REFCOUNT
 
 
+cdef inline uint64_t not_empty(ctx_t *c, evacuation_t *e, int32_t closed) noexcept nogil:
+    """Frames in use; of a closed node also those in the hands of a fault that has yet to map its frame."""
+    return node_in_use(c, closed) if closed >= 0 else nr_in_use(c.m, e.first, e.end)
+
+
 cdef int evacuate(ctx_t *c, evacuation_t *e, int32_t closed) noexcept nogil:
-    """Passes until nothing is in use, of a closed node not even in the hands of a fault that has yet to map its frame."""
+    """Passes until nothing is in use."""
     cdef int err = keep_begin(c, e)
     e.passes = 0
     e.migrated = 0
     if err:
         return err
     lru_cache_disable(c)
-    while e.passes < e.max_passes and (node_in_use(c, closed) if closed >= 0 else nr_in_use(c.m, e.first, e.end)):
+    while e.passes < e.max_passes and not_empty(c, e, closed):
         # Between two passes whoever holds a page may let go of it.
         if e.passes and pmg_wait(c, WAIT_PASS, <uint32_t> e.first, 0):
             break
@@ -99,7 +104,7 @@ cdef int evacuate(ctx_t *c, evacuation_t *e, int32_t closed) noexcept nogil:
         err = do_migrate_range(c, e)
     lru_cache_enable(c)
     keep_end(c)
-    if not (node_in_use(c, closed) if closed >= 0 else nr_in_use(c.m, e.first, e.end)):
+    if not not_empty(c, e, closed):
         return 0
     return -ENOMEM if err == -ENOMEM else -EBUSY
 

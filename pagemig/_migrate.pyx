@@ -263,7 +263,7 @@ cdef void stage_alloc(ctx_t *c, stage_t *st, const target_t *t) noexcept nogil:
 # -- lock ----------------------------------------------------------------------------------------------------------
 
 cdef int page_state_error(ctx_t *c, uint32_t pfn, uint64_t s, uint32_t mapping, bint force, bint alone) noexcept nogil:
-    """What keeps a locked page from moving now: 0, -EAGAIN, or -EBUSY where waiting for its I/O has to be done alone."""
+    """What keeps a locked page from moving now: 0, -EAGAIN, or -EBUSY where its I/O must be waited for alone."""
     cdef uint32_t spins = 0
     if pmg_likely(not s & PG_writeback and mapping != 0):
         return 0
@@ -564,7 +564,7 @@ cdef void restore_group(ctx_t *c, stage_t *st, uint32_t a, uint32_t b, const hol
             walk_tree(c, st, a, b, f.tree, True, False)
         i_mmap_unlock_read(c, f)
     elif h.av:
-        root = anon_vma_lock_typed(c, h.av) # for others than KEEP_RCU it is alive: 0 then means that no VMA is left in it
+        root = anon_vma_lock_typed(c, h.av)         # with more than KEEP_RCU it is alive: 0 means that no VMA is left in it
         if root == 0:
             return
         walk_tree(c, st, a, b, anon_vma_of(m, h.av).tree, True, True)
@@ -603,7 +603,8 @@ cdef void freeze_anon(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
     cdef uint64_t *word = &c.m.frames[st.src[i]].state
     cdef uint64_t s = pmg_load(word)
     while True:
-        if ((frame_refs(s) != 1 + st.unmapped[i] and PMG_GUARD(4)) or frame_maps(s) != st.unmapped[i]) and PMG_GUARD(18):
+        if ((frame_refs(s) != 1 + st.unmapped[i] and PMG_GUARD(4)) or frame_maps(s) != st.unmapped[i]) and \
+                PMG_GUARD(18):
             st.rc[i] = -EAGAIN
             return
         if pmg_cas(word, s, frozen(s)):

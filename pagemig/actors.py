@@ -268,7 +268,7 @@ class Actors:
         if me is None or self._failure is not None or not me.may_wait:
             return _UNWIND
         begun = self.machine._counter(_HOST_WAITS)
-        if begun != self._host_waits:           # a new wait: somebody got on since the last look
+        if begun != self._host_waits:  # a new wait: somebody got on since the last look
             self._host_waits = begun
             self._looked.clear()
             me.waits.append((WAITS[what], which))

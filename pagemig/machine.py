@@ -769,8 +769,8 @@ class Machine(_core.Machine):
         ------
         SyscallError
             EBUSY: something is left after the last pass, a pinned page perhaps, or the kernel keeps
-            frames of its own there; ENOMEM: other nodes are full; ESRCH: ``holder`` has exited.  The
-            node gives out frames again, what moved stays where it is, ``result`` says what is left.
+            frames of its own there; ENOMEM: other nodes are full; ESRCH: ``holder`` has exited.
+            The node gives out frames again, what moved stays, ``result`` says what is left.
         ValueError
             No such node with memory, another ``keep``, a holder where none is needed or none.
 
