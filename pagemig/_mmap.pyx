@@ -33,7 +33,7 @@ from pagemig._pte cimport (
 )
 from pagemig._rmap cimport (
     anon_vma_clone, anon_vma_fork, lru_add_drain, mlock_vma_page, munlock_vma_page, unlink_anon_vmas, unlink_file_vma, vma_link_file,
-    vma_trees_insert, vma_trees_remove,
+    vma_trees_insert, vma_trees_lock, vma_trees_remove, vma_trees_unlock,
 )
 from pagemig._types cimport (
     CAP_ALL, CAP_IPC_LOCK, C_TLB_FLUSH, DEF_MAX_MAP_COUNT, FILE_SHMEM, MPOL_BIND, MPOL_DEFAULT, MPOL_PREFERRED_MANY,
@@ -960,18 +960,17 @@ cdef int64_t sys_mremap(ctx_t *c, task_t *t, uint64_t old, uint64_t old_len, uin
 cdef void mlock_vma_pages_range(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t start, uint64_t end, uint32_t newflags) noexcept nogil:
     """Set the flags and count (or uncount) the pages that are there.
 
-    A migration may bring a page back meanwhile and would count it by VM_LOCKED, a second time; VM_IO, which no
-    locked VMA has otherwise, tells mlock_vma_page to leave that to this walk.
+    Under the locks of the VMA's trees: a migration, which counts by VM_LOCKED whatever it takes out and puts back,
+    does so before or after all of this, never in the middle.
     """
     cdef machine_t *m = c.m
     cdef bint lock = (newflags & VM_LOCKED) != 0
-    cdef vma_t counted = vma[0]         # what the walk itself counts by
     cdef uint64_t vpn = start, stop
     cdef uint32_t leaf = 0
     cdef pte_t pte
-    counted.flags = VM_LOCKED
     lru_add_drain(c)
-    pmg_store32(&vma.flags, newflags | VM_IO if lock else newflags)
+    vma_trees_lock(c, vma)
+    pmg_store32(&vma.flags, newflags)
     while True:
         vpn = next_leaf(m, mm, vpn, end, &leaf)
         if vpn >= end:
@@ -984,33 +983,37 @@ cdef void mlock_vma_pages_range(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t start, 
             if not pte_present(pte) or pte & PTE_SPECIAL:
                 continue
             if lock:
-                mlock_vma_page(c, <uint32_t> pte_pfn(pte), &counted)
+                mlock_vma_page(c, <uint32_t> pte_pfn(pte), vma)
             else:
                 munlock_vma_page(c, <uint32_t> pte_pfn(pte))
         pte_unlock(c, leaf)
-    pmg_store32(&vma.flags, newflags)
+    vma_trees_unlock(c, vma)
     lru_add_drain(c)
 
 
 cdef int mlock_fixup(ctx_t *c, mm_t *mm, vma_t **prev, vma_t *vma, uint64_t start, uint64_t end, uint32_t newflags) noexcept nogil:
     cdef uint32_t oldflags = vma.flags
+    cdef vma_t *merged
     cdef int err = 0
     if newflags == oldflags or oldflags & VM_SPECIAL:
         prev[0] = vma
         return 0
-    vma = vma_modify(c, mm, prev[0], vma, start, end, newflags, &vma.pol, &err)
-    prev[0] = vma
-    if err:
-        return err
-    if newflags & VM_LOCKED and oldflags & VM_LOCKED:
-        vma.flags = newflags
-        return 0
-    if newflags & VM_LOCKED:
-        mm.locked_vm += end - start
-    else:
-        mm.locked_vm -= end - start
-    mlock_vma_pages_range(c, mm, vma, start, end, newflags)
-    return 0
+    if start != vma.start:
+        err = split_vma(c, mm, vma, start, True)
+        prev[0] = vma_at(c.m, mm, vma_slot(c.m, mm, start) - 1)
+    if err == 0 and end != vma.end:
+        err = split_vma(c, mm, vma, end, False)
+    if err == 0 and newflags & VM_LOCKED and oldflags & VM_LOCKED:
+        pmg_store32(&vma.flags, newflags)
+    elif err == 0:
+        mm.locked_vm += end - start if newflags & VM_LOCKED else start - end
+        mlock_vma_pages_range(c, mm, vma, start, end, newflags)
+    # Merged last: what joins a neighbour has its pages counted as the neighbour's are.
+    merged = NULL
+    if err == 0:
+        merged = vma_merge(c, mm, prev[0], start, end, newflags, vma.anon_vma, vma.file, vma.pgoff, &vma.pol)
+    prev[0] = merged if merged != NULL else vma
+    return err
 
 
 cdef int apply_vma_lock_flags(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, uint32_t flags) noexcept nogil:

@@ -24,6 +24,9 @@ cdef void unlink_file_vma(ctx_t *c, vma_t *vma) noexcept nogil
 # -- changing start, end or pgoff of a linked VMA: take it out of its trees, change it, put it back ---------------
 cdef void vma_trees_remove(ctx_t *c, vma_t *vma) noexcept nogil
 cdef void vma_trees_insert(ctx_t *c, vma_t *vma) noexcept nogil
+# keep walks out of the VMA for a while without changing its place
+cdef void vma_trees_lock(ctx_t *c, vma_t *vma) noexcept nogil
+cdef void vma_trees_unlock(ctx_t *c, vma_t *vma) noexcept nogil
 
 # -- locks of a page's mapping (readers: rmap walks; writers: the functions above) --------------------------------
 cdef void anon_vma_lock_read(ctx_t *c, uint32_t av) noexcept nogil

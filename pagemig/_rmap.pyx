@@ -486,18 +486,30 @@ cdef void unlink_file_vma(ctx_t *c, vma_t *vma) noexcept nogil:
         vma.i_mmap = 0
 
 
+cdef void vma_trees_lock(ctx_t *c, vma_t *vma) noexcept nogil:
+    if vma.i_mmap:
+        i_mmap_lock_write(c, file_of(c.m, vma.file))
+    if vma.chain:
+        anon_vma_lock_write(c, anon_vma_of(c.m, rnode_of(c.m, vma.chain).owner).root)
+
+
+cdef void vma_trees_unlock(ctx_t *c, vma_t *vma) noexcept nogil:
+    if vma.chain:
+        anon_vma_unlock_write(c, anon_vma_of(c.m, rnode_of(c.m, vma.chain).owner).root)
+    if vma.i_mmap:
+        pmg_write_unlock(&file_of(c.m, vma.file).i_mmap_lock)
+
+
 cdef void vma_trees_remove(ctx_t *c, vma_t *vma) noexcept nogil:
     """Takes the tree locks and keeps them until vma_trees_insert, so that no walk sees the VMA half changed."""
     cdef machine_t *m = c.m
     cdef uint32_t i = vma.chain
     cdef file_t *f
     cdef anon_vma_t *av
+    vma_trees_lock(c, vma)
     if vma.i_mmap:
         f = file_of(m, vma.file)
-        i_mmap_lock_write(c, f)
         f.tree = tree_erase(m, f.tree, vma.i_mmap)
-    if i:
-        anon_vma_lock_write(c, anon_vma_of(m, rnode_of(m, i).owner).root)
     while i:
         av = anon_vma_of(m, rnode_of(m, i).owner)
         av.tree = tree_erase(m, av.tree, i)
@@ -514,13 +526,11 @@ cdef void vma_trees_insert(ctx_t *c, vma_t *vma) noexcept nogil:
         rnode_place(m, i)
         av.tree = tree_insert(m, av.tree, i)
         i = rnode_of(m, i).next
-    if vma.chain:
-        anon_vma_unlock_write(c, anon_vma_of(m, rnode_of(m, vma.chain).owner).root)
     if vma.i_mmap:
         f = file_of(m, vma.file)
         rnode_place(m, vma.i_mmap)
         f.tree = tree_insert(m, f.tree, vma.i_mmap)
-        pmg_write_unlock(&f.i_mmap_lock)
+    vma_trees_unlock(c, vma)
 
 
 # -- mapcount, mlock, resident set -----------------------------------------------------------------------------------
@@ -587,12 +597,10 @@ cdef void munlock_vma_page(ctx_t *c, uint32_t pfn) noexcept nogil:
 
 cdef void munlock_page(ctx_t *c, uint32_t pfn) noexcept nogil:
     cdef uint32_t *count = &c.m.mlock_count[pfn]
-    cdef uint32_t n = pmg_load32(count)
-    # Between mlock's merge of VMAs and its walk over their pages a migration may uncount one not counted yet.
-    while n and not pmg_cas32(count, n, n - 1):
-        n = pmg_load32(count)
-    if n <= 1:
+    if pmg_add32(count, <uint32_t> -1) == 0:
         pmg_and(&c.m.frames[pfn].state, ~(PG_mlocked | PG_unevictable))
+        if pmg_load32(count):               # another mapping locked the page between the two
+            page_test_set(c.m, pfn, PG_mlocked | PG_unevictable)
         c.count[<int> C_UNEVICTABLE_MUNLOCKED] += 1
 
 
