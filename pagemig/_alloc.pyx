@@ -4,15 +4,17 @@ from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove, memset
 
 from pagemig._atomic cimport (
-    PMG_RELAX, pmg_and, pmg_cas32, pmg_copy_page, pmg_load, pmg_load32, pmg_or, pmg_prefetchw, pmg_read_trylock, pmg_read_unlock, pmg_spin_lock,
-    pmg_spin_unlock, pmg_store, pmg_store32_rel, pmg_store_rel, pmg_write_forget, pmg_write_trylock, pmg_write_unlock, pmg_yield,
+    PMG_RELAX, pmg_and, pmg_cas32, pmg_load, pmg_load32, pmg_or, pmg_prefetchw, pmg_read_trylock,
+    pmg_read_unlock, pmg_spin_lock,
+    pmg_spin_unlock, pmg_store, pmg_store32_rel, pmg_store_rel, pmg_write_forget, pmg_write_trylock, pmg_write_unlock,
+    pmg_yield,
 )
 from pagemig._frame cimport put_page_testzero, trylock_page
 from pagemig._types cimport (
     C_HOST_MM_CONTENDED, C_HOST_PAGE_CONTENDED, C_HOST_WAITS, C_HOST_ZONE_CONTENDED, C_LOCK_PAGE, C_LOCK_ZONE,
-    C_NUMA_FOREIGN, C_NUMA_HIT, C_NUMA_LOCAL, C_NUMA_MISS, C_NUMA_OTHER, C_PGALLOC, C_PGFREE, MAX_CTX, MAX_NODES,
-    MODE_ACTORS, MODE_HOST, MODE_THREADS, PCP_MAX, PMG_WAIT, REF_ONE, STAGE, WAIT_MM, WAIT_PAGE, ctx_t, frame_t,
-    machine_t, node_t, pcp_t, slab_t, task_t, vec_t,
+    C_NUMA_FOREIGN, C_NUMA_HIT, C_NUMA_LOCAL, C_NUMA_MISS, C_NUMA_OTHER, C_PGALLOC, C_PGFREE, MAX_CTX,
+    MODE_ACTORS, MODE_HOST, PCP_MAX, PMG_WAIT, REF_ONE, STAGE, WAIT_MM, WAIT_PAGE, ctx_t, frame_t,
+    machine_t, node_t, pcp_t, slab_t, vec_t,
 )
 
 
@@ -462,8 +464,8 @@ cdef int lock_page(ctx_t *c, uint32_t pfn) noexcept nogil:
 
 cdef int mmap_read_lock(ctx_t *c, uint32_t mm) noexcept nogil:
     cdef uint32_t spins = 0
-    cdef uint32_t *l = &mm_of(c.m, mm).lock
-    while not pmg_read_trylock(l):
+    cdef uint32_t *word = &mm_of(c.m, mm).lock
+    while not pmg_read_trylock(word):
         c.count[<int> C_HOST_MM_CONTENDED] += spins == 0
         if pmg_wait(c, WAIT_MM, mm, spins):
             return -PMG_WAIT
@@ -473,11 +475,11 @@ cdef int mmap_read_lock(ctx_t *c, uint32_t mm) noexcept nogil:
 
 cdef int mmap_write_lock(ctx_t *c, uint32_t mm) noexcept nogil:
     cdef uint32_t spins = 0
-    cdef uint32_t *l = &mm_of(c.m, mm).lock
-    while not pmg_write_trylock(l):
+    cdef uint32_t *word = &mm_of(c.m, mm).lock
+    while not pmg_write_trylock(word):
         c.count[<int> C_HOST_MM_CONTENDED] += spins == 0
         if pmg_wait(c, WAIT_MM, mm, spins):
-            pmg_write_forget(l)
+            pmg_write_forget(word)
             return -PMG_WAIT
         spins += 1
     return 0

@@ -24,7 +24,7 @@ from pagemig._rmap cimport linear_page_index
 from pagemig._types cimport (
     FILE_SHMEM, GUP_PIN_COUNTING_BIAS, MAX_CTX, PG_anon, PG_anon_exclusive, PG_cached, PG_isolated, PG_locked, PG_lru,
     PG_mlocked, PG_private, PG_reserved, PG_swapbacked, TASK_FREE, TASK_RUNNING, TASK_SIZE_PAGES, VM_IO, VM_LOCKED,
-    VM_PFNMAP, VM_SHARED, VM_WRITE, anon_vma_t, ctx_t, file_t, frame_t, machine_t, mlock_pvec_t, mm_t, node_t, pcp_t,
+    VM_PFNMAP, VM_SHARED, VM_WRITE, anon_vma_t, file_t, frame_t, machine_t, mlock_pvec_t, mm_t, node_t, pcp_t,
     pin_t, ptdesc_t, rnode_t, slab_t, sp_node_t, task_t, vec_t, vma_t,
 )
 
@@ -828,7 +828,8 @@ cdef int check_pins(check_t *k) noexcept nogil:
     return 0
 
 
-# -- lists of processors -------------------------------------------------------------------------------------------------
+# -- lists of processors
+# -------------------------------------------------------------------------------------------------
 
 cdef int check_mlock_pvecs(check_t *k) noexcept nogil:
     """Each entry owns a reference, and one that is to unlock its page still counts as a locked mapping."""
@@ -940,7 +941,8 @@ cdef int check_node_counts(check_t *k, bint full) noexcept nogil:
     return rc
 
 
-# -- the full scan -------------------------------------------------------------------------------------------------------
+# -- the full scan
+# -------------------------------------------------------------------------------------------------------
 
 cdef int note_free(check_t *k, uint64_t pfn) noexcept nogil:
     cdef frame_mark_t *f
@@ -949,7 +951,9 @@ cdef int note_free(check_t *k, uint64_t pfn) noexcept nogil:
         return fail_in(k, RULE_FREE_LIST, "frame", k.m.nr_frames, pfn)
     f = &k.frame[pfn]
     if f.generation == k.generation:
-        return fail_in(k, RULE_FREE_LIST, "times free" if f.maps == FREE else "times free, of a frame in use", f.maps == FREE, 2 if f.maps == FREE else 1)
+        if f.maps == FREE:
+            return fail_in(k, RULE_FREE_LIST, "times free", 1, 2)
+        return fail_in(k, RULE_FREE_LIST, "times free, of a frame in use", 0, 1)
     f.generation = k.generation
     f.maps = FREE
     return 0
@@ -1039,7 +1043,8 @@ cdef int scan_slabs(check_t *k) noexcept nogil:
         or scan_free_records(k, &m.sp_nodes, NULL, "sp_nodes") or scan_free_tables(k)
 
 
-# -- counts of records, locks of the machine -----------------------------------------------------------------------------
+# -- counts of records, locks of the machine
+# -----------------------------------------------------------------------------
 
 cdef int check_slab(check_t *k, slab_t *s, uint32_t reached, const char *name) noexcept nogil:
     if s.used != reached:
@@ -1069,7 +1074,8 @@ cdef int check_locks(check_t *k) noexcept nogil:
     return rc
 
 
-# -- the whole -------------------------------------------------------------------------------------------------------------
+# -- the whole
+# -------------------------------------------------------------------------------------------------------------
 
 cdef char *carve(char **at, uint64_t nbytes) noexcept nogil:
     cdef char *p = at[0]
@@ -1136,7 +1142,8 @@ cdef void checker_release(checker_t *k) noexcept nogil:
     k.generation = 0
 
 
-# -- in words --------------------------------------------------------------------------------------------------------------
+# -- in words
+# --------------------------------------------------------------------------------------------------------------
 
 cdef str where(machine_t *m, violation_t *v):
     cdef frame_t *f
@@ -1162,7 +1169,8 @@ cdef object invariant_error(machine_t *m, violation_t *v):
     return InvariantError(f"{name}: {where(m, v)}: expected{detail} {expected}, found {found}; {says}")
 
 
-# -- for tests: every field of every record ----------------------------------------------------------------------------------
+# -- for tests: every field of every record
+# ----------------------------------------------------------------------------------
 
 cdef char *field_at(machine_t *m, str what, uint64_t index, str field, int *width) except NULL:
     """Address of a field, and its width in bytes; an entry of an array is ``owner << 32 | position``."""

@@ -5,7 +5,6 @@ whole call, and answers a count, an address or a negative errno.  What the numbe
 business of ``machine.py`` and ``process.py``.
 """
 cimport numpy as cnp
-from cpython.ref cimport PyObject
 from libc.errno cimport EFAULT, EINVAL, ENOMEM
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
@@ -13,20 +12,22 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from pagemig._alloc cimport (
-    anon_vma_of, arena_new, arenas_release, ctx_get, ctx_put, file_of, lock_page, mm_index, mm_of, mmap_read_lock, mmap_read_unlock,
-    node_free_pages, page_to_nid, pin_of, put_page, slab_init, task_of, vec_at, vma_of,
+    anon_vma_of, arena_new, arenas_release, ctx_get, ctx_put, file_of, mm_of, mmap_read_lock,
+    mmap_read_unlock,
+    node_free_pages, page_to_nid, put_page, slab_init, task_of, vec_at, vma_of,
 )
 from pagemig._atomic cimport pmg_load32
 from pagemig._check cimport check_machine, checker_release, invariant_error, poke_field, violation_t
 from pagemig._filemap cimport (
-    file_fadvise, file_fsync, file_get, file_new, file_punch, file_put, file_read, file_truncate, file_write,
+    file_fadvise, file_new, file_punch, file_put, file_read, file_truncate, file_write,
 )
 from pagemig._hotplug cimport evacuation_t, migrate_range, offline_node, online_node
 from pagemig._memory cimport access_deferred, access_many, pin_user_pages, touch_range, touch_t, vma_lookup
-from pagemig._mempolicy cimport mpol_new, mpol_shared_policy_lookup, offset_il_node, policy_node
+from pagemig._mempolicy cimport mpol_new, mpol_shared_policy_lookup, policy_node
 from pagemig._migrate cimport migrate_frames, sys_mbind, sys_migrate_pages, sys_move_pages, trace_locks
 from pagemig._mmap cimport (
-    do_exit, mmget_not_zero, mmput, mmput_unless_last, sys_fork, sys_madvise, sys_mlock, sys_mlockall, sys_mmap, sys_mprotect, sys_mremap, sys_munlock,
+    do_exit, mmget_not_zero, mmput, mmput_unless_last, sys_fork, sys_madvise, sys_mlock, sys_mlockall, sys_mmap,
+    sys_mprotect, sys_mremap, sys_munlock,
     sys_munlockall, sys_munmap, sys_pin, sys_set_mempolicy_home_node, sys_unpin, task_new, task_reap,
 )
 from pagemig._atomic cimport pmg_load32
@@ -34,8 +35,10 @@ from pagemig._pgtable cimport leaf_pte, next_leaf, stats_rows, walk_leaf
 from pagemig._pte cimport pte_pfn, pte_present
 from pagemig._rmap cimport rmap_vmas, vma_address
 from pagemig._types cimport (
-    CAP_ALL, C_LOCK_PAGE, C_LOCK_SWAP, FILE_SHMEM, MAX_CTX, MAX_NODES, MODE_ACTORS, MODE_THREADS, MPOL_DEFAULT, MPOL_INTERLEAVE, MPOL_WEIGHTED_INTERLEAVE, NR_COUNTERS,
-    PCP_MAX, PG_anon, PG_reserved, PVEC_MAX, REF_ONE, STAGE, STATS_SLOTS, TASK_FREE, TASK_RUNNING, anon_vma_t, counter_t, ctx_t, file_t, frame_t, keep_t, machine_t,
+    C_LOCK_PAGE, C_LOCK_SWAP, FILE_SHMEM, MAX_CTX, MAX_NODES, MODE_ACTORS, MODE_THREADS, MPOL_DEFAULT,
+    MPOL_INTERLEAVE, MPOL_WEIGHTED_INTERLEAVE, NR_COUNTERS,
+    PCP_MAX, PG_anon, PG_reserved, PVEC_MAX, REF_ONE, STAGE, STATS_SLOTS, TASK_RUNNING, anon_vma_t,
+    ctx_t, file_t, frame_t, keep_t, machine_t,
     mlock_pvec_t, mm_t, mpol_t, node_t, pcp_t, pin_t, ptdesc_t, rnode_t, sp_node_t, task_t, vma_t,
 )
 
@@ -565,7 +568,6 @@ cdef class Machine:
         self.leave(c)
         return rc
 
-
     def _evacuate(self, int nid, uint64_t first, uint64_t n, uint64_t targets, uint32_t max_passes, int keep,
                   uint32_t task):
         """Empty a node and take it offline, or with nid -1 just a range of frames: (error, passes, pages migrated)."""
@@ -959,8 +961,8 @@ cdef class Process:
 
     def _il_next(self):
         """The node the next interleaved allocation without a mapping will take."""
-        cdef uint32_t i, k = self.t.il_prev
-        for i in range(MAX_NODES):
+        cdef uint32_t _step, k = self.t.il_prev
+        for _step in range(MAX_NODES):
             k = (k + 1) % MAX_NODES
             if (self.t.pol.nodes >> k) & 1:
                 return k

@@ -11,23 +11,28 @@ cdef void file_put(ctx_t *c, uint32_t file) noexcept nogil           # frees pag
 cdef uint32_t find_get_page(machine_t *m, file_t *f, uint64_t index) noexcept nogil
 # the same for n pages under one lock; returns how many are there, 0 in pfns for the others
 cdef uint32_t find_get_pages(machine_t *m, file_t *f, uint64_t index, uint32_t n, uint32_t *pfns) noexcept nogil
-cdef bint page_belongs(machine_t *m, uint32_t pfn, file_t *f, uint64_t index) noexcept nogil      # still this page of the file: page locked
+# still this page of the file: page locked
+cdef bint page_belongs(machine_t *m, uint32_t pfn, file_t *f, uint64_t index) noexcept nogil
 cdef uint32_t find_page(machine_t *m, file_t *f, uint64_t index) noexcept nogil                  # no reference; a peek
 # take or release the slot; the caller holds the page lock.  Adding takes the cache's reference.
 cdef int add_to_page_cache(ctx_t *c, file_t *f, uint64_t index, uint32_t pfn) noexcept nogil      # 0, -EEXIST, -ENOMEM
 cdef void delete_from_page_cache(ctx_t *c, uint32_t pfn) noexcept nogil
 
-# the page a fault wants, referenced and LOCKED, through *pfn.  Returns 0 or VM_FAULT_* (SIGBUS beyond the size, OOM, MAJOR may be or-ed in).
+# the page a fault wants, referenced and LOCKED, through *pfn.  Returns 0 or VM_FAULT_* (SIGBUS beyond the size, OOM,
+# MAJOR may be or-ed in).
 cdef int shmem_fault(ctx_t *c, vma_t *vma, uint64_t index, uint32_t *pfn) noexcept nogil
 cdef int filemap_fault(ctx_t *c, vma_t *vma, uint64_t index, uint32_t *pfn) noexcept nogil
-cdef int vma_fault(ctx_t *c, vma_t *vma, uint64_t index, uint32_t *pfn) noexcept nogil            # the one of the file's kind
+# the one of the file's kind
+cdef int vma_fault(ctx_t *c, vma_t *vma, uint64_t index, uint32_t *pfn) noexcept nogil
 
 # a page is about to be written (page_mkwrite, write(2)): dirty, and with buffers on ext4.  Page locked.
 cdef void file_page_dirty(ctx_t *c, file_t *f, uint32_t pfn) noexcept nogil
-cdef void mmap_hit(file_t *f, uint64_t n) noexcept nogil             # faults of a mapping found n cached pages: read-ahead pays
+# faults of a mapping found n cached pages: read-ahead pays
+cdef void mmap_hit(file_t *f, uint64_t n) noexcept nogil
 
 # i_rwsem taken inside
-cdef int64_t file_write(ctx_t *c, uint32_t file, uint64_t index, uint64_t n, const uint64_t *values) noexcept nogil   # pages written or -errno; extends
+# pages written or -errno; extends
+cdef int64_t file_write(ctx_t *c, uint32_t file, uint64_t index, uint64_t n, const uint64_t *values) noexcept nogil
 cdef int64_t file_read(ctx_t *c, uint32_t file, uint64_t index, uint64_t n, uint64_t *values) noexcept nogil
 cdef int file_truncate(ctx_t *c, uint32_t file, uint64_t pages) noexcept nogil
 cdef int file_punch(ctx_t *c, uint32_t file, uint64_t index, uint64_t n) noexcept nogil

@@ -13,7 +13,8 @@ from pagemig._alloc cimport (
     vec_resize, vma_of,
 )
 from pagemig._atomic cimport (
-    PMG_GUARD, pmg_add, pmg_add32, pmg_and, pmg_load, pmg_load32, pmg_or, pmg_spin_lock, pmg_spin_unlock, pmg_store, pmg_store32,
+    PMG_GUARD, pmg_add, pmg_add32, pmg_and, pmg_load, pmg_load32, pmg_or, pmg_spin_lock, pmg_spin_unlock, pmg_store,
+    pmg_store32,
     pmg_write_trylock, pmg_write_unlock, pmg_yield,
 )
 from pagemig._frame cimport (
@@ -26,8 +27,10 @@ from pagemig._pgtable cimport leaf_pte, pte_lock, pte_unlock, walk_leaf
 from pagemig._pte cimport PTE_D, PTE_RW, pte_pfn, pte_present, pte_t
 from pagemig._rmap cimport i_mmap_lock_read, i_mmap_unlock_read, lru_cache_add, rmap_vmas, vma_address
 from pagemig._types cimport (
-    C_PGMAJFAULT, FILE_EXT4, FILE_RAMFS, FILE_SHMEM, PG_anon, PG_cached, PG_dirty, PG_locked, PG_private, PG_readahead, PG_swapbacked,
-    PG_uptodate, PG_writeback, PMG_WAIT, REF_ONE, VM_FAULT_MAJOR, VM_FAULT_OOM, VM_FAULT_RESTARTED, VM_FAULT_SIGBUS, VM_FAULT_WAIT,
+    C_PGMAJFAULT, FILE_EXT4, FILE_RAMFS, FILE_SHMEM, PG_anon, PG_cached, PG_dirty, PG_locked, PG_private,
+    PG_readahead, PG_swapbacked,
+    PG_uptodate, PG_writeback, PMG_WAIT, REF_ONE, VM_FAULT_MAJOR, VM_FAULT_OOM, VM_FAULT_RESTARTED, VM_FAULT_SIGBUS,
+    VM_FAULT_WAIT,
     VM_RAND_READ, VM_SEQ_READ, VM_SHARED, WAIT_I_RWSEM, ctx_t, file_t, frame_t, machine_t, vma_t,
 )
 
@@ -310,11 +313,17 @@ cdef void do_page_cache_ra(ctx_t *c, file_t *f, uint64_t index, uint64_t nr, uin
     cdef uint64_t i
     cdef uint32_t pfn = 0
     cdef uint64_t size = i_size_read(f)
+    cdef int err
     if index >= size:
         return
     nr = min(nr, size - index)
     for i in range(nr):
-        if find_page(c.m, f, index + i) or add_new_page(c, f, index + i, NULL, &pfn):
+        if find_page(c.m, f, index + i):
+            continue
+        err = add_new_page(c, f, index + i, NULL, &pfn)
+        if err == -ENOMEM:
+            return                          # no memory, no read-ahead: a file may be larger than any machine
+        if err:
             continue
         if i + lookahead == nr:
             page_test_set(c.m, pfn, PG_readahead)

@@ -8,8 +8,6 @@ from libc.string cimport memcpy
 
 from pagemig._atomic cimport pmg_add, pmg_copy_fence, pmg_copy_page, pmg_prefetchw
 
-import numpy as np
-
 cnp.import_array()
 
 

@@ -47,27 +47,36 @@ cdef inline void set_page_token(machine_t *m, uint32_t pfn, uint64_t value) noex
 # One fault.  mmap_lock held (reading is enough); vma covers vpn and its protection was checked.  0 or VM_FAULT_*.
 # Counts pgfault; min_flt and maj_flt of the process are the caller's.  VM_FAULT_RETRY: a migration entry is there.
 cdef int handle_mm_fault(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t flags) noexcept nogil
-cdef int migration_entry_wait(ctx_t *c, mm_t *mm, uint64_t vpn) noexcept nogil       # mmap_lock held; 0 or -PMG_WAIT; counts C_MIGRATION_WAIT
+# mmap_lock held; 0 or -PMG_WAIT; counts C_MIGRATION_WAIT
+cdef int migration_entry_wait(ctx_t *c, mm_t *mm, uint64_t vpn) noexcept nogil
 
 # VMAs of an mm, mmap_lock held
 cdef vma_t *find_vma(machine_t *m, mm_t *mm, uint64_t vpn) noexcept nogil            # first with end > vpn, or NULL
-cdef vma_t *vma_lookup(machine_t *m, mm_t *mm, uint64_t vpn) noexcept nogil          # the one that contains vpn, or NULL
-cdef uint32_t vma_slot(machine_t *m, mm_t *mm, uint64_t vpn) noexcept nogil          # position in mm.vmas of find_vma's answer (n when none)
+# the one that contains vpn, or NULL
+cdef vma_t *vma_lookup(machine_t *m, mm_t *mm, uint64_t vpn) noexcept nogil
+# position in mm.vmas of find_vma's answer (n when none)
+cdef uint32_t vma_slot(machine_t *m, mm_t *mm, uint64_t vpn) noexcept nogil
 
-cdef pte_t vma_pte(machine_t *m, vma_t *vma, uint32_t pfn) noexcept nogil            # mk_pte(page, vm_page_prot): no write bit for private and dirty-tracked shared mappings
+# mk_pte(page, vm_page_prot): no write bit for private and dirty-tracked shared mappings
+cdef pte_t vma_pte(machine_t *m, vma_t *vma, uint32_t pfn) noexcept nogil
 cdef void zap_page_range(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t start, uint64_t end, bint even_cows) noexcept nogil
 # zap of the pages of one file in one VMA, used by unmap_mapping_pages (details: keep anonymous copies unless even_cows)
-cdef int copy_page_range(ctx_t *c, mm_t *dst_mm, vma_t *dst, mm_t *src_mm, vma_t *src) noexcept nogil   # fork: 0 or -ENOMEM
+# fork: 0 or -ENOMEM
+cdef int copy_page_range(ctx_t *c, mm_t *dst_mm, vma_t *dst, mm_t *src_mm, vma_t *src) noexcept nogil
 
 # get_user_pages family; mmap_lock held for reading, nonzero results are -errno
-cdef int faultin_page(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t flags) noexcept nogil   # 0, -EFAULT, -ENOMEM, -PMG_WAIT
-# populate_vma_page_range over VMAs for mlock/MAP_POPULATE (ignore errors) and madvise POPULATE (write decides); 0 or -errno
+# 0, -EFAULT, -ENOMEM, -PMG_WAIT
+cdef int faultin_page(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t flags) noexcept nogil
+# populate_vma_page_range over VMAs for mlock/MAP_POPULATE (ignore errors) and madvise POPULATE (write decides); 0 or
+# -errno
 cdef int mm_populate(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, bint ignore_errors) noexcept nogil
 cdef int populate_range(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, bint write, uint64_t *done) noexcept nogil
 # the page behind vpn with one more reference (follow_page with FOLL_GET|FOLL_DUMP, the way move_pages looks):
 # frame, 0 with *err = -ENOENT or -EFAULT as the kernel's profile answers (zero page and absent pages)
 cdef uint32_t follow_page(ctx_t *c, vma_t *vma, uint64_t vpn, int *err) noexcept nogil
-cdef int64_t pin_user_pages(ctx_t *c, mm_t *mm, uint64_t vpn, uint64_t n, bint longterm, bint write, uint32_t *pfns) noexcept nogil  # pages taken, or -errno
+# pages taken, or -errno
+cdef int64_t pin_user_pages(
+        ctx_t *c, mm_t *mm, uint64_t vpn, uint64_t n, bint longterm, bint write, uint32_t *pfns) noexcept nogil
 cdef void unpin_pages(ctx_t *c, const uint32_t *pfns, uint32_t n, bint longterm) noexcept nogil
 
 # what a program does: page by page, in order; mmap_lock taken inside.  Results in *r.
@@ -76,8 +85,14 @@ ctypedef struct touch_t:
     uint64_t minflt, majflt
     int signal                  # 0, SIGBUS 7, SIGSEGV 11, SIGKILL 9 (out of memory)
     int wait                    # 1: the host must wait and call again from done
-cdef void touch_range(ctx_t *c, task_t *t, uint64_t vpn, uint64_t n, bint write, const uint64_t *values, uint64_t *out, touch_t *r) noexcept nogil
+cdef void touch_range(
+        ctx_t *c, task_t *t, uint64_t vpn, uint64_t n, bint write, const uint64_t *values, uint64_t *out,
+        touch_t *r) noexcept nogil
 # each element: an address in bytes; writes NULL: none written, or one flag per access
 # the same with notes deferred to the end of an epoch: faster, identical afterwards; nobody may look between
-cdef void access_deferred(ctx_t *c, task_t *t, const uint64_t *addresses, const uint8_t *writes, bint write_all, uint64_t n, touch_t *r) noexcept nogil
-cdef void access_many(ctx_t *c, task_t *t, const uint64_t *addresses, const uint8_t *writes, bint write_all, uint64_t n, touch_t *r) noexcept nogil
+cdef void access_deferred(
+        ctx_t *c, task_t *t, const uint64_t *addresses, const uint8_t *writes, bint write_all, uint64_t n,
+        touch_t *r) noexcept nogil
+cdef void access_many(
+        ctx_t *c, task_t *t, const uint64_t *addresses, const uint8_t *writes, bint write_all, uint64_t n,
+        touch_t *r) noexcept nogil

@@ -13,7 +13,8 @@ from pagemig._alloc cimport (
     put_page_refs, task_of, vec_at, vma_of,
 )
 from pagemig._atomic cimport (
-    PMG_GUARD, pmg_add, pmg_add32, pmg_and, pmg_cas, pmg_cas32, pmg_likely, pmg_load, pmg_load32, pmg_load_acq, pmg_or, pmg_prefetchw, pmg_store32,
+    PMG_GUARD, pmg_add, pmg_add32, pmg_and, pmg_cas, pmg_cas32, pmg_likely, pmg_load, pmg_load32, pmg_load_acq,
+    pmg_or, pmg_prefetchw, pmg_store32,
     pmg_unlikely, pmg_xchg,
 )
 from pagemig._filemap cimport (
@@ -28,7 +29,8 @@ from pagemig._pgtable cimport (
     leaf_pte, next_leaf, pte_alloc, pte_lock, pte_unlock, read_pte, set_pte, stats_rows, walk_leaf,
 )
 from pagemig._pte cimport (
-    PTE_A, PTE_D, PTE_P, PTE_RW, PTE_SPECIAL, SWP_MIG_SHIFT, SWP_MIGRATION_READ, is_migration_entry, migration_entry_set_type,
+    PTE_A, PTE_D, PTE_P, PTE_RW, PTE_SPECIAL, SWP_MIG_SHIFT, SWP_MIGRATION_READ, is_migration_entry,
+    migration_entry_set_type,
     migration_entry_to_pfn, pte_dirty, pte_none, pte_pfn, pte_present, pte_protnone, pte_t, pte_write, swp_type,
 )
 from pagemig._rmap cimport (
@@ -36,9 +38,11 @@ from pagemig._rmap cimport (
 )
 from pagemig._types cimport (
     C_COW, C_COW_REUSE, C_FAULT_AROUND, C_MIGRATION_WAIT, C_PGFAULT, C_ZERO_PAGE_FAULT, FAULT_FLAG_UNSHARE,
-    FAULT_FLAG_WRITE, FILE_EXT4, FILE_SHMEM, GUP_PIN_COUNTING_BIAS, PG_anon, PG_anon_exclusive, PG_dirty, PG_locked, PG_readahead,
+    FAULT_FLAG_WRITE, FILE_EXT4, FILE_SHMEM, GUP_PIN_COUNTING_BIAS, PG_anon, PG_anon_exclusive, PG_dirty, PG_locked,
+    PG_readahead,
     PG_swapbacked, PG_uptodate, PMG_WAIT, STAGE, STATS_SLOTS, TASK_SIZE_PAGES, VM_EXEC, VM_FAULT_MAJOR, VM_FAULT_OOM,
-    VM_FAULT_RESTARTED, VM_FAULT_RETRY, VM_FAULT_SIGBUS, VM_FAULT_SIGSEGV, VM_FAULT_WAIT, VM_IO, VM_LOCKONFAULT, VM_PFNMAP, VM_READ,
+    VM_FAULT_RESTARTED, VM_FAULT_RETRY, VM_FAULT_SIGBUS, VM_FAULT_SIGSEGV, VM_FAULT_WAIT, VM_IO, VM_LOCKONFAULT,
+    VM_PFNMAP, VM_READ,
     VM_SHARED, VM_WRITE, WAIT_PAGE, ctx_t, file_t, machine_t, mm_t, task_t, vma_t,
 )
 
@@ -437,7 +441,8 @@ cdef int migration_entry_wait(ctx_t *c, mm_t *mm, uint64_t vpn) noexcept nogil:
     return 0
 
 
-# -- zapping -------------------------------------------------------------------------------------------------------------
+# -- zapping
+# -------------------------------------------------------------------------------------------------------------
 
 cdef void free_page_refs(ctx_t *c, uint32_t *pfns, uint32_t n) noexcept nogil:
     """Drop one reference of each, and free together those that had no other."""
@@ -450,7 +455,8 @@ cdef void free_page_refs(ctx_t *c, uint32_t *pfns, uint32_t n) noexcept nogil:
         free_pages(c, pfns, k)
 
 
-cdef void zap_nonpresent(machine_t *m, vma_t *vma, uint32_t leaf, uint64_t vpn, pte_t pte, bint even_cows) noexcept nogil:
+cdef void zap_nonpresent(
+        machine_t *m, vma_t *vma, uint32_t leaf, uint64_t vpn, pte_t pte, bint even_cows) noexcept nogil:
     """Remove the zero page or a migration entry; the migration finds it gone and settles the page's counts."""
     cdef uint64_t state
     if is_migration_entry(pte):
@@ -480,7 +486,8 @@ cdef uint32_t zap_pte(ctx_t *c, vma_t *vma, uint32_t leaf, uint64_t vpn, pte_t p
     return pfn
 
 
-cdef void zap_pte_range(ctx_t *c, vma_t *vma, uint32_t leaf, uint64_t start, uint64_t end, bint even_cows) noexcept nogil:
+cdef void zap_pte_range(
+        ctx_t *c, vma_t *vma, uint32_t leaf, uint64_t start, uint64_t end, bint even_cows) noexcept nogil:
     """Frames are freed outside the leaf's lock, up to STAGE at a time."""
     cdef uint32_t pfns[STAGE]
     cdef uint32_t pfn, n
@@ -516,9 +523,11 @@ cdef void zap_page_range(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t start, uint64_
     lru_add_drain(c)
 
 
-# -- fork ----------------------------------------------------------------------------------------------------------------
+# -- fork
+# ----------------------------------------------------------------------------------------------------------------
 
-cdef int copy_present_page(ctx_t *c, vma_t *dst, uint32_t dst_leaf, vma_t *src, uint64_t vpn, uint32_t pfn) noexcept nogil:
+cdef int copy_present_page(
+        ctx_t *c, vma_t *dst, uint32_t dst_leaf, vma_t *src, uint64_t vpn, uint32_t pfn) noexcept nogil:
     """A page that may be pinned stays with the parent, whatever is written later; the child gets a copy now."""
     cdef machine_t *m = c.m
     cdef uint32_t new = alloc_page_vma(c, src, vpn)
@@ -530,7 +539,9 @@ cdef int copy_present_page(ctx_t *c, vma_t *dst, uint32_t dst_leaf, vma_t *src, 
     return 0
 
 
-cdef int copy_present_pte(ctx_t *c, vma_t *dst, uint32_t dst_leaf, vma_t *src, uint32_t src_leaf, uint64_t vpn, pte_t pte) noexcept nogil:
+cdef int copy_present_pte(
+        ctx_t *c, vma_t *dst, uint32_t dst_leaf, vma_t *src, uint32_t src_leaf, uint64_t vpn,
+        pte_t pte) noexcept nogil:
     cdef machine_t *m = c.m
     cdef uint32_t pfn = <uint32_t> pte_pfn(pte)
     cdef uint64_t state
@@ -553,7 +564,9 @@ cdef int copy_present_pte(ctx_t *c, vma_t *dst, uint32_t dst_leaf, vma_t *src, u
     return 0
 
 
-cdef void copy_nonpresent_pte(machine_t *m, vma_t *dst, uint32_t dst_leaf, vma_t *src, uint32_t src_leaf, uint64_t vpn, pte_t pte) noexcept nogil:
+cdef void copy_nonpresent_pte(
+        machine_t *m, vma_t *dst, uint32_t dst_leaf, vma_t *src, uint32_t src_leaf, uint64_t vpn,
+        pte_t pte) noexcept nogil:
     """A page on the move that was exclusive no longer is, in parent and child.  The restore counts the new mapping."""
     if is_migration_entry(pte):
         add_mm_counter(m, dst, page_state(m, migration_entry_to_pfn(pte)), 1)
@@ -563,7 +576,9 @@ cdef void copy_nonpresent_pte(machine_t *m, vma_t *dst, uint32_t dst_leaf, vma_t
     set_pte(m, dst_leaf, vpn, pte)
 
 
-cdef int copy_pte_range(ctx_t *c, vma_t *dst, uint32_t dst_leaf, vma_t *src, uint32_t src_leaf, uint64_t start, uint64_t end) noexcept nogil:
+cdef int copy_pte_range(
+        ctx_t *c, vma_t *dst, uint32_t dst_leaf, vma_t *src, uint32_t src_leaf, uint64_t start,
+        uint64_t end) noexcept nogil:
     """Both leaves are locked, by rising number: reverse maps reach the child's already."""
     cdef machine_t *m = c.m
     cdef uint64_t vpn = start
@@ -602,7 +617,8 @@ cdef int copy_page_range(ctx_t *c, mm_t *dst_mm, vma_t *dst, mm_t *src_mm, vma_t
         vpn = stop
 
 
-# -- get_user_pages --------------------------------------------------------------------------------------------------------
+# -- get_user_pages
+# --------------------------------------------------------------------------------------------------------
 
 cdef int faultin_page(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t flags) noexcept nogil:
     """Always a minor fault to the process: after reading, the kernel's callers start a new fault, which finds the page."""
@@ -762,7 +778,8 @@ cdef int pin_page(ctx_t *c, vma_t *vma, uint64_t vpn, bint longterm, bint write,
             return ret
 
 
-cdef int64_t pin_user_pages(ctx_t *c, mm_t *mm, uint64_t vpn, uint64_t n, bint longterm, bint write, uint32_t *pfns) noexcept nogil:
+cdef int64_t pin_user_pages(
+        ctx_t *c, mm_t *mm, uint64_t vpn, uint64_t n, bint longterm, bint write, uint32_t *pfns) noexcept nogil:
     """A pipe takes what it can get; buffers are registered whole, and not over files on a disk, or not at all.
 
     To 6.4 those who register buffers look for files themselves, when all is pinned, and refuse private mappings too.
@@ -797,7 +814,8 @@ cdef void unpin_pages(ctx_t *c, const uint32_t *pfns, uint32_t n, bint longterm)
         put_page_refs(c, pfns[i], GUP_PIN_COUNTING_BIAS if longterm else 1)
 
 
-# -- what a program does -----------------------------------------------------------------------------------------------------
+# -- what a program does
+# -----------------------------------------------------------------------------------------------------
 
 cdef inline bint access_pte(pte_t *p, bint write) noexcept nogil:
     """What the processor does with an entry: note the access, or refuse it.  False: a fault."""
@@ -835,7 +853,8 @@ cdef inline bint access_error(vma_t *vma, bint write) noexcept nogil:
     return not vma.flags & VM_WRITE if write else not vma_is_accessible(vma)
 
 
-cdef int user_fault(ctx_t *c, mm_t *mm, vma_t **cached, uint64_t vpn, bint write, touch_t *r, uint32_t *entry) noexcept nogil:
+cdef int user_fault(
+        ctx_t *c, mm_t *mm, vma_t **cached, uint64_t vpn, bint write, touch_t *r, uint32_t *entry) noexcept nogil:
     """The slow path of an access: 0 do it again, 1 stop.
 
     Stops with a signal or a wait in ``r``, or with the frame of a migration entry in ``entry``, which the caller waits for
@@ -912,7 +931,9 @@ cdef void touch_end(task_t *t, touch_t *r) noexcept nogil:
         pmg_add(&t.maj_flt, r.majflt)
 
 
-cdef inline bint touch_page(ctx_t *c, uint32_t leaf, uint64_t vpn, bint write, const uint64_t *value, uint64_t *out, uint32_t *row) noexcept nogil:
+cdef inline bint touch_page(
+        ctx_t *c, uint32_t leaf, uint64_t vpn, bint write, const uint64_t *value, uint64_t *out,
+        uint32_t *row) noexcept nogil:
     """One access, with content.  The leaf's lock keeps the page where it is: a migration would lose the write."""
     cdef machine_t *m = c.m
     cdef pte_t *p = leaf_pte(m, leaf, vpn)
@@ -940,7 +961,9 @@ cdef inline bint touch_page(ctx_t *c, uint32_t leaf, uint64_t vpn, bint write, c
     return True
 
 
-cdef uint32_t touch_locked(ctx_t *c, mm_t *mm, uint64_t vpn, uint64_t end, bint write, const uint64_t *values, uint64_t *out, touch_t *r) noexcept nogil:
+cdef uint32_t touch_locked(
+        ctx_t *c, mm_t *mm, uint64_t vpn, uint64_t end, bint write, const uint64_t *values, uint64_t *out,
+        touch_t *r) noexcept nogil:
     """Touches pages until ``r.done`` is ``end``, under mmap_lock.  Returns the frame of a migration entry met, else 0."""
     cdef machine_t *m = c.m
     cdef uint32_t *row = stats_row(c)
@@ -959,7 +982,9 @@ cdef uint32_t touch_locked(ctx_t *c, mm_t *mm, uint64_t vpn, uint64_t end, bint 
     return entry
 
 
-cdef void touch_range(ctx_t *c, task_t *t, uint64_t vpn, uint64_t n, bint write, const uint64_t *values, uint64_t *out, touch_t *r) noexcept nogil:
+cdef void touch_range(
+        ctx_t *c, task_t *t, uint64_t vpn, uint64_t n, bint write, const uint64_t *values, uint64_t *out,
+        touch_t *r) noexcept nogil:
     cdef uint32_t entry, spins = 0
     cdef uint64_t before
     touch_begin(r)
@@ -977,7 +1002,9 @@ cdef void touch_range(ctx_t *c, task_t *t, uint64_t vpn, uint64_t n, bint write,
     touch_end(t, r)
 
 
-cdef uint32_t access_block(ctx_t *c, mm_t *mm, const uint64_t *addresses, const uint8_t *writes, bint write_all, uint32_t n) noexcept nogil:
+cdef uint32_t access_block(
+        ctx_t *c, mm_t *mm, const uint64_t *addresses, const uint8_t *writes, bint write_all,
+        uint32_t n) noexcept nogil:
     """Plain hits among ``n`` <= STAGE accesses, up to the first that is none; returns how many.
 
     Three passes, so that the misses of the host's caches overlap: find the entries, note the accesses, count them.
@@ -1014,7 +1041,9 @@ cdef uint32_t access_block(ctx_t *c, mm_t *mm, const uint64_t *addresses, const 
     return found
 
 
-cdef uint32_t access_locked(ctx_t *c, mm_t *mm, const uint64_t *addresses, const uint8_t *writes, bint write_all, uint64_t end, touch_t *r) noexcept nogil:
+cdef uint32_t access_locked(
+        ctx_t *c, mm_t *mm, const uint64_t *addresses, const uint8_t *writes, bint write_all, uint64_t end,
+        touch_t *r) noexcept nogil:
     """Accesses until ``r.done`` is ``end``, under mmap_lock.  Returns the frame of a migration entry met, else 0.
 
     After a fault blocks start small again: where access after access faults, nothing is looked up in vain.
@@ -1037,7 +1066,9 @@ cdef uint32_t access_locked(ctx_t *c, mm_t *mm, const uint64_t *addresses, const
     return entry
 
 
-cdef void access_many(ctx_t *c, task_t *t, const uint64_t *addresses, const uint8_t *writes, bint write_all, uint64_t n, touch_t *r) noexcept nogil:
+cdef void access_many(
+        ctx_t *c, task_t *t, const uint64_t *addresses, const uint8_t *writes, bint write_all, uint64_t n,
+        touch_t *r) noexcept nogil:
     cdef uint32_t entry, spins = 0
     cdef uint64_t before
     touch_begin(r)
@@ -1055,7 +1086,8 @@ cdef void access_many(ctx_t *c, task_t *t, const uint64_t *addresses, const uint
     touch_end(t, r)
 
 
-# -- accesses with deferred notes ------------------------------------------------------------------------------------------
+# -- accesses with deferred notes
+# ------------------------------------------------------------------------------------------
 #
 # An epoch counts accesses in one dense array over the pages between its lowest and highest address and writes the
 # accessed and dirty bits and the access counts when it ends: the same as access by access, since mmap_lock is held for
@@ -1146,7 +1178,8 @@ cdef void epoch_fold(ctx_t *c, epoch_t *e) noexcept nogil:
                 break
 
 
-cdef uint32_t epoch_fault(ctx_t *c, epoch_t *e, vma_t **vma, uint64_t vpn, bint write, touch_t *r, bint *stop) noexcept nogil:
+cdef uint32_t epoch_fault(
+        ctx_t *c, epoch_t *e, vma_t **vma, uint64_t vpn, bint write, touch_t *r, bint *stop) noexcept nogil:
     """The slow path: fault unless the page has come meanwhile (fault-around), then read its mark again."""
     cdef uint32_t *word = e.count + (vpn - e.first)
     cdef uint32_t entry = 0
@@ -1160,7 +1193,9 @@ cdef uint32_t epoch_fault(ctx_t *c, epoch_t *e, vma_t **vma, uint64_t vpn, bint 
     return 0
 
 
-cdef uint32_t epoch_run(ctx_t *c, epoch_t *e, const uint64_t *addresses, const uint8_t *writes, bint write_all, uint64_t end, touch_t *r) noexcept nogil:
+cdef uint32_t epoch_run(
+        ctx_t *c, epoch_t *e, const uint64_t *addresses, const uint8_t *writes, bint write_all, uint64_t end,
+        touch_t *r) noexcept nogil:
     """Accesses until ``r.done`` is ``end``, under mmap_lock.  Returns the frame of a migration entry met, else 0."""
     cdef uint64_t i = r.done, last = end - 1
     cdef uint32_t *word
@@ -1182,7 +1217,9 @@ cdef uint32_t epoch_run(ctx_t *c, epoch_t *e, const uint64_t *addresses, const u
     return entry
 
 
-cdef void access_deferred(ctx_t *c, task_t *t, const uint64_t *addresses, const uint8_t *writes, bint write_all, uint64_t n, touch_t *r) noexcept nogil:
+cdef void access_deferred(
+        ctx_t *c, task_t *t, const uint64_t *addresses, const uint8_t *writes, bint write_all, uint64_t n,
+        touch_t *r) noexcept nogil:
     cdef epoch_t e
     cdef touch_t part
     cdef uint64_t end

@@ -5,9 +5,11 @@ from pagemig._types cimport ctx_t, file_t, machine_t, mm_t, mpol_t, task_t, vma_
 
 # mpol_new and mpol_set_nodemask: mode, flags (MPOL_F_*) and the caller's mask to a policy.  0 or -EINVAL.
 # MPOL_DEFAULT gives an absent policy; PREFERRED without nodes becomes LOCAL.
-cdef int mpol_new(machine_t *m, uint32_t mode, uint32_t flags, uint64_t user, uint64_t mems_allowed, mpol_t *out) noexcept nogil
+cdef int mpol_new(
+        machine_t *m, uint32_t mode, uint32_t flags, uint64_t user, uint64_t mems_allowed, mpol_t *out) noexcept nogil
 cdef void mpol_clear(mpol_t *pol) noexcept nogil                            # absent
-cdef bint mpol_equal(const mpol_t *a, const mpol_t *b) noexcept nogil       # as the kernel compares: mode, flags, home node, nodes (user mask when it is kept)
+# as the kernel compares: mode, flags, home node, nodes (user mask when it is kept)
+cdef bint mpol_equal(const mpol_t *a, const mpol_t *b) noexcept nogil
 
 # node of interleave rank r among nodes; weighted: of index among weights
 cdef int32_t offset_il_node(uint64_t nodes, uint64_t index) noexcept nogil
@@ -15,21 +17,26 @@ cdef int32_t weighted_il_node(machine_t *m, uint64_t nodes, uint64_t index) noex
 
 # the policy of the mapping itself, without the task's (get_mempolicy, numa_maps); False: it has none
 cdef bint vma_policy(machine_t *m, vma_t *vma, uint64_t vpn, mpol_t *out) noexcept nogil
-# the policy that counts for a page of vma: shared policy of a shmem object, else the VMA's, else the task's (NULL: default).
+# the policy that counts for a page of vma: shared policy of a shmem object, else the VMA's, else the task's (NULL:
+# default).
 # ilx: what is added to the interleave index (inode number for shmem).  out_pol is a copy.
 cdef bint get_vma_policy(ctx_t *c, vma_t *vma, uint64_t vpn, mpol_t *out_pol) noexcept nogil
 
 cdef void get_task_policy(ctx_t *c, mpol_t *out) noexcept nogil      # absent without a task
 
 # a frame for a page under a policy (mode MPOL_DEFAULT: local), zeroed, one reference; 0 when nothing is left.
-# index is the interleave index (already biased); the zonelist starts at the node of c.cpu unless the policy says otherwise.
+# index is the interleave index (already biased); the zonelist starts at the node of c.cpu unless the policy says
+# otherwise.
 cdef uint32_t alloc_pages_policy(ctx_t *c, const mpol_t *pol, uint64_t index) noexcept nogil
 # preferred node and allowed mask of the same decision, without allocating (migration targets, policy.targets)
 cdef int32_t policy_node(ctx_t *c, const mpol_t *pol, uint64_t index, uint64_t *mask) noexcept nogil
 
-cdef uint32_t alloc_page_vma(ctx_t *c, vma_t *vma, uint64_t vpn) noexcept nogil          # anonymous page of a fault, COW copy
-cdef uint32_t alloc_page_shmem(ctx_t *c, file_t *f, uint64_t index, vma_t *vma) noexcept nogil   # vma NULL: from write(2)
-cdef uint32_t alloc_page_cache(ctx_t *c) noexcept nogil                                  # regular file: task policy, no VMA (il_prev)
+# anonymous page of a fault, COW copy
+cdef uint32_t alloc_page_vma(ctx_t *c, vma_t *vma, uint64_t vpn) noexcept nogil
+# vma NULL: from write(2)
+cdef uint32_t alloc_page_shmem(ctx_t *c, file_t *f, uint64_t index, vma_t *vma) noexcept nogil
+# regular file: task policy, no VMA (il_prev)
+cdef uint32_t alloc_page_cache(ctx_t *c) noexcept nogil
 
 # interleave index of a page allocated for a VMA (anonymous, copied, migrated): offset in the object; from 6.7 on
 # mappings of shmem add the inode number

@@ -67,7 +67,9 @@ cdef void mpol_clear(mpol_t *pol) noexcept nogil:
     pol.user = 0
 
 
-cdef int mpol_new(machine_t *m, uint32_t mode, uint32_t flags, uint64_t user, uint64_t mems_allowed, mpol_t *out) noexcept nogil:
+cdef int mpol_new(
+        machine_t *m, uint32_t mode, uint32_t flags, uint64_t user, uint64_t mems_allowed,
+        mpol_t *out) noexcept nogil:
     cdef uint64_t allowed = mems_allowed & m.has_memory, nodes
     mpol_clear(out)
     if sanitize_mpol_flags(m, mode, flags) or not mask_fits_mode(mode, flags, user):
@@ -266,7 +268,8 @@ cdef bint mpol_shared_policy_lookup(machine_t *m, file_t *f, uint64_t index, mpo
     return out.mode != MPOL_DEFAULT
 
 
-cdef void sp_fill(machine_t *m, uint32_t i, uint64_t start, uint64_t end, const mpol_t *pol, uint32_t next) noexcept nogil:
+cdef void sp_fill(
+        machine_t *m, uint32_t i, uint64_t start, uint64_t end, const mpol_t *pol, uint32_t next) noexcept nogil:
     cdef sp_node_t *n = sp_node_of(m, i)
     n.start = start
     n.end = end
@@ -274,7 +277,8 @@ cdef void sp_fill(machine_t *m, uint32_t i, uint64_t start, uint64_t end, const 
     n.next = next
 
 
-cdef uint32_t sp_cut(machine_t *m, uint32_t *link, uint64_t start, uint64_t end, uint32_t *spare, uint32_t **at) noexcept nogil:
+cdef uint32_t sp_cut(
+        machine_t *m, uint32_t *link, uint64_t start, uint64_t end, uint32_t *spare, uint32_t **at) noexcept nogil:
     """Clear [start, end) of the list: nodes inside are taken out and returned, others trimmed, one around it split.
 
     ``*spare`` becomes the upper half of a split (0 then); ``*at`` is the link where a node for the range belongs.
@@ -305,7 +309,8 @@ cdef uint32_t sp_cut(machine_t *m, uint32_t *link, uint64_t start, uint64_t end,
     return dead
 
 
-cdef int mpol_set_shared_policy(machine_t *m, file_t *f, uint64_t start, uint64_t end, const mpol_t *pol) noexcept nogil:
+cdef int mpol_set_shared_policy(
+        machine_t *m, file_t *f, uint64_t start, uint64_t end, const mpol_t *pol) noexcept nogil:
     """Records are made before and freed after the lock is held, so that it covers pointer changes only."""
     cdef uint32_t node = 0, spare = slab_alloc(&m.sp_nodes), dead, next
     cdef uint32_t *at = NULL

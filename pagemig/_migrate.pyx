@@ -24,22 +24,25 @@ HELD     locked, unmapped, has its target: waits for the next pass of moving
 DONE     moved or given up, and counted
 ======== ==================================================================================
 """
-from libc.errno cimport EACCES, EAGAIN, EBUSY, EFAULT, EINVAL, EIO, ENODEV, ENOENT, ENOMEM
-from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
+from libc.errno cimport EACCES, EAGAIN, EBUSY, EFAULT, EINVAL, EIO, ENODEV, ENOMEM
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memset
 
 from pagemig._alloc cimport (
-    alloc_page, alloc_pages_node, anon_vma_of, file_of, free_pages, lock_page, mm_index, mm_of, mmap_read_lock, mmap_read_unlock,
+    alloc_page, alloc_pages_node, anon_vma_of, file_of, free_pages, lock_page, mm_index, mm_of, mmap_read_lock,
+    mmap_read_unlock,
     mmap_write_lock, mmap_write_unlock, page_address, pmg_wait, page_to_nid, put_page, vec_at, vma_of,
 )
 from pagemig._atomic cimport (
-    PMG_GUARD, pmg_add, pmg_and, pmg_cas, pmg_copy_fence, pmg_copy_page, pmg_ctz, pmg_load, pmg_load32, pmg_load_acq, pmg_or,
-    pmg_popcount, pmg_prefetch, pmg_prefetchw, pmg_read_trylock, pmg_read_unlock, pmg_spin_lock, pmg_spin_unlock, pmg_store, pmg_store_rel, pmg_sub,
-    pmg_add32, pmg_cas32, pmg_likely,
+    PMG_GUARD, pmg_add, pmg_and, pmg_cas, pmg_copy_fence, pmg_copy_page, pmg_ctz, pmg_load, pmg_load32, pmg_load_acq,
+    pmg_or,
+    pmg_popcount, pmg_prefetchw, pmg_read_trylock, pmg_read_unlock, pmg_spin_lock, pmg_spin_unlock,
+    pmg_store, pmg_store_rel, pmg_sub,
+    pmg_cas32, pmg_likely,
 )
-from pagemig._frame cimport frame_maps, frame_refs, page_state, put_page_testzero, trylock_page, unlock_page
-from pagemig._memory cimport find_vma, follow_page, vma_lookup, vma_pte, vma_slot
+from pagemig._frame cimport frame_maps, frame_refs, page_state, trylock_page, unlock_page
+from pagemig._memory cimport follow_page, vma_lookup, vma_pte, vma_slot
 from pagemig._mempolicy cimport alloc_pages_policy, get_task_policy, get_vma_policy, interleave_index, mpol_new
 from pagemig._mmap cimport get_task_mm, mbind_range, mmput
 from pagemig._pgtable cimport leaf_pte, next_leaf, pte_lock, pte_unlock, table_entries, walk_leaf
@@ -49,16 +52,19 @@ from pagemig._pte cimport (
     swp_type,
 )
 from pagemig._rmap cimport (
-    anon_vma_lock_read, anon_vma_lock_typed, anon_vma_unlock_read, anon_vma_unlock_typed, i_mmap_lock_read, i_mmap_unlock_read, lru_cache_disable, lru_cache_enable, mlock_vma_page, munlock_vma_page,
+    anon_vma_lock_read, anon_vma_lock_typed, anon_vma_unlock_read, anon_vma_unlock_typed, i_mmap_lock_read,
+    i_mmap_unlock_read, lru_cache_disable, lru_cache_enable, mlock_vma_page, munlock_vma_page,
     page_get_anon_vma, put_anon_vma, rmap_vmas, vma_address,
 )
 from pagemig._types cimport (
-    C_LOCK_LRU, C_LOCK_PAGE, C_LOCK_SWAP, C_LOCK_TREE, C_PGMIGRATE_FAIL, C_PGMIGRATE_SUCCESS, C_PTES_DROPPED, C_PTES_RESTORED,
-    C_TLB_FLUSH, FILE_RAMFS, GUP_PIN_COUNTING_BIAS, MAP_ONE, MPOL_BIND, MPOL_DEFAULT, MPOL_INTERLEAVE, MPOL_MF_MOVE,
+    C_LOCK_LRU, C_LOCK_PAGE, C_LOCK_SWAP, C_LOCK_TREE, C_PGMIGRATE_FAIL, C_PGMIGRATE_SUCCESS, C_PTES_DROPPED,
+    C_PTES_RESTORED,
+    C_TLB_FLUSH, FILE_RAMFS, GUP_PIN_COUNTING_BIAS, MAP_ONE, MPOL_DEFAULT, MPOL_INTERLEAVE, MPOL_MF_MOVE,
     MPOL_MF_MOVE_ALL, MPOL_MF_STRICT, MPOL_WEIGHTED_INTERLEAVE, PG_active, PG_anon,
-    PG_anon_exclusive, PG_cached, PG_dirty, PG_isolated, PG_locked, PG_lru, PG_mlocked, PG_private, PG_readahead,
-    PG_referenced, PG_reserved, PG_swapbacked, PG_unevictable, PG_uptodate, PG_writeback, PMG_WAIT, REF_ONE, STAGE,
-    VM_DONTMIGRATE, VM_IO, VM_LOCKED, VM_PFNMAP, VM_WRITE, anon_vma_t, ctx_t, file_t, frame_t, machine_t, mm_t, mpol_t, node_t,
+    PG_anon_exclusive, PG_cached, PG_dirty, PG_isolated, PG_locked, PG_lru, PG_private, PG_readahead,
+    PG_referenced, PG_reserved, PG_swapbacked, PG_uptodate, PG_writeback, PMG_WAIT, REF_ONE, STAGE,
+    VM_DONTMIGRATE, VM_IO, VM_LOCKED, VM_PFNMAP, VM_WRITE, ctx_t, file_t, frame_t, machine_t, mm_t,
+    mpol_t, node_t,
     task_t, vma_t, KEEP_MMAP_LOCK, KEEP_REFCOUNT, KEEP_TRYLOCK, WAIT_WRITEBACK,
 )
 
@@ -91,7 +97,8 @@ cdef struct stage_t:
     uint32_t unmapped[64]       # entries installed: the references the freeze explains
     uint32_t restored[64]
     uint32_t dirty[64]          # a removed PTE was dirty
-    uint32_t open[64]           # 0, or OPEN: the page is locked by this stage; PUBLISHED: its target is out of our hands
+    # 0, or OPEN: the page is locked by this stage; PUBLISHED: its target is out of our hands
+    uint32_t open[64]
     hold_t hold[64]             # where a group starts
     uint32_t held               # pages that are HELD
 
@@ -354,7 +361,9 @@ cdef inline void unmap_one(ctx_t *c, stage_t *st, uint32_t i, vma_t *vma, pte_t 
     trace(c, STEP_UNMAP, pfn, vpn)
 
 
-cdef inline void restore_one(ctx_t *c, stage_t *st, uint32_t i, vma_t *vma, pte_t prot, pte_t *p, uint64_t vpn, uint32_t new, bint alone) noexcept nogil:
+cdef inline void restore_one(
+        ctx_t *c, stage_t *st, uint32_t i, vma_t *vma, pte_t prot, pte_t *p, uint64_t vpn, uint32_t new,
+        bint alone) noexcept nogil:
     """Replace the migration entry of src[i] by a PTE for ``new`` (the target, or the source on rollback).
 
     ``alone``: no other VMA can map the page, so that this store publishes the target for good: until then its
@@ -393,7 +402,9 @@ cdef inline bint wanted(stage_t *st, uint32_t i, bint restore, bint moved) noexc
     return st.unmapped[i] != 0 and (st.rc[i] == 0 if moved else st.rc[i] < 0)
 
 
-cdef void walk_vma(ctx_t *c, stage_t *st, uint32_t a, uint32_t b, vma_t *vma, bint restore, bint moved, bint only) noexcept nogil:
+cdef void walk_vma(
+        ctx_t *c, stage_t *st, uint32_t a, uint32_t b, vma_t *vma, bint restore, bint moved,
+        bint only) noexcept nogil:
     """Visit the entries of pages a..b in one VMA, with the leaf's lock kept while the leaf stays the same."""
     cdef machine_t *m = c.m
     cdef uint32_t pgd = mm_of(m, vma.mm).pgd, leaf = 0, i, new
@@ -428,7 +439,8 @@ cdef void walk_vma(ctx_t *c, stage_t *st, uint32_t a, uint32_t b, vma_t *vma, bi
         pte_unlock(c, leaf)
 
 
-cdef void walk_tree(ctx_t *c, stage_t *st, uint32_t a, uint32_t b, uint32_t tree, bint restore, bint moved) noexcept nogil:
+cdef void walk_tree(
+        ctx_t *c, stage_t *st, uint32_t a, uint32_t b, uint32_t tree, bint restore, bint moved) noexcept nogil:
     """All VMAs of one object that may map pages a..b; the object's rmap lock is held."""
     cdef uint32_t vmas[16]
     cdef uint32_t lo = st.index[a], hi = st.index[a], i, j, n, skip
@@ -564,7 +576,8 @@ cdef void restore_group(ctx_t *c, stage_t *st, uint32_t a, uint32_t b, const hol
             walk_tree(c, st, a, b, f.tree, True, False)
         i_mmap_unlock_read(c, f)
     elif h.av:
-        root = anon_vma_lock_typed(c, h.av)         # with more than KEEP_RCU it is alive: 0 means that no VMA is left in it
+        # with more than KEEP_RCU it is alive: 0 means that no VMA is left in it
+        root = anon_vma_lock_typed(c, h.av)
         if root == 0:
             return
         walk_tree(c, st, a, b, anon_vma_of(m, h.av).tree, True, True)
@@ -690,7 +703,8 @@ cdef void stage_copy(ctx_t *c, stage_t *st) noexcept nogil:
         pmg_copy_fence()
 
 
-# -- the end of a stage --------------------------------------------------------------------------------------------------
+# -- the end of a stage
+# --------------------------------------------------------------------------------------------------
 
 cdef void settle_target(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
     """Counts of the target follow the entries really restored; to the LRU, unlock it and drop our reference."""
@@ -815,7 +829,8 @@ cdef void run_stage(ctx_t *c, stage_t *st, const target_t *t, bint force) noexce
         stage_end(c, st, True)
 
 
-# -- passes ----------------------------------------------------------------------------------------------------------------
+# -- passes
+# ----------------------------------------------------------------------------------------------------------------
 
 cdef void load_stage(machine_t *m, stage_t *st, const uint32_t *pfns, uint64_t n) noexcept nogil:
     cdef uint32_t i
@@ -852,21 +867,21 @@ cdef uint64_t collect(ctx_t *c, stage_t *st, const target_t *t, uint32_t *keep, 
     return kept
 
 
-cdef uint64_t migrate_chunk(ctx_t *c, uint32_t *pfns, uint64_t n, uint64_t tried, const target_t *t, run_t *run) noexcept nogil:
+cdef uint64_t migrate_chunk(
+        ctx_t *c, uint32_t *pfns, uint64_t n, uint64_t tried, const target_t *t, run_t *run) noexcept nogil:
     """All passes over up to CHUNK pages; returns how many are left, compacted to the front.
 
     The first ``tried`` pages have their first pass behind them.
     """
     cdef stage_t st
     cdef uint64_t i, kept = n
-    cdef uint32_t pass_, asked
+    cdef uint32_t pass_
     for pass_ in range(c.m.profile.passes):
         n = kept
         i = kept = tried
         tried = 0
         while i < n:
             load_stage(c.m, &st, pfns + i, n - i)
-            asked = st.n
             run_stage(c, &st, t, pass_ >= c.m.profile.force_pass)
             if st.n == 0:
                 run.error = -ENOMEM
@@ -886,7 +901,8 @@ cdef uint64_t migrate_chunk(ctx_t *c, uint32_t *pfns, uint64_t n, uint64_t tried
     return kept
 
 
-# -- batches: unmap all, flush once, move all (6.3 and later) --------------------------------------------------------------
+# -- batches: unmap all, flush once, move all (6.3 and later)
+# --------------------------------------------------------------
 
 cdef struct batch_t:
     stage_t *stage              # those with pages unmapped, in the order of the list
@@ -935,16 +951,18 @@ cdef uint64_t settle(ctx_t *c, stage_t *st, int rc, uint32_t *keep, run_t *run) 
     return kept
 
 
-cdef uint64_t unmap_batch(ctx_t *c, batch_t *b, uint32_t *pfns, uint64_t n, const target_t *t, uint32_t passes, bint force, run_t *run) noexcept nogil:
+cdef uint64_t unmap_batch(
+        ctx_t *c, batch_t *b, uint32_t *pfns, uint64_t n, const target_t *t, uint32_t passes, bint force,
+        run_t *run) noexcept nogil:
     """Passes of unmapping; returns how many pages are not unmapped, compacted to the front.
 
     Without a frame for a page the others are not tried, but what is unmapped will be moved.
     """
     cdef uint64_t i, kept = n
-    cdef uint32_t pass_
+    cdef uint32_t _pass
     cdef stage_t *st
     b.n = 0
-    for pass_ in range(passes):
+    for _pass in range(passes):
         n = kept
         kept = i = 0
         while i < n:
@@ -989,14 +1007,17 @@ cdef uint64_t move_batch(ctx_t *c, batch_t *b, uint32_t *keep, uint32_t passes, 
     return kept
 
 
-cdef uint64_t migrate_pages_batch(ctx_t *c, batch_t *b, uint32_t *pfns, uint64_t n, const target_t *t, uint32_t passes, bint force, run_t *run) noexcept nogil:
+cdef uint64_t migrate_pages_batch(
+        ctx_t *c, batch_t *b, uint32_t *pfns, uint64_t n, const target_t *t, uint32_t passes, bint force,
+        run_t *run) noexcept nogil:
     """Up to a batch of pages; returns how many are left, compacted to the front."""
     cdef uint64_t kept = unmap_batch(c, b, pfns, n, t, passes, force, run)
     c.count[<int> C_TLB_FLUSH] += b.n != 0
     return kept + move_batch(c, b, pfns + kept, passes, run)
 
 
-cdef uint64_t migrate_pages_sync(ctx_t *c, batch_t *b, uint32_t *pfns, uint64_t n, const target_t *t, run_t *run) noexcept nogil:
+cdef uint64_t migrate_pages_sync(
+        ctx_t *c, batch_t *b, uint32_t *pfns, uint64_t n, const target_t *t, run_t *run) noexcept nogil:
     """All together without waiting; then what is left one by one, waiting, and only those failures count."""
     cdef run_t first
     cdef uint64_t i, kept = 0, left
@@ -1016,7 +1037,8 @@ cdef uint64_t migrate_pages_sync(ctx_t *c, batch_t *b, uint32_t *pfns, uint64_t 
     return kept
 
 
-# -- a run ----------------------------------------------------------------------------------------------------------------
+# -- a run
+# ----------------------------------------------------------------------------------------------------------------
 
 cdef inline void run_begin(run_t *run) noexcept nogil:
     run.succeeded = 0
@@ -1029,7 +1051,8 @@ cdef void migrate_pages(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *ta
     finish_run(c, pfns, n, 0, target, run)
 
 
-cdef void finish_run(ctx_t *c, uint32_t *pfns, uint64_t n, uint64_t tried, const target_t *target, run_t *run) noexcept nogil:
+cdef void finish_run(
+        ctx_t *c, uint32_t *pfns, uint64_t n, uint64_t tried, const target_t *target, run_t *run) noexcept nogil:
     """Take a run to its end; its first ``tried`` pages are left over from a first pass that ran ahead."""
     cdef uint64_t i = 0, k, left, j
     cdef batch_t b
@@ -1057,7 +1080,8 @@ cdef int64_t run_result(run_t *run) noexcept nogil:
     return run.error if run.error else <int64_t> run.failed
 
 
-# -- a growing list of isolated pages ----------------------------------------------------------------------------------------
+# -- a growing list of isolated pages
+# ----------------------------------------------------------------------------------------
 
 cdef struct list_t:
     uint32_t *pfns
@@ -1097,7 +1121,8 @@ cdef void list_putback(ctx_t *c, list_t *l) noexcept nogil:
     l.n = 0
 
 
-# -- move_pages ----------------------------------------------------------------------------------------------------------------
+# -- move_pages
+# ----------------------------------------------------------------------------------------------------------------
 
 cdef inline bint vma_migratable(vma_t *vma) noexcept nogil:
     return not vma.flags & (VM_IO | VM_PFNMAP | VM_DONTMIGRATE)
@@ -1144,7 +1169,8 @@ cdef inline uint32_t look_page(ctx_t *c, look_t *l, uint64_t vpn, int *err) noex
     return pfn
 
 
-cdef int64_t do_pages_stat(ctx_t *c, uint32_t mm, const uint64_t *addresses, uint64_t n, int32_t *status) noexcept nogil:
+cdef int64_t do_pages_stat(
+        ctx_t *c, uint32_t mm, const uint64_t *addresses, uint64_t n, int32_t *status) noexcept nogil:
     cdef look_t l
     cdef uint64_t i
     cdef uint32_t pfn
@@ -1224,7 +1250,8 @@ cdef void shift_stage(stage_t *st, uint32_t gathered) noexcept nogil:
         st.index[i] = st.index[done + i]
 
 
-cdef uint64_t gather_run(ctx_t *c, move_t *mv, look_t *l, const uint64_t *addresses, uint64_t i, uint64_t end) noexcept nogil:
+cdef uint64_t gather_run(
+        ctx_t *c, move_t *mv, look_t *l, const uint64_t *addresses, uint64_t i, uint64_t end) noexcept nogil:
     """Gather entries from ``i`` on while nothing about them is unusual: same leaf and VMA as the one before, mapped
     once, on the LRU, not locked, not on the node yet.  Returns the first entry that wants a closer look.
     """
@@ -1306,7 +1333,8 @@ cdef void ungather(ctx_t *c, stage_t *st) noexcept nogil:
     putback_lru_page(c, st.src[st.n])
 
 
-cdef int add_page_for_migration(ctx_t *c, look_t *l, uint64_t vpn, int32_t node, bint migrate_all, move_t *mv) noexcept nogil:
+cdef int add_page_for_migration(
+        ctx_t *c, look_t *l, uint64_t vpn, int32_t node, bint migrate_all, move_t *mv) noexcept nogil:
     """1: isolated and listed.  0: already on the node.  Else the status to store.
 
     The whole run is isolated before it is migrated, so that a page listed twice answers EBUSY.  While addresses
@@ -1384,7 +1412,8 @@ cdef int64_t check_node(machine_t *m, task_t *target, int32_t node) noexcept nog
     return 0
 
 
-cdef bint may_run_ahead(move_t *mv, const uint64_t *addresses, const int32_t *nodes, uint64_t i, uint64_t end) noexcept nogil:
+cdef bint may_run_ahead(
+        move_t *mv, const uint64_t *addresses, const int32_t *nodes, uint64_t i, uint64_t end) noexcept nogil:
     """Whether addresses rise through the whole run that starts at entry ``i``; every entry is looked at once a call."""
     mv.rise = max(mv.rise, i + 1)
     mv.same = max(mv.same, i + 1)
@@ -1395,7 +1424,9 @@ cdef bint may_run_ahead(move_t *mv, const uint64_t *addresses, const int32_t *no
     return mv.rise >= mv.same
 
 
-cdef int64_t do_pages_move(ctx_t *c, move_t *mv, task_t *target, const uint64_t *addresses, const int32_t *nodes, uint64_t readable, bint migrate_all) noexcept nogil:
+cdef int64_t do_pages_move(
+        ctx_t *c, move_t *mv, task_t *target, const uint64_t *addresses, const int32_t *nodes, uint64_t readable,
+        bint migrate_all) noexcept nogil:
     """Entries in order; a run ends where the node changes, where an entry is settled at once, or at the end."""
     cdef look_t l, far
     cdef uint64_t i = 0, start = 0
@@ -1455,7 +1486,9 @@ cdef int64_t do_pages_move(ctx_t *c, move_t *mv, task_t *target, const uint64_t 
     return err1 if err >= 0 else err
 
 
-cdef int64_t pages_stat(ctx_t *c, uint32_t mm, const uint64_t *addresses, uint64_t readable, uint64_t count, int32_t *status) noexcept nogil:
+cdef int64_t pages_stat(
+        ctx_t *c, uint32_t mm, const uint64_t *addresses, uint64_t readable, uint64_t count,
+        int32_t *status) noexcept nogil:
     cdef int64_t err
     if count and status == NULL:
         return -EFAULT
@@ -1465,7 +1498,9 @@ cdef int64_t pages_stat(ctx_t *c, uint32_t mm, const uint64_t *addresses, uint64
     return -EFAULT if err == 0 and count > readable else err
 
 
-cdef int64_t pages_move(ctx_t *c, uint32_t mm, task_t *target, const uint64_t *addresses, const int32_t *nodes, uint64_t readable, uint64_t count, uint32_t flags, int32_t *status) noexcept nogil:
+cdef int64_t pages_move(
+        ctx_t *c, uint32_t mm, task_t *target, const uint64_t *addresses, const int32_t *nodes, uint64_t readable,
+        uint64_t count, uint32_t flags, int32_t *status) noexcept nogil:
     cdef move_t mv
     cdef int64_t err
     mv.mm = mm
@@ -1488,7 +1523,9 @@ cdef int64_t pages_move(ctx_t *c, uint32_t mm, task_t *target, const uint64_t *a
     return err
 
 
-cdef int64_t sys_move_pages(ctx_t *c, task_t *target, const uint64_t *addresses, const int32_t *nodes, uint64_t readable, uint64_t count, uint32_t flags, int32_t *status) noexcept nogil:
+cdef int64_t sys_move_pages(
+        ctx_t *c, task_t *target, const uint64_t *addresses, const int32_t *nodes, uint64_t readable, uint64_t count,
+        uint32_t flags, int32_t *status) noexcept nogil:
     cdef uint32_t mm = get_task_mm(c, target)
     cdef int64_t rc
     if mm == 0:
@@ -1501,7 +1538,8 @@ cdef int64_t sys_move_pages(ctx_t *c, task_t *target, const uint64_t *addresses,
     return rc
 
 
-# -- the walk of mbind and migrate_pages -----------------------------------------------------------------------------------------
+# -- the walk of mbind and migrate_pages
+# -----------------------------------------------------------------------------------------
 
 cdef struct queue_t:
     list_t list
@@ -1582,7 +1620,7 @@ cdef int queue_pages_range(ctx_t *c, queue_t *q, mm_t *mm, uint64_t start, uint6
     cdef uint32_t i = vma_slot(m, mm, start)
     cdef uint64_t at = start
     cdef vma_t *vma
-    cdef bint first = True
+    cdef bint first = True, hole
     cdef int rc
     while i < mm.vmas.n:
         vma = vma_of(m, vec_at(m, &mm.vmas)[i])
@@ -1590,8 +1628,8 @@ cdef int queue_pages_range(ctx_t *c, queue_t *q, mm_t *mm, uint64_t start, uint6
             break
         if vma.start > at and not q.discontig_ok:
             return -EFAULT
-        if vma.end < end and not q.discontig_ok and (i + 1 == mm.vmas.n or
-                vma_of(m, vec_at(m, &mm.vmas)[i + 1]).start > vma.end):
+        hole = i + 1 == mm.vmas.n or vma_of(m, vec_at(m, &mm.vmas)[i + 1]).start > vma.end
+        if hole and vma.end < end and not q.discontig_ok:
             return -EFAULT
         first = False
         at = vma.end
@@ -1626,7 +1664,8 @@ cdef int64_t migrate_queue(ctx_t *c, queue_t *q, const target_t *t) noexcept nog
     return rc if rc < 0 else rc + <int64_t> q.failed
 
 
-# -- mbind -------------------------------------------------------------------------------------------------------------------------
+# -- mbind
+# -------------------------------------------------------------------------------------------------------------------------
 
 cdef int queue_and_bind(ctx_t *c, mm_t *mm, queue_t *q, uint64_t start, uint64_t end, const mpol_t *pol) noexcept nogil:
     """List what is misplaced, set the policy; mmap_lock held for writing."""
@@ -1642,7 +1681,8 @@ cdef void target_by_vma(ctx_t *c, mm_t *mm, uint64_t start, target_t *t) noexcep
     t.pol.mode = MPOL_DEFAULT
 
 
-cdef void target_by_policy(ctx_t *c, mm_t *mm, queue_t *q, uint64_t start, uint64_t end, const mpol_t *pol, target_t *t) noexcept nogil:
+cdef void target_by_policy(
+        ctx_t *c, mm_t *mm, queue_t *q, uint64_t start, uint64_t end, const mpol_t *pol, target_t *t) noexcept nogil:
     """From 6.7 on the policy is asked, with the index of each page counted from that of the first one listed.
 
     So interleaving is exact in the mapping of the first page; in one of another kind it may be shifted.
@@ -1668,7 +1708,9 @@ cdef void target_by_policy(ctx_t *c, mm_t *mm, queue_t *q, uint64_t start, uint6
             return
 
 
-cdef int64_t sys_mbind(ctx_t *c, task_t *t, uint64_t start, uint64_t length, uint32_t mode, uint32_t mode_flags, uint64_t user, uint32_t flags) noexcept nogil:
+cdef int64_t sys_mbind(
+        ctx_t *c, task_t *t, uint64_t start, uint64_t length, uint32_t mode, uint32_t mode_flags, uint64_t user,
+        uint32_t flags) noexcept nogil:
     cdef mpol_t pol
     cdef queue_t q
     cdef target_t target
@@ -1701,7 +1743,8 @@ cdef int64_t sys_mbind(ctx_t *c, task_t *t, uint64_t start, uint64_t length, uin
     return rc
 
 
-# -- migrate_pages -----------------------------------------------------------------------------------------------------------------
+# -- migrate_pages
+# -----------------------------------------------------------------------------------------------------------------
 
 cdef int32_t node_remap(int32_t s, uint64_t old, uint64_t new) noexcept nogil:
     """The n-th node of ``old`` goes to number n modulo |new| of ``new``."""
@@ -1782,9 +1825,11 @@ cdef int64_t sys_migrate_pages(ctx_t *c, task_t *target, uint64_t old, uint64_t 
     return rc
 
 
-# -- frames, without a process ---------------------------------------------------------------------------------------------------------
+# -- frames, without a process
+# ---------------------------------------------------------------------------------------------------------
 
-cdef int64_t migrate_frames(ctx_t *c, const uint32_t *pfns, const int32_t *nodes, uint64_t n, int32_t *status) noexcept nogil:
+cdef int64_t migrate_frames(
+        ctx_t *c, const uint32_t *pfns, const int32_t *nodes, uint64_t n, int32_t *status) noexcept nogil:
     """The note's arrays: page i to target i.  A frame that cannot be isolated answers EBUSY, one not moved EAGAIN."""
     cdef target_t t
     cdef run_t run

@@ -9,22 +9,32 @@ from pagemig._alloc cimport mm_of
 from pagemig._atomic cimport pmg_cas32, pmg_load32
 from pagemig._types cimport ctx_t, file_t, machine_t, mm_t, mpol_t, task_t, vma_t
 
-cdef vma_t *vma_merge(ctx_t *c, mm_t *mm, vma_t *prev, uint64_t start, uint64_t end, uint32_t flags, uint32_t anon_vma, uint32_t file, uint64_t pgoff, const mpol_t *pol) noexcept nogil
+cdef vma_t *vma_merge(
+        ctx_t *c, mm_t *mm, vma_t *prev, uint64_t start, uint64_t end, uint32_t flags, uint32_t anon_vma,
+        uint32_t file, uint64_t pgoff, const mpol_t *pol) noexcept nogil
 cdef int split_vma(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t addr, bint new_below) noexcept nogil
 
-cdef int64_t sys_mmap(ctx_t *c, task_t *t, uint64_t addr, uint64_t length, uint32_t prot, uint32_t flags, uint32_t file, uint64_t pgoff) noexcept nogil
+cdef int64_t sys_mmap(
+        ctx_t *c, task_t *t, uint64_t addr, uint64_t length, uint32_t prot, uint32_t flags, uint32_t file,
+        uint64_t pgoff) noexcept nogil
 cdef int sys_munmap(ctx_t *c, task_t *t, uint64_t start, uint64_t length) noexcept nogil
 cdef int sys_mprotect(ctx_t *c, task_t *t, uint64_t start, uint64_t length, uint32_t prot) noexcept nogil
-cdef int64_t sys_mremap(ctx_t *c, task_t *t, uint64_t old, uint64_t old_len, uint64_t new_len, uint32_t flags, uint64_t new_addr) noexcept nogil
+cdef int64_t sys_mremap(
+        ctx_t *c, task_t *t, uint64_t old, uint64_t old_len, uint64_t new_len, uint32_t flags,
+        uint64_t new_addr) noexcept nogil
 cdef int sys_madvise(ctx_t *c, task_t *t, uint64_t start, uint64_t length, int advice) noexcept nogil
-cdef int sys_mlock(ctx_t *c, task_t *t, uint64_t start, uint64_t length, uint32_t flags) noexcept nogil     # flags: MLOCK_ONFAULT 1
+# flags: MLOCK_ONFAULT 1
+cdef int sys_mlock(ctx_t *c, task_t *t, uint64_t start, uint64_t length, uint32_t flags) noexcept nogil
 cdef int sys_munlock(ctx_t *c, task_t *t, uint64_t start, uint64_t length) noexcept nogil
-cdef int sys_mlockall(ctx_t *c, task_t *t, uint32_t flags) noexcept nogil                                   # MCL_CURRENT 1, FUTURE 2, ONFAULT 4
+# MCL_CURRENT 1, FUTURE 2, ONFAULT 4
+cdef int sys_mlockall(ctx_t *c, task_t *t, uint32_t flags) noexcept nogil
 cdef int sys_munlockall(ctx_t *c, task_t *t) noexcept nogil
 
-# policy of a range of VMAs: split, set (shmem: in the object's shared policy too), merge.  0 or -errno; start/end in pages
+# policy of a range of VMAs: split, set (shmem: in the object's shared policy too), merge.  0 or -errno; start/end in
+# pages
 cdef int mbind_range(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, const mpol_t *pol) noexcept nogil
-cdef int sys_set_mempolicy_home_node(ctx_t *c, task_t *t, uint64_t start, uint64_t length, uint64_t node, uint64_t flags) noexcept nogil
+cdef int sys_set_mempolicy_home_node(
+        ctx_t *c, task_t *t, uint64_t start, uint64_t length, uint64_t node, uint64_t flags) noexcept nogil
 
 # processes
 cdef uint32_t task_new(ctx_t *c, uint32_t cpu, uint32_t uid) noexcept nogil         # fresh address space; 0: ENOMEM
@@ -50,7 +60,9 @@ cdef inline bint mmput_unless_last(machine_t *m, uint32_t mm) noexcept nogil:
     return False
 
 cdef int64_t sys_fork(ctx_t *c, task_t *t) noexcept nogil                           # task index of the child or -errno
-cdef void do_exit(ctx_t *c, task_t *t, bint zombie) noexcept nogil                  # tears down the address space, drops pins
+# tears down the address space, drops pins
+cdef void do_exit(ctx_t *c, task_t *t, bint zombie) noexcept nogil
 cdef void task_reap(ctx_t *c, task_t *t) noexcept nogil
-cdef int64_t sys_pin(ctx_t *c, task_t *t, uint64_t addr, uint64_t n, bint longterm, uint32_t *pin) noexcept nogil   # pages held (pipe) or 0 (longterm), or -errno
+# pages held (pipe) or 0 (longterm), or -errno
+cdef int64_t sys_pin(ctx_t *c, task_t *t, uint64_t addr, uint64_t n, bint longterm, uint32_t *pin) noexcept nogil
 cdef int sys_unpin(ctx_t *c, task_t *t, uint32_t pin) noexcept nogil               # 0 or -EBADF

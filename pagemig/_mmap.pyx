@@ -27,20 +27,22 @@ from pagemig._pgtable cimport (
     free_pgtables, leaf_pte, next_leaf, pgd_alloc, pgd_free, pte_alloc, pte_lock, pte_unlock, set_pte, walk_leaf,
 )
 from pagemig._pte cimport (
-    PTE_A, PTE_D, PTE_NX, PTE_P, PTE_PROTNONE, PTE_RW, PTE_SPECIAL, PTE_US, SWP_MIGRATION_READ,
+    PTE_A, PTE_D, PTE_RW, PTE_SPECIAL, SWP_MIGRATION_READ,
     SWP_MIGRATION_READ_EXCLUSIVE, is_writable_migration_entry, migration_entry_set_type, migration_entry_to_pfn,
     pte_dirty, pte_pfn, pte_present, pte_t, pte_write,
 )
 from pagemig._rmap cimport (
-    anon_vma_clone, anon_vma_fork, lru_add_drain, mlock_vma_page, munlock_vma_page, unlink_anon_vmas, unlink_file_vma, vma_link_file,
+    anon_vma_clone, anon_vma_fork, lru_add_drain, mlock_vma_page, munlock_vma_page, unlink_anon_vmas, unlink_file_vma,
+    vma_link_file,
     vma_trees_insert, vma_trees_lock, vma_trees_remove, vma_trees_unlock,
 )
 from pagemig._types cimport (
     CAP_ALL, CAP_IPC_LOCK, C_TLB_FLUSH, DEF_MAX_MAP_COUNT, FILE_SHMEM, MPOL_BIND, MPOL_DEFAULT, MPOL_PREFERRED_MANY,
     PG_active, PG_anon, PG_anon_exclusive, PG_dirty, PG_referenced, PG_swapbacked, PG_unevictable, PMG_WAIT,
-    TASK_EXITING, TASK_FREE, TASK_RUNNING, TASK_SIZE_PAGES, TASK_ZOMBIE, VM_ACCOUNT, VM_DONTCOPY, VM_DONTDUMP, VM_DONTEXPAND, VM_EXEC,
-    VM_HUGEPAGE, VM_IO, VM_LOCKED, VM_LOCKONFAULT, VM_MAYEXEC, VM_MAYREAD, VM_MAYSHARE, VM_MAYWRITE, VM_MERGEABLE,
-    VM_NOHUGEPAGE, VM_NORESERVE, VM_PFNMAP, VM_RAND_READ, VM_READ, VM_SEQ_READ, VM_SHARED, VM_WIPEONFORK, VM_WRITE,
+    TASK_EXITING, TASK_FREE, TASK_RUNNING, TASK_SIZE_PAGES, TASK_ZOMBIE, VM_ACCOUNT, VM_DONTCOPY, VM_DONTDUMP,
+    VM_DONTEXPAND,
+    VM_HUGEPAGE, VM_IO, VM_LOCKED, VM_MAYEXEC, VM_MAYREAD, VM_MAYSHARE, VM_MAYWRITE, VM_MERGEABLE,
+    VM_NOHUGEPAGE, VM_NORESERVE, VM_PFNMAP, VM_RAND_READ, VM_SEQ_READ, VM_SHARED, VM_WIPEONFORK, VM_WRITE,
     ctx_t, file_t, machine_t, mm_t, mpol_t, pin_t, task_t, vec_t, vma_t,
 )
 
@@ -134,7 +136,8 @@ cdef inline bint range_is_free(machine_t *m, mm_t *mm, uint64_t start, uint64_t 
     return vma == NULL or vma.start >= end
 
 
-cdef vma_t *vma_alloc(machine_t *m, mm_t *mm, uint64_t start, uint64_t end, uint32_t flags, uint64_t pgoff) noexcept nogil:
+cdef vma_t *vma_alloc(
+        machine_t *m, mm_t *mm, uint64_t start, uint64_t end, uint32_t flags, uint64_t pgoff) noexcept nogil:
     cdef uint32_t i = slab_alloc(&m.vmas)
     cdef vma_t *vma
     if not i:
@@ -222,7 +225,8 @@ cdef int import_anon_vma(ctx_t *c, vma_t *importer, vma_t *exporter) noexcept no
     return anon_vma_clone(c, importer, exporter)
 
 
-cdef int vma_absorb(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t start, uint64_t end, vma_t *gone, vma_t *gone2) noexcept nogil:
+cdef int vma_absorb(
+        ctx_t *c, mm_t *mm, vma_t *vma, uint64_t start, uint64_t end, vma_t *gone, vma_t *gone2) noexcept nogil:
     """Grow ``vma`` to [start, end), over one or two VMAs (NULL: none) that cease to exist."""
     cdef uint32_t slot
     if import_anon_vma(c, vma, gone) or import_anon_vma(c, vma, gone2):
@@ -301,13 +305,15 @@ cdef bint is_mergeable_anon_vma(machine_t *m, uint32_t av1, uint32_t av2, vma_t 
     return av1 == av2
 
 
-cdef bint can_vma_merge_before(machine_t *m, vma_t *vma, uint32_t flags, uint32_t anon_vma, uint32_t file, uint64_t pgoff) noexcept nogil:
+cdef bint can_vma_merge_before(
+        machine_t *m, vma_t *vma, uint32_t flags, uint32_t anon_vma, uint32_t file, uint64_t pgoff) noexcept nogil:
     """``vma`` could begin earlier; ``pgoff`` is where the range before it ends."""
     return is_mergeable_vma(vma, flags, file) and is_mergeable_anon_vma(m, anon_vma, vma.anon_vma, vma) \
         and vma.pgoff == pgoff
 
 
-cdef bint can_vma_merge_after(machine_t *m, vma_t *vma, uint32_t flags, uint32_t anon_vma, uint32_t file, uint64_t pgoff) noexcept nogil:
+cdef bint can_vma_merge_after(
+        machine_t *m, vma_t *vma, uint32_t flags, uint32_t anon_vma, uint32_t file, uint64_t pgoff) noexcept nogil:
     return is_mergeable_vma(vma, flags, file) and is_mergeable_anon_vma(m, anon_vma, vma.anon_vma, vma) \
         and vma.pgoff + (vma.end - vma.start) == pgoff
 
@@ -332,7 +338,9 @@ cdef vma_t *merge_into_next(ctx_t *c, mm_t *mm, vma_t *prev, vma_t *mid, vma_t *
     return NULL if err else next
 
 
-cdef vma_t *vma_merge(ctx_t *c, mm_t *mm, vma_t *prev, uint64_t start, uint64_t end, uint32_t flags, uint32_t anon_vma, uint32_t file, uint64_t pgoff, const mpol_t *pol) noexcept nogil:
+cdef vma_t *vma_merge(
+        ctx_t *c, mm_t *mm, vma_t *prev, uint64_t start, uint64_t end, uint32_t flags, uint32_t anon_vma,
+        uint32_t file, uint64_t pgoff, const mpol_t *pol) noexcept nogil:
     """Give [start, end), which is about to have these properties, to its neighbours if they have them.
 
     The range is a hole, a whole VMA or one end of it.  ``prev`` is the VMA before, or the one whose upper end the
@@ -362,7 +370,9 @@ cdef vma_t *vma_merge(ctx_t *c, mm_t *mm, vma_t *prev, uint64_t start, uint64_t 
     return NULL
 
 
-cdef vma_t *vma_modify(ctx_t *c, mm_t *mm, vma_t *prev, vma_t *vma, uint64_t start, uint64_t end, uint32_t flags, const mpol_t *pol, int *err) noexcept nogil:
+cdef vma_t *vma_modify(
+        ctx_t *c, mm_t *mm, vma_t *prev, vma_t *vma, uint64_t start, uint64_t end, uint32_t flags, const mpol_t *pol,
+        int *err) noexcept nogil:
     """The VMA for [start, end) of ``vma`` once it has ``flags`` and ``pol``: merged, else cut out.  The caller sets them."""
     cdef vma_t *merged = vma_merge(c, mm, prev, start, end, flags, vma.anon_vma, vma.file, vma.pgoff + (start - vma.start), pol)
     err[0] = 0
@@ -478,7 +488,9 @@ cdef int64_t get_unmapped_area(machine_t *m, mm_t *mm, uint64_t addr, uint64_t n
     return <int64_t> vpn if vpn else -ENOMEM
 
 
-cdef vma_t *mmap_expand(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, uint32_t flags, uint32_t file, uint64_t pgoff) noexcept nogil:
+cdef vma_t *mmap_expand(
+        ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, uint32_t flags, uint32_t file,
+        uint64_t pgoff) noexcept nogil:
     """A new mapping between neighbours that could hold it extends them; NULL when they cannot."""
     cdef machine_t *m = c.m
     cdef uint32_t slot = vma_slot(m, mm, start)
@@ -499,7 +511,9 @@ cdef vma_t *mmap_expand(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, uint32
     return next
 
 
-cdef int mmap_new(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, uint32_t flags, uint32_t file, uint64_t pgoff) noexcept nogil:
+cdef int mmap_new(
+        ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, uint32_t flags, uint32_t file,
+        uint64_t pgoff) noexcept nogil:
     cdef vma_t *vma = vma_alloc(c.m, mm, start, end, flags, pgoff)
     cdef uint32_t shmem = 0
     cdef int err
@@ -517,7 +531,8 @@ cdef int mmap_new(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, uint32_t fla
     return err
 
 
-cdef int mmap_region(ctx_t *c, mm_t *mm, uint64_t start, uint64_t n, uint32_t flags, uint32_t file, uint64_t pgoff) noexcept nogil:
+cdef int mmap_region(
+        ctx_t *c, mm_t *mm, uint64_t start, uint64_t n, uint32_t flags, uint32_t file, uint64_t pgoff) noexcept nogil:
     cdef uint64_t end = start + n
     cdef int err = do_munmap(c, mm, start, end)
     if err:
@@ -552,7 +567,9 @@ cdef int64_t mmap_flags(task_t *t, mm_t *mm, uint64_t n, uint32_t prot, uint32_t
     return vm
 
 
-cdef int64_t do_mmap(ctx_t *c, task_t *t, mm_t *mm, uint64_t addr, uint64_t n, uint32_t prot, uint32_t flags, uint32_t file, uint64_t pgoff, bint *populate) noexcept nogil:
+cdef int64_t do_mmap(
+        ctx_t *c, task_t *t, mm_t *mm, uint64_t addr, uint64_t n, uint32_t prot, uint32_t flags, uint32_t file,
+        uint64_t pgoff, bint *populate) noexcept nogil:
     """First page of the new mapping or a negative errno."""
     cdef int64_t start, vm
     cdef int err
@@ -585,7 +602,9 @@ cdef int populate_pages(ctx_t *c, uint32_t mm, uint64_t start, uint64_t end, bin
     return err
 
 
-cdef int64_t sys_mmap(ctx_t *c, task_t *t, uint64_t addr, uint64_t length, uint32_t prot, uint32_t flags, uint32_t file, uint64_t pgoff) noexcept nogil:
+cdef int64_t sys_mmap(
+        ctx_t *c, task_t *t, uint64_t addr, uint64_t length, uint32_t prot, uint32_t flags, uint32_t file,
+        uint64_t pgoff) noexcept nogil:
     cdef uint32_t mm = c.mm
     cdef uint64_t n = page_align(length) >> 12
     cdef bint populate = False
@@ -656,7 +675,8 @@ cdef void change_protection(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t start, uint
     c.count[<int> C_TLB_FLUSH] += flush
 
 
-cdef int mprotect_fixup(ctx_t *c, mm_t *mm, vma_t **prev, vma_t *vma, uint64_t start, uint64_t end, uint32_t newflags) noexcept nogil:
+cdef int mprotect_fixup(
+        ctx_t *c, mm_t *mm, vma_t **prev, vma_t *vma, uint64_t start, uint64_t end, uint32_t newflags) noexcept nogil:
     cdef uint32_t oldflags = vma.flags
     cdef int err = 0
     if newflags == oldflags:
@@ -735,7 +755,8 @@ cdef void lock_two_leaves(ctx_t *c, uint32_t a, uint32_t b) noexcept nogil:
         pte_lock(c, max(a, b))
 
 
-cdef void move_ptes(ctx_t *c, uint32_t old_leaf, uint64_t old, uint32_t new_leaf, uint64_t new, uint64_t n) noexcept nogil:
+cdef void move_ptes(
+        ctx_t *c, uint32_t old_leaf, uint64_t old, uint32_t new_leaf, uint64_t new, uint64_t n) noexcept nogil:
     cdef machine_t *m = c.m
     cdef uint64_t i
     cdef pte_t pte
@@ -806,7 +827,9 @@ cdef vma_t *copy_vma(ctx_t *c, mm_t *mm, vma_t **from_, uint64_t addr, uint64_t 
     return NULL if vma_link_like(c, mm, new, vma, vma_slot(m, mm, addr)) else new
 
 
-cdef int64_t move_vma(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t old, uint64_t old_n, uint64_t n, uint64_t new, uint32_t flags) noexcept nogil:
+cdef int64_t move_vma(
+        ctx_t *c, mm_t *mm, vma_t *vma, uint64_t old, uint64_t old_n, uint64_t n, uint64_t new,
+        uint32_t flags) noexcept nogil:
     """The new first page, or a negative errno with everything where it was."""
     cdef uint32_t vm = vma.flags
     cdef uint64_t moved
@@ -834,7 +857,9 @@ cdef int64_t move_vma(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t old, uint64_t old
     return <int64_t> new
 
 
-cdef vma_t *vma_to_resize(ctx_t *c, task_t *t, mm_t *mm, uint64_t addr, uint64_t old_n, uint64_t new_n, uint32_t flags, int *err) noexcept nogil:
+cdef vma_t *vma_to_resize(
+        ctx_t *c, task_t *t, mm_t *mm, uint64_t addr, uint64_t old_n, uint64_t new_n, uint32_t flags,
+        int *err) noexcept nogil:
     cdef vma_t *vma = vma_lookup(c.m, mm, addr)
     cdef uint64_t pgoff
     err[0] = -EFAULT
@@ -860,7 +885,9 @@ cdef vma_t *vma_to_resize(ctx_t *c, task_t *t, mm_t *mm, uint64_t addr, uint64_t
     return vma
 
 
-cdef int64_t mremap_to(ctx_t *c, task_t *t, mm_t *mm, uint64_t addr, uint64_t old_n, uint64_t new_addr, uint64_t new_n, uint32_t flags) noexcept nogil:
+cdef int64_t mremap_to(
+        ctx_t *c, task_t *t, mm_t *mm, uint64_t addr, uint64_t old_n, uint64_t new_addr, uint64_t new_n,
+        uint32_t flags) noexcept nogil:
     """To a place the caller names (or, with DONTUNMAP alone, hints at).  ``new_addr`` is in bytes."""
     cdef uint64_t new = new_addr >> 12
     cdef vma_t *vma
@@ -891,7 +918,8 @@ cdef bint vma_expandable(machine_t *m, mm_t *mm, vma_t *vma, uint64_t delta) noe
     return vma.end + delta <= TASK_SIZE_PAGES and range_is_free(m, mm, vma.end, vma.end + delta)
 
 
-cdef int64_t mremap_grow(ctx_t *c, task_t *t, mm_t *mm, uint64_t addr, uint64_t old_n, uint64_t new_n, uint32_t flags) noexcept nogil:
+cdef int64_t mremap_grow(
+        ctx_t *c, task_t *t, mm_t *mm, uint64_t addr, uint64_t old_n, uint64_t new_n, uint32_t flags) noexcept nogil:
     """In place when the mapping ends here and what follows is free, else somewhere else if that is allowed."""
     cdef int err = 0
     cdef vma_t *vma = vma_to_resize(c, t, mm, addr, old_n, new_n, flags, &err)
@@ -914,7 +942,9 @@ cdef int64_t mremap_grow(ctx_t *c, task_t *t, mm_t *mm, uint64_t addr, uint64_t 
     return place if place < 0 else move_vma(c, mm, vma, addr, old_n, new_n, <uint64_t> place, flags)
 
 
-cdef int64_t do_mremap(ctx_t *c, task_t *t, mm_t *mm, uint64_t addr, uint64_t old_n, uint64_t new_n, uint32_t flags, uint64_t new_addr) noexcept nogil:
+cdef int64_t do_mremap(
+        ctx_t *c, task_t *t, mm_t *mm, uint64_t addr, uint64_t old_n, uint64_t new_n, uint32_t flags,
+        uint64_t new_addr) noexcept nogil:
     cdef int err
     if vma_lookup(c.m, mm, addr) == NULL:
         return -EFAULT
@@ -928,7 +958,9 @@ cdef int64_t do_mremap(ctx_t *c, task_t *t, mm_t *mm, uint64_t addr, uint64_t ol
     return mremap_grow(c, t, mm, addr, old_n, new_n, flags)
 
 
-cdef int64_t sys_mremap(ctx_t *c, task_t *t, uint64_t old, uint64_t old_len, uint64_t new_len, uint32_t flags, uint64_t new_addr) noexcept nogil:
+cdef int64_t sys_mremap(
+        ctx_t *c, task_t *t, uint64_t old, uint64_t old_len, uint64_t new_len, uint32_t flags,
+        uint64_t new_addr) noexcept nogil:
     cdef uint32_t mm = c.mm
     cdef uint64_t old_n = page_align(old_len) >> 12, new_n = page_align(new_len) >> 12
     cdef int64_t vpn
@@ -955,9 +987,11 @@ cdef int64_t sys_mremap(ctx_t *c, task_t *t, uint64_t old, uint64_t old_len, uin
     return vpn << 12
 
 
-# -- mlock ---------------------------------------------------------------------------------------------------------------
+# -- mlock
+# ---------------------------------------------------------------------------------------------------------------
 
-cdef void mlock_vma_pages_range(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t start, uint64_t end, uint32_t newflags) noexcept nogil:
+cdef void mlock_vma_pages_range(
+        ctx_t *c, mm_t *mm, vma_t *vma, uint64_t start, uint64_t end, uint32_t newflags) noexcept nogil:
     """Set the flags and count (or uncount) the pages that are there.
 
     Under the locks of the VMA's trees: a migration, which counts by VM_LOCKED whatever it takes out and puts back,
@@ -991,7 +1025,8 @@ cdef void mlock_vma_pages_range(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t start, 
     lru_add_drain(c)
 
 
-cdef int mlock_fixup(ctx_t *c, mm_t *mm, vma_t **prev, vma_t *vma, uint64_t start, uint64_t end, uint32_t newflags) noexcept nogil:
+cdef int mlock_fixup(
+        ctx_t *c, mm_t *mm, vma_t **prev, vma_t *vma, uint64_t start, uint64_t end, uint32_t newflags) noexcept nogil:
     cdef uint32_t oldflags = vma.flags
     cdef vma_t *merged
     cdef int err = 0
@@ -1049,7 +1084,8 @@ cdef uint64_t count_mm_mlocked_page_nr(machine_t *m, mm_t *mm, uint64_t start, u
     return count
 
 
-cdef int do_mlock(ctx_t *c, task_t *t, mm_t *mm, uint64_t start, uint64_t end, uint64_t n, uint32_t flags) noexcept nogil:
+cdef int do_mlock(
+        ctx_t *c, task_t *t, mm_t *mm, uint64_t start, uint64_t end, uint64_t n, uint32_t flags) noexcept nogil:
     cdef uint64_t locked = n + mm.locked_vm
     if over_memlock(t, locked):
         # What is locked already does not count twice.
@@ -1140,7 +1176,8 @@ cdef int sys_munlockall(ctx_t *c, task_t *t) noexcept nogil:
     return 0
 
 
-# -- madvise -------------------------------------------------------------------------------------------------------------
+# -- madvise
+# -------------------------------------------------------------------------------------------------------------
 
 cdef struct walk_t:             # one madvise
     mm_t *mm
@@ -1369,7 +1406,8 @@ cdef int sys_madvise(ctx_t *c, task_t *t, uint64_t start, uint64_t length, int a
     return err
 
 
-# -- policies of ranges ----------------------------------------------------------------------------------------------------
+# -- policies of ranges
+# ----------------------------------------------------------------------------------------------------
 
 cdef int vma_replace_policy(ctx_t *c, vma_t *vma, const mpol_t *pol) noexcept nogil:
     """A shared object takes the policy too, for the pages this VMA shows of it."""
@@ -1421,7 +1459,8 @@ cdef int set_home_node(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, int hom
     return err
 
 
-cdef int sys_set_mempolicy_home_node(ctx_t *c, task_t *t, uint64_t start, uint64_t length, uint64_t node, uint64_t flags) noexcept nogil:
+cdef int sys_set_mempolicy_home_node(
+        ctx_t *c, task_t *t, uint64_t start, uint64_t length, uint64_t node, uint64_t flags) noexcept nogil:
     cdef uint32_t mm = c.mm
     cdef int err
     if start & 4095 or flags or node >= c.m.nr_nodes:
@@ -1438,7 +1477,8 @@ cdef int sys_set_mempolicy_home_node(ctx_t *c, task_t *t, uint64_t start, uint64
     return err
 
 
-# -- address spaces and processes --------------------------------------------------------------------------------------------
+# -- address spaces and processes
+# --------------------------------------------------------------------------------------------
 
 cdef uint32_t mm_alloc(ctx_t *c) noexcept nogil:
     """An empty address space with one user; 0: ENOMEM."""
@@ -1629,7 +1669,8 @@ cdef void task_reap(ctx_t *c, task_t *t) noexcept nogil:
         slab_free(&c.m.tasks, <uint32_t> (t - task_of(c.m, 0)))
 
 
-# -- pages held by open files ------------------------------------------------------------------------------------------------
+# -- pages held by open files
+# ------------------------------------------------------------------------------------------------
 
 cdef int pin_hold(machine_t *m, task_t *t, uint32_t i) noexcept nogil:
     """The process holds the file from now on; not when it has exited meanwhile."""

@@ -66,7 +66,8 @@ cdef uint32_t pgd_alloc(ctx_t *c, uint32_t mm) noexcept nogil                   
 # leaf table of a page, made with the levels above it when absent; 0: ENOMEM.  mm lock held (either mode).
 cdef uint32_t pte_alloc(ctx_t *c, mm_t *mm, uint64_t vpn) noexcept nogil
 # free the tables that lie wholly inside [floor, ceiling) and cover part of [start, end); all entries are zero.
-cdef void free_pgtables(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, uint64_t floor, uint64_t ceiling) noexcept nogil
+cdef void free_pgtables(
+        ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, uint64_t floor, uint64_t ceiling) noexcept nogil
 cdef void pgd_free(ctx_t *c, mm_t *mm) noexcept nogil
 # first page >= vpn below end whose leaf table exists, or end: skips empty stretches quickly
 cdef uint64_t next_leaf(machine_t *m, mm_t *mm, uint64_t vpn, uint64_t end, uint32_t *leaf) noexcept nogil

@@ -5,7 +5,7 @@ from libc.string cimport memset
 from pagemig._alloc cimport slab_alloc, slab_free
 from pagemig._atomic cimport pmg_load32
 from pagemig._pte cimport PTE_TABLE, pte_t
-from pagemig._types cimport ctx_t, machine_t, mm_t, ptdesc_t
+from pagemig._types cimport TASK_SIZE_PAGES, ctx_t, machine_t, mm_t, ptdesc_t
 
 
 cdef uint32_t table_alloc(machine_t *m, uint32_t mm, uint32_t level, uint64_t vpn) noexcept nogil:
@@ -64,15 +64,16 @@ cdef uint32_t child_alloc(ctx_t *c, uint32_t parent, uint64_t vpn) noexcept nogi
 
 cdef uint32_t pte_alloc(ctx_t *c, mm_t *mm, uint64_t vpn) noexcept nogil:
     cdef uint32_t t = mm.pgd
-    cdef int level
-    for level in range(3):
+    cdef int _level
+    for _level in range(3):
         t = child_alloc(c, t, vpn)
         if not t:
             return 0
     return t
 
 
-cdef void free_range(ctx_t *c, uint32_t table, uint64_t start, uint64_t end, uint64_t floor, uint64_t ceiling) noexcept nogil:
+cdef void free_range(
+        ctx_t *c, uint32_t table, uint64_t start, uint64_t end, uint64_t floor, uint64_t ceiling) noexcept nogil:
     """Free the children of ``table`` that cover part of [start, end) and lie inside [floor, ceiling)."""
     cdef machine_t *m = c.m
     cdef uint32_t level = m.ptdesc[table].level, t
@@ -92,7 +93,8 @@ cdef void free_range(ctx_t *c, uint32_t table, uint64_t start, uint64_t end, uin
         base += span
 
 
-cdef void free_pgtables(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, uint64_t floor, uint64_t ceiling) noexcept nogil:
+cdef void free_pgtables(
+        ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, uint64_t floor, uint64_t ceiling) noexcept nogil:
     if start < end:
         free_range(c, mm.pgd, start, end, floor, ceiling)
 
@@ -107,7 +109,7 @@ cdef uint64_t next_leaf(machine_t *m, mm_t *mm, uint64_t vpn, uint64_t end, uint
     cdef uint32_t t, level
     cdef uint64_t span = 512
     leaf[0] = 0
-    while vpn < end:
+    while vpn < min(end, TASK_SIZE_PAGES):
         t = mm.pgd
         level = 4
         while level > 1:

@@ -9,7 +9,8 @@ from pagemig._types cimport ctx_t, file_t, frame_t, machine_t, rnode_t, vma_t
 
 # -- anon_vma life; mmap_lock of the vma's mm held for writing (anon_vma_prepare: reading is enough) -----------
 cdef int anon_vma_prepare(ctx_t *c, vma_t *vma) noexcept nogil                       # 0 or -ENOMEM
-cdef int anon_vma_clone(ctx_t *c, vma_t *dst, vma_t *src) noexcept nogil             # 0 or -ENOMEM, dst without chain then
+# 0 or -ENOMEM, dst without chain then
+cdef int anon_vma_clone(ctx_t *c, vma_t *dst, vma_t *src) noexcept nogil
 cdef int anon_vma_fork(ctx_t *c, vma_t *child, vma_t *parent) noexcept nogil
 cdef void unlink_anon_vmas(ctx_t *c, vma_t *vma) noexcept nogil
 cdef void get_anon_vma(machine_t *m, uint32_t av) noexcept nogil                     # a reference that keeps it alive
@@ -38,7 +39,9 @@ cdef void i_mmap_lock_read(ctx_t *c, file_t *f) noexcept nogil
 cdef void i_mmap_unlock_read(ctx_t *c, file_t *f) noexcept nogil
 
 # VMAs of a tree that overlap page indices first..last, at most max from the skip-th on; returns how many were written.
-cdef uint32_t rmap_vmas(machine_t *m, uint32_t tree, uint32_t first, uint32_t last, uint32_t skip, uint32_t *vmas, uint32_t max) noexcept nogil
+cdef uint32_t rmap_vmas(
+        machine_t *m, uint32_t tree, uint32_t first, uint32_t last, uint32_t skip, uint32_t *vmas,
+        uint32_t max) noexcept nogil
 
 cdef inline uint64_t vma_address(vma_t *vma, uint32_t index) noexcept nogil:
     """Page number where ``vma`` maps page ``index`` of its object, or 2^64-1 when it does not."""
@@ -50,8 +53,10 @@ cdef inline uint32_t linear_page_index(vma_t *vma, uint64_t vpn) noexcept nogil:
 
 # -- a page gains or loses a mapping; the page-table lock is held.  Mapcount, flags, mlock and rss follow;
 #    references are the caller's: a new PTE owns one, page_remove_rmap does not drop it -----------------------------
-cdef void page_add_new_anon_rmap(ctx_t *c, uint32_t pfn, vma_t *vma, uint64_t vpn) noexcept nogil   # exclusive, swapbacked, on the LRU
-cdef void page_dup_rmap(ctx_t *c, uint32_t pfn) noexcept nogil                                      # fork: mapcount + 1, no mlock
+# exclusive, swapbacked, on the LRU
+cdef void page_add_new_anon_rmap(ctx_t *c, uint32_t pfn, vma_t *vma, uint64_t vpn) noexcept nogil
+# fork: mapcount + 1, no mlock
+cdef void page_dup_rmap(ctx_t *c, uint32_t pfn) noexcept nogil
 cdef void page_add_anon_rmap(ctx_t *c, uint32_t pfn, vma_t *vma, bint exclusive) noexcept nogil
 cdef void page_add_file_rmap(ctx_t *c, uint32_t pfn, vma_t *vma) noexcept nogil
 cdef void page_remove_rmap(ctx_t *c, uint32_t pfn, vma_t *vma) noexcept nogil

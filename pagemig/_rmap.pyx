@@ -10,12 +10,12 @@ from pagemig._atomic cimport (
     pmg_spin_lock, pmg_spin_unlock, pmg_store32, pmg_store32_rel, pmg_store_rel, pmg_sub, pmg_write_lock,
     pmg_write_unlock,
 )
-from pagemig._frame cimport frame_maps, page_test, page_test_clear, page_test_set
+from pagemig._frame cimport frame_maps, page_test_set
 from pagemig._memory cimport vma_slot
 from pagemig._mempolicy cimport mpol_equal
 from pagemig._types cimport (
     C_HOST_RMAP_CONTENDED, C_LOCK_ANON_VMA, C_LOCK_I_MMAP, C_UNEVICTABLE_MLOCKED, C_UNEVICTABLE_MUNLOCKED,
-    FILE_SHMEM, MAP_ONE, PG_anon, PG_anon_exclusive, PG_lru, PG_mlocked, PG_swapbacked, PG_unevictable, PG_uptodate,
+    MAP_ONE, PG_anon, PG_anon_exclusive, PG_lru, PG_mlocked, PG_swapbacked, PG_unevictable, PG_uptodate,
     REF_ONE, VM_EXEC, VM_IO, VM_LOCKED, VM_PFNMAP, VM_READ, VM_WRITE, anon_vma_t, ctx_t, file_t, frame_t, machine_t,
     mlock_pvec_t, mm_t, rnode_t, vma_t,
 )
@@ -124,7 +124,9 @@ cdef void tree_visit(machine_t *m, uint32_t t, found_t *f) noexcept nogil:
         t = n.right
 
 
-cdef uint32_t rmap_vmas(machine_t *m, uint32_t tree, uint32_t first, uint32_t last, uint32_t skip, uint32_t *vmas, uint32_t max) noexcept nogil:
+cdef uint32_t rmap_vmas(
+        machine_t *m, uint32_t tree, uint32_t first, uint32_t last, uint32_t skip, uint32_t *vmas,
+        uint32_t max) noexcept nogil:
     cdef found_t f
     cdef rnode_t *n
     if tree == 0:

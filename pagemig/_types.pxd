@@ -88,7 +88,8 @@ cdef extern from *:
     #define MAX_NODES 64
     #define MAX_CTX 64
     #define STAGE 64               /* pages the host handles at a time */
-    #define STATS_SLOTS 8          /* contexts with access counts of their own; the last one is shared, with atomic adds */
+    # define STATS_SLOTS 8          /* contexts with access counts of their own; the last one is shared, with atomic
+    # adds */
     #define PCP_MAX 256            /* frames a context caches per node */
     #define PTRS_PER_PTE 512
     #define TASK_SIZE_PAGES (1ull << 35)
@@ -206,7 +207,8 @@ ctypedef struct file_t:         # an inode: file or shared anonymous object
     uint64_t size               # pages
     uint64_t nrpages            # cached pages
     vec_t cache                 # frame of each page, 0 absent (frame 0 is the zero page)
-    vec_t disk                  # EXT4: what the disk holds, one uint64 token per page as two words; or bytes, see _filemap
+    # EXT4: what the disk holds, one uint64 token per page as two words; or bytes, see _filemap
+    vec_t disk
     uint32_t mode               # permission bits
     uint32_t next               # free list
     uint64_t ra[4]              # read-ahead state

@@ -535,7 +535,7 @@ class Machine(_core.Machine):
         return process
 
     def _forget(self, pid: int) -> None:
-        del self._tasks[pid]
+        self._tasks.pop(pid, None)
         self._known.pop(pid, None)
 
     def _find_pid(self, pid: int) -> Process | None:

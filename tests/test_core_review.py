@@ -122,3 +122,21 @@ def test_two_threads_killed_at_once_exit_once() -> None:
         assert not app.alive
         app.reap()
         machine.check(full=True)
+
+
+def test_read_ahead_ends_with_the_memory() -> None:
+    """A disk file may be larger than the machine; asking for all of it takes what fits."""
+    machine = pm.Machine([pm.Node("8MiB", cpus=1)])
+    process = machine.spawn()
+    file = machine.file("ext4", "1TiB")
+    process.fadvise(file, 0, 0, "willneed")
+    machine.check()
+
+
+def test_pagemap_has_nothing_beyond_the_address_space() -> None:
+    machine = pm.Machine([pm.Node("8MiB", cpus=1)])
+    process = machine.spawn()
+    base = process.mmap(4096)
+    process.touch(base, 4096, write=True)
+    assert process.pagemap(base, 1)[0] != 0
+    assert process.pagemap(base + (1 << 48), 1)[0] == 0
