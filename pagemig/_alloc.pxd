@@ -1,8 +1,9 @@
 """Reserved arenas, records by index, arrays in the heap, the frame allocator and the wait seam."""
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
+from pagemig._atomic cimport pmg_load, pmg_store
 from pagemig._types cimport (
-    anon_vma_t, ctx_t, file_t, frame_t, machine_t, mm_t, pin_t, rnode_t, slab_t, sp_node_t, task_t, vec_t, vma_t,
+    anon_vma_t, counter_t, ctx_t, file_t, frame_t, machine_t, mm_t, pin_t, rnode_t, slab_t, sp_node_t, task_t, vec_t, vma_t,
 )
 
 # -- arenas: anonymous memory that the host commits when touched; NULL when the host refuses ------------------
@@ -84,6 +85,11 @@ cdef inline void *page_address(machine_t *m, uint32_t pfn) noexcept nogil:
     return m.content + <uint64_t> pfn * m.page_bytes
 
 cdef void copy_highpage(machine_t *m, uint32_t dst, uint32_t src) noexcept nogil
+
+# -- events are counted by the one thread that holds the context and may be read by any
+cdef inline void count_event(ctx_t *c, counter_t event, uint64_t n) noexcept nogil:
+    cdef uint64_t *counter = &c.count[<int> event]
+    pmg_store(counter, pmg_load(counter) + n)
 
 # -- contexts and waiting ---------------------------------------------------------------------------------------
 cdef ctx_t *ctx_get(machine_t *m, uint32_t task) noexcept nogil     # NULL when all are in use

@@ -6,7 +6,8 @@ from libc.string cimport memcpy, memmove, memset
 from pagemig._atomic cimport (
     PMG_RELAX, pmg_and, pmg_cas32, pmg_load, pmg_load32, pmg_or, pmg_prefetchw, pmg_read_trylock,
     pmg_read_unlock, pmg_spin_lock,
-    pmg_spin_unlock, pmg_store, pmg_store32_rel, pmg_store_rel, pmg_write_forget, pmg_write_trylock, pmg_write_unlock,
+    pmg_spin_unlock, pmg_store, pmg_store32, pmg_store32_rel, pmg_store_rel, pmg_write_forget, pmg_write_trylock,
+    pmg_write_unlock,
     pmg_yield,
 )
 from pagemig._frame cimport put_page_testzero, trylock_page
@@ -174,8 +175,8 @@ cdef void vec_free(machine_t *m, vec_t *v) noexcept nogil:
 
 cdef void zone_lock(ctx_t *c, node_t *node) noexcept nogil:
     """Guards the free frames of a node; taken once for up to STAGE frames, the caches of contexts do the rest."""
-    c.count[<int> C_LOCK_ZONE] += 1
-    c.count[<int> C_HOST_ZONE_CONTENDED] += pmg_spin_lock(&node.lock)
+    count_event(c, C_LOCK_ZONE, 1)
+    count_event(c, C_HOST_ZONE_CONTENDED, pmg_spin_lock(&node.lock))
 
 
 cdef inline bint node_online(machine_t *m, int32_t nid) noexcept nogil:
@@ -229,7 +230,7 @@ cdef void drain_all_pages(ctx_t *c, int32_t nid) noexcept nogil:
         pmg_spin_lock(&pcp.lock)
         n = pcp.n
         memcpy(pfns, pcp.pfn, n * 4)
-        pcp.n = 0
+        pmg_store32_rel(&pcp.n, 0)
         pmg_spin_unlock(&pcp.lock)
         if n:
             zone_give(c, nid, pfns, n, False)
@@ -262,15 +263,15 @@ cdef uint32_t rmqueue(ctx_t *c, int32_t nid, uint32_t n, uint32_t *out) noexcept
 
 cdef inline void numa_event(ctx_t *c, int32_t nid, int32_t wanted, uint64_t n) noexcept nogil:
     if nid == wanted:
-        c.count[<int> C_NUMA_HIT] += n
+        count_event(c, C_NUMA_HIT, n)
     else:
-        c.count[<int> C_NUMA_MISS] += n
-        c.count[<int> C_NUMA_FOREIGN] += n
+        count_event(c, C_NUMA_MISS, n)
+        count_event(c, C_NUMA_FOREIGN, n)
     if nid == c.nid:
-        c.count[<int> C_NUMA_LOCAL] += n
+        count_event(c, C_NUMA_LOCAL, n)
     else:
-        c.count[<int> C_NUMA_OTHER] += n
-    c.count[<int> C_PGALLOC] += n
+        count_event(c, C_NUMA_OTHER, n)
+    count_event(c, C_PGALLOC, n)
 
 
 cdef uint32_t prep_new_page(ctx_t *c, uint32_t pfn) noexcept nogil:
@@ -341,14 +342,14 @@ cdef void free_pages(ctx_t *c, const uint32_t *pfns, uint32_t n) noexcept nogil:
     cdef uint32_t i
     cdef int32_t nid
     cdef pcp_t *pcp
-    c.count[<int> C_PGFREE] += n
+    count_event(c, C_PGFREE, n)
     i = 0
     while i < n:
         nid = page_to_nid(m, pfns[i])
         pcp = &c.pcp[nid]
         pmg_spin_lock(&pcp.lock)
         while i < n and pcp.n < PCP_MAX and m.node[nid].first <= pfns[i] < m.node[nid].end:
-            m.frames[pfns[i]].mapping = 0
+            pmg_store32(&m.frames[pfns[i]].mapping, 0)
             pmg_store_rel(&m.frames[pfns[i]].state, 0)
             pcp.pfn[pcp.n] = pfns[i]
             pmg_store32_rel(&pcp.n, pcp.n + 1)
@@ -439,7 +440,7 @@ cdef void ctx_put(ctx_t *c) noexcept nogil:
 cdef int pmg_wait(ctx_t *c, int what, uint32_t which, uint32_t spins) noexcept nogil:
     """The one place where anything waits: page lock, migration entry, writeback, mm lock, inode lock."""
     if spins == 0:
-        c.count[<int> C_HOST_WAITS] += 1
+        count_event(c, C_HOST_WAITS, 1)
     if c.wait_mode == MODE_HOST:
         return -PMG_WAIT
     if c.wait_mode == MODE_ACTORS and c.wait_fn != NULL:
@@ -453,9 +454,9 @@ cdef int pmg_wait(ctx_t *c, int what, uint32_t which, uint32_t spins) noexcept n
 
 cdef int lock_page(ctx_t *c, uint32_t pfn) noexcept nogil:
     cdef uint32_t spins = 0
-    c.count[<int> C_LOCK_PAGE] += 1
+    count_event(c, C_LOCK_PAGE, 1)
     while not trylock_page(c.m, pfn):
-        c.count[<int> C_HOST_PAGE_CONTENDED] += spins == 0
+        count_event(c, C_HOST_PAGE_CONTENDED, spins == 0)
         if pmg_wait(c, WAIT_PAGE, pfn, spins):
             return -PMG_WAIT
         spins += 1
@@ -466,7 +467,7 @@ cdef int mmap_read_lock(ctx_t *c, uint32_t mm) noexcept nogil:
     cdef uint32_t spins = 0
     cdef uint32_t *word = &mm_of(c.m, mm).lock
     while not pmg_read_trylock(word):
-        c.count[<int> C_HOST_MM_CONTENDED] += spins == 0
+        count_event(c, C_HOST_MM_CONTENDED, spins == 0)
         if pmg_wait(c, WAIT_MM, mm, spins):
             return -PMG_WAIT
         spins += 1
@@ -477,7 +478,7 @@ cdef int mmap_write_lock(ctx_t *c, uint32_t mm) noexcept nogil:
     cdef uint32_t spins = 0
     cdef uint32_t *word = &mm_of(c.m, mm).lock
     while not pmg_write_trylock(word):
-        c.count[<int> C_HOST_MM_CONTENDED] += spins == 0
+        count_event(c, C_HOST_MM_CONTENDED, spins == 0)
         if pmg_wait(c, WAIT_MM, mm, spins):
             pmg_write_forget(word)
             return -PMG_WAIT

@@ -12,11 +12,12 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from pagemig._alloc cimport (
-    anon_vma_of, arena_new, arenas_release, ctx_get, ctx_put, file_of, mm_of, mmap_read_lock,
+    mmap_write_lock, mmap_write_unlock, anon_vma_of, arena_new, arenas_release, ctx_get, ctx_put, file_of, mm_of,
+    mmap_read_lock,
     mmap_read_unlock,
     node_free_pages, page_to_nid, put_page, slab_init, task_of, vec_at, vma_of,
 )
-from pagemig._atomic cimport pmg_load32
+from pagemig._atomic cimport pmg_load, pmg_load32
 from pagemig._check cimport check_machine, checker_release, invariant_error, poke_field, violation_t
 from pagemig._filemap cimport (
     file_fadvise, file_new, file_punch, file_put, file_read, file_truncate, file_write,
@@ -30,7 +31,7 @@ from pagemig._mmap cimport (
     sys_mprotect, sys_mremap, sys_munlock,
     sys_munlockall, sys_munmap, sys_pin, sys_set_mempolicy_home_node, sys_unpin, task_new, task_reap,
 )
-from pagemig._atomic cimport pmg_load32
+from pagemig._atomic cimport pmg_load, pmg_load32
 from pagemig._pgtable cimport leaf_pte, next_leaf, stats_rows, walk_leaf
 from pagemig._pte cimport pte_pfn, pte_present
 from pagemig._rmap cimport rmap_vmas, vma_address
@@ -426,7 +427,7 @@ cdef class Machine:
         for k in range(NR_COUNTERS):
             total = 0
             for i in range(MAX_CTX):
-                total += self.m.ctx[i].count[k]
+                total += pmg_load(&self.m.ctx[i].count[k])
             out[COUNTERS[k]] = total
         return out
 
@@ -434,7 +435,7 @@ cdef class Machine:
         cdef int i
         cdef uint64_t total = 0
         for i in range(MAX_CTX):
-            total += self.m.ctx[i].count[k]
+            total += pmg_load(&self.m.ctx[i].count[k])
         return total
 
     def _node_free(self, int nid):
@@ -908,13 +909,23 @@ cdef class Process:
 
     def _set_mempolicy(self, uint32_t mode, uint32_t mode_flags, uint64_t user):
         cdef mpol_t pol
+        cdef ctx_t *c
         cdef int rc = mpol_new(self.m, mode, mode_flags, user, self.t.mems_allowed & self.m.has_memory, &pol)
         if rc:
+            return rc
+        # Faults of other threads look at the policy under mmap_lock for reading.
+        c = self.begin()
+        with nogil:
+            rc = mmap_write_lock(c, c.mm)
+        if rc:
+            self.core.leave(c)
             return rc
         self.t.pol = pol
         if pol.mode == MPOL_INTERLEAVE or pol.mode == MPOL_WEIGHTED_INTERLEAVE:
             self.t.il_prev = MAX_NODES - 1          # the first node of the mask is next
             self.t.il_weight = 0
+        mmap_write_unlock(c, c.mm)
+        self.core.leave(c)
         return 0
 
     def _get_task_policy(self):

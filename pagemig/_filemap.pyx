@@ -9,7 +9,8 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from pagemig._alloc cimport (
-    file_index, file_of, lock_page, mm_of, page_address, pmg_wait, put_page, slab_alloc, slab_free, vec_at, vec_free,
+    count_event, file_index, file_of, lock_page, mm_of, page_address, pmg_wait, put_page, slab_alloc, slab_free,
+    vec_at, vec_free,
     vec_resize, vma_of,
 )
 from pagemig._atomic cimport (
@@ -488,7 +489,7 @@ cdef int filemap_fault(ctx_t *c, vma_t *vma, uint64_t index, uint32_t *pfn) noex
         put_page(c, page)
     else:
         major = VM_FAULT_RESTARTED | VM_FAULT_MAJOR
-        c.count[<int> C_PGMAJFAULT] += 1
+        count_event(c, C_PGMAJFAULT, 1)
         if f.kind == FILE_EXT4:
             do_sync_mmap_readahead(c, f, vma, index)
     err = fault_page(c, f, index, vma, pfn)

@@ -9,11 +9,13 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 
 from pagemig._alloc cimport (
-    copy_highpage, file_of, free_pages, lock_page, mm_of, mmap_read_lock, mmap_read_unlock, pmg_wait, put_page,
+    count_event, copy_highpage, file_of, free_pages, lock_page, mm_of, mmap_read_lock, mmap_read_unlock, pmg_wait,
+    put_page,
     put_page_refs, task_of, vec_at, vma_of,
 )
 from pagemig._atomic cimport (
-    PMG_GUARD, pmg_add, pmg_add32, pmg_and, pmg_cas, pmg_cas32, pmg_likely, pmg_load, pmg_load32, pmg_load_acq,
+    PMG_GUARD, pmg_add, pmg_add32, pmg_and, pmg_cas, pmg_cas32, pmg_likely, pmg_load, pmg_load32, pmg_load32_acq,
+    pmg_load_acq,
     pmg_or, pmg_prefetchw, pmg_store32,
     pmg_unlikely, pmg_xchg,
 )
@@ -134,7 +136,7 @@ cdef int do_anonymous_page(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, bi
     cdef pte_t pte
     cdef bint empty
     if write:
-        if not vma.anon_vma and anon_vma_prepare(c, vma):
+        if not pmg_load32_acq(&vma.anon_vma) and anon_vma_prepare(c, vma):
             return VM_FAULT_OOM
         pfn = alloc_page_vma(c, vma, vpn)
         if not pfn:
@@ -142,7 +144,7 @@ cdef int do_anonymous_page(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, bi
         pte = maybe_mkwrite(vma_pte(m, vma, pfn) | PTE_D, vma)
     else:
         pte = vm_page_prot(m, vma) | PTE_SPECIAL
-        c.count[<int> C_ZERO_PAGE_FAULT] += 1
+        count_event(c, C_ZERO_PAGE_FAULT, 1)
     pte_lock(c, leaf)
     empty = pte_none(pmg_load(leaf_pte(m, leaf, vpn)))
     if empty:
@@ -184,7 +186,7 @@ cdef int wp_page_copy(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, pte_t o
     cdef uint32_t new = 0, old = 0 if old_pte & PTE_SPECIAL else <uint32_t> pte_pfn(old_pte)
     cdef pte_t pte
     cdef bint same
-    if vma.anon_vma or anon_vma_prepare(c, vma) == 0:
+    if pmg_load32_acq(&vma.anon_vma) or anon_vma_prepare(c, vma) == 0:
         new = alloc_page_vma(c, vma, vpn)
     if not new:
         if old:
@@ -202,7 +204,7 @@ cdef int wp_page_copy(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, pte_t o
         set_pte(m, leaf, vpn, pte)
         if old:
             page_remove_rmap(c, old, vma)
-        c.count[<int> C_COW] += 1
+        count_event(c, C_COW, 1)
     pte_unlock(c, leaf)
     if not same:
         put_page(c, new)
@@ -256,7 +258,7 @@ cdef int do_wp_page(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, bint unsh
         if state & PG_anon_exclusive or reuse_anon_page(c, pfn, vma):
             if not unshare:
                 wp_page_reuse(m, vma, vpn, leaf, pte)
-                c.count[<int> C_COW_REUSE] += 1
+                count_event(c, C_COW_REUSE, 1)
             pte_unlock(c, leaf)
             return 0
     elif unshare:
@@ -320,7 +322,7 @@ cdef bint do_fault_around(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf) noe
     cdef uint32_t n
     while start < end:
         n = <uint32_t> min(end - start, <uint64_t> STAGE)
-        c.count[<int> C_FAULT_AROUND] += map_cached_pages(c, vma, start, n, leaf)
+        count_event(c, C_FAULT_AROUND, map_cached_pages(c, vma, start, n, leaf))
         start += n
     return pte_present(pmg_load_acq(leaf_pte(c.m, leaf, vpn)))
 
@@ -364,7 +366,7 @@ cdef int do_cow_fault(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf) noexcep
     cdef uint32_t new, pfn = 0
     cdef bint empty
     cdef int ret
-    if not vma.anon_vma and anon_vma_prepare(c, vma):
+    if not pmg_load32_acq(&vma.anon_vma) and anon_vma_prepare(c, vma):
         return VM_FAULT_OOM
     new = alloc_page_vma(c, vma, vpn)
     if not new:
@@ -404,7 +406,7 @@ cdef int handle_mm_fault(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t flags) noe
     cdef uint32_t leaf = walk_leaf(m, mm.pgd, vpn)
     cdef bint write = (flags & FAULT_FLAG_WRITE) != 0
     cdef pte_t pte
-    c.count[<int> C_PGFAULT] += 1
+    count_event(c, C_PGFAULT, 1)
     if not leaf:
         leaf = pte_alloc(c, mm, vpn)
         if not leaf:
@@ -433,7 +435,7 @@ cdef int migration_entry_wait(ctx_t *c, mm_t *mm, uint64_t vpn) noexcept nogil:
     cdef pte_t pte = read_pte(c.m, mm, vpn)
     cdef uint32_t spins = 0
     while is_migration_entry(pte):
-        c.count[<int> C_MIGRATION_WAIT] += spins == 0
+        count_event(c, C_MIGRATION_WAIT, spins == 0)
         if pmg_wait(c, WAIT_PAGE, migration_entry_to_pfn(pte), spins):
             return -PMG_WAIT
         spins += 1
@@ -902,7 +904,7 @@ cdef bint wait_for_entry(ctx_t *c, uint32_t pfn, uint32_t *spins, touch_t *r) no
     """
     cdef int err
     if spins[0] == 0:
-        c.count[<int> C_MIGRATION_WAIT] += 1
+        count_event(c, C_MIGRATION_WAIT, 1)
     if not PMG_GUARD(8):
         get_page(c.m, pfn)
     err = pmg_wait(c, WAIT_PAGE, pfn, spins[0])

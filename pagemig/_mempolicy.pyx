@@ -6,7 +6,7 @@ by belonging to the running task; those of a shared object hang on its file and 
 from libc.errno cimport EINVAL, ENOMEM
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
-from pagemig._alloc cimport alloc_page, file_of, page_to_nid, slab_alloc, slab_free, sp_node_of, task_of
+from pagemig._alloc cimport count_event, alloc_page, file_of, page_to_nid, slab_alloc, slab_free, sp_node_of, task_of
 from pagemig._atomic cimport pmg_ctz, pmg_load32, pmg_popcount, pmg_spin_lock, pmg_spin_unlock, pmg_store32_rel
 from pagemig._types cimport (
     C_NUMA_INTERLEAVE, FILE_SHMEM, MPOL_BIND, MPOL_DEFAULT, MPOL_F_NUMA_BALANCING,
@@ -210,7 +210,7 @@ cdef uint32_t alloc_page_interleave(ctx_t *c, int32_t nid) noexcept nogil:
     """The interleave node is only preferred: a full one is passed over and does not count as a hit."""
     cdef uint32_t pfn = alloc_page(c, nid, cpuset_mems_allowed(c))
     if pfn and page_to_nid(c.m, pfn) == nid:
-        c.count[<int> C_NUMA_INTERLEAVE] += 1
+        count_event(c, C_NUMA_INTERLEAVE, 1)
     return pfn
 
 

@@ -30,7 +30,8 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memset
 
 from pagemig._alloc cimport (
-    alloc_page, alloc_pages_node, anon_vma_of, file_of, free_pages, lock_page, mm_index, mm_of, mmap_read_lock,
+    count_event, alloc_page, alloc_pages_node, anon_vma_of, file_of, free_pages, lock_page, mm_index, mm_of,
+    mmap_read_lock,
     mmap_read_unlock,
     mmap_write_lock, mmap_write_unlock, page_address, pmg_wait, page_to_nid, put_page, vec_at, vma_of,
 )
@@ -149,7 +150,7 @@ cdef inline void at_step(ctx_t *c, int step, stage_t *st) noexcept nogil:
 cdef bint isolate_lru_page(ctx_t *c, uint32_t pfn) noexcept nogil:
     cdef uint64_t *word = &c.m.frames[pfn].state
     cdef uint64_t s = pmg_load(word)
-    c.count[<int> C_LOCK_LRU] += 1
+    count_event(c, C_LOCK_LRU, 1)
     while (s & PG_lru or not PMG_GUARD(23)) and frame_refs(s) != 0:
         if pmg_cas(word, s, ((s & ~PG_lru) | PG_isolated) + REF_ONE):
             trace(c, STEP_ISOLATE, pfn, 0)
@@ -297,7 +298,7 @@ cdef void stage_lock(ctx_t *c, stage_t *st, bint force) noexcept nogil:
     cdef machine_t *m = c.m
     cdef uint32_t i, pfn
     cdef uint64_t s
-    c.count[<int> C_LOCK_PAGE] += 2 * st.n
+    count_event(c, C_LOCK_PAGE, 2 * st.n)
     memset(st.rc, 0, st.n * sizeof(st.rc[0]))
     memset(st.unmapped, 0, st.n * sizeof(st.unmapped[0]))
     memset(st.restored, 0, st.n * sizeof(st.restored[0]))
@@ -381,7 +382,7 @@ cdef inline void restore_one(
     if swp_type(e) == SWP_MIGRATION_WRITE and vma.flags & VM_WRITE:
         pte |= PTE_RW
     if alone:
-        pmg_store(word, (pmg_load(word) - REF_ONE & ~PG_locked) | PG_lru | (PG_anon_exclusive if exclusive else 0))
+        pmg_store_rel(word, (pmg_load(word) - REF_ONE & ~PG_locked) | PG_lru | (PG_anon_exclusive if exclusive else 0))
         st.open[i] = PUBLISHED
     else:
         if st.restored[i] >= st.unmapped[i]:
@@ -637,7 +638,7 @@ cdef void freeze_file(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
     cdef file_t *f = file_of(m, st.mapping[i])
     cdef uint64_t *word = &m.frames[st.src[i]].state
     cdef uint64_t s, buffers
-    c.count[<int> C_LOCK_TREE] += 1
+    count_event(c, C_LOCK_TREE, 1)
     pmg_spin_lock(&f.lock)
     s = pmg_load(word)
     buffers = 1 if s & PG_private else 0
@@ -759,8 +760,8 @@ cdef void stage_putback(ctx_t *c, stage_t *st) noexcept nogil:
             put_page(c, st.src[i])
         elif st.open[i]:
             settle_source(c, st, i)
-    c.count[<int> C_PTES_DROPPED] += dropped
-    c.count[<int> C_PTES_RESTORED] += restored
+    count_event(c, C_PTES_DROPPED, dropped)
+    count_event(c, C_PTES_RESTORED, restored)
     if n:
         free_pages(c, done, n)
     if spare:
@@ -1012,7 +1013,7 @@ cdef uint64_t migrate_pages_batch(
         run_t *run) noexcept nogil:
     """Up to a batch of pages; returns how many are left, compacted to the front."""
     cdef uint64_t kept = unmap_batch(c, b, pfns, n, t, passes, force, run)
-    c.count[<int> C_TLB_FLUSH] += b.n != 0
+    count_event(c, C_TLB_FLUSH, b.n != 0)
     return kept + move_batch(c, b, pfns + kept, passes, run)
 
 
@@ -1071,9 +1072,9 @@ cdef void finish_run(
         i += k
     free(b.stage)
     if not c.m.profile.async_first:
-        c.count[<int> C_TLB_FLUSH] += run.succeeded
-    c.count[<int> C_PGMIGRATE_SUCCESS] += run.succeeded
-    c.count[<int> C_PGMIGRATE_FAIL] += run.failed
+        count_event(c, C_TLB_FLUSH, run.succeeded)
+    count_event(c, C_PGMIGRATE_SUCCESS, run.succeeded)
+    count_event(c, C_PGMIGRATE_FAIL, run.failed)
 
 
 cdef int64_t run_result(run_t *run) noexcept nogil:
@@ -1276,7 +1277,7 @@ cdef uint64_t gather_run(
         if i + AHEAD < end:
             ahead = addresses[i + AHEAD] >> 12
             if ahead >> 9 == l.base:
-                pmg_prefetchw(&m.frames[pte_pfn(leaf[ahead & 511])])
+                pmg_prefetchw(&m.frames[pte_pfn(pmg_load(leaf + (ahead & 511)))])
         f = &m.frames[pfn]
         s = pmg_load(&f.state)
         if (s & (PG_lru | PG_locked)) != PG_lru or frame_maps(s) != 1:
@@ -1296,7 +1297,7 @@ cdef uint64_t gather_run(
             n -= 1
             break
         i += 1
-    c.count[<int> C_LOCK_LRU] += n - st.n
+    count_event(c, C_LOCK_LRU, n - st.n)
     st.n = n
     return i
 
@@ -1319,7 +1320,7 @@ cdef inline bint gather(ctx_t *c, stage_t *st, uint32_t pfn) noexcept nogil:
     st.mapping[i] = f.mapping
     st.index[i] = f.index
     st.n = i + 1
-    c.count[<int> C_LOCK_LRU] += 1
+    count_event(c, C_LOCK_LRU, 1)
     trace(c, STEP_ISOLATE, pfn, 0)
     if st.open[i]:
         trace(c, STEP_LOCK, pfn, 0)
@@ -1665,6 +1666,7 @@ cdef int64_t migrate_queue(ctx_t *c, queue_t *q, const target_t *t) noexcept nog
 
 
 # -- mbind
+#
 # -------------------------------------------------------------------------------------------------------------------------
 
 cdef int queue_and_bind(ctx_t *c, mm_t *mm, queue_t *q, uint64_t start, uint64_t end, const mpol_t *pol) noexcept nogil:

@@ -9,11 +9,13 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memmove
 
 from pagemig._alloc cimport (
-    file_of, mm_index, mm_of, mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock, pin_of, rnode_of,
+    count_event, file_of, mm_index, mm_of, mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock,
+    pin_of, rnode_of,
     slab_alloc, slab_free, task_of, vec_at, vec_free, vec_insert, vec_remove, vec_resize, vma_index, vma_of,
 )
 from pagemig._atomic cimport (
-    PMG_GUARD, pmg_add32, pmg_and, pmg_cas32, pmg_load32, pmg_spin_lock, pmg_spin_unlock, pmg_store32, pmg_store32_rel,
+    PMG_GUARD, pmg_add32, pmg_and, pmg_cas32, pmg_load, pmg_load32, pmg_spin_lock, pmg_spin_unlock, pmg_store32,
+    pmg_store32_rel,
     pmg_yield,
 )
 from pagemig._filemap cimport file_fadvise, file_get, file_new, file_punch, file_put
@@ -672,7 +674,7 @@ cdef void change_protection(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t start, uint
             flush |= change_pte(m, vma, leaf, vpn, prot)
             vpn += 1
         pte_unlock(c, leaf)
-    c.count[<int> C_TLB_FLUSH] += flush
+    count_event(c, C_TLB_FLUSH, flush)
 
 
 cdef int mprotect_fixup(
@@ -763,7 +765,7 @@ cdef void move_ptes(
     cdef bint flush = False
     lock_two_leaves(c, old_leaf, new_leaf)
     for i in range(n):
-        pte = leaf_pte(m, old_leaf, old + i)[0]
+        pte = pmg_load(leaf_pte(m, old_leaf, old + i))
         if pte == 0:
             continue
         flush |= pte_present(pte)
@@ -774,7 +776,7 @@ cdef void move_ptes(
     pte_unlock(c, old_leaf)
     if new_leaf != old_leaf:
         pte_unlock(c, new_leaf)
-    c.count[<int> C_TLB_FLUSH] += flush
+    count_event(c, C_TLB_FLUSH, flush)
 
 
 cdef uint64_t move_page_tables(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t old, uint64_t new, uint64_t n) noexcept nogil:

@@ -5,7 +5,7 @@ after its VMA left every reverse map, under mmap_lock for writing, so no walker 
 """
 from libc.stdint cimport uint32_t, uint64_t
 
-from pagemig._alloc cimport mm_of
+from pagemig._alloc cimport count_event, mm_of
 from pagemig._atomic cimport pmg_load_acq, pmg_spin_lock, pmg_spin_unlock, pmg_store_rel
 from pagemig._pte cimport PTE_P, PTE_PFN_MASK, pte_t
 from pagemig._types cimport C_HOST_PTL_CONTENDED, C_LOCK_PTL, ctx_t, machine_t, mm_t
@@ -41,8 +41,8 @@ cdef inline pte_t *leaf_pte(machine_t *m, uint32_t leaf, uint64_t vpn) noexcept 
 
 
 cdef inline void pte_lock(ctx_t *c, uint32_t leaf) noexcept nogil:
-    c.count[<int> C_LOCK_PTL] += 1
-    c.count[<int> C_HOST_PTL_CONTENDED] += pmg_spin_lock(&c.m.ptdesc[leaf].lock)
+    count_event(c, C_LOCK_PTL, 1)
+    count_event(c, C_HOST_PTL_CONTENDED, pmg_spin_lock(&c.m.ptdesc[leaf].lock))
 
 
 cdef inline void pte_unlock(ctx_t *c, uint32_t leaf) noexcept nogil:
@@ -58,7 +58,7 @@ cdef inline pte_t read_pte(machine_t *m, mm_t *mm, uint64_t vpn) noexcept nogil:
 cdef inline void set_pte(machine_t *m, uint32_t leaf, uint64_t vpn, pte_t pte) noexcept nogil:
     """Store an entry; the leaf's lock is held.  Keeps ``ptdesc.used`` exact."""
     cdef pte_t *p = leaf_pte(m, leaf, vpn)
-    m.ptdesc[leaf].used += <uint32_t> (pte != 0) - <uint32_t> (p[0] != 0)
+    m.ptdesc[leaf].used += <uint32_t> (pte != 0) - <uint32_t> (pmg_load_acq(p) != 0)
     pmg_store_rel(p, pte)
 
 

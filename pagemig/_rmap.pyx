@@ -3,7 +3,7 @@ from libc.errno cimport ENOMEM
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from pagemig._alloc cimport (
-    anon_vma_of, file_of, mm_of, put_page, rnode_of, slab_alloc, slab_free, vec_at, vma_index, vma_of,
+    count_event, anon_vma_of, file_of, mm_of, put_page, rnode_of, slab_alloc, slab_free, vec_at, vma_index, vma_of,
 )
 from pagemig._atomic cimport (
     PMG_GUARD, pmg_add, pmg_add32, pmg_and, pmg_cas32, pmg_load, pmg_load32, pmg_or, pmg_read_lock, pmg_read_unlock,
@@ -178,8 +178,8 @@ cdef uint32_t rnode_new(machine_t *m, vma_t *vma, uint32_t owner) noexcept nogil
 
 cdef void anon_vma_lock_write(ctx_t *c, uint32_t root) noexcept nogil:
     """Guards the trees of a whole fork family against rmap walks; taken under mmap_lock, before page-table locks."""
-    c.count[<int> C_LOCK_ANON_VMA] += 1
-    c.count[<int> C_HOST_RMAP_CONTENDED] += pmg_write_lock(&anon_vma_of(c.m, root).lock)
+    count_event(c, C_LOCK_ANON_VMA, 1)
+    count_event(c, C_HOST_RMAP_CONTENDED, pmg_write_lock(&anon_vma_of(c.m, root).lock))
 
 
 cdef void anon_vma_unlock_write(ctx_t *c, uint32_t root) noexcept nogil:
@@ -187,8 +187,8 @@ cdef void anon_vma_unlock_write(ctx_t *c, uint32_t root) noexcept nogil:
 
 
 cdef void anon_vma_lock_read(ctx_t *c, uint32_t av) noexcept nogil:
-    c.count[<int> C_LOCK_ANON_VMA] += 1
-    c.count[<int> C_HOST_RMAP_CONTENDED] += pmg_read_lock(&anon_vma_of(c.m, anon_vma_of(c.m, av).root).lock)
+    count_event(c, C_LOCK_ANON_VMA, 1)
+    count_event(c, C_HOST_RMAP_CONTENDED, pmg_read_lock(&anon_vma_of(c.m, anon_vma_of(c.m, av).root).lock))
 
 
 cdef uint32_t anon_vma_lock_typed(ctx_t *c, uint32_t av) noexcept nogil:
@@ -199,8 +199,8 @@ cdef uint32_t anon_vma_lock_typed(ctx_t *c, uint32_t av) noexcept nogil:
     """
     cdef anon_vma_t *record = anon_vma_of(c.m, av)
     cdef uint32_t root = pmg_load32(&record.root)
-    c.count[<int> C_LOCK_ANON_VMA] += 1
-    c.count[<int> C_HOST_RMAP_CONTENDED] += pmg_read_lock(&anon_vma_of(c.m, root).lock)
+    count_event(c, C_LOCK_ANON_VMA, 1)
+    count_event(c, C_HOST_RMAP_CONTENDED, pmg_read_lock(&anon_vma_of(c.m, root).lock))
     if pmg_load32(&record.refcount) and pmg_load32(&record.tree) and pmg_load32(&record.root) == root:
         return root
     anon_vma_unlock_typed(c, root)
@@ -217,13 +217,13 @@ cdef void anon_vma_unlock_read(ctx_t *c, uint32_t av) noexcept nogil:
 
 cdef void i_mmap_lock_write(ctx_t *c, file_t *f) noexcept nogil:
     """Guards the tree of a file's mappings; outside anon_vma.lock."""
-    c.count[<int> C_LOCK_I_MMAP] += 1
-    c.count[<int> C_HOST_RMAP_CONTENDED] += pmg_write_lock(&f.i_mmap_lock)
+    count_event(c, C_LOCK_I_MMAP, 1)
+    count_event(c, C_HOST_RMAP_CONTENDED, pmg_write_lock(&f.i_mmap_lock))
 
 
 cdef void i_mmap_lock_read(ctx_t *c, file_t *f) noexcept nogil:
-    c.count[<int> C_LOCK_I_MMAP] += 1
-    c.count[<int> C_HOST_RMAP_CONTENDED] += pmg_read_lock(&f.i_mmap_lock)
+    count_event(c, C_LOCK_I_MMAP, 1)
+    count_event(c, C_HOST_RMAP_CONTENDED, pmg_read_lock(&f.i_mmap_lock))
 
 
 cdef void i_mmap_unlock_read(ctx_t *c, file_t *f) noexcept nogil:
@@ -276,7 +276,7 @@ cdef uint32_t page_get_anon_vma(machine_t *m, uint32_t pfn) noexcept nogil:
     """
     cdef frame_t *f = &m.frames[pfn]
     cdef uint64_t state = pmg_load(&f.state)
-    cdef uint32_t i = f.mapping, n
+    cdef uint32_t i = pmg_load32(&f.mapping), n
     cdef uint32_t *count
     if not state & PG_anon or frame_maps(state) == 0 or i == 0:
         return 0
@@ -585,11 +585,11 @@ cdef void page_remove_rmap(ctx_t *c, uint32_t pfn, vma_t *vma) noexcept nogil:
 
 
 cdef void mlock_vma_page(ctx_t *c, uint32_t pfn, vma_t *vma) noexcept nogil:
-    if (vma.flags & (VM_LOCKED | VM_IO | VM_PFNMAP)) != VM_LOCKED:
+    if (pmg_load32(&vma.flags) & (VM_LOCKED | VM_IO | VM_PFNMAP)) != VM_LOCKED:
         return
     pmg_add32(&c.m.mlock_count[pfn], 1)
     if not page_test_set(c.m, pfn, PG_mlocked | PG_unevictable):
-        c.count[<int> C_UNEVICTABLE_MLOCKED] += 1
+        count_event(c, C_UNEVICTABLE_MLOCKED, 1)
     mlock_pvec_add(c, pfn, False)
 
 
@@ -603,7 +603,7 @@ cdef void munlock_page(ctx_t *c, uint32_t pfn) noexcept nogil:
         pmg_and(&c.m.frames[pfn].state, ~(PG_mlocked | PG_unevictable))
         if pmg_load32(count):               # another mapping locked the page between the two
             page_test_set(c.m, pfn, PG_mlocked | PG_unevictable)
-        c.count[<int> C_UNEVICTABLE_MUNLOCKED] += 1
+        count_event(c, C_UNEVICTABLE_MUNLOCKED, 1)
 
 
 cdef void mlock_pvec_add(ctx_t *c, uint32_t pfn, bint munlock) noexcept nogil:
