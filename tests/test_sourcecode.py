@@ -22,7 +22,7 @@ TEXTS = sorted(
     for path in ROOT.glob(pattern)
     if path.suffix in (".py", ".pyx", ".pxd", ".pyi", ".h", ".md", ".toml", ".in", "")
     and path.is_file()
-    and path.name not in (Path(__file__).name, ".coverage")
+    and path.name not in (Path(__file__).name, ".coverage", ".git")  # .git: a file in worktrees
 )
 
 
