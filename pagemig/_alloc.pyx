@@ -339,21 +339,27 @@ cdef uint32_t alloc_pages_node(ctx_t *c, int32_t nid, uint32_t n, uint32_t *out)
 cdef void free_pages(ctx_t *c, const uint32_t *pfns, uint32_t n) noexcept nogil:
     """Give back frames that nobody references any more."""
     cdef machine_t *m = c.m
-    cdef uint32_t i
+    cdef uint32_t i, k
     cdef int32_t nid
+    cdef uint64_t first, end
+    cdef frame_t *frames = m.frames
     cdef pcp_t *pcp
     count_event(c, C_PGFREE, n)
     i = 0
     while i < n:
         nid = page_to_nid(m, pfns[i])
+        first = m.node[nid].first
+        end = m.node[nid].end
         pcp = &c.pcp[nid]
         pmg_spin_lock(&pcp.lock)
-        while i < n and pcp.n < PCP_MAX and m.node[nid].first <= pfns[i] < m.node[nid].end:
-            pmg_store32(&m.frames[pfns[i]].mapping, 0)
-            pmg_store_rel(&m.frames[pfns[i]].state, 0)
-            pcp.pfn[pcp.n] = pfns[i]
-            pmg_store32_rel(&pcp.n, pcp.n + 1)
+        k = pcp.n
+        while i < n and k < PCP_MAX and first <= pfns[i] < end:
+            pmg_store32(&frames[pfns[i]].mapping, 0)
+            pmg_store_rel(&frames[pfns[i]].state, 0)
+            pcp.pfn[k] = pfns[i]
+            k += 1
             i += 1
+        pmg_store32_rel(&pcp.n, k)
         if (m.node[nid].low or not node_online(m, nid)) and pcp.n:
             zone_give(c, nid, pcp.pfn, pcp.n, True)
             pmg_store32_rel(&pcp.n, 0)

@@ -40,7 +40,7 @@ from pagemig._atomic cimport (
     pmg_or,
     pmg_popcount, pmg_prefetchw, pmg_read_trylock, pmg_read_unlock, pmg_spin_lock, pmg_spin_unlock,
     pmg_store, pmg_store_rel, pmg_sub,
-    pmg_cas32, pmg_likely,
+    pmg_cas32, pmg_likely, pmg_unlikely,
 )
 from pagemig._frame cimport frame_maps, frame_refs, page_state, trylock_page, unlock_page
 from pagemig._memory cimport follow_page, vma_lookup, vma_pte, vma_slot
@@ -48,7 +48,7 @@ from pagemig._mempolicy cimport alloc_pages_policy, get_task_policy, get_vma_pol
 from pagemig._mmap cimport get_task_mm, mbind_range, mmput
 from pagemig._pgtable cimport leaf_pte, next_leaf, pte_lock, pte_unlock, table_entries, walk_leaf
 from pagemig._pte cimport (
-    PTE_A, PTE_D, PTE_P, PTE_RW, PTE_SPECIAL, SWP_MIGRATION_READ, SWP_MIGRATION_READ_EXCLUSIVE, SWP_MIGRATION_WRITE,
+    PTE_A, PTE_D, PTE_P, PTE_PFN_MASK, PTE_RW, PTE_SPECIAL, SWP_MIGRATION_READ, SWP_MIGRATION_READ_EXCLUSIVE, SWP_MIGRATION_WRITE,
     is_migration_entry, make_migration_entry, migration_entry_bits, migration_entry_to_pfn, pte_present, pte_pfn, pte_t,
     swp_type,
 )
@@ -65,7 +65,7 @@ from pagemig._types cimport (
     PG_anon_exclusive, PG_cached, PG_dirty, PG_isolated, PG_locked, PG_lru, PG_private, PG_readahead,
     PG_referenced, PG_reserved, PG_swapbacked, PG_uptodate, PG_writeback, PMG_WAIT, REF_ONE, STAGE,
     VM_DONTMIGRATE, VM_IO, VM_LOCKED, VM_PFNMAP, VM_WRITE, ctx_t, file_t, frame_t, machine_t, mm_t,
-    mpol_t, node_t,
+    mpol_t,
     task_t, vma_t, KEEP_MMAP_LOCK, KEEP_REFCOUNT, KEEP_TRYLOCK, WAIT_WRITEBACK,
 )
 
@@ -76,12 +76,19 @@ cdef enum:
     HELD = 2
     DONE = 3
     AHEAD = 24                  # entries between the prefetch of a frame and its use
+    SCAN = 32                   # entries of a list looked at together
     CHUNK = 512                 # pages that share their passes (HPAGE_PMD_NR, later NR_MAX_BATCHED_MIGRATION)
 
 # what moves to the new frame
 cdef uint64_t PG_COPIED = PG_referenced | PG_uptodate | PG_dirty | PG_active | PG_swapbacked | PG_anon | PG_readahead | PG_cached
 
-cdef struct hold_t:             # what keeps the anon_vma of a group of pages alive between unmap and restore
+# a page on the LRU that nobody has locked or isolated, mapped once; and what isolating and locking it adds
+cdef uint64_t ONE_USER = PG_lru | PG_locked | PG_isolated | <uint64_t> 0xfffff << 44
+cdef uint64_t TO_ISOLATED = REF_ONE + PG_isolated + PG_locked - PG_lru
+
+cdef struct hold_t:             # a group of pages of one object, and what keeps its anon_vma alive while unmapped
+    uint32_t end                # the page after the last
+    uint32_t lo, hi             # their indices
     uint32_t av                 # referenced with KEEP_REFCOUNT; 0: nothing was unmapped
     uint32_t mm                 # with KEEP_MMAP_LOCK and KEEP_TRYLOCK
 
@@ -305,11 +312,12 @@ cdef void stage_lock(ctx_t *c, stage_t *st, bint force) noexcept nogil:
     memset(st.dirty, 0, st.n * sizeof(st.dirty[0]))
     for i in range(st.n):
         pfn = st.src[i]
+        if st.open[i]:                      # locked together with its isolation
+            if pmg_unlikely(st.state[i] & PG_writeback or st.mapping[i] == 0):
+                st.rc[i] = page_state_error(c, pfn, st.state[i], st.mapping[i], force, st.n == 1)
+            continue
         if i + AHEAD < st.n:
             pmg_prefetchw(&m.frames[st.src[i + AHEAD]])
-        if st.open[i]:                      # locked together with its isolation
-            st.rc[i] = page_state_error(c, pfn, st.state[i], st.mapping[i], force, st.n == 1)
-            continue
         if frame_refs(page_state(m, pfn)) == 1 and PMG_GUARD(1):
             st.rc[i] = 1                    # freed under us: counts as moved, its target stays unused
             continue
@@ -334,14 +342,22 @@ cdef void stage_lock(ctx_t *c, stage_t *st, bint force) noexcept nogil:
 
 # -- unmap and restore: VMA outside, pages inside ---------------------------------------------------------------------
 
-cdef inline void unmap_one(ctx_t *c, stage_t *st, uint32_t i, vma_t *vma, pte_t *p, uint64_t vpn) noexcept nogil:
+cdef struct walk_t:             # what a walk over one VMA reads once: a store to an entry hides from the compiler that
+    ctx_t *c                    # none of this changes
+    vma_t *vma
+    frame_t *frames
+    pte_t prot
+    bint mlocked, writable, tracing
+
+
+cdef inline void unmap_one(const walk_t *w, stage_t *st, uint32_t i, pte_t *p, uint64_t vpn) noexcept nogil:
     """Replace one PTE by a migration entry; the leaf is locked.  The counts stay, the freeze explains them."""
     cdef uint32_t pfn = st.src[i]
     cdef pte_t old = pmg_load_acq(p), type = SWP_MIGRATION_READ
     cdef uint64_t s
     if pte_pfn(old) != pfn or not pte_present(old) or old & PTE_SPECIAL:
         return
-    s = page_state(c.m, pfn)
+    s = pmg_load(&w.frames[pfn].state)
     if s & PG_anon_exclusive:
         if frame_refs(s) >= GUP_PIN_COUNTING_BIAS:
             st.rc[i] = -EAGAIN              # an exclusive page with a long-term pin may not lose its mapping
@@ -356,30 +372,29 @@ cdef inline void unmap_one(ctx_t *c, stage_t *st, uint32_t i, vma_t *vma, pte_t 
             old = pmg_load_acq(p)           # it set A or D meanwhile
     if old & PTE_D:
         st.dirty[i] = 1
-    if vma.flags & VM_LOCKED:
-        munlock_vma_page(c, pfn)
+    if w.mlocked:
+        munlock_vma_page(w.c, pfn)
     st.unmapped[i] += 1
-    trace(c, STEP_UNMAP, pfn, vpn)
+    if w.tracing:
+        trace(w.c, STEP_UNMAP, pfn, vpn)
 
 
 cdef inline void restore_one(
-        ctx_t *c, stage_t *st, uint32_t i, vma_t *vma, pte_t prot, pte_t *p, uint64_t vpn, uint32_t new,
-        bint alone) noexcept nogil:
+        const walk_t *w, stage_t *st, uint32_t i, pte_t *p, uint64_t vpn, uint32_t new, bint alone) noexcept nogil:
     """Replace the migration entry of src[i] by a PTE for ``new`` (the target, or the source on rollback).
 
     ``alone``: no other VMA can map the page, so that this store publishes the target for good: until then its
     record is private and its final state is written plainly, without lock or further reference.
     """
-    cdef machine_t *m = c.m
-    cdef uint64_t *word = &m.frames[new].state
+    cdef uint64_t *word = &w.frames[new].state
     cdef pte_t e = p[0], pte
     cdef bint exclusive
     if migration_entry_to_pfn(e) != st.src[i] or not is_migration_entry(e):
         return
     # An entry is dirty only where the page is, too: what the PTE knew went to the page when it was unmapped.
-    pte = prot | <pte_t> new << 12 | migration_entry_bits(e)
+    pte = w.prot | <pte_t> new << 12 | migration_entry_bits(e)
     exclusive = swp_type(e) != SWP_MIGRATION_READ and st.state[i] & PG_anon != 0
-    if swp_type(e) == SWP_MIGRATION_WRITE and vma.flags & VM_WRITE:
+    if swp_type(e) == SWP_MIGRATION_WRITE and w.writable:
         pte |= PTE_RW
     if alone:
         pmg_store_rel(word, (pmg_load(word) - REF_ONE & ~PG_locked) | PG_lru | (PG_anon_exclusive if exclusive else 0))
@@ -389,11 +404,12 @@ cdef inline void restore_one(
             pmg_add(word, MAP_ONE + REF_ONE)            # fork copied an entry meanwhile
         if exclusive and not pmg_load(word) & PG_anon_exclusive:
             pmg_or(word, PG_anon_exclusive)
-        if vma.flags & VM_LOCKED and PMG_GUARD(22):
-            mlock_vma_page(c, new, vma)
+        if w.mlocked and PMG_GUARD(22):
+            mlock_vma_page(w.c, new, w.vma)
     st.restored[i] += 1
     pmg_store_rel(p, pte)
-    trace(c, STEP_RESTORE if new != st.src[i] else TRACE_ROLLBACK, new, vpn)
+    if w.tracing:
+        trace(w.c, STEP_RESTORE if new != st.src[i] else TRACE_ROLLBACK, new, vpn)
 
 
 cdef inline bint wanted(stage_t *st, uint32_t i, bint restore, bint moved) noexcept nogil:
@@ -408,17 +424,26 @@ cdef void walk_vma(
         bint only) noexcept nogil:
     """Visit the entries of pages a..b in one VMA, with the leaf's lock kept while the leaf stays the same."""
     cdef machine_t *m = c.m
-    cdef uint32_t pgd = mm_of(m, vma.mm).pgd, leaf = 0, i, new
+    cdef uint32_t leaf = 0, i, new, off
     cdef uint64_t base = <uint64_t> -1, vpn
-    cdef pte_t prot = vma_pte(m, vma, 0) if restore else 0
-    cdef bint plain = not vma.flags & VM_LOCKED
+    cdef uint32_t pgd = mm_of(m, vma.mm).pgd, pgoff = <uint32_t> vma.pgoff
+    cdef uint64_t start = vma.start, pages = vma.end - start        # the rmap lock keeps them
     cdef pte_t *table = NULL
+    cdef walk_t w
+    w.c = c
+    w.vma = vma
+    w.frames = m.frames
+    w.prot = vma_pte(m, vma, 0) if restore else 0
+    w.mlocked = vma.flags & VM_LOCKED != 0
+    w.writable = vma.flags & VM_WRITE != 0
+    w.tracing = m.tracing != 0
     for i in range(a, b):
         if not wanted(st, i, restore, moved):
             continue
-        vpn = vma_address(vma, st.index[i])
-        if vpn == <uint64_t> -1:
+        off = st.index[i] - pgoff           # vma_address
+        if off >= pages:
             continue
+        vpn = start + off
         if vpn >> 9 != base:
             if leaf:
                 pte_unlock(c, leaf)
@@ -431,24 +456,21 @@ cdef void walk_vma(
             continue
         if restore:
             new = st.dst[i] if moved else st.src[i]
-            restore_one(c, st, i, vma, prot, table + (vpn & 511), vpn, new,
-                        only and moved and plain and st.unmapped[i] == 1 and st.state[i] & PG_anon != 0)
+            restore_one(&w, st, i, table + (vpn & 511), vpn, new,
+                        only and moved and not w.mlocked and st.unmapped[i] == 1 and st.state[i] & PG_anon != 0)
         else:
-            pmg_prefetchw(&m.frames[st.dst[i]])         # spread over the walk, not in a burst that would be dropped
-            unmap_one(c, st, i, vma, table + (vpn & 511), vpn)
+            pmg_prefetchw(&w.frames[st.dst[i]])         # spread over the walk, not in a burst that would be dropped
+            unmap_one(&w, st, i, table + (vpn & 511), vpn)
     if leaf:
         pte_unlock(c, leaf)
 
 
 cdef void walk_tree(
         ctx_t *c, stage_t *st, uint32_t a, uint32_t b, uint32_t tree, bint restore, bint moved) noexcept nogil:
-    """All VMAs of one object that may map pages a..b; the object's rmap lock is held."""
+    """All VMAs of one object that may map the group of pages a..b; the object's rmap lock is held."""
     cdef uint32_t vmas[16]
-    cdef uint32_t lo = st.index[a], hi = st.index[a], i, j, n, skip
-    for i in range(a + 1, b):
-        lo = min(lo, st.index[i])
-        hi = max(hi, st.index[i])
-    n = rmap_vmas(c.m, tree, lo, hi, 0, vmas, RMAP_MAX)
+    cdef uint32_t i, j, skip
+    cdef uint32_t n = rmap_vmas(c.m, tree, st.hold[a].lo, st.hold[a].hi, 0, vmas, RMAP_MAX)
     if n < RMAP_MAX:
         for j in range(n):
             walk_vma(c, st, a, b, vma_of(c.m, vmas[j]), restore, moved, n == 1)
@@ -467,12 +489,16 @@ cdef inline bint same_object(stage_t *st, uint32_t i, uint32_t j) noexcept nogil
     return st.mapping[i] == st.mapping[j] and not (st.state[i] ^ st.state[j]) & PG_anon
 
 
-cdef uint32_t group_end(stage_t *st, uint32_t a) noexcept nogil:
+cdef void find_group(stage_t *st, uint32_t a) noexcept nogil:
     """Pages a.. of one anon_vma or file; pages the stage does not hold end a group."""
-    cdef uint32_t b = a + 1
+    cdef uint32_t b = a + 1, lo = st.index[a], hi = st.index[a]
     while b < st.n and st.open[b] and same_object(st, a, b):
+        lo = min(lo, st.index[b])
+        hi = max(hi, st.index[b])
         b += 1
-    return b
+    st.hold[a].end = b
+    st.hold[a].lo = lo
+    st.hold[a].hi = hi
 
 
 cdef uint32_t hold_mapping_mm(ctx_t *c, stage_t *st, uint32_t a, uint32_t b, uint32_t av) noexcept nogil:
@@ -530,11 +556,11 @@ cdef void release_mms(ctx_t *c, const uint32_t *mms, uint32_t n) noexcept nogil:
         mmput(c, mms[i])
 
 
-cdef void unmap_group(ctx_t *c, stage_t *st, uint32_t a, uint32_t b, hold_t *h) noexcept nogil:
+cdef void unmap_group(ctx_t *c, stage_t *st, uint32_t a, hold_t *h) noexcept nogil:
     """``try_to_migrate``; *h keeps the anon_vma alive until the group is restored, in the way of ``c.keep``."""
     cdef machine_t *m = c.m
     cdef file_t *f
-    cdef uint32_t i
+    cdef uint32_t i, b = h.end
     h.av = 0
     h.mm = 0
     if st.mapping[a] == 0 and PMG_GUARD(12):
@@ -559,14 +585,14 @@ cdef void unmap_group(ctx_t *c, stage_t *st, uint32_t a, uint32_t b, hold_t *h) 
         put_anon_vma(m, h.av)
 
 
-cdef void restore_group(ctx_t *c, stage_t *st, uint32_t a, uint32_t b, const hold_t *h) noexcept nogil:
+cdef void restore_group(ctx_t *c, stage_t *st, uint32_t a, const hold_t *h) noexcept nogil:
     """``remove_migration_ptes``: moved pages to their targets, failed ones back to the source."""
     cdef machine_t *m = c.m
     cdef file_t *f
-    cdef uint32_t i, root
+    cdef uint32_t i, root, b = h.end
     cdef bint failed = False
     for i in range(a, b):
-        failed |= st.rc[i] < 0 and st.unmapped[i] != 0
+        failed |= st.rc[i] < 0
     if st.mapping[a] == 0:
         return
     if not st.state[a] & PG_anon:
@@ -594,13 +620,13 @@ cdef inline uint64_t copied_late(uint64_t s) noexcept nogil:
     return s & PG_uptodate if s & PG_cached else 0
 
 
-cdef inline void dress(machine_t *m, stage_t *st, uint32_t i, uint64_t s, uint64_t extra) noexcept nogil:
+cdef inline void dress(frame_t *frames, stage_t *st, uint32_t i, uint64_t s, uint64_t extra) noexcept nogil:
     """The target's record: private until its PTE or cache slot is published.  Our reference and lock are on it.
 
     Not on the LRU yet: from there anybody who knows the number could isolate it, under the plain store of restore_one.
     A page of a file is not up to date until its content is there: who finds it in the slot waits for the lock.
     """
-    cdef frame_t *d = &m.frames[st.dst[i]]
+    cdef frame_t *d = &frames[st.dst[i]]
     d.mapping = st.mapping[i]
     d.index = st.index[i]
     pmg_store(&d.state, (s & PG_COPIED & ~copied_late(s)) | (PG_dirty if st.dirty[i] else 0) | PG_locked |
@@ -612,9 +638,9 @@ cdef inline uint64_t frozen(uint64_t s) noexcept nogil:
     return (s & (PG_anon | PG_swapbacked)) | PG_locked | PG_isolated | REF_ONE
 
 
-cdef void freeze_anon(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
+cdef inline void freeze_anon(frame_t *frames, stage_t *st, uint32_t i) noexcept nogil:
     """The references must be exactly those explained: the isolation's and one for each entry installed."""
-    cdef uint64_t *word = &c.m.frames[st.src[i]].state
+    cdef uint64_t *word = &frames[st.src[i]].state
     cdef uint64_t s = pmg_load(word)
     while True:
         if ((frame_refs(s) != 1 + st.unmapped[i] and PMG_GUARD(4)) or frame_maps(s) != st.unmapped[i]) and \
@@ -624,7 +650,7 @@ cdef void freeze_anon(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
         if pmg_cas(word, s, frozen(s)):
             break
         s = pmg_load(word)
-    dress(c.m, st, i, s, 0)
+    dress(frames, st, i, s, 0)
 
 
 cdef inline bint cannot_move(file_t *f, stage_t *st, uint32_t i, uint64_t s) noexcept nogil:
@@ -649,7 +675,7 @@ cdef void freeze_file(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
             not pmg_cas(word, s, frozen(s)):
         st.rc[i] = -EAGAIN
     else:
-        dress(m, st, i, s, REF_ONE * (1 + buffers) | (s & PG_private))
+        dress(m.frames, st, i, s, REF_ONE * (1 + buffers) | (s & PG_private))
         vec_at(m, &f.cache)[st.index[i]] = st.dst[i]
     pmg_spin_unlock(&f.lock)
 
@@ -674,12 +700,13 @@ cdef void stage_check(ctx_t *c, stage_t *st) noexcept nogil:
 
 
 cdef void stage_freeze(ctx_t *c, stage_t *st) noexcept nogil:
+    cdef frame_t *frames = c.m.frames
     cdef uint32_t i
     for i in range(st.n):
         if st.rc[i]:
             continue
         if st.state[i] & PG_anon:
-            freeze_anon(c, st, i)
+            freeze_anon(frames, st, i)
         else:
             freeze_file(c, st, i)
 
@@ -710,8 +737,6 @@ cdef void stage_copy(ctx_t *c, stage_t *st) noexcept nogil:
 cdef void settle_target(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
     """Counts of the target follow the entries really restored; to the LRU, unlock it and drop our reference."""
     cdef uint64_t *word = &c.m.frames[st.dst[i]].state
-    if st.open[i] == PUBLISHED:
-        return
     if st.restored[i] < st.unmapped[i] and PMG_GUARD(17):       # zapped meanwhile
         pmg_sub(word, (MAP_ONE + REF_ONE) * (st.unmapped[i] - st.restored[i]))
     if frame_refs(pmg_sub(word, REF_ONE + PG_locked - PG_lru - copied_late(st.state[i]))) == 0:
@@ -731,7 +756,8 @@ cdef void settle_source(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
 
 cdef void stage_putback(ctx_t *c, stage_t *st) noexcept nogil:
     """Free the moved sources in one go; a waiter on an entry may still hold one, the last put frees it then."""
-    cdef machine_t *m = c.m
+    cdef frame_t *frames = c.m.frames
+    cdef bint tracing = c.m.tracing != 0
     cdef uint32_t done[64]
     cdef uint32_t unused[64]
     cdef uint32_t i, n = 0, spare = 0, dropped = 0, restored = 0
@@ -741,9 +767,10 @@ cdef void stage_putback(ctx_t *c, stage_t *st) noexcept nogil:
             continue
         dropped += st.unmapped[i]
         restored += st.restored[i]
-        word = &m.frames[st.src[i]].state
+        word = &frames[st.src[i]].state
         if st.rc[i] == 0:
-            settle_target(c, st, i)
+            if st.open[i] != PUBLISHED:
+                settle_target(c, st, i)
             # Without an entry nobody can find the page any more: if the reference is ours alone it stays so.
             if pmg_load_acq(word) == frozen(st.state[i]):
                 done[n] = st.src[i]
@@ -751,7 +778,8 @@ cdef void stage_putback(ctx_t *c, stage_t *st) noexcept nogil:
             else:
                 pmg_and(word, ~(PG_locked | PG_isolated | PG_anon | PG_swapbacked))
                 put_page(c, st.src[i])
-            trace(c, STEP_PUTBACK, st.src[i], st.dst[i])
+            if tracing:
+                trace(c, STEP_PUTBACK, st.src[i], st.dst[i])
             continue
         unused[spare] = st.dst[i]
         spare += 1
@@ -770,7 +798,7 @@ cdef void stage_putback(ctx_t *c, stage_t *st) noexcept nogil:
 
 cdef void stage_unmap(ctx_t *c, stage_t *st, const target_t *t, bint force) noexcept nogil:
     """Allocate, lock, unmap; results in st.rc[0..st.n), where st.n shrinks to the targets found."""
-    cdef uint32_t a = 0, b
+    cdef uint32_t a = 0
     at_step(c, STEP_ISOLATE, st)
     stage_alloc(c, st, t)
     st.n = st.got
@@ -780,11 +808,10 @@ cdef void stage_unmap(ctx_t *c, stage_t *st, const target_t *t, bint force) noex
     stage_lock(c, st, force)
     at_step(c, STEP_LOCK, st)
     while a < st.n:
-        b = a + 1
+        find_group(st, a)
         if st.open[a]:
-            b = group_end(st, a)
-            unmap_group(c, st, a, b, &st.hold[a])
-        a = b
+            unmap_group(c, st, a, &st.hold[a])
+        a = st.hold[a].end
     at_step(c, STEP_UNMAP, st)
 
 
@@ -804,18 +831,16 @@ cdef void stage_move(ctx_t *c, stage_t *st) noexcept nogil:
 cdef void stage_end(ctx_t *c, stage_t *st, bint last) noexcept nogil:
     """Restore and put back all pages but those HELD; ``last``: there are none."""
     cdef uint32_t mms[64]
-    cdef uint32_t a = 0, b, n = 0
+    cdef uint32_t a = 0, n = 0
     while a < st.n:
-        b = a + 1
         if st.open[a]:
-            b = group_end(st, a)
-            restore_group(c, st, a, b, &st.hold[a])
+            restore_group(c, st, a, &st.hold[a])
             if last and c.keep == KEEP_REFCOUNT and st.hold[a].av:
                 put_anon_vma(c.m, st.hold[a].av)
             elif last and c.keep == KEEP_TRYLOCK and st.hold[a].mm:
                 mms[n] = st.hold[a].mm
                 n += 1
-        a = b
+        a = st.hold[a].end
     at_step(c, STEP_RESTORE, st)
     stage_putback(c, st)
     release_mms(c, mms, n)
@@ -1252,46 +1277,47 @@ cdef void shift_stage(stage_t *st, uint32_t gathered) noexcept nogil:
 
 
 cdef uint64_t gather_run(
-        ctx_t *c, move_t *mv, look_t *l, const uint64_t *addresses, uint64_t i, uint64_t end) noexcept nogil:
+        ctx_t *c, move_t *mv, look_t *l, look_t *far, const uint64_t *addresses, uint64_t i,
+        uint64_t end) noexcept nogil:
     """Gather entries from ``i`` on while nothing about them is unusual: same leaf and VMA as the one before, mapped
     once, on the LRU, not locked, not on the node yet.  Returns the first entry that wants a closer look.
     """
     cdef machine_t *m = c.m
     cdef stage_t *st = &mv.st
     cdef pte_t *leaf = table_entries(m, l.leaf)
-    cdef node_t *node = &m.node[mv.node]
+    cdef frame_t *frames = m.frames
+    cdef uint64_t base = l.base, start, pages, first = m.node[mv.node].first, size = m.node[mv.node].end - first
     cdef uint32_t n = st.n, width = m.width, pfn
-    cdef uint64_t vpn, ahead, s, new
+    cdef uint64_t vpn, s
     cdef frame_t *f
+    cdef pte_t *p
     cdef pte_t pte
     if l.vma == NULL or not l.leaf or m.tracing:
         return i
+    start = l.vma.start
+    pages = l.vma.end - start
     while i < end and n < width:
         vpn = addresses[i] >> 12
-        if vpn >> 9 != l.base or vpn < l.vma.start or vpn >= l.vma.end:
+        if vpn >> 9 != base or vpn - start >= pages:
             break
-        pte = pmg_load_acq(leaf + (vpn & 511))
+        p = leaf + (vpn & 511)
+        pte = pmg_load_acq(p)
         pfn = <uint32_t> pte_pfn(pte)
-        if (pte & (PTE_P | PTE_SPECIAL)) != PTE_P or node.first <= pfn < node.end:
+        if (pte & (PTE_P | PTE_SPECIAL)) != PTE_P or pfn - first < size:
             break
         if i + AHEAD < end:
-            ahead = addresses[i + AHEAD] >> 12
-            if ahead >> 9 == l.base:
-                pmg_prefetchw(&m.frames[pte_pfn(pmg_load(leaf + (ahead & 511)))])
-        f = &m.frames[pfn]
+            look_ahead(far, addresses[i + AHEAD] >> 12)
+        f = &frames[pfn]
         s = pmg_load(&f.state)
-        if (s & (PG_lru | PG_locked)) != PG_lru or frame_maps(s) != 1:
-            break
-        new = ((s & ~PG_lru) | PG_isolated | PG_locked) + REF_ONE
-        if not pmg_cas(&f.state, s, new):
+        if (s & ONE_USER) != (PG_lru | MAP_ONE) or not pmg_cas(&f.state, s, s + TO_ISOLATED):
             break
         st.src[n] = pfn
         st.open[n] = OPEN
-        st.state[n] = new
+        st.state[n] = s + TO_ISOLATED
         st.mapping[n] = f.mapping
         st.index[n] = f.index
         n += 1
-        if pte_pfn(pmg_load_acq(leaf + (vpn & 511))) != pfn:
+        if (pmg_load_acq(p) ^ pte) & PTE_PFN_MASK:
             st.n = n                        # unmapped or moved between the look and the isolation
             ungather(c, st)
             n -= 1
@@ -1416,13 +1442,30 @@ cdef int64_t check_node(machine_t *m, task_t *target, int32_t node) noexcept nog
 cdef bint may_run_ahead(
         move_t *mv, const uint64_t *addresses, const int32_t *nodes, uint64_t i, uint64_t end) noexcept nogil:
     """Whether addresses rise through the whole run that starts at entry ``i``; every entry is looked at once a call."""
-    mv.rise = max(mv.rise, i + 1)
-    mv.same = max(mv.same, i + 1)
-    while mv.same < end and nodes[mv.same] == nodes[i]:
-        mv.same += 1
-    while mv.rise < mv.same and addresses[mv.rise] >> 12 > addresses[mv.rise - 1] >> 12:
-        mv.rise += 1
-    return mv.rise >= mv.same
+    cdef uint64_t rise = max(mv.rise, i + 1), same = max(mv.same, i + 1), falls
+    cdef uint32_t differ, k
+    # Many at a time without a branch first, which compilers turn into vectors.
+    while same + SCAN <= end:
+        differ = 0
+        for k in range(SCAN):
+            differ |= nodes[same + k] ^ nodes[i]
+        if differ:
+            break
+        same += SCAN
+    while same < end and nodes[same] == nodes[i]:
+        same += 1
+    while rise + SCAN <= same:
+        falls = 0
+        for k in range(SCAN):               # the sign of a difference: page numbers have 52 bits
+            falls |= ~((addresses[rise + k - 1] >> 12) - (addresses[rise + k] >> 12))
+        if falls >> 63:
+            break
+        rise += SCAN
+    while rise < same and addresses[rise] >> 12 > addresses[rise - 1] >> 12:
+        rise += 1
+    mv.rise = rise
+    mv.same = same
+    return rise >= same
 
 
 cdef int64_t do_pages_move(
@@ -1461,7 +1504,7 @@ cdef int64_t do_pages_move(
             look_begin(&l, c.m, mm_of(c.m, mv.mm))
             look_begin(&far, c.m, mm_of(c.m, mv.mm))
         if mv.ahead and mv.st.n:
-            i = gather_run(c, mv, &l, addresses, i, min(mv.same, readable))
+            i = gather_run(c, mv, &l, &far, addresses, i, min(mv.same, readable))
             if mv.st.n >= c.m.width or i == mv.same:
                 if mv.st.n >= c.m.width:
                     mmap_read_unlock(c, mv.mm)
