@@ -92,7 +92,7 @@ cdef inline void count_event(ctx_t *c, counter_t event, uint64_t n) noexcept nog
     pmg_store(counter, pmg_load(counter) + n)
 
 # -- contexts and waiting ---------------------------------------------------------------------------------------
-cdef ctx_t *ctx_get(machine_t *m, uint32_t task) noexcept nogil     # NULL when all are in use
+cdef ctx_t *ctx_get(machine_t *m) noexcept nogil                    # of no process; NULL when all are in use
 cdef void ctx_put(ctx_t *c) noexcept nogil
 # One round of waiting; spins counts the rounds so far.  0: look again; -PMG_WAIT: unwind.
 cdef int pmg_wait(ctx_t *c, int what, uint32_t which, uint32_t spins) noexcept nogil

@@ -426,14 +426,14 @@ cdef void copy_highpage(machine_t *m, uint32_t dst, uint32_t src) noexcept nogil
 
 # -- contexts and waiting ------------------------------------------------------------------------------------
 
-cdef ctx_t *ctx_get(machine_t *m, uint32_t task) noexcept nogil:
+cdef ctx_t *ctx_get(machine_t *m) noexcept nogil:
     cdef uint32_t i
     cdef ctx_t *c
     for i in range(MAX_CTX):
         c = &m.ctx[i]
         if pmg_load32(&c.busy) == 0 and pmg_cas32(&c.busy, 0, 1):
-            c.task = task
-            c.cpu = task_of(m, task).cpu if task else 0
+            c.task = 0
+            c.cpu = 0
             c.nid = <int32_t> m.cpu_node[c.cpu]
             return c
     return NULL

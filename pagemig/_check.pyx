@@ -698,9 +698,11 @@ cdef int check_tasks(check_t *k) noexcept nogil:
     cdef uint32_t i
     cdef int rc
     for i in range(1, k.m.tasks.fresh):
-        if task_of(k.m, i).state == TASK_FREE:
+        if task_of(k.m, i).users == 0:
             continue
         k.tasks += 1
+        if task_of(k.m, i).state == TASK_FREE:      # reaped, and still used by a call under way
+            continue
         k.v.task = i
         rc = check_task(k, task_of(k.m, i))
         if rc:

@@ -10,13 +10,13 @@ cdef class Machine:
     cdef checker_t checker
     cdef object step_hook
     cdef object wait_hook
-    cdef object hook_error
+    cdef dict hook_errors           # what hooks raised, by the context (so the call) they interrupted
     cdef object __weakref__
-    cdef ctx_t *enter(self, uint32_t task) except NULL
+    cdef ctx_t *enter(self) except NULL
     cdef void put_mm(self, ctx_t *c) noexcept
     cdef int leave(self, ctx_t *c) except -1
-    cdef int _run_hook(self, int step, const uint32_t *pfns, uint32_t n) noexcept
-    cdef int _run_wait(self, int what, uint32_t which) noexcept
+    cdef int _run_hook(self, ctx_t *c, int step, const uint32_t *pfns, uint32_t n) noexcept
+    cdef int _run_wait(self, ctx_t *c, int what, uint32_t which) noexcept
 
 
 cdef class Process:
@@ -24,7 +24,13 @@ cdef class Process:
     cdef machine_t *m
     cdef task_t *t
     cdef readonly uint32_t _task
-    cdef int _pid
+    cdef readonly uint32_t _pid
     cdef object __weakref__
+    cdef object gone(self)
+    cdef task_t *hold(self) except NULL
+    cdef task_t *hold_target(self, Process target) noexcept
+    cdef void put_target(self, Process target) noexcept
+    cdef bint attach(self, ctx_t *c) noexcept
+    cdef ctx_t *enter(self) except NULL
     cdef ctx_t *look(self) except NULL
     cdef ctx_t *begin(self) except NULL

@@ -5,7 +5,7 @@ whole call, and answers a count, an address or a negative errno.  What the numbe
 business of ``machine.py`` and ``process.py``.
 """
 cimport numpy as cnp
-from libc.errno cimport EFAULT, EINVAL, ENOMEM
+from libc.errno cimport EFAULT, EINVAL, ENOMEM, ESRCH
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
@@ -17,7 +17,9 @@ from pagemig._alloc cimport (
     mmap_read_unlock,
     node_free_pages, page_to_nid, put_page, slab_init, task_of, vec_at, vma_of,
 )
-from pagemig._atomic cimport pmg_load, pmg_load32
+from pagemig._atomic cimport (
+    pmg_load, pmg_load32, pmg_load32_acq, pmg_spin_lock, pmg_spin_unlock, pmg_store, pmg_store32, pmg_store32_rel,
+)
 from pagemig._check cimport check_machine, checker_release, invariant_error, poke_field, violation_t
 from pagemig._filemap cimport (
     file_fadvise, file_new, file_punch, file_put, file_read, file_truncate, file_write,
@@ -27,18 +29,17 @@ from pagemig._memory cimport access_deferred, access_many, pin_user_pages, touch
 from pagemig._mempolicy cimport mpol_new, mpol_shared_policy_lookup, policy_node
 from pagemig._migrate cimport migrate_frames, sys_mbind, sys_migrate_pages, sys_move_pages, trace_locks
 from pagemig._mmap cimport (
-    do_exit, mmget_not_zero, mmput, mmput_unless_last, sys_fork, sys_madvise, sys_mlock, sys_mlockall, sys_mmap,
+    do_exit, get_task, mmget_not_zero, mmput, mmput_unless_last, put_task, sys_fork, sys_madvise, sys_mlock, sys_mlockall, sys_mmap,
     sys_mprotect, sys_mremap, sys_munlock,
     sys_munlockall, sys_munmap, sys_pin, sys_set_mempolicy_home_node, sys_unpin, task_new, task_reap,
 )
-from pagemig._atomic cimport pmg_load, pmg_load32
 from pagemig._pgtable cimport leaf_pte, next_leaf, stats_rows, walk_leaf
 from pagemig._pte cimport pte_pfn, pte_present
 from pagemig._rmap cimport rmap_vmas, vma_address
 from pagemig._types cimport (
     C_LOCK_PAGE, C_LOCK_SWAP, FILE_SHMEM, MAX_CTX, MAX_NODES, MODE_ACTORS, MODE_THREADS, MPOL_DEFAULT,
     MPOL_INTERLEAVE, MPOL_WEIGHTED_INTERLEAVE, NR_COUNTERS,
-    PCP_MAX, PG_anon, PG_reserved, PVEC_MAX, REF_ONE, STAGE, STATS_SLOTS, TASK_RUNNING, anon_vma_t,
+    PCP_MAX, PG_anon, PG_reserved, PMG_WAIT, PVEC_MAX, REF_ONE, STAGE, STATS_SLOTS, TASK_RUNNING, anon_vma_t,
     ctx_t, file_t, frame_t, keep_t, machine_t,
     mlock_pvec_t, mm_t, mpol_t, node_t, pcp_t, pin_t, ptdesc_t, rnode_t, sp_node_t, task_t, vma_t,
 )
@@ -202,12 +203,13 @@ cdef void build_arenas(machine_t *m) except *:
               <size_t> &(<rnode_t *> NULL).next, <uint32_t> (4 * many))
     slab_init(&m.anon_vmas, records(m, many, sizeof(anon_vma_t)), sizeof(anon_vma_t),
               <size_t> &(<anon_vma_t *> NULL).next, <uint32_t> many)
-    m.anon_vmas.keep = 1
+    m.anon_vmas.keep = 1            # see KEEP_RCU
     slab_init(&m.sp_nodes, records(m, many, sizeof(sp_node_t)), sizeof(sp_node_t),
               <size_t> &(<sp_node_t *> NULL).next, <uint32_t> many)
     slab_init(&m.files, records(m, many, sizeof(file_t)), sizeof(file_t), <size_t> &(<file_t *> NULL).next, <uint32_t> many)
     slab_init(&m.mms, records(m, 1 << 16, sizeof(mm_t)), sizeof(mm_t), <size_t> &(<mm_t *> NULL).next, 1 << 16)
     slab_init(&m.tasks, records(m, 1 << 16, sizeof(task_t)), sizeof(task_t), <size_t> &(<task_t *> NULL).next, 1 << 16)
+    m.mms.keep = m.tasks.keep = 1   # see mmget_not_zero, get_task
     slab_init(&m.pins, records(m, 1 << 16, sizeof(pin_t)), sizeof(pin_t), <size_t> &(<pin_t *> NULL).next, 1 << 16)
     m.ctx = <ctx_t *> records(m, MAX_CTX, sizeof(ctx_t))
     pcps = <uintptr_t> records(m, MAX_CTX * MAX_NODES, sizeof(pcp_t))
@@ -247,12 +249,12 @@ cdef void set_profile(machine_t *m, dict profile) except *:
 
 cdef int call_step(ctx_t *c, int step, const uint32_t *pfns, uint32_t n) noexcept nogil:
     with gil:
-        return (<Machine> <object> c.data)._run_hook(step, pfns, n)
+        return (<Machine> <object> c.data)._run_hook(c, step, pfns, n)
 
 
 cdef int call_wait(ctx_t *c, int what, uint32_t which) noexcept nogil:
     with gil:
-        return (<Machine> <object> c.data)._run_wait(what, which)
+        return (<Machine> <object> c.data)._run_wait(c, what, which)
 
 
 cdef class Machine:
@@ -288,6 +290,7 @@ cdef class Machine:
         self.m.page_bytes = page_bytes
         self.m.access_stats = access_stats
         self.m.width = STAGE
+        self.hook_errors = {}
         self.m.next_pid = 1000
         self.m.next_ino = 1
         self.m.nr_frames = sum(node_pages)
@@ -325,8 +328,8 @@ cdef class Machine:
 
     # -- contexts: one per call and thread -------------------------------------------------------------------
 
-    cdef ctx_t *enter(self, uint32_t task) except NULL:
-        cdef ctx_t *c = ctx_get(self.m, task)
+    cdef ctx_t *enter(self) except NULL:
+        cdef ctx_t *c = ctx_get(self.m)
         if c == NULL:
             raise RuntimeError(f"more than {MAX_CTX} threads work on one machine at a time")
         c.data = <void *> self
@@ -345,39 +348,42 @@ cdef class Machine:
         c.mm = 0
 
     cdef int leave(self, ctx_t *c) except -1:
+        """The call is over.  What a hook raised during it is raised here, in the call it interrupted."""
         if c.mm:
             self.put_mm(c)
+        if c.task:
+            put_task(self.m, c.task)
+        error = self.hook_errors.pop(c.id, None) if self.hook_errors else None
         ctx_put(c)
-        if self.hook_error is not None:
-            error, self.hook_error = self.hook_error, None
+        if error is not None:
             raise error
         return 0
 
-    cdef int _run_hook(self, int step, const uint32_t *pfns, uint32_t n) noexcept:
+    cdef int _run_hook(self, ctx_t *c, int step, const uint32_t *pfns, uint32_t n) noexcept:
         hook = self.step_hook           # it may be taken away while a call is under way, by itself or by another thread
         if hook is None:
             return 0
         try:
             hook(step, [pfns[i] for i in range(n)])
         except BaseException as error:
-            self.hook_error = self.hook_error or error      # the first says what went wrong
+            self.hook_errors.setdefault(c.id, error)        # the first says what went wrong
         return 0
 
-    cdef int _run_wait(self, int what, uint32_t which) noexcept:
+    cdef int _run_wait(self, ctx_t *c, int what, uint32_t which) noexcept:
         hook = self.wait_hook
         if hook is None:
             return 0
         try:
             return int(hook(what, which))
         except BaseException as error:
-            self.hook_error = error
+            self.hook_errors.setdefault(c.id, error)
             return -512
 
     # -- building blocks -----------------------------------------------------------------------------------------
 
     def _spawn(self, uint32_t cpu, uint32_t uid):
         """Task index of a new process, or -ENOMEM."""
-        cdef ctx_t *c = self.enter(0)
+        cdef ctx_t *c = self.enter()
         cdef uint32_t t
         with nogil:
             t = task_new(c, cpu, uid)
@@ -386,7 +392,7 @@ cdef class Machine:
 
     def _new_file(self, uint32_t kind, uint64_t pages, uint64_t ino=0):
         """Index of a new file with one open handle, or -ENOMEM."""
-        cdef ctx_t *c = self.enter(0)
+        cdef ctx_t *c = self.enter()
         cdef uint32_t f
         with nogil:
             f = file_new(c, kind, pages, ino)
@@ -394,7 +400,7 @@ cdef class Machine:
         return f if f else -ENOMEM
 
     def _close_file(self, uint32_t file):
-        cdef ctx_t *c = self.enter(0)
+        cdef ctx_t *c = self.enter()
         with nogil:
             file_put(c, file)
         self.leave(c)
@@ -562,7 +568,7 @@ cdef class Machine:
         cdef int32_t *k = <int32_t *> data_of(nodes, cnp.NPY_INT32, "nodes")
         cdef int32_t *s = <int32_t *> data_of(status, cnp.NPY_INT32, "status")
         cdef uint64_t n = len(pfns)
-        cdef ctx_t *c = self.enter(0)
+        cdef ctx_t *c = self.enter()
         cdef int64_t rc
         with nogil:
             rc = migrate_frames(c, p, k, n, s)
@@ -570,24 +576,29 @@ cdef class Machine:
         return rc
 
     def _evacuate(self, int nid, uint64_t first, uint64_t n, uint64_t targets, uint32_t max_passes, int keep,
-                  uint32_t task):
+                  Process holder):
         """Empty a node and take it offline, or with nid -1 just a range of frames: (error, passes, pages migrated)."""
         cdef evacuation_t e
-        cdef ctx_t *c = self.enter(0)
+        cdef ctx_t *c
         cdef int rc
+        if holder is not None and get_task(self.m, holder._task, holder._pid) == NULL:
+            return -ESRCH, 0, 0
+        c = self.enter()
         e.first = first
         e.end = first + n
         e.targets = targets
         e.max_passes = max_passes
         e.keep = <keep_t> keep
-        e.keep_task = task
+        e.keep_task = holder._task if holder is not None else 0
         with nogil:
             rc = offline_node(c, nid, &e) if nid >= 0 else migrate_range(c, &e)
+            if e.keep_task:
+                put_task(self.m, e.keep_task)
         self.leave(c)
         return rc, e.passes, e.migrated
 
     def _online(self, int nid):
-        cdef ctx_t *c = self.enter(0)
+        cdef ctx_t *c = self.enter()
         with nogil:
             online_node(c, nid)
         self.leave(c)
@@ -622,30 +633,62 @@ cdef class Machine:
 cdef class Process:
     """A process of a machine: the calling side of every system call.
 
+    Any number of threads may use one object.  A call that is under way when another thread ends the process, and lets
+    it be reaped, goes on with the record and the address space it began with: it never sees those of a process that
+    was started since.  A call that comes after the reaping raises ``ProcessGoneError``.
+
     Parameters
     ----------
     machine : Machine
     task : int
         Index the core gave it.
+    pid : int, optional
+        The core's number of the process; of whoever has the index now unless given.
     """
 
-    def __cinit__(self, Machine machine, uint32_t task, *args, **kwargs):
+    def __cinit__(self, Machine machine, uint32_t task, uint32_t pid=0, *args, **kwargs):
         self.core = machine
         self.m = machine.m
         self._task = task
         self.t = task_of(self.m, task)
-        self._pid = self.t.pid
+        self._pid = pid or pmg_load32(&self.t.pid)
 
     def __init__(self, *args, **kwargs):
         pass
 
+    cdef object gone(self):
+        return ProcessGoneError(f"process {self._pid} has exited")
+
+    cdef task_t *hold(self) except NULL:
+        """The record, which is this process's until put_task."""
+        cdef task_t *t = get_task(self.m, self._task, self._pid)
+        if t == NULL:
+            raise self.gone()
+        return t
+
+    cdef bint attach(self, ctx_t *c) noexcept:
+        """Make the process the caller of what the context does; its record stays as long.  False: it was reaped."""
+        if get_task(self.m, self._task, self._pid) == NULL:
+            return False
+        c.task = self._task
+        c.cpu = pmg_load32(&self.t.cpu)
+        c.nid = <int32_t> self.m.cpu_node[c.cpu]
+        return True
+
+    cdef ctx_t *enter(self) except NULL:
+        cdef ctx_t *c = self.core.enter()
+        if not self.attach(c):
+            self.core.leave(c)
+            raise self.gone()
+        return c
+
     cdef ctx_t *look(self) except NULL:
         """Enter with the address space of the process, if it has one still; it stays until the call leaves."""
-        cdef ctx_t *c = self.core.enter(self._task)
+        cdef ctx_t *c = self.enter()
         cdef uint32_t mm = pmg_load32(&self.t.mm)
         if mm and mmget_not_zero(self.m, mm):
             c.mm = mm
-            if self.t.pid != self._pid or pmg_load32(&self.t.mm) != mm:     # the record was given to another process
+            if pmg_load32(&self.t.mm) != mm:        # it exited, and the address space may be another process's
                 self.core.put_mm(c)
         return c
 
@@ -654,7 +697,7 @@ cdef class Process:
         cdef ctx_t *c = self.look()
         if c.mm == 0:
             self.core.leave(c)
-            raise ProcessGoneError(f"process {self._pid} has exited")
+            raise self.gone()
         return c
 
     # -- who it is -------------------------------------------------------------------------------------------------
@@ -667,44 +710,78 @@ cdef class Process:
     @property
     def _mm(self):
         """Number of its address space, 0 once it has exited."""
-        return self.t.mm
+        cdef uint32_t mm = pmg_load32_acq(&self.t.mm)
+        return mm if pmg_load32(&self.t.pid) == self._pid else 0    # in this order: a new owner stores its pid first
 
     @property
     def alive(self):
         """False once the process has exited or was killed."""
-        return self.t.pid == self._pid and self.t.state == TASK_RUNNING
+        return pmg_load32_acq(&self.t.state) == TASK_RUNNING and pmg_load32(&self.t.pid) == self._pid
 
     def _cred(self):
-        """(uid, euid, suid, gid, capabilities, dumpable)."""
-        cdef bint dumpable = self.t.mm == 0 or mm_of(self.m, self.t.mm).dumpable != 0
-        return self.t.uid, self.t.euid, self.t.suid, self.t.gid, self.t.caps, dumpable
+        """(uid, euid, suid, gid, capabilities, dumpable), all of one moment."""
+        cdef task_t *t = self.hold()
+        cdef uint32_t uid, euid, suid, gid, caps, mm, dumpable = 1
+        with nogil:
+            pmg_spin_lock(&t.alloc_lock)
+            uid = t.uid
+            euid = t.euid
+            suid = t.suid
+            gid = t.gid
+            caps = t.caps
+            pmg_spin_unlock(&t.alloc_lock)
+            mm = pmg_load32_acq(&t.mm)
+            if mm:
+                dumpable = pmg_load32_acq(&mm_of(self.m, mm).dumpable)
+                if pmg_load32(&t.mm) != mm:         # perhaps another's
+                    dumpable = 1
+            put_task(self.m, self._task)
+        return uid, euid, suid, gid, caps, dumpable != 0
 
     def _setuid(self, uint32_t uid, uint32_t gid, bint dumpable):
         """Become a user without privileges; a change of user makes the memory undumpable unless asked."""
-        self.t.uid = self.t.euid = self.t.suid = uid
-        self.t.gid = gid
-        if uid:
-            self.t.caps = 0
-        mm_of(self.m, self.t.mm).dumpable = dumpable
+        cdef ctx_t *c = self.begin()
+        cdef task_t *t = self.t
+        with nogil:
+            pmg_spin_lock(&t.alloc_lock)
+            t.uid = t.euid = t.suid = uid
+            t.gid = gid
+            if uid:
+                pmg_store32(&t.caps, 0)
+            pmg_spin_unlock(&t.alloc_lock)
+            pmg_store32_rel(&mm_of(self.m, c.mm).dumpable, dumpable)
+        self.core.leave(c)
 
     def _get_cpu(self):
-        return self.t.cpu
+        cdef uint32_t cpu = pmg_load32(&self.hold().cpu)
+        put_task(self.m, self._task)
+        return cpu
 
     def _set_cpu(self, uint32_t cpu):
-        self.t.cpu = cpu
+        pmg_store32(&self.hold().cpu, cpu)
+        put_task(self.m, self._task)
 
     def _limits(self, uint64_t memlock):
         """RLIMIT_MEMLOCK in bytes."""
-        self.t.memlock = memlock
+        pmg_store(&self.hold().memlock, memlock)
+        put_task(self.m, self._task)
 
     def _faults(self):
         """(minor, major) faults since the start of the process."""
-        return self.t.min_flt, self.t.maj_flt
+        cdef task_t *t = self.hold()
+        cdef uint64_t minor = pmg_load(&t.min_flt), major = pmg_load(&t.maj_flt)
+        put_task(self.m, self._task)
+        return minor, major
 
     def _usage(self):
-        """(rss_anon, rss_file, rss_shmem, locked, total) in pages."""
-        cdef mm_t *mm = mm_of(self.m, self.t.mm)
-        return mm.rss_anon, mm.rss_file, mm.rss_shmem, mm.locked_vm, mm.total_vm
+        """(rss_anon, rss_file, rss_shmem, locked, total) in pages; all 0 of a zombie."""
+        cdef ctx_t *c = self.look()
+        cdef mm_t *mm = mm_of(self.m, c.mm)         # record 0 is never handed out and all 0
+        cdef uint64_t anon = pmg_load(<uint64_t *> &mm.rss_anon), file = pmg_load(<uint64_t *> &mm.rss_file)
+        cdef uint64_t shmem = pmg_load(<uint64_t *> &mm.rss_shmem)
+        cdef uint64_t locked = pmg_load(&mm.locked_vm), total = pmg_load(&mm.total_vm)
+        self.core.leave(c)
+        return <int64_t> anon, <int64_t> file, <int64_t> shmem, locked, total
 
     # -- address space ---------------------------------------------------------------------------------------------
 
@@ -830,15 +907,19 @@ cdef class Process:
         return rc
 
     def _exit(self, bint zombie=False):
-        cdef ctx_t *c = self.core.enter(self._task)
-        with nogil:
-            do_exit(c, self.t, zombie)
+        """Nothing is left to do when another thread was faster."""
+        cdef ctx_t *c = self.core.enter()
+        if self.attach(c):
+            with nogil:
+                do_exit(c, self.t, zombie)
         self.core.leave(c)
 
     def _reap(self):
-        cdef ctx_t *c = self.core.enter(0)
-        with nogil:
-            task_reap(c, self.t)
+        """Likewise."""
+        cdef ctx_t *c = self.core.enter()
+        if self.attach(c):
+            with nogil:
+                task_reap(c, self.t)
         self.core.leave(c)
 
     def _pin(self, uint64_t addr, uint64_t n, bint longterm):
@@ -852,7 +933,7 @@ cdef class Process:
         return rc, pin
 
     def _unpin(self, uint32_t pin):
-        cdef ctx_t *c = self.core.enter(self._task)
+        cdef ctx_t *c = self.enter()
         cdef int rc
         with nogil:
             rc = sys_unpin(c, self.t, pin)
@@ -864,7 +945,7 @@ cdef class Process:
     def _fwrite(self, uint32_t file, uint64_t index, values):
         cdef uint64_t *v = <uint64_t *> data_of(values, cnp.NPY_UINT64, "values")
         cdef uint64_t n = len(values)
-        cdef ctx_t *c = self.core.enter(self._task)
+        cdef ctx_t *c = self.enter()
         cdef int64_t rc
         with nogil:
             rc = file_write(c, file, index, n, v)
@@ -874,7 +955,7 @@ cdef class Process:
     def _fread(self, uint32_t file, uint64_t index, out):
         cdef uint64_t *v = <uint64_t *> data_of(out, cnp.NPY_UINT64, "out")
         cdef uint64_t n = len(out)
-        cdef ctx_t *c = self.core.enter(self._task)
+        cdef ctx_t *c = self.enter()
         cdef int64_t rc
         with nogil:
             rc = file_read(c, file, index, n, v)
@@ -882,7 +963,7 @@ cdef class Process:
         return rc
 
     def _ftruncate(self, uint32_t file, uint64_t pages):
-        cdef ctx_t *c = self.core.enter(self._task)
+        cdef ctx_t *c = self.enter()
         cdef int64_t rc
         with nogil:
             rc = file_truncate(c, file, pages)
@@ -890,7 +971,7 @@ cdef class Process:
         return rc
 
     def _punch(self, uint32_t file, uint64_t index, uint64_t n):
-        cdef ctx_t *c = self.core.enter(self._task)
+        cdef ctx_t *c = self.enter()
         cdef int64_t rc
         with nogil:
             rc = file_punch(c, file, index, n)
@@ -898,7 +979,7 @@ cdef class Process:
         return rc
 
     def _fadvise(self, uint32_t file, uint64_t index, uint64_t n, int advice, bint sync):
-        cdef ctx_t *c = self.core.enter(self._task)
+        cdef ctx_t *c = self.enter()
         cdef int64_t rc
         with nogil:
             rc = file_fadvise(c, file, index, n, advice, sync)
@@ -908,29 +989,23 @@ cdef class Process:
     # -- policies and migration --------------------------------------------------------------------------------------
 
     def _set_mempolicy(self, uint32_t mode, uint32_t mode_flags, uint64_t user):
-        cdef mpol_t pol
-        cdef ctx_t *c
-        cdef int rc = mpol_new(self.m, mode, mode_flags, user, self.t.mems_allowed & self.m.has_memory, &pol)
-        if rc:
-            return rc
-        # Faults of other threads look at the policy under mmap_lock for reading.
-        c = self.begin()
+        cdef ctx_t *c = self.begin()
+        cdef int rc
         with nogil:
-            rc = mmap_write_lock(c, c.mm)
-        if rc:
-            self.core.leave(c)
-            return rc
-        self.t.pol = pol
-        if pol.mode == MPOL_INTERLEAVE or pol.mode == MPOL_WEIGHTED_INTERLEAVE:
-            self.t.il_prev = MAX_NODES - 1          # the first node of the mask is next
-            self.t.il_weight = 0
-        mmap_write_unlock(c, c.mm)
+            rc = set_task_policy(c, self.t, mode, mode_flags, user)
         self.core.leave(c)
-        return 0
+        return rc
 
     def _get_task_policy(self):
         """(mode, mode flags, nodes, the caller's nodes)."""
-        return self.t.pol.mode, self.t.pol.flags, self.t.pol.nodes, self.t.pol.user
+        cdef mpol_t pol
+        cdef task_t *t = self.hold()
+        with nogil:
+            pmg_spin_lock(&t.alloc_lock)
+            pol = t.pol
+            pmg_spin_unlock(&t.alloc_lock)
+            put_task(self.m, self._task)
+        return pol.mode, pol.flags, pol.nodes, pol.user
 
     def _get_vma_policy(self, uint64_t addr):
         """The same of the mapping at addr (shared memory: of the object there), or -EFAULT."""
@@ -972,10 +1047,18 @@ cdef class Process:
 
     def _il_next(self):
         """The node the next interleaved allocation without a mapping will take."""
-        cdef uint32_t _step, k = self.t.il_prev
+        cdef task_t *t = self.hold()
+        cdef uint64_t nodes
+        cdef uint32_t _step, k
+        with nogil:
+            pmg_spin_lock(&t.alloc_lock)
+            k = t.il_prev
+            nodes = t.pol.nodes
+            pmg_spin_unlock(&t.alloc_lock)
+            put_task(self.m, self._task)
         for _step in range(MAX_NODES):
             k = (k + 1) % MAX_NODES
-            if (self.t.pol.nodes >> k) & 1:
+            if (nodes >> k) & 1:
                 return k
         return -EINVAL
 
@@ -995,14 +1078,23 @@ cdef class Process:
         self.core.leave(c)
         return rc
 
-    def _move_pages(self, uint32_t target, addresses, nodes, uint32_t flags, status, uint64_t count):
+    cdef task_t *hold_target(self, Process target) noexcept:
+        """The process a call is about, kept until put_target; NULL when it was reaped.  The caller itself is kept anyway."""
+        return self.t if target is self else get_task(self.m, target._task, target._pid)
+
+    cdef void put_target(self, Process target) noexcept:
+        if target is not self:
+            put_task(self.m, target._task)
+
+    def _move_pages(self, Process target not None, addresses, nodes, uint32_t flags, status, uint64_t count):
         """The call as the kernel answers it; nodes None: a query; status None: memory that cannot be written."""
         cdef uint64_t *a = <uint64_t *> data_of(addresses, cnp.NPY_UINT64, "addresses")
         cdef uint64_t readable = cnp.PyArray_DIM(addresses, 0)
         cdef int32_t *k = NULL
         cdef int32_t *s = NULL
         cdef ctx_t *c
-        cdef int64_t rc
+        cdef task_t *t
+        cdef int64_t rc = -ESRCH
         if nodes is not None:
             k = <int32_t *> data_of(nodes, cnp.NPY_INT32, "nodes")
             readable = min(readable, <uint64_t> cnp.PyArray_DIM(nodes, 0))
@@ -1012,17 +1104,23 @@ cdef class Process:
             s = <int32_t *> data_of(status, cnp.NPY_INT32, "status")
             if <uint64_t> cnp.PyArray_DIM(status, 0) < min(readable, count):
                 raise ValueError(f"status must hold {min(readable, count)} entries")
-        c = self.core.enter(self._task)
-        with nogil:
-            rc = sys_move_pages(c, task_of(self.m, target), a, k, readable, count, flags, s)
+        c = self.enter()
+        t = self.hold_target(target)
+        if t != NULL:
+            with nogil:
+                rc = sys_move_pages(c, t, a, k, readable, count, flags, s)
+            self.put_target(target)
         self.core.leave(c)
         return rc
 
-    def _migrate_pages(self, uint32_t target, uint64_t old, uint64_t new, uint32_t flags):
-        cdef ctx_t *c = self.core.enter(self._task)
-        cdef int64_t rc
-        with nogil:
-            rc = sys_migrate_pages(c, task_of(self.m, target), old, new, flags)
+    def _migrate_pages(self, Process target not None, uint64_t old, uint64_t new, uint32_t flags):
+        cdef ctx_t *c = self.enter()
+        cdef task_t *t = self.hold_target(target)
+        cdef int64_t rc = -ESRCH
+        if t != NULL:
+            with nogil:
+                rc = sys_migrate_pages(c, t, old, new, flags)
+            self.put_target(target)
         self.core.leave(c)
         return rc
 
@@ -1033,38 +1131,26 @@ cdef class Process:
 
         The policy is the one that counts at the start of the mapping, for shared memory the object's.
         """
-        cdef mpol_t pol
-        cdef mm_t *mm
-        cdef vma_row_t *rows
-        cdef vma_t *v
-        cdef uint32_t i
-        cdef uint64_t n
         cdef ctx_t *c = self.look()
-        if mmap_read_lock(c, c.mm):
-            self.core.leave(c)
-            raise RuntimeError("the address space is being changed")
-        mm = mm_of(self.m, c.mm)
-        n = mm.vmas.n
-        out = np.empty(n, VMA_DTYPE)
-        rows = <vma_row_t *> cnp.PyArray_DATA(out)
-        for i in range(<uint32_t> n):
-            v = vma_of(self.m, vec_at(self.m, &mm.vmas)[i])
-            rows[i].start = v.start << 12
-            rows[i].end = v.end << 12
-            rows[i].pgoff = v.pgoff
-            rows[i].flags = v.flags
-            rows[i].file = v.file
-            rows[i].anon_vma = v.anon_vma
-            vma_own_policy(self.m, v, v.start, &pol)
-            rows[i].mode = pol.mode
-            rows[i].mode_flags = pol.flags
-            rows[i].nodes = pol.nodes
-            rows[i].user_nodes = pol.user
-            rows[i].home_node = pol.home_node
-            rows[i].index = vec_at(self.m, &mm.vmas)[i]
-        mmap_read_unlock(c, c.mm)
+        cdef uint64_t room = 16, n = 0
+        cdef vma_row_t *rows
+        cdef int rc = 0
+        while True:
+            out = np.empty(room, VMA_DTYPE)
+            rows = <vma_row_t *> cnp.PyArray_DATA(out)
+            with nogil:
+                if c.mm:
+                    rc = mmap_read_lock(c, c.mm)
+                    if rc == 0:
+                        n = vma_rows(self.m, mm_of(self.m, c.mm), rows, room)
+                        mmap_read_unlock(c, c.mm)
+            if rc or n <= room:
+                break
+            room = n
         self.core.leave(c)
-        return out
+        if rc:
+            raise RuntimeError("the address space is being changed")
+        return out[:n]
 
     def _ptes(self, uint64_t addr, uint64_t n):
         """Page-table entries of n pages, 0 where no table is; a copy."""
@@ -1085,8 +1171,9 @@ cdef class Process:
                     if v >= end:
                         break
                     stop = min(end, (v | 511) + 1)
-                    memcpy(p + (v - first), leaf_pte(self.m, leaf, v), (stop - v) * 8)
-                    v = stop
+                    while v < stop:         # one by one: processors set accessed and dirty bits meanwhile
+                        p[v - first] = pmg_load(leaf_pte(self.m, leaf, v))
+                        v += 1
                 mmap_read_unlock(c, c.mm)
         self.core.leave(c)
         return out
@@ -1108,6 +1195,50 @@ cdef class Process:
                 mmap_read_unlock(c, c.mm)
         self.core.leave(c)
         return out
+
+
+cdef uint64_t vma_rows(machine_t *m, mm_t *mm, vma_row_t *rows, uint64_t room) noexcept nogil:
+    """Describe the mappings, if there is room for all; how many there are.  mmap_lock held."""
+    cdef uint64_t i, n = mm.vmas.n
+    cdef uint32_t *vmas = vec_at(m, &mm.vmas)
+    cdef mpol_t pol
+    cdef vma_t *v
+    if n > room:
+        return n
+    for i in range(n):
+        v = vma_of(m, vmas[i])
+        rows[i].start = v.start << 12
+        rows[i].end = v.end << 12
+        rows[i].pgoff = v.pgoff
+        rows[i].flags = v.flags
+        rows[i].file = v.file
+        rows[i].anon_vma = pmg_load32(&v.anon_vma)
+        vma_own_policy(m, v, v.start, &pol)
+        rows[i].mode = pol.mode
+        rows[i].mode_flags = pol.flags
+        rows[i].nodes = pol.nodes
+        rows[i].user_nodes = pol.user
+        rows[i].home_node = pol.home_node
+        rows[i].index = vmas[i]
+    return n
+
+
+cdef int set_task_policy(ctx_t *c, task_t *t, uint32_t mode, uint32_t mode_flags, uint64_t user) noexcept nogil:
+    """Both locks: faults read the policy with mmap_lock for reading, calls on files with alloc_lock."""
+    cdef mpol_t pol
+    cdef int rc = mpol_new(c.m, mode, mode_flags, user, t.mems_allowed, &pol)
+    if rc:
+        return rc
+    if mmap_write_lock(c, c.mm):
+        return -PMG_WAIT
+    pmg_spin_lock(&t.alloc_lock)
+    t.pol = pol
+    if pol.mode == MPOL_INTERLEAVE or pol.mode == MPOL_WEIGHTED_INTERLEAVE:
+        t.il_prev = MAX_NODES - 1           # the first node of the mask is next
+        t.il_weight = 0
+    pmg_spin_unlock(&t.alloc_lock)
+    mmap_write_unlock(c, c.mm)
+    return 0
 
 
 cdef void sum_counts(machine_t *m, mm_t *mm, uint64_t first, uint64_t n, uint32_t nid, uint32_t *out) noexcept nogil:

@@ -22,7 +22,7 @@ from pagemig._frame cimport (
     frame_maps, frame_refs, get_page_unless_zero, page_mapcount, page_state, page_test, page_test_clear, page_test_set,
     trylock_page, unlock_page,
 )
-from pagemig._memory cimport page_token, set_page_token, zap_page_range
+from pagemig._memory cimport page_token, set_page_token, vma_flags, zap_page_range
 from pagemig._mempolicy cimport alloc_page_cache, alloc_page_shmem, mpol_free_shared_policy
 from pagemig._pgtable cimport leaf_pte, pte_lock, pte_unlock, walk_leaf
 from pagemig._pte cimport PTE_D, PTE_RW, pte_pfn, pte_present, pte_t
@@ -639,6 +639,9 @@ cdef int file_truncate(ctx_t *c, uint32_t file, uint64_t pages) noexcept nogil:
         # Private copies of pages past the end go too: an access there is SIGBUS from now on.
         unmap_mapping_pages(c, f, pages, last, True)
         err = truncate_inode_pages(c, f, pages, last)
+        # And once more, for the copies of faults that looked at the size before it changed: they had their page locked,
+        # so now that every page was they are over.
+        unmap_mapping_pages(c, f, pages, last, True)
     if f.kind == FILE_EXT4:
         disk_discard(c.m, f, pages, last - 1)
     pmg_write_unlock(&f.i_rwsem)
@@ -692,7 +695,7 @@ cdef void page_mkclean(ctx_t *c, file_t *f, uint32_t pfn, uint64_t index) noexce
     while n == VMAS:
         n = rmap_vmas(m, f.tree, <uint32_t> index, <uint32_t> index, skip, vmas, VMAS)
         for i in range(n):
-            if vma_of(m, vmas[i]).flags & VM_SHARED:
+            if vma_flags(vma_of(m, vmas[i])) & VM_SHARED:
                 mkclean_one(c, vma_of(m, vmas[i]), pfn, index)
         skip += n
     i_mmap_unlock_read(c, f)

@@ -6,7 +6,7 @@ from pagemig._types cimport ctx_t, keep_t
 ctypedef struct evacuation_t:
     uint64_t first, end         # frames to empty
     uint64_t targets            # nodes they go to
-    uint32_t keep_task          # whose mmap_lock is held, for KEEP_MMAP_LOCK
+    uint32_t keep_task          # whose mmap_lock is held, for KEEP_MMAP_LOCK; the caller has a reference on it
     keep_t keep
     uint32_t max_passes
     # what it came to

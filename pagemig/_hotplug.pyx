@@ -8,7 +8,7 @@ from libc.errno cimport EBUSY, ENOMEM, ESRCH
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
 from pagemig._alloc cimport mmap_read_lock, mmap_read_unlock, node_close, node_in_use, node_open, pmg_wait, task_of
-from pagemig._atomic cimport pmg_and, pmg_or
+from pagemig._atomic cimport pmg_and, pmg_or, pmg_yield
 from pagemig._frame cimport frame_refs, page_state
 from pagemig._migrate cimport TARGET_NEAREST, isolate_lru_page, migrate_pages, putback_lru_page, run_t, target_t
 from pagemig._mmap cimport get_task_mm, mmput
@@ -97,9 +97,11 @@ cdef int evacuate(ctx_t *c, evacuation_t *e, int32_t closed) noexcept nogil:
         return err
     lru_cache_disable(c)
     while e.passes < e.max_passes and not_empty(c, e, closed):
-        # Between two passes whoever holds a page may let go of it.
-        if e.passes and pmg_wait(c, WAIT_PASS, <uint32_t> e.first, 0):
-            break
+        # Between two passes whoever holds a page may let go of it, for which it may need this processor of the host.
+        if e.passes:
+            if pmg_wait(c, WAIT_PASS, <uint32_t> e.first, 0):
+                break
+            pmg_yield()
         e.passes += 1
         err = do_migrate_range(c, e)
     lru_cache_enable(c)

@@ -2,11 +2,21 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from pagemig._alloc cimport file_of, page_address
-from pagemig._atomic cimport pmg_load, pmg_store
+from pagemig._atomic cimport pmg_load, pmg_load32, pmg_store
 from pagemig._pte cimport PTE_A, PTE_NX, PTE_P, PTE_PROTNONE, PTE_RW, PTE_US, pte_t
 from pagemig._types cimport (
     FILE_SHMEM, VM_EXEC, VM_MAYWRITE, VM_READ, VM_SHARED, VM_WRITE, ctx_t, file_t, machine_t, mm_t, task_t, vma_t,
 )
+
+
+cdef inline uint32_t vma_flags(vma_t *vma) noexcept nogil:
+    """VM_* of a mapping for who does not hold its mmap_lock: reverse-map walks, side by side with mprotect.
+
+    What a walk makes of them counts only if they are read under the leaf's lock: mprotect stores the flags first and
+    then takes the lock of every leaf, so that whoever has it before mprotect is mended by it, whoever has it after
+    sees the new flags.
+    """
+    return pmg_load32(&vma.flags)
 
 
 cdef inline bint is_cow_mapping(uint32_t flags) noexcept nogil:
@@ -15,18 +25,19 @@ cdef inline bint is_cow_mapping(uint32_t flags) noexcept nogil:
 
 cdef inline bint vma_wants_writenotify(machine_t *m, vma_t *vma) noexcept nogil:
     """First writes must fault: shared writable mappings of ext4 and ramfs, whose file systems have page_mkwrite."""
-    return (vma.flags & (VM_WRITE | VM_SHARED)) == (VM_WRITE | VM_SHARED) and vma.file != 0 and \
+    return (vma_flags(vma) & (VM_WRITE | VM_SHARED)) == (VM_WRITE | VM_SHARED) and vma.file != 0 and \
         file_of(m, vma.file).kind != FILE_SHMEM
 
 
 cdef inline pte_t vm_page_prot(machine_t *m, vma_t *vma) noexcept nogil:
     """Bits of a new entry: x86 entries start out young; only shared mappings that need no notice start writable."""
     cdef pte_t prot = PTE_P | PTE_US | PTE_A
-    if not vma.flags & (VM_READ | VM_WRITE | VM_EXEC):
+    cdef uint32_t flags = vma_flags(vma)
+    if not flags & (VM_READ | VM_WRITE | VM_EXEC):
         return PTE_PROTNONE | PTE_A
-    if not vma.flags & VM_EXEC:
+    if not flags & VM_EXEC:
         prot |= PTE_NX
-    if (vma.flags & (VM_WRITE | VM_SHARED)) == (VM_WRITE | VM_SHARED) and not vma_wants_writenotify(m, vma):
+    if (flags & (VM_WRITE | VM_SHARED)) == (VM_WRITE | VM_SHARED) and not vma_wants_writenotify(m, vma):
         prot |= PTE_RW
     return prot
 

@@ -80,7 +80,7 @@ cdef vma_t *vma_lookup(machine_t *m, mm_t *mm, uint64_t vpn) noexcept nogil:
 
 
 cdef inline bint vma_is_accessible(vma_t *vma) noexcept nogil:
-    return (vma.flags & (VM_READ | VM_WRITE | VM_EXEC)) != 0
+    return (vma_flags(vma) & (VM_READ | VM_WRITE | VM_EXEC)) != 0
 
 
 cdef inline uint64_t vma_index_of(vma_t *vma, uint64_t vpn) noexcept nogil:
@@ -95,7 +95,7 @@ cdef pte_t vma_pte(machine_t *m, vma_t *vma, uint32_t pfn) noexcept nogil:
 
 
 cdef inline pte_t maybe_mkwrite(pte_t pte, vma_t *vma) noexcept nogil:
-    return pte | PTE_RW if vma.flags & VM_WRITE else pte
+    return pte | PTE_RW if vma_flags(vma) & VM_WRITE else pte
 
 
 cdef inline bint pte_same(pte_t a, pte_t b) noexcept nogil:
@@ -105,7 +105,8 @@ cdef inline bint pte_same(pte_t a, pte_t b) noexcept nogil:
 
 cdef inline pte_t ptep_get_and_clear(machine_t *m, uint32_t leaf, uint64_t vpn) noexcept nogil:
     """Take an entry away; the leaf's lock is held.  Its accessed and dirty bits are final."""
-    m.ptdesc[leaf].used -= 1
+    cdef uint32_t *used = &m.ptdesc[leaf].used
+    pmg_store32(used, used[0] - 1)
     return pmg_xchg(leaf_pte(m, leaf, vpn), 0)
 
 

@@ -1,13 +1,16 @@
 """Memory policies: made from a caller's mask, looked up for a page, turned into a node and a frame.
 
-A policy is a small record that is copied, never shared: VMAs and tasks hold their own, guarded by mmap_lock and
-by belonging to the running task; those of a shared object hang on its file and are guarded by ``file.lock``.
+A policy is a small record that is copied, never shared: VMAs and tasks hold their own, guarded by mmap_lock (of a task
+by its alloc_lock too, and either is enough to read it); those of a shared object hang on its file and are guarded by
+``file.lock``.
 """
 from libc.errno cimport EINVAL, ENOMEM
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
 from pagemig._alloc cimport count_event, alloc_page, file_of, page_to_nid, slab_alloc, slab_free, sp_node_of, task_of
-from pagemig._atomic cimport pmg_ctz, pmg_load32, pmg_popcount, pmg_spin_lock, pmg_spin_unlock, pmg_store32_rel
+from pagemig._atomic cimport (
+    pmg_ctz, pmg_load, pmg_load32, pmg_popcount, pmg_spin_lock, pmg_spin_unlock, pmg_store32_rel,
+)
 from pagemig._types cimport (
     C_NUMA_INTERLEAVE, FILE_SHMEM, MPOL_BIND, MPOL_DEFAULT, MPOL_F_NUMA_BALANCING,
     MPOL_F_RELATIVE_NODES, MPOL_F_STATIC_NODES, MPOL_INTERLEAVE, MPOL_LOCAL, MPOL_PREFERRED, MPOL_PREFERRED_MANY,
@@ -70,7 +73,7 @@ cdef void mpol_clear(mpol_t *pol) noexcept nogil:
 cdef int mpol_new(
         machine_t *m, uint32_t mode, uint32_t flags, uint64_t user, uint64_t mems_allowed,
         mpol_t *out) noexcept nogil:
-    cdef uint64_t allowed = mems_allowed & m.has_memory, nodes
+    cdef uint64_t allowed = mems_allowed & pmg_load(&m.has_memory), nodes
     mpol_clear(out)
     if sanitize_mpol_flags(m, mode, flags) or not mask_fits_mode(mode, flags, user):
         return -EINVAL
@@ -140,7 +143,10 @@ cdef int32_t interleave_nid(machine_t *m, const mpol_t *pol, uint64_t index) noe
 
 
 cdef int32_t interleave_nodes(machine_t *m, task_t *t) noexcept nogil:
-    """The task's cursor, for pages without an address: one node further a page, or a node's weight of pages."""
+    """The task's cursor, for pages without an address: one node further a page, or a node's weight of pages.
+
+    alloc_lock held.
+    """
     if t.pol.mode == MPOL_INTERLEAVE:
         t.il_prev = <uint32_t> next_node_in(t.il_prev, t.pol.nodes)
         return <int32_t> t.il_prev
@@ -162,10 +168,31 @@ cdef uint64_t interleave_index(ctx_t *c, vma_t *vma, uint64_t vpn) noexcept nogi
 # -- which policy counts ---------------------------------------------------------------------------------------
 
 cdef void get_task_policy(ctx_t *c, mpol_t *out) noexcept nogil:
+    """The caller holds mmap_lock of the process, or else alloc_lock."""
     if c.task:
         out[0] = task_of(c.m, c.task).pol
     else:
         mpol_clear(out)
+
+
+cdef void read_task_policy(ctx_t *c, mpol_t *out) noexcept nogil:
+    """get_task_policy for who holds no lock."""
+    cdef task_t *t = task_of(c.m, c.task)
+    pmg_spin_lock(&t.alloc_lock)
+    get_task_policy(c, out)
+    pmg_spin_unlock(&t.alloc_lock)
+
+
+cdef int32_t cursor_policy(ctx_t *c, mpol_t *out) noexcept nogil:
+    """The task's policy, and of an interleaved one the node the cursor steps to, together; -1 for the others."""
+    cdef task_t *t = task_of(c.m, c.task)
+    cdef int32_t nid = -1
+    pmg_spin_lock(&t.alloc_lock)
+    get_task_policy(c, out)
+    if out.mode == MPOL_INTERLEAVE or out.mode == MPOL_WEIGHTED_INTERLEAVE:
+        nid = interleave_nodes(c.m, t)
+    pmg_spin_unlock(&t.alloc_lock)
+    return nid
 
 
 cdef bint vma_policy(machine_t *m, vma_t *vma, uint64_t vpn, mpol_t *out) noexcept nogil:
@@ -188,7 +215,7 @@ cdef bint get_vma_policy(ctx_t *c, vma_t *vma, uint64_t vpn, mpol_t *out_pol) no
 # -- from a policy to a frame ----------------------------------------------------------------------------------
 
 cdef inline uint64_t cpuset_mems_allowed(ctx_t *c) noexcept nogil:
-    return task_of(c.m, c.task).mems_allowed if c.task else c.m.has_memory
+    return task_of(c.m, c.task).mems_allowed if c.task else pmg_load(&c.m.has_memory)
 
 
 cdef int32_t policy_node(ctx_t *c, const mpol_t *pol, uint64_t index, uint64_t *mask) noexcept nogil:
@@ -236,16 +263,17 @@ cdef uint32_t alloc_page_shmem(ctx_t *c, file_t *f, uint64_t index, vma_t *vma) 
     """By the object's policy, whoever asks: all mappers agree.  The inode number shifts the pattern of each object."""
     cdef mpol_t pol
     if not mpol_shared_policy_lookup(c.m, f, index, &pol):
-        get_task_policy(c, &pol)
+        if vma != NULL:
+            get_task_policy(c, &pol)
+        else:
+            read_task_policy(c, &pol)           # write(2): no mmap_lock
     return alloc_pages_policy(c, &pol, f.ino + index)
 
 
 cdef uint32_t alloc_page_cache(ctx_t *c) noexcept nogil:
     cdef mpol_t pol
-    get_task_policy(c, &pol)
-    if pol.mode == MPOL_INTERLEAVE or pol.mode == MPOL_WEIGHTED_INTERLEAVE:
-        return alloc_page_interleave(c, interleave_nodes(c.m, task_of(c.m, c.task)))
-    return alloc_pages_policy(c, &pol, 0)
+    cdef int32_t nid = cursor_policy(c, &pol)
+    return alloc_page_interleave(c, nid) if nid >= 0 else alloc_pages_policy(c, &pol, 0)
 
 
 # -- policies of a shared object ---------------------------------------------------------------------------------

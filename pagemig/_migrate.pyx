@@ -43,7 +43,7 @@ from pagemig._atomic cimport (
     pmg_cas32, pmg_likely, pmg_unlikely,
 )
 from pagemig._frame cimport frame_maps, frame_refs, page_state, trylock_page, unlock_page
-from pagemig._memory cimport follow_page, vma_lookup, vma_pte, vma_slot
+from pagemig._memory cimport follow_page, vma_flags, vma_lookup, vma_pte, vma_slot
 from pagemig._mempolicy cimport alloc_pages_policy, get_task_policy, get_vma_policy, interleave_index, mpol_new
 from pagemig._mmap cimport get_task_mm, mbind_range, mmput
 from pagemig._pgtable cimport leaf_pte, next_leaf, pte_lock, pte_unlock, table_entries, walk_leaf
@@ -428,14 +428,15 @@ cdef void walk_vma(
     cdef uint64_t base = <uint64_t> -1, vpn
     cdef uint32_t pgd = mm_of(m, vma.mm).pgd, pgoff = <uint32_t> vma.pgoff
     cdef uint64_t start = vma.start, pages = vma.end - start        # the rmap lock keeps them
+    cdef uint32_t flags = vma_flags(vma)
     cdef pte_t *table = NULL
     cdef walk_t w
     w.c = c
     w.vma = vma
     w.frames = m.frames
     w.prot = vma_pte(m, vma, 0) if restore else 0
-    w.mlocked = vma.flags & VM_LOCKED != 0
-    w.writable = vma.flags & VM_WRITE != 0
+    w.mlocked = flags & VM_LOCKED != 0              # changes under the locks of the trees only
+    w.writable = flags & VM_WRITE != 0
     w.tracing = m.tracing != 0
     for i in range(a, b):
         if not wanted(st, i, restore, moved):
@@ -452,6 +453,10 @@ cdef void walk_vma(
             if leaf:
                 pte_lock(c, leaf)
                 table = table_entries(m, leaf)
+                if restore and vma_flags(vma) != flags:     # mprotect may have been here before us
+                    flags = vma_flags(vma)
+                    w.prot = vma_pte(m, vma, 0)
+                    w.writable = flags & VM_WRITE != 0
         if not leaf:
             continue
         if restore:
@@ -1432,7 +1437,7 @@ cdef int64_t move_pages_and_store_status(ctx_t *c, move_t *mv, int32_t node, uin
 
 
 cdef int64_t check_node(machine_t *m, task_t *target, int32_t node) noexcept nogil:
-    if node < 0 or node >= <int32_t> m.nr_nodes or not (m.has_memory >> node) & 1:
+    if node < 0 or node >= <int32_t> m.nr_nodes or not (pmg_load(&m.has_memory) >> node) & 1:
         return -ENODEV
     if not (target.mems_allowed >> node) & 1:
         return -EACCES
@@ -1762,7 +1767,7 @@ cdef int64_t sys_mbind(
     cdef mm_t *mm = mm_of(c.m, c.mm)
     cdef uint64_t first = start >> 12, end = (start + length) >> 12
     cdef bint unlocked = c.m.profile.migrate_unlocked or not PMG_GUARD(24)
-    cdef int64_t rc = mpol_new(c.m, mode, mode_flags, user, t.mems_allowed & c.m.has_memory, &pol)
+    cdef int64_t rc = mpol_new(c.m, mode, mode_flags, user, t.mems_allowed, &pol)
     if rc:
         return rc
     if mmap_write_lock(c, c.mm):
@@ -1883,7 +1888,7 @@ cdef int64_t migrate_frames(
     lru_cache_disable(c)
     for i in range(n):
         pfn = pfns[i]
-        if nodes[i] < 0 or nodes[i] >= <int32_t> c.m.nr_nodes or not (c.m.has_memory >> nodes[i]) & 1:
+        if nodes[i] < 0 or nodes[i] >= <int32_t> c.m.nr_nodes or not (pmg_load(&c.m.has_memory) >> nodes[i]) & 1:
             status[i] = -ENODEV
         elif page_to_nid(c.m, pfn) == nodes[i]:
             status[i] = nodes[i]

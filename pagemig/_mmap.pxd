@@ -38,6 +38,9 @@ cdef int sys_set_mempolicy_home_node(
 
 # processes
 cdef uint32_t task_new(ctx_t *c, uint32_t cpu, uint32_t uid) noexcept nogil         # fresh address space; 0: ENOMEM
+# a process by index and pid, kept until put_task; NULL when it was reaped, whoever has the record now
+cdef task_t *get_task(machine_t *m, uint32_t i, uint32_t pid) noexcept nogil
+cdef void put_task(machine_t *m, uint32_t i) noexcept nogil
 # address space of another process, kept until mmput; 0 when it has exited
 cdef uint32_t get_task_mm(ctx_t *c, task_t *t) noexcept nogil
 cdef void mmput(ctx_t *c, uint32_t mm) noexcept nogil

@@ -14,7 +14,7 @@ from pagemig._alloc cimport (
     slab_alloc, slab_free, task_of, vec_at, vec_free, vec_insert, vec_remove, vec_resize, vma_index, vma_of,
 )
 from pagemig._atomic cimport (
-    PMG_GUARD, pmg_add32, pmg_and, pmg_cas32, pmg_load, pmg_load32, pmg_spin_lock, pmg_spin_unlock, pmg_store32,
+    PMG_GUARD, pmg_add32, pmg_and, pmg_cas32, pmg_load, pmg_load32, pmg_spin_lock, pmg_spin_unlock, pmg_store, pmg_store32,
     pmg_store32_rel,
     pmg_yield,
 )
@@ -26,7 +26,7 @@ from pagemig._memory cimport (
 )
 from pagemig._mempolicy cimport mpol_clear, mpol_equal, mpol_set_shared_policy
 from pagemig._pgtable cimport (
-    free_pgtables, leaf_pte, next_leaf, pgd_alloc, pgd_free, pte_alloc, pte_lock, pte_unlock, set_pte, walk_leaf,
+    free_pgtables, leaf_pte, next_leaf, pgd_alloc, pgd_free, pte_alloc, pte_lock, pte_unlock, set_pte, stats_rows, walk_leaf,
 )
 from pagemig._pte cimport (
     PTE_A, PTE_D, PTE_RW, PTE_SPECIAL, SWP_MIGRATION_READ,
@@ -400,9 +400,9 @@ cdef void unmap_region(ctx_t *c, mm_t *mm, uint32_t first, uint32_t n) noexcept 
     for i in range(first, first + n):
         vma = vma_at(m, mm, i)
         zap_page_range(c, mm, vma, vma.start, vma.end, True)
-        mm.total_vm -= vma.end - vma.start
+        pmg_store(&mm.total_vm, mm.total_vm - (vma.end - vma.start))
         if vma.flags & VM_LOCKED:
-            mm.locked_vm -= vma.end - vma.start
+            pmg_store(&mm.locked_vm, mm.locked_vm - (vma.end - vma.start))
     for i in range(first, first + n):
         vma_unlink(c, vma_at(m, mm, i))
     free_pgtables(c, mm, start, end, prev.end if prev != NULL else 0, next.start if next != NULL else NO_CEILING)
@@ -452,11 +452,11 @@ cdef int sys_munmap(ctx_t *c, task_t *t, uint64_t start, uint64_t length) noexce
 # -- mmap ------------------------------------------------------------------------------------------------------------
 
 cdef inline bint can_do_mlock(task_t *t) noexcept nogil:
-    return t.memlock != 0 or t.caps & CAP_IPC_LOCK
+    return pmg_load(&t.memlock) != 0 or pmg_load32(&t.caps) & CAP_IPC_LOCK
 
 
 cdef inline bint over_memlock(task_t *t, uint64_t pages) noexcept nogil:
-    return pages > t.memlock >> 12 and not t.caps & CAP_IPC_LOCK
+    return pages > pmg_load(&t.memlock) >> 12 and not pmg_load32(&t.caps) & CAP_IPC_LOCK
 
 
 cdef uint64_t unmapped_area(machine_t *m, mm_t *mm, uint64_t n) noexcept nogil:
@@ -545,9 +545,9 @@ cdef int mmap_region(
         err = mmap_new(c, mm, start, end, flags, file, pgoff)
         if err:
             return err
-    mm.total_vm += n
+    pmg_store(&mm.total_vm, mm.total_vm + n)
     if flags & VM_LOCKED:
-        mm.locked_vm += n
+        pmg_store(&mm.locked_vm, mm.locked_vm + n)
     return 0
 
 
@@ -693,7 +693,7 @@ cdef int mprotect_fixup(
     prev[0] = vma
     if err:
         return err
-    vma.flags = newflags
+    pmg_store32(&vma.flags, newflags)
     change_protection(c, mm, vma, start, end)
     if (oldflags & (VM_WRITE | VM_SHARED | VM_LOCKED)) == VM_LOCKED and newflags & VM_WRITE:
         mm_populate(c, mm, start, end, True)        # locked memory does not wait for its copies
@@ -743,12 +743,14 @@ cdef int sys_mprotect(ctx_t *c, task_t *t, uint64_t start, uint64_t length, uint
 
 cdef void move_stats(machine_t *m, uint32_t old_leaf, uint64_t old, uint32_t new_leaf, uint64_t new) noexcept nogil:
     """Access counts belong to the page that moves, not to its address."""
-    cdef uint64_t row = <uint64_t> m.tables.max * 512
     cdef uint64_t a = <uint64_t> old_leaf * 512 + (old & 511), b = <uint64_t> new_leaf * 512 + (new & 511)
-    cdef uint32_t nid
-    for nid in range(m.nr_nodes):
-        m.stats[nid * row + b] = m.stats[nid * row + a]
-        m.stats[nid * row + a] = 0
+    cdef uint32_t nid, slot
+    cdef uint32_t *row
+    for slot in range(pmg_load32(&m.stats_slots)):
+        for nid in range(m.nr_nodes):
+            row = stats_rows(m, slot, nid)
+            row[b] = row[a]
+            row[a] = 0
 
 
 cdef void lock_two_leaves(ctx_t *c, uint32_t a, uint32_t b) noexcept nogil:
@@ -842,15 +844,15 @@ cdef int64_t move_vma(
     if new_vma == NULL:
         return -ENOMEM
     moved = move_page_tables(c, mm, vma, old, new, old_n)
-    mm.total_vm += n
+    pmg_store(&mm.total_vm, mm.total_vm + n)
     if vm & VM_LOCKED and (moved < old_n or not flags & MREMAP_DONTUNMAP):
-        mm.locked_vm += n
+        pmg_store(&mm.locked_vm, mm.locked_vm + n)
     if moved < old_n:
         move_page_tables(c, mm, new_vma, new, old, moved)
         do_munmap(c, mm, new, new + n)
         return -ENOMEM
     if flags & MREMAP_DONTUNMAP:
-        vma.flags &= ~VM_LOCKED_MASK
+        pmg_store32(&vma.flags, vma.flags & ~VM_LOCKED_MASK)
         if new_vma != vma and vma.start == old and vma.end == old + old_n:
             unlink_anon_vmas(c, vma)        # none of its pages is left
         return <int64_t> new
@@ -934,9 +936,9 @@ cdef int64_t mremap_grow(
                         vma.pgoff + (vma.end - vma.start), &vma.pol)
         if vma == NULL:
             return -ENOMEM
-        mm.total_vm += delta
+        pmg_store(&mm.total_vm, mm.total_vm + delta)
         if vma.flags & VM_LOCKED:
-            mm.locked_vm += delta
+            pmg_store(&mm.locked_vm, mm.locked_vm + delta)
         return <int64_t> addr
     if not flags & MREMAP_MAYMOVE:
         return -ENOMEM
@@ -1043,7 +1045,7 @@ cdef int mlock_fixup(
     if err == 0 and newflags & VM_LOCKED and oldflags & VM_LOCKED:
         pmg_store32(&vma.flags, newflags)
     elif err == 0:
-        mm.locked_vm += end - start if newflags & VM_LOCKED else start - end
+        pmg_store(&mm.locked_vm, mm.locked_vm + (end - start if newflags & VM_LOCKED else start - end))
         mlock_vma_pages_range(c, mm, vma, start, end, newflags)
     # Merged last: what joins a neighbour has its pages counted as the neighbour's are.
     merged = NULL
@@ -1244,7 +1246,7 @@ cdef int madvise_update_vma(ctx_t *c, walk_t *w, vma_t *vma, uint64_t start, uin
     if flags != vma.flags:
         vma = vma_modify(c, w.mm, w.prev, vma, start, end, flags, &vma.pol, &err)
         if err == 0:
-            vma.flags = flags
+            pmg_store32(&vma.flags, flags)
     w.prev = vma
     return -EAGAIN if err == -ENOMEM else err
 
@@ -1483,7 +1485,10 @@ cdef int sys_set_mempolicy_home_node(
 # --------------------------------------------------------------------------------------------
 
 cdef uint32_t mm_alloc(ctx_t *c) noexcept nogil:
-    """An empty address space with one user; 0: ENOMEM."""
+    """An empty address space with one user; 0: ENOMEM.
+
+    The locks, the array of VMAs and the resident set are as the last user left them, free and empty.
+    """
     cdef uint32_t i = slab_alloc(&c.m.mms)
     cdef mm_t *mm
     if not i:
@@ -1493,7 +1498,11 @@ cdef uint32_t mm_alloc(ctx_t *c) noexcept nogil:
     if not mm.pgd:
         slab_free(&c.m.mms, i)
         return 0
-    mm.dumpable = 1
+    mm.def_flags = 0
+    mm.has_pinned = 0
+    pmg_store32_rel(&mm.dumpable, 1)        # who still reads the last user's sees that it has exited
+    pmg_store(&mm.total_vm, 0)
+    pmg_store(&mm.locked_vm, 0)
     pmg_store32_rel(&mm.users, 1)
     return i
 
@@ -1513,7 +1522,8 @@ cdef void mmput(ctx_t *c, uint32_t i) noexcept nogil:
 cdef uint32_t get_task_mm(ctx_t *c, task_t *t) noexcept nogil:
     """The address space of a process, kept alive until mmput; 0 when it has exited.
 
-    The record may be given to another process between the look and the reference, hence the second look.
+    The caller has a reference on the process.  It may exit between the look and the reference on the address space, and
+    that record be given to another process, hence the second look.
     """
     cdef uint32_t i = pmg_load32(&t.mm)
     while i:
@@ -1525,6 +1535,35 @@ cdef uint32_t get_task_mm(ctx_t *c, task_t *t) noexcept nogil:
     return 0
 
 
+cdef task_t *get_task(machine_t *m, uint32_t i, uint32_t pid) noexcept nogil:
+    """The process with this index and this pid, which keeps its record until put_task; NULL when it was reaped.
+
+    Who comes too late may meet another process in the record: its pid, set before it had users, tells.
+    """
+    cdef task_t *t = task_of(m, i)
+    cdef uint32_t n = pmg_load32(&t.users)
+    while n and not pmg_cas32(&t.users, n, n + 1):
+        n = pmg_load32(&t.users)
+    if n and pmg_load32(&t.pid) != pid:
+        put_task(m, i)
+        n = 0
+    return t if n else NULL
+
+
+cdef void put_task(machine_t *m, uint32_t i) noexcept nogil:
+    """The last reference gives the record back."""
+    if pmg_add32(&task_of(m, i).users, <uint32_t> -1) == 0:
+        slab_free(&m.tasks, i)
+
+
+cdef void task_publish(machine_t *m, task_t *t, uint32_t mm) noexcept nogil:
+    """A new process is complete: from now on its pid finds it."""
+    pmg_store32(&t.pid, pmg_add32(&m.next_pid, 1) - 1)
+    pmg_store32_rel(&t.mm, mm)
+    pmg_store32_rel(&t.state, TASK_RUNNING)
+    pmg_store32_rel(&t.users, 1)
+
+
 cdef uint32_t task_new(ctx_t *c, uint32_t cpu, uint32_t uid) noexcept nogil:
     cdef machine_t *m = c.m
     cdef uint32_t i = slab_alloc(&m.tasks), mm = mm_alloc(c) if i else 0
@@ -1534,15 +1573,18 @@ cdef uint32_t task_new(ctx_t *c, uint32_t cpu, uint32_t uid) noexcept nogil:
             slab_free(&m.tasks, i)
         return 0
     t = task_of(m, i)
-    t.mm = mm
-    t.pid = <int> pmg_add32(&m.next_pid, 1) - 1
+    t.parent = 0
+    t.mems_allowed = pmg_load(&m.has_memory)
     t.uid = t.euid = t.suid = t.gid = uid
-    t.caps = 0 if uid else CAP_ALL
-    t.cpu = cpu
-    t.mems_allowed = m.has_memory
     mpol_clear(&t.pol)
-    t.memlock = MLOCK_LIMIT
-    pmg_store32_rel(&t.state, TASK_RUNNING)
+    t.il_prev = 0
+    t.il_weight = 0
+    pmg_store32(&t.caps, 0 if uid else CAP_ALL)
+    pmg_store32(&t.cpu, cpu)
+    pmg_store(&t.min_flt, 0)
+    pmg_store(&t.maj_flt, 0)
+    pmg_store(&t.memlock, MLOCK_LIMIT)
+    task_publish(m, t, mm)
     return i
 
 
@@ -1571,7 +1613,7 @@ cdef int dup_mmap(ctx_t *c, mm_t *mm, mm_t *oldmm) noexcept nogil:
         vma = vma_at(c.m, oldmm, i)
         if vma.flags & VM_DONTCOPY:
             continue
-        mm.total_vm += vma.end - vma.start
+        pmg_store(&mm.total_vm, mm.total_vm + (vma.end - vma.start))
         err = dup_vma(c, mm, oldmm, vma)
         if err:
             return err
@@ -1582,38 +1624,41 @@ cdef int dup_pins(machine_t *m, task_t *t, task_t *parent) noexcept nogil:
     """The open files that hold pages are the child's as well."""
     cdef uint32_t i
     cdef int err
-    pmg_spin_lock(&parent.pins_lock)
+    pmg_spin_lock(&parent.alloc_lock)
     err = vec_resize(m, &t.pins, parent.pins.n)
     for i in range(t.pins.n):
         vec_at(m, &t.pins)[i] = vec_at(m, &parent.pins)[i]
         pmg_add32(&pin_of(m, vec_at(m, &t.pins)[i]).refs, 1)
-    pmg_spin_unlock(&parent.pins_lock)
+    pmg_spin_unlock(&parent.alloc_lock)
     return err
 
 
-cdef void copy_task(machine_t *m, task_t *t, task_t *parent, uint32_t mm) noexcept nogil:
+cdef void copy_task(machine_t *m, task_t *t, task_t *parent) noexcept nogil:
     """Everything is inherited, the interleave cursor too, but for what makes a process a process of its own."""
-    cdef task_t new = parent[0]
-    new.state = TASK_FREE
-    new.mm = mm
-    new.pid = <int> pmg_add32(&m.next_pid, 1) - 1
-    new.parent = <uint32_t> (parent - task_of(m, 0))
-    new.min_flt = 0
-    new.maj_flt = 0
-    new.pins.off = 0
-    new.pins.n = 0
-    new.pins.cap = 0
-    new.pins_lock = 0
-    new.next = 0
-    t[0] = new
+    t.parent = <uint32_t> (parent - task_of(m, 0))
+    t.mems_allowed = parent.mems_allowed
+    pmg_spin_lock(&parent.alloc_lock)
+    t.uid = parent.uid
+    t.euid = parent.euid
+    t.suid = parent.suid
+    t.gid = parent.gid
+    pmg_store32(&t.caps, parent.caps)
+    t.pol = parent.pol
+    t.il_prev = parent.il_prev
+    t.il_weight = parent.il_weight
+    pmg_spin_unlock(&parent.alloc_lock)
+    pmg_store32(&t.cpu, pmg_load32(&parent.cpu))
+    pmg_store(&t.min_flt, 0)
+    pmg_store(&t.maj_flt, 0)
+    pmg_store(&t.memlock, pmg_load(&parent.memlock))
 
 
 cdef int copy_process(ctx_t *c, task_t *t, task_t *parent, uint32_t mm) noexcept nogil:
     cdef int err
     if mmap_write_lock(c, c.mm):
         return -PMG_WAIT
-    copy_task(c.m, t, parent, mm)
-    mm_of(c.m, mm).dumpable = mm_of(c.m, c.mm).dumpable
+    copy_task(c.m, t, parent)
+    pmg_store32(&mm_of(c.m, mm).dumpable, pmg_load32(&mm_of(c.m, c.mm).dumpable))
     err = dup_mmap(c, mm_of(c.m, mm), mm_of(c.m, c.mm))
     mmap_write_unlock(c, c.mm)
     return err if err else dup_pins(c.m, t, parent)
@@ -1629,7 +1674,7 @@ cdef int64_t sys_fork(ctx_t *c, task_t *t) noexcept nogil:
         if i:
             slab_free(&m.tasks, i)
         return err
-    pmg_store32_rel(&task_of(m, i).state, TASK_RUNNING)
+    task_publish(m, task_of(m, i), mm)
     return i
 
 
@@ -1647,15 +1692,15 @@ cdef void do_exit(ctx_t *c, task_t *t, bint zombie) noexcept nogil:
     cdef vec_t pins
     if not pmg_cas32(&t.state, TASK_RUNNING, TASK_EXITING):
         return
-    mm = t.mm
+    mm = pmg_load32(&t.mm)
     pmg_store32_rel(&t.mm, 0)
     mmput(c, mm)
-    pmg_spin_lock(&t.pins_lock)
+    pmg_spin_lock(&t.alloc_lock)
     pins = t.pins
     t.pins.off = 0
     t.pins.n = 0
     t.pins.cap = 0
-    pmg_spin_unlock(&t.pins_lock)
+    pmg_spin_unlock(&t.alloc_lock)
     for i in range(pins.n):
         pin_put(c, vec_at(c.m, &pins)[i])
     vec_free(c.m, &pins)
@@ -1665,10 +1710,11 @@ cdef void do_exit(ctx_t *c, task_t *t, bint zombie) noexcept nogil:
 
 
 cdef void task_reap(ctx_t *c, task_t *t) noexcept nogil:
+    """The pid is free; the record stays with the calls that still use it."""
     while pmg_load32(&t.state) == TASK_EXITING:
         pmg_yield()
     if pmg_cas32(&t.state, TASK_ZOMBIE, TASK_FREE):
-        slab_free(&c.m.tasks, <uint32_t> (t - task_of(c.m, 0)))
+        put_task(c.m, <uint32_t> (t - task_of(c.m, 0)))
 
 
 # -- pages held by open files
@@ -1677,10 +1723,10 @@ cdef void task_reap(ctx_t *c, task_t *t) noexcept nogil:
 cdef int pin_hold(machine_t *m, task_t *t, uint32_t i) noexcept nogil:
     """The process holds the file from now on; not when it has exited meanwhile."""
     cdef int err = -ENOMEM
-    pmg_spin_lock(&t.pins_lock)
+    pmg_spin_lock(&t.alloc_lock)
     if pmg_load32(&t.state) == TASK_RUNNING:
         err = vec_insert(m, &t.pins, t.pins.n, i)
-    pmg_spin_unlock(&t.pins_lock)
+    pmg_spin_unlock(&t.alloc_lock)
     return err
 
 
@@ -1726,13 +1772,13 @@ cdef int sys_unpin(ctx_t *c, task_t *t, uint32_t pin) noexcept nogil:
     """Close the process's hold; the pages stay held while another process has the file open."""
     cdef uint32_t i
     cdef int err = -EBADF
-    pmg_spin_lock(&t.pins_lock)
+    pmg_spin_lock(&t.alloc_lock)
     for i in range(t.pins.n):
         if vec_at(c.m, &t.pins)[i] == pin:
             vec_remove(c.m, &t.pins, i)
             err = 0
             break
-    pmg_spin_unlock(&t.pins_lock)
+    pmg_spin_unlock(&t.alloc_lock)
     if err == 0:
         pin_put(c, pin)
     return err

@@ -6,7 +6,7 @@ after its VMA left every reverse map, under mmap_lock for writing, so no walker 
 from libc.stdint cimport uint32_t, uint64_t
 
 from pagemig._alloc cimport count_event, mm_of
-from pagemig._atomic cimport pmg_load_acq, pmg_spin_lock, pmg_spin_unlock, pmg_store_rel
+from pagemig._atomic cimport pmg_load_acq, pmg_spin_lock, pmg_spin_unlock, pmg_store32, pmg_store_rel
 from pagemig._pte cimport PTE_P, PTE_PFN_MASK, pte_t
 from pagemig._types cimport C_HOST_PTL_CONTENDED, C_LOCK_PTL, ctx_t, machine_t, mm_t
 
@@ -56,9 +56,10 @@ cdef inline pte_t read_pte(machine_t *m, mm_t *mm, uint64_t vpn) noexcept nogil:
 
 
 cdef inline void set_pte(machine_t *m, uint32_t leaf, uint64_t vpn, pte_t pte) noexcept nogil:
-    """Store an entry; the leaf's lock is held.  Keeps ``ptdesc.used`` exact."""
+    """Store an entry; the leaf's lock is held.  Keeps ``ptdesc.used`` exact, for who has the lock or only a guess."""
     cdef pte_t *p = leaf_pte(m, leaf, vpn)
-    m.ptdesc[leaf].used += <uint32_t> (pte != 0) - <uint32_t> (pmg_load_acq(p) != 0)
+    cdef uint32_t *used = &m.ptdesc[leaf].used
+    pmg_store32(used, used[0] + <uint32_t> (pte != 0) - <uint32_t> (pmg_load_acq(p) != 0))
     pmg_store_rel(p, pte)
 
 

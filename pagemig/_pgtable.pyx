@@ -86,7 +86,7 @@ cdef void free_range(
         if t:
             if level > 2:
                 free_range(c, t, max(start, base), min(end, base + span), floor, ceiling)
-            if base >= floor and base + span <= ceiling and m.ptdesc[t].used == 0:
+            if base >= floor and base + span <= ceiling and pmg_load32(&m.ptdesc[t].used) == 0:
                 pmg_store_rel(e, 0)
                 m.ptdesc[table].used -= 1
                 table_free(m, t)

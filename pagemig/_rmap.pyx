@@ -1,6 +1,7 @@
 """Reverse map: anon_vma chains and i_mmap trees over one interval tree, and the mapcount of a page."""
 from libc.errno cimport ENOMEM
 from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
 from pagemig._alloc cimport (
     count_event, anon_vma_of, file_of, mm_of, put_page, rnode_of, slab_alloc, slab_free, vec_at, vma_index, vma_of,
@@ -11,12 +12,12 @@ from pagemig._atomic cimport (
     pmg_write_unlock,
 )
 from pagemig._frame cimport frame_maps, page_test_set
-from pagemig._memory cimport vma_slot
+from pagemig._memory cimport vma_flags, vma_slot
 from pagemig._mempolicy cimport mpol_equal
 from pagemig._types cimport (
     C_HOST_RMAP_CONTENDED, C_LOCK_ANON_VMA, C_LOCK_I_MMAP, C_UNEVICTABLE_MLOCKED, C_UNEVICTABLE_MUNLOCKED,
     MAP_ONE, PG_anon, PG_anon_exclusive, PG_lru, PG_mlocked, PG_swapbacked, PG_unevictable, PG_uptodate,
-    REF_ONE, VM_EXEC, VM_IO, VM_LOCKED, VM_PFNMAP, VM_READ, VM_WRITE, anon_vma_t, ctx_t, file_t, frame_t, machine_t,
+    PVEC_MAX, REF_ONE, VM_EXEC, VM_IO, VM_LOCKED, VM_PFNMAP, VM_READ, VM_WRITE, anon_vma_t, ctx_t, file_t, frame_t, machine_t,
     mlock_pvec_t, mm_t, rnode_t, vma_t,
 )
 
@@ -579,13 +580,13 @@ cdef void page_add_file_rmap(ctx_t *c, uint32_t pfn, vma_t *vma) noexcept nogil:
 
 cdef void page_remove_rmap(ctx_t *c, uint32_t pfn, vma_t *vma) noexcept nogil:
     cdef uint64_t state = pmg_sub(&c.m.frames[pfn].state, MAP_ONE)
-    if vma.flags & VM_LOCKED:
+    if vma_flags(vma) & VM_LOCKED:
         munlock_vma_page(c, pfn)
     rss_add(c.m, vma, state, -1)
 
 
 cdef void mlock_vma_page(ctx_t *c, uint32_t pfn, vma_t *vma) noexcept nogil:
-    if (pmg_load32(&vma.flags) & (VM_LOCKED | VM_IO | VM_PFNMAP)) != VM_LOCKED:
+    if (vma_flags(vma) & (VM_LOCKED | VM_IO | VM_PFNMAP)) != VM_LOCKED:
         return
     pmg_add32(&c.m.mlock_count[pfn], 1)
     if not page_test_set(c.m, pfn, PG_mlocked | PG_unevictable):
@@ -631,16 +632,20 @@ cdef void mlock_pvec_add(ctx_t *c, uint32_t pfn, bint munlock) noexcept nogil:
 
 
 cdef void mlock_pagevec(ctx_t *c, mlock_pvec_t *v) noexcept nogil:
-    """Work off a list; comes with its lock and returns without, since dropping references takes other locks."""
-    cdef mlock_pvec_t work = v[0]
-    cdef uint32_t i
+    """Work off a list; comes with its lock and returns without, since dropping references takes other locks.
+
+    Copied without the lock word, which others look at meanwhile.
+    """
+    cdef uint32_t pfn[PVEC_MAX]
+    cdef uint32_t i, n = v.n, munlock = v.munlock
+    memcpy(pfn, v.pfn, n * 4)
     v.munlock = 0
     pmg_store32(&v.n, 0)
     pmg_spin_unlock(&v.lock)
-    for i in range(work.n):
-        if (work.munlock >> i) & 1:
-            munlock_page(c, work.pfn[i])
-        put_page(c, work.pfn[i])
+    for i in range(n):
+        if (munlock >> i) & 1:
+            munlock_page(c, pfn[i])
+        put_page(c, pfn[i])
 
 
 cdef void mlock_drain_cpu(ctx_t *c, uint32_t cpu) noexcept nogil:

@@ -7,7 +7,8 @@ copying and pickling a machine exact.  The only pointers are the bases of the re
 Locks, outermost first; two of a kind by rising number (a node's zone lock is the innermost)::
 
     file.i_rwsem > mm.lock (mmap_lock) > PG_locked of a frame > file.i_mmap_lock > anon_vma.lock (of the root)
-      > ptdesc.lock (page table) > {node.lock, heap lock, slab lock, file.lock (page cache, shared policy)}
+      > ptdesc.lock (page table) > task.alloc_lock
+      > {node.lock, heap lock, slab lock, file.lock (page cache, shared policy)}
 
 The target page of a migration is taken by trylock only.  None is ever taken while waiting for the
 interpreter lock.
@@ -146,7 +147,7 @@ ctypedef struct frame_t:
 ctypedef struct ptdesc_t:       # one per page table, 64 bytes so that two locks never share a line
     uint32_t lock               # guards the entries of the table
     uint32_t level              # 1 leaf .. 4 top
-    uint32_t used               # entries that are not zero; written under lock
+    uint32_t used               # entries that are not zero; written under lock, read without it as a hint
     uint32_t mm
     uint64_t vpn                # first page the table covers
     uint32_t next               # free list
@@ -160,7 +161,7 @@ ctypedef struct vec_t:          # growable array of uint32_t in the heap
 ctypedef struct vma_t:          # one mapping; guarded by mm.lock
     uint64_t start, end         # pages, end exclusive
     uint64_t pgoff              # pages
-    uint32_t flags              # VM_*
+    uint32_t flags              # VM_*; atomic, since reverse-map walks read them without mm.lock
     uint32_t mm
     uint32_t file               # 0: anonymous private
     uint32_t anon_vma           # 0 until the first anonymous page
@@ -218,36 +219,40 @@ cdef enum:
     FILE_RAMFS = 2
     FILE_EXT4 = 3
 
-ctypedef struct mm_t:
+ctypedef struct mm_t:           # an address space; its record stays one when it is free: see mmget_not_zero
     uint32_t lock               # mmap_lock
     uint32_t pgd                # top table, 0 once torn down
-    uint32_t users
+    uint32_t users              # its process and calls under way; atomic, 0: the record is free or about to be
     uint32_t def_flags          # VM_LOCKED, VM_LOCKONFAULT after mlockall(MCL_FUTURE)
     uint32_t has_pinned         # MMF_HAS_PINNED
-    uint32_t dumpable
+    uint32_t dumpable           # atomic
     uint32_t next               # free list
     uint32_t page_table_lock    # guards vma.anon_vma of faults that run side by side; inside anon_vma.lock
     vec_t vmas                  # indices of vma_t by rising address
-    uint64_t total_vm, locked_vm    # pages
+    uint64_t total_vm, locked_vm    # pages; these and the next three are read without the lock, atomically
     int64_t rss_anon, rss_file, rss_shmem
 
-ctypedef struct task_t:
+ctypedef struct task_t:         # a process; several threads may make calls of it
+    # The record stays one when it is free, so that who only knows its index and a pid may look (get_task); the first
+    # five, state to cpu, are atomic.
     uint32_t state              # TASK_*
+    uint32_t users              # one until it is reaped, and one a call under way; 0: the record is free
     uint32_t mm                 # 0 once exited
-    int32_t pid
-    uint32_t parent
+    uint32_t pid                # set before users; no other process of the machine ever has it
+    uint32_t cpu
+    uint32_t parent             # set before users, as is mems_allowed
+    uint64_t mems_allowed
+    uint32_t alloc_lock         # guards what follows; caps, the fault counts and memlock are atomic besides
     uint32_t uid, euid, suid, gid
     uint32_t caps               # CAP_*
-    uint32_t cpu
-    uint64_t mems_allowed
-    mpol_t pol
+    mpol_t pol                  # changes also under mmap_lock for writing: faults read it with that for reading
     uint32_t il_prev
     uint32_t il_weight
     uint64_t min_flt, maj_flt
     uint64_t memlock            # RLIMIT_MEMLOCK, bytes
     vec_t pins                  # pin_t held through open files
     uint32_t next
-    uint32_t pins_lock
+    uint32_t pad
 
 cdef enum:
     TASK_FREE = 0
@@ -371,7 +376,7 @@ ctypedef struct ctx_t:          # what one thread works through; an argument of 
     machine_t *m
     uint32_t busy               # taken by a thread
     uint32_t id
-    uint32_t task               # calling process, 0 none
+    uint32_t task               # calling process, kept as long as the call; 0 none
     uint32_t mm                 # its address space, which lives as long as the call; 0 none
     uint32_t cpu
     int32_t nid                 # node of cpu

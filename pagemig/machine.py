@@ -311,7 +311,7 @@ class Machine(_core.Machine):
     page_bytes: int
     access_stats: bool
     trace_locks: bool
-    _tasks: dict[int, int]
+    _tasks: dict[int, tuple[int, int]]  # by pid: index and number in the core
     _known: WeakValueDictionary[int, Process]
     _files: dict[int, tuple[int, str]]
     _tags: dict[int, int]
@@ -513,9 +513,14 @@ class Machine(_core.Machine):
     @property
     def processes(self) -> list[Process]:
         """All processes that were not reaped, by rising pid; init is not listed."""
-        return [self._handle(pid) for pid in sorted(self._tasks) if pid != INIT_PID]
+        tasks = sorted(self._tasks.items())
+        return [self._object(pid, *task) for pid, task in tasks if pid != INIT_PID]
 
     def _handle(self, pid: int) -> Process:
+        """Return the object of a process, or raise KeyError: there is none."""
+        return self._object(pid, *self._tasks[pid])
+
+    def _object(self, pid: int, task: int, core_pid: int) -> Process:
         """Return the object of a process.
 
         Objects hold their machine, not the other way round: a machine nobody refers to is gone at
@@ -523,14 +528,16 @@ class Machine(_core.Machine):
         """
         process = self._known.get(pid)
         if process is None:
-            process = Process(self, self._tasks[pid])
+            process = Process(self, task, core_pid)
             process._number = pid
             self._known[pid] = process
         return process
 
-    def _adopt(self, task: int) -> Process:
+    def _adopt(self, task: int, pid: int | None = None) -> Process:
         process = Process(self, task)
-        self._tasks[process.pid] = task
+        if pid is not None:
+            process._number = pid
+        self._tasks[process.pid] = task, process._pid
         self._known[process.pid] = process
         return process
 
@@ -543,8 +550,9 @@ class Machine(_core.Machine):
         if pid not in self._tasks and pid == INIT_PID:
             task = self._spawn(0, 0)
             if task >= 0:
-                self._tasks[INIT_PID] = task
-        return self._handle(pid) if pid in self._tasks else None
+                self._adopt(task, INIT_PID)
+        entry = self._tasks.get(pid)
+        return None if entry is None else self._object(pid, *entry)
 
     # ---- files --------------------------------------------------------------------------------
 
@@ -871,9 +879,8 @@ class Machine(_core.Machine):
         targets = self._memory_mask & ~away
         if not targets:
             raise_errno(-EBUSY, call, OfflineResult(0, 0, self._in_use(first, end)))
-        task = 0 if holder is None else holder._task
         rc, done, migrated = self._evacuate(
-            nid, first, end - first, targets, passes, _KEEP[keep], task
+            nid, first, end - first, targets, passes, _KEEP[keep], holder
         )
         result = OfflineResult(done, migrated, self._in_use(first, end))
         if rc < 0:

@@ -232,7 +232,7 @@ class NumaCalls(_core.Process):
                 n = len(addresses)
                 stored = _empty(n, _INT32)
                 stored.fill(STATUS_UNSET)
-                rc = self._move_pages(self._task, addresses, targets, MPOL_MF_MOVE, stored, n)
+                rc = self._move_pages(self, addresses, targets, MPOL_MF_MOVE, stored, n)
                 if rc >= 0:
                     return MoveResult(rc, stored)
                 self._fail("move_pages", _with_stored(rc, stored), MoveResult(rc, stored))
@@ -284,7 +284,7 @@ class NumaCalls(_core.Process):
             return _NO_MEMORY
         if targets is not None and len(targets) < len(addresses):
             addresses = addresses[: len(targets)]
-        return self._move_pages(target._task, addresses, targets, flags, stored, total)
+        return self._move_pages(target, addresses, targets, flags, stored, total)
 
     # ---- migrate_pages ------------------------------------------------------------------------
 
@@ -357,7 +357,7 @@ class NumaCalls(_core.Process):
         if target is None or not target.alive:
             return _NO_MEMORY
         flags = MPOL_MF_MOVE_ALL if privileged else MPOL_MF_MOVE
-        return self._migrate_pages(target._task, self._source_mask(old), new, flags)
+        return self._migrate_pages(target, self._source_mask(old), new, flags)
 
     def _source_mask(self, old: int) -> int:
         """``old`` in 64 bits.  Nodes above 63 only count: they take places that no node has."""
@@ -700,9 +700,12 @@ class NumaCalls(_core.Process):
         target = self.machine._find_pid(pid)
         if target is None:
             return -ESRCH
-        his = target._credentials()
-        permitted = may_access(self._credentials(), his, target_has_mm=target.alive)
-        return target if permitted else -EPERM
+        mine = self._credentials()
+        try:
+            his = target._credentials()
+        except ProcessGoneError:
+            return -ESRCH  # another thread reaped it meanwhile
+        return target if may_access(mine, his, target_has_mm=target.alive) else -EPERM
 
     def _core_mask(self, mask: int, mode_flags: int) -> tuple[int, int]:
         """Return a user mask in the core's 64 bits, and the mode flags with a tag for the rest.

@@ -334,11 +334,13 @@ def test_offline_among_threads(keep: str) -> None:
     threads = [threading.Thread(target=live, args=args) for args in apps]
     for thread in threads:
         thread.start()
-    for _ in range(30):
-        result = machine.offline(2, keep=keep, max_passes=100_000)
-        assert result.left.size == 0
-        machine.online(2)
-    stop.set()
+    try:
+        for _ in range(30):
+            result = machine.offline(2, keep=keep, max_passes=100_000)
+            assert result.left.size == 0
+            machine.online(2)
+    finally:
+        stop.set()
     for thread in threads:
         thread.join(60)
     assert not errors

@@ -5,6 +5,7 @@ any time, and holds the whole machine against its invariants afterwards.  Host c
 the threads met: a test that never waited for anything has shown nothing.
 """
 
+import faulthandler
 import os
 import threading
 import time
@@ -540,6 +541,338 @@ def test_last_frames_are_shared_out() -> None:
             p.reap()
     m.check(full=True)
     assert sum(m.free(nid) for nid in range(4)) == 8 * pm.MiB - PAGE
+
+
+# ---- records that are handed out again -----------------------------------------------------------
+
+
+def test_a_call_keeps_the_record_of_its_process() -> None:
+    """While a call is under way nobody else gets the record, and afterwards the old object is none of its owner's."""
+    m = machine()
+    victim = m.spawn()
+    n = 64
+    base = victim.mmap(n * PAGE)
+    victim.touch(base, n * PAGE, write=True)
+    index, next_owners = victim._task, []
+
+    def ends(name: str, _pfns: list[int]) -> None:
+        if name == "unmap" and victim.alive:
+            victim.exit()
+            next_owners.extend(m.spawn(cpu=k, uid=k) for k in range(1, 4))
+
+    m.at_step(ends)
+    assert (victim.move_pages(addresses(base, n), 1).status == 1).all()
+    m.at_step(None)
+    assert index not in [process._task for process in next_owners]
+    later = m.spawn(cpu=3, uid=77)
+    assert later._task == index  # now it is free
+    assert not victim.alive
+    assert victim._mm == 0
+    for ask in (victim._cred, victim._get_cpu, victim._faults, victim._usage, victim._il_next):
+        with pytest.raises(pm.ProcessGoneError):
+            ask()
+    victim._exit()
+    assert later.alive
+    m.check(full=True)
+
+
+def test_nobody_reads_the_record_of_the_next_owner() -> None:
+    """Processes come and go in a few records; whoever asks one gets its own values, or that it is gone."""
+    m = machine()
+    boss = m.spawn()
+    n = 32
+    pages = addresses(1 << 30, n)
+    living: list[tuple[int, Process]] = []
+    owners: dict[int, set[int]] = {}
+    late = [0, 0]
+
+    def lives(first: int) -> Step:
+        def work() -> None:
+            for k in range(first, first + 600 * STRESS):
+                process = m.spawn(cpu=k % 4, uid=k)
+                process.set_mempolicy(pm.Bind([k % 4]))
+                process.touch(process.mmap(n * PAGE, addr=1 << 30), n * PAGE, write=True)
+                owners.setdefault(process._task, set()).add(process.pid)
+                living.append((k, process))
+                if len(living) > 4:
+                    living.pop(0)[1].exit()
+
+        return work
+
+    def asks() -> None:
+        for k, process in list(living):
+            try:
+                for _ in range(20):
+                    assert process._cred()[:5] == (k, k, k, k, 0)
+                    assert process._get_cpu() == k % 4
+                    assert process._get_task_policy()[2] == 1 << k % 4
+            except pm.ProcessGoneError:
+                late[0] += 1
+
+    def moves() -> None:
+        for k, process in list(living):
+            try:
+                statuses = boss.move_pages(pages, k % 3, pm.MPOL_MF_MOVE_ALL, pid=process).status
+                assert ((statuses == k % 3) | (statuses < 0)).all()
+            except OSError as error:
+                assert error.errno in (ESRCH, EINVAL), error  # never EACCES: nodes of nobody
+                late[1] += error.errno == ESRCH
+
+    for round_ in range(50):
+        together([lives(1 + 100_000 * round_), lives(50_000 + 100_000 * round_)], [asks, moves])
+        m.check(full=True)
+        if all(late):
+            break
+    assert all(late), "no call came too late"
+    assert max(map(len, owners.values())) > 100  # records were handed out again and again
+
+
+def test_calls_that_outlive_their_process() -> None:
+    """Threads touch, move and look on while another ends the process: the next owner inherits nothing of it."""
+    m = machine(0)
+    n = 1024
+    outlived = [0]
+
+    def life() -> None:
+        app = m.spawn()
+        base = app.mmap(n * PAGE)
+        running = threading.Barrier(3)
+
+        def works(call: Step) -> Step:
+            def work() -> None:
+                running.wait()
+                try:
+                    while True:
+                        call()
+                        outlived[0] += not app.alive
+                except pm.ProcessGoneError:
+                    pass
+
+            return work
+
+        def again() -> None:
+            assert app.touch(base, n * PAGE, write=True).done == n
+            app.madvise(base, n * PAGE, "dontneed")
+
+        def ends() -> None:
+            running.wait()
+            time.sleep(0.002)
+            app.exit()
+            following = [m.spawn(uid=5) for _ in range(3)]
+            time.sleep(0.002)
+            for process in following:
+                assert process._faults() == (0, 0)
+                assert process._usage() == (0, 0, 0, 0, 0)
+                process.exit()
+
+        together([works(again), works(lambda: mover(app, base, n)()), ends], [])
+
+    for _ in range(300):
+        life()
+        m.check(full=True)
+        if outlived[0] >= 10 * STRESS:
+            return
+    pytest.fail("no call outlived its process")
+
+
+# ---- what is read without the lock of who writes it ----------------------------------------------
+
+
+def test_entries_are_whole_while_they_change() -> None:
+    """Whoever copies the entries of a table sees each as it was at some time: a page, or one on the move."""
+    m = machine(0)
+    app = m.spawn()
+    n = 512
+    base = app.mmap(n * PAGE)
+    app.touch(base, n * PAGE, write=True)
+    everywhere = base + np.random.default_rng(5).integers(0, n * PAGE, 200_000).astype(np.uint64)
+    pfn = np.uint64(((1 << 52) - 1) & -PAGE)
+    moving = [0]
+
+    def looks() -> None:
+        entries = app._ptes(base, n)
+        present = entries & np.uint64(1) != 0
+        frames = (entries & pfn) >> np.uint64(12)
+        assert ((frames > 0) & (frames < 4 * 4096))[present].all()
+        assert (entries[~present] >> np.uint64(59) >= 29).all()  # migration entries
+        assert len(set(frames[present].tolist())) == present.sum()
+        moving[0] += int((~present).sum())
+
+    def accesses() -> None:
+        for k in range(40 * STRESS):
+            app.access(everywhere, write=bool(k % 2))
+
+    for _ in range(50):
+        together([accesses], [mover(app, base, n), mover(app, base, n, seed=1), looks])
+        m.check(full=True)
+        if moving[0]:
+            return
+    pytest.fail("no entry was on the move when it was looked at")
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_protection_holds_while_pages_move(shared: bool) -> None:
+    """After mprotect no entry allows what the mapping does not, whichever migration was restoring it.
+
+    Each page has a table of its own and migrations go down where mprotect goes up: they meet on the way.
+    """
+    m = machine(0)
+    app, boss = m.spawn(), m.spawn()
+    n, span = 64, 512 * PAGE
+    base = app.mmap(n * span, shared=shared)
+    pages = base + np.arange(n, dtype=np.uint64) * np.uint64(span)
+    present, writable = np.uint64(1), np.uint64(3)
+    rng = np.random.default_rng(9)
+    app.access(pages, write=True)
+
+    def entries() -> np.ndarray:
+        return app._ptes(base, n * 512)[::512]
+
+    def protects() -> None:
+        for _ in range(1000 * STRESS):
+            app.mprotect(base, n * span, "r")
+            assert (entries() & writable != writable).all()
+            app.mprotect(base, n * span, "")
+            assert not (entries() & present).any()
+            app.mprotect(base, n * span, "rw")
+
+    def moves() -> None:
+        boss.move_pages(pages[::-1], int(rng.integers(4)), pm.MPOL_MF_MOVE_ALL, pid=app)
+
+    meet(m, [protects], [moves, moves], "pgmigrate_success", "host_ptl_contended")
+    assert app.access(pages, write=True).done == n
+
+
+def test_files_are_filled_while_the_policy_changes() -> None:
+    """write(2) asks the policy of its process without mmap_lock: nodes and cursor belong to one policy at any time."""
+    m = machine(0, size="8MiB")
+    app = m.spawn()
+    n = 256
+    files = [m.file(kind, n * PAGE) for kind in ("ext4", "tmpfs")]
+    policies = [pm.Interleave([1]), pm.Bind([2]), pm.Interleave([1, 2]), pm.Preferred(1)]
+    changes = [0]
+
+    def fills(file: pm.File) -> Step:
+        def work() -> None:
+            for _ in range(1000 * STRESS):
+                app.fwrite(file, 0, 1, n)
+                app.ftruncate(file, 0)
+
+        return work
+
+    def change() -> None:
+        for policy in policies:
+            app.set_mempolicy(policy)
+            assert app._get_task_policy()[2] == sum(1 << k for k in policy.nodes)
+            changes[0] += 1
+
+    app.set_mempolicy(policies[0])
+    before = m.free(0), m.free(3)
+    together([fills(file) for file in files], [change])
+    assert changes[0] > 100
+    assert (m.free(0), m.free(3)) == before
+    assert m.counters["numa_interleave"] > 0
+    m.check(full=True)
+
+
+def test_copies_past_the_end_of_a_file_go() -> None:
+    """A private copy made while a file is cut does not outlive its page."""
+    m = machine(4096)
+    n = 256
+    file = m.file("tmpfs", n * PAGE)
+    app, other = m.spawn(), m.spawn()
+    base = app.mmap(n * PAGE, file=file)
+    done: set[int] = set()
+    together_now = threading.Barrier(2)
+
+    def copies() -> None:
+        for _ in range(400 * STRESS):
+            together_now.wait()
+            while done.add(k := app.touch(base, n * PAGE, write=True).done) or k == n:
+                app.madvise(base, n * PAGE, "dontneed")
+            together_now.wait()
+
+    def cuts() -> None:
+        for k in range(400 * STRESS):
+            other.ftruncate(file, n * PAGE)
+            together_now.wait()
+            other.ftruncate(file, k % 8 * PAGE)
+            together_now.wait()
+            if app._ptes(base + 8 * PAGE, n - 8).any():
+                together_now.abort()
+                raise AssertionError(f"copies are left past page {k % 8}")
+
+    together([copies, cuts], [])
+    assert len(done) > 9, "no cut met a touch on its way"
+    m.check(full=True)
+
+
+# ---- calls and the interpreter -------------------------------------------------------------------
+
+
+def test_an_error_of_a_hook_comes_out_of_the_call_it_interrupted() -> None:
+    m = machine()
+    a, b = m.spawn(), m.spawn()
+    bases = [p.mmap(PAGE) for p in (a, b)]
+    for p, base in zip((a, b), bases, strict=True):
+        p.touch(base, PAGE, write=True)
+    raised, done = threading.Event(), threading.Event()
+    mine = threading.get_ident()
+
+    def hook(_name: str, _pfns: list[int]) -> None:
+        if threading.get_ident() == mine:
+            if not raised.is_set():
+                raised.set()
+                raise KeyError("of a")
+            assert done.wait(TIMEOUT)
+
+    def other() -> None:
+        assert raised.wait(TIMEOUT)
+        try:
+            seen.append(b.move_pages([bases[1]], 1).status.tolist())
+        except BaseException as error:
+            seen.append(error)
+        done.set()
+
+    seen: list[object] = []
+    thread = threading.Thread(target=other, daemon=True)
+    thread.start()
+    m.at_step(hook)
+    with pytest.raises(KeyError, match="of a"):
+        a.move_pages([bases[0]], 1)
+    thread.join(TIMEOUT)
+    assert seen == [[1]]
+    m.at_step(None)
+    m.check(full=True)
+
+
+def test_who_waits_for_a_lock_lets_python_run() -> None:
+    """A hook needs the interpreter while its call holds mmap_lock: nobody may wait for that with the interpreter."""
+    m = machine()
+    app = m.spawn()
+    base = app.mmap(PAGE)
+    app.touch(base, PAGE, write=True)
+    held = threading.Event()
+
+    def hook(_name: str, _pfns: list[int]) -> None:
+        held.set()
+        time.sleep(0.05)
+
+    seen: list[object] = []
+
+    def looks() -> None:
+        assert held.wait(TIMEOUT)
+        seen.append(app.vmas()[0].policy)
+        seen.append(len(app.pagemap(base, 1)))
+
+    thread = threading.Thread(target=looks, daemon=True)
+    thread.start()
+    m.at_step(hook)
+    faulthandler.dump_traceback_later(60, exit=True)  # nothing else could end the two
+    app.mbind(base, PAGE, pm.Bind([1]), pm.MPOL_MF_MOVE)
+    thread.join(TIMEOUT)
+    faulthandler.cancel_dump_traceback_later()
+    assert seen == [pm.Bind([1]), 1]
 
 
 # ---- those who share nothing ---------------------------------------------------------------------
