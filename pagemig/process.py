@@ -6,7 +6,7 @@ answers into results or errors.  Addresses and lengths are bytes.  The calls abo
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from errno import EINVAL, EPERM
 from typing import TYPE_CHECKING, Any, Final, NoReturn, SupportsIndex
 
@@ -45,7 +45,7 @@ from pagemig.constants import (
     PAGE_SIZE,
     SIGNAL_NAMES,
 )
-from pagemig.errors import Refusal, no_copy, raise_errno
+from pagemig.errors import ProcessGoneError, Refusal, no_copy, raise_errno
 from pagemig.syscalls import NumaCalls
 
 if TYPE_CHECKING:
@@ -121,16 +121,25 @@ class Pin:
         Pages held.
     how : str
         ``"pipe"`` or ``"uring"``.
+    machine : Machine
+        Whose pages they are.
     """
 
     handle: int
     rc: int
     count: int
     how: str
+    machine: "Machine" = field(repr=False)
 
 
 class Process(NumaCalls):
     """A process of a machine.  Made by ``Machine.spawn`` and :meth:`fork`, not by hand.
+
+    Any number of threads may make calls of one process.  A call that is under way when another
+    thread ends the process goes on with the memory, the credentials and the policy it began with,
+    and never meets those of a process started since; one that comes later raises
+    ``ProcessGoneError``.  A call about another process (``pid=``) that was reaped meanwhile answers
+    ESRCH.
 
     Attributes
     ----------
@@ -145,7 +154,7 @@ class Process(NumaCalls):
     _gone: bool
     _number: int
 
-    def __init__(self, machine: "Machine", task: int) -> None:
+    def __init__(self, machine: "Machine", task: int, core_pid: int = 0) -> None:
         self.machine = machine
         self._number = super().pid
         self._gone = False
@@ -160,9 +169,12 @@ class Process(NumaCalls):
             return f"<Process {self.pid}, exited>"
         if not self.alive:
             return f"<Process {self.pid}, zombie>"
-        rows = self._vmas()
+        try:
+            rows = self._vmas()
+            who = f"Process {self.pid}, uid {self._cred()[0]}, cpu {self._get_cpu()}"
+        except ProcessGoneError:  # another thread ended it meanwhile
+            return f"<Process {self.pid}, exited>"
         mapped = int((rows["end"] - rows["start"]).sum()) >> 10
-        who = f"Process {self.pid}, uid {self.uid}, cpu {self.cpu}"
         return f"<{who}, {counted(len(rows), 'mapping')}, {mapped} kB>"
 
     # ---- who and where ------------------------------------------------------------------------
@@ -647,7 +659,7 @@ class Process(NumaCalls):
         first, n = _page_range(addr, length)
         rc, handle = self._pin(first << PAGE_SHIFT, n, _PIN_WAYS[how])
         self._done("pin", rc)
-        return Pin(handle, rc, rc if how == "pipe" else n, how)
+        return Pin(handle, rc, rc if how == "pipe" else n, how, self.machine)
 
     def unpin(self, pin: Pin) -> None:
         """Close the file that holds pages; a child's hold on them is its own.
@@ -656,10 +668,14 @@ class Process(NumaCalls):
         ------
         SyscallError
             EBADF: this process does not hold it (any more).
+        ValueError
+            The pin is of another machine.
         """
         self._must_live("unpin")
         if not isinstance(pin, Pin):
             raise TypeError(f"pin must be a Pin, not {pin!r}")
+        if pin.machine is not self.machine:
+            raise ValueError(f"pin must be of the same machine, not {pin!r}")
         self._done("unpin", self._unpin(pin.handle) or 0)
 
     # ---- files --------------------------------------------------------------------------------

@@ -71,6 +71,9 @@ IMPOSSIBLE: list[tuple[Call, type[Exception], str]] = [
     (lambda w: w.app.move_pages([at(0)], status=np.zeros(1)), TypeError, "status"),
     (lambda w: w.app.move_pages([at(0)], status=np.zeros(0, INT32)), ValueError, "status"),
     (lambda w: w.app.move_pages([at(0)], status=np.zeros(4, INT32)[::2]), ValueError, "status"),
+    # pins
+    (lambda w: w.app.unpin(3), TypeError, "pin"),
+    (lambda w: w.app.unpin(w.stranger.pin(w.stranger.mmap(PAGE), PAGE)), ValueError, "pin"),
     # migrate_pages
     (lambda w: w.app.migrate_pages(0, [1]), TypeError, "from_nodes"),
     (lambda w: w.app.migrate_pages([0], 1), TypeError, "to_nodes"),
@@ -256,7 +259,7 @@ REFUSED: list[tuple[Call, str]] = [
     (lambda w: w.app.madvise(at(0) + 1, PAGE, "dontneed"), "EINVAL"),
     (lambda w: w.app.madvise(at(100), PAGE, "dontneed"), "ENOMEM"),
     (lambda w: w.app.pin(at(100), PAGE), "EFAULT"),
-    (lambda w: w.app.unpin(Pin(12345, 1, 1, "pipe")), "EBADF"),
+    (lambda w: w.app.unpin(Pin(12345, 1, 1, "pipe", w.machine)), "EBADF"),
     (lambda w: w.app.fadvise(w.file, 0, 0, 99), "EINVAL"),
 ]
 
@@ -296,7 +299,7 @@ CALLS: list[Call] = [
     lambda w: w.app.setuid(1),
     lambda w: w.app.limit_memlock("1MiB"),
     lambda w: w.app.pin(at(0), PAGE),
-    lambda w: w.app.unpin(Pin(1, 1, 1, "pipe")),
+    lambda w: w.app.unpin(Pin(1, 1, 1, "pipe", w.machine)),
     lambda w: w.app.fwrite(w.file, 0, 1),
     lambda w: w.app.fread(w.file, 0),
     lambda w: w.app.ftruncate(w.file, PAGE),
