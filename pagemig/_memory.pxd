@@ -23,23 +23,30 @@ cdef inline bint is_cow_mapping(uint32_t flags) noexcept nogil:
     return (flags & (VM_SHARED | VM_MAYWRITE)) == VM_MAYWRITE
 
 
-cdef inline bint vma_wants_writenotify(machine_t *m, vma_t *vma) noexcept nogil:
+cdef inline bint wants_writenotify(machine_t *m, vma_t *vma, uint32_t flags) noexcept nogil:
     """First writes must fault: shared writable mappings of ext4 and ramfs, whose file systems have page_mkwrite."""
-    return (vma_flags(vma) & (VM_WRITE | VM_SHARED)) == (VM_WRITE | VM_SHARED) and vma.file != 0 and \
+    return (flags & (VM_WRITE | VM_SHARED)) == (VM_WRITE | VM_SHARED) and vma.file != 0 and \
         file_of(m, vma.file).kind != FILE_SHMEM
 
 
-cdef inline pte_t vm_page_prot(machine_t *m, vma_t *vma) noexcept nogil:
+cdef inline bint vma_wants_writenotify(machine_t *m, vma_t *vma) noexcept nogil:
+    return wants_writenotify(m, vma, vma_flags(vma))
+
+
+cdef inline pte_t page_prot(machine_t *m, vma_t *vma, uint32_t flags) noexcept nogil:
     """Bits of a new entry: x86 entries start out young; only shared mappings that need no notice start writable."""
     cdef pte_t prot = PTE_P | PTE_US | PTE_A
-    cdef uint32_t flags = vma_flags(vma)
     if not flags & (VM_READ | VM_WRITE | VM_EXEC):
         return PTE_PROTNONE | PTE_A
     if not flags & VM_EXEC:
         prot |= PTE_NX
-    if (flags & (VM_WRITE | VM_SHARED)) == (VM_WRITE | VM_SHARED) and not vma_wants_writenotify(m, vma):
+    if (flags & (VM_WRITE | VM_SHARED)) == (VM_WRITE | VM_SHARED) and not wants_writenotify(m, vma, flags):
         prot |= PTE_RW
     return prot
+
+
+cdef inline pte_t vm_page_prot(machine_t *m, vma_t *vma) noexcept nogil:
+    return page_prot(m, vma, vma_flags(vma))
 
 
 # content as a token: first and last 8 bytes of the frame; 0 on machines without content.  Processes that share a

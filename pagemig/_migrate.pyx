@@ -43,7 +43,7 @@ from pagemig._atomic cimport (
     pmg_cas32, pmg_likely, pmg_unlikely,
 )
 from pagemig._frame cimport frame_maps, frame_refs, page_state, trylock_page, unlock_page
-from pagemig._memory cimport follow_page, vma_flags, vma_lookup, vma_pte, vma_slot
+from pagemig._memory cimport follow_page, page_prot, vma_flags, vma_lookup, vma_slot
 from pagemig._mempolicy cimport alloc_pages_policy, get_task_policy, get_vma_policy, interleave_index, mpol_new
 from pagemig._mmap cimport get_task_mm, mbind_range, mmput
 from pagemig._pgtable cimport leaf_pte, next_leaf, pte_lock, pte_unlock, table_entries, walk_leaf
@@ -434,7 +434,7 @@ cdef void walk_vma(
     w.c = c
     w.vma = vma
     w.frames = m.frames
-    w.prot = vma_pte(m, vma, 0) if restore else 0
+    w.prot = page_prot(m, vma, flags) if restore else 0
     w.mlocked = flags & VM_LOCKED != 0              # changes under the locks of the trees only
     w.writable = flags & VM_WRITE != 0
     w.tracing = m.tracing != 0
@@ -455,7 +455,7 @@ cdef void walk_vma(
                 table = table_entries(m, leaf)
                 if restore and vma_flags(vma) != flags:     # mprotect may have been here before us
                     flags = vma_flags(vma)
-                    w.prot = vma_pte(m, vma, 0)
+                    w.prot = page_prot(m, vma, flags)
                     w.writable = flags & VM_WRITE != 0
         if not leaf:
             continue
