@@ -433,6 +433,7 @@ cdef ctx_t *ctx_get(machine_t *m) noexcept nogil:
         c = &m.ctx[i]
         if pmg_load32(&c.busy) == 0 and pmg_cas32(&c.busy, 0, 1):
             c.task = 0
+            c.bug = 0
             c.cpu = 0
             c.nid = <int32_t> m.cpu_node[c.cpu]
             return c

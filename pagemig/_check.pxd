@@ -24,6 +24,8 @@ cdef enum rule_t:
     RULE_RSS, RULE_TOTAL_VM, RULE_LOCKED_VM, RULE_MM_USERS, RULE_TASK, RULE_PIN
     # the machine
     RULE_LOCK, RULE_SLAB, RULE_HEAP
+    # swap
+    RULE_SWAP_MAP, RULE_SWAP_CACHE, RULE_SWAP_INUSE
     NR_RULES
 
 ctypedef struct violation_t:

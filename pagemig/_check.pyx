@@ -21,11 +21,12 @@ from pagemig._pte cimport (
     pte_pfn, pte_present, pte_t,
 )
 from pagemig._rmap cimport linear_page_index
+from pagemig._swap cimport entry_slot, is_slot_entry
 from pagemig._types cimport (
     FILE_SHMEM, GUP_PIN_COUNTING_BIAS, MAX_CTX, PG_anon, PG_anon_exclusive, PG_cached, PG_isolated, PG_locked, PG_lru,
-    PG_mlocked, PG_private, PG_reserved, PG_swapbacked, TASK_FREE, TASK_RUNNING, TASK_SIZE_PAGES, VM_IO, VM_LOCKED,
+    PG_mlocked, PG_private, PG_reserved, PG_swapbacked, PG_swapcache, TASK_FREE, TASK_RUNNING, TASK_SIZE_PAGES, VM_IO, VM_LOCKED,
     VM_PFNMAP, VM_SHARED, VM_WRITE, anon_vma_t, file_t, frame_t, machine_t, mlock_pvec_t, mm_t, node_t, pcp_t,
-    pin_t, ptdesc_t, rnode_t, slab_t, sp_node_t, task_t, vec_t, vma_t,
+    pin_t, ptdesc_t, rnode_t, slab_t, sp_node_t, swap_info_t, task_t, vec_t, vma_t,
 )
 
 from pagemig.errors import InvariantError
@@ -56,7 +57,7 @@ RULES = (
     ("frame_account", "d", "frames of a node = reserved + free + cached by contexts + in use"),
     ("entry_unlocked", "x", "a migration entry never names an unlocked page"),
     ("migration_entry", "x", "no migration entry outlives the migration"),
-    ("unknown_entry", "x", "an entry is empty, present or a migration entry"),
+    ("unknown_entry", "x", "an entry is empty, present, a swap entry of a slot or a migration entry"),
     ("entry_frame", "d", "an entry names a frame of the machine"),
     ("outside_vma", "x", "entries lie inside VMAs only"),
     ("protection", "x", "an entry's protection is its VMA's"),
@@ -78,7 +79,7 @@ RULES = (
     ("anon_active", "d", "num_active_vmas = VMAs whose anon_vma this is"),
     ("anon_children", "d", "num_children = living anon_vmas whose parent this is"),
     ("anon_refcount", "d", "an anon_vma is referenced by its VMAs once and by each other member of its family"),
-    ("rss", "d", "resident set of an address space = its PTEs by kind of page"),
+    ("rss", "d", "resident set of an address space = its PTEs by kind of page, less what 2.6.18 forgets"),
     ("total_vm", "d", "total_vm = pages of all VMAs"),
     ("locked_vm", "d", "locked_vm = pages of locked VMAs"),
     ("mm_users", "d", "users of an address space = processes in it"),
@@ -87,6 +88,9 @@ RULES = (
     ("lock", "x", "every lock is free at rest"),
     ("slab", "d", "records handed out = records reached; free ones are listed once"),
     ("heap", "d", "arrays lie inside the heap"),
+    ("swap_map", "d", "count of a slot = entries that name it + 1 for a page in the swap cache"),
+    ("swap_cache", "d", "slot and frame of the swap cache name each other"),
+    ("swap_inuse", "d", "a device's count of slots in use is that of its slots"),
 )
 assert len(RULES) == NR_RULES
 
@@ -111,6 +115,7 @@ def rule_name(int rule):
 
 cdef enum:
     SLOT = 0x80000000           # in frame_mark_t.others: a page cache slot names the frame
+    SWAP = 0x40000000           # and a slot of the swap cache
     FREE = 0xffffffff           # in frame_mark_t.maps: on a free list
     IN_CHAIN = 1                # rnode bits
     IN_TREE = 2
@@ -145,6 +150,7 @@ ctypedef struct check_t:        # one walk
     mark_t *file
     mark_t *mm_mark
     mark_t *pin
+    mark_t *slot_mark           # swap entries that name a slot
     anon_mark_t *anon
     uint32_t *anons             # anon_vmas, as met
     uint64_t in_use[64]         # frames in use, by node
@@ -449,7 +455,13 @@ cdef inline void seek_vma(check_t *k, uint64_t vpn) noexcept nogil:
 
 
 cdef int check_absent(check_t *k, pte_t e) noexcept nogil:
-    cdef uint32_t pfn = migration_entry_to_pfn(e)
+    cdef uint32_t pfn = migration_entry_to_pfn(e), slot
+    if is_slot_entry(e):
+        slot = entry_slot(k.m, e)
+        if slot == 0:
+            return fail(k, RULE_UNKNOWN_ENTRY, 0, e)
+        mark(k, k.slot_mark, slot)[0] += 1
+        return 0
     if not is_migration_entry(e):
         return fail(k, RULE_UNKNOWN_ENTRY, 0, e)
     if pfn >= k.m.nr_frames:
@@ -493,6 +505,8 @@ cdef int check_mapped_file(check_t *k, uint64_t state, frame_t *f, pte_t e) noex
         k.rss_shmem += 1
     else:
         k.rss_file += 1
+    if f.mapping == 0 and not state & PG_cached and k.m.profile.truncate_leaves:
+        return 0                            # truncated while it was on the move
     if f.mapping != k.vma.file or f.mapping == 0:
         return fail_in(k, RULE_RMAP, "file of the page", k.vma.file, f.mapping)
     if e & PTE_RW and not k.vma.flags & VM_SHARED:
@@ -638,6 +652,10 @@ cdef int check_vmas(check_t *k) noexcept nogil:
 
 
 cdef int check_rss(check_t *k) noexcept nogil:
+    cdef int64_t mapped = k.rss_anon + k.rss_file + k.rss_shmem
+    if k.m.profile.rss_uncounted:
+        k.rss_anon = k.mm.rss_anon + k.mm.rss_file + k.mm.rss_shmem + k.mm.rss_lost
+        return fail_in(k, RULE_RSS, "all kinds", <uint64_t> mapped, <uint64_t> k.rss_anon) if mapped != k.rss_anon else 0
     if k.mm.rss_anon != k.rss_anon:
         return fail_in(k, RULE_RSS, "rss_anon", <uint64_t> k.rss_anon, <uint64_t> k.mm.rss_anon)
     if k.mm.rss_file != k.rss_file:
@@ -830,6 +848,49 @@ cdef int check_pins(check_t *k) noexcept nogil:
     return 0
 
 
+# -- swap
+# ----------------------------------------------------------------------------------------------------------------
+
+cdef int check_slot_in_use(check_t *k, uint32_t slot) noexcept nogil:
+    cdef machine_t *m = k.m
+    cdef uint32_t pfn = m.swap_cache[slot], named = mark(k, k.slot_mark, slot)[0]
+    cdef frame_mark_t *seen
+    k.v.index = slot
+    if pfn >= m.nr_frames:
+        return fail_in(k, RULE_SWAP_CACHE, "frame", m.nr_frames, pfn)
+    if pfn:
+        k.v.pfn = pfn
+        if m.swap_entry[pfn] != slot:
+            return fail_in(k, RULE_SWAP_CACHE, "slot of the frame", slot, m.swap_entry[pfn])
+        if page_state(m, pfn) & (PG_swapcache | PG_anon) != PG_swapcache | PG_anon:
+            return fail_in(k, RULE_SWAP_CACHE, "frame is in the swap cache", 1, 0)
+        seen = frame_mark(k, pfn)
+        seen.others = (seen.others + 1) | SWAP
+        k.v.pfn = -1
+    if m.swap_map[slot] != named + (pfn != 0):
+        return fail(k, RULE_SWAP_MAP, named + (pfn != 0), m.swap_map[slot])
+    k.v.index = -1
+    return 0
+
+
+cdef int check_swap(check_t *k) noexcept nogil:
+    """Slots beyond the highest one ever used are as they were made."""
+    cdef machine_t *m = k.m
+    cdef uint32_t i, at, used
+    cdef int rc = check_lock(k, m.swap_lock, "swap_lock") or check_lock(k, m.tree_lock, "tree_lock")
+    for i in range(m.nr_swapfiles):
+        used = 0
+        at = 1
+        while rc == 0 and at <= m.swap_info[i].high:
+            rc = check_slot_in_use(k, m.swap_info[i].first + at)
+            used += m.swap_map[m.swap_info[i].first + at] != 0
+            at += 1
+        if rc == 0 and used != m.swap_info[i].inuse:
+            k.v.index = i
+            return fail_in(k, RULE_SWAP_INUSE, "device", used, m.swap_info[i].inuse)
+    return rc
+
+
 # -- lists of processors
 # -------------------------------------------------------------------------------------------------
 
@@ -864,6 +925,8 @@ cdef int check_flags(check_t *k, uint64_t s, frame_mark_t *seen) noexcept nogil:
         return fail(k, RULE_RESERVED, s & ~PG_reserved, s)
     if s & PG_cached and not seen.others & SLOT:
         return fail_in(k, RULE_CACHE, "slots of a cached frame", 1, 0)
+    if (s & PG_swapcache != 0) != (seen.others & SWAP != 0):
+        return fail_in(k, RULE_SWAP_CACHE, "slots of a frame", s & PG_swapcache != 0, seen.others & SWAP != 0)
     if s & (PG_anon | PG_cached) and not s & PG_lru:
         return fail(k, RULE_LRU, s | PG_lru, s)
     if s & PG_anon_exclusive and (seen.maps > 1 or not s & PG_anon):
@@ -883,7 +946,7 @@ cdef int check_frame(check_t *k, uint32_t pfn) noexcept nogil:
         return rc
     if frame_maps(s) != seen.maps:
         return fail(k, RULE_MAPCOUNT, seen.maps, frame_maps(s))
-    refs = seen.maps + (seen.others & ~<uint32_t> SLOT) + (s & PG_private != 0)
+    refs = seen.maps + (seen.others & ~<uint32_t> (SLOT | SWAP)) + (s & PG_private != 0)
     if frame_refs(s) != refs:
         return fail(k, RULE_REFCOUNT, refs, frame_refs(s))
     if k.m.mlock_count[pfn] != seen.mlocks:
@@ -1097,6 +1160,7 @@ cdef uint64_t lay_out(check_t *k, char *base) noexcept nogil:
     k.file = <mark_t *> carve(&at, m.files.max * sizeof(mark_t))
     k.mm_mark = <mark_t *> carve(&at, m.mms.max * sizeof(mark_t))
     k.pin = <mark_t *> carve(&at, m.pins.max * sizeof(mark_t))
+    k.slot_mark = <mark_t *> carve(&at, m.nr_swap_slots * sizeof(mark_t))
     k.anon = <anon_mark_t *> carve(&at, m.anon_vmas.max * sizeof(anon_mark_t))
     k.anons = <uint32_t *> carve(&at, <uint64_t> m.anon_vmas.max * 4)
     return <uint64_t> (at - base)
@@ -1129,7 +1193,7 @@ cdef int check_machine(machine_t *m, checker_t *k, bint full, violation_t *v) no
     v.rule = RULE_OK
     pmg_spin_lock(&k.lock)
     rc = checker_begin(&walk, m, k, v) or check_tasks(&walk) or check_files(&walk) or check_anon_vmas(&walk) \
-        or check_pins(&walk) or check_mlock_pvecs(&walk) or check_frames(&walk) or check_slabs(&walk) \
+        or check_pins(&walk) or check_swap(&walk) or check_mlock_pvecs(&walk) or check_frames(&walk) or check_slabs(&walk) \
         or check_node_counts(&walk, full) or check_locks(&walk)
     if rc == 0 and full:
         rc = scan_slabs(&walk)
@@ -1201,6 +1265,16 @@ cdef char *field_at(machine_t *m, str what, uint64_t index, str field, int *widt
         base = <char *> &vec_at(m, &task_of(m, <uint32_t> high).pins)[low]
     elif what == "slab":
         base = <char *> slab_of(m, index)
+    elif what == "swap_map":
+        base = <char *> &m.swap_map[index]
+    elif what == "swap_cache":
+        base = <char *> &m.swap_cache[index]
+    elif what == "swap_entry":
+        base = <char *> &m.swap_entry[index]
+    elif what == "swap_device":
+        base = <char *> &m.swap_info[index]
+    elif what == "swap":
+        base = <char *> m
     elif what == "heap":
         base = <char *> &m.heap_lock
     else:
@@ -1231,6 +1305,11 @@ FIELDS = {
     "cache": {"": (0, 4)},
     "task_pin": {"": (0, 4)},
     "heap": {"lock": (0, 4)},
+    "swap_map": {"": (0, 4)},
+    "swap_cache": {"": (0, 4)},
+    "swap_entry": {"": (0, 4)},
+    "swap_device": {"inuse": (<size_t> &(<swap_info_t *> NULL).inuse, 4)},
+    "swap": {"tree_lock": (<size_t> &(<machine_t *> NULL).tree_lock, 4), "swap_lock": (<size_t> &(<machine_t *> NULL).swap_lock, 4)},
     "table": {
         "lock": (<size_t> &(<ptdesc_t *> NULL).lock, 4), "level": (<size_t> &(<ptdesc_t *> NULL).level, 4),
         "used": (<size_t> &(<ptdesc_t *> NULL).used, 4), "mm": (<size_t> &(<ptdesc_t *> NULL).mm, 4),

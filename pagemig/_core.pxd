@@ -1,8 +1,8 @@
 """The owning classes; see _core.pyx.  Everything else of the core is structs and functions."""
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from pagemig._check cimport checker_t
-from pagemig._types cimport ctx_t, machine_t, task_t
+from pagemig._types cimport ctx_t, machine_t, task_t, vma_t
 
 
 cdef class Machine:
@@ -15,6 +15,7 @@ cdef class Machine:
     cdef ctx_t *enter(self) except NULL
     cdef void put_mm(self, ctx_t *c) noexcept
     cdef int leave(self, ctx_t *c) except -1
+    cdef int _run_migrate(self, ctx_t *c, vma_t *vma, uint64_t old, uint64_t new, uint32_t flags) noexcept
     cdef int _run_hook(self, ctx_t *c, int step, const uint32_t *pfns, uint32_t n) noexcept
     cdef int _run_wait(self, ctx_t *c, int what, uint32_t which) noexcept
 

@@ -5,7 +5,7 @@ whole call, and answers a count, an address or a negative errno.  What the numbe
 business of ``machine.py`` and ``process.py``.
 """
 cimport numpy as cnp
-from libc.errno cimport EFAULT, EINVAL, ENOMEM, ESRCH
+from libc.errno cimport EFAULT, EINVAL, EIO, ENOMEM, ESRCH
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
@@ -15,7 +15,7 @@ from pagemig._alloc cimport (
     mmap_write_lock, mmap_write_unlock, anon_vma_of, arena_new, arenas_release, ctx_get, ctx_put, file_of, mm_of,
     mmap_read_lock,
     mmap_read_unlock,
-    node_free_pages, page_to_nid, put_page, slab_init, task_of, vec_at, vma_of,
+    node_free_pages, page_to_nid, put_page, slab_init, task_of, vec_at, vma_index, vma_of,
 )
 from pagemig._atomic cimport (
     pmg_load, pmg_load32, pmg_load32_acq, pmg_spin_lock, pmg_spin_unlock, pmg_store, pmg_store32, pmg_store32_rel,
@@ -57,6 +57,7 @@ COUNTERS = (
     "unevictable_pgs_mlocked", "unevictable_pgs_munlocked",
     "cow", "cow_reuse", "zero_page_fault", "fault_around", "migration_wait", "oom_kill",
     "tlb_flush", "ptes_dropped", "ptes_restored",
+    "pswpin", "pswpout", "swap_slots", "requests_scanned",
     "lock_page", "lock_zone", "lock_lru", "lock_ptl", "lock_anon_vma", "lock_i_mmap", "lock_tree", "lock_swap",
     "host_page_contended", "host_zone_contended", "host_ptl_contended", "host_rmap_contended",
     "host_mm_contended", "host_waits",
@@ -219,7 +220,27 @@ cdef void build_arenas(machine_t *m) except *:
         m.ctx[i].pcp = (<pcp_t *> <uintptr_t> pcps) + i * MAX_NODES
 
 
+cdef void build_swap(machine_t *m, list slots) except *:
+    """Devices lie one after the other in the arrays; slot 0 of each is its header."""
+    cdef uint64_t total = 0
+    cdef uint32_t i
+    m.nr_swapfiles = <uint32_t> len(slots)
+    for i in range(m.nr_swapfiles):
+        m.swap_info[i].first = <uint32_t> total
+        m.swap_info[i].max = slots[i] + 1
+        m.swap_info[i].next = 1
+        total += m.swap_info[i].max
+    m.nr_swap_slots = <uint32_t> total
+    if total:
+        m.swap_map = <uint32_t *> records(m, total, 4)
+        m.swap_cache = <uint32_t *> records(m, total, 4)
+        m.swap_entry = <uint32_t *> records(m, m.nr_frames, 4)
+        if m.page_bytes:
+            m.swap_content = <uint8_t *> records(m, total, m.page_bytes)
+
+
 cdef void set_profile(machine_t *m, dict profile) except *:
+    """Every switch of ``profile_t`` by its name; one it does not know is refused."""
     cdef dict left = dict(profile)
     m.profile.passes = left.pop("passes")
     m.profile.force_pass = left.pop("force_pass")
@@ -241,6 +262,26 @@ cdef void set_profile(machine_t *m, dict profile) except *:
     m.profile.gup_checks_files = left.pop("gup_checks_files")
     m.profile.populate_whole = left.pop("populate_whole")
     m.profile.mprotect_unaccounts = left.pop("mprotect_unaccounts")
+    m.profile.writeback_pass = left.pop("writeback_pass")
+    m.profile.swap = left.pop("swap")
+    m.profile.four_lists = left.pop("four_lists")
+    m.profile.plain_entries = left.pop("plain_entries")
+    m.profile.counts_drop = left.pop("counts_drop")
+    m.profile.locked_fails = left.pop("locked_fails")
+    m.profile.locked_skipped = left.pop("locked_skipped")
+    m.profile.waiter_refs = left.pop("waiter_refs")
+    m.profile.family_anon_vma = left.pop("family_anon_vma")
+    m.profile.truncate_leaves = left.pop("truncate_leaves")
+    m.profile.rss_uncounted = left.pop("rss_uncounted")
+    m.profile.rules_2006 = left.pop("rules_2006")
+    m.profile.first_vma = left.pop("first_vma")
+    m.profile.arrays = left.pop("arrays")
+    m.profile.this_node = left.pop("this_node")
+    m.profile.nothing_enoent = left.pop("nothing_enoent")
+    m.profile.zero_enoent = left.pop("zero_enoent")
+    m.profile.vma_hooks = left.pop("vma_hooks")
+    m.profile.last_unhooked = left.pop("last_unhooked")
+    m.profile.truncated_crashes = left.pop("truncated_crashes")
     if left:
         raise ValueError(f"profile has switches the core does not know: {', '.join(left)}")
 
@@ -250,6 +291,11 @@ cdef void set_profile(machine_t *m, dict profile) except *:
 cdef int call_step(ctx_t *c, int step, const uint32_t *pfns, uint32_t n) noexcept nogil:
     with gil:
         return (<Machine> <object> c.data)._run_hook(c, step, pfns, n)
+
+
+cdef int call_migrate(ctx_t *c, vma_t *vma, uint64_t old, uint64_t new, uint32_t flags) noexcept nogil:
+    with gil:
+        return (<Machine> <object> c.data)._run_migrate(c, vma, old, new, flags)
 
 
 cdef int call_wait(ctx_t *c, int what, uint32_t which) noexcept nogil:
@@ -274,6 +320,8 @@ cdef class Machine:
         Count accesses per page and node.
     scatter_seed : int
         0, or a seed to hand out frames in random order.
+    swap_slots : list of int
+        Pages of each swap device.
 
     Raises
     ------
@@ -282,7 +330,8 @@ cdef class Machine:
     """
 
     def __cinit__(self, list node_pages, list node_cpus, distances, int page_bytes, dict profile,
-                  list node_reserved, bint access_stats=False, uint64_t scatter_seed=0, *args, **kwargs):
+                  list node_reserved, bint access_stats=False, uint64_t scatter_seed=0, list swap_slots=None,
+                  *args, **kwargs):
         self.m = <machine_t *> calloc(1, sizeof(machine_t))
         if self.m == NULL:
             raise MemoryError
@@ -296,6 +345,7 @@ cdef class Machine:
         self.m.nr_frames = sum(node_pages)
         build_nodes(self.m, node_pages, node_cpus, node_reserved, distances)
         build_arenas(self.m)
+        build_swap(self.m, swap_slots or [])
         if scatter_seed:
             self._scatter(scatter_seed)
 
@@ -334,6 +384,7 @@ cdef class Machine:
             raise RuntimeError(f"more than {MAX_CTX} threads work on one machine at a time")
         c.data = <void *> self
         c.step_fn = NULL
+        c.migrate_fn = call_migrate
         if self.step_hook is not None:
             c.step_fn = call_step
         c.wait_fn = call_wait
@@ -367,6 +418,17 @@ cdef class Machine:
             hook(step, [pfns[i] for i in range(n)])
         except BaseException as error:
             self.hook_errors.setdefault(c.id, error)        # the first says what went wrong
+        return 0
+
+    cdef int _run_migrate(self, ctx_t *c, vma_t *vma, uint64_t old, uint64_t new, uint32_t flags) noexcept:
+        try:
+            return self._vma_migrate(vma.ops, vma_index(self.m, vma), old, new, flags)
+        except BaseException as error:
+            self.hook_errors.setdefault(c.id, error)
+            return -EIO
+
+    def _vma_migrate(self, uint32_t ops, uint32_t vma, uint64_t old, uint64_t new, uint32_t flags):
+        """The migrate operation ``ops`` of a VMA; who registers some overrides this."""
         return 0
 
     cdef int _run_wait(self, ctx_t *c, int what, uint32_t which) noexcept:
@@ -454,6 +516,14 @@ cdef class Machine:
     def _set_watermark(self, int nid, uint64_t frames):
         """Frames left to allocations that have nowhere else to go; others fall back first."""
         self.m.node[nid].low = frames
+
+    def _swap_info(self):
+        """(slots, slots in use) of every swap device."""
+        return [(self.m.swap_info[i].max - 1, self.m.swap_info[i].inuse) for i in range(self.m.nr_swapfiles)]
+
+    def _swap_map(self):
+        """Entries and cache that name each slot, device after device, their headers first; without a copy."""
+        return lend(self, self.m.swap_map, self.m.nr_swap_slots, cnp.NPY_UINT32)
 
     def _set_weight(self, int nid, uint8_t weight):
         self.m.node[nid].weight = weight

@@ -22,7 +22,7 @@ from pagemig._frame cimport (
     frame_maps, frame_refs, get_page_unless_zero, page_mapcount, page_state, page_test, page_test_clear, page_test_set,
     trylock_page, unlock_page,
 )
-from pagemig._memory cimport page_token, set_page_token, vma_flags, zap_page_range
+from pagemig._memory cimport ZAP_EVEN_COWS, ZAP_TRUNCATE, page_token, set_page_token, vma_flags, zap_page_range
 from pagemig._mempolicy cimport alloc_page_cache, alloc_page_shmem, mpol_free_shared_policy
 from pagemig._pgtable cimport leaf_pte, pte_lock, pte_unlock, walk_leaf
 from pagemig._pte cimport PTE_D, PTE_RW, pte_pfn, pte_present, pte_t
@@ -604,7 +604,7 @@ cdef void unmap_mapping_pages(ctx_t *c, file_t *f, uint64_t first, uint64_t last
             hi = min(last, vma.pgoff + (vma.end - vma.start) - 1)
             if lo <= hi:
                 zap_page_range(c, mm_of(m, vma.mm), vma, vma.start + (lo - vma.pgoff), vma.start + (hi - vma.pgoff) + 1,
-                               even_cows)
+                               ZAP_TRUNCATE | (ZAP_EVEN_COWS if even_cows else 0))
         skip += n
     i_mmap_unlock_read(c, f)
 
@@ -619,7 +619,7 @@ cdef int truncate_inode_pages(ctx_t *c, file_t *f, uint64_t first, uint64_t last
                 return -PMG_WAIT
             if pfn:
                 # A fault may have mapped it again since the range was unmapped; under the page lock none can.
-                if page_mapcount(c.m, pfn) and PMG_GUARD(13):
+                if page_mapcount(c.m, pfn) and not c.m.profile.truncate_leaves and PMG_GUARD(13):
                     unmap_mapping_pages(c, f, index, index, False)
                 delete_from_page_cache(c, pfn)
                 unlock_page(c.m, pfn)
@@ -718,6 +718,23 @@ cdef int writeback_pages(ctx_t *c, file_t *f, uint64_t first, uint64_t last) noe
             put_page(c, pfn)
         index += 1
     return err
+
+
+cdef bint file_writepage(ctx_t *c, uint32_t pfn) noexcept nogil:
+    """Memory is where tmpfs and ramfs keep it: that of tmpfs on a swap device is not modelled."""
+    cdef file_t *f = file_of(c.m, c.m.frames[pfn].mapping)
+    if f.kind != FILE_EXT4 or disk_write(c.m, f, c.m.frames[pfn].index, pfn):
+        return False
+    page_test_clear(c.m, pfn, PG_dirty)
+    return True
+
+
+cdef bint try_to_release_page(ctx_t *c, uint32_t pfn) noexcept nogil:
+    if page_test(c.m, pfn, PG_dirty | PG_writeback):
+        return False
+    if page_test_clear(c.m, pfn, PG_private):
+        put_page(c, pfn)
+    return True
 
 
 cdef int file_fsync(ctx_t *c, uint32_t file) noexcept nogil:

@@ -42,6 +42,7 @@ cdef int migrate_batch(ctx_t *c, evacuation_t *e, uint32_t *pfns, uint32_t n) no
         return -EBUSY
     t.nid = TARGET_NEAREST
     t.nodes = e.targets
+    t.vma = 0
     migrate_pages(c, pfns, n, &t, &run)
     if c.keep == KEEP_MMAP_LOCK:
         mmap_read_unlock(c, c.keep_mm)

@@ -77,8 +77,10 @@ cdef uint32_t vma_slot(machine_t *m, mm_t *mm, uint64_t vpn) noexcept nogil
 
 # mk_pte(page, vm_page_prot): no write bit for private and dirty-tracked shared mappings
 cdef pte_t vma_pte(machine_t *m, vma_t *vma, uint32_t pfn) noexcept nogil
-cdef void zap_page_range(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t start, uint64_t end, bint even_cows) noexcept nogil
-# zap of the pages of one file in one VMA, used by unmap_mapping_pages (details: keep anonymous copies unless even_cows)
+cdef enum:
+    ZAP_EVEN_COWS = 1           # private copies of a file's pages, too
+    ZAP_TRUNCATE = 2            # for a file that is truncated; else memory is unmapped or given up
+cdef void zap_page_range(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t start, uint64_t end, uint32_t how) noexcept nogil
 # fork: 0 or -ENOMEM
 cdef int copy_page_range(ctx_t *c, mm_t *dst_mm, vma_t *dst, mm_t *src_mm, vma_t *src) noexcept nogil
 

@@ -38,11 +38,14 @@ from pagemig._pte cimport (
 from pagemig._rmap cimport (
     anon_vma_prepare, lru_add_drain, page_add_file_rmap, page_add_new_anon_rmap, page_dup_rmap, page_remove_rmap,
 )
+from pagemig._swap cimport (
+    can_share_swap_page, do_swap_page, entry_slot, free_swap_and_cache, free_swap_cache, is_slot_entry, swap_duplicate,
+)
 from pagemig._types cimport (
     C_COW, C_COW_REUSE, C_FAULT_AROUND, C_MIGRATION_WAIT, C_PGFAULT, C_ZERO_PAGE_FAULT, FAULT_FLAG_UNSHARE,
-    FAULT_FLAG_WRITE, FILE_EXT4, FILE_SHMEM, GUP_PIN_COUNTING_BIAS, PG_anon, PG_anon_exclusive, PG_dirty, PG_locked,
-    PG_readahead,
-    PG_swapbacked, PG_uptodate, PMG_WAIT, STAGE, STATS_SLOTS, TASK_SIZE_PAGES, VM_EXEC, VM_FAULT_MAJOR, VM_FAULT_OOM,
+    FAULT_FLAG_WRITE, FILE_EXT4, FILE_SHMEM, GUP_PIN_COUNTING_BIAS, PG_anon, PG_anon_exclusive, PG_cached, PG_dirty,
+    PG_locked, PG_readahead,
+    PG_swapbacked, PG_swapcache, PG_uptodate, PMG_WAIT, STAGE, STATS_SLOTS, TASK_SIZE_PAGES, VM_EXEC, VM_FAULT_MAJOR, VM_FAULT_OOM,
     VM_FAULT_RESTARTED, VM_FAULT_RETRY, VM_FAULT_SIGBUS, VM_FAULT_SIGSEGV, VM_FAULT_WAIT, VM_IO, VM_LOCKONFAULT,
     VM_PFNMAP, VM_READ,
     VM_SHARED, VM_WRITE, WAIT_PAGE, ctx_t, file_t, machine_t, mm_t, task_t, vma_t,
@@ -124,6 +127,14 @@ cdef inline void add_mm_counter(machine_t *m, vma_t *vma, uint64_t state, int64_
         pmg_add(<uint64_t *> &mm.rss_file, <uint64_t> n)
 
 
+cdef inline void add_entry_counter(machine_t *m, vma_t *vma, uint64_t state, int64_t n) noexcept nogil:
+    """Resident set of a migration entry that comes or goes; 2.6.18 forgets it, and what it forgets is noted."""
+    if m.profile.rss_uncounted:
+        pmg_add(<uint64_t *> &mm_of(m, vma.mm).rss_lost, <uint64_t> n)
+    else:
+        add_mm_counter(m, vma, state, n)
+
+
 cdef inline void set_page_dirty(machine_t *m, uint32_t pfn) noexcept nogil:
     if not page_test(m, pfn, PG_dirty):
         page_test_set(m, pfn, PG_dirty)
@@ -163,13 +174,14 @@ cdef int do_anonymous_page(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, bi
 cdef bint reuse_anon_page(ctx_t *c, uint32_t pfn, vma_t *vma) noexcept nogil:
     """Make an anonymous page exclusive when this entry holds its only reference; the leaf's lock is held.
 
-    The page lock excludes a migration, which would move the page away under the new owner.
+    The page lock excludes a migration, which would move the page away under the new owner.  The swap cache may hold
+    another reference, if no entry elsewhere names the page's slot.
     """
     cdef machine_t *m = c.m
     cdef bint only
-    if page_count(m, pfn) != 1 or not trylock_page(m, pfn):
+    if page_count(m, pfn) > (2 if page_test(m, pfn, PG_swapcache) else 1) or not trylock_page(m, pfn):
         return False
-    only = page_count(m, pfn) == 1
+    only = can_share_swap_page(c, pfn)
     if only:
         pmg_store32(&m.frames[pfn].mapping, vma.anon_vma)
         page_test_set(m, pfn, PG_anon_exclusive)
@@ -214,6 +226,11 @@ cdef int wp_page_copy(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, pte_t o
     return 0
 
 
+cdef inline bint page_is_orphan(machine_t *m, uint32_t pfn) noexcept nogil:
+    """Truncated, but still mapped: migration entries outlived the truncation (to 2.6.22)."""
+    return m.profile.truncate_leaves and not page_state(m, pfn) & (PG_cached | PG_anon)
+
+
 cdef int wp_page_shared(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, pte_t pte) noexcept nogil:
     """First write to a clean page of a shared file mapping; comes with the leaf's lock, returns without.
 
@@ -227,8 +244,9 @@ cdef int wp_page_shared(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, pte_t
     if lock_page(c, pfn):
         put_page(c, pfn)
         return VM_FAULT_WAIT
-    if page_belongs(m, pfn, f, vma_index_of(vma, vpn)):
-        file_page_dirty(c, f, pfn)
+    if page_belongs(m, pfn, f, vma_index_of(vma, vpn)) or page_is_orphan(m, pfn):
+        if not page_is_orphan(m, pfn):
+            file_page_dirty(c, f, pfn)
         pte_lock(c, leaf)
         if pte_same(pmg_load(leaf_pte(m, leaf, vpn)), pte):
             wp_page_reuse(m, vma, vpn, leaf, pte)
@@ -401,6 +419,14 @@ cdef int do_shared_fault(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf) noex
 
 # -- one fault ---------------------------------------------------------------------------------------------------------
 
+cdef int swap_fault(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, pte_t pte, uint32_t flags) noexcept nogil:
+    """A write goes on to the rules of copy on write, in the same fault."""
+    cdef int ret = do_swap_page(c, vma, vpn, leaf, pte)
+    if ret & ~VM_FAULT_MAJOR == 0 and flags & (FAULT_FLAG_WRITE | FAULT_FLAG_UNSHARE):
+        ret |= do_wp_page(c, vma, vpn, leaf, (flags & FAULT_FLAG_UNSHARE) != 0)
+    return ret
+
+
 cdef int handle_mm_fault(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t flags) noexcept nogil:
     cdef machine_t *m = c.m
     cdef mm_t *mm = mm_of(m, vma.mm)
@@ -422,19 +448,49 @@ cdef int handle_mm_fault(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t flags) noe
             return do_shared_fault(c, vma, vpn, leaf)
         return do_cow_fault(c, vma, vpn, leaf)
     if not pte_present(pte):
+        if is_slot_entry(pte):
+            return swap_fault(c, vma, vpn, leaf, pte, flags)
         return VM_FAULT_RETRY if is_migration_entry(pte) and PMG_GUARD(7) else VM_FAULT_SIGBUS
     if not pte_write(pte) and flags & (FAULT_FLAG_WRITE | FAULT_FLAG_UNSHARE):
         return do_wp_page(c, vma, vpn, leaf, (flags & FAULT_FLAG_UNSHARE) != 0)
     return 0
 
 
+cdef uint32_t get_entry_page(ctx_t *c, mm_t *mm, uint64_t vpn) noexcept nogil:
+    """Reference the page that a migration entry names, under the leaf's lock; 0 when there is no entry any more."""
+    cdef uint32_t leaf = walk_leaf(c.m, mm.pgd, vpn), pfn = 0
+    cdef pte_t pte
+    pte_lock(c, leaf)
+    pte = pmg_load(leaf_pte(c.m, leaf, vpn))
+    if is_migration_entry(pte):
+        pfn = migration_entry_to_pfn(pte)
+        get_page(c.m, pfn)
+    pte_unlock(c, leaf)
+    return pfn
+
+
+cdef int wait_on_page_locked(ctx_t *c, uint32_t pfn) noexcept nogil:
+    """Until a page we hold a reference on is unlocked; drops the reference.  0 or -PMG_WAIT."""
+    cdef uint32_t spins = 0
+    cdef int err = 0
+    count_event(c, C_MIGRATION_WAIT, 1)
+    while err == 0 and page_test(c.m, pfn, PG_locked):
+        err = pmg_wait(c, WAIT_PAGE, pfn, spins)
+        spins += 1
+    put_page(c, pfn)
+    return err
+
+
 cdef int migration_entry_wait(ctx_t *c, mm_t *mm, uint64_t vpn) noexcept nogil:
-    """No reference on the old page: it would make the very migration that is waited for fail.
+    """No reference on the old page: it would make the very migration that is waited for fail, as it does to 5.18.
 
     So the frame may be another page by the next round; the entry itself says whether there is still something to wait for.
     """
     cdef pte_t pte = read_pte(c.m, mm, vpn)
-    cdef uint32_t spins = 0
+    cdef uint32_t spins = 0, pfn
+    if c.m.profile.waiter_refs:
+        pfn = get_entry_page(c, mm, vpn)
+        return wait_on_page_locked(c, pfn) if pfn else 0
     while is_migration_entry(pte):
         count_event(c, C_MIGRATION_WAIT, spins == 0)
         if pmg_wait(c, WAIT_PAGE, migration_entry_to_pfn(pte), spins):
@@ -459,28 +515,38 @@ cdef void free_page_refs(ctx_t *c, uint32_t *pfns, uint32_t n) noexcept nogil:
 
 
 cdef void zap_nonpresent(
-        machine_t *m, vma_t *vma, uint32_t leaf, uint64_t vpn, pte_t pte, bint even_cows) noexcept nogil:
-    """Remove the zero page or a migration entry; the migration finds it gone and settles the page's counts."""
+        ctx_t *c, vma_t *vma, uint32_t leaf, uint64_t vpn, pte_t pte, uint32_t how) noexcept nogil:
+    """Remove the zero page, a swap entry, or a migration entry; the migration finds it gone and settles the counts."""
+    cdef machine_t *m = c.m
     cdef uint64_t state
+    if pte_present(pte):
+        set_pte(m, leaf, vpn, 0)
+        return
+    if how & ZAP_TRUNCATE and m.profile.truncate_leaves:
+        return
     if is_migration_entry(pte):
         state = page_state(m, migration_entry_to_pfn(pte))
-        if not PMG_GUARD(13) or (state & PG_anon and not even_cows):
+        if not PMG_GUARD(13) or (state & PG_anon and not how & ZAP_EVEN_COWS):
             return
-        add_mm_counter(m, vma, state, -1)
+        add_entry_counter(m, vma, state, -1)
+    elif not how & ZAP_EVEN_COWS:
+        return
+    else:
+        free_swap_and_cache(c, entry_slot(m, pte))
     set_pte(m, leaf, vpn, 0)
 
 
-cdef uint32_t zap_pte(ctx_t *c, vma_t *vma, uint32_t leaf, uint64_t vpn, pte_t pte, bint even_cows) noexcept nogil:
+cdef uint32_t zap_pte(ctx_t *c, vma_t *vma, uint32_t leaf, uint64_t vpn, pte_t pte, uint32_t how) noexcept nogil:
     """Remove one entry; the leaf's lock is held.  Returns the frame whose reference the caller drops, or 0."""
     cdef machine_t *m = c.m
     cdef uint32_t pfn
     cdef bint anon
     if not pte_present(pte) or pte & PTE_SPECIAL:
-        zap_nonpresent(m, vma, leaf, vpn, pte, even_cows)
+        zap_nonpresent(c, vma, leaf, vpn, pte, how)
         return 0
     pfn = <uint32_t> pte_pfn(pte)
     anon = page_test(m, pfn, PG_anon)
-    if anon and not even_cows:
+    if anon and not how & ZAP_EVEN_COWS:
         return 0
     pte = ptep_get_and_clear(m, leaf, vpn)
     if not anon and pte_dirty(pte):
@@ -490,10 +556,10 @@ cdef uint32_t zap_pte(ctx_t *c, vma_t *vma, uint32_t leaf, uint64_t vpn, pte_t p
 
 
 cdef void zap_pte_range(
-        ctx_t *c, vma_t *vma, uint32_t leaf, uint64_t start, uint64_t end, bint even_cows) noexcept nogil:
+        ctx_t *c, vma_t *vma, uint32_t leaf, uint64_t start, uint64_t end, uint32_t how) noexcept nogil:
     """Frames are freed outside the leaf's lock, up to STAGE at a time."""
     cdef uint32_t pfns[STAGE]
-    cdef uint32_t pfn, n
+    cdef uint32_t pfn, n, i
     cdef uint64_t vpn = start
     cdef pte_t pte
     while vpn < end:
@@ -502,16 +568,20 @@ cdef void zap_pte_range(
         while vpn < end and n < STAGE:
             pte = pmg_load(leaf_pte(c.m, leaf, vpn))
             if pte:
-                pfn = zap_pte(c, vma, leaf, vpn, pte, even_cows)
+                pfn = zap_pte(c, vma, leaf, vpn, pte, how)
                 if pfn:
                     pfns[n] = pfn
                     n += 1
             vpn += 1
         pte_unlock(c, leaf)
+        if c.m.nr_swapfiles:
+            for i in range(n):
+                if page_test(c.m, pfns[i], PG_swapcache):
+                    free_swap_cache(c, pfns[i])
         free_page_refs(c, pfns, n)
 
 
-cdef void zap_page_range(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t start, uint64_t end, bint even_cows) noexcept nogil:
+cdef void zap_page_range(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t start, uint64_t end, uint32_t how) noexcept nogil:
     cdef machine_t *m = c.m
     cdef uint64_t vpn = start, stop
     cdef uint32_t leaf = 0
@@ -521,7 +591,7 @@ cdef void zap_page_range(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t start, uint64_
             break
         stop = min(end, (vpn | 511) + 1)
         if pmg_load32(&m.ptdesc[leaf].used):
-            zap_pte_range(c, vma, leaf, vpn, stop, even_cows)
+            zap_pte_range(c, vma, leaf, vpn, stop, how)
         vpn = stop
     lru_add_drain(c)
 
@@ -568,11 +638,14 @@ cdef int copy_present_pte(
 
 
 cdef void copy_nonpresent_pte(
-        machine_t *m, vma_t *dst, uint32_t dst_leaf, vma_t *src, uint32_t src_leaf, uint64_t vpn,
+        ctx_t *c, vma_t *dst, uint32_t dst_leaf, vma_t *src, uint32_t src_leaf, uint64_t vpn,
         pte_t pte) noexcept nogil:
     """A page on the move that was exclusive no longer is, in parent and child.  The restore counts the new mapping."""
-    if is_migration_entry(pte):
-        add_mm_counter(m, dst, page_state(m, migration_entry_to_pfn(pte)), 1)
+    cdef machine_t *m = c.m
+    if is_slot_entry(pte):
+        swap_duplicate(c, entry_slot(m, pte))
+    elif is_migration_entry(pte):
+        add_entry_counter(m, dst, page_state(m, migration_entry_to_pfn(pte)), 1)
         if swp_type(pte) != SWP_MIGRATION_READ and is_cow_mapping(src.flags) and PMG_GUARD(14):
             pte = migration_entry_set_type(pte, SWP_MIGRATION_READ)
             set_pte(m, src_leaf, vpn, pte)
@@ -594,7 +667,7 @@ cdef int copy_pte_range(
         if pte_present(pte):
             err = copy_present_pte(c, dst, dst_leaf, src, src_leaf, vpn, pte)
         elif pte:
-            copy_nonpresent_pte(m, dst, dst_leaf, src, src_leaf, vpn, pte)
+            copy_nonpresent_pte(c, dst, dst_leaf, src, src_leaf, vpn, pte)
         vpn += 1
     pte_unlock(c, max(dst_leaf, src_leaf))
     pte_unlock(c, min(dst_leaf, src_leaf))
@@ -878,6 +951,9 @@ cdef int user_fault(
         return 0
     if ret & VM_FAULT_RETRY:
         pte = read_pte(c.m, mm, vpn)
+        if c.m.profile.waiter_refs:
+            entry[0] = get_entry_page(c, mm, vpn)
+            return entry[0] != 0
         if is_migration_entry(pte):
             entry[0] = migration_entry_to_pfn(pte)
             return 1
@@ -901,9 +977,13 @@ cdef int user_fault(
 cdef bint wait_for_entry(ctx_t *c, uint32_t pfn, uint32_t *spins, touch_t *r) noexcept nogil:
     """One round of waiting for a migration, mmap_lock not held; the whole wait is one minor fault.  False: unwind.
 
-    No reference on the old page, see migration_entry_wait.
+    No reference on the old page, see migration_entry_wait; or one that came with the entry.
     """
     cdef int err
+    if c.m.profile.waiter_refs:
+        r.minflt += 1
+        r.wait = wait_on_page_locked(c, pfn) != 0
+        return not r.wait
     if spins[0] == 0:
         count_event(c, C_MIGRATION_WAIT, 1)
     if not PMG_GUARD(8):

@@ -1,7 +1,7 @@
 """The migration engine: one set of stage functions at any width, ordered and parameterised by the profile."""
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
-from pagemig._types cimport STAGE, ctx_t, machine_t, mm_t, mpol_t, task_t, vma_t
+from pagemig._types cimport ctx_t, machine_t, mm_t, mpol_t, task_t, vma_t
 
 cdef enum:
     TARGET_NEAREST = -2
@@ -15,6 +15,50 @@ ctypedef struct target_t:
     uint64_t start
     mpol_t pol
     uint64_t ilx                # from 6.7 on by pol alone: interleave index of a page less its index in its object
+    uint32_t vma                # to 2.6.17, if not 0: by this VMA at addresses that rise from its start on
+
+cdef struct hold_t:             # a group of pages of one object, and what keeps its anon_vma alive while unmapped
+    uint32_t end                # the page after the last
+    uint32_t lo, hi             # their indices
+    uint32_t av                 # referenced with KEEP_REFCOUNT; 0: nothing was unmapped
+    uint32_t mm                 # with KEEP_MMAP_LOCK and KEEP_TRYLOCK
+
+# pages that are handled side by side
+cdef struct stage_t:
+    uint32_t n
+    uint32_t got                # targets in dst[0..got)
+    uint32_t src[64]
+    uint32_t dst[64]
+    int rc[64]
+    uint32_t mapping[64]
+    uint32_t index[64]
+    uint64_t state[64]          # of the source when it was locked
+    uint32_t unmapped[64]       # entries installed: the references the freeze explains
+    uint32_t restored[64]
+    uint32_t dirty[64]          # a removed PTE was dirty
+    # 0, or OPEN: the page is locked by this stage; PUBLISHED: its target is out of our hands
+    uint32_t open[64]
+    hold_t hold[64]             # where a group starts
+    uint32_t held               # pages that are HELD
+    uint32_t kept               # all bits if the counts of unmapped entries are still the page's, else 0
+
+cdef enum:                      # how hard a stage tries
+    WAIT_FOR_LOCK = 1
+    WAIT_FOR_WRITEBACK = 2
+    WAIT_FOR_ALL = 3
+
+# a stage from its targets on: lock and unmap, then copy and switch, then restore and put back
+cdef void stage_take(ctx_t *c, stage_t *st, uint32_t force) noexcept nogil
+cdef void stage_move(ctx_t *c, stage_t *st) noexcept nogil
+# try_to_unmap of locked pages that have no target
+cdef void stage_unmap_only(ctx_t *c, stage_t *st) noexcept nogil
+cdef void stage_end(ctx_t *c, stage_t *st, bint last) noexcept nogil
+cdef void at_step(ctx_t *c, int step, stage_t *st) noexcept nogil
+cdef uint32_t new_page(ctx_t *c, uint32_t pfn, const target_t *t, vma_t **hint) noexcept nogil
+cdef bint short_of_frames(machine_t *m, uint32_t n) noexcept nogil
+cdef bint page_in_vma(machine_t *m, uint32_t pfn, vma_t *vma) noexcept nogil
+cdef bint vma_migratable(machine_t *m, vma_t *vma) noexcept nogil
+cdef int32_t node_remap(int32_t s, uint64_t old, uint64_t new) noexcept nogil
 
 # what a run came to
 ctypedef struct run_t:
@@ -25,6 +69,28 @@ ctypedef struct run_t:
 # takes the isolation reference; False: not on the LRU
 cdef bint isolate_lru_page(ctx_t *c, uint32_t pfn) noexcept nogil
 cdef void putback_lru_page(ctx_t *c, uint32_t pfn) noexcept nogil
+# a growing list of pages; -ENOMEM leaves it as it was
+cdef struct list_t:
+    uint32_t *pfns
+    uint64_t n, cap
+
+cdef int list_add(list_t *l, uint32_t pfn) noexcept nogil
+cdef void list_putback(ctx_t *c, list_t *l) noexcept nogil
+
+# what a walk over mappings takes along
+cdef struct queue_t:
+    list_t list
+    uint64_t nodes
+    bint invert                 # take pages that are NOT on nodes
+    bint discontig_ok
+    uint32_t flags              # MPOL_MF_*
+    uint64_t failed             # pages that should move and cannot; to 6.6 the walk ends at the first
+    uint32_t mm                 # whose mappings
+
+cdef void queue_begin(queue_t *q, uint64_t nodes, bint invert, bint discontig_ok, uint32_t flags) noexcept nogil
+# 1: stopped at a page that cannot be moved; or -errno
+cdef int queue_vma(ctx_t *c, queue_t *q, mm_t *mm, vma_t *vma, uint64_t start, uint64_t end) noexcept nogil
+
 # migrates isolated pages; returns with the list empty: moved pages freed, others put back
 cdef void migrate_pages(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *target, run_t *run) noexcept nogil
 

@@ -24,7 +24,7 @@ HELD     locked, unmapped, has its target: waits for the next pass of moving
 DONE     moved or given up, and counted
 ======== ==================================================================================
 """
-from libc.errno cimport EACCES, EAGAIN, EBUSY, EFAULT, EINVAL, EIO, ENODEV, ENOMEM
+from libc.errno cimport EACCES, EAGAIN, EBUSY, EFAULT, EINVAL, EIO, ENODEV, ENOMEM, EPERM
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memset
@@ -39,12 +39,13 @@ from pagemig._atomic cimport (
     PMG_GUARD, pmg_add, pmg_and, pmg_cas, pmg_copy_fence, pmg_copy_page, pmg_ctz, pmg_load, pmg_load32, pmg_load_acq,
     pmg_or,
     pmg_popcount, pmg_prefetchw, pmg_read_trylock, pmg_read_unlock, pmg_spin_lock, pmg_spin_unlock,
-    pmg_store, pmg_store_rel, pmg_sub,
-    pmg_cas32, pmg_likely, pmg_unlikely,
+    pmg_store, pmg_store32, pmg_store_rel, pmg_sub,
+    pmg_cas32, pmg_likely, pmg_unlikely, pmg_xchg,
 )
-from pagemig._frame cimport frame_maps, frame_refs, page_state, trylock_page, unlock_page
+from pagemig._frame cimport frame_maps, frame_refs, get_page, page_state, trylock_page, unlock_page
 from pagemig._memory cimport follow_page, page_prot, vma_flags, vma_lookup, vma_slot
 from pagemig._mempolicy cimport alloc_pages_policy, get_task_policy, get_vma_policy, interleave_index, mpol_new
+from pagemig._migrate_2006 cimport migrate_pages_2006
 from pagemig._mmap cimport get_task_mm, mbind_range, mmput
 from pagemig._pgtable cimport leaf_pte, next_leaf, pte_lock, pte_unlock, table_entries, walk_leaf
 from pagemig._pte cimport (
@@ -55,15 +56,19 @@ from pagemig._pte cimport (
 from pagemig._rmap cimport (
     anon_vma_lock_read, anon_vma_lock_typed, anon_vma_unlock_read, anon_vma_unlock_typed, i_mmap_lock_read,
     i_mmap_unlock_read, lru_cache_disable, lru_cache_enable, mlock_vma_page, munlock_vma_page,
-    page_get_anon_vma, put_anon_vma, rmap_vmas, vma_address,
+    page_add_anon_rmap, page_get_anon_vma, page_remove_rmap, put_anon_vma, rmap_vmas, vma_address,
 )
+from pagemig._swap cimport (
+    add_to_swap, delete_from_swap_cache, slot_entry, swap_duplicate, swap_free, swap_tree_lock, swap_tree_unlock,
+)
+from pagemig._syscalls_2006 cimport do_migrate_pages_2006, mbind_2006, migrate_frames_2006, move_pages_2006
 from pagemig._types cimport (
-    C_LOCK_LRU, C_LOCK_PAGE, C_LOCK_SWAP, C_LOCK_TREE, C_PGMIGRATE_FAIL, C_PGMIGRATE_SUCCESS, C_PTES_DROPPED,
+    BUG_TRUNCATED_RMAP, C_LOCK_LRU, C_LOCK_PAGE, C_LOCK_SWAP, C_LOCK_TREE, C_PGMIGRATE_FAIL, C_PGMIGRATE_SUCCESS, C_PTES_DROPPED,
     C_PTES_RESTORED,
     C_TLB_FLUSH, FILE_RAMFS, GUP_PIN_COUNTING_BIAS, MAP_ONE, MPOL_DEFAULT, MPOL_INTERLEAVE, MPOL_MF_MOVE,
     MPOL_MF_MOVE_ALL, MPOL_MF_STRICT, MPOL_WEIGHTED_INTERLEAVE, PG_active, PG_anon,
     PG_anon_exclusive, PG_cached, PG_dirty, PG_isolated, PG_locked, PG_lru, PG_private, PG_readahead,
-    PG_referenced, PG_reserved, PG_swapbacked, PG_uptodate, PG_writeback, PMG_WAIT, REF_ONE, STAGE,
+    PG_referenced, PG_reserved, PG_swapbacked, PG_swapcache, PG_uptodate, PG_writeback, PMG_WAIT, REF_ONE, STAGE,
     VM_DONTMIGRATE, VM_IO, VM_LOCKED, VM_PFNMAP, VM_WRITE, ctx_t, file_t, frame_t, machine_t, mm_t,
     mpol_t,
     task_t, vma_t, KEEP_MMAP_LOCK, KEEP_REFCOUNT, KEEP_TRYLOCK, WAIT_WRITEBACK,
@@ -85,30 +90,6 @@ cdef uint64_t PG_COPIED = PG_referenced | PG_uptodate | PG_dirty | PG_active | P
 # a page on the LRU that nobody has locked or isolated, mapped once; and what isolating and locking it adds
 cdef uint64_t ONE_USER = PG_lru | PG_locked | PG_isolated | <uint64_t> 0xfffff << 44
 cdef uint64_t TO_ISOLATED = REF_ONE + PG_isolated + PG_locked - PG_lru
-
-cdef struct hold_t:             # a group of pages of one object, and what keeps its anon_vma alive while unmapped
-    uint32_t end                # the page after the last
-    uint32_t lo, hi             # their indices
-    uint32_t av                 # referenced with KEEP_REFCOUNT; 0: nothing was unmapped
-    uint32_t mm                 # with KEEP_MMAP_LOCK and KEEP_TRYLOCK
-
-
-cdef struct stage_t:
-    uint32_t n
-    uint32_t got                # targets in dst[0..got)
-    uint32_t src[64]
-    uint32_t dst[64]
-    int rc[64]
-    uint32_t mapping[64]
-    uint32_t index[64]
-    uint64_t state[64]          # of the source when it was locked
-    uint32_t unmapped[64]       # entries installed: the references the freeze explains
-    uint32_t restored[64]
-    uint32_t dirty[64]          # a removed PTE was dirty
-    # 0, or OPEN: the page is locked by this stage; PUBLISHED: its target is out of our hands
-    uint32_t open[64]
-    hold_t hold[64]             # where a group starts
-    uint32_t held               # pages that are HELD
 
 
 # -- trace and hooks -------------------------------------------------------------------------------------------
@@ -147,7 +128,7 @@ cdef void call_hook(ctx_t *c, int step, stage_t *st) noexcept nogil:
     c.step_fn(c, step, pfns, n)
 
 
-cdef inline void at_step(ctx_t *c, int step, stage_t *st) noexcept nogil:
+cdef void at_step(ctx_t *c, int step, stage_t *st) noexcept nogil:
     if c.step_fn != NULL:
         call_hook(c, step, st)
 
@@ -282,8 +263,10 @@ cdef int page_state_error(ctx_t *c, uint32_t pfn, uint64_t s, uint32_t mapping, 
     cdef uint32_t spins = 0
     if pmg_likely(not s & PG_writeback and mapping != 0):
         return 0
-    if mapping == 0:
-        return -EAGAIN                      # truncated while it was isolated
+    if mapping == 0:                        # truncated while it was isolated
+        if c.m.profile.truncated_crashes:
+            c.bug = BUG_TRUNCATED_RMAP
+        return -EAGAIN
     if not PMG_GUARD(3):
         return 0
     if not force or not alone:
@@ -300,7 +283,7 @@ cdef int wait_for_page(ctx_t *c, uint32_t pfn) noexcept nogil:
     return -EAGAIN if lock_page(c, pfn) else 0
 
 
-cdef void stage_lock(ctx_t *c, stage_t *st, bint force) noexcept nogil:
+cdef void stage_lock(ctx_t *c, stage_t *st, uint32_t force) noexcept nogil:
     """Lock the sources.  Waits only when the stage is one page: who holds pages only tries."""
     cdef machine_t *m = c.m
     cdef uint32_t i, pfn
@@ -310,11 +293,12 @@ cdef void stage_lock(ctx_t *c, stage_t *st, bint force) noexcept nogil:
     memset(st.unmapped, 0, st.n * sizeof(st.unmapped[0]))
     memset(st.restored, 0, st.n * sizeof(st.restored[0]))
     memset(st.dirty, 0, st.n * sizeof(st.dirty[0]))
+    st.kept = 0 if m.profile.counts_drop else 0xffffffffu
     for i in range(st.n):
         pfn = st.src[i]
         if st.open[i]:                      # locked together with its isolation
             if pmg_unlikely(st.state[i] & PG_writeback or st.mapping[i] == 0):
-                st.rc[i] = page_state_error(c, pfn, st.state[i], st.mapping[i], force, st.n == 1)
+                st.rc[i] = page_state_error(c, pfn, st.state[i], st.mapping[i], force & WAIT_FOR_WRITEBACK, st.n == 1)
             continue
         if i + AHEAD < st.n:
             pmg_prefetchw(&m.frames[st.src[i + AHEAD]])
@@ -322,7 +306,7 @@ cdef void stage_lock(ctx_t *c, stage_t *st, bint force) noexcept nogil:
             st.rc[i] = 1                    # freed under us: counts as moved, its target stays unused
             continue
         if not trylock_page(m, pfn) and PMG_GUARD(2):
-            if not force:
+            if not force & WAIT_FOR_LOCK:
                 st.rc[i] = -EAGAIN
                 continue
             if st.n > 1:
@@ -336,8 +320,31 @@ cdef void stage_lock(ctx_t *c, stage_t *st, bint force) noexcept nogil:
         st.state[i] = s
         st.mapping[i] = m.frames[pfn].mapping
         st.index[i] = m.frames[pfn].index
-        st.rc[i] = page_state_error(c, pfn, s, st.mapping[i], force, st.n == 1)
-        trace(c, STEP_LOCK, pfn, force)
+        st.rc[i] = page_state_error(c, pfn, s, st.mapping[i], force & WAIT_FOR_WRITEBACK, st.n == 1)
+        trace(c, STEP_LOCK, pfn, force & WAIT_FOR_LOCK)
+
+
+cdef bint explained_early(machine_t *m, uint32_t pfn) noexcept nogil:
+    """The first look of the kernels with swap entries: every reference is a mapping, the cache, buffers, or ours."""
+    cdef uint64_t s = page_state(m, pfn)
+    return frame_refs(s) == frame_maps(s) + (3 if s & PG_private else 2)
+
+
+cdef void stage_swap(ctx_t *c, stage_t *st) noexcept nogil:
+    """Swap entries: an anonymous page needs a slot before it can be unmapped.  Not to be had: -ENOMEM, for good."""
+    cdef uint32_t i
+    for i in range(st.n):
+        if st.rc[i]:
+            continue
+        if st.state[i] & PG_anon:
+            if not st.state[i] & PG_swapcache and not add_to_swap(c, st.src[i]):
+                st.rc[i] = -ENOMEM
+                continue
+            st.state[i] = page_state(c.m, st.src[i])
+        elif file_of(c.m, st.mapping[i]).kind == FILE_RAMFS:
+            continue                        # unmapped first, by the path for file systems that cannot migrate
+        if not explained_early(c.m, st.src[i]) and PMG_GUARD(4):
+            st.rc[i] = -EAGAIN
 
 
 # -- unmap and restore: VMA outside, pages inside ---------------------------------------------------------------------
@@ -377,6 +384,78 @@ cdef inline void unmap_one(const walk_t *w, stage_t *st, uint32_t i, pte_t *p, u
     st.unmapped[i] += 1
     if w.tracing:
         trace(w.c, STEP_UNMAP, pfn, vpn)
+
+
+cdef void unmap_2006(const walk_t *w, stage_t *st, uint32_t i, uint32_t leaf, pte_t *p, uint64_t vpn) noexcept nogil:
+    """``try_to_unmap_one``: what is left in place of a PTE, and its reference and mapcount go at once.
+
+    A page in the swap cache leaves a swap entry, the page of a file under the swap entry engine nothing at all; both
+    leave the resident set.  Everything else leaves a migration entry.
+    """
+    cdef ctx_t *c = w.c
+    cdef machine_t *m = c.m
+    cdef uint32_t pfn = st.src[i]
+    cdef pte_t old = pmg_load_acq(p), entry = 0
+    cdef uint64_t s = page_state(m, pfn)
+    cdef bint stays = m.profile.engine == 0 and not s & PG_swapcache
+    if pte_pfn(old) != pfn or not pte_present(old) or old & PTE_SPECIAL:
+        return
+    if w.mlocked and m.profile.locked_fails:
+        st.rc[i] = -EPERM                   # PTEs visited before stay as they were made
+        return
+    if stays:
+        entry = make_migration_entry(SWP_MIGRATION_WRITE if old & PTE_RW else SWP_MIGRATION_READ, pfn, 0)
+    elif s & PG_anon:
+        entry = slot_entry(m, m.swap_entry[pfn])
+        swap_duplicate(c, m.swap_entry[pfn])
+    else:
+        m.ptdesc[leaf].used -= 1
+    old = pmg_xchg(p, entry)
+    count_event(c, C_TLB_FLUSH, 1)
+    if old & PTE_D:
+        pmg_or(&m.frames[pfn].state, PG_dirty)
+    if s & PG_anon_exclusive:
+        pmg_and(&m.frames[pfn].state, ~PG_anon_exclusive)
+    if stays:
+        if w.mlocked:
+            munlock_vma_page(c, pfn)
+        pmg_sub(&m.frames[pfn].state, MAP_ONE + REF_ONE)
+        st.unmapped[i] += 1
+    else:
+        page_remove_rmap(c, pfn, w.vma)
+        pmg_sub(&m.frames[pfn].state, REF_ONE)
+        if m.profile.engine == 1 and s & PG_anon:
+            st.unmapped[i] += 1             # if the page moves they are found again
+        else:
+            count_event(c, C_PTES_DROPPED, 1)
+    trace(c, STEP_UNMAP, pfn, vpn)
+
+
+cdef void restore_2006(const walk_t *w, stage_t *st, uint32_t i, pte_t *p, uint64_t vpn, uint32_t new) noexcept nogil:
+    """``remove_migration_pte`` and ``unuse_pte``: old, clean, and for a swap entry as vm_page_prot has it: read-only."""
+    cdef ctx_t *c = w.c
+    cdef machine_t *m = c.m
+    cdef pte_t e = p[0], pte = (w.prot | <pte_t> new << 12) & ~PTE_A
+    if st.state[i] & PG_swapcache:
+        if m.profile.engine != 1 or e != slot_entry(m, m.swap_entry[new]):
+            return
+        get_page(m, new)
+        page_add_anon_rmap(c, new, w.vma, False)
+        pmg_store_rel(p, pte)
+        swap_free(c, m.swap_entry[new])
+    else:
+        if migration_entry_to_pfn(e) != st.src[i] or not is_migration_entry(e):
+            return
+        pmg_add(&m.frames[new].state, MAP_ONE + REF_ONE)
+        if swp_type(e) == SWP_MIGRATION_WRITE and w.writable:
+            pte |= PTE_RW
+            if st.state[i] & PG_anon:
+                pmg_or(&m.frames[new].state, PG_anon_exclusive)
+        if w.mlocked and PMG_GUARD(22):
+            mlock_vma_page(c, new, w.vma)
+        pmg_store_rel(p, pte)
+    st.restored[i] += 1
+    trace(c, STEP_RESTORE if new != st.src[i] else TRACE_ROLLBACK, new, vpn)
 
 
 cdef inline void restore_one(
@@ -429,6 +508,7 @@ cdef void walk_vma(
     cdef uint32_t pgd = mm_of(m, vma.mm).pgd, pgoff = <uint32_t> vma.pgoff
     cdef uint64_t start = vma.start, pages = vma.end - start        # the rmap lock keeps them
     cdef uint32_t flags = vma_flags(vma)
+    cdef bint of_2006 = m.profile.plain_entries != 0
     cdef pte_t *table = NULL
     cdef walk_t w
     w.c = c
@@ -459,7 +539,12 @@ cdef void walk_vma(
                     w.writable = flags & VM_WRITE != 0
         if not leaf:
             continue
-        if restore:
+        if of_2006:
+            if restore:
+                restore_2006(&w, st, i, table + (vpn & 511), vpn, st.dst[i] if moved else st.src[i])
+            else:
+                unmap_2006(&w, st, i, leaf, table + (vpn & 511), vpn)
+        elif restore:
             new = st.dst[i] if moved else st.src[i]
             restore_one(&w, st, i, table + (vpn & 511), vpn, new,
                         only and moved and not w.mlocked and st.unmapped[i] == 1 and st.state[i] & PG_anon != 0)
@@ -597,7 +682,7 @@ cdef void restore_group(ctx_t *c, stage_t *st, uint32_t a, const hold_t *h) noex
     cdef uint32_t i, root, b = h.end
     cdef bint failed = False
     for i in range(a, b):
-        failed |= st.rc[i] < 0
+        failed |= st.rc[i] < 0 and m.profile.engine == 0        # swap entries stay what they are
     if st.mapping[a] == 0:
         return
     if not st.state[a] & PG_anon:
@@ -635,7 +720,7 @@ cdef inline void dress(frame_t *frames, stage_t *st, uint32_t i, uint64_t s, uin
     d.mapping = st.mapping[i]
     d.index = st.index[i]
     pmg_store(&d.state, (s & PG_COPIED & ~copied_late(s)) | (PG_dirty if st.dirty[i] else 0) | PG_locked |
-              (REF_ONE + MAP_ONE) * st.unmapped[i] + REF_ONE + extra)
+              (REF_ONE + MAP_ONE) * (st.unmapped[i] & st.kept) + REF_ONE + extra)
 
 
 cdef inline uint64_t frozen(uint64_t s) noexcept nogil:
@@ -646,16 +731,34 @@ cdef inline uint64_t frozen(uint64_t s) noexcept nogil:
 cdef inline void freeze_anon(frame_t *frames, stage_t *st, uint32_t i) noexcept nogil:
     """The references must be exactly those explained: the isolation's and one for each entry installed."""
     cdef uint64_t *word = &frames[st.src[i]].state
-    cdef uint64_t s = pmg_load(word)
+    cdef uint64_t s = pmg_load(word), kept = st.unmapped[i] & st.kept
     while True:
-        if ((frame_refs(s) != 1 + st.unmapped[i] and PMG_GUARD(4)) or frame_maps(s) != st.unmapped[i]) and \
-                PMG_GUARD(18):
+        if ((frame_refs(s) != 1 + kept and PMG_GUARD(4)) or frame_maps(s) != kept) and PMG_GUARD(18):
             st.rc[i] = -EAGAIN
             return
         if pmg_cas(word, s, frozen(s)):
             break
         s = pmg_load(word)
     dress(frames, st, i, s, 0)
+
+
+cdef void freeze_swap(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
+    """An anonymous page in the swap cache: one reference more, and its slot's place in the cache changes."""
+    cdef machine_t *m = c.m
+    cdef uint64_t *word = &m.frames[st.src[i]].state
+    cdef uint32_t slot = m.swap_entry[st.src[i]]
+    cdef uint64_t s
+    swap_tree_lock(c)
+    s = pmg_load(word)
+    if (frame_maps(s) or (frame_refs(s) != 2 and PMG_GUARD(4)) or m.swap_cache[slot] != st.src[i]) and PMG_GUARD(18) or \
+            not pmg_cas(word, s, frozen(s)):
+        st.rc[i] = -EAGAIN
+    else:
+        dress(m.frames, st, i, s, REF_ONE | PG_swapcache)
+        m.swap_entry[st.dst[i]] = slot
+        m.swap_entry[st.src[i]] = 0
+        pmg_store32(&m.swap_cache[slot], st.dst[i])
+    swap_tree_unlock(c)
 
 
 cdef inline bint cannot_move(file_t *f, stage_t *st, uint32_t i, uint64_t s) noexcept nogil:
@@ -668,15 +771,15 @@ cdef void freeze_file(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
     cdef machine_t *m = c.m
     cdef file_t *f = file_of(m, st.mapping[i])
     cdef uint64_t *word = &m.frames[st.src[i]].state
-    cdef uint64_t s, buffers
+    cdef uint64_t s, buffers, kept = st.unmapped[i] & st.kept
     count_event(c, C_LOCK_TREE, 1)
     pmg_spin_lock(&f.lock)
     s = pmg_load(word)
     buffers = 1 if s & PG_private else 0
     if cannot_move(f, st, i, s):
-        st.rc[i] = -EINVAL
+        st.rc[i] = -EAGAIN if m.profile.engine == 1 else -EINVAL
     elif ((st.index[i] >= f.cache.n or vec_at(m, &f.cache)[st.index[i]] != st.src[i] or not s & PG_cached or
-            frame_refs(s) != 2 + buffers + st.unmapped[i] or frame_maps(s) != st.unmapped[i]) and PMG_GUARD(21)) or \
+            frame_refs(s) != 2 + buffers + kept or frame_maps(s) != kept) and PMG_GUARD(21)) or \
             not pmg_cas(word, s, frozen(s)):
         st.rc[i] = -EAGAIN
     else:
@@ -710,10 +813,12 @@ cdef void stage_freeze(ctx_t *c, stage_t *st) noexcept nogil:
     for i in range(st.n):
         if st.rc[i]:
             continue
-        if st.state[i] & PG_anon:
-            freeze_anon(frames, st, i)
-        else:
+        if not st.state[i] & PG_anon:
             freeze_file(c, st, i)
+        elif pmg_unlikely(st.state[i] & PG_swapcache != 0):
+            freeze_swap(c, st, i)
+        else:
+            freeze_anon(frames, st, i)
 
 
 cdef void stage_copy(ctx_t *c, stage_t *st) noexcept nogil:
@@ -736,14 +841,42 @@ cdef void stage_copy(ctx_t *c, stage_t *st) noexcept nogil:
         pmg_copy_fence()
 
 
+cdef void stage_tag(ctx_t *c, stage_t *st) noexcept nogil:
+    """``set_page_dirty`` of the targets: a dirty page is tagged in the tree it is in, under that tree's lock."""
+    cdef uint32_t i
+    cdef file_t *f
+    for i in range(st.n):
+        if st.rc[i] or not page_state(c.m, st.dst[i]) & PG_dirty:
+            continue
+        if st.state[i] & PG_swapcache:
+            swap_tree_lock(c)
+            swap_tree_unlock(c)
+        elif not st.state[i] & PG_anon:
+            f = file_of(c.m, st.mapping[i])
+            count_event(c, C_LOCK_TREE, 1)
+            pmg_spin_lock(&f.lock)
+            pmg_spin_unlock(&f.lock)
+
+
+cdef void stage_unswap(ctx_t *c, stage_t *st) noexcept nogil:
+    """The end of ``remove_from_swap``: with its entries found again a page needs its slot no more."""
+    cdef uint32_t i, slot
+    for i in range(st.n):
+        if st.rc[i] == 0 and st.state[i] & PG_anon:
+            slot = c.m.swap_entry[st.dst[i]]
+            if pmg_load32(&c.m.swap_map[slot]) == 1:        # an entry that was not found must not lose its page
+                delete_from_swap_cache(c, st.dst[i])
+
+
 # -- the end of a stage
 # --------------------------------------------------------------------------------------------------
 
 cdef void settle_target(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
     """Counts of the target follow the entries really restored; to the LRU, unlock it and drop our reference."""
     cdef uint64_t *word = &c.m.frames[st.dst[i]].state
-    if st.restored[i] < st.unmapped[i] and PMG_GUARD(17):       # zapped meanwhile
-        pmg_sub(word, (MAP_ONE + REF_ONE) * (st.unmapped[i] - st.restored[i]))
+    cdef uint32_t kept = st.unmapped[i] & st.kept
+    if st.restored[i] < kept and PMG_GUARD(17):         # zapped meanwhile
+        pmg_sub(word, (MAP_ONE + REF_ONE) * (kept - st.restored[i]))
     if frame_refs(pmg_sub(word, REF_ONE + PG_locked - PG_lru - copied_late(st.state[i]))) == 0:
         free_pages(c, &st.dst[i], 1)
 
@@ -751,18 +884,34 @@ cdef void settle_target(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
 cdef void settle_source(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
     """Rollback: the page stays isolated; counts follow the entries restored, what a PTE knew goes to the page."""
     cdef uint64_t *word = &c.m.frames[st.src[i]].state
-    if st.unmapped[i]:
+    cdef uint32_t kept = st.unmapped[i] & st.kept
+    if kept:
         if st.dirty[i]:
             pmg_or(word, PG_dirty)
-        if st.restored[i] < st.unmapped[i]:
-            pmg_sub(word, (MAP_ONE + REF_ONE) * (st.unmapped[i] - st.restored[i]))
+        if st.restored[i] < kept:
+            pmg_sub(word, (MAP_ONE + REF_ONE) * (kept - st.restored[i]))
     pmg_and(word, ~PG_locked)
 
 
+cdef void putback_lists(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
+    """A page that moved has no mapping any more, and no reference but the isolation's unless somebody waits for it."""
+    cdef uint32_t pfn = st.src[i]
+    if st.rc[i] == 0:
+        settle_target(c, st, i)
+        pmg_store32(&c.m.frames[pfn].mapping, 0)
+        pmg_and(&c.m.frames[pfn].state, ~(PG_locked | PG_anon | PG_swapbacked))
+        trace(c, STEP_PUTBACK, pfn, st.dst[i])
+    elif st.open[i]:
+        settle_source(c, st, i)
+
+
 cdef void stage_putback(ctx_t *c, stage_t *st) noexcept nogil:
-    """Free the moved sources in one go; a waiter on an entry may still hold one, the last put frees it then."""
+    """Free the moved sources in one go; a waiter on an entry may still hold one, the last put frees it then.
+
+    With four lists both pages and unused targets stay with the caller, isolated.
+    """
     cdef frame_t *frames = c.m.frames
-    cdef bint tracing = c.m.tracing != 0
+    cdef bint tracing = c.m.tracing != 0, lists = c.m.profile.four_lists != 0
     cdef uint32_t done[64]
     cdef uint32_t unused[64]
     cdef uint32_t i, n = 0, spare = 0, dropped = 0, restored = 0
@@ -772,6 +921,9 @@ cdef void stage_putback(ctx_t *c, stage_t *st) noexcept nogil:
             continue
         dropped += st.unmapped[i]
         restored += st.restored[i]
+        if lists:
+            putback_lists(c, st, i)
+            continue
         word = &frames[st.src[i]].state
         if st.rc[i] == 0:
             if st.open[i] != PUBLISHED:
@@ -801,22 +953,45 @@ cdef void stage_putback(ctx_t *c, stage_t *st) noexcept nogil:
         free_pages(c, unused, spare)
 
 
-cdef void stage_unmap(ctx_t *c, stage_t *st, const target_t *t, bint force) noexcept nogil:
+cdef void stage_unmap(ctx_t *c, stage_t *st, const target_t *t, uint32_t force) noexcept nogil:
     """Allocate, lock, unmap; results in st.rc[0..st.n), where st.n shrinks to the targets found."""
-    cdef uint32_t a = 0
     at_step(c, STEP_ISOLATE, st)
     stage_alloc(c, st, t)
     st.n = st.got
-    if st.n == 0:
-        return
+    if st.n:
+        stage_take(c, st, force)
+
+
+cdef void stage_take(ctx_t *c, stage_t *st, uint32_t force) noexcept nogil:
+    """Lock and unmap, with the targets there."""
+    cdef uint32_t a = 0
     at_step(c, STEP_ALLOC, st)
     stage_lock(c, st, force)
+    if c.m.profile.engine == 1:
+        stage_swap(c, st)
     at_step(c, STEP_LOCK, st)
     while a < st.n:
         find_group(st, a)
         if st.open[a]:
             unmap_group(c, st, a, &st.hold[a])
         a = st.hold[a].end
+    at_step(c, STEP_UNMAP, st)
+
+
+cdef void stage_unmap_only(ctx_t *c, stage_t *st) noexcept nogil:
+    """For pages that are not moved but swapped out: what was unmapped stays so, and the anon_vma may go."""
+    cdef uint32_t i
+    st.kept = 0
+    for i in range(st.n):
+        st.rc[i] = 0
+        st.open[i] = OPEN
+        st.state[i] = page_state(c.m, st.src[i])
+        st.mapping[i] = c.m.frames[st.src[i]].mapping
+        st.index[i] = c.m.frames[st.src[i]].index
+        st.unmapped[i] = 0
+        unmap_group(c, st, i, i + 1, &st.hold[i])
+        if st.hold[i].av:
+            put_anon_vma(c.m, st.hold[i].av)
     at_step(c, STEP_UNMAP, st)
 
 
@@ -830,6 +1005,8 @@ cdef void stage_move(ctx_t *c, stage_t *st) noexcept nogil:
     at_step(c, STEP_FREEZE, st)
     if not c.m.profile.copy_first:
         stage_copy(c, st)
+        if c.m.profile.counts_drop:
+            stage_tag(c, st)
         at_step(c, STEP_COPY, st)
 
 
@@ -846,13 +1023,15 @@ cdef void stage_end(ctx_t *c, stage_t *st, bint last) noexcept nogil:
                 mms[n] = st.hold[a].mm
                 n += 1
         a = st.hold[a].end
+    if c.m.profile.engine == 1:
+        stage_unswap(c, st)
     at_step(c, STEP_RESTORE, st)
     stage_putback(c, st)
     release_mms(c, mms, n)
     at_step(c, STEP_PUTBACK, st)
 
 
-cdef void run_stage(ctx_t *c, stage_t *st, const target_t *t, bint force) noexcept nogil:
+cdef void run_stage(ctx_t *c, stage_t *st, const target_t *t, uint32_t force) noexcept nogil:
     """One stage from allocation to putback."""
     stage_unmap(c, st, t, force)
     if st.n:
@@ -883,7 +1062,7 @@ cdef uint64_t collect(ctx_t *c, stage_t *st, const target_t *t, uint32_t *keep, 
             one.n = 1
             one.src[0] = st.src[i]
             one.open[0] = 0
-            run_stage(c, &one, t, True)
+            run_stage(c, &one, t, WAIT_FOR_ALL)
             st.rc[i] = one.rc[0] if one.n else -ENOMEM
             if one.n == 0:
                 run.error = -ENOMEM
@@ -913,7 +1092,7 @@ cdef uint64_t migrate_chunk(
         tried = 0
         while i < n:
             load_stage(c.m, &st, pfns + i, n - i)
-            run_stage(c, &st, t, pass_ >= c.m.profile.force_pass)
+            run_stage(c, &st, t, WAIT_FOR_ALL if pass_ >= c.m.profile.force_pass else 0)
             if st.n == 0:
                 run.error = -ENOMEM
             else:
@@ -983,7 +1162,7 @@ cdef uint64_t settle(ctx_t *c, stage_t *st, int rc, uint32_t *keep, run_t *run) 
 
 
 cdef uint64_t unmap_batch(
-        ctx_t *c, batch_t *b, uint32_t *pfns, uint64_t n, const target_t *t, uint32_t passes, bint force,
+        ctx_t *c, batch_t *b, uint32_t *pfns, uint64_t n, const target_t *t, uint32_t passes, uint32_t force,
         run_t *run) noexcept nogil:
     """Passes of unmapping; returns how many pages are not unmapped, compacted to the front.
 
@@ -1039,7 +1218,7 @@ cdef uint64_t move_batch(ctx_t *c, batch_t *b, uint32_t *keep, uint32_t passes, 
 
 
 cdef uint64_t migrate_pages_batch(
-        ctx_t *c, batch_t *b, uint32_t *pfns, uint64_t n, const target_t *t, uint32_t passes, bint force,
+        ctx_t *c, batch_t *b, uint32_t *pfns, uint64_t n, const target_t *t, uint32_t passes, uint32_t force,
         run_t *run) noexcept nogil:
     """Up to a batch of pages; returns how many are left, compacted to the front."""
     cdef uint64_t kept = unmap_batch(c, b, pfns, n, t, passes, force, run)
@@ -1053,7 +1232,7 @@ cdef uint64_t migrate_pages_sync(
     cdef run_t first
     cdef uint64_t i, kept = 0, left
     run_begin(&first)
-    left = migrate_pages_batch(c, b, pfns, n, t, c.m.profile.async_passes, False, &first)
+    left = migrate_pages_batch(c, b, pfns, n, t, c.m.profile.async_passes, 0, &first)
     run.succeeded += first.succeeded
     if first.error:
         run.error = first.error
@@ -1064,7 +1243,7 @@ cdef uint64_t migrate_pages_sync(
         if run.error:
             kept += 1
         else:
-            kept += migrate_pages_batch(c, b, pfns + kept, 1, t, c.m.profile.passes, True, run)
+            kept += migrate_pages_batch(c, b, pfns + kept, 1, t, c.m.profile.passes, WAIT_FOR_ALL, run)
     return kept
 
 
@@ -1079,7 +1258,10 @@ cdef inline void run_begin(run_t *run) noexcept nogil:
 
 cdef void migrate_pages(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *target, run_t *run) noexcept nogil:
     run_begin(run)
-    finish_run(c, pfns, n, 0, target, run)
+    if c.m.profile.rules_2006:
+        migrate_pages_2006(c, pfns, n, target, run)
+    else:
+        finish_run(c, pfns, n, 0, target, run)
 
 
 cdef void finish_run(
@@ -1113,11 +1295,6 @@ cdef int64_t run_result(run_t *run) noexcept nogil:
 
 # -- a growing list of isolated pages
 # ----------------------------------------------------------------------------------------
-
-cdef struct list_t:
-    uint32_t *pfns
-    uint64_t n, cap
-
 
 cdef int list_grow(list_t *l) noexcept nogil:
     cdef uint64_t i, cap = l.cap * 4 if l.cap else 1024
@@ -1155,8 +1332,9 @@ cdef void list_putback(ctx_t *c, list_t *l) noexcept nogil:
 # -- move_pages
 # ----------------------------------------------------------------------------------------------------------------
 
-cdef inline bint vma_migratable(vma_t *vma) noexcept nogil:
-    return not vma.flags & (VM_IO | VM_PFNMAP | VM_DONTMIGRATE)
+cdef bint vma_migratable(machine_t *m, vma_t *vma) noexcept nogil:
+    """To 2.6.20 locked memory counts among what mbind and migrate_pages leave alone."""
+    return not vma.flags & (VM_IO | VM_PFNMAP | VM_DONTMIGRATE | (VM_LOCKED if m.profile.locked_skipped else 0))
 
 
 cdef struct look_t:                 # where the last address was found: neighbours are near
@@ -1255,7 +1433,7 @@ cdef void run_ahead(ctx_t *c, move_t *mv, int32_t node) noexcept nogil:
     t.nid = node
     while mv.st.n:
         gathered = mv.st.n
-        run_stage(c, &mv.st, &t, False)
+        run_stage(c, &mv.st, &t, 0)
         if mv.st.n == 0:
             mv.run.error = -ENOMEM
             mv.run.failed += 1 + mv.tried
@@ -1375,7 +1553,7 @@ cdef int add_page_for_migration(
     cdef uint32_t pfn
     cdef uint64_t maps
     cdef int err = 0
-    if look_vma(l, vpn) == NULL or not vma_migratable(l.vma):
+    if look_vma(l, vpn) == NULL or not vma_migratable(c.m, l.vma):
         return -EFAULT
     pfn = look_page(c, l, vpn, &err)
     if pfn == 0:
@@ -1579,7 +1757,9 @@ cdef int64_t sys_move_pages(
     cdef int64_t rc
     if mm == 0:
         return -EINVAL
-    if nodes == NULL:
+    if c.m.profile.rules_2006:
+        rc = move_pages_2006(c, mm, target, addresses, nodes, readable, count, flags, status)
+    elif nodes == NULL:
         rc = pages_stat(c, mm, addresses, readable, count, status)
     else:
         rc = pages_move(c, mm, target, addresses, nodes, readable, count, flags, status)
@@ -1589,15 +1769,6 @@ cdef int64_t sys_move_pages(
 
 # -- the walk of mbind and migrate_pages
 # -----------------------------------------------------------------------------------------
-
-cdef struct queue_t:
-    list_t list
-    uint64_t nodes
-    bint invert                     # take pages that are NOT on nodes
-    bint discontig_ok
-    uint32_t flags                  # MPOL_MF_*
-    uint64_t failed                 # pages that should move and cannot; to 6.6 the walk ends at the first
-
 
 cdef inline int queue_failed(ctx_t *c, queue_t *q) noexcept nogil:
     """1: the walk ends here."""
@@ -1631,7 +1802,7 @@ cdef int queue_leaf(ctx_t *c, queue_t *q, vma_t *vma, uint32_t leaf, uint64_t vp
         if not q.flags & (MPOL_MF_MOVE | MPOL_MF_MOVE_ALL):
             rc = -EIO
             break
-        if not vma_migratable(vma):
+        if not m.profile.rules_2006 and not vma_migratable(m, vma):
             rc = queue_failed(c, q)
             if rc:
                 break
@@ -1643,7 +1814,7 @@ cdef int queue_leaf(ctx_t *c, queue_t *q, vma_t *vma, uint32_t leaf, uint64_t vp
             break
         if not isolate_lru_page(c, pfn):
             q.list.n -= 1
-            if q.flags & MPOL_MF_STRICT or m.profile.isolate_counts:
+            if not m.profile.rules_2006 and (q.flags & MPOL_MF_STRICT or m.profile.isolate_counts):
                 rc = queue_failed(c, q)
     pte_unlock(c, leaf)
     return rc
@@ -1683,7 +1854,7 @@ cdef int queue_pages_range(ctx_t *c, queue_t *q, mm_t *mm, uint64_t start, uint6
         first = False
         at = vma.end
         i += 1
-        if not q.flags or (not vma_migratable(vma) and not q.flags & MPOL_MF_STRICT):
+        if not q.flags or (not vma_migratable(m, vma) and not q.flags & MPOL_MF_STRICT):
             continue
         rc = queue_vma(c, q, mm, vma, max(start, vma.start), min(end, vma.end))
         if rc:
@@ -1770,6 +1941,8 @@ cdef int64_t sys_mbind(
     cdef int64_t rc = mpol_new(c.m, mode, mode_flags, user, t.mems_allowed, &pol)
     if rc:
         return rc
+    if c.m.profile.rules_2006:
+        return mbind_2006(c, first, end, &pol, user, flags)
     if mmap_write_lock(c, c.mm):
         return -PMG_WAIT
     queue_begin(&q, user, True, mode == MPOL_DEFAULT, flags)
@@ -1867,7 +2040,10 @@ cdef int64_t sys_migrate_pages(ctx_t *c, task_t *target, uint64_t old, uint64_t 
         return -EINVAL
     if unlocked or mmap_read_lock(c, mm) == 0:
         lru_cache_disable(c)
-        rc = do_migrate_pages(c, mm, old, new, flags)
+        if c.m.profile.rules_2006:
+            rc = do_migrate_pages_2006(c, mm, old, new, flags)
+        else:
+            rc = do_migrate_pages(c, mm, old, new, flags)
         lru_cache_enable(c)
         if not unlocked:
             mmap_read_unlock(c, mm)
@@ -1885,6 +2061,8 @@ cdef int64_t migrate_frames(
     cdef run_t run
     cdef uint64_t i, failed = 0
     cdef uint32_t pfn
+    if c.m.profile.rules_2006:
+        return migrate_frames_2006(c, pfns, nodes, n, status)
     lru_cache_disable(c)
     for i in range(n):
         pfn = pfns[i]

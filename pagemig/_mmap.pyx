@@ -22,7 +22,7 @@ from pagemig._filemap cimport file_fadvise, file_get, file_new, file_punch, file
 from pagemig._frame cimport page_mapcount, page_test, page_test_clear, trylock_page, unlock_page
 from pagemig._memory cimport (
     copy_page_range, mm_populate, pin_user_pages, populate_range, unpin_pages, vma_lookup, vma_pte, vma_slot,
-    zap_page_range,
+    ZAP_EVEN_COWS, zap_page_range,
 )
 from pagemig._mempolicy cimport mpol_clear, mpol_equal, mpol_set_shared_policy
 from pagemig._pgtable cimport (
@@ -291,7 +291,8 @@ cdef int split_vma(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t addr, bint new_below
 # -- merging -----------------------------------------------------------------------------------------------------
 
 cdef inline bint is_mergeable_vma(vma_t *vma, uint32_t flags, uint32_t file) noexcept nogil:
-    return vma.flags == flags and vma.file == file
+    """One with operations of its own stays as it was mapped."""
+    return vma.flags == flags and vma.file == file and vma.ops == 0
 
 
 cdef bint is_mergeable_anon_vma(machine_t *m, uint32_t av1, uint32_t av2, vma_t *vma) noexcept nogil:
@@ -399,7 +400,7 @@ cdef void unmap_region(ctx_t *c, mm_t *mm, uint32_t first, uint32_t n) noexcept 
     cdef uint32_t i
     for i in range(first, first + n):
         vma = vma_at(m, mm, i)
-        zap_page_range(c, mm, vma, vma.start, vma.end, True)
+        zap_page_range(c, mm, vma, vma.start, vma.end, ZAP_EVEN_COWS)
         pmg_store(&mm.total_vm, mm.total_vm - (vma.end - vma.start))
         if vma.flags & VM_LOCKED:
             pmg_store(&mm.locked_vm, mm.locked_vm - (vma.end - vma.start))
@@ -651,7 +652,7 @@ cdef bint change_pte(machine_t *m, vma_t *vma, uint32_t leaf, uint64_t vpn, pte_
         return True
     if is_writable_migration_entry(pte) and PMG_GUARD(16):
         # Whether it may be written again is for a fault to find out.
-        if page_test(m, migration_entry_to_pfn(pte), PG_anon):
+        if page_test(m, migration_entry_to_pfn(pte), PG_anon) and not m.profile.plain_entries:
             set_pte(m, leaf, vpn, migration_entry_set_type(pte, SWP_MIGRATION_READ_EXCLUSIVE))
         else:
             set_pte(m, leaf, vpn, migration_entry_set_type(pte, SWP_MIGRATION_READ))
@@ -1292,7 +1293,7 @@ cdef int madvise_dontneed_free(ctx_t *c, walk_t *w, vma_t *vma, uint64_t start, 
     if vma.flags & VM_PFNMAP or (vma.flags & VM_LOCKED and w.advice != MADV_DONTNEED_LOCKED):
         return -EINVAL
     if w.advice != MADV_FREE:
-        zap_page_range(c, w.mm, vma, start, end, True)
+        zap_page_range(c, w.mm, vma, start, end, ZAP_EVEN_COWS)
     elif vma.file:
         return -EINVAL
     else:

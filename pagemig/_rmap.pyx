@@ -417,6 +417,12 @@ cdef int anon_vma_fork(ctx_t *c, vma_t *child, vma_t *parent) noexcept nogil:
     if child.anon_vma:
         return 0
     root = anon_vma_of(m, parent.anon_vma).root
+    if m.profile.family_anon_vma:           # the clone hung it in already: one list for the family
+        child.anon_vma = parent.anon_vma
+        anon_vma_lock_write(c, root)
+        anon_vma_of(m, child.anon_vma).num_active_vmas += 1
+        anon_vma_unlock_write(c, root)
+        return 0
     av = anon_vma_alloc(m, root, parent.anon_vma)
     node = rnode_new(m, child, av) if av else 0
     if not node:

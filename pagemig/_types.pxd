@@ -8,7 +8,7 @@ Locks, outermost first; two of a kind by rising number (a node's zone lock is th
 
     file.i_rwsem > mm.lock (mmap_lock) > PG_locked of a frame > file.i_mmap_lock > anon_vma.lock (of the root)
       > ptdesc.lock (page table) > task.alloc_lock
-      > {node.lock, heap lock, slab lock, file.lock (page cache, shared policy)}
+      > {node.lock, heap lock, slab lock, file.lock (page cache, shared policy), swap_lock > tree_lock (swap cache)}
 
 The target page of a migration is taken by trylock only.  None is ever taken while waiting for the
 interpreter lock.
@@ -85,12 +85,12 @@ cdef extern from *:
     #define VM_FAULT_RESTARTED 64  /* the kernel dropped its lock for read-ahead and did the fault over */
 
     #define PMG_WAIT 512           /* -PMG_WAIT: a call unwound because it would have waited */
+    #define PMG_BUG 1024           /* -(PMG_BUG + bug_t): the real kernel would have crashed */
 
     #define MAX_NODES 64
     #define MAX_CTX 64
     #define STAGE 64               /* pages the host handles at a time */
-    # define STATS_SLOTS 8          /* contexts with access counts of their own; the last one is shared, with atomic
-    # adds */
+    #define STATS_SLOTS 8          /* contexts with access counts of their own; the last one is shared, by atomic adds */
     #define PCP_MAX 256            /* frames a context caches per node */
     #define PTRS_PER_PTE 512
     #define TASK_SIZE_PAGES (1ull << 35)
@@ -108,7 +108,7 @@ cdef extern from *:
         PG_order_shift, GUP_PIN_COUNTING_BIAS
         FAULT_FLAG_WRITE, FAULT_FLAG_UNSHARE
         VM_FAULT_OOM, VM_FAULT_SIGBUS, VM_FAULT_MAJOR, VM_FAULT_SIGSEGV, VM_FAULT_RETRY, VM_FAULT_WAIT
-        VM_FAULT_RESTARTED, PMG_WAIT, MAX_NODES, MAX_CTX, STAGE, STATS_SLOTS, PCP_MAX, PTRS_PER_PTE, DEF_MAX_MAP_COUNT
+        VM_FAULT_RESTARTED, PMG_WAIT, PMG_BUG, MAX_NODES, MAX_CTX, STAGE, STATS_SLOTS, PCP_MAX, PTRS_PER_PTE, DEF_MAX_MAP_COUNT
     const uint64_t TASK_SIZE_PAGES
 
 
@@ -169,7 +169,7 @@ ctypedef struct vma_t:          # one mapping; guarded by mm.lock
     uint32_t chain              # first rmap node of the anon_vma chain (rnode.next links them)
     mpol_t pol
     uint32_t next               # free list
-    uint32_t pad
+    uint32_t ops                # vm_ops with a migrate operation: number of the machine's table, 0 none
 
 ctypedef struct rnode_t:        # a VMA hung into an anon_vma or a file: node of an interval tree
     uint64_t start, last, max   # page indices modulo 2^32, last = start + n - 1 may reach beyond 2^32
@@ -231,6 +231,7 @@ ctypedef struct mm_t:           # an address space; its record stays one when it
     vec_t vmas                  # indices of vma_t by rising address
     uint64_t total_vm, locked_vm    # pages; these and the next three are read without the lock, atomically
     int64_t rss_anon, rss_file, rss_shmem
+    int64_t rss_lost            # pages that rss_uncounted left out of the three, or counts though they are gone
 
 ctypedef struct task_t:         # a process; several threads may make calls of it
     # The record stays one when it is free, so that who only knows its index and a pid may look (get_task); the first
@@ -287,6 +288,13 @@ ctypedef struct node_t:
     uint8_t weight
     uint8_t pad[15]
 
+ctypedef struct swap_info_t:    # a swap device; guarded by machine.swap_lock, the arrays by offset are the machine's
+    uint32_t first              # its slot 0, which is its header, in the arrays of all devices
+    uint32_t max                # slots with the header
+    uint32_t inuse
+    uint32_t next               # where the search for a free slot goes on
+    uint32_t high               # the highest slot ever given out
+
 ctypedef struct slab_t:         # allocator of fixed-size records by index; index 0 is never given out
     char *base
     uint32_t size, next_off     # bytes of a record; where its free-list link is
@@ -305,6 +313,7 @@ cdef enum counter_t:
     C_UNEVICTABLE_MLOCKED, C_UNEVICTABLE_MUNLOCKED
     C_COW, C_COW_REUSE, C_ZERO_PAGE_FAULT, C_FAULT_AROUND, C_MIGRATION_WAIT, C_OOM_KILL
     C_TLB_FLUSH, C_PTES_DROPPED, C_PTES_RESTORED
+    C_PSWPIN, C_PSWPOUT, C_SWAP_SLOTS, C_REQUESTS_SCANNED
     C_LOCK_PAGE, C_LOCK_ZONE, C_LOCK_LRU, C_LOCK_PTL, C_LOCK_ANON_VMA, C_LOCK_I_MMAP, C_LOCK_TREE, C_LOCK_SWAP
     C_HOST_PAGE_CONTENDED, C_HOST_ZONE_CONTENDED, C_HOST_PTL_CONTENDED, C_HOST_RMAP_CONTENDED
     C_HOST_MM_CONTENDED, C_HOST_WAITS
@@ -334,10 +343,36 @@ ctypedef struct profile_t:
     uint32_t gup_checks_files   # get_user_pages itself refuses long-term pins of shared writable disk files (6.5)
     uint32_t populate_whole     # MADV_POPULATE_* takes the range as a whole and ends at its first hole (6.9)
     uint32_t mprotect_unaccounts    # VM_ACCOUNT goes with the right to write, where nothing was written yet (6.6)
-    uint32_t spare[12]
+    # the kernels of 2006; the fields below are 0 in today's, but for writeback_pass
+    uint32_t writeback_pass     # from this pass on writeback is waited for
+    uint32_t swap               # swap devices may be there
+    uint32_t four_lists         # migrate_pages(from, to, moved, failed), targets allocated ahead (to 2.6.17)
+    uint32_t plain_entries      # entries are READ or WRITE and nothing else: the accessed bit is lost
+    uint32_t counts_drop        # a page loses reference and mapcount with each entry, not when it is frozen
+    uint32_t locked_fails       # try_to_unmap fails with -EPERM where VM_LOCKED is set
+    uint32_t locked_skipped     # mbind and migrate_pages take nothing from VM_LOCKED VMAs (to 2.6.20)
+    uint32_t waiter_refs        # who waits for a migration entry holds a reference on the old page
+    uint32_t family_anon_vma    # one anon_vma for a fork family
+    uint32_t truncate_leaves    # truncation passes over entries that are no pages (to 2.6.22)
+    uint32_t rss_uncounted      # fork and munmap do not count migration entries
+    uint32_t rules_2006         # mbind, migrate_pages and move_pages in the way of 2006
+    uint32_t first_vma          # mbind asks the first VMA of its range for all targets (2.6.18 to 2.6.23)
+    uint32_t arrays             # page i to target i; mbind interleaves pages inside the set, too (no kernel)
+    uint32_t this_node          # a target is exactly the node or none (2.6.19)
+    uint32_t nothing_enoent     # move_pages with nothing to isolate answers -ENOENT (to 2.6.27)
+    uint32_t zero_enoent        # status of the zero page: -ENOENT, not -EFAULT (to 2.6.28)
+    uint32_t vma_hooks          # vm_ops->migrate is called by migrate_pages
+    uint32_t last_unhooked      # but not for the last VMA (to 2.6.28)
+    uint32_t truncated_crashes  # the file rmap walk of a page that was truncated (to 2.6.22)
 
 
 # ---- contexts and the machine --------------------------------------------------------------------------
+
+cdef enum bug_t:                # where the real code would have crashed; errors.py has the words
+    BUG_VMA_ADDRESS = 1
+    BUG_NO_FILE = 2
+    BUG_OFFLINE_NODE = 3
+    BUG_TRUNCATED_RMAP = 4
 
 cdef enum:
     WAIT_PAGE = 1               # what is waited for: a page lock (or a migration entry, the same thing)
@@ -385,9 +420,12 @@ ctypedef struct ctx_t:          # what one thread works through; an argument of 
     uint32_t nozero             # frames are allocated to be copied over: their content is not cleared
     uint32_t keep               # keep_t
     uint32_t keep_mm
+    uint32_t bug                # bug_t that this call ran into; 0 none
     int (*wait_fn)(ctx_t *c, int what, uint32_t which) noexcept nogil
     int (*step_fn)(ctx_t *c, int step, const uint32_t *pfns, uint32_t n) noexcept nogil   # NULL: no hook
-    void *data                  # of the two functions
+    # vm_ops->migrate of one VMA: 0, an error, or a positive number; mmap_lock is held for reading
+    int (*migrate_fn)(ctx_t *c, vma_t *vma, uint64_t from_nodes, uint64_t to_nodes, uint32_t flags) noexcept nogil
+    void *data                  # of the three functions
     uint64_t count[64]          # counter_t
     uint64_t traced[8]          # C_LOCK_* up to the last event of a trace that holds locks
     pcp_t *pcp                  # [MAX_NODES]
@@ -420,6 +458,15 @@ ctypedef struct machine_t:
     uint64_t heap_fresh, heap_max
     uint64_t heap_free[48]
     uint32_t heap_lock
+    uint32_t nr_swapfiles
+    swap_info_t swap_info[29]   # the types above are migration entries
+    uint32_t swap_lock          # guards swap_info and swap_map
+    uint32_t tree_lock          # of the swap cache, one for all devices: guards swap_cache
+    uint32_t nr_swap_slots      # in the arrays below
+    uint32_t *swap_map          # swap entries and swap cache that name a slot
+    uint32_t *swap_cache        # frame with the content of a slot, 0 none
+    uint8_t *swap_content       # page_bytes per slot
+    uint32_t *swap_entry        # slot of a frame in the swap cache (page->private)
     slab_t tables, vmas, rnodes, anon_vmas, sp_nodes, files, mms, tasks, pins
     ctx_t *ctx                  # [MAX_CTX]
     uint64_t *trace             # migration steps, see _migrate

@@ -18,6 +18,7 @@ __all__ = [
     "KTHREAD_PID",
     "Credentials",
     "may_access",
+    "may_signal",
 ]
 
 #: The pid of init: a process of root with no memory worth looking at.
@@ -58,6 +59,25 @@ class Credentials(NamedTuple):
 
 #: A kernel thread: root with every capability, and no memory of its own.
 KERNEL_THREAD: Final = Credentials(0, 0, 0, 0, CAP_ALL, dumpable=False)
+
+
+def may_signal(caller: Credentials, target: Credentials) -> bool:
+    """Whether ``caller`` may move the pages of another process, in the kernels of 2006.
+
+    Parameters
+    ----------
+    caller, target : Credentials
+        Of two different processes.
+
+    Returns
+    -------
+    bool
+        True when the caller's real or effective id is the target's real or saved one;
+        ``CAP_SYS_NICE`` stands in for that.
+    """
+    if caller.caps & CAP_SYS_NICE:
+        return True
+    return bool({caller.uid, caller.euid} & {target.uid, target.suid})
 
 
 def may_access(caller: Credentials, target: Credentials, *, target_has_mm: bool) -> bool:

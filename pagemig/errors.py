@@ -34,6 +34,8 @@ class InvariantError(AssertionError):
 class KernelBug(RuntimeError):
     """The real kernel of this profile would have crashed here; the machine is as before the step.
 
+    Pages that were off the LRU for the call are back on it.
+
     Parameters
     ----------
     site : str
@@ -43,6 +45,17 @@ class KernelBug(RuntimeError):
     def __init__(self, site: str) -> None:
         super().__init__(site)
         self.site = site
+
+
+#: Where a real kernel would have crashed, by the core's number.
+_BUG_SITES = {
+    1: "vma_address: a page of a file outside the first mapping of mbind's range",
+    2: "page_address_in_vma: the first mapping of mbind's range has no file, the page has",
+    3: "alloc_pages_node: a node that is not there",
+    4: "try_to_unmap_file: the page was truncated and has no mapping",
+}
+#: The core's answer is below this where there was such a place.
+_BUG = 1024
 
 
 class ProcessGoneError(ValueError):
@@ -150,9 +163,13 @@ def raise_errno(rc: int, call: str, result: Any = None) -> NoReturn:
     Raises
     ------
     SyscallError
-        Always.
+        Always, unless
+    KernelBug
+        the number says that the real kernel would have crashed.
     """
     number = int(-rc)
+    if number > _BUG:
+        raise KernelBug(_BUG_SITES[number - _BUG])
     error = _CLASS_OF.get(number, SyscallError)(number, call, result)
     if isinstance(rc, Refusal):
         error.add_note(rc.rule)

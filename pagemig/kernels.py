@@ -7,7 +7,7 @@ common.  Half of the switches are read by the core (they have the names of the f
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Final
 
@@ -48,8 +48,10 @@ class KernelProfile:
         *core*.  Passes over what is left of a migration: 10 (2.6.18 to 6.2, one page at a time), 7
         (6.3 and later, after the asynchronous batch), 11 (2.6.16, 2.6.17).
     force_pass : int
-        *core*.  From this pass on, counted from 0, page lock and writeback are waited for: 3 to
-        6.2; 0 from 6.3 on, where the passes without waiting are the asynchronous ones.
+        *core*.  From this pass on, counted from 0, the page lock is waited for: 3 to 6.2; 0 from
+        6.3 on, where the passes without waiting are the asynchronous ones.
+    writeback_pass : int
+        *core*.  The same for writeback: 1 (2.6.16, 2.6.17), 3 (2.6.18 to 6.2), 0.
     batch : int
         *core*.  Pages unmapped before one TLB flush: 1 to 6.2, 512 from 6.3 on.
     async_first : int
@@ -90,6 +92,59 @@ class KernelProfile:
     mprotect_unaccounts : int
         *core*.  1: anonymous memory nothing was written to is no longer accounted for once it
         cannot be written, and merges with mappings that never were (6.6 and later).
+    swap : int
+        *core*.  1: the machine may have swap devices, and anonymous pages go through a swap cache.
+        Later kernels have them too; here they are part of the kernels of 2006 only.
+    four_lists : int
+        *core*.  1: ``migrate_pages(from, to, moved, failed)`` with targets allocated 257 at a time
+        before it begins (to 2.6.17); the caller disposes of the pages.
+    plain_entries : int
+        *core*.  1: a migration entry is READ or WRITE: the accessed bit is lost, dirtiness goes to
+        the page, no entry says that the page was exclusive (to 5.18).
+    counts_drop : int
+        *core*.  1: with each entry a page loses its reference and its mapcount at once, and the
+        references left must be the ones a migration explains; 0: they are frozen together.
+    locked_fails : int
+        *core*.  1: try_to_unmap fails for good where VM_LOCKED is set, ``-EPERM`` (to 2.6.17).
+    locked_skipped : int
+        *core*.  1: migrate_pages and mbind with MOVE alone take nothing from VM_LOCKED mappings (to
+        2.6.20), though move_pages and STRICT with MOVE do.
+    waiter_refs : int
+        *core*.  1: who waits for a migration entry holds a reference on the old page, and so can
+        make the migration fail that it waits for (2.6.18 to 5.18).
+    family_anon_vma : int
+        *core*.  1: a whole fork family shares one anon_vma (to 2.6.33).
+    truncate_leaves : int
+        *core*.  1: truncation passes over entries that are no pages, and what was on the move stays
+        mapped though it no longer belongs to the file (to 2.6.22).
+    rss_uncounted : int
+        *core*.  1: fork and munmap do not count migration entries in the resident set (2.6.18).
+    rules_2006 : int
+        *core*.  1: mbind, migrate_pages and move_pages check, collect and answer as in 2006.
+    first_vma : int
+        *core*.  1: mbind places all pages by the first mapping of the range (2.6.18 to 2.6.23).
+    arrays : int
+        *core*.  1: pages and targets go to the engine in arrays, page i to target i, so that mbind
+        with interleaving and MOVE puts every page of the range on its own node, those inside the
+        node set too.  No kernel does; the note of 2006 asks for it.
+    this_node : int
+        *core*.  1: a page goes to the node that was asked for or nowhere (2.6.19 and later); 0: to
+        the next one when that is full.  Read where ``rules_2006`` is 1.
+    nothing_enoent : int
+        *core*.  1: move_pages that isolates nothing fails with ``-ENOENT`` (2.6.18 to 2.6.27).
+    zero_enoent : int
+        *core*.  1: status of the zero page is ``-ENOENT`` (2.6.18 to 2.6.28), else ``-EFAULT``.
+    vma_hooks : int
+        *core*.  1: migrate_pages calls the ``migrate`` operation of mappings (2.6.18 and later).
+    last_unhooked : int
+        *core*.  1: but never that of the last mapping (2.6.18 to 2.6.28).
+    truncated_crashes : int
+        *core*.  1: a truncated page that somebody still holds crashes the reverse map walk (2.6.18
+        to 2.6.22).
+    subset_nodes : bool
+        A node set with a node that is not there is EINVAL (to 2.6.23), else that node is left out.
+    uid_access : bool
+        Who may move whose pages is asked as for a signal (to 4.12), else as for ptrace.
     interleave_bits : int
         Bits of the page number that decide the interleave node: 32 to 6.6, 64 from 6.7 on.  The
         core knows it from ``mbind_ilx``.
@@ -135,6 +190,28 @@ class KernelProfile:
     gup_checks_files: int = field(default=0, metadata=_CORE)
     populate_whole: int = field(default=0, metadata=_CORE)
     mprotect_unaccounts: int = field(default=0, metadata=_CORE)
+    writeback_pass: int = field(default=3, metadata=_CORE)
+    swap: int = field(default=0, metadata=_CORE)
+    four_lists: int = field(default=0, metadata=_CORE)
+    plain_entries: int = field(default=0, metadata=_CORE)
+    counts_drop: int = field(default=0, metadata=_CORE)
+    locked_fails: int = field(default=0, metadata=_CORE)
+    locked_skipped: int = field(default=0, metadata=_CORE)
+    waiter_refs: int = field(default=0, metadata=_CORE)
+    family_anon_vma: int = field(default=0, metadata=_CORE)
+    truncate_leaves: int = field(default=0, metadata=_CORE)
+    rss_uncounted: int = field(default=0, metadata=_CORE)
+    rules_2006: int = field(default=0, metadata=_CORE)
+    first_vma: int = field(default=0, metadata=_CORE)
+    arrays: int = field(default=0, metadata=_CORE)
+    this_node: int = field(default=0, metadata=_CORE)
+    nothing_enoent: int = field(default=0, metadata=_CORE)
+    zero_enoent: int = field(default=0, metadata=_CORE)
+    vma_hooks: int = field(default=0, metadata=_CORE)
+    last_unhooked: int = field(default=0, metadata=_CORE)
+    truncated_crashes: int = field(default=0, metadata=_CORE)
+    subset_nodes: bool = False
+    uid_access: bool = False
     interleave_bits: int = 32
     modes: frozenset[int]
     mode_flags: int
@@ -205,6 +282,7 @@ _LINUX_6_12: Final = KernelProfile(
     batch=512,
     async_first=1,
     async_passes=3,
+    writeback_pass=0,
     copy_first=1,
     untouched_enoent=1,
     mbind_ilx=1,
@@ -227,9 +305,94 @@ _LINUX_6_12: Final = KernelProfile(
     ),
 )
 
-#: Profile by name.
+# ---- the kernels of 2006 ----------------------------------------------------------------------
+# What is not listed is today's memory management: fork, faults, mprotect and the like.
+
+_MODES_2006: Final = frozenset({MPOL_DEFAULT, MPOL_PREFERRED, MPOL_BIND, MPOL_INTERLEAVE})
+
+_CALLS_2_6_17: Final = frozenset({"mbind", "set_mempolicy", "get_mempolicy", "migrate_pages"})
+
+_LINUX_2_6_17: Final = KernelProfile(
+    name="2.6.17",
+    stands_for="Linux 2.6.16 and 2.6.17, the note's \"Linus tree\": swap entries",
+    engine=1,
+    passes=11,
+    writeback_pass=1,
+    untouched_enoent=1,
+    fault_around=1,
+    swap=1,
+    four_lists=1,
+    plain_entries=1,
+    counts_drop=1,
+    locked_fails=1,
+    locked_skipped=1,
+    family_anon_vma=1,
+    truncate_leaves=1,
+    rules_2006=1,
+    subset_nodes=True,
+    uid_access=True,
+    modes=_MODES_2006,
+    mode_flags=0,
+    calls=_CALLS_2_6_17,
+    # A policy of no nodes is stored as PREFERRED; the core calls it LOCAL.
+    mode_names=MappingProxyType({**_MODE_NAMES_6_1, MPOL_LOCAL: "prefer"}),
+)
+
+_LINUX_2_6_17_MM: Final = replace(
+    _LINUX_2_6_17,
+    name="2.6.17-mm",
+    stands_for="2.6.17-rc3-mm1, the note's \"Andrew's tree\": migration entries, four lists",
+    engine=0,
+    waiter_refs=1,
+    rss_uncounted=1,
+)
+
+_LINUX_2_6_18: Final = replace(
+    _LINUX_2_6_17_MM,
+    name="2.6.18",
+    stands_for="Linux 2.6.18: what was merged, with its bugs",
+    passes=10,
+    writeback_pass=3,
+    four_lists=0,
+    locked_fails=0,
+    first_vma=1,
+    nothing_enoent=1,
+    zero_enoent=1,
+    vma_hooks=1,
+    last_unhooked=1,
+    truncated_crashes=1,
+    calls=_CALLS_2_6_17 | {"move_pages"},
+)
+
+_PMIG: Final = replace(
+    _LINUX_2_6_18,
+    name="pmig",
+    stands_for="no kernel: the note's five patches and its future work, finished, without bugs",
+    locked_skipped=0,
+    truncate_leaves=0,
+    rss_uncounted=0,
+    first_vma=0,
+    arrays=1,
+    this_node=1,
+    nothing_enoent=0,
+    zero_enoent=0,
+    last_unhooked=0,
+    truncated_crashes=0,
+)
+
+#: Profile by name, by rising age of the kernel; ``pmig`` stands where its patches do.
 KERNELS: Final[Mapping[str, KernelProfile]] = MappingProxyType(
-    {profile.name: profile for profile in (_LINUX_6_1, _LINUX_6_12)}
+    {
+        profile.name: profile
+        for profile in (
+            _LINUX_2_6_17,
+            _LINUX_2_6_17_MM,
+            _LINUX_2_6_18,
+            _PMIG,
+            _LINUX_6_1,
+            _LINUX_6_12,
+        )
+    }
 )
 
 DEFAULT_KERNEL: Final = "6.1"
@@ -241,7 +404,7 @@ def kernel_profile(kernel: str | KernelProfile) -> KernelProfile:
     Parameters
     ----------
     kernel : str or KernelProfile
-        ``"6.1"``, ``"6.12"``, or a profile of one's own (``dataclasses.replace`` of one of these).
+        A key of ``KERNELS``, or a profile of one's own (``dataclasses.replace`` of one of these).
 
     Raises
     ------

@@ -47,7 +47,7 @@ from pagemig.kernels import DEFAULT_KERNEL, KernelProfile, kernel_profile
 from pagemig.process import Process
 from pagemig.syscalls import MoveResult
 
-__all__ = ["LOCKS", "STEPS", "File", "Machine", "Node", "OfflineResult"]
+__all__ = ["LOCKS", "STEPS", "File", "Machine", "Node", "OfflineResult", "SwapDevice"]
 
 LOCAL_DISTANCE: Final = 10
 REMOTE_DISTANCE: Final = 20
@@ -56,6 +56,9 @@ _MAX_NODES: Final = 64
 _MAX_CPUS: Final = 4096
 _MAX_TAG: Final = 0x1FFF
 _PAGE_BYTES: Final = (0, 8, 4096)
+#: Types of swap entries below those of migration entries, and slots that 32 bits can number.
+_MAX_SWAPFILES: Final = 29
+_MAX_SWAP_SLOTS: Final = 1 << 30
 _FILE_KINDS: Final = {"tmpfs": FILE_SHMEM, "ramfs": FILE_RAMFS, "ext4": FILE_EXT4}
 
 #: Steps of a migration by number, as hooks and traces name them.
@@ -107,6 +110,8 @@ _VMSTAT: Final = {
     "pgmigrate_fail": "pgmigrate_fail",
     "unevictable_pgs_mlocked": "unevictable_pgs_mlocked",
     "unevictable_pgs_munlocked": "unevictable_pgs_munlocked",
+    "pswpin": "pswpin",
+    "pswpout": "pswpout",
     "oom_kill": "oom_kill",
 }
 
@@ -135,6 +140,19 @@ class OfflineResult(NamedTuple):
     passes: int
     migrated: int
     left: npt.NDArray[np.uint32]
+
+
+class SwapDevice(NamedTuple):
+    """A swap device.
+
+    Attributes
+    ----------
+    size, used : int
+        Bytes: of all its slots, and of those that hold a page or are kept for one.
+    """
+
+    size: int
+    used: int
 
 
 class Node:
@@ -270,6 +288,8 @@ class Machine(_core.Machine):
         given.
     weights : sequence of int or mapping of int to int, optional
         Weights 1 to 255 of nodes for weighted interleaving; all 1 unless given.
+    swap : sequence of int or str, optional
+        Sizes of swap devices, for the kernels of 2006; none unless given.
 
     Attributes
     ----------
@@ -326,6 +346,7 @@ class Machine(_core.Machine):
         access_stats: bool = False,
         scatter: int | None = None,
         weights: Sequence[int] | Mapping[int, int] | None = None,
+        swap: Sequence[int | str] = (),
     ) -> "Machine":
         """Check the arguments and build the machine they describe."""
         profile = kernel_profile(kernel)
@@ -344,6 +365,7 @@ class Machine(_core.Machine):
             [node.reserved >> PAGE_SHIFT for node in made],
             check_bool(access_stats, "access_stats"),
             _seed(scatter),
+            _swap_slots(swap, profile),
         )
         self.nodes, self.profile, self.distances = made, profile, far
         self.page_bytes, self.access_stats = page_bytes, bool(access_stats)
@@ -444,6 +466,13 @@ class Machine(_core.Machine):
             There is no such node.
         """
         return self._node_free(self._check_nid(nid)) << PAGE_SHIFT
+
+    @property
+    def swap(self) -> tuple[SwapDevice, ...]:
+        """The swap devices and how much of them is in use."""
+        return tuple(
+            SwapDevice(slots << PAGE_SHIFT, used << PAGE_SHIFT) for slots, used in self._swap_info()
+        )
 
     def node_of(self, pfns: Addresses) -> npt.NDArray[np.int32]:
         """Return the node of frames.
@@ -1000,6 +1029,20 @@ def _weight_table(
             raise ValueError(f"weights must be from 1 to 255 for nodes below {n}, not {weights!r}")
         table[nid] = weight
     return table
+
+
+def _swap_slots(swap: Sequence[int | str], profile: KernelProfile) -> list[int]:
+    """Pages of each swap device."""
+    if isinstance(swap, str | bytes) or not isinstance(swap, Iterable):
+        raise TypeError(f"swap must be a sequence of sizes, not {swap!r}")
+    slots = [as_size(size, "swap") >> PAGE_SHIFT for size in swap]
+    if slots and not profile.swap:
+        raise ValueError(f"swap is modelled for the kernels of 2006 only, not for {profile.name}")
+    if len(slots) > _MAX_SWAPFILES or sum(slots) >= _MAX_SWAP_SLOTS:
+        raise ValueError(f"swap must be {_MAX_SWAPFILES} devices at most, 4 TiB in all: {swap!r}")
+    if not all(slots):
+        raise ValueError(f"swap must be devices of a page at least, not {swap!r}")
+    return slots
 
 
 def _seed(scatter: int | None) -> int:

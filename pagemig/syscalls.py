@@ -45,13 +45,21 @@ from pagemig.constants import (
     MPOL_MF_MOVE_ALL,
     MPOL_MF_STRICT,
     MPOL_MODE_FLAGS,
+    MPOL_PREFERRED,
     MPOL_WEIGHTED_INTERLEAVE,
     NULL,
     PAGE_SIZE,
     STATUS_UNSET,
     Pointer,
 )
-from pagemig.credentials import CAP_SYS_NICE, KERNEL_THREAD, KTHREAD_PID, Credentials, may_access
+from pagemig.credentials import (
+    CAP_SYS_NICE,
+    KERNEL_THREAD,
+    KTHREAD_PID,
+    Credentials,
+    may_access,
+    may_signal,
+)
 from pagemig.errors import ProcessGoneError, Refusal, errno_name, raise_errno
 from pagemig.policy import Policy, WeightedInterleave, fold_absent, nodes_of, policy_of
 
@@ -351,9 +359,12 @@ class NumaCalls(_core.Process):
         privileged = self._capable(CAP_SYS_NICE)
         if new & ~allowed and not privileged:
             return Refusal(EPERM, "to_nodes has nodes without memory here, and no CAP_SYS_NICE")
-        new &= allowed
-        if not new:
-            return Refusal(EINVAL, "to_nodes has no node with memory here")
+        if self.machine.profile.rules_2006:
+            new = self._source_mask(new)  # nodes that are not there were refused from 2.6.23 on
+        else:
+            new &= allowed
+            if not new:
+                return Refusal(EINVAL, "to_nodes has no node with memory here")
         if target is None or not target.alive:
             return _NO_MEMORY
         flags = MPOL_MF_MOVE_ALL if privileged else MPOL_MF_MOVE
@@ -621,6 +632,8 @@ class NumaCalls(_core.Process):
         else:
             policy = self._get_task_policy()
         word = policy[0]
+        if word == MPOL_LOCAL and word not in self.machine.profile.modes:
+            word = MPOL_PREFERRED  # a policy of no nodes, before LOCAL was a mode
         if flags & MPOL_F_NODE:
             word = self._node_asked(flags, addr, word)
             return word if word < 0 else (word, self._user_mask(policy))
@@ -696,6 +709,8 @@ class NumaCalls(_core.Process):
             return self  # type: ignore[return-value]
         if pid == KTHREAD_PID:
             mine = self._credentials()
+            if self.machine.profile.uid_access:
+                return None  # no memory is found before permission is asked
             return None if may_access(mine, KERNEL_THREAD, target_has_mm=False) else -EPERM
         target = self.machine._find_pid(pid)
         if target is None:
@@ -705,7 +720,11 @@ class NumaCalls(_core.Process):
             his = target._credentials()
         except ProcessGoneError:
             return -ESRCH  # another thread reaped it meanwhile
-        return target if may_access(mine, his, target_has_mm=target.alive) else -EPERM
+        if self.machine.profile.uid_access:
+            permitted = not target.alive or may_signal(mine, his)
+        else:
+            permitted = may_access(mine, his, target_has_mm=target.alive)
+        return target if permitted else -EPERM
 
     def _core_mask(self, mask: int, mode_flags: int) -> tuple[int, int]:
         """Return a user mask in the core's 64 bits, and the mode flags with a tag for the rest.
@@ -713,6 +732,8 @@ class NumaCalls(_core.Process):
         Nodes above 63 are on no machine: they make a mask not empty, count in a relative set, and
         tell two otherwise equal static or relative policies apart, nothing else.
         """
+        if self.machine.profile.subset_nodes and mask & ~self.machine._memory_mask:
+            return Refusal(EINVAL, "the node set has a node without memory here"), mode_flags
         if not mask >> 64:
             return mask, mode_flags
         low = fold_absent(mask, self.machine._memory_mask, mode_flags)

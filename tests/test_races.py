@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pytest
 from machines import PAGE, four_nodes, mapped
 
@@ -69,9 +70,22 @@ class Race:
 
     def migrator(self, n: int = 1, node: int = 1) -> Actor:
         def move() -> pm.MoveResult:
-            return self.root.move_pages(self.pages(n), node, pm.MPOL_MF_MOVE_ALL, pid=self.app)
+            return self.move(n, node)
 
         return self.actors.add("migrator", move)
+
+    def move(self, n: int, node: int) -> pm.MoveResult:
+        """By move_pages, or by migrate_pages and a look at where pages are in kernels without."""
+        if "move_pages" in self.machine.profile.calls:
+            return self.root.move_pages(self.pages(n), node, pm.MPOL_MF_MOVE_ALL, pid=self.app)
+        rc = self.root.migrate_pages({0}, {node}, pid=self.app)
+        return pm.MoveResult(rc, np.array([self.node(i) for i in range(n)], dtype=np.int32))
+
+    def node(self, page: int = 0) -> int:
+        """Node of a mapped page, -1 where none is mapped."""
+        if not self.app.alive or not self.app.pagemap(self.base + page * PAGE, 1)[0] >> 63:
+            return -1
+        return int(self.machine.node_of([self.pfn(page)])[0])
 
     def at(self, step: int, do: Callable[[], Any] | Actor, **when: Any) -> Actor:
         return self.actors.at_step(step, do, **when)
@@ -143,7 +157,8 @@ def pinned(race: Race, pin: Callable[[], list[pm.Pin]]) -> Outcome:
     outcome = {"rc": migrator.result.rc, "converted": race.count(pm.STEP_UNMAP) > 0}
     assert race.machine.node_of([race.pfn()]).tolist() == [0]
     race.app.unpin(pin()[0])
-    assert race.app.move_pages([race.base], 1).status.tolist() == [1]
+    race.read()
+    assert race.move(1, 1).status.tolist() == [1]
     return outcome
 
 
@@ -204,7 +219,7 @@ def waiter_after_the_switch(race: Race) -> Outcome:
     old = race.pfn()
 
     def move() -> tuple[list[int], int]:
-        result = race.root.move_pages([race.base], 1, pm.MPOL_MF_MOVE_ALL, pid=race.app)
+        result = race.move(1, 1)
         return result.status.tolist(), race.refs(old)
 
     migrator = race.actors.add("migrator", move)
