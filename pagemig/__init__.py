@@ -23,7 +23,7 @@ from pagemig.credentials import INIT_PID, KTHREAD_PID
 from pagemig.errors import InvariantError, KernelBug, ProcessGoneError, SyscallError, errno_name
 from pagemig.frames import FRAME_FLAGS, Frames
 from pagemig.kernels import DEFAULT_KERNEL, KERNELS, KernelProfile, kernel_profile
-from pagemig.machine import STEPS, File, Machine, Node, OfflineResult, SwapDevice
+from pagemig.machine import STEPS, File, ListsResult, Machine, Node, OfflineResult, SwapDevice
 from pagemig.policy import (
     Bind,
     Default,
@@ -57,6 +57,7 @@ __all__ = [
     "InvariantError",
     "KernelBug",
     "KernelProfile",
+    "ListsResult",
     "Local",
     "Machine",
     "MoveResult",

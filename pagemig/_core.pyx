@@ -28,6 +28,9 @@ from pagemig._hotplug cimport evacuation_t, migrate_range, offline_node, online_
 from pagemig._memory cimport access_deferred, access_many, pin_user_pages, touch_range, touch_t, vma_lookup
 from pagemig._mempolicy cimport mpol_new, mpol_shared_policy_lookup, policy_node
 from pagemig._migrate cimport migrate_frames, sys_mbind, sys_migrate_pages, sys_move_pages, trace_locks
+from pagemig._migrate_2006 cimport (
+    MIGRATE_CHUNK_SIZE, lists_begin, lists_end, lists_t, migrate_page_lists, swap_out,
+)
 from pagemig._mmap cimport (
     do_exit, get_task, mmget_not_zero, mmput, mmput_unless_last, put_task, sys_fork, sys_madvise, sys_mlock, sys_mlockall, sys_mmap,
     sys_mprotect, sys_mremap, sys_munlock,
@@ -36,6 +39,7 @@ from pagemig._mmap cimport (
 from pagemig._pgtable cimport leaf_pte, next_leaf, stats_rows, walk_leaf
 from pagemig._pte cimport pte_pfn, pte_present
 from pagemig._rmap cimport rmap_vmas, vma_address
+from pagemig._swap cimport swapoff, swapon
 from pagemig._types cimport (
     C_LOCK_PAGE, C_LOCK_SWAP, FILE_SHMEM, MAX_CTX, MAX_NODES, MODE_ACTORS, MODE_THREADS, MPOL_DEFAULT,
     MPOL_INTERLEAVE, MPOL_WEIGHTED_INTERLEAVE, NR_COUNTERS,
@@ -520,6 +524,62 @@ cdef class Machine:
     def _swap_info(self):
         """(slots, slots in use) of every swap device."""
         return [(self.m.swap_info[i].max - 1, self.m.swap_info[i].inuse) for i in range(self.m.nr_swapfiles)]
+
+    def _swap_out(self, pfns):
+        """Write frames to their slots or files and free them; how many are gone."""
+        cdef uint32_t *p = <uint32_t *> data_of(pfns, cnp.NPY_UINT32, "pfns")
+        cdef uint64_t n = len(pfns), gone
+        cdef ctx_t *c = self.enter(0)
+        with nogil:
+            gone = swap_out(c, p, n)
+        self.leave(c)
+        return gone
+
+    def _swapoff(self, uint32_t device):
+        """Bring everything on a device back into memory and use it no more: 0 or -errno."""
+        cdef ctx_t *c = self.enter(0)
+        cdef int rc
+        with nogil:
+            rc = swapoff(c, device)
+        self.leave(c)
+        return rc
+
+    def _swapon(self, uint32_t device):
+        cdef ctx_t *c = self.enter(0)
+        with nogil:
+            swapon(c, device)
+        self.leave(c)
+
+    def _migrate_lists(self, pfns, int32_t nid):
+        """Four lists: frames isolated, migrated to a node (-1: swapped out), looked at, and disposed of.
+
+        (rc, frames moved, failed, and left; content of those moved), as they were before they were put back.
+        """
+        cdef uint32_t *p = <uint32_t *> data_of(pfns, cnp.NPY_UINT32, "pfns")
+        cdef uint64_t n = len(pfns)
+        cdef ctx_t *c
+        cdef lists_t l
+        cdef int64_t rc
+        room = np.empty(3 * n + MIGRATE_CHUNK_SIZE + 1, np.uint32)
+        l.source = <uint32_t *> cnp.PyArray_DATA(room)
+        l.moved = l.source + n
+        l.failed = l.moved + n
+        l.to = l.failed + n
+        c = self.enter(0)
+        with nogil:
+            lists_begin(c, &l, p, n, nid)
+            rc = <int64_t> migrate_page_lists(c, &l)
+        found = [room[n:n + l.nr_moved].copy(), room[2 * n:2 * n + l.nr_failed].copy(), room[:l.n].copy()]
+        look = self._list_content(found[0])
+        with nogil:
+            lists_end(c, &l)
+        self.leave(c)
+        return rc, found[0], found[1], found[2], look
+
+    def _list_content(self, pfns):
+        """What the old frames of moved pages still hold."""
+        content = self._content_raw()
+        return None if content is None else content[pfns, 0].copy()
 
     def _swap_map(self):
         """Entries and cache that name each slot, device after device, their headers first; without a copy."""

@@ -40,6 +40,7 @@ cdef struct stage_t:
     uint32_t open[64]
     hold_t hold[64]             # where a group starts
     uint32_t held               # pages that are HELD
+    bint swapping               # pages are swapped out, not moved
     uint32_t kept               # all bits if the counts of unmapped entries are still the page's, else 0
 
 cdef enum:                      # how hard a stage tries

@@ -294,6 +294,7 @@ cdef void stage_lock(ctx_t *c, stage_t *st, uint32_t force) noexcept nogil:
     memset(st.restored, 0, st.n * sizeof(st.restored[0]))
     memset(st.dirty, 0, st.n * sizeof(st.dirty[0]))
     st.kept = 0 if m.profile.counts_drop else 0xffffffffu
+    st.swapping = False
     for i in range(st.n):
         pfn = st.src[i]
         if st.open[i]:                      # locked together with its isolation
@@ -337,7 +338,7 @@ cdef void stage_swap(ctx_t *c, stage_t *st) noexcept nogil:
         if st.rc[i]:
             continue
         if st.state[i] & PG_anon:
-            if not st.state[i] & PG_swapcache and not add_to_swap(c, st.src[i]):
+            if (not st.state[i] & PG_swapcache or not PMG_GUARD(19)) and not add_to_swap(c, st.src[i]):
                 st.rc[i] = -ENOMEM
                 continue
             st.state[i] = page_state(c.m, st.src[i])
@@ -397,10 +398,10 @@ cdef void unmap_2006(const walk_t *w, stage_t *st, uint32_t i, uint32_t leaf, pt
     cdef uint32_t pfn = st.src[i]
     cdef pte_t old = pmg_load_acq(p), entry = 0
     cdef uint64_t s = page_state(m, pfn)
-    cdef bint stays = m.profile.engine == 0 and not s & PG_swapcache
+    cdef bint stays = m.profile.engine == 0 and not (s & PG_swapcache and PMG_GUARD(19))
     if pte_pfn(old) != pfn or not pte_present(old) or old & PTE_SPECIAL:
         return
-    if w.mlocked and m.profile.locked_fails:
+    if w.mlocked and (m.profile.locked_fails or st.swapping):
         st.rc[i] = -EPERM                   # PTEs visited before stay as they were made
         return
     if stays:
@@ -982,6 +983,7 @@ cdef void stage_unmap_only(ctx_t *c, stage_t *st) noexcept nogil:
     """For pages that are not moved but swapped out: what was unmapped stays so, and the anon_vma may go."""
     cdef uint32_t i
     st.kept = 0
+    st.swapping = True
     for i in range(st.n):
         st.rc[i] = 0
         st.open[i] = OPEN

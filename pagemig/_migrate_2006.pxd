@@ -7,6 +7,9 @@ from pagemig._types cimport ctx_t
 cdef enum:
     MIGRATE_CHUNK_SIZE = 256    # targets allocated ahead; one more, since the test comes after the count
 
+# evict mode of 2.6.16 and 2.6.17, in later kernels what reclaim does: to the slot, or the file; pages that are gone
+cdef uint64_t swap_out(ctx_t *c, const uint32_t *pfns, uint64_t n) noexcept nogil
+
 # -- to 2.6.17: arrays of pages the caller owns, each with its isolation (or allocation) reference
 cdef struct lists_t:
     uint32_t *source            # what is left of it stays at its front
@@ -20,6 +23,9 @@ cdef struct lists_t:
 
 # pages not migrated: those that failed and those to be tried again; of `to` only what was not used is left
 cdef uint64_t migrate_page_lists(ctx_t *c, lists_t *l) noexcept nogil
+# isolate frames and allocate a chunk of targets on or near a node (-1: none)
+cdef void lists_begin(ctx_t *c, lists_t *l, const uint32_t *pfns, uint64_t n, int32_t nid) noexcept nogil
+cdef void lists_end(ctx_t *c, lists_t *l) noexcept nogil                             # put everything back
 # the driver: targets by t in chunks; moved pages are freed.  Pages left, at the front of pfns, or -errno
 cdef int migrate_pages_to(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *t, run_t *run) noexcept nogil
 

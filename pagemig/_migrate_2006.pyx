@@ -16,9 +16,10 @@ from pagemig._filemap cimport delete_from_page_cache, file_writepage, try_to_rel
 from pagemig._frame cimport frame_maps, frame_refs, page_count, page_state, page_test, trylock_page, unlock_page
 from pagemig._mempolicy cimport alloc_page_vma
 from pagemig._migrate cimport (
-    STEP_ALLOC, STEP_ISOLATE, TARGET_NEAREST, WAIT_FOR_LOCK, WAIT_FOR_WRITEBACK, at_step, new_page,
+    STEP_ALLOC, STEP_ISOLATE, TARGET_NEAREST, WAIT_FOR_LOCK, WAIT_FOR_WRITEBACK, at_step, isolate_lru_page, new_page,
     putback_lru_page, run_t, short_of_frames, stage_end, stage_move, stage_t, stage_take, stage_unmap_only, target_t,
 )
+from pagemig._rmap cimport lru_cache_disable, lru_cache_enable
 from pagemig._swap cimport add_to_swap, delete_from_swap_cache, swap_writepage
 from pagemig._types cimport (
     C_PGMIGRATE_FAIL, C_PGMIGRATE_SUCCESS, PG_anon, PG_cached, PG_dirty, PG_private, PG_swapcache, PG_writeback,
@@ -102,6 +103,25 @@ cdef int evict_one(ctx_t *c, uint32_t pfn, uint32_t force) noexcept nogil:
     return rc
 
 
+cdef uint64_t swap_out(ctx_t *c, const uint32_t *pfns, uint64_t n) noexcept nogil:
+    """Pages one after the other, each as often as it takes to write it first; how many are gone."""
+    cdef uint64_t i, gone = 0
+    cdef int rc
+    cdef uint32_t pass_
+    lru_cache_disable(c)
+    for i in range(n):
+        if not isolate_lru_page(c, pfns[i]):
+            continue
+        rc = -EAGAIN
+        for pass_ in range(c.m.profile.passes):
+            if rc == -EAGAIN:
+                rc = 0 if page_count(c.m, pfns[i]) == 1 else evict_one(c, pfns[i], how_hard(c.m, pass_))
+        gone += rc == 0
+        putback_lru_page(c, pfns[i])
+    lru_cache_enable(c)
+    return gone
+
+
 # -- four lists ----------------------------------------------------------------------------------------------------
 
 cdef int move_one(ctx_t *c, lists_t *l, uint32_t pfn, uint32_t force) noexcept nogil:
@@ -182,6 +202,35 @@ cdef uint64_t putback_all(ctx_t *c, const uint32_t *pfns, uint64_t n) noexcept n
     for i in range(n):
         putback_lru_page(c, pfns[i])
     return n
+
+
+cdef void lists_begin(ctx_t *c, lists_t *l, const uint32_t *pfns, uint64_t n, int32_t nid) noexcept nogil:
+    cdef uint64_t i
+    l.n = l.nr_to = l.nr_moved = l.nr_failed = 0
+    lru_cache_disable(c)
+    for i in range(n):
+        if isolate_lru_page(c, pfns[i]):
+            l.source[l.n] = pfns[i]
+            l.n += 1
+    if nid < 0:
+        l.to = NULL
+        return
+    c.nozero = 1
+    while l.nr_to < min(l.n, <uint64_t> (MIGRATE_CHUNK_SIZE + 1)):
+        l.to[l.nr_to] = alloc_page(c, nid, pmg_load(&c.m.online))
+        if l.to[l.nr_to] == 0:
+            break
+        l.nr_to += 1
+    c.nozero = 0
+
+
+cdef void lists_end(ctx_t *c, lists_t *l) noexcept nogil:
+    putback_all(c, l.moved, l.nr_moved)
+    putback_all(c, l.failed, l.nr_failed)
+    putback_all(c, l.source, l.n)
+    if l.to != NULL and l.nr_to:
+        free_pages(c, l.to, <uint32_t> l.nr_to)
+    lru_cache_enable(c)
 
 
 cdef int one_chunk(ctx_t *c, lists_t *l, const target_t *t, uint64_t *offset, run_t *run) noexcept nogil:

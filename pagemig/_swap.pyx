@@ -1,23 +1,27 @@
 """Swap devices, their slots, and the swap cache in front of them (the kernels of 2006)."""
+from libc.errno cimport ENOMEM
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from pagemig._alloc cimport count_event, lock_page, page_address, put_page
+from pagemig._alloc cimport (
+    alloc_page, count_event, lock_page, mm_of, mmap_read_lock, mmap_read_unlock, page_address, put_page, vec_at, vma_of,
+)
 from pagemig._atomic cimport (
-    pmg_add, pmg_and, pmg_load, pmg_load32, pmg_or, pmg_spin_lock, pmg_spin_unlock, pmg_store32, pmg_yield,
+    PMG_GUARD, pmg_add, pmg_and, pmg_load, pmg_load32, pmg_load_acq, pmg_or, pmg_read_trylock, pmg_spin_lock, pmg_spin_unlock, pmg_store32, pmg_yield,
 )
 from pagemig._frame cimport (
-    get_page_unless_zero, page_count, page_mapcount, page_test, page_test_clear, trylock_page, unlock_page,
+    get_page, get_page_unless_zero, page_count, page_mapcount, page_test, page_test_clear, trylock_page, unlock_page,
 )
 from pagemig._memory cimport vma_pte
 from pagemig._mempolicy cimport alloc_page_vma
-from pagemig._pgtable cimport leaf_pte, pte_lock, pte_unlock, set_pte
+from pagemig._mmap cimport mmget_not_zero, mmput
+from pagemig._pgtable cimport leaf_pte, next_leaf, pte_lock, pte_unlock, set_pte
 from pagemig._pte cimport make_swap_entry, pte_t
 from pagemig._rmap cimport anon_vma_prepare, linear_page_index, page_add_anon_rmap
 from pagemig._types cimport (
     C_LOCK_SWAP, C_LOCK_TREE, C_PGMAJFAULT, C_PSWPIN, C_PSWPOUT, C_SWAP_SLOTS, PG_anon, PG_dirty, PG_lru,
-    PG_swapbacked, PG_swapcache, PG_uptodate, PG_writeback, REF_ONE, VM_FAULT_MAJOR, VM_FAULT_OOM, VM_FAULT_WAIT,
-    ctx_t, machine_t, swap_info_t, vma_t,
+    PG_swapbacked, PG_swapcache, PG_uptodate, PG_writeback, PMG_WAIT, REF_ONE, VM_FAULT_MAJOR, VM_FAULT_OOM, VM_FAULT_WAIT,
+    ctx_t, machine_t, mm_t, swap_info_t, vma_t,
 )
 
 
@@ -63,7 +67,8 @@ cdef uint64_t nr_swap_pages(machine_t *m) noexcept nogil:
     cdef uint64_t n = 0
     cdef uint32_t i
     for i in range(m.nr_swapfiles):
-        n += m.swap_info[i].max - 1 - pmg_load32(&m.swap_info[i].inuse)
+        if not pmg_load32(&m.swap_info[i].off):
+            n += m.swap_info[i].max - 1 - pmg_load32(&m.swap_info[i].inuse)
     return n
 
 
@@ -79,7 +84,7 @@ cdef bint vm_swap_full(machine_t *m) noexcept nogil:
 cdef uint32_t scan_swap_map(machine_t *m, swap_info_t *d) noexcept nogil:
     """The next free slot of a device after the last one given out, cyclic; slot 0 is its header.  swap_lock held."""
     cdef uint32_t _i, at = d.next
-    if d.inuse == d.max - 1:
+    if d.off or d.inuse == d.max - 1:
         return 0
     for _i in range(d.max):
         if at == 0 or at >= d.max:
@@ -343,3 +348,135 @@ cdef int do_swap_page(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, pte_t p
     unlock_page(m, pfn)
     put_page(c, pfn)
     return major
+
+
+# -- taking a device out of use ------------------------------------------------------------------------------------
+
+cdef void unuse_leaf(
+        ctx_t *c, vma_t *vma, uint32_t leaf, uint64_t start, uint64_t end, uint32_t slot, uint32_t pfn) noexcept nogil:
+    """Map a locked page of the cache wherever one leaf has an entry for its slot."""
+    cdef machine_t *m = c.m
+    cdef uint64_t vpn
+    cdef pte_t entry = slot_entry(m, slot)
+    for vpn in range(start, end):
+        if pmg_load_acq(leaf_pte(m, leaf, vpn)) == entry:
+            get_page(m, pfn)
+            if not map_swap_page(c, vma, vpn, leaf, entry, pfn):
+                put_page(c, pfn)
+
+
+cdef inline bint page_of_slot(machine_t *m, uint32_t pfn, uint32_t slot) noexcept nogil:
+    """Still: the page is locked.  While that was waited for it may have been migrated, and left the cache."""
+    return (page_test(m, pfn, PG_swapcache) and m.swap_entry[pfn] == slot) or not PMG_GUARD(26)
+
+
+cdef int lock_mm_of_page(ctx_t *c, uint32_t i, uint32_t pfn) noexcept nogil:
+    """mmap_lock comes before page locks: where it is not to be had at once the page's is given up for it.
+
+    0, or -PMG_WAIT with neither.  The page may be another's meanwhile.
+    """
+    if pmg_read_trylock(&mm_of(c.m, i).lock):
+        return 0
+    unlock_page(c.m, pfn)
+    if mmap_read_lock(c, i):
+        return -PMG_WAIT
+    if lock_page(c, pfn) == 0:
+        return 0
+    mmap_read_unlock(c, i)
+    return -PMG_WAIT
+
+
+cdef int unuse_mm(ctx_t *c, uint32_t i, uint32_t slot, uint32_t pfn) noexcept nogil:
+    """0 with the page locked, or -PMG_WAIT without."""
+    cdef machine_t *m = c.m
+    cdef mm_t *mm = mm_of(m, i)
+    cdef uint32_t k, leaf = 0
+    cdef uint64_t vpn, stop
+    cdef vma_t *vma
+    if lock_mm_of_page(c, i, pfn):
+        return -PMG_WAIT
+    for k in range(mm.vmas.n if page_of_slot(m, pfn, slot) else 0):
+        vma = vma_of(m, vec_at(m, &mm.vmas)[k])
+        vpn = next_leaf(m, mm, vma.start, vma.end, &leaf)
+        while vpn < vma.end:
+            stop = min(vma.end, (vpn | 511) + 1)
+            unuse_leaf(c, vma, leaf, vpn, stop, slot, pfn)
+            vpn = next_leaf(m, mm, stop, vma.end, &leaf)
+    mmap_read_unlock(c, i)
+    return 0
+
+
+cdef uint32_t read_slot(ctx_t *c, uint32_t slot) noexcept nogil:
+    """The page of a slot for nobody in particular, with a reference: whoever maps it says what it is a page of."""
+    cdef machine_t *m = c.m
+    cdef uint32_t pfn = lookup_swap_cache(c, slot)
+    if pfn or not swap_count_unless_zero(c, slot):
+        return pfn
+    pfn = alloc_page(c, c.nid, m.has_memory)
+    if pfn:
+        if m.page_bytes:
+            memcpy(page_address(m, pfn), m.swap_content + <uint64_t> slot * m.page_bytes, m.page_bytes)
+        if insert_cache(c, pfn, slot, PG_anon | PG_swapbacked | PG_uptodate | PG_lru):
+            count_event(c, C_PSWPIN, 1)
+            return pfn
+        put_page(c, pfn)
+    swap_free(c, slot)
+    return lookup_swap_cache(c, slot)
+
+
+cdef int unuse_page(ctx_t *c, uint32_t slot, uint32_t pfn) noexcept nogil:
+    """Everywhere; comes with the page locked, which it unlocks.  0 or -PMG_WAIT."""
+    cdef machine_t *m = c.m
+    cdef uint32_t i
+    cdef int err = 0
+    for i in range(1, pmg_load32(&m.mms.fresh)):
+        if err == 0 and pmg_load32(&m.swap_map[slot]) > 1 and mmget_not_zero(m, i):
+            err = unuse_mm(c, i, slot, pfn)
+            mmput(c, i)
+    if err:
+        return err
+    if page_of_slot(m, pfn, slot) and pmg_load32(&m.swap_map[slot]) <= 1:
+        delete_from_swap_cache(c, pfn)
+    unlock_page(m, pfn)
+    return 0
+
+
+cdef int unuse_slot(ctx_t *c, uint32_t slot) noexcept nogil:
+    """``try_to_unuse`` of one slot."""
+    cdef machine_t *m = c.m
+    cdef uint32_t pfn
+    cdef int err = 0
+    while err == 0 and pmg_load32(&m.swap_map[slot]):
+        pfn = read_slot(c, slot)
+        if not pfn:
+            return -ENOMEM if pmg_load32(&m.swap_map[slot]) else 0
+        if lock_page(c, pfn):
+            err = -PMG_WAIT
+        elif page_of_slot(m, pfn, slot):
+            err = unuse_page(c, slot, pfn)
+        else:
+            unlock_page(m, pfn)
+        put_page(c, pfn)
+    return err
+
+
+cdef int swapoff(ctx_t *c, uint32_t type) noexcept nogil:
+    cdef machine_t *m = c.m
+    cdef swap_info_t *d = &m.swap_info[type]
+    cdef uint32_t at
+    cdef int err = 0
+    swap_lock(c)
+    pmg_store32(&d.off, 1)
+    swap_unlock(m)
+    for at in range(1, d.max):
+        if err == 0 and pmg_load32(&m.swap_map[d.first + at]):
+            err = unuse_slot(c, d.first + at)
+    if err:
+        swapon(c, type)
+    return err
+
+
+cdef void swapon(ctx_t *c, uint32_t type) noexcept nogil:
+    swap_lock(c)
+    pmg_store32(&c.m.swap_info[type].off, 0)
+    swap_unlock(c.m)

@@ -294,6 +294,7 @@ ctypedef struct swap_info_t:    # a swap device; guarded by machine.swap_lock, t
     uint32_t inuse
     uint32_t next               # where the search for a free slot goes on
     uint32_t high               # the highest slot ever given out
+    uint32_t off                # no slot is given out
 
 ctypedef struct slab_t:         # allocator of fixed-size records by index; index 0 is never given out
     char *base

@@ -47,7 +47,7 @@ from pagemig.kernels import DEFAULT_KERNEL, KernelProfile, kernel_profile
 from pagemig.process import Process
 from pagemig.syscalls import MoveResult
 
-__all__ = ["LOCKS", "STEPS", "File", "Machine", "Node", "OfflineResult", "SwapDevice"]
+__all__ = ["LOCKS", "STEPS", "File", "ListsResult", "Machine", "Node", "OfflineResult", "SwapDevice"]
 
 LOCAL_DISTANCE: Final = 10
 REMOTE_DISTANCE: Final = 20
@@ -140,6 +140,27 @@ class OfflineResult(NamedTuple):
     passes: int
     migrated: int
     left: npt.NDArray[np.uint32]
+
+
+class ListsResult(NamedTuple):
+    """What ``migrate_lists`` left for its caller to look at.
+
+    Attributes
+    ----------
+    rc : int
+        Pages not migrated: those that failed, and those to be tried again when the last pass ended.
+    moved, failed, left : ndarray of uint32
+        Old frames of pages that moved or were freed meanwhile, frames of pages that failed for good,
+        and frames still on ``from``.
+    content : ndarray of uint64 or None
+        What the frames of ``moved`` still held; None on a machine without content.
+    """
+
+    rc: int
+    moved: npt.NDArray[np.uint32]
+    failed: npt.NDArray[np.uint32]
+    left: npt.NDArray[np.uint32]
+    content: npt.NDArray[np.uint64] | None
 
 
 class SwapDevice(NamedTuple):
@@ -707,6 +728,99 @@ class Machine(_core.Machine):
         if rc < 0:
             raise_errno(rc, "migrate_frames", MoveResult(rc, status))
         return MoveResult(rc, status)
+
+    def migrate_lists(self, pfns: Addresses, node: int | None = None) -> ListsResult:
+        """Call ``migrate_pages(from, to, moved, failed)``, and look at the lists it leaves.
+
+        Kernels to 2.6.17 hand all pages back to the caller: the old frames of moved pages, too, with
+        what is in them.  From 2.6.18 on they are disposed of at once and there is nothing to see.
+
+        Parameters
+        ----------
+        pfns : array of int, shape (n,)
+            Frames; those that can be isolated are on ``from``.
+        node : int, optional
+            Where ``to``, 257 frames at most, is allocated.  None: there is no ``to``, and the pages
+            are swapped out (2.6.16 and 2.6.17).
+
+        Returns
+        -------
+        ListsResult
+            The lists as they were before everything on them was put back.
+
+        Raises
+        ------
+        ValueError
+            The kernel has no such lists, no swapping out; no such frame or node.
+        """
+        if not self.profile.four_lists:
+            raise ValueError(f"kernel {self.kernel} disposes of pages itself: there are no lists")
+        if node is None and self.profile.engine != 1:
+            raise ValueError(f"node must be given: {self.kernel} does not swap out in migrate_pages")
+        numbers = address_array(pfns, "pfns")
+        self.node_of(numbers)
+        to = -1 if node is None else self._check_nid(node)
+        rc, moved, failed, left, content = self._migrate_lists(numbers.astype(np.uint32), to)
+        return ListsResult(rc, moved, failed, left, content)
+
+    # ---- swap ---------------------------------------------------------------------------------
+
+    def swap_out(self, pfns: Addresses) -> int:
+        """Swap pages out: what reclaim does when memory is short, and 2.6.16 did to migrate.
+
+        Anonymous pages go to a slot, pages of ``ext4`` files to their disk; those of ``tmpfs`` and
+        ``ramfs`` stay, that part is not modelled.
+
+        Parameters
+        ----------
+        pfns : array of int
+            Frames; whoever maps them has swap entries then, or nothing where a file can be read.
+
+        Returns
+        -------
+        int
+            Pages that are gone.
+
+        Raises
+        ------
+        ValueError
+            No such frame, or the machine has no swap.
+        """
+        if not self._swap_info():
+            raise ValueError("swap_out needs a machine with swap devices: Machine(swap=...)")
+        numbers = address_array(pfns, "pfns")
+        self.node_of(numbers)
+        return self._swap_out(numbers.astype(np.uint32))
+
+    def swapoff(self, device: int) -> None:
+        """Take a swap device out of use: everything on it comes back into memory.
+
+        Raises
+        ------
+        SyscallError
+            ENOMEM: there is no room for it; the device is in use again.
+        ValueError
+            There is no such device.
+        """
+        rc = self._swapoff(self._check_device(device))
+        if rc < 0:
+            raise_errno(rc, "swapoff")
+
+    def swapon(self, device: int) -> None:
+        """Use a swap device again.
+
+        Raises
+        ------
+        ValueError
+            There is no such device.
+        """
+        self._swapon(self._check_device(device))
+
+    def _check_device(self, device: int) -> int:
+        number, devices = as_int(device, "device"), len(self._swap_info())
+        if not 0 <= number < devices:
+            raise ValueError(f"device must be below the {devices} swap devices, not {device!r}")
+        return number
 
     def at_step(
         self, hook: Callable[[str, list[int]], object] | None, *, step: int | None = None
