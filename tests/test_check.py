@@ -16,7 +16,7 @@ from pagemig import InvariantError, Machine, Process, _check
 PAGE = pm.PAGE_SIZE
 RW, SPECIAL = 1 << 1, 1 << 9
 LOCKED, ANON, EXCLUSIVE, ISOLATED, RESERVED = 1 << 0, 1 << 12, 1 << 13, 1 << 15, 1 << 14
-LRU, MLOCKED, CACHED = 1 << 4, 1 << 10, 1 << 19
+LRU, MLOCKED, CACHED, SWAPCACHE = 1 << 4, 1 << 10, 1 << 19, 1 << 8
 REF, MAP = 1 << 20, 1 << 44
 MIGRATION_WRITE = 31 << 59
 
@@ -250,6 +250,49 @@ BREAKS: list[tuple[str, Callable[[World], None]]] = [
 ]  # fmt: skip
 
 
+class SwapWorld(World):
+    """Under 2.6.17: page 0 is on a swap device, page 1 came back and is in the swap cache too."""
+
+    def __init__(self) -> None:
+        nodes = [pm.Node("8MiB", cpus=1), pm.Node("8MiB")]
+        self.machine = Machine(nodes, kernel="2.6.17", swap=["1MiB"])
+        self.app = self.machine.spawn()
+        self.anon = self.app.mmap(2 * PAGE)
+        self.app.touch(self.anon, 2 * PAGE, write=True)
+        self.machine.swap_out([self.pfn(self.anon), self.pfn(self.anon + PAGE)])
+        self.app.touch(self.anon + PAGE, PAGE)
+
+    @property
+    def slot(self) -> int:
+        """The slot of page 1."""
+        return self.get("swap_entry", self.pfn(self.anon + PAGE))
+
+
+SWAP_BREAKS: list[tuple[str, Callable[[SwapWorld], None]]] = [
+    ("swap_map", lambda w: w.add("swap_map", w.slot, "")),
+    ("swap_map", lambda w: w.put("swap_map", 3 - w.slot, "", 2)),
+    ("swap_cache", lambda w: w.put("swap_cache", w.slot, "", 1 << 20)),
+    ("swap_cache", lambda w: w.put("swap_entry", w.pfn(w.anon + PAGE), "", 7)),
+    ("swap_cache", lambda w: w.flip(w.pfn(w.anon + PAGE), SWAPCACHE)),
+    ("refcount", lambda w: w.add("frame", w.pfn(w.anon + PAGE), "state", -REF)),
+    ("swap_inuse", lambda w: w.add("swap_device", 0, "inuse")),
+    ("unknown_entry", lambda w: w.put("pte", w.pte(w.anon), "", 1 << 59)),
+    ("lock", lambda w: w.put("swap", 0, "tree_lock", 1)),
+    ("lock", lambda w: w.put("swap", 0, "swap_lock", 1)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rule", "breaks"), SWAP_BREAKS, ids=[rule for rule, _ in SWAP_BREAKS]
+)
+def test_broken_rule_of_swap_is_named(rule: str, breaks: Callable[[SwapWorld], None]) -> None:
+    world = SwapWorld()
+    world.machine.check(full=True)
+    breaks(world)
+    with pytest.raises(InvariantError, match=f"^{rule}: .*expected.* found"):
+        world.machine.check(full=True)
+
+
 @pytest.fixture
 def world() -> World:
     made = World()
@@ -267,7 +310,7 @@ def test_broken_rule_is_named(world: World, rule: str, breaks: Callable[[World],
 def test_every_rule_has_a_test() -> None:
     rules = [name for name, _, _ in _check.RULES[1:]]
     assert len(set(rules)) == len(rules)
-    assert {rule for rule, _ in BREAKS} == set(rules)
+    assert {rule for rule, _ in [*BREAKS, *SWAP_BREAKS]} == set(rules)
     assert [_check.rule_name(i) for i in range(1, len(rules) + 1)] == rules
 
 
