@@ -529,7 +529,7 @@ cdef class Machine:
         """Write frames to their slots or files and free them; how many are gone."""
         cdef uint32_t *p = <uint32_t *> data_of(pfns, cnp.NPY_UINT32, "pfns")
         cdef uint64_t n = len(pfns), gone
-        cdef ctx_t *c = self.enter(0)
+        cdef ctx_t *c = self.enter()
         with nogil:
             gone = swap_out(c, p, n)
         self.leave(c)
@@ -537,7 +537,7 @@ cdef class Machine:
 
     def _swapoff(self, uint32_t device):
         """Bring everything on a device back into memory and use it no more: 0 or -errno."""
-        cdef ctx_t *c = self.enter(0)
+        cdef ctx_t *c = self.enter()
         cdef int rc
         with nogil:
             rc = swapoff(c, device)
@@ -545,7 +545,7 @@ cdef class Machine:
         return rc
 
     def _swapon(self, uint32_t device):
-        cdef ctx_t *c = self.enter(0)
+        cdef ctx_t *c = self.enter()
         with nogil:
             swapon(c, device)
         self.leave(c)
@@ -565,7 +565,7 @@ cdef class Machine:
         l.moved = l.source + n
         l.failed = l.moved + n
         l.to = l.failed + n
-        c = self.enter(0)
+        c = self.enter()
         with nogil:
             lists_begin(c, &l, p, n, nid)
             rc = <int64_t> migrate_page_lists(c, &l)

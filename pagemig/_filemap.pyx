@@ -640,8 +640,9 @@ cdef int file_truncate(ctx_t *c, uint32_t file, uint64_t pages) noexcept nogil:
         unmap_mapping_pages(c, f, pages, last, True)
         err = truncate_inode_pages(c, f, pages, last)
         # And once more, for the copies of faults that looked at the size before it changed: they had their page locked,
-        # so now that every page was they are over.
-        unmap_mapping_pages(c, f, pages, last, True)
+        # so now that every page was they are over.  To 2.6.22 once had to do.
+        if not c.m.profile.truncate_leaves:
+            unmap_mapping_pages(c, f, pages, last, True)
     if f.kind == FILE_EXT4:
         disk_discard(c.m, f, pages, last - 1)
     pmg_write_unlock(&f.i_rwsem)

@@ -981,7 +981,7 @@ cdef void stage_take(ctx_t *c, stage_t *st, uint32_t force) noexcept nogil:
 
 cdef void stage_unmap_only(ctx_t *c, stage_t *st) noexcept nogil:
     """For pages that are not moved but swapped out: what was unmapped stays so, and the anon_vma may go."""
-    cdef uint32_t i
+    cdef uint32_t i, a = 0
     st.kept = 0
     st.swapping = True
     for i in range(st.n):
@@ -991,9 +991,12 @@ cdef void stage_unmap_only(ctx_t *c, stage_t *st) noexcept nogil:
         st.mapping[i] = c.m.frames[st.src[i]].mapping
         st.index[i] = c.m.frames[st.src[i]].index
         st.unmapped[i] = 0
-        unmap_group(c, st, i, i + 1, &st.hold[i])
-        if st.hold[i].av:
-            put_anon_vma(c.m, st.hold[i].av)
+    while a < st.n:
+        find_group(st, a)
+        unmap_group(c, st, a, &st.hold[a])
+        if st.hold[a].av:
+            put_anon_vma(c.m, st.hold[a].av)
+        a = st.hold[a].end
     at_step(c, STEP_UNMAP, st)
 
 
