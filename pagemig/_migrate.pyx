@@ -687,6 +687,8 @@ cdef void restore_group(ctx_t *c, stage_t *st, uint32_t a, const hold_t *h) noex
     if st.mapping[a] == 0:
         return
     if not st.state[a] & PG_anon:
+        if m.profile.engine == 1:
+            return                          # nothing is left of the mappings of a file
         f = file_of(m, st.mapping[a])
         i_mmap_lock_read(c, f)
         walk_tree(c, st, a, b, f.tree, True, True)
@@ -843,11 +845,16 @@ cdef void stage_copy(ctx_t *c, stage_t *st) noexcept nogil:
 
 
 cdef void stage_tag(ctx_t *c, stage_t *st) noexcept nogil:
-    """``set_page_dirty`` of the targets: a dirty page is tagged in the tree it is in, under that tree's lock."""
+    """The end of ``migrate_page_copy``: the source belongs to nothing any more, and a dirty target is tagged in the tree
+    it is in, under that tree's lock (``set_page_dirty``).
+    """
     cdef uint32_t i
     cdef file_t *f
     for i in range(st.n):
-        if st.rc[i] or not page_state(c.m, st.dst[i]) & PG_dirty:
+        if st.rc[i]:
+            continue
+        pmg_store32(&c.m.frames[st.src[i]].mapping, 0)
+        if not page_state(c.m, st.dst[i]) & PG_dirty:
             continue
         if st.state[i] & PG_swapcache:
             swap_tree_lock(c)
@@ -899,7 +906,6 @@ cdef void putback_lists(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
     cdef uint32_t pfn = st.src[i]
     if st.rc[i] == 0:
         settle_target(c, st, i)
-        pmg_store32(&c.m.frames[pfn].mapping, 0)
         pmg_and(&c.m.frames[pfn].state, ~(PG_locked | PG_anon | PG_swapbacked))
         trace(c, STEP_PUTBACK, pfn, st.dst[i])
     elif st.open[i]:
