@@ -18,6 +18,7 @@ MODULES = [
     "pagemig.conform",
     "pagemig.run",
     "pagemig.rates",
+    "pagemig.story",
 ]
 
 

@@ -1,0 +1,647 @@
+"""``pagemig story``: one small program under every kernel, and what became of it, side by side.
+
+The note of 2006 compares two kernels and proposes a third.  Here the same program runs under each
+of them, under what was merged and under today's: it is moved, moved again, touched, interleaved;
+and everything that is told of it was counted while it ran.  docs/history.md tells the story.
+"""
+
+import argparse
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from errno import EAGAIN
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from pagemig import plot
+from pagemig._args import as_int
+from pagemig.constants import (
+    MPOL_MF_MOVE,
+    MPOL_MF_MOVE_ALL,
+    MPOL_MF_STRICT,
+    PAGE_SHIFT,
+    PAGE_SIZE,
+    STATUS_UNSET,
+)
+from pagemig.errors import SyscallError
+from pagemig.kernels import KERNELS, KernelProfile, kernel_profile
+from pagemig.machine import LOCKS, File, Machine, Node
+from pagemig.policy import Bind, Interleave
+from pagemig.process import Process
+from pagemig.report import table
+
+__all__ = ["ACTS", "FIGURES", "REGIONS", "Figure", "Story", "Value", "compare", "run", "text"]
+
+#: A number, a word (an errno, ``ok``), or None where the kernel lacks the call.
+Value: TypeAlias = int | float | str | None
+
+_Nodes: TypeAlias = npt.NDArray[np.int32]
+
+#: What happens, in order: a word for it and a line.
+ACTS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "move": "The program is moved from node 0 to node 1, by migrate_pages",
+        "locks": "Locks taken meanwhile",
+        "again": "It is moved on to node 2, without having touched anything in between",
+        "touch": "It reads all its memory, then writes all but the file",
+        "locked": "It wants to keep its locked memory where it is",
+        "interleave": "It asks for its pages to be interleaved over nodes 0 to 2, by mbind",
+        "disposal": "A caller in the kernel looks at what a migration leaves to it",
+    }
+)
+
+#: The memory of the program, in the order of the pictures.
+REGIONS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "anonymous": "private memory it wrote",
+        "forked": "private memory it wrote before it forked: the child maps it, too",
+        "file": "a file on a disk, mapped and read",
+        "shared": "anonymous memory, mapped shared and written",
+        "locked": "private memory under mlock",
+    }
+)
+
+
+class Figure(NamedTuple):
+    """One figure of the story.
+
+    Attributes
+    ----------
+    act : str
+        When it is taken, a key of ``ACTS``.
+    name : str
+        Key in ``Story.figures``.
+    title : str
+        What is counted.
+    why : str
+        What that means, for somebody who does not know the kernel.
+    """
+
+    act: str
+    name: str
+    title: str
+    why: str
+
+
+#: Every figure, in the order in which they are shown.
+FIGURES: Final[tuple[Figure, ...]] = (
+    Figure("move", "moved", "pages moved", "the kernel's own count, pgmigrate_success"),
+    Figure(
+        "move", "slots", "swap slots taken", "places on the swap device, only to name pages by them"
+    ),
+    Figure(
+        "move",
+        "entries_out",
+        "page table entries taken out",
+        "nobody may use a page while it moves; a page mapped twice has two",
+    ),
+    Figure(
+        "move",
+        "entries_back",
+        "  and put back",
+        "what was not put back has to be found again by a fault",
+    ),
+    Figure("move", "rss_before", "resident pages before", "what the process is charged for (RSS)"),
+    Figure("move", "rss_lowest", "  at the lowest, meanwhile", "seen after each step of the move"),
+    Figure("move", "rss_after", "  after", "fewer where mappings were lost"),
+    Figure(
+        "move",
+        "without_swap",
+        "moved on a machine without swap",
+        "the same program; migrate_pages calls it a success all the same",
+    ),
+    Figure(
+        "locks",
+        "tree_anonymous",
+        "tree_lock, an anonymous page",
+        "the one lock of the swap cache: all processors that migrate queue for it",
+    ),
+    Figure(
+        "locks",
+        "tree_file",
+        "tree_lock, a page of the file",
+        "a lock of this file alone, which others do not want",
+    ),
+    Figure(
+        "locks",
+        "swap_anonymous",
+        "swap_lock, an anonymous page",
+        "the one lock of all swap slots, for each count of a slot",
+    ),
+    Figure(
+        "locks",
+        "swap_forked",
+        "swap_lock, a forked page",
+        "two processes map it: two counts more",
+    ),
+    Figure(
+        "locks",
+        "all_locks",
+        "tree_lock and swap_lock in all",
+        "by the counters of the machine, whole move",
+    ),
+    Figure(
+        "again",
+        "moved_again",
+        "pages moved",
+        "a process is searched by its page tables: what they lost is not found",
+    ),
+    Figure(
+        "again",
+        "lost",
+        "pages left behind",
+        "moved the first time, still on node 1 after the second",
+    ),
+    Figure("touch", "read_faults", "faults to read", "entries that are found again, page by page"),
+    Figure(
+        "touch",
+        "useless_cow",
+        "write faults without a copy",
+        "the right to write was lost; the kernel finds that it need not copy",
+    ),
+    Figure(
+        "touch",
+        "cow",
+        "write faults with a copy",
+        "forked pages: the child still needs what the parent overwrites",
+    ),
+    Figure("locked", "locked_moved", "locked pages moved so far", "by migrate_pages, twice"),
+    Figure(
+        "locked",
+        "locked_strict",
+        "  and by mbind with STRICT",
+        "which takes pages of any mapping, also those that migrate_pages passes over",
+    ),
+    Figure("locked", "locked_answer", "  which answers", "EIO: there were pages that did not move"),
+    Figure(
+        "locked",
+        "pinned_moved",
+        "pinned pages moved",
+        "of one: a reference the kernel cannot explain holds a page everywhere",
+    ),
+    Figure(
+        "interleave",
+        "ideal_before",
+        "pages on their node, before",
+        "half were written on node 0, half on node 3: some are right by chance",
+    ),
+    Figure(
+        "interleave",
+        "ideal_after",
+        "  and after",
+        "page i belongs on node i modulo 3; pages within 0 to 2 often count as right",
+    ),
+    Figure(
+        "disposal",
+        "old_frames",
+        "frames of moved pages it holds",
+        "before they are given back: it could still do something with them",
+    ),
+    Figure(
+        "disposal",
+        "old_content",
+        "  with the content still there",
+        "compared with what was written",
+    ),
+    Figure(
+        "disposal", "failed", "pages that failed for good", "it is told which: locked ones, here"
+    ),
+    Figure("disposal", "retry", "pages it may try again", "it is told which: a pinned one, here"),
+    Figure(
+        "disposal",
+        "told",
+        "pages a program is told of",
+        "statuses that move_pages stored; where one failed, today's store none",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """What became of the program under one kernel.
+
+    Attributes
+    ----------
+    kernel : str
+        The kernel.
+    pages : int
+        Pages of each region.
+    figures : mapping of str to int, float, str or None
+        By the names of ``FIGURES``.
+    placements : mapping of str to (mapping of str to ndarray of int32)
+        Node of each page, -1 where no entry maps one: by the moment (``"start"``, ``"moved"``,
+        ``"moved again"``, ``"touched"``, ``"interleaved"``), then by the region.
+    """
+
+    kernel: str
+    pages: int
+    figures: Mapping[str, Value]
+    placements: Mapping[str, Mapping[str, _Nodes]]
+
+    def __getitem__(self, name: str) -> Any:
+        """Return a figure."""
+        return self.figures[name]
+
+
+_LEAST_PAGES: Final = 2
+#: A list of kernels that have them takes 257 frames, and two regions go on one.
+_MOST_PAGES: Final = 128
+_MASK: Final = (0, 1, 2)
+
+
+def run(kernel: str | KernelProfile, *, pages: int = 16) -> Story:
+    """Run the program under one kernel.
+
+    Parameters
+    ----------
+    kernel : str or KernelProfile
+        The kernel.
+    pages : int, default 16
+        Pages of each region, from 2 to 128.
+
+    Returns
+    -------
+    Story
+        What was counted.
+
+    Raises
+    ------
+    ValueError
+        No such kernel, or another number of pages.
+
+    Examples
+    --------
+    >>> from pagemig import story
+    >>> old, new = story.compare(["2.6.17", "2.6.18"])
+    >>> old["lost"], new["lost"]
+    (32, 0)
+    """
+    profile = kernel_profile(kernel)
+    if not _LEAST_PAGES <= as_int(pages, "pages") <= _MOST_PAGES:
+        raise ValueError(f"pages must be from {_LEAST_PAGES} to {_MOST_PAGES}, not {pages!r}")
+    program = _Program(profile, pages, swap=True)
+    program.be_moved()
+    program.be_moved_again()
+    program.touch_everything()
+    program.keep_locked_memory()
+    program.interleave()
+    program.look_at_lists()
+    bare = _Program(profile, pages, swap=False)
+    bare.app.migrate_pages([0], [1])
+    program.figures["without_swap"] = bare.machine.vmstat["pgmigrate_success"]
+    return Story(profile.name, pages, program.figures, program.placements)
+
+
+def compare(
+    kernels: Iterable[str | KernelProfile] = tuple(KERNELS), *, pages: int = 16
+) -> list[Story]:
+    """Run the program under several kernels.
+
+    Parameters
+    ----------
+    kernels : iterable of str or KernelProfile
+        Which; all profiles unless given.
+    pages : int, default 16
+        Pages of each region.
+
+    Returns
+    -------
+    list of Story
+        One for each.
+
+    Raises
+    ------
+    ValueError
+        As `run`.
+    """
+    return [run(kernel, pages=pages) for kernel in kernels]
+
+
+class _Program:
+    """The program, its machine, and what was counted so far."""
+
+    def __init__(self, profile: KernelProfile, pages: int, *, swap: bool) -> None:
+        options: dict[str, Any] = {"swap": ["16MiB"]} if swap and profile.swap else {}
+        self.machine = Machine(
+            [Node("16MiB", cpus=1) for _ in range(4)], kernel=profile, page_bytes=8, **options
+        )
+        self.machine.width = 1  # page by page, so that each lock is recorded with its page
+        self.pages = pages
+        self.figures: dict[str, Value] = {}
+        self.placements: dict[str, dict[str, _Nodes]] = {}
+        self.app = self.machine.spawn()
+        self.base: dict[str, int] = {}
+        self.child = self._set_up()
+        self._note("start")
+
+    def _set_up(self) -> Process:
+        """Map the regions and bring their pages in; return the child."""
+        self._map("forked", write=True)
+        child = self.app.fork()
+        self._map("anonymous", write=True)
+        file = self.machine.file("ext4", self.pages * PAGE_SIZE)
+        child.fwrite(file, 0, 1, self.pages)
+        self._map("file", write=False, file=file, shared=True)
+        self._map("shared", write=True, shared=True)
+        self._map("locked", write=True, locked=True)
+        return child
+
+    def _map(self, name: str, *, write: bool, file: File | None = None, **how: bool) -> None:
+        self.base[name] = self.app.mmap(self.size, file=file, **how)
+        values = range(1, self.pages + 1) if write else None
+        self.app.touch(self.base[name], self.size, write=write, values=values)
+
+    @property
+    def size(self) -> int:
+        """Bytes of a region."""
+        return self.pages * PAGE_SIZE
+
+    # ---- looking ------------------------------------------------------------------------------
+
+    def _frames(self, name: str) -> npt.NDArray[np.int64]:
+        """Frame of each page of a region, -1 where no entry maps one."""
+        entries = self.app.pagemap(self.base[name], self.pages)
+        frames = (entries & np.uint64((1 << 55) - 1)).astype(np.int64)
+        return np.where(entries >> np.uint64(63), frames, -1)
+
+    def _nodes(self, name: str) -> _Nodes:
+        frames = self._frames(name)
+        nodes = self.machine.node_of(np.maximum(frames, 0))
+        return np.where(frames >= 0, nodes, -1).astype(np.int32)
+
+    def _note(self, moment: str) -> None:
+        """Write down where everything is."""
+        names = [*REGIONS, *(self.base.keys() - REGIONS.keys())]
+        self.placements[moment] = {name: self._nodes(name) for name in names}
+
+    def _resident(self) -> int:
+        """Pages of the process's resident set."""
+        return (self.app.status()["VmRSS"] << 10) >> PAGE_SHIFT
+
+    def _on(self, name: str, node: int) -> int:
+        return int((self._nodes(name) == node).sum())
+
+    # ---- the acts -----------------------------------------------------------------------------
+
+    def be_moved(self) -> None:
+        machine, figures = self.machine, self.figures
+        resident = [self._resident()]
+        old = {name: self._frames(name) for name in REGIONS}
+        before = machine.counters
+        machine.trace_locks = machine.tracing = True
+        machine.at_step(lambda step, pfns: resident.append(self._resident()))
+        self.app.migrate_pages([0], [1])
+        machine.at_step(None)
+        machine.tracing = False
+        counted = {name: value - before[name] for name, value in machine.counters.items()}
+        figures["moved"] = counted["pgmigrate_success"]
+        figures["slots"] = counted["swap_slots"]
+        figures["entries_out"] = counted["ptes_dropped"]
+        figures["entries_back"] = counted["ptes_restored"]
+        figures["rss_before"], figures["rss_lowest"] = resident[0], min(resident)
+        figures["rss_after"] = self._resident()
+        self._note("moved")
+        for name, lock, region in (
+            ("tree_anonymous", "tree", "anonymous"),
+            ("tree_file", "tree", "file"),
+            ("swap_anonymous", "swap", "anonymous"),
+            ("swap_forked", "swap", "forked"),
+        ):
+            frames = np.concatenate([old[region], self._frames(region)])
+            figures[name] = _taken(machine.trace, lock, frames) / self.pages
+        figures["all_locks"] = counted["lock_tree"] + counted["lock_swap"]
+
+    def be_moved_again(self) -> None:
+        before = self.machine.vmstat["pgmigrate_success"]
+        self.app.migrate_pages([1], [2])
+        self.figures["moved_again"] = self.machine.vmstat["pgmigrate_success"] - before
+        self._note("moved again")
+
+    def touch_everything(self) -> None:
+        figures, before = self.figures, self.machine.counters
+        reads = [self.app.touch(base, self.size) for base in self.base.values()]
+        figures["read_faults"] = sum(read.minflt + read.majflt for read in reads)
+        self._note("touched")
+        figures["lost"] = sum(self._on(name, 1) for name in REGIONS)
+        for name, base in self.base.items():
+            if name != "file":
+                self.app.touch(base, self.size, write=True, values=range(1, self.pages + 1))
+        after = self.machine.counters
+        figures["useless_cow"] = after["cow_reuse"] - before["cow_reuse"]
+        figures["cow"] = after["cow"] - before["cow"]
+
+    def keep_locked_memory(self) -> None:
+        self.figures["locked_moved"] = self.pages - self._on("locked", 0)
+        self.figures["locked_answer"] = self._bind("locked", self.size, MPOL_MF_STRICT)
+        self.figures["locked_strict"] = self._on("locked", 3)
+        pin = self.app.pin(self.base["anonymous"], PAGE_SIZE)
+        self._bind("anonymous", PAGE_SIZE)
+        self.figures["pinned_moved"] = self._on("anonymous", 3)
+        self.app.unpin(pin)
+
+    def _bind(self, name: str, size: int, flags: int = 0) -> str:
+        """Bind a region to node 3 and move it there."""
+        try:
+            self.app.mbind(self.base[name], size, Bind([3]), MPOL_MF_MOVE | flags)
+        except SyscallError as error:
+            return error.name
+        return "ok"
+
+    def interleave(self) -> None:
+        base = self.base["interleaved"] = self.app.mmap(self.size)
+        half = self.pages // 2 * PAGE_SIZE
+        self.app.touch(base, half, write=True)
+        self.app.cpu = 3
+        self.app.touch(base + half, self.size - half, write=True)
+        self.app.cpu = 0
+        policy = Interleave(_MASK)
+        numbers = np.arange(self.pages, dtype=np.uint64) + np.uint64(base >> PAGE_SHIFT)
+        ideal = policy.targets(numbers, machine=self.machine)
+        self.figures["ideal_before"] = int((self._nodes("interleaved") == ideal).sum())
+        self.app.mbind(base, self.size, policy, MPOL_MF_MOVE)
+        self.figures["ideal_after"] = int((self._nodes("interleaved") == ideal).sum())
+        self._note("interleaved")
+
+    def look_at_lists(self) -> None:
+        """One call for the anonymous pages, one of them pinned, and the locked ones."""
+        anonymous = self._frames("anonymous")
+        frames = np.concatenate([anonymous, self._frames("locked")])
+        pin = self.app.pin(self.base["anonymous"], PAGE_SIZE)
+        if self.machine.profile.four_lists:
+            self._four_lists(frames)
+        else:
+            self._disposed(frames)
+        self.figures["told"] = self._told()
+        self.app.unpin(pin)
+
+    def _four_lists(self, frames: npt.NDArray[np.int64]) -> None:
+        lists = self.machine.migrate_lists(frames, 1)
+        figures, written = self.figures, range(1, self.pages + 1)
+        figures["old_frames"] = lists.moved.size
+        figures["old_content"] = 0 if lists.content is None else _count(lists.content, written)
+        figures["failed"], figures["retry"] = lists.failed.size, lists.left.size
+
+    def _disposed(self, frames: npt.NDArray[np.int64]) -> None:
+        """What there is to see where pages are disposed of at once."""
+        status = self.machine.migrate_frames(frames, np.ones_like(frames)).status
+        gone, again = status >= 0, status == -EAGAIN
+        held = gone & (self.machine.frames.refcount[frames] > 0)
+        content, figures = self.machine.content, self.figures
+        figures["old_frames"] = int(held.sum())
+        written = range(1, self.pages + 1)
+        figures["old_content"] = 0 if content is None else _count(content[frames[held]], written)
+        figures["failed"] = int((~gone & ~again).sum())
+        figures["retry"] = int(again.sum())
+
+    def _told(self) -> int | None:
+        """Pages of the same two regions whose outcome move_pages says."""
+        if "move_pages" not in self.machine.profile.calls:
+            return None
+        first = np.array([self.base["anonymous"], self.base["locked"]], dtype=np.uint64)
+        pages = np.arange(self.pages, dtype=np.uint64) * np.uint64(PAGE_SIZE)
+        addresses = (first[:, np.newaxis] + pages).ravel()
+        status = self.app.move_pages(addresses, 0, MPOL_MF_MOVE_ALL).status
+        return int((status != STATUS_UNSET).sum())
+
+
+def _taken(trace: npt.NDArray[Any], lock: str, frames: npt.NDArray[np.int64]) -> int:
+    """How often a lock was taken for frames, by a record."""
+    number = next(key for key, name in LOCKS.items() if name == lock)
+    return int(np.isin(trace["pfn"][trace["step"] == number], frames).sum())
+
+
+def _count(content: npt.NDArray[np.uint64], values: range) -> int:
+    return int(np.isin(content, values).sum())
+
+
+# ---- what is printed --------------------------------------------------------------------------
+
+
+def text(stories: Sequence[Story], acts: Iterable[str] = tuple(ACTS)) -> str:
+    """Lay out stories side by side, with a line on each figure.
+
+    Parameters
+    ----------
+    stories : sequence of Story
+        What `compare` answered.
+    acts : iterable of str
+        Which acts; all unless given.
+
+    Returns
+    -------
+    str
+        A table for each act, without a newline at the end.
+
+    Raises
+    ------
+    ValueError
+        No act has that name.
+    """
+    chosen = _known(acts)
+    return "\n\n".join(_act_text(stories, act) for act in chosen)
+
+
+def _known(acts: Iterable[str]) -> list[str]:
+    """Acts in the order of the story."""
+    wanted = list(acts)
+    for act in wanted:
+        if act not in ACTS:
+            raise ValueError(f"act {act!r} is not known; there are: {', '.join(ACTS)}")
+    return [act for act in ACTS if act in wanted]
+
+
+def _act_text(stories: Sequence[Story], act: str) -> str:
+    """Table of an act: figures down, kernels across, under each figure what it means."""
+    names = max(len(figure.title) for figure in FIGURES)
+    wide = max(len(_cell(value)) for story in stories for value in story.figures.values())
+    columns = [story.kernel.rjust(wide) for story in stories]
+    figures = [figure for figure in FIGURES if figure.act == act]
+    rows = [
+        [
+            figure.title.ljust(names),
+            *(
+                _cell(story[figure.name]).rjust(len(column))
+                for story, column in zip(stories, columns, strict=True)
+            ),
+        ]
+        for figure in figures
+    ]
+    head, rule, *lines = table(rows, ["", *columns]).splitlines()
+    explained = [f"{line}\n    {figure.why}" for line, figure in zip(lines, figures, strict=True)]
+    return "\n".join([ACTS[act], head, rule, *explained])
+
+
+def _cell(value: Value) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def _head(stories: Sequence[Story]) -> str:
+    regions = [f"  {name:9}  {what}" for name, what in REGIONS.items()]
+    kernels = [f"  {story.kernel:9}  {KERNELS[story.kernel].stands_for}" for story in stories]
+    first = f"A program with {stories[0].pages} pages of each kind, on node 0 of four:"
+    return "\n".join([first, *regions, "and the kernels it runs under:", *kernels])
+
+
+# ---- command ----------------------------------------------------------------------------------
+
+
+_DESCRIPTION: Final = (
+    "Run one small program under every kernel and print what became of it, side by side: swap "
+    "entries, migration entries, what was merged, what was proposed, and today. Every figure was "
+    "counted in the run. docs/history.md tells the story."
+)
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add ``pagemig story`` to the command line."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "story",
+        help="one program under the kernels of 2006 and of today",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=textwrap.fill(_DESCRIPTION, 79),
+        epilog="\n".join(["acts:", *(f"  {name:12}{line}" for name, line in ACTS.items())]),
+    )
+    parser.add_argument("acts", metavar="ACT", nargs="*", help="only these acts (default: all)")
+    parser.add_argument(
+        "--kernel",
+        metavar="NAME",
+        action="append",
+        help="only this kernel; may be given more than once",
+    )
+    parser.add_argument(
+        "--pages", type=int, default=16, metavar="N", help="of each region (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--output",
+        metavar="FILE",
+        help="write a picture of where the pages were (needs matplotlib): .png, .svg, .pdf",
+    )
+    parser.set_defaults(main=_main)
+
+
+def _main(args: argparse.Namespace) -> int:
+    acts = _known(args.acts or ACTS)
+    if args.output:
+        plot.check(args.output)
+    stories = compare(args.kernel or KERNELS, pages=args.pages)
+    if not args.acts:
+        print(_head(stories), end="\n\n")
+    print(text(stories, acts))
+    if args.output:
+        _draw(stories, args.output)
+    return 0
+
+
+def _draw(stories: Sequence[Story], output: str) -> None:
+    """Write the picture, or say what is missing."""
+    try:
+        plot.placements(stories, output)
+    except plot.MissingError as error:
+        print(f"\nNo picture: {error}")
+    else:
+        print(f"\nPicture: {output}")
