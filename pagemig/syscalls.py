@@ -355,6 +355,8 @@ class NumaCalls(_core.Process):
         target = self._find_target(pid)
         if isinstance(target, int):
             return target
+        if self.machine.profile.uid_access and (target is None or not target.alive):
+            return _NO_MEMORY  # in 2006 before any permission is asked
         allowed = self.machine._memory_mask
         privileged = self._capable(CAP_SYS_NICE)
         if new & ~allowed and not privileged:

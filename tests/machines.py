@@ -19,7 +19,7 @@ LETTERS = {-2: ".", -13: "A", -14: "F", -16: "B", pm.STATUS_UNSET: "?"}
 
 
 def four_nodes(kernel: str = "6.1", **options: Any) -> pm.Machine:
-    """Nodes 0 to 3, equally far; processor 0 on node 0, processor 1 on node 1.  Swap where it is needed."""
+    """Nodes 0 to 3, equally far; processor k on node k, k = 0, 1.  Swap where it is needed."""
     if pm.KERNELS[kernel].swap:
         options.setdefault("swap", ["1MiB"])
     with_cpu, without = pm.Node("16MiB", cpus=1), pm.Node("16MiB")

@@ -17,7 +17,7 @@ WRITEBACK = 1 << 6
 
 
 class Row(NamedTuple):
-    """A line of a table: entries of all mappers, counts of both pages and the slot, resident pages."""
+    """A line of a table: entries of all mappers, counts of pages and slot, resident pages."""
 
     step: str
     ptes: str

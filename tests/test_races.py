@@ -499,7 +499,7 @@ def zero_page(race: Race) -> Outcome:
 
 
 def in_the_swap_cache(race: Race) -> Outcome:
-    """A page that was swapped out and read in again: its entries are not the migration's to restore."""
+    """Of a page that was swapped out and read in again the migration does not restore entries."""
     race.anon()
     race.machine.swap_out([race.pfn()])
     assert race.read() == [5]
