@@ -954,6 +954,8 @@ cdef void stage_putback(ctx_t *c, stage_t *st) noexcept nogil:
             settle_source(c, st, i)
     count_event(c, C_PTES_DROPPED, dropped)
     count_event(c, C_PTES_RESTORED, restored)
+    if not c.m.profile.async_first and not c.m.profile.counts_drop:
+        count_event(c, C_TLB_FLUSH, dropped)            # each entry with its own flush; those of 2006 are counted there
     if n:
         free_pages(c, done, n)
     if spare:
@@ -1294,8 +1296,6 @@ cdef void finish_run(
             putback_lru_page(c, pfns[i + j])
         i += k
     free(b.stage)
-    if not c.m.profile.async_first:
-        count_event(c, C_TLB_FLUSH, run.succeeded)
     count_event(c, C_PGMIGRATE_SUCCESS, run.succeeded)
     count_event(c, C_PGMIGRATE_FAIL, run.failed)
 

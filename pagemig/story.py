@@ -104,6 +104,12 @@ FIGURES: Final[tuple[Figure, ...]] = (
         "  and put back",
         "what was not put back has to be found again by a fault",
     ),
+    Figure(
+        "move",
+        "flushes",
+        "flushes of TLBs",
+        "processors are told to forget those entries; from 6.3 on once for a batch",
+    ),
     Figure("move", "rss_before", "resident pages before", "what the process is charged for (RSS)"),
     Figure("move", "rss_lowest", "  at the lowest, meanwhile", "seen after each step of the move"),
     Figure("move", "rss_after", "  after", "fewer where mappings were lost"),
@@ -123,7 +129,7 @@ FIGURES: Final[tuple[Figure, ...]] = (
         "locks",
         "tree_file",
         "tree_lock, a page of the file",
-        "a lock of this file alone, which others do not want",
+        "a lock of this file alone; in 2006 once more, as the page is dirty",
     ),
     Figure(
         "locks",
@@ -190,9 +196,15 @@ FIGURES: Final[tuple[Figure, ...]] = (
     ),
     Figure(
         "interleave",
+        "moved_for_it",
+        "pages moved for it",
+        "a page on any of the nodes 0 to 2 counts as right, except under pmig",
+    ),
+    Figure(
+        "interleave",
         "ideal_after",
-        "  and after",
-        "page i belongs on node i modulo 3; pages within 0 to 2 often count as right",
+        "pages on their node, after",
+        "each page has one: they take turns, page by page",
     ),
     Figure(
         "disposal",
@@ -401,6 +413,7 @@ class _Program:
         figures["slots"] = counted["swap_slots"]
         figures["entries_out"] = counted["ptes_dropped"]
         figures["entries_back"] = counted["ptes_restored"]
+        figures["flushes"] = counted["tlb_flush"]
         figures["rss_before"], figures["rss_lowest"] = resident[0], min(resident)
         figures["rss_after"] = self._resident()
         self._note("moved")
@@ -461,7 +474,9 @@ class _Program:
         numbers = np.arange(self.pages, dtype=np.uint64) + np.uint64(base >> PAGE_SHIFT)
         ideal = policy.targets(numbers, machine=self.machine)
         self.figures["ideal_before"] = int((self._nodes("interleaved") == ideal).sum())
+        before = self.machine.vmstat["pgmigrate_success"]
         self.app.mbind(base, self.size, policy, MPOL_MF_MOVE)
+        self.figures["moved_for_it"] = self.machine.vmstat["pgmigrate_success"] - before
         self.figures["ideal_after"] = int((self._nodes("interleaved") == ideal).sum())
         self._note("interleaved")
 

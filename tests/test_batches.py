@@ -24,11 +24,26 @@ def test_one_flush_a_batch(n: int, width: int) -> None:
     assert flushes(machine, app, n) == -(-n // 512)
 
 
-def test_one_flush_a_page_before() -> None:
-    machine = four_nodes("6.1")
+@pytest.mark.parametrize("kernel", ["2.6.18", "pmig", "6.1"])
+def test_one_flush_an_entry_before(kernel: str) -> None:
+    machine = four_nodes(kernel)
     app = machine.spawn()
     mapped(app, 513)
     assert flushes(machine, app, 513) == 513
+    app.fork()
+    before = machine.counters["tlb_flush"]
+    app.migrate_pages([1], [2])
+    assert machine.counters["tlb_flush"] - before == 2 * 513
+
+
+def test_each_pass_flushes_what_it_unmaps() -> None:
+    machine = four_nodes("6.1")
+    app = machine.spawn()
+    mapped(app, 2)
+    app.pin(at(1), 1)
+    before = machine.counters["tlb_flush"]
+    assert app.move_pages(pages(0, 2), 1).rc == 1
+    assert machine.counters["tlb_flush"] - before == 1 + machine.profile.passes
 
 
 def test_all_of_a_batch_is_unmapped_before_the_first_is_copied() -> None:

@@ -246,6 +246,19 @@ def test_model_guide_has_every_flag_and_counter() -> None:
     ) & set(pm.STEPS.values())
 
 
+def test_model_guide_has_the_passes_of_each_kernel() -> None:
+    text = (ROOT / "docs" / "model.md").read_text()
+    columns = ("2.6.17", "2.6.17-mm", "2.6.18", "pmig")
+    for row, switch in (
+        ("passes", "passes"),
+        (r"the first that waits for the page lock \(counted from 0\)", "force_pass"),
+        ("the first that waits for writeback", "writeback_pass"),
+    ):
+        [found] = re.findall(rf"^\| {row} +\|(.*)\|$", text, re.M)
+        said = [int(number) for number in found.split("|")]
+        assert [*said, said[-1]] == [getattr(pm.KERNELS[kernel], switch) for kernel in columns]
+
+
 def test_tables_of_agreement_count_what_is_in_the_corpus() -> None:
     kernel, rows = "", 0
     for line in FIDELITY.read_text().splitlines():

@@ -75,6 +75,13 @@ def test_entries_of_files_are_dropped_and_others_come_back(n: int) -> None:
 
 
 @each_size
+def test_flushes(n: int) -> None:
+    """Section 3.7, step 2: clear and flush, entry by entry; one flush a batch from 6.3 on."""
+    one_each = {kernel: told(kernel, n)["entries_out"] for kernel in pm.KERNELS}
+    assert figures("flushes", n) == one_each | {"6.12": 1}
+
+
+@each_size
 def test_resident_set(n: int) -> None:
     """Section 5: drops and returns, files excepted; constant with migration entries."""
     assert figures("rss_before", n) == by(5 * n, 5 * n)
@@ -164,6 +171,8 @@ def test_interleaving(n: int) -> None:
     before = [0] * half + [3] * (n - half)
     for kernel in pm.KERNELS:
         assert told(kernel, n)["ideal_before"] == equal(before, ideal[kernel])
+        outside = n - half if kernel != WANTED else n - equal(before, ideal[kernel])
+        assert told(kernel, n)["moved_for_it"] == outside
         assert told(kernel, n)["ideal_after"] == equal(expected[kernel], ideal[kernel])
 
 
