@@ -36,6 +36,7 @@ from pagemig._mmap cimport (
     sys_mprotect, sys_mremap, sys_munlock,
     sys_munlockall, sys_munmap, sys_pin, sys_set_mempolicy_home_node, sys_unpin, task_new, task_reap,
 )
+from pagemig._pfnmap cimport pfn_is_reserved, remap_frames, sys_mmap_pfns, sys_vm_ops, vma_frames
 from pagemig._pgtable cimport leaf_pte, next_leaf, stats_rows, walk_leaf
 from pagemig._pte cimport pte_pfn, pte_present
 from pagemig._rmap cimport rmap_vmas, vma_address
@@ -434,6 +435,39 @@ cdef class Machine:
     def _vma_migrate(self, uint32_t ops, uint32_t vma, uint64_t old, uint64_t new, uint32_t flags):
         """The migrate operation ``ops`` of a VMA; who registers some overrides this."""
         return 0
+
+    def _vma_info(self, uint32_t vma):
+        """(address space, start, end in bytes, flags) of a VMA; for its migrate operation."""
+        cdef vma_t *v = vma_of(self.m, vma)
+        return v.mm, v.start << 12, v.end << 12, v.flags
+
+    def _vma_frames(self, uint32_t vma):
+        """Frame of each page of a VMA, -1 where there is none; for its migrate operation."""
+        cdef vma_t *v = vma_of(self.m, vma)
+        out = np.empty(v.end - v.start, np.int64)
+        cdef int64_t *p = <int64_t *> data_of(out, cnp.NPY_INT64, "out")
+        with nogil:
+            vma_frames(self.m, v, v.start, v.end - v.start, p)
+        return out
+
+    def _vma_remap(self, uint32_t vma, uint64_t addr, pfns):
+        """Other frames, with their content, into a VMA without page structs; for its migrate operation."""
+        cdef uint32_t *p = <uint32_t *> data_of(pfns, cnp.NPY_UINT32, "pfns")
+        cdef uint64_t n = len(pfns)
+        cdef vma_t *v = vma_of(self.m, vma)
+        cdef ctx_t *c = self.enter()
+        with nogil:
+            remap_frames(c, v, addr >> 12, n, p)
+        self.leave(c)
+
+    def _all_reserved(self, pfns):
+        """Whether all frames are kept for the kernel: no allocator gives them out."""
+        cdef uint32_t *p = <uint32_t *> data_of(pfns, cnp.NPY_UINT32, "pfns")
+        cdef uint64_t i
+        for i in range(<uint64_t> len(pfns)):
+            if not pfn_is_reserved(self.m, p[i]):
+                return False
+        return True
 
     cdef int _run_wait(self, ctx_t *c, int what, uint32_t which) noexcept:
         hook = self.wait_hook
@@ -920,6 +954,24 @@ cdef class Process:
         cdef int64_t rc
         with nogil:
             rc = sys_mmap(c, self.t, addr, length, prot, flags, file, pgoff)
+        self.core.leave(c)
+        return rc
+
+    def _mmap_pfns(self, pfns, uint32_t prot, uint32_t ops):
+        cdef uint32_t *p = <uint32_t *> data_of(pfns, cnp.NPY_UINT32, "pfns")
+        cdef uint64_t n = len(pfns)
+        cdef ctx_t *c = self.begin()
+        cdef int64_t rc
+        with nogil:
+            rc = sys_mmap_pfns(c, p, n, prot, ops)
+        self.core.leave(c)
+        return rc
+
+    def _vm_ops(self, uint64_t addr, uint32_t ops):
+        cdef ctx_t *c = self.begin()
+        cdef int rc
+        with nogil:
+            rc = sys_vm_ops(c, addr, ops)
         self.core.leave(c)
         return rc
 

@@ -285,6 +285,10 @@ cdef int do_wp_page(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, bint unsh
         pte_unlock(c, leaf)
         return 0
     elif (vma.flags & (VM_WRITE | VM_SHARED)) == (VM_WRITE | VM_SHARED):
+        if vma.flags & VM_PFNMAP:           # wp_pfn_shared: nobody wants to be told
+            wp_page_reuse(m, vma, vpn, leaf, pte)
+            pte_unlock(c, leaf)
+            return 0
         return wp_page_shared(c, vma, vpn, leaf, pte)
     if not pte & PTE_SPECIAL:
         get_page(m, pfn)
@@ -427,6 +431,15 @@ cdef int swap_fault(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, pte_t pte
     return ret
 
 
+cdef int pfn_fault(ctx_t *c, uint64_t vpn, uint32_t leaf) noexcept nogil:
+    """A driver that maps all frames ahead has no fault operation; its entry may be absent while a frame is replaced."""
+    cdef pte_t pte
+    pte_lock(c, leaf)
+    pte = pmg_load(leaf_pte(c.m, leaf, vpn))
+    pte_unlock(c, leaf)
+    return 0 if pte_present(pte) else VM_FAULT_SIGBUS
+
+
 cdef int handle_mm_fault(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t flags) noexcept nogil:
     cdef machine_t *m = c.m
     cdef mm_t *mm = mm_of(m, vma.mm)
@@ -441,6 +454,8 @@ cdef int handle_mm_fault(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t flags) noe
     pte = pmg_load_acq(leaf_pte(m, leaf, vpn))
     if pte_none(pte):
         if not vma.file:
+            if pmg_unlikely(vma.flags & VM_PFNMAP):
+                return pfn_fault(c, vpn, leaf)
             return do_anonymous_page(c, vma, vpn, leaf, write)
         if not write:
             return do_read_fault(c, vma, vpn, leaf)

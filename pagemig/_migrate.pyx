@@ -401,7 +401,7 @@ cdef void unmap_2006(const walk_t *w, stage_t *st, uint32_t i, uint32_t leaf, pt
     cdef bint stays = m.profile.engine == 0 and not (s & PG_swapcache and PMG_GUARD(19))
     if pte_pfn(old) != pfn or not pte_present(old) or old & PTE_SPECIAL:
         return
-    if w.mlocked and (m.profile.locked_fails or st.swapping):
+    if vma_flags(w.vma) & VM_DONTMIGRATE or (w.mlocked and (m.profile.locked_fails or st.swapping)):
         st.rc[i] = -EPERM                   # PTEs visited before stay as they were made
         return
     if stays:

@@ -14,6 +14,13 @@ cdef vma_t *vma_merge(
         uint32_t file, uint64_t pgoff, const mpol_t *pol) noexcept nogil
 cdef int split_vma(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t addr, bint new_below) noexcept nogil
 
+# for who maps something of its own (remap_pfn_range)
+cdef vma_t *vma_alloc(
+        machine_t *m, mm_t *mm, uint64_t start, uint64_t end, uint32_t flags, uint64_t pgoff) noexcept nogil
+cdef int vma_link(ctx_t *c, mm_t *mm, vma_t *vma, uint32_t slot) noexcept nogil
+cdef int64_t get_unmapped_area(machine_t *m, mm_t *mm, uint64_t addr, uint64_t n, bint fixed) noexcept nogil
+cdef int do_munmap(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end) noexcept nogil
+
 cdef int64_t sys_mmap(
         ctx_t *c, task_t *t, uint64_t addr, uint64_t length, uint32_t prot, uint32_t flags, uint32_t file,
         uint64_t pgoff) noexcept nogil

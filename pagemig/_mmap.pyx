@@ -42,7 +42,7 @@ from pagemig._types cimport (
     CAP_ALL, CAP_IPC_LOCK, C_TLB_FLUSH, DEF_MAX_MAP_COUNT, FILE_SHMEM, MPOL_BIND, MPOL_DEFAULT, MPOL_PREFERRED_MANY,
     PG_active, PG_anon, PG_anon_exclusive, PG_dirty, PG_referenced, PG_swapbacked, PG_unevictable, PMG_WAIT,
     TASK_EXITING, TASK_FREE, TASK_RUNNING, TASK_SIZE_PAGES, TASK_ZOMBIE, VM_ACCOUNT, VM_DONTCOPY, VM_DONTDUMP,
-    VM_DONTEXPAND,
+    VM_DONTEXPAND, VM_DONTMIGRATE,
     VM_HUGEPAGE, VM_IO, VM_LOCKED, VM_MAYEXEC, VM_MAYREAD, VM_MAYSHARE, VM_MAYWRITE, VM_MERGEABLE,
     VM_NOHUGEPAGE, VM_NORESERVE, VM_PFNMAP, VM_RAND_READ, VM_SEQ_READ, VM_SHARED, VM_WIPEONFORK, VM_WRITE,
     ctx_t, file_t, machine_t, mm_t, mpol_t, pin_t, task_t, vec_t, vma_t,
@@ -93,6 +93,8 @@ cdef enum:
     MADV_POPULATE_READ = 22
     MADV_POPULATE_WRITE = 23
     MADV_DONTNEED_LOCKED = 24
+    MADV_DONTMIGRATE = 200      # with profile.arrays: the note's alternative to VM_LOCKED, no kernel has it
+    MADV_DOMIGRATE = 201
 
 cdef extern from *:
     """
@@ -354,7 +356,8 @@ cdef vma_t *vma_merge(
     cdef vma_t *mid = vma_at(m, mm, slot)
     cdef vma_t *next = mid
     cdef bint after, before
-    if flags & VM_SPECIAL:
+    if flags & VM_SPECIAL or (prev != NULL and prev.end > start and prev.ops) or \
+            (mid != NULL and mid.start < end and mid.ops):      # operations of its own keep the range apart
         return NULL
     if mid != NULL and mid.end == end:
         next = vma_at(m, mm, slot + 1)
@@ -818,7 +821,9 @@ cdef vma_t *copy_vma(ctx_t *c, mm_t *mm, vma_t **from_, uint64_t addr, uint64_t 
     if not vma.file and not vma.anon_vma:
         pgoff = addr
     find_vma_prev(m, mm, addr, &prev)
-    new = vma_merge(c, mm, prev, addr, addr + n, vma.flags, vma.anon_vma, vma.file, pgoff, &vma.pol)
+    new = NULL
+    if vma.ops == 0:
+        new = vma_merge(c, mm, prev, addr, addr + n, vma.flags, vma.anon_vma, vma.file, pgoff, &vma.pol)
     if new != NULL:
         if new.start <= start < new.end:
             from_[0] = new
@@ -1192,8 +1197,10 @@ cdef struct walk_t:             # one madvise
     bint locked                 # mmap_lock is held
 
 
-cdef bint madvise_behavior_valid(int advice) noexcept nogil:
+cdef bint madvise_behavior_valid(machine_t *m, int advice) noexcept nogil:
     """Not here: COLLAPSE, which needs 2 MB pages, and the injection of memory errors."""
+    if advice == MADV_DONTMIGRATE or advice == MADV_DOMIGRATE:
+        return m.profile.arrays != 0
     return MADV_NORMAL <= advice <= MADV_DONTNEED or MADV_FREE <= advice <= MADV_DONTNEED_LOCKED
 
 
@@ -1236,6 +1243,10 @@ cdef int madvise_flags(vma_t *vma, int advice, uint32_t *flags) noexcept nogil:
         flags[0] = (flags[0] & ~VM_NOHUGEPAGE) | VM_HUGEPAGE
     elif advice == MADV_NOHUGEPAGE:
         flags[0] = (flags[0] & ~VM_HUGEPAGE) | VM_NOHUGEPAGE
+    elif advice == MADV_DONTMIGRATE:
+        flags[0] |= VM_DONTMIGRATE
+    elif advice == MADV_DOMIGRATE:
+        flags[0] &= ~VM_DONTMIGRATE
     return 0
 
 
@@ -1390,7 +1401,7 @@ cdef int sys_madvise(ctx_t *c, task_t *t, uint64_t start, uint64_t length, int a
     cdef walk_t w
     cdef bint write = madvise_need_mmap_write(advice)
     cdef int err
-    if not madvise_behavior_valid(advice) or start & 4095 or (length and not n) or start + n < start:
+    if not madvise_behavior_valid(c.m, advice) or start & 4095 or (length and not n) or start + n < start:
         return -EINVAL
     if n == 0:
         return 0

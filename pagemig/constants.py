@@ -162,6 +162,9 @@ MADV_BY_NAME: Final[dict[str, int]] = {
     "collapse": 25,
     "hwpoison": 100,
     "soft_offline": 101,
+    # The note's VM_DONTMIGRATE and back; no kernel has them, other profiles than pmig answer EINVAL.
+    "dontmigrate": 200,
+    "domigrate": 201,
 }
 
 #: Advice of posix_fadvise by name, without ``POSIX_FADV_``.

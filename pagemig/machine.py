@@ -46,6 +46,7 @@ from pagemig.frames import Frames, flag_bit, refcounts
 from pagemig.kernels import DEFAULT_KERNEL, KernelProfile, kernel_profile
 from pagemig.process import Process
 from pagemig.syscalls import MoveResult
+from pagemig.vmops import MigrateHook, run_hook
 
 __all__ = ["LOCKS", "STEPS", "File", "ListsResult", "Machine", "Node", "OfflineResult", "SwapDevice"]
 
@@ -356,6 +357,7 @@ class Machine(_core.Machine):
     _known: WeakValueDictionary[int, Process]
     _files: dict[int, tuple[int, str]]
     _tags: dict[int, int]
+    _vm_ops: dict[MigrateHook, int]  # operations that mappings have or had, by the core's number
 
     def __new__(
         cls,
@@ -390,7 +392,7 @@ class Machine(_core.Machine):
         )
         self.nodes, self.profile, self.distances = made, profile, far
         self.page_bytes, self.access_stats = page_bytes, bool(access_stats)
-        self._tasks, self._files, self._tags = {}, {}, {}
+        self._tasks, self._files, self._tags, self._vm_ops = {}, {}, {}, {}
         self._known = WeakValueDictionary()
         self._set_up(table)
         return self
@@ -869,6 +871,23 @@ class Machine(_core.Machine):
             raise ValueError(f"pfn must be below {self._end_pfns[-1]}, not {pfn!r}")
         owner = {process._mm: process for process in self.processes}
         return [(owner[mm], address) for mm, address in self._mappings(number) if mm in owner]
+
+    # ---- operations of mappings ---------------------------------------------------------------
+
+    def _vm_ops_number(self, migrate: MigrateHook | None) -> int:
+        """Return the core's number for a migrate operation, 0 for none."""
+        if migrate is None:
+            return 0
+        if not callable(migrate):
+            raise TypeError(f"migrate must be a function or None, not {migrate!r}")
+        return self._vm_ops.setdefault(migrate, len(self._vm_ops) + 1)
+
+    def _vma_migrate(self, ops: int, vma: int, old: int, new: int, flags: int) -> int:
+        hook = next(hook for hook, number in self._vm_ops.items() if number == ops)
+        return run_hook(self, hook, vma, old, new, flags)
+
+    def _process_of(self, mm: int) -> Process | None:
+        return next((p for p in self.processes if p.alive and p._mm == mm), None)
 
     # ---- emptying nodes -----------------------------------------------------------------------
 

@@ -47,6 +47,7 @@ from pagemig.constants import (
 )
 from pagemig.errors import ProcessGoneError, Refusal, no_copy, raise_errno
 from pagemig.syscalls import NumaCalls
+from pagemig.vmops import MigrateHook, reserved_pfns
 
 if TYPE_CHECKING:
     from pagemig.machine import File, Machine
@@ -279,6 +280,70 @@ class Process(NumaCalls):
             raise_errno(Refusal(EINVAL, rule), "mmap")
         rc = self._mmap(place, size, bits, flags, index, start >> PAGE_SHIFT)
         return self._done("mmap", rc, place if fixed or noreplace else 0, size)
+
+    def mmap_pfns(
+        self, pfns: Addresses, *, prot: int | str = "rw", migrate: MigrateHook | None = None
+    ) -> int:
+        """Map frames without page structs, as a driver's ``mmap`` does (``remap_pfn_range``).
+
+        The mapping is shared, VM_PFNMAP, VM_IO, VM_DONTEXPAND and VM_DONTCOPY: a child does not get
+        it, no system call moves its frames; only its ``migrate`` operation may.
+
+        Parameters
+        ----------
+        pfns : array of int, shape (n,)
+            Frames that the kernel keeps (``Node(reserved=...)``), one for each page.
+        prot : str or int, default "rw"
+            Letters of ``rw`` or ``PROT_*``.
+        migrate : callable, optional
+            The mapping's migrate operation, see :meth:`set_vm_ops`.
+
+        Returns
+        -------
+        int
+            The address.
+
+        Raises
+        ------
+        SyscallError
+            EINVAL (no frames), ENOMEM.
+        ValueError
+            A frame that is not one of those kept.
+        """
+        self._must_live("mmap")
+        numbers = reserved_pfns(self.machine, pfns)
+        ops = self.machine._vm_ops_number(migrate)
+        rc = self._mmap_pfns(numbers, prot_bits(prot), ops)
+        return self._done("mmap", rc, 0, len(numbers) << PAGE_SHIFT)
+
+    def set_vm_ops(self, addr: int, *, migrate: MigrateHook | None) -> None:
+        """Give a mapping a ``migrate`` operation, or take it away.
+
+        ``migrate_pages`` of 2.6.18 and of pmig calls it before any ordinary page moves, for every
+        mapping that has one, with or without page structs; other kernels never do.  2.6.18 forgets
+        the last mapping of an address space.  The mapping no longer merges with others; parts of it
+        and a child's copy keep the operation.
+
+        Parameters
+        ----------
+        addr : int
+            An address in it.
+        migrate : callable or None
+            ``migrate(vma, from_nodes, to_nodes, flags)`` with a
+            :class:`pagemig.vmops.MigratingVma`.  None or 0: done.  A negative errno, or an
+            ``OSError`` raised: ``migrate_pages`` ends with it and no page moves.  A positive number
+            ends it under 2.6.18 with 0, under pmig it counts as pages left.
+
+        Raises
+        ------
+        SyscallError
+            EFAULT: nothing is mapped there.
+        TypeError
+            ``migrate`` cannot be called.
+        """
+        self._must_live("set_vm_ops")
+        ops = self.machine._vm_ops_number(migrate)
+        self._done("set_vm_ops", self._vm_ops(as_ulong(addr, "addr"), ops), addr)
 
     def munmap(self, addr: int, length: int) -> None:
         """Unmap a range of bytes.

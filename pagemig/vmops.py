@@ -1,0 +1,131 @@
+"""``vm_ops->migrate``: a mapping that moves its own pages, the fifth patch of the note of 2006.
+
+2.6.18 has it (commit 7b2259b3e53f): ``migrate_pages`` calls the operation of every mapping that has
+one, before any ordinary page moves, with the nodes to empty, the nodes to fill and its flags.  It is
+the only way to move what has no page structs, since the kernel's own engine cannot find such frames.
+``mbind`` and ``move_pages`` do not call it.
+"""
+
+import errno
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from pagemig._args import Addresses, address_array, as_int, as_ulong
+from pagemig.constants import PAGE_SHIFT, PAGE_SIZE
+
+if TYPE_CHECKING:
+    from pagemig.machine import Machine
+    from pagemig.process import Process
+
+__all__ = ["MigrateHook", "MigratingVma"]
+
+_VM_PFNMAP = 0x400
+
+
+class MigratingVma:
+    """A mapping while its ``migrate`` operation runs; of no use afterwards.
+
+    The process's mmap_lock is held for reading: calls that change the address space would wait for
+    themselves.
+
+    Attributes
+    ----------
+    machine : Machine
+        Where it is.
+    start, end : int
+        Its range, bytes; ``end`` is the first byte behind it.
+    """
+
+    __slots__ = ("_index", "_live", "_mm", "_pfnmap", "end", "machine", "start")
+
+    def __init__(self, machine: "Machine", index: int) -> None:
+        self.machine = machine
+        self._index = index
+        self._live = True
+        self._mm, self.start, self.end, flags = machine._vma_info(index)
+        self._pfnmap = bool(flags & _VM_PFNMAP)
+
+    def __repr__(self) -> str:
+        kind = "without page structs" if self._pfnmap else "ordinary pages"
+        return f"<MigratingVma {self.start:#x}-{self.end:#x}, {kind}>"
+
+    @property
+    def process(self) -> "Process | None":
+        """Whose it is; None if it was reaped meanwhile."""
+        return self.machine._process_of(self._mm)
+
+    @property
+    def pfns(self) -> npt.NDArray[np.int64]:
+        """Frame of each page, -1 where there is none."""
+        self._must_live()
+        return self.machine._vma_frames(self._index)
+
+    def remap(self, pfns: Addresses, *, addr: int | None = None) -> None:
+        """Put other frames into a mapping without page structs, with the content of the old ones.
+
+        Programs may go on using the memory meanwhile; the old frames are the caller's afterwards.
+
+        Parameters
+        ----------
+        pfns : array of int, shape (n,)
+            Frames that the kernel keeps (``Node(reserved=...)``).
+        addr : int, optional
+            Address of the first page replaced; the first of the mapping unless given.
+
+        Raises
+        ------
+        ValueError
+            The mapping has ordinary pages, or the pages are not all in it, or a frame is not one of
+            those kept, or the operation is over.
+        """
+        self._must_live()
+        if not self._pfnmap:
+            raise ValueError(f"only a mapping without page structs can be remapped, not {self!r}")
+        numbers = reserved_pfns(self.machine, pfns)
+        place = self.start if addr is None else as_ulong(addr, "addr")
+        if place % PAGE_SIZE or not self.start <= place <= self.end - (len(numbers) << PAGE_SHIFT):
+            raise ValueError(f"addr must leave room for {len(numbers)} pages in {self!r}: {addr!r}")
+        self.machine._vma_remap(self._index, place, numbers)
+
+    def _must_live(self) -> None:
+        if not self._live:
+            raise ValueError("a MigratingVma is of use only while its migrate operation runs")
+
+
+#: ``hook(vma, from_nodes, to_nodes, flags)``: nodes as rising tuples, flags ``MPOL_MF_MOVE`` or
+#: ``MPOL_MF_MOVE_ALL``.  None or 0: done.  A negative errno, or an ``OSError`` raised, ends the call
+#: with that error; a positive number ends it under 2.6.18 as if all had gone well, and under pmig
+#: counts as that many pages left.
+MigrateHook = Callable[[MigratingVma, tuple[int, ...], tuple[int, ...], int], int | None]
+
+
+def reserved_pfns(machine: "Machine", pfns: Addresses) -> npt.NDArray[np.uint32]:
+    """Return frame numbers as the core takes them; ValueError unless the kernel keeps them all."""
+    numbers = address_array(pfns, "pfns")
+    machine.node_of(numbers)
+    frames = numbers.astype(np.uint32)
+    if not machine._all_reserved(frames):
+        raise ValueError(f"pfns must be frames kept by Node(reserved=...), not {pfns!r}")
+    return frames
+
+
+def run_hook(machine: "Machine", hook: MigrateHook, index: int, old: int, new: int, flags: int) -> int:
+    """Call a migrate operation; what it answers, as the core takes it."""
+    vma = MigratingVma(machine, index)
+    try:
+        answer = hook(vma, _nodes(old), _nodes(new), flags)
+    except OSError as error:
+        answer = -(error.errno or errno.EIO)
+    finally:
+        vma._live = False
+    rc = 0 if answer is None else as_int(answer, "answer of a migrate operation")
+    if not -rc in errno.errorcode and not 0 <= rc < 1 << 31:
+        raise ValueError(f"a migrate operation must answer a count or a negative errno, not {rc!r}")
+    return rc
+
+
+def _nodes(mask: int) -> tuple[int, ...]:
+    return tuple(nid for nid in range(mask.bit_length()) if mask >> nid & 1)
