@@ -1309,7 +1309,10 @@ FIELDS = {
     "swap_cache": {"": (0, 4)},
     "swap_entry": {"": (0, 4)},
     "swap_device": {"inuse": (<size_t> &(<swap_info_t *> NULL).inuse, 4)},
-    "swap": {"tree_lock": (<size_t> &(<machine_t *> NULL).tree_lock, 4), "swap_lock": (<size_t> &(<machine_t *> NULL).swap_lock, 4)},
+    "swap": {
+        "tree_lock": (<size_t> &(<machine_t *> NULL).tree_lock, 4),
+        "swap_lock": (<size_t> &(<machine_t *> NULL).swap_lock, 4),
+    },
     "table": {
         "lock": (<size_t> &(<ptdesc_t *> NULL).lock, 4), "level": (<size_t> &(<ptdesc_t *> NULL).level, 4),
         "used": (<size_t> &(<ptdesc_t *> NULL).used, 4), "mm": (<size_t> &(<ptdesc_t *> NULL).mm, 4),

@@ -32,7 +32,8 @@ from pagemig._migrate_2006 cimport (
     MIGRATE_CHUNK_SIZE, lists_begin, lists_end, lists_t, migrate_page_lists, swap_out,
 )
 from pagemig._mmap cimport (
-    do_exit, get_task, mmget_not_zero, mmput, mmput_unless_last, put_task, sys_fork, sys_madvise, sys_mlock, sys_mlockall, sys_mmap,
+    do_exit, get_task, mmget_not_zero, mmput, mmput_unless_last, put_task, sys_fork, sys_madvise, sys_mlock, sys_mlockall,
+    sys_mmap,
     sys_mprotect, sys_mremap, sys_munlock,
     sys_munlockall, sys_munmap, sys_pin, sys_set_mempolicy_home_node, sys_unpin, task_new, task_reap,
 )
@@ -263,7 +264,7 @@ cdef void set_profile(machine_t *m, dict profile) except *:
     m.profile.migrate_unlocked = left.pop("migrate_unlocked")
     m.profile.pagevec = min(left.pop("pagevec"), PVEC_MAX)
     m.profile.pcp_bulk = left.pop("pcp_bulk")
-    m.profile.vma_lock_faults = left.pop("vma_lock_faults")
+    m.profile.ahead_is_minor = left.pop("ahead_is_minor")
     m.profile.gup_checks_files = left.pop("gup_checks_files")
     m.profile.populate_whole = left.pop("populate_whole")
     m.profile.mprotect_unaccounts = left.pop("mprotect_unaccounts")
@@ -509,6 +510,12 @@ cdef class Machine:
         """(kind, size in pages, inode number, cached pages) of a file."""
         cdef file_t *f = file_of(self.m, file)
         return f.kind, f.size, f.ino, f.nrpages
+
+    def _file_busy(self, uint32_t file):
+        return pmg_load32(&file_of(self.m, file).busy) != 0
+
+    def _set_file_busy(self, uint32_t file, bint busy):
+        pmg_store32(&file_of(self.m, file).busy, busy)
 
     def _set_file_ino(self, uint32_t file, uint64_t ino):
         file_of(self.m, file).ino = ino

@@ -1,7 +1,17 @@
 """Files and shared memory: page cache, shmem_getpage, read-ahead, write(2) and read(2), truncate, punch, fadvise."""
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from pagemig._types cimport ctx_t, file_t, machine_t, vma_t
+from pagemig._types cimport FILE_EXT4, FILE_MINIX, FILE_SHMEM, ctx_t, file_t, machine_t, vma_t
+
+
+cdef inline bint has_disk(file_t *f) noexcept nogil:
+    """Its pages have a place to be written to, and buffers for that once they were dirty."""
+    return f.kind == FILE_EXT4 or f.kind == FILE_MINIX
+
+
+cdef inline bint has_migratepage(file_t *f) noexcept nogil:
+    return f.kind == FILE_SHMEM or f.kind == FILE_EXT4
+
 
 cdef uint32_t file_new(ctx_t *c, uint32_t kind, uint64_t pages, uint64_t ino) noexcept nogil   # one handle; 0: ENOMEM
 cdef void file_get(machine_t *m, uint32_t file) noexcept nogil

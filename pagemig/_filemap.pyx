@@ -28,7 +28,7 @@ from pagemig._pgtable cimport leaf_pte, pte_lock, pte_unlock, walk_leaf
 from pagemig._pte cimport PTE_D, PTE_RW, pte_pfn, pte_present, pte_t
 from pagemig._rmap cimport i_mmap_lock_read, i_mmap_unlock_read, lru_cache_add, rmap_vmas, vma_address
 from pagemig._types cimport (
-    C_PGMAJFAULT, FILE_EXT4, FILE_RAMFS, FILE_SHMEM, PG_anon, PG_cached, PG_dirty, PG_locked, PG_private,
+    C_PGMAJFAULT, FILE_RAMFS, FILE_SHMEM, PG_anon, PG_cached, PG_dirty, PG_locked, PG_private,
     PG_readahead, PG_swapbacked,
     PG_uptodate, PG_writeback, PMG_WAIT, REF_ONE, VM_FAULT_MAJOR, VM_FAULT_OOM, VM_FAULT_RESTARTED, VM_FAULT_SIGBUS,
     VM_FAULT_WAIT,
@@ -227,7 +227,7 @@ cdef int add_new_page(ctx_t *c, file_t *f, uint64_t index, vma_t *vma, uint32_t 
     if pfn[0] == 0:
         return -ENOMEM
     pmg_or(&m.frames[pfn[0]].state, PG_locked | PG_uptodate | (PG_swapbacked if shmem else 0))
-    if f.kind == FILE_EXT4:
+    if has_disk(f):
         disk_read(m, f, index, pfn[0])
     err = add_to_page_cache(c, f, index, pfn[0])
     if err:
@@ -250,15 +250,21 @@ cdef int find_or_create_page(ctx_t *c, file_t *f, uint64_t index, vma_t *vma, ui
     return VM_FAULT_OOM if err else 0
 
 
+cdef inline void create_empty_buffers(machine_t *m, uint32_t pfn) noexcept nogil:
+    """Buffers hold one reference on their page, which is locked."""
+    if not page_test(m, pfn, PG_private):
+        pmg_add(&m.frames[pfn].state, REF_ONE | PG_private)
+
+
 cdef void file_page_dirty(ctx_t *c, file_t *f, uint32_t pfn) noexcept nogil:
-    """A page is about to be written: ext4 gives it buffers, which hold one reference.  Page locked."""
-    if f.kind == FILE_EXT4 and not page_test(c.m, pfn, PG_private):
-        pmg_add(&c.m.frames[pfn].state, REF_ONE | PG_private)
+    """A page is about to be written: a disk file system gives it buffers.  Page locked."""
+    if has_disk(f):
+        create_empty_buffers(c.m, pfn)
     if not page_test(c.m, pfn, PG_dirty):
         page_test_set(c.m, pfn, PG_dirty)
 
 
-# -- the disk of ext4: page_bytes a page, packed in words; what lies beyond the end of the array is a hole ----------
+# -- the disk: page_bytes a page, packed in words; what lies beyond the end of the array is a hole ----------
 
 cdef void disk_read(machine_t *m, file_t *f, uint64_t index, uint32_t pfn) noexcept nogil:
     cdef uint64_t words = m.page_bytes // 4
@@ -430,7 +436,7 @@ cdef void do_sync_mmap_readahead(ctx_t *c, file_t *f, vma_t *vma, uint64_t index
 
 cdef bint do_async_mmap_readahead(ctx_t *c, file_t *f, vma_t *vma, uint64_t index, uint32_t pfn) noexcept nogil:
     """A fault on a cached page; True when it was marked and started the next window."""
-    if f.kind != FILE_EXT4 or vma.flags & VM_RAND_READ:
+    if not has_disk(f) or vma.flags & VM_RAND_READ:
         return False
     mmap_hit(f, 1)
     if not page_test(c.m, pfn, PG_readahead) or page_test(c.m, pfn, PG_writeback):
@@ -485,12 +491,12 @@ cdef int filemap_fault(ctx_t *c, vma_t *vma, uint64_t index, uint32_t *pfn) noex
     page = find_get_page(c.m, f, index)
     if page:
         if do_async_mmap_readahead(c, f, vma, index, page):
-            major = VM_FAULT_RESTARTED if c.m.profile.vma_lock_faults else VM_FAULT_RESTARTED | VM_FAULT_MAJOR
+            major = VM_FAULT_RESTARTED if c.m.profile.ahead_is_minor else VM_FAULT_RESTARTED | VM_FAULT_MAJOR
         put_page(c, page)
     else:
         major = VM_FAULT_RESTARTED | VM_FAULT_MAJOR
         count_event(c, C_PGMAJFAULT, 1)
-        if f.kind == FILE_EXT4:
+        if has_disk(f):
             do_sync_mmap_readahead(c, f, vma, index)
     err = fault_page(c, f, index, vma, pfn)
     return err if err else major
@@ -554,7 +560,7 @@ cdef int filemap_get_page(ctx_t *c, file_t *f, uint64_t index, uint32_t *pfn) no
     cdef int err = find_uptodate_page(c, f, index, pfn)
     if err or f.kind == FILE_SHMEM:
         return err
-    if pfn[0] == 0 and f.kind == FILE_EXT4:
+    if pfn[0] == 0 and has_disk(f):
         ondemand_readahead(c, f, index, False, 1)
         if find_uptodate_page(c, f, index, pfn):
             return -PMG_WAIT
@@ -643,7 +649,7 @@ cdef int file_truncate(ctx_t *c, uint32_t file, uint64_t pages) noexcept nogil:
         # so now that every page was they are over.  To 2.6.22 once had to do.
         if not c.m.profile.truncate_leaves:
             unmap_mapping_pages(c, f, pages, last, True)
-    if f.kind == FILE_EXT4:
+    if has_disk(f):
         disk_discard(c.m, f, pages, last - 1)
     pmg_write_unlock(&f.i_rwsem)
     return err
@@ -661,7 +667,7 @@ cdef int file_punch(ctx_t *c, uint32_t file, uint64_t index, uint64_t n) noexcep
     if index < i_size_read(f):
         unmap_mapping_pages(c, f, index, index + n - 1, False)
         err = truncate_inode_pages(c, f, index, index + n - 1)
-        if f.kind == FILE_EXT4:
+        if has_disk(f):
             disk_discard(c.m, f, index, index + n - 1)
     pmg_write_unlock(&f.i_rwsem)
     return err
@@ -724,14 +730,17 @@ cdef int writeback_pages(ctx_t *c, file_t *f, uint64_t first, uint64_t last) noe
 cdef bint file_writepage(ctx_t *c, uint32_t pfn) noexcept nogil:
     """Memory is where tmpfs and ramfs keep it: that of tmpfs on a swap device is not modelled."""
     cdef file_t *f = file_of(c.m, c.m.frames[pfn].mapping)
-    if f.kind != FILE_EXT4 or disk_write(c.m, f, c.m.frames[pfn].index, pfn):
+    if not has_disk(f) or disk_write(c.m, f, c.m.frames[pfn].index, pfn):
         return False
+    create_empty_buffers(c.m, pfn)
     page_test_clear(c.m, pfn, PG_dirty)
     return True
 
 
 cdef bint try_to_release_page(ctx_t *c, uint32_t pfn) noexcept nogil:
     if page_test(c.m, pfn, PG_dirty | PG_writeback):
+        return False
+    if page_test(c.m, pfn, PG_private) and pmg_load32(&file_of(c.m, c.m.frames[pfn].mapping).busy):
         return False
     if page_test_clear(c.m, pfn, PG_private):
         put_page(c, pfn)
@@ -740,7 +749,7 @@ cdef bint try_to_release_page(ctx_t *c, uint32_t pfn) noexcept nogil:
 
 cdef int file_fsync(ctx_t *c, uint32_t file) noexcept nogil:
     cdef file_t *f = file_of(c.m, file)
-    return writeback_pages(c, f, 0, <uint64_t> -1) if f.kind == FILE_EXT4 else 0
+    return writeback_pages(c, f, 0, <uint64_t> -1) if has_disk(f) else 0
 
 
 cdef void invalidate_mapping_pages(ctx_t *c, file_t *f, uint64_t first, uint64_t last) noexcept nogil:
@@ -768,7 +777,7 @@ cdef int file_fadvise(ctx_t *c, uint32_t file, uint64_t index, uint64_t n, int a
     cdef int err = 0
     if advice < 0 or advice > POSIX_FADV_NOREUSE:
         return -EINVAL
-    if f.kind != FILE_EXT4:
+    if not has_disk(f):
         return 0
     if sync:
         err = writeback_pages(c, f, 0, <uint64_t> -1)

@@ -20,7 +20,7 @@ from pagemig._atomic cimport (
     pmg_unlikely, pmg_xchg,
 )
 from pagemig._filemap cimport (
-    file_page_dirty, find_get_pages, mmap_hit, page_belongs, vma_fault,
+    file_page_dirty, find_get_pages, has_disk, mmap_hit, page_belongs, vma_fault,
 )
 from pagemig._frame cimport (
     get_page, page_count, page_counts_full, page_maybe_dma_pinned, page_ref_add, page_state, page_test,
@@ -43,9 +43,10 @@ from pagemig._swap cimport (
 )
 from pagemig._types cimport (
     C_COW, C_COW_REUSE, C_FAULT_AROUND, C_MIGRATION_WAIT, C_PGFAULT, C_ZERO_PAGE_FAULT, FAULT_FLAG_UNSHARE,
-    FAULT_FLAG_WRITE, FILE_EXT4, FILE_SHMEM, GUP_PIN_COUNTING_BIAS, PG_anon, PG_anon_exclusive, PG_cached, PG_dirty,
+    FAULT_FLAG_WRITE, FILE_SHMEM, GUP_PIN_COUNTING_BIAS, PG_anon, PG_anon_exclusive, PG_cached, PG_dirty,
     PG_locked, PG_readahead,
-    PG_swapbacked, PG_swapcache, PG_uptodate, PMG_WAIT, STAGE, STATS_SLOTS, TASK_SIZE_PAGES, VM_EXEC, VM_FAULT_MAJOR, VM_FAULT_OOM,
+    PG_swapbacked, PG_swapcache, PG_uptodate, PMG_WAIT, STAGE, STATS_SLOTS, TASK_SIZE_PAGES, VM_EXEC, VM_FAULT_MAJOR,
+    VM_FAULT_OOM,
     VM_FAULT_RESTARTED, VM_FAULT_RETRY, VM_FAULT_SIGBUS, VM_FAULT_SIGSEGV, VM_FAULT_WAIT, VM_IO, VM_LOCKONFAULT,
     VM_PFNMAP, VM_READ,
     VM_SHARED, VM_WRITE, WAIT_PAGE, ctx_t, file_t, machine_t, mm_t, task_t, vma_t,
@@ -285,10 +286,6 @@ cdef int do_wp_page(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, bint unsh
         pte_unlock(c, leaf)
         return 0
     elif (vma.flags & (VM_WRITE | VM_SHARED)) == (VM_WRITE | VM_SHARED):
-        if vma.flags & VM_PFNMAP:           # wp_pfn_shared: nobody wants to be told
-            wp_page_reuse(m, vma, vpn, leaf, pte)
-            pte_unlock(c, leaf)
-            return 0
         return wp_page_shared(c, vma, vpn, leaf, pte)
     if not pte & PTE_SPECIAL:
         get_page(m, pfn)
@@ -329,7 +326,7 @@ cdef uint32_t map_cached_pages(ctx_t *c, vma_t *vma, uint64_t start, uint32_t n,
     for i in range(n):
         if pfns[i]:
             put_page(c, pfns[i])
-    if f.kind == FILE_EXT4:
+    if has_disk(f):
         mmap_hit(f, mapped)
     return mapped
 

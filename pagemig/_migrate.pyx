@@ -42,6 +42,7 @@ from pagemig._atomic cimport (
     pmg_store, pmg_store32, pmg_store_rel, pmg_sub,
     pmg_cas32, pmg_likely, pmg_unlikely, pmg_xchg,
 )
+from pagemig._filemap cimport file_writepage, has_migratepage, try_to_release_page
 from pagemig._frame cimport frame_maps, frame_refs, get_page, page_state, trylock_page, unlock_page
 from pagemig._memory cimport follow_page, page_prot, vma_flags, vma_lookup, vma_slot
 from pagemig._mempolicy cimport alloc_pages_policy, get_task_policy, get_vma_policy, interleave_index, mpol_new
@@ -65,7 +66,7 @@ from pagemig._syscalls_2006 cimport do_migrate_pages_2006, mbind_2006, migrate_f
 from pagemig._types cimport (
     BUG_TRUNCATED_RMAP, C_LOCK_LRU, C_LOCK_PAGE, C_LOCK_SWAP, C_LOCK_TREE, C_PGMIGRATE_FAIL, C_PGMIGRATE_SUCCESS, C_PTES_DROPPED,
     C_PTES_RESTORED,
-    C_TLB_FLUSH, FILE_RAMFS, GUP_PIN_COUNTING_BIAS, MAP_ONE, MPOL_DEFAULT, MPOL_INTERLEAVE, MPOL_MF_MOVE,
+    C_TLB_FLUSH, FILE_MINIX, FILE_RAMFS, GUP_PIN_COUNTING_BIAS, MAP_ONE, MPOL_DEFAULT, MPOL_INTERLEAVE, MPOL_MF_MOVE,
     MPOL_MF_MOVE_ALL, MPOL_MF_STRICT, MPOL_WEIGHTED_INTERLEAVE, PG_active, PG_anon,
     PG_anon_exclusive, PG_cached, PG_dirty, PG_isolated, PG_locked, PG_lru, PG_private, PG_readahead,
     PG_referenced, PG_reserved, PG_swapbacked, PG_swapcache, PG_uptodate, PG_writeback, PMG_WAIT, REF_ONE, STAGE,
@@ -342,7 +343,7 @@ cdef void stage_swap(ctx_t *c, stage_t *st) noexcept nogil:
                 st.rc[i] = -ENOMEM
                 continue
             st.state[i] = page_state(c.m, st.src[i])
-        elif file_of(c.m, st.mapping[i]).kind == FILE_RAMFS:
+        elif not has_migratepage(file_of(c.m, st.mapping[i])):
             continue                        # unmapped first, by the path for file systems that cannot migrate
         if not explained_early(c.m, st.src[i]) and PMG_GUARD(4):
             st.rc[i] = -EAGAIN
@@ -791,6 +792,26 @@ cdef void freeze_file(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
     pmg_spin_unlock(&f.lock)
 
 
+cdef int fallback_migrate_page(ctx_t *c, uint32_t pfn) noexcept nogil:
+    """A dirty page is written, a later pass finds it clean; then its buffers must go before it can move.
+
+    The kernels with migration entries restore them before they write, which may drop the page lock; here it stays held.
+    """
+    cdef uint64_t s = page_state(c.m, pfn)
+    if s & PG_dirty:
+        if c.m.profile.engine == 0 or (frame_maps(s) == 0 and frame_refs(s) == (3 if s & PG_private else 2)):
+            file_writepage(c, pfn)
+        return -EAGAIN
+    return 0 if try_to_release_page(c, pfn) else -EAGAIN
+
+
+cdef void stage_fallback(ctx_t *c, stage_t *st) noexcept nogil:
+    cdef uint32_t i
+    for i in range(st.n):
+        if st.rc[i] == 0 and not st.state[i] & PG_anon and file_of(c.m, st.mapping[i]).kind == FILE_MINIX:
+            st.rc[i] = fallback_migrate_page(c, st.src[i])
+
+
 cdef void stage_check(ctx_t *c, stage_t *st) noexcept nogil:
     """Before the copy: not worth it where references cannot be explained.  The freeze looks again."""
     cdef machine_t *m = c.m
@@ -1014,6 +1035,8 @@ cdef void stage_move(ctx_t *c, stage_t *st) noexcept nogil:
         stage_check(c, st)
         stage_copy(c, st)
         at_step(c, STEP_COPY, st)
+    if c.m.profile.counts_drop:
+        stage_fallback(c, st)
     stage_freeze(c, st)
     at_step(c, STEP_FREEZE, st)
     if not c.m.profile.copy_first:

@@ -9,10 +9,10 @@ from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 
 from pagemig._alloc cimport (
-    alloc_page, alloc_pages_node, count_event, free_pages, lock_page, page_to_nid, pmg_wait, vma_of,
+    alloc_page, alloc_pages_node, count_event, file_of, free_pages, lock_page, page_to_nid, pmg_wait, vma_of,
 )
 from pagemig._atomic cimport pmg_load
-from pagemig._filemap cimport delete_from_page_cache, file_writepage, try_to_release_page
+from pagemig._filemap cimport delete_from_page_cache, file_writepage, has_migratepage, try_to_release_page
 from pagemig._frame cimport frame_maps, frame_refs, page_count, page_state, page_test, trylock_page, unlock_page
 from pagemig._mempolicy cimport alloc_page_vma
 from pagemig._migrate cimport (
@@ -25,6 +25,9 @@ from pagemig._types cimport (
     C_PGMIGRATE_FAIL, C_PGMIGRATE_SUCCESS, PG_anon, PG_cached, PG_dirty, PG_private, PG_swapcache, PG_writeback,
     PMG_BUG, WAIT_WRITEBACK, ctx_t, machine_t, vma_t,
 )
+
+cdef enum:
+    LAST_RESORT = 4             # after this pass a page whose buffers cannot be released is swapped out instead (2.6.17)
 
 
 cdef inline uint32_t how_hard(machine_t *m, uint32_t pass_) noexcept nogil:
@@ -137,8 +140,17 @@ cdef int move_one(ctx_t *c, lists_t *l, uint32_t pfn, uint32_t force) noexcept n
     return st.rc[0]
 
 
-cdef bint list_pass(ctx_t *c, lists_t *l, uint32_t force) noexcept nogil:
+cdef bint has_stuck_buffers(ctx_t *c, uint32_t pfn) noexcept nogil:
+    """Clean, unmapped, and still not moved: its file system must release the buffers first, and did not."""
+    cdef uint64_t s = page_state(c.m, pfn)
+    return s & PG_cached and s & PG_private and not s & PG_dirty and frame_maps(s) == 0 and \
+        not has_migratepage(file_of(c.m, c.m.frames[pfn].mapping))
+
+
+cdef bint list_pass(ctx_t *c, lists_t *l, uint32_t pass_) noexcept nogil:
     """One round; True: some are to be tried again.  It is cut short where ``to`` is used up."""
+    cdef uint32_t force = how_hard(c.m, pass_)
+    cdef bint last_resort = c.m.profile.engine == 1 and pass_ > LAST_RESORT
     cdef stage_t st
     cdef uint64_t i = 0, kept = 0
     cdef bint retry = False
@@ -157,6 +169,8 @@ cdef bint list_pass(ctx_t *c, lists_t *l, uint32_t force) noexcept nogil:
             break
         else:
             rc = move_one(c, l, pfn, force)
+            if last_resort and rc == -EAGAIN and has_stuck_buffers(c, pfn):
+                rc = evict_one(c, pfn, force)
         i += 1
         if rc == -EAGAIN:
             l.source[kept] = pfn
@@ -182,7 +196,7 @@ cdef uint64_t migrate_page_lists(ctx_t *c, lists_t *l) noexcept nogil:
     l.nr_moved = 0
     l.nr_failed = 0
     for pass_ in range(c.m.profile.passes):
-        retry = list_pass(c, l, how_hard(c.m, pass_))
+        retry = list_pass(c, l, pass_)
         if not retry:
             break
     return l.nr_failed + (l.n if retry else 0)
@@ -255,7 +269,7 @@ cdef int one_chunk(ctx_t *c, lists_t *l, const target_t *t, uint64_t *offset, ru
 cdef int migrate_pages_to(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *t, run_t *run) noexcept nogil:
     """What a chunk failed at is set aside; at the end it comes back to the pages that are left."""
     cdef lists_t l
-    cdef uint64_t offset = 0, nr_failed = 0, i
+    cdef uint64_t offset = 0, nr_failed = 0
     cdef uint32_t *room = <uint32_t *> malloc((MIGRATE_CHUNK_SIZE + 1 + 2 * n) * 4)
     cdef uint32_t *failed
     if room == NULL:

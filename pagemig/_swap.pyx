@@ -7,7 +7,8 @@ from pagemig._alloc cimport (
     alloc_page, count_event, lock_page, mm_of, mmap_read_lock, mmap_read_unlock, page_address, put_page, vec_at, vma_of,
 )
 from pagemig._atomic cimport (
-    PMG_GUARD, pmg_add, pmg_and, pmg_load, pmg_load32, pmg_load_acq, pmg_or, pmg_read_trylock, pmg_spin_lock, pmg_spin_unlock, pmg_store32, pmg_yield,
+    PMG_GUARD, pmg_add, pmg_and, pmg_load, pmg_load32, pmg_load_acq, pmg_or, pmg_read_trylock, pmg_spin_lock,
+    pmg_spin_unlock, pmg_store32, pmg_yield,
 )
 from pagemig._frame cimport (
     get_page, get_page_unless_zero, page_count, page_mapcount, page_test, page_test_clear, trylock_page, unlock_page,

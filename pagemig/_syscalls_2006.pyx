@@ -3,7 +3,7 @@
 They differ from today's in what they collect and in how they answer; sections 6 and 7 of docs/history.md's sources are
 in the docstrings.  mmap_lock stays held while pages migrate: for writing in mbind, for reading in the others.
 """
-from libc.errno cimport E2BIG, EACCES, EAGAIN, EBUSY, EFAULT, EIO, ENODEV, ENOENT, ENOMEM
+from libc.errno cimport E2BIG, EACCES, EAGAIN, EBUSY, EFAULT, EIO, ENODEV, ENOENT, ENOMEM, EPERM
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
@@ -28,7 +28,7 @@ from pagemig._rmap cimport lru_cache_disable, lru_cache_enable, vma_address
 from pagemig._swap cimport nr_swap_pages
 from pagemig._types cimport (
     BUG_NO_FILE, BUG_OFFLINE_NODE, BUG_VMA_ADDRESS, C_REQUESTS_SCANNED, MPOL_DEFAULT, MPOL_INTERLEAVE, MPOL_MF_MOVE,
-    MPOL_MF_MOVE_ALL, MPOL_MF_STRICT, PG_anon, PMG_BUG, PMG_WAIT, TASK_SIZE_PAGES, ctx_t, frame_t,
+    MPOL_MF_MOVE_ALL, MPOL_MF_STRICT, PG_anon, PMG_BUG, PMG_WAIT, TASK_SIZE_PAGES, VM_DONTMIGRATE, ctx_t, frame_t,
     machine_t, mm_t, mpol_t, task_t, vma_t,
 )
 
@@ -171,7 +171,7 @@ cdef int collect_misplaced(
         vma = vma_of(m, vec_at(m, &mm.vmas)[i])
         v = max(start, vma.start)
         stop = min(end, vma.end)
-        while v < stop and rc == 0 and vma_migratable(m, vma):
+        while v < stop and rc == 0 and (vma_migratable(m, vma) or flags & MPOL_MF_STRICT):
             v = next_leaf(m, mm, v, stop, &leaf)
             if v < stop:
                 rc = collect_leaf(c, pages, nodes, vma, leaf, v, min(stop, (v | 511) + 1), flags)
@@ -295,21 +295,26 @@ cdef bint next_pair_2006(uint64_t left, uint64_t old, uint64_t new, int32_t *sou
     return found
 
 
-cdef int migrate_vmas(ctx_t *c, mm_t *mm, uint64_t old, uint64_t new, uint32_t flags) noexcept nogil:
-    """The ``migrate`` operation of every VMA that has one; the first that answers anything but 0 ends it."""
+cdef int64_t migrate_vmas(ctx_t *c, mm_t *mm, uint64_t old, uint64_t new, uint32_t flags) noexcept nogil:
+    """The ``migrate`` operation of every VMA that has one; the first error ends it.
+
+    2.6.18 ends it with whatever is not 0; else positive answers are pages left, and add up.
+    """
     cdef machine_t *m = c.m
     cdef uint32_t i, n = mm.vmas.n
     cdef vma_t *vma
-    cdef int err = 0
+    cdef int64_t busy = 0
+    cdef int rc
     if m.profile.last_unhooked and n:
         n -= 1
     for i in range(n):
         vma = vma_of(m, vec_at(m, &mm.vmas)[i])
         if vma.ops and c.migrate_fn != NULL:
-            err = c.migrate_fn(c, vma, old, new, flags)
-            if err:
-                break
-    return err
+            rc = c.migrate_fn(c, vma, old, new, flags)
+            if rc < 0 or (rc and m.profile.last_unhooked):
+                return rc
+            busy += rc
+    return busy
 
 
 cdef int64_t migrate_to_node_2006(ctx_t *c, uint32_t mm, int32_t source, int32_t dest, uint32_t flags) noexcept nogil:
@@ -388,10 +393,10 @@ cdef int32_t request_status(ctx_t *c, request_t *r, mm_t *mm, uint64_t i, bint m
     cdef int32_t status = page_status(c, mm, r.addresses[i] >> 12, &pfn)
     if pfn == 0:
         return status
-    if m.profile.arrays and not vma_migratable(m, find_vma(m, mm, r.addresses[i] >> 12)):
-        status = -EFAULT
-    elif page_to_nid(m, pfn) == r.nodes[i]:
+    if page_to_nid(m, pfn) == r.nodes[i]:
         status = r.nodes[i]
+    elif find_vma(m, mm, r.addresses[i] >> 12).flags & VM_DONTMIGRATE:
+        status = -EPERM
     elif frame_maps(page_state(m, pfn)) > 1 and not move_all:
         status = -EACCES
     elif list_add(&r.pages, pfn) or list_add(&r.slots, <uint32_t> i):

@@ -213,11 +213,14 @@ ctypedef struct file_t:         # an inode: file or shared anonymous object
     uint32_t mode               # permission bits
     uint32_t next               # free list
     uint64_t ra[4]              # read-ahead state
+    uint32_t busy               # its buffers are in use and cannot be released; atomic
+    uint32_t pad
 
 cdef enum:
     FILE_SHMEM = 1              # tmpfs, and shared anonymous memory
     FILE_RAMFS = 2
     FILE_EXT4 = 3
+    FILE_MINIX = 4              # a disk like EXT4, but no migrate operation: what most file systems of 2006 were
 
 ctypedef struct mm_t:           # an address space; its record stays one when it is free: see mmget_not_zero
     uint32_t lock               # mmap_lock
@@ -340,7 +343,7 @@ ctypedef struct profile_t:
     uint32_t migrate_unlocked   # mbind and migrate_pages drop mmap_lock before they migrate (6.7)
     uint32_t pagevec            # pages a list of a processor takes before it is worked off, at most PVEC_MAX
     uint32_t pcp_bulk           # processors fill their lists of free pages in bulk, past the watermarks (6.7)
-    uint32_t vma_lock_faults    # faults hold the lock of one VMA: read-ahead ahead of use is no major fault (6.6)
+    uint32_t ahead_is_minor     # a fault that starts read-ahead for others is not major (to 5.0, and from 6.6 on)
     uint32_t gup_checks_files   # get_user_pages itself refuses long-term pins of shared writable disk files (6.5)
     uint32_t populate_whole     # MADV_POPULATE_* takes the range as a whole and ends at its first hole (6.9)
     uint32_t mprotect_unaccounts    # VM_ACCOUNT goes with the right to write, where nothing was written yet (6.6)

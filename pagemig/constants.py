@@ -12,6 +12,7 @@ __all__ = [
     "BAD",
     "FADV_BY_NAME",
     "FILE_EXT4",
+    "FILE_MINIX",
     "FILE_RAMFS",
     "FILE_SHMEM",
     "MADV_BY_NAME",
@@ -162,7 +163,7 @@ MADV_BY_NAME: Final[dict[str, int]] = {
     "collapse": 25,
     "hwpoison": 100,
     "soft_offline": 101,
-    # The note's VM_DONTMIGRATE and back; no kernel has them, other profiles than pmig answer EINVAL.
+    # The note's VM_DONTMIGRATE and back; no kernel has them, profiles but pmig answer EINVAL.
     "dontmigrate": 200,
     "domigrate": 201,
 }
@@ -182,6 +183,7 @@ FADV_BY_NAME: Final[dict[str, int]] = {
 FILE_SHMEM: Final = 1
 FILE_RAMFS: Final = 2
 FILE_EXT4: Final = 3
+FILE_MINIX: Final = 4
 
 #: Signals that can stop an access, by number.
 SIGNAL_NAMES: Final[dict[int, str]] = {7: "SIGBUS", 9: "SIGKILL", 11: "SIGSEGV"}

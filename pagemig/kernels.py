@@ -80,9 +80,9 @@ class KernelProfile:
         *core*.  0: what a node has between its low watermark and the lowest is left to callers that
         take no other node.  1: the processor that filled the node has it on its own list (6.7 and
         later, where these lists grow).
-    vma_lock_faults : int
-        *core*.  1: a fault that only starts read-ahead is minor, since it held the lock of its VMA
-        (6.6 and later); 0: major.
+    ahead_is_minor : int
+        *core*.  1: a fault that only starts read-ahead is minor; 0: major, since it gives mmap_lock
+        up for that and begins again (5.1 to 6.5; from 6.6 on it holds the lock of its VMA instead).
     gup_checks_files : int
         *core*.  Registering buffers over files on a disk: 0 ``-EOPNOTSUPP`` for every mapping (to
         6.4), 1 ``-EFAULT`` for shared ones, while private ones may be pinned (6.5 and later).
@@ -186,7 +186,7 @@ class KernelProfile:
     migrate_unlocked: int = field(default=0, metadata=_CORE)
     pagevec: int = field(default=15, metadata=_CORE)
     pcp_bulk: int = field(default=0, metadata=_CORE)
-    vma_lock_faults: int = field(default=0, metadata=_CORE)
+    ahead_is_minor: int = field(default=0, metadata=_CORE)
     gup_checks_files: int = field(default=0, metadata=_CORE)
     populate_whole: int = field(default=0, metadata=_CORE)
     mprotect_unaccounts: int = field(default=0, metadata=_CORE)
@@ -290,7 +290,7 @@ _LINUX_6_12: Final = KernelProfile(
     migrate_unlocked=1,
     pagevec=31,
     pcp_bulk=1,
-    vma_lock_faults=1,
+    ahead_is_minor=1,
     gup_checks_files=1,
     populate_whole=1,
     mprotect_unaccounts=1,
@@ -314,11 +314,12 @@ _CALLS_2_6_17: Final = frozenset({"mbind", "set_mempolicy", "get_mempolicy", "mi
 
 _LINUX_2_6_17: Final = KernelProfile(
     name="2.6.17",
-    stands_for="Linux 2.6.16 and 2.6.17, the note's \"Linus tree\": swap entries",
+    stands_for='Linux 2.6.16 and 2.6.17, the note\'s "Linus tree": swap entries',
     engine=1,
     passes=11,
     writeback_pass=1,
     untouched_enoent=1,
+    ahead_is_minor=1,
     fault_around=1,
     swap=1,
     four_lists=1,

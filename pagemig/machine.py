@@ -23,6 +23,7 @@ from pagemig._args import (
 )
 from pagemig.constants import (
     FILE_EXT4,
+    FILE_MINIX,
     FILE_RAMFS,
     FILE_SHMEM,
     PAGE_SHIFT,
@@ -48,7 +49,16 @@ from pagemig.process import Process
 from pagemig.syscalls import MoveResult
 from pagemig.vmops import MigrateHook, run_hook
 
-__all__ = ["LOCKS", "STEPS", "File", "ListsResult", "Machine", "Node", "OfflineResult", "SwapDevice"]
+__all__ = [
+    "LOCKS",
+    "STEPS",
+    "File",
+    "ListsResult",
+    "Machine",
+    "Node",
+    "OfflineResult",
+    "SwapDevice",
+]
 
 LOCAL_DISTANCE: Final = 10
 REMOTE_DISTANCE: Final = 20
@@ -60,7 +70,12 @@ _PAGE_BYTES: Final = (0, 8, 4096)
 #: Types of swap entries below those of migration entries, and slots that 32 bits can number.
 _MAX_SWAPFILES: Final = 29
 _MAX_SWAP_SLOTS: Final = 1 << 30
-_FILE_KINDS: Final = {"tmpfs": FILE_SHMEM, "ramfs": FILE_RAMFS, "ext4": FILE_EXT4}
+_FILE_KINDS: Final = {
+    "tmpfs": FILE_SHMEM,
+    "ramfs": FILE_RAMFS,
+    "ext4": FILE_EXT4,
+    "minix": FILE_MINIX,
+}
 
 #: Steps of a migration by number, as hooks and traces name them.
 STEPS: Final[dict[int, str]] = {
@@ -151,8 +166,8 @@ class ListsResult(NamedTuple):
     rc : int
         Pages not migrated: those that failed, and those to be tried again when the last pass ended.
     moved, failed, left : ndarray of uint32
-        Old frames of pages that moved or were freed meanwhile, frames of pages that failed for good,
-        and frames still on ``from``.
+        Old frames of pages that moved or were freed meanwhile, frames of pages that failed for
+        good, and frames still on ``from``.
     content : ndarray of uint64 or None
         What the frames of ``moved`` still held; None on a machine without content.
     """
@@ -231,7 +246,7 @@ class File:
     index : int
         The core's number for it.
     kind : str
-        ``"tmpfs"``, ``"ramfs"`` or ``"ext4"``.
+        ``"tmpfs"``, ``"ramfs"``, ``"ext4"`` or ``"minix"``.
     path : str
         Its name in ``numa_maps``.
     closed : bool
@@ -266,6 +281,20 @@ class File:
     def cached(self) -> int:
         """Pages in the page cache."""
         return self._info()[3]
+
+    @property
+    def buffers_busy(self) -> bool:
+        """Its buffers are in use, so that its file system cannot release them; may be set.
+
+        A page of ``"minix"`` can then not be migrated; nothing else in the model asks for buffers.
+        """
+        self._info()
+        return self.machine._file_busy(self.index)
+
+    @buffers_busy.setter
+    def buffers_busy(self, busy: bool) -> None:
+        self._info()
+        self.machine._set_file_busy(self.index, check_bool(busy, "buffers_busy"))
 
     def close(self) -> None:
         """Let go of the file; it disappears with its last mapping.  Closing twice does nothing."""
@@ -615,8 +644,9 @@ class Machine(_core.Machine):
 
         Parameters
         ----------
-        kind : {"tmpfs", "ramfs", "ext4"}
-            The file system it is on.
+        kind : {"tmpfs", "ramfs", "ext4", "minix"}
+            The file system it is on.  minix has a disk but no migrate operation, as most had in
+            2006: dirty pages are written first (``fallback_migrate_page``).
         size : int or str
             Bytes, a whole number of pages.
         ino : int, optional
@@ -635,10 +665,12 @@ class Machine(_core.Machine):
         SyscallError
             ENOMEM.
         ValueError
-            Another kind, not a size, an inode number below 1.
+            Another kind, minix on a kernel of today, not a size, an inode number below 1.
         """
         if kind not in _FILE_KINDS:
             raise ValueError(f"kind must be one of {', '.join(_FILE_KINDS)}, not {kind!r}")
+        if kind == "minix" and not self.profile.rules_2006:
+            raise ValueError(f"minix is modelled for the kernels of 2006 only, not {self.kernel}")
         number = 0 if ino is None else as_ulong(ino, "ino")
         if ino is not None and not 0 < ino < 1 << 63:
             raise ValueError(f"ino must be from 1 to 2**63 - 1, not {ino!r}")
@@ -734,8 +766,8 @@ class Machine(_core.Machine):
     def migrate_lists(self, pfns: Addresses, node: int | None = None) -> ListsResult:
         """Call ``migrate_pages(from, to, moved, failed)``, and look at the lists it leaves.
 
-        Kernels to 2.6.17 hand all pages back to the caller: the old frames of moved pages, too, with
-        what is in them.  From 2.6.18 on they are disposed of at once and there is nothing to see.
+        Kernels to 2.6.17 hand all pages back to the caller: the old frames of moved pages, too,
+        with what is in them.  From 2.6.18 on they are disposed of at once and there is nothing to see.
 
         Parameters
         ----------
@@ -758,7 +790,9 @@ class Machine(_core.Machine):
         if not self.profile.four_lists:
             raise ValueError(f"kernel {self.kernel} disposes of pages itself: there are no lists")
         if node is None and self.profile.engine != 1:
-            raise ValueError(f"node must be given: {self.kernel} does not swap out in migrate_pages")
+            raise ValueError(
+                f"node must be given: {self.kernel} does not swap out in migrate_pages"
+            )
         numbers = address_array(pfns, "pfns")
         self.node_of(numbers)
         to = -1 if node is None else self._check_nid(node)

@@ -1,8 +1,8 @@
 """``vm_ops->migrate``: a mapping that moves its own pages, the fifth patch of the note of 2006.
 
-2.6.18 has it (commit 7b2259b3e53f): ``migrate_pages`` calls the operation of every mapping that has
-one, before any ordinary page moves, with the nodes to empty, the nodes to fill and its flags.  It is
-the only way to move what has no page structs, since the kernel's own engine cannot find such frames.
+2.6.18 has it (commit 7b2259b3e53f): ``migrate_pages`` calls the operation of every mapping that
+has one, before any ordinary page moves, with the nodes to empty, the nodes to fill and its flags.
+It is the only way to move what has no page structs, since the engine cannot find such frames.
 ``mbind`` and ``move_pages`` do not call it.
 """
 
@@ -96,9 +96,9 @@ class MigratingVma:
 
 
 #: ``hook(vma, from_nodes, to_nodes, flags)``: nodes as rising tuples, flags ``MPOL_MF_MOVE`` or
-#: ``MPOL_MF_MOVE_ALL``.  None or 0: done.  A negative errno, or an ``OSError`` raised, ends the call
-#: with that error; a positive number ends it under 2.6.18 as if all had gone well, and under pmig
-#: counts as that many pages left.
+#: ``MPOL_MF_MOVE_ALL``.  None or 0: done.  A negative errno, or an ``OSError`` raised, ends the
+#: call with that error; a positive number ends it under 2.6.18 as if all had gone well, and under
+#: pmig counts as that many pages left.
 MigrateHook = Callable[[MigratingVma, tuple[int, ...], tuple[int, ...], int], int | None]
 
 
@@ -112,7 +112,9 @@ def reserved_pfns(machine: "Machine", pfns: Addresses) -> npt.NDArray[np.uint32]
     return frames
 
 
-def run_hook(machine: "Machine", hook: MigrateHook, index: int, old: int, new: int, flags: int) -> int:
+def run_hook(
+    machine: "Machine", hook: MigrateHook, index: int, old: int, new: int, flags: int
+) -> int:
     """Call a migrate operation; what it answers, as the core takes it."""
     vma = MigratingVma(machine, index)
     try:
@@ -122,7 +124,7 @@ def run_hook(machine: "Machine", hook: MigrateHook, index: int, old: int, new: i
     finally:
         vma._live = False
     rc = 0 if answer is None else as_int(answer, "answer of a migrate operation")
-    if not -rc in errno.errorcode and not 0 <= rc < 1 << 31:
+    if -rc not in errno.errorcode and not 0 <= rc < 1 << 31:
         raise ValueError(f"a migrate operation must answer a count or a negative errno, not {rc!r}")
     return rc
 

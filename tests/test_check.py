@@ -282,9 +282,7 @@ SWAP_BREAKS: list[tuple[str, Callable[[SwapWorld], None]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("rule", "breaks"), SWAP_BREAKS, ids=[rule for rule, _ in SWAP_BREAKS]
-)
+@pytest.mark.parametrize(("rule", "breaks"), SWAP_BREAKS, ids=[rule for rule, _ in SWAP_BREAKS])
 def test_broken_rule_of_swap_is_named(rule: str, breaks: Callable[[SwapWorld], None]) -> None:
     world = SwapWorld()
     world.machine.check(full=True)
