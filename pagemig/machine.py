@@ -767,7 +767,7 @@ class Machine(_core.Machine):
         """Call ``migrate_pages(from, to, moved, failed)``, and look at the lists it leaves.
 
         Kernels to 2.6.17 hand all pages back to the caller: the old frames of moved pages, too,
-        with what is in them.  From 2.6.18 on they are disposed of at once and there is nothing to see.
+        with what is in them.  From 2.6.18 on they are disposed of at once, nothing is left to see.
 
         Parameters
         ----------

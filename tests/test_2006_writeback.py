@@ -1,4 +1,4 @@
-"""File systems without a migrate operation: dirty pages and buffers (kernel-2006, 3.3, 3.6, 4.6)."""
+"""File systems that cannot migrate: dirty pages and buffers (kernel-2006, 3.3, 3.6, 4.6)."""
 
 import numpy as np
 import pytest
@@ -121,7 +121,7 @@ def with_stuck_buffers(kernel: str) -> tuple[pm.Process, pm.File, list[int]]:
 
 
 def free_at(machine: pm.Machine, file: pm.File, pfn: int, attempt: int) -> list[int]:
-    """Release the buffers when a page is unmapped for the ``attempt``-th time; a list of the times."""
+    """Release the buffers when a page is unmapped for the ``attempt``-th time; the times."""
     seen: list[int] = []
 
     def hook(step: str, frames: list[int]) -> None:
