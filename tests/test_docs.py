@@ -157,6 +157,13 @@ def test_links_lead_somewhere(path: Path) -> None:
             assert (path.parent / target.partition("#")[0]).exists(), target
 
 
+@each_document
+def test_files_named_are_there(path: Path) -> None:
+    for name in spans(path):
+        if re.fullmatch(r"(tests|docs|benchmarks|pagemig)/[\w/.-]+\.\w+", name):
+            assert (ROOT / name).exists(), name
+
+
 # ---- claims about recorded kernels ------------------------------------------------------------
 
 _KEY = r"[\w@.]+"
