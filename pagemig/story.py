@@ -181,7 +181,7 @@ FIGURES: Final[tuple[Figure, ...]] = (
         "  and by mbind with STRICT",
         "which takes pages of any mapping, also those that migrate_pages passes over",
     ),
-    Figure("locked", "locked_answer", "  which answers", "EIO: there were pages that did not move"),
+    Figure("locked", "locked_answer", "  which answers", "EIO where pages did not move"),
     Figure(
         "locked",
         "pinned_moved",
@@ -219,9 +219,14 @@ FIGURES: Final[tuple[Figure, ...]] = (
         "compared with what was written",
     ),
     Figure(
-        "disposal", "failed", "pages that failed for good", "it is told which: locked ones, here"
+        "disposal",
+        "failed",
+        "pages that failed for good",
+        "it is told which: locked ones here, EPERM",
     ),
-    Figure("disposal", "retry", "pages it may try again", "it is told which: a pinned one, here"),
+    Figure(
+        "disposal", "retry", "pages it may try again", "it is told which: a pinned one here, EAGAIN"
+    ),
     Figure(
         "disposal",
         "told",

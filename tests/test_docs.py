@@ -74,7 +74,7 @@ def test_python_examples_run_and_print_what_follows_them(path: Path, tmp_path: P
             assert shown(after.text, printed.getvalue()), f"line {block.line}: {printed.getvalue()}"
 
 
-@pytest.mark.parametrize("module", ["pagemig", "machine", "errors", "policy", "scenario"])
+@pytest.mark.parametrize("module", ["pagemig", "machine", "errors", "policy", "scenario", "story"])
 def test_examples_in_docstrings(module: str) -> None:
     result = doctest.testmod(import_module(module if module == "pagemig" else f"pagemig.{module}"))
     assert result.attempted > 0
@@ -153,8 +153,18 @@ def test_console_blocks_print_what_they_show(path: Path) -> None:
 @each_document
 def test_links_lead_somewhere(path: Path) -> None:
     for target in re.findall(r"\]\(([^)]+)\)", path.read_text()):
-        if "://" not in target and not target.startswith("#"):
-            assert (path.parent / target.partition("#")[0]).exists(), target
+        if "://" in target:
+            continue
+        name, _, anchor = target.partition("#")
+        file = path.parent / name if name else path
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), target
+
+
+def anchors(path: Path) -> set[str]:
+    """What headings can be linked by, as GitHub makes it of their text."""
+    headings = re.findall(r"^#+ (.+)$", path.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in headings}
 
 
 @each_document
