@@ -848,8 +848,7 @@ cdef int check_pins(check_t *k) noexcept nogil:
     return 0
 
 
-# -- swap
-# ----------------------------------------------------------------------------------------------------------------
+# -- swap ------------------------------------------------------------------------------------------------------
 
 cdef int check_slot_in_use(check_t *k, uint32_t slot) noexcept nogil:
     cdef machine_t *m = k.m
@@ -891,8 +890,7 @@ cdef int check_swap(check_t *k) noexcept nogil:
     return rc
 
 
-# -- lists of processors
-# -------------------------------------------------------------------------------------------------
+# -- lists of processors ---------------------------------------------------------------------------------------
 
 cdef int check_mlock_pvecs(check_t *k) noexcept nogil:
     """Each entry owns a reference, and one that is to unlock its page still counts as a locked mapping."""
@@ -1006,8 +1004,7 @@ cdef int check_node_counts(check_t *k, bint full) noexcept nogil:
     return rc
 
 
-# -- the full scan
-# -------------------------------------------------------------------------------------------------------
+# -- the full scan ---------------------------------------------------------------------------------------------
 
 cdef int note_free(check_t *k, uint64_t pfn) noexcept nogil:
     cdef frame_mark_t *f
@@ -1108,8 +1105,7 @@ cdef int scan_slabs(check_t *k) noexcept nogil:
         or scan_free_records(k, &m.sp_nodes, NULL, "sp_nodes") or scan_free_tables(k)
 
 
-# -- counts of records, locks of the machine
-# -----------------------------------------------------------------------------
+# -- counts of records, locks of the machine -------------------------------------------------------------------
 
 cdef int check_slab(check_t *k, slab_t *s, uint32_t reached, const char *name) noexcept nogil:
     if s.used != reached:
@@ -1139,8 +1135,7 @@ cdef int check_locks(check_t *k) noexcept nogil:
     return rc
 
 
-# -- the whole
-# -------------------------------------------------------------------------------------------------------------
+# -- the whole -------------------------------------------------------------------------------------------------
 
 cdef char *carve(char **at, uint64_t nbytes) noexcept nogil:
     cdef char *p = at[0]
@@ -1208,8 +1203,7 @@ cdef void checker_release(checker_t *k) noexcept nogil:
     k.generation = 0
 
 
-# -- in words
-# --------------------------------------------------------------------------------------------------------------
+# -- in words --------------------------------------------------------------------------------------------------
 
 cdef str where(machine_t *m, violation_t *v):
     cdef frame_t *f
@@ -1235,8 +1229,7 @@ cdef object invariant_error(machine_t *m, violation_t *v):
     return InvariantError(f"{name}: {where(m, v)}: expected{detail} {expected}, found {found}; {says}")
 
 
-# -- for tests: every field of every record
-# ----------------------------------------------------------------------------------
+# -- for tests: every field of every record --------------------------------------------------------------------
 
 cdef char *field_at(machine_t *m, str what, uint64_t index, str field, int *width) except NULL:
     """Address of a field, and its width in bytes; an entry of an array is ``owner << 32 | position``."""

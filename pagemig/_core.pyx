@@ -24,19 +24,19 @@ from pagemig._check cimport check_machine, checker_release, invariant_error, pok
 from pagemig._filemap cimport (
     file_fadvise, file_new, file_punch, file_put, file_read, file_truncate, file_write,
 )
+from pagemig._fork cimport (
+    do_exit, get_task, mmget_not_zero, mmput, mmput_unless_last, put_task, sys_fork, sys_pin, sys_unpin, task_new, task_reap,
+)
 from pagemig._hotplug cimport evacuation_t, migrate_range, offline_node, online_node
+from pagemig._madvise cimport sys_madvise
 from pagemig._memory cimport access_deferred, access_many, pin_user_pages, touch_range, touch_t, vma_lookup
 from pagemig._mempolicy cimport mpol_new, mpol_shared_policy_lookup, policy_node
 from pagemig._migrate cimport migrate_frames, sys_mbind, sys_migrate_pages, sys_move_pages, trace_locks
 from pagemig._migrate_2006 cimport (
     MIGRATE_CHUNK_SIZE, lists_begin, lists_end, lists_t, migrate_page_lists, swap_out,
 )
-from pagemig._mmap cimport (
-    do_exit, get_task, mmget_not_zero, mmput, mmput_unless_last, put_task, sys_fork, sys_madvise, sys_mlock, sys_mlockall,
-    sys_mmap,
-    sys_mprotect, sys_mremap, sys_munlock,
-    sys_munlockall, sys_munmap, sys_pin, sys_set_mempolicy_home_node, sys_unpin, task_new, task_reap,
-)
+from pagemig._mlock cimport sys_mlock, sys_mlockall, sys_munlock, sys_munlockall
+from pagemig._mmap cimport sys_mmap, sys_mprotect, sys_mremap, sys_munmap, sys_set_mempolicy_home_node
 from pagemig._pfnmap cimport pfn_is_reserved, remap_frames, sys_mmap_pfns, sys_vm_ops, vma_frames
 from pagemig._pgtable cimport leaf_pte, next_leaf, stats_rows, walk_leaf
 from pagemig._pte cimport pte_pfn, pte_present

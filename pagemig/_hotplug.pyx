@@ -11,7 +11,7 @@ from pagemig._alloc cimport mmap_read_lock, mmap_read_unlock, node_close, node_i
 from pagemig._atomic cimport pmg_and, pmg_or, pmg_yield
 from pagemig._frame cimport frame_refs, page_state
 from pagemig._migrate cimport TARGET_NEAREST, isolate_lru_page, migrate_pages, putback_lru_page, run_t, target_t
-from pagemig._mmap cimport get_task_mm, mmput
+from pagemig._fork cimport get_task_mm, mmput
 from pagemig._rmap cimport lru_cache_disable, lru_cache_enable
 from pagemig._types cimport KEEP_MMAP_LOCK, KEEP_REFCOUNT, PG_reserved, WAIT_PASS, ctx_t, machine_t, node_t
 

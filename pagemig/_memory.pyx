@@ -512,8 +512,7 @@ cdef int migration_entry_wait(ctx_t *c, mm_t *mm, uint64_t vpn) noexcept nogil:
     return 0
 
 
-# -- zapping
-# -------------------------------------------------------------------------------------------------------------
+# -- zapping ---------------------------------------------------------------------------------------------------
 
 cdef void free_page_refs(ctx_t *c, uint32_t *pfns, uint32_t n) noexcept nogil:
     """Drop one reference of each, and free together those that had no other."""
@@ -608,8 +607,7 @@ cdef void zap_page_range(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t start, uint64_
     lru_add_drain(c)
 
 
-# -- fork
-# ----------------------------------------------------------------------------------------------------------------
+# -- fork ------------------------------------------------------------------------------------------------------
 
 cdef int copy_present_page(
         ctx_t *c, vma_t *dst, uint32_t dst_leaf, vma_t *src, uint64_t vpn, uint32_t pfn) noexcept nogil:
@@ -705,8 +703,7 @@ cdef int copy_page_range(ctx_t *c, mm_t *dst_mm, vma_t *dst, mm_t *src_mm, vma_t
         vpn = stop
 
 
-# -- get_user_pages
-# --------------------------------------------------------------------------------------------------------
+# -- get_user_pages --------------------------------------------------------------------------------------------
 
 cdef int faultin_page(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t flags) noexcept nogil:
     """Always a minor fault to the process: after reading, the kernel's callers start a new fault, which finds the page."""
@@ -902,8 +899,7 @@ cdef void unpin_pages(ctx_t *c, const uint32_t *pfns, uint32_t n, bint longterm)
         put_page_refs(c, pfns[i], GUP_PIN_COUNTING_BIAS if longterm else 1)
 
 
-# -- what a program does
-# -----------------------------------------------------------------------------------------------------
+# -- what a program does ---------------------------------------------------------------------------------------
 
 cdef inline bint access_pte(pte_t *p, bint write) noexcept nogil:
     """What the processor does with an entry: note the access, or refuse it.  False: a fault."""
@@ -1181,8 +1177,7 @@ cdef void access_many(
     touch_end(t, r)
 
 
-# -- accesses with deferred notes
-# ------------------------------------------------------------------------------------------
+# -- accesses with deferred notes ------------------------------------------------------------------------------
 #
 # An epoch counts accesses in one dense array over the pages between its lowest and highest address and writes the
 # accessed and dirty bits and the access counts when it ends: the same as access by access, since mmap_lock is held for

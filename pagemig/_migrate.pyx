@@ -43,11 +43,12 @@ from pagemig._atomic cimport (
     pmg_cas32, pmg_likely, pmg_unlikely, pmg_xchg,
 )
 from pagemig._filemap cimport file_writepage, has_migratepage, try_to_release_page
+from pagemig._fork cimport get_task_mm, mmput
 from pagemig._frame cimport frame_maps, frame_refs, get_page, page_state, trylock_page, unlock_page
 from pagemig._memory cimport follow_page, page_prot, vma_flags, vma_lookup, vma_slot
 from pagemig._mempolicy cimport alloc_pages_policy, get_task_policy, get_vma_policy, interleave_index, mpol_new
 from pagemig._migrate_2006 cimport migrate_pages_2006
-from pagemig._mmap cimport get_task_mm, mbind_range, mmput
+from pagemig._mmap cimport mbind_range
 from pagemig._pgtable cimport leaf_pte, next_leaf, pte_lock, pte_unlock, table_entries, walk_leaf
 from pagemig._pte cimport (
     PTE_A, PTE_D, PTE_P, PTE_PFN_MASK, PTE_RW, PTE_SPECIAL, SWP_MIGRATION_READ, SWP_MIGRATION_READ_EXCLUSIVE, SWP_MIGRATION_WRITE,
@@ -897,8 +898,7 @@ cdef void stage_unswap(ctx_t *c, stage_t *st) noexcept nogil:
                 delete_from_swap_cache(c, st.dst[i])
 
 
-# -- the end of a stage
-# --------------------------------------------------------------------------------------------------
+# -- the end of a stage ----------------------------------------------------------------------------------------
 
 cdef void settle_target(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
     """Counts of the target follow the entries really restored; to the LRU, unlock it and drop our reference."""
@@ -1075,8 +1075,7 @@ cdef void run_stage(ctx_t *c, stage_t *st, const target_t *t, uint32_t force) no
         stage_end(c, st, True)
 
 
-# -- passes
-# ----------------------------------------------------------------------------------------------------------------
+# -- passes ----------------------------------------------------------------------------------------------------
 
 cdef void load_stage(machine_t *m, stage_t *st, const uint32_t *pfns, uint64_t n) noexcept nogil:
     cdef uint32_t i
@@ -1147,8 +1146,7 @@ cdef uint64_t migrate_chunk(
     return kept
 
 
-# -- batches: unmap all, flush once, move all (6.3 and later)
-# --------------------------------------------------------------
+# -- batches: unmap all, flush once, move all (6.3 and later) --------------------------------------------------
 
 cdef struct batch_t:
     stage_t *stage              # those with pages unmapped, in the order of the list
@@ -1283,8 +1281,7 @@ cdef uint64_t migrate_pages_sync(
     return kept
 
 
-# -- a run
-# ----------------------------------------------------------------------------------------------------------------
+# -- a run -----------------------------------------------------------------------------------------------------
 
 cdef inline void run_begin(run_t *run) noexcept nogil:
     run.succeeded = 0
@@ -1327,8 +1324,7 @@ cdef int64_t run_result(run_t *run) noexcept nogil:
     return run.error if run.error else <int64_t> run.failed
 
 
-# -- a growing list of isolated pages
-# ----------------------------------------------------------------------------------------
+# -- a growing list of isolated pages --------------------------------------------------------------------------
 
 cdef int list_grow(list_t *l) noexcept nogil:
     cdef uint64_t i, cap = l.cap * 4 if l.cap else 1024
@@ -1363,8 +1359,7 @@ cdef void list_putback(ctx_t *c, list_t *l) noexcept nogil:
     l.n = 0
 
 
-# -- move_pages
-# ----------------------------------------------------------------------------------------------------------------
+# -- move_pages ------------------------------------------------------------------------------------------------
 
 cdef bint vma_migratable(machine_t *m, vma_t *vma) noexcept nogil:
     """To 2.6.20 locked memory counts among what mbind and migrate_pages leave alone."""
@@ -1801,8 +1796,7 @@ cdef int64_t sys_move_pages(
     return rc
 
 
-# -- the walk of mbind and migrate_pages
-# -----------------------------------------------------------------------------------------
+# -- the walk of mbind and migrate_pages -----------------------------------------------------------------------
 
 cdef inline int queue_failed(ctx_t *c, queue_t *q) noexcept nogil:
     """1: the walk ends here."""
@@ -2000,8 +1994,7 @@ cdef int64_t sys_mbind(
     return rc
 
 
-# -- migrate_pages
-# -----------------------------------------------------------------------------------------------------------------
+# -- migrate_pages ---------------------------------------------------------------------------------------------
 
 cdef int32_t node_remap(int32_t s, uint64_t old, uint64_t new) noexcept nogil:
     """The n-th node of ``old`` goes to number n modulo |new| of ``new``."""
@@ -2085,8 +2078,7 @@ cdef int64_t sys_migrate_pages(ctx_t *c, task_t *target, uint64_t old, uint64_t 
     return rc
 
 
-# -- frames, without a process
-# ---------------------------------------------------------------------------------------------------------
+# -- frames, without a process ---------------------------------------------------------------------------------
 
 cdef int64_t migrate_frames(
         ctx_t *c, const uint32_t *pfns, const int32_t *nodes, uint64_t n, int32_t *status) noexcept nogil:

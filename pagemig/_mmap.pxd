@@ -5,14 +5,54 @@ of ``c.mm`` themselves and return 0 (or an address in bytes) or a negative errno
 """
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from pagemig._alloc cimport mm_of
-from pagemig._atomic cimport pmg_cas32, pmg_load32
-from pagemig._types cimport ctx_t, file_t, machine_t, mm_t, mpol_t, task_t, vma_t
+from pagemig._alloc cimport vec_at, vma_of
+from pagemig._memory cimport vma_slot
+from pagemig._types cimport ctx_t, machine_t, mm_t, mpol_t, task_t, vma_t
+
+cdef extern from *:
+    """
+    #define VM_SPECIAL (VM_IO | VM_DONTEXPAND | VM_PFNMAP)
+    #define VM_LOCKED_MASK (VM_LOCKED | VM_LOCKONFAULT)
+    """
+    const uint32_t VM_SPECIAL, VM_LOCKED_MASK
+
+
+cdef inline uint64_t page_align(uint64_t nbytes) noexcept nogil:
+    """Rounded up to whole pages; the last 4095 values wrap to 0, which callers look for."""
+    return (nbytes + 4095) & ~<uint64_t> 4095
+
+
+cdef inline vma_t *vma_at(machine_t *m, mm_t *mm, uint32_t slot) noexcept nogil:
+    """The VMA at a position of the list; NULL behind the last and before the first (slot -1)."""
+    return vma_of(m, vec_at(m, &mm.vmas)[slot]) if slot < mm.vmas.n else NULL
+
+
+cdef inline vma_t *vma_after(machine_t *m, mm_t *mm, vma_t *vma) noexcept nogil:
+    return vma_at(m, mm, vma_slot(m, mm, vma.end))
+
+
+cdef inline vma_t *find_vma_prev(machine_t *m, mm_t *mm, uint64_t vpn, vma_t **prev) noexcept nogil:
+    """find_vma and the VMA before ``vpn``: the found one itself when it begins before."""
+    cdef uint32_t slot = vma_slot(m, mm, vpn)
+    cdef vma_t *vma = vma_at(m, mm, slot)
+    prev[0] = vma if vma != NULL and vma.start < vpn else vma_at(m, mm, slot - 1)
+    return vma
+
 
 cdef vma_t *vma_merge(
         ctx_t *c, mm_t *mm, vma_t *prev, uint64_t start, uint64_t end, uint32_t flags, uint32_t anon_vma,
         uint32_t file, uint64_t pgoff, const mpol_t *pol) noexcept nogil
+# the VMA for [start, end) of vma once it has flags and pol: merged, else cut out.  The caller sets them.
+cdef vma_t *vma_modify(
+        ctx_t *c, mm_t *mm, vma_t *prev, vma_t *vma, uint64_t start, uint64_t end, uint32_t flags, const mpol_t *pol,
+        int *err) noexcept nogil
 cdef int split_vma(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t addr, bint new_below) noexcept nogil
+# a copy with no place in any tree yet; its anon_vma still names the original's
+cdef vma_t *vma_dup(machine_t *m, vma_t *old) noexcept nogil
+# n whole VMAs of the list go, with their pages and tables
+cdef void unmap_region(ctx_t *c, mm_t *mm, uint32_t first, uint32_t n) noexcept nogil
+# fault in a range, mmap_lock taken inside: 0 or -errno
+cdef int populate_pages(ctx_t *c, uint32_t mm, uint64_t start, uint64_t end, bint ignore_errors) noexcept nogil
 
 # for who maps something of its own (remap_pfn_range)
 cdef vma_t *vma_alloc(
@@ -29,50 +69,8 @@ cdef int sys_mprotect(ctx_t *c, task_t *t, uint64_t start, uint64_t length, uint
 cdef int64_t sys_mremap(
         ctx_t *c, task_t *t, uint64_t old, uint64_t old_len, uint64_t new_len, uint32_t flags,
         uint64_t new_addr) noexcept nogil
-cdef int sys_madvise(ctx_t *c, task_t *t, uint64_t start, uint64_t length, int advice) noexcept nogil
-# flags: MLOCK_ONFAULT 1
-cdef int sys_mlock(ctx_t *c, task_t *t, uint64_t start, uint64_t length, uint32_t flags) noexcept nogil
-cdef int sys_munlock(ctx_t *c, task_t *t, uint64_t start, uint64_t length) noexcept nogil
-# MCL_CURRENT 1, FUTURE 2, ONFAULT 4
-cdef int sys_mlockall(ctx_t *c, task_t *t, uint32_t flags) noexcept nogil
-cdef int sys_munlockall(ctx_t *c, task_t *t) noexcept nogil
-
 # policy of a range of VMAs: split, set (shmem: in the object's shared policy too), merge.  0 or -errno; start/end in
 # pages
 cdef int mbind_range(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, const mpol_t *pol) noexcept nogil
 cdef int sys_set_mempolicy_home_node(
         ctx_t *c, task_t *t, uint64_t start, uint64_t length, uint64_t node, uint64_t flags) noexcept nogil
-
-# processes
-cdef uint32_t task_new(ctx_t *c, uint32_t cpu, uint32_t uid) noexcept nogil         # fresh address space; 0: ENOMEM
-# a process by index and pid, kept until put_task; NULL when it was reaped, whoever has the record now
-cdef task_t *get_task(machine_t *m, uint32_t i, uint32_t pid) noexcept nogil
-cdef void put_task(machine_t *m, uint32_t i) noexcept nogil
-# address space of another process, kept until mmput; 0 when it has exited
-cdef uint32_t get_task_mm(ctx_t *c, task_t *t) noexcept nogil
-cdef void mmput(ctx_t *c, uint32_t mm) noexcept nogil
-
-cdef inline bint mmget_not_zero(machine_t *m, uint32_t mm) noexcept nogil:
-    cdef uint32_t *users = &mm_of(m, mm).users
-    cdef uint32_t n = pmg_load32(users)
-    while n and not pmg_cas32(users, n, n + 1):
-        n = pmg_load32(users)
-    return n != 0
-
-cdef inline bint mmput_unless_last(machine_t *m, uint32_t mm) noexcept nogil:
-    """Drop a reference that is not the last, which takes no time and no lock."""
-    cdef uint32_t *users = &mm_of(m, mm).users
-    cdef uint32_t n = pmg_load32(users)
-    while n > 1:
-        if pmg_cas32(users, n, n - 1):
-            return True
-        n = pmg_load32(users)
-    return False
-
-cdef int64_t sys_fork(ctx_t *c, task_t *t) noexcept nogil                           # task index of the child or -errno
-# tears down the address space, drops pins
-cdef void do_exit(ctx_t *c, task_t *t, bint zombie) noexcept nogil
-cdef void task_reap(ctx_t *c, task_t *t) noexcept nogil
-# pages held (pipe) or 0 (longterm), or -errno
-cdef int64_t sys_pin(ctx_t *c, task_t *t, uint64_t addr, uint64_t n, bint longterm, uint32_t *pin) noexcept nogil
-cdef int sys_unpin(ctx_t *c, task_t *t, uint32_t pin) noexcept nogil               # 0 or -EBADF

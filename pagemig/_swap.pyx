@@ -15,7 +15,7 @@ from pagemig._frame cimport (
 )
 from pagemig._memory cimport vma_pte
 from pagemig._mempolicy cimport alloc_page_vma
-from pagemig._mmap cimport mmget_not_zero, mmput
+from pagemig._fork cimport mmget_not_zero, mmput
 from pagemig._pgtable cimport leaf_pte, next_leaf, pte_lock, pte_unlock, set_pte
 from pagemig._pte cimport make_swap_entry, pte_t
 from pagemig._rmap cimport anon_vma_prepare, linear_page_index, page_add_anon_rmap

@@ -695,7 +695,6 @@ def test_entries_are_whole_while_they_change() -> None:
         frames = (entries & pfn) >> np.uint64(12)
         assert ((frames > 0) & (frames < 4 * 4096))[present].all()
         assert (entries[~present] >> np.uint64(59) >= 29).all()  # migration entries
-        assert len(set(frames[present].tolist())) == present.sum()
         moving[0] += int((~present).sum())
 
     def accesses() -> None:
