@@ -16,6 +16,7 @@ from pagemig._frame cimport (
 from pagemig._memory cimport vma_pte
 from pagemig._mempolicy cimport alloc_page_vma
 from pagemig._fork cimport mmget_not_zero, mmput
+from pagemig._migrate cimport trace_locks
 from pagemig._pgtable cimport leaf_pte, next_leaf, pte_lock, pte_unlock, set_pte
 from pagemig._pte cimport make_swap_entry, pte_t
 from pagemig._rmap cimport anon_vma_prepare, linear_page_index, page_add_anon_rmap
@@ -31,6 +32,8 @@ from pagemig._types cimport (
 cdef void swap_lock(ctx_t *c) noexcept nogil:
     """Guards the devices and the counts of slots; inside page-table locks, outside tree_lock."""
     count_event(c, C_LOCK_SWAP, 1)
+    if c.m.tracing == 2:                # at once: between two steps both locks are taken, in this order or that
+        trace_locks(c, 0)
     pmg_spin_lock(&c.m.swap_lock)
 
 
@@ -41,6 +44,8 @@ cdef void swap_unlock(machine_t *m) noexcept nogil:
 cdef void swap_tree_lock(ctx_t *c) noexcept nogil:
     """Guards the cache: which frame holds a slot's content.  One lock for all devices, the note's bottleneck."""
     count_event(c, C_LOCK_TREE, 1)
+    if c.m.tracing == 2:
+        trace_locks(c, 0)
     pmg_spin_lock(&c.m.tree_lock)
 
 

@@ -1112,8 +1112,9 @@ class Machine(_core.Machine):
         Fields ``step`` (a key of ``STEPS``), ``context`` (the thread's), ``pfn`` and ``arg``: the
         target's frame number for a copy and a putback, the page number of the mapping for an unmap
         and a restore.  With locks, ``step`` may also be a key of ``LOCKS``: a lock taken since the
-        event of that context before, in the order of the steps (within a step by kind); ``pfn`` is
-        then that of the step it was taken for, 0 for what follows the last step.
+        event of that context before, in the order of the steps (within a step by kind, but ``swap``
+        and ``tree`` of the swap cache in their own order); ``pfn`` is then that of the step it was
+        taken for, 0 where that is not known yet.
         """
         raw = self._trace_raw()
         word = raw["word"]

@@ -159,8 +159,7 @@ def rates(
     Parameters
     ----------
     machines : sequence of (Model, sequence of Curve)
-        Costs, and what `pagemig.rates.rates` answered for them; curves without rates are named as
-        not built.
+        Costs, and what `pagemig.rates.rates` answered for them.
     note : mapping
         The note's figures, MB/s.
     path : path-like
@@ -192,9 +191,6 @@ def _rate_curve(axes: Any, curve: Curve) -> None:
     """One kernel; the second reading of the note's 250 is dashed."""
     total = curve.reading == "total"
     label = curve.kernel + (", if 250 in all" if total else "")
-    if curve.mb_s is None:
-        axes.plot([], [], color="0.7", label=f"{label}: not built")
-        return
     axes.plot(
         curve.processors, curve.mb_s, marker="o", linestyle="--" if total else "-", label=label
     )
@@ -203,9 +199,9 @@ def _rate_curve(axes: Any, curve: Curve) -> None:
 def _note_figures(axes: Any, note: Mapping[str, Any]) -> None:
     """The note's ranges for one migration, and what it says of four."""
     for design, colour in (("swap", "0.4"), ("entries", "0.7")):
-        low, high = note[design]["single"]
+        single = note[design]["single"]
         bar = {"color": colour, "linewidth": 5, "alpha": 0.6, "zorder": 0}
-        axes.plot([1, 1], [low, high], label=f"the note, {design}", **bar)
+        axes.plot([1, 1], [min(single), max(single)], label=f"the note, {design}", **bar)
     four = note["swap"]["four"]
     axes.plot([4, 4], [four, four / 4], "x", color="0.4", label="the note, 250 each or in all")
 

@@ -7,18 +7,21 @@ it costs is a `Costs`.  A lock is granted in the order of arrival.  It is held f
 
 and a copy slows down when those in progress at its start ask for more than the memory has.
 Processors start in different places of the script, unless told otherwise: whole phases of it, such
-as the isolation of all pages before the first moves, would else coincide.  The simulation is of
+as the isolation of all pages before the first moves, would else coincide.  Work and copies take
+more or less than their mean each time: processors of equal times fall into step, meet at every lock
+for ever or at none, and then a hundredth of a microsecond decides which.  The simulation is of
 discrete events and deterministic: equal arguments give equal results.
 """
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from types import MappingProxyType
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 __all__ = ["COPY", "Costs", "Outcome", "Script", "closed_form", "simulate"]
 
@@ -66,7 +69,7 @@ class Costs:
     copy_total_mb_s : float
         Copy bandwidth of the whole machine.
     jitter : float
-        Work is drawn from 1 - jitter to 1 + jitter times its length.
+        Work and copies are drawn from 1 - jitter to 1 + jitter times their length.
     spread : float
         Processor i of N starts at i/N of the script's time alone, times this: 0 is all together.
     """
@@ -169,7 +172,8 @@ class _Simulation:
         self.left = [repeats * len(script.ops)] * processors
         self.copying = [0.0] * processors
         self.finished = [0.0] * processors
-        self.delays = [_jittered(script, costs.jitter, [seed, cpu]) for cpu in range(processors)]
+        self.random = [np.random.default_rng([seed, cpu]) for cpu in range(processors)]
+        self.drawn = [_draw(script, costs.jitter, random) for random in self.random]
         self.events: list[tuple[float, int, bool]] = []
 
     def run(self) -> Outcome:
@@ -215,19 +219,22 @@ class _Simulation:
         costs = self.costs
         copies = 1 + sum(end > now for end in self.copying)
         rate = min(costs.copy_mb_s, costs.copy_total_mb_s / copies)
-        self.copying[cpu] = now + costs.page_bytes / rate
+        factor = self.drawn[cpu].copies[self.next[cpu]]
+        self.copying[cpu] = now + factor * costs.page_bytes / rate
         return self.copying[cpu]
 
     def _advance(self, cpu: int, now: float) -> None:
         self.next[cpu] = (self.next[cpu] + 1) % len(self.resources)
         self.left[cpu] -= 1
+        if self.next[cpu] == 0:
+            self.drawn[cpu] = _draw(self.script, self.costs.jitter, self.random[cpu])
         if self.left[cpu]:
             self._proceed(cpu, now)
         else:
             self.finished[cpu] = now
 
     def _proceed(self, cpu: int, now: float) -> None:
-        heappush(self.events, (now + self.delays[cpu][self.next[cpu]], cpu, False))
+        heappush(self.events, (now + self.drawn[cpu].delays[self.next[cpu]], cpu, False))
 
 
 def _starts(script: Script, costs: Costs, processors: int) -> list[int]:
@@ -238,15 +245,27 @@ def _starts(script: Script, costs: Costs, processors: int) -> list[int]:
     return starts
 
 
-def _jittered(script: Script, jitter: float, seed: Sequence[int]) -> list[float]:
-    """Work before each operation, drawn once for a processor; the sum stays as it was.
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """One round of the script: work before each operation (us), what a copy takes of its mean."""
+
+    delays: list[float]
+    copies: list[float]
+
+
+def _draw(script: Script, jitter: float, random: np.random.Generator) -> _Drawn:
+    """Draw times for one round; the sums of work and of copies stay as they were.
 
     What follows the last operation comes before the first of the next round.
     """
     delays = np.array([delay for delay, _ in script.ops])
     delays[0] += script.tail_us
-    factor = np.random.default_rng(seed).uniform(1 - jitter, 1 + jitter, delays.size)
-    drawn = delays * factor
-    scale = delays.sum() / drawn.sum() if drawn.sum() else 1.0
-    scaled: list[float] = (drawn * scale).tolist()
-    return scaled
+    copies = np.array([float(resource == COPY) for _, resource in script.ops])
+    return _Drawn(*(_jittered(mean, jitter, random).tolist() for mean in (delays, copies)))
+
+
+def _jittered(
+    mean: npt.NDArray[np.float64], jitter: float, random: np.random.Generator
+) -> npt.NDArray[np.float64]:
+    drawn = mean * random.uniform(1 - jitter, 1 + jitter, mean.size)
+    return drawn * (mean.sum() / drawn.sum()) if drawn.any() else drawn
