@@ -32,6 +32,7 @@ from pagemig.machine import LOCKS, File, Machine, Node
 from pagemig.policy import Bind, Interleave
 from pagemig.process import Process
 from pagemig.report import table
+from pagemig.uncached import UncachedAllocator
 
 __all__ = ["ACTS", "FIGURES", "REGIONS", "Figure", "Story", "Value", "compare", "run", "text"]
 
@@ -49,6 +50,7 @@ ACTS: Final[Mapping[str, str]] = MappingProxyType(
         "touch": "It reads all its memory, then writes all but the file",
         "locked": "It wants to keep its locked memory where it is",
         "interleave": "It asks for its pages to be interleaved over nodes 0 to 2, by mbind",
+        "hook": "A driver has mapped memory without page structures; its process is moved",
         "disposal": "A caller in the kernel looks at what a migration leaves to it",
     }
 )
@@ -189,6 +191,12 @@ FIGURES: Final[tuple[Figure, ...]] = (
         "of one: a reference the kernel cannot explain holds a page everywhere",
     ),
     Figure(
+        "locked",
+        "declared_moved",
+        "VM_DONTMIGRATE pages moved",
+        "by mbind with STRICT; - where the kernel has no such flag",
+    ),
+    Figure(
         "interleave",
         "ideal_before",
         "pages on their node, before",
@@ -205,6 +213,18 @@ FIGURES: Final[tuple[Figure, ...]] = (
         "ideal_after",
         "pages on their node, after",
         "each page has one: they take turns, page by page",
+    ),
+    Figure(
+        "hook",
+        "driver_moved",
+        "pages the driver moved",
+        "the kernel cannot, but asks the mapping's own migrate operation to",
+    ),
+    Figure(
+        "hook",
+        "driver_moved_last",
+        "  where it is the last mapping",
+        "2.6.18 looks at all mappings but the last",
     ),
     Figure(
         "disposal",
@@ -267,6 +287,8 @@ _LEAST_PAGES: Final = 2
 #: A list of kernels that have them takes 257 frames, and two regions go on one.
 _MOST_PAGES: Final = 128
 _MASK: Final = (0, 1, 2)
+#: Bits of a pagemap entry that hold the frame number.
+_PAGEMAP_PFN: Final = (1 << 55) - 1
 
 
 def run(kernel: str | KernelProfile, *, pages: int = 16) -> Story:
@@ -305,6 +327,7 @@ def run(kernel: str | KernelProfile, *, pages: int = 16) -> Story:
     program.touch_everything()
     program.keep_locked_memory()
     program.interleave()
+    program.use_a_driver()
     program.look_at_lists()
     bare = _Program(profile, pages, swap=False)
     bare.app.migrate_pages([0], [1])
@@ -343,8 +366,12 @@ class _Program:
     def __init__(self, profile: KernelProfile, pages: int, *, swap: bool) -> None:
         options: dict[str, Any] = {"swap": ["16MiB"]} if swap and profile.swap else {}
         self.machine = Machine(
-            [Node("16MiB", cpus=1) for _ in range(4)], kernel=profile, page_bytes=8, **options
+            [Node("16MiB", cpus=1, reserved="1MiB") for _ in range(4)],
+            kernel=profile,
+            page_bytes=8,
+            **options,
         )
+
         self.machine.width = 1  # page by page, so that each lock is recorded with its page
         self.pages = pages
         self.figures: dict[str, Value] = {}
@@ -368,8 +395,14 @@ class _Program:
 
     def _map(self, name: str, *, write: bool, file: File | None = None, **how: bool) -> None:
         self.base[name] = self.app.mmap(self.size, file=file, **how)
-        values = range(1, self.pages + 1) if write else None
-        self.app.touch(self.base[name], self.size, write=write, values=values)
+        if write:
+            self._write(name)
+        else:
+            self.app.touch(self.base[name], self.size)
+
+    def _write(self, name: str) -> None:
+        """Write a number to each page of a region."""
+        self.app.touch(self.base[name], self.size, write=True, values=range(1, self.pages + 1))
 
     @property
     def size(self) -> int:
@@ -381,7 +414,7 @@ class _Program:
     def _frames(self, name: str) -> npt.NDArray[np.int64]:
         """Frame of each page of a region, -1 where no entry maps one."""
         entries = self.app.pagemap(self.base[name], self.pages)
-        frames = (entries & np.uint64((1 << 55) - 1)).astype(np.int64)
+        frames = (entries & np.uint64(_PAGEMAP_PFN)).astype(np.int64)
         return np.where(entries >> np.uint64(63), frames, -1)
 
     def _nodes(self, name: str) -> _Nodes:
@@ -391,7 +424,7 @@ class _Program:
 
     def _note(self, moment: str) -> None:
         """Write down where everything is."""
-        names = [*REGIONS, *(self.base.keys() - REGIONS.keys())]
+        names = [*REGIONS, *(name for name in self.base if name not in REGIONS)]
         self.placements[moment] = {name: self._nodes(name) for name in names}
 
     def _resident(self) -> int:
@@ -444,9 +477,9 @@ class _Program:
         figures["read_faults"] = sum(read.minflt + read.majflt for read in reads)
         self._note("touched")
         figures["lost"] = sum(self._on(name, 1) for name in REGIONS)
-        for name, base in self.base.items():
+        for name in self.base:
             if name != "file":
-                self.app.touch(base, self.size, write=True, values=range(1, self.pages + 1))
+                self._write(name)
         after = self.machine.counters
         figures["useless_cow"] = after["cow_reuse"] - before["cow_reuse"]
         figures["cow"] = after["cow"] - before["cow"]
@@ -459,6 +492,17 @@ class _Program:
         self._bind("anonymous", PAGE_SIZE)
         self.figures["pinned_moved"] = self._on("anonymous", 3)
         self.app.unpin(pin)
+        self.figures["declared_moved"] = self._declared()
+
+    def _declared(self) -> int | None:
+        """How many pages of memory that must not migrate do; None where that cannot be said."""
+        self._map("declared", write=True)
+        try:
+            self.app.madvise(self.base["declared"], self.size, "dontmigrate")
+        except SyscallError:
+            return None
+        self._bind("declared", self.size, MPOL_MF_STRICT)
+        return self._on("declared", 3)
 
     def _bind(self, name: str, size: int, flags: int = 0) -> str:
         """Bind a region to node 3 and move it there."""
@@ -484,6 +528,18 @@ class _Program:
         self.figures["moved_for_it"] = self.machine.vmstat["pgmigrate_success"] - before
         self.figures["ideal_after"] = int((self._nodes("interleaved") == ideal).sum())
         self._note("interleaved")
+
+    def use_a_driver(self) -> None:
+        """Two processes have memory of a driver, one of them with another mapping above it."""
+        driver = UncachedAllocator(self.machine)
+        for name, above in (("driver_moved", True), ("driver_moved_last", False)):
+            process = self.machine.spawn()
+            if above:
+                process.mmap(PAGE_SIZE)
+            base = driver.mmap(process, self.size, node=0)
+            process.migrate_pages([0], [1])
+            frames = process.pagemap(base, self.pages) & np.uint64(_PAGEMAP_PFN)
+            self.figures[name] = int((self.machine.node_of(frames) == 1).sum())
 
     def look_at_lists(self) -> None:
         """One call for the anonymous pages, one of them pinned, and the locked ones."""

@@ -148,6 +148,20 @@ def test_a_pin_holds_a_page_under_every_kernel(n: int) -> None:
     assert set(figures("pinned_moved", n).values()) == {0}
 
 
+@each_size
+def test_declared_pages_stay(n: int) -> None:
+    """Section 7.6: VM_DONTMIGRATE was never introduced."""
+    assert figures("declared_moved", n) == {k: 0 if k == WANTED else None for k in pm.KERNELS}
+
+
+@each_size
+def test_hooks_of_mappings(n: int) -> None:
+    """Section 7.5, from 2.6.18 on and long gone in 6.1; section 10, never for the last mapping."""
+    called = {k: n if k in {MERGED, WANTED} else 0 for k in pm.KERNELS}
+    assert figures("driver_moved", n) == called
+    assert figures("driver_moved_last", n) == called | {MERGED: 0}
+
+
 # ---- interleaving -----------------------------------------------------------------------------
 
 
