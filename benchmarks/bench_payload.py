@@ -41,12 +41,13 @@ def bench_payload(
     trip = Trip(world)
     best = Reference("streaming copy", trip.copy("stream"), world.pages)
     libc = Reference("memcpy", trip.copy("memcpy"), world.pages)
+    own = Reference("the model's copy", trip.copy("pairs"), world.pages)
     row = measure(
         "move_pages with 4096 bytes a page, scattered",
         world.move,
         per="pages",
         amount=world.pages,
-        reference=[best, libc],
+        reference=[best, libc, own],
         target=[Target(0.95, at_least=True), Target(1.5, at_least=True)],
         prove=trip.follow,
         warm_ups=2,

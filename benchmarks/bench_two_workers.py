@@ -33,7 +33,7 @@ def host_copies(worlds: list[World]) -> SpeedUp:
         world.move()
         targets = world.frames().astype(np.uint32)
         memory = bytes_of(world.machine.content)
-        return lambda: _host.copy_pages(memory, targets, sources, "stream")
+        return lambda: _host.copy_pages(memory, targets, sources, "pairs")
 
     return SpeedUp([copying(world) for world in worlds], sum(world.pages for world in worlds))
 

@@ -30,6 +30,7 @@ cdef extern from "<sys/mman.h>" nogil:
 # -- arenas ------------------------------------------------------------------------------------------------
 
 cdef void *arena_new(machine_t *m, uint64_t nbytes) noexcept nogil:
+    cdef uint64_t small = 1 << 16 if m.page_bytes == 4096 else 1 << 20
     cdef void *p
     if m.nr_arenas >= 32:
         return NULL
@@ -38,7 +39,7 @@ cdef void *arena_new(machine_t *m, uint64_t nbytes) noexcept nogil:
     if p == MAP_FAILED:
         return NULL
     # Huge pages save the host's own TLB misses on scattered frames; small machines stay small without them.
-    if m.nr_frames > (1 << 20) and nbytes >= (16 << 20):
+    if m.nr_frames > small and nbytes >= (16 << 20):
         madvise(p, nbytes, MADV_HUGEPAGE)
     m.arenas[m.nr_arenas] = p
     m.arena_bytes[m.nr_arenas] = nbytes

@@ -46,5 +46,7 @@ cdef extern from "pagemig/atomics.h" nogil:
 
 cdef extern from "pagemig/copy.h" nogil:
     const bint PMG_COPY_STEP
-    void pmg_copy_page(void *dst, const void *src, const void *next) noexcept
+    bint pmg_has_avx2() noexcept
+    void pmg_copy_pages(char *base, const uint32_t *dst, const uint32_t *src, uint64_t n) noexcept
+    void pmg_stream_page(char *dst, const char *src, const char *next) noexcept
     void pmg_copy_fence() noexcept

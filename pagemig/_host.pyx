@@ -6,7 +6,7 @@ cimport numpy as cnp
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from pagemig._atomic cimport pmg_add, pmg_copy_fence, pmg_copy_page, pmg_prefetchw
+from pagemig._atomic cimport pmg_add, pmg_copy_fence, pmg_copy_pages, pmg_has_avx2, pmg_prefetchw, pmg_stream_page
 
 cnp.import_array()
 
@@ -36,7 +36,7 @@ def random_rmw(cnp.uint64_t[::1] words, const cnp.uint32_t[::1] lines, bint atom
 
 
 def copy_pages(unsigned char[::1] memory, const cnp.uint32_t[::1] dst, const cnp.uint32_t[::1] src, str how="stream"):
-    """Copy pages of 4096 bytes inside one arena: ``"memcpy"`` or ``"stream"`` (streaming stores).
+    """Copy pages of 4096 bytes inside one arena.
 
     Parameters
     ----------
@@ -44,17 +44,25 @@ def copy_pages(unsigned char[::1] memory, const cnp.uint32_t[::1] dst, const cnp
         4096-byte aligned.
     dst, src : ndarray of uint32, shape (n,)
         Page numbers inside the arena.
-    how : str
-        The routine.
+    how : {"stream", "memcpy", "pairs"}
+        Streaming stores, page after page with the next one fetched; the C library; the model's own routine, which
+        copies two pages at a time.  The first is the yardstick, and the C library's where the processor lacks AVX2.
     """
     cdef int64_t i, n = dst.shape[0]
-    cdef unsigned char *m = &memory[0]
-    cdef bint stream = how == "stream"
+    cdef char *m = <char *> &memory[0]
+    cdef bint stream = how == "stream" and pmg_has_avx2()
+    if n == 0:
+        return
+    if how == "pairs":
+        with nogil:
+            pmg_copy_pages(m, &dst[0], &src[0], n)
+            pmg_copy_fence()
+        return
     with nogil:
         for i in range(n):
             if stream:
-                pmg_copy_page(m + <uint64_t> dst[i] * 4096, m + <uint64_t> src[i] * 4096,
-                              m + <uint64_t> src[i + 1] * 4096 if i + 1 < n else NULL)
+                pmg_stream_page(m + <uint64_t> dst[i] * 4096, m + <uint64_t> src[i] * 4096,
+                                m + <uint64_t> src[i + 1] * 4096 if i + 1 < n else NULL)
             else:
                 memcpy(m + <uint64_t> dst[i] * 4096, m + <uint64_t> src[i] * 4096, 4096)
         pmg_copy_fence()

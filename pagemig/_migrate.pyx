@@ -36,7 +36,7 @@ from pagemig._alloc cimport (
     mmap_write_lock, mmap_write_unlock, page_address, pmg_wait, page_to_nid, put_page, vec_at, vma_of,
 )
 from pagemig._atomic cimport (
-    PMG_GUARD, pmg_add, pmg_and, pmg_cas, pmg_copy_fence, pmg_copy_page, pmg_ctz, pmg_load, pmg_load32, pmg_load_acq,
+    PMG_GUARD, pmg_add, pmg_and, pmg_cas, pmg_copy_fence, pmg_copy_pages, pmg_ctz, pmg_load, pmg_load32, pmg_load_acq,
     pmg_or,
     pmg_popcount, pmg_prefetchw, pmg_read_trylock, pmg_read_unlock, pmg_spin_lock, pmg_spin_unlock,
     pmg_store, pmg_store32, pmg_store_rel, pmg_sub,
@@ -848,7 +848,9 @@ cdef void stage_freeze(ctx_t *c, stage_t *st) noexcept nogil:
 
 cdef void stage_copy(ctx_t *c, stage_t *st) noexcept nogil:
     cdef machine_t *m = c.m
-    cdef uint32_t i, last = STAGE
+    cdef uint32_t src[STAGE]
+    cdef uint32_t dst[STAGE]
+    cdef uint32_t i, n = 0
     if m.page_bytes == 0 and not m.tracing:
         return
     for i in range(st.n):
@@ -857,12 +859,11 @@ cdef void stage_copy(ctx_t *c, stage_t *st) noexcept nogil:
         trace(c, STEP_COPY, st.src[i], st.dst[i])
         if m.page_bytes == 8:
             (<uint64_t *> page_address(m, st.dst[i]))[0] = (<uint64_t *> page_address(m, st.src[i]))[0]
-        elif m.page_bytes:
-            if last < STAGE:
-                pmg_copy_page(page_address(m, st.dst[last]), page_address(m, st.src[last]), page_address(m, st.src[i]))
-            last = i
-    if last < STAGE:
-        pmg_copy_page(page_address(m, st.dst[last]), page_address(m, st.src[last]), NULL)
+        src[n] = st.src[i]
+        dst[n] = st.dst[i]
+        n += 1
+    if m.page_bytes == 4096 and n:
+        pmg_copy_pages(<char *> m.content, dst, src, n)
         pmg_copy_fence()
 
 

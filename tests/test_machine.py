@@ -1,11 +1,13 @@
 """The machine: what it is made of, how it is seen, its counters and steps."""
 
+import ctypes
 import gc
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from machines import PAGE, at, error_of, four_nodes, mapped, where
 
@@ -213,6 +215,29 @@ def test_content_is_a_view() -> None:
     pfn = int(app.pagemap(at(0), 1)[0]) & (1 << 55) - 1
     assert (content[pfn, 0], content[pfn, -1]) == (42, 42)
     assert four_nodes().content is None
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 63, 64, 65, 130])
+def test_every_byte_moves(n: int) -> None:
+    """Also with a page in the middle of a stage that stays."""
+    machine = four_nodes(page_bytes=4096)
+    app = machine.spawn()
+    mapped(app, n)
+    content = machine.content
+    assert content is not None
+    memory = (ctypes.c_uint64 * content.size).from_address(content.ctypes.data)
+    before = np.random.default_rng(n).integers(0, 1 << 63, (n, 512), dtype=np.uint64)
+    np.frombuffer(memory, dtype=np.uint64).reshape(content.shape)[frames_of(app, n)] = before
+    pinned = app.pin(at(n // 2), PAGE, "uring") if n > 1 else None
+    first = frames_of(app, n)
+    app.move_pages([at(page) for page in range(n)], 1)
+    stayed = np.flatnonzero(frames_of(app, n) == first).tolist()
+    assert stayed == ([n // 2] if pinned else [])
+    assert (content[frames_of(app, n)] == before).all()
+
+
+def frames_of(app: pm.Process, n: int) -> npt.NDArray[np.uint64]:
+    return app.pagemap(at(0), n) & np.uint64((1 << 55) - 1)
 
 
 def test_page_tables_can_be_walked() -> None:
