@@ -7,6 +7,7 @@ and everything that is told of it was counted while it ran.  docs/history.md tel
 
 import argparse
 import textwrap
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from errno import EAGAIN
@@ -28,7 +29,7 @@ from pagemig.constants import (
 )
 from pagemig.errors import SyscallError
 from pagemig.kernels import KERNELS, KernelProfile, kernel_profile
-from pagemig.machine import LOCKS, File, Machine, Node
+from pagemig.machine import File, Machine, Node
 from pagemig.policy import Bind, Interleave
 from pagemig.process import Process
 from pagemig.report import table
@@ -212,7 +213,7 @@ FIGURES: Final[tuple[Figure, ...]] = (
         "interleave",
         "ideal_after",
         "pages on their node, after",
-        "each page has one: they take turns, page by page",
+        "page i belongs on node i modulo 3",
     ),
     Figure(
         "hook",
@@ -287,6 +288,9 @@ _LEAST_PAGES: Final = 2
 #: A list of kernels that have them takes 257 frames, and two regions go on one.
 _MOST_PAGES: Final = 128
 _MASK: Final = (0, 1, 2)
+#: An address whose page number is a multiple of 3, so that page i belongs on node i modulo 3; and
+#: below 2**32, so that kernels that look at 32 bits of it and at all think alike.
+_INTERLEAVED: Final = 3 << 40
 #: Bits of a pagemap entry that hold the frame number.
 _PAGEMAP_PFN: Final = (1 << 55) - 1
 
@@ -372,7 +376,7 @@ class _Program:
             **options,
         )
 
-        self.machine.width = 1  # page by page, so that each lock is recorded with its page
+        self.machine.width = 1  # page by page, so that locks can be counted for each page
         self.pages = pages
         self.figures: dict[str, Value] = {}
         self.placements: dict[str, dict[str, _Nodes]] = {}
@@ -441,11 +445,15 @@ class _Program:
         resident = [self._resident()]
         old = {name: self._frames(name) for name in REGIONS}
         before = machine.counters
-        machine.trace_locks = machine.tracing = True
-        machine.at_step(lambda step, pfns: resident.append(self._resident()))
+        locks = _LocksOfPages(machine)
+
+        def look(_: str, pfns: list[int]) -> None:
+            resident.append(self._resident())
+            locks.count(pfns)
+
+        machine.at_step(look)
         self.app.migrate_pages([0], [1])
         machine.at_step(None)
-        machine.tracing = False
         counted = {name: value - before[name] for name, value in machine.counters.items()}
         figures["moved"] = counted["pgmigrate_success"]
         figures["slots"] = counted["swap_slots"]
@@ -456,13 +464,12 @@ class _Program:
         figures["rss_after"] = self._resident()
         self._note("moved")
         for name, lock, region in (
-            ("tree_anonymous", "tree", "anonymous"),
-            ("tree_file", "tree", "file"),
-            ("swap_anonymous", "swap", "anonymous"),
-            ("swap_forked", "swap", "forked"),
+            ("tree_anonymous", "lock_tree", "anonymous"),
+            ("tree_file", "lock_tree", "file"),
+            ("swap_anonymous", "lock_swap", "anonymous"),
+            ("swap_forked", "lock_swap", "forked"),
         ):
-            frames = np.concatenate([old[region], self._frames(region)])
-            figures[name] = _taken(machine.trace, lock, frames) / self.pages
+            figures[name] = locks.of(lock, old[region]) / self.pages
         figures["all_locks"] = counted["lock_tree"] + counted["lock_swap"]
 
     def be_moved_again(self) -> None:
@@ -513,7 +520,7 @@ class _Program:
         return "ok"
 
     def interleave(self) -> None:
-        base = self.base["interleaved"] = self.app.mmap(self.size)
+        base = self.base["interleaved"] = self.app.mmap(self.size, addr=_INTERLEAVED)
         half = self.pages // 2 * PAGE_SIZE
         self.app.touch(base, half, write=True)
         self.app.cpu = 3
@@ -583,10 +590,25 @@ class _Program:
         return int((status != STATUS_UNSET).sum())
 
 
-def _taken(trace: npt.NDArray[Any], lock: str, frames: npt.NDArray[np.int64]) -> int:
-    """How often a lock was taken for frames, by a record."""
-    number = next(key for key, name in LOCKS.items() if name == lock)
-    return int(np.isin(trace["pfn"][trace["step"] == number], frames).sum())
+class _LocksOfPages:
+    """How often locks are taken for each page, by the counters between two steps of its way."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._before = machine.counters
+        self._taken: Counter[tuple[str, int]] = Counter()
+
+    def count(self, pfns: list[int]) -> None:
+        """A step has been taken with one page."""
+        [pfn] = pfns
+        now = self._machine.counters
+        for lock in ("lock_tree", "lock_swap"):
+            self._taken[lock, pfn] += now[lock] - self._before[lock]
+        self._before = now
+
+    def of(self, lock: str, pfns: Iterable[int]) -> int:
+        """Return how often a lock was taken for pages."""
+        return sum(self._taken[lock, pfn] for pfn in pfns)
 
 
 def _count(content: npt.NDArray[np.uint64], values: range) -> int:

@@ -165,29 +165,23 @@ def test_hooks_of_mappings(n: int) -> None:
 # ---- interleaving -----------------------------------------------------------------------------
 
 
-def rotation(first: int, n: int) -> list[int]:
-    return [(first + i) % 3 for i in range(n)]
-
-
 @each_size
 def test_interleaving(n: int) -> None:
     """Section 6.5: reversed to 2.6.17, exact for pages outside the set, for all under pmig."""
-    nodes = {k: told(k, n).placements["interleaved"]["interleaved"].tolist() for k in pm.KERNELS}
-    half = n // 2
-    ideal = dict.fromkeys(pm.KERNELS, rotation(nodes[WANTED][0], n))
-    ideal["6.12"] = rotation(nodes["6.12"][half] - half, n)  # it counts with more bits
-    expected = {kernel: [0] * half + ideal[kernel][half:] for kernel in pm.KERNELS}
-    expected[WANTED] = ideal[WANTED]
+    ideal, half = [i % 3 for i in range(n)], n // 2
+    before = [0] * half + [3] * (n - half)
+    expected = {kernel: [0] * half + ideal[half:] for kernel in pm.KERNELS}
+    expected[WANTED] = ideal
     for kernel in FOUR_LISTS:
         # Targets are allocated for the first places of the mapping, and used from the last on.
-        expected[kernel] = [0] * half + ideal[kernel][: n - half][::-1]
-    assert nodes == expected
-    before = [0] * half + [3] * (n - half)
+        expected[kernel] = [0] * half + ideal[: n - half][::-1]
     for kernel in pm.KERNELS:
-        assert told(kernel, n)["ideal_before"] == equal(before, ideal[kernel])
-        outside = n - half if kernel != WANTED else n - equal(before, ideal[kernel])
-        assert told(kernel, n)["moved_for_it"] == outside
-        assert told(kernel, n)["ideal_after"] == equal(expected[kernel], ideal[kernel])
+        one = told(kernel, n)
+        assert one.placements["interleaved"]["interleaved"].tolist() == expected[kernel]
+        assert one["ideal_before"] == equal(before, ideal)
+        assert one["ideal_after"] == equal(expected[kernel], ideal)
+        outside = n - (equal(before, ideal) if kernel == WANTED else half)
+        assert one["moved_for_it"] == outside
 
 
 def equal(one: list[int], other: list[int]) -> int:
