@@ -75,7 +75,7 @@ class KernelProfile:
     pagevec : int
         *core*.  Pages a processor collects before it takes them off the count of locked ones: 15
         (5.18 and later), 31 (6.10 and later).  Until then they look locked, and hold one reference
-        more.
+        more.  1, at once, in the kernels of 2006: there locked pages are not counted.
     pcp_bulk : int
         *core*.  0: what a node has between its low watermark and the lowest is left to callers that
         take no other node.  1: the processor that filled the node has it on its own list (6.7 and
@@ -321,6 +321,7 @@ _LINUX_2_6_17: Final = KernelProfile(
     untouched_enoent=1,
     ahead_is_minor=1,
     fault_around=1,
+    pagevec=1,
     swap=1,
     four_lists=1,
     plain_entries=1,

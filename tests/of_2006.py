@@ -107,12 +107,17 @@ def entry(process: pm.Process, page: int = 0) -> str:
     entries, ``s`` a swap entry, ``.`` nothing.
     """
     word = int(process._ptes(at(page), 1)[0])
-    if word & PRESENT:
-        return "w" if word & WRITABLE else "r"
-    if not word:
-        return "."
+    if not word or word & PRESENT:
+        return letter(word)
     kind = int(process.pagemap(at(page), 1)[0]) & 31
     return {_READ_ENTRY: "R", _WRITE_ENTRY: "W"}.get(kind, "s")
+
+
+def letter(word: int) -> str:
+    """The same of an entry that is not on the move."""
+    if word & PRESENT:
+        return "w" if word & WRITABLE else "r"
+    return "s" if word else "."
 
 
 def entries(processes: Sequence[pm.Process], page: int = 0) -> str:
