@@ -393,14 +393,14 @@ cdef void unmap_2006(const walk_t *w, stage_t *st, uint32_t i, uint32_t leaf, pt
     """``try_to_unmap_one``: what is left in place of a PTE, and its reference and mapcount go at once.
 
     A page in the swap cache leaves a swap entry, the page of a file under the swap entry engine nothing at all; both
-    leave the resident set.  Everything else leaves a migration entry.
+    leave the resident set, as what is swapped out does.  Everything else leaves a migration entry.
     """
     cdef ctx_t *c = w.c
     cdef machine_t *m = c.m
     cdef uint32_t pfn = st.src[i]
     cdef pte_t old = pmg_load_acq(p), entry = 0
     cdef uint64_t s = page_state(m, pfn)
-    cdef bint stays = m.profile.engine == 0 and not (s & PG_swapcache and PMG_GUARD(19))
+    cdef bint stays = m.profile.engine == 0 and not st.swapping and not (s & PG_swapcache and PMG_GUARD(19))
     if pte_pfn(old) != pfn or not pte_present(old) or old & PTE_SPECIAL:
         return
     if vma_flags(w.vma) & VM_DONTMIGRATE or (w.mlocked and (m.profile.locked_fails or st.swapping)):

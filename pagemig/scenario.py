@@ -456,9 +456,10 @@ class _View:
 
     def state(self) -> Json:
         """The state in the recorded format."""
-        texts = {
-            "node": self._node(),
-            "query": self._query(),
+        texts = {"node": self._node()}
+        if "move_pages" in self.run.machine.profile.calls:
+            texts["query"] = self._query()
+        texts |= {
             "bits": self._bits(),
             "mapcount": self._mapcount(),
             "kind": self._kind(),

@@ -408,6 +408,24 @@ def test_swap_out_and_back(kernel: str) -> None:
     world.machine.check(full=True)
 
 
+@pytest.mark.parametrize("kind", ["ext4", "tmpfs", "ramfs"])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_swapping_out_pages_of_files(kernel: str, kind: str) -> None:
+    """No entry is left in any kernel; the page goes only if its file has a disk to read it from."""
+    world = World(kernel)
+    who = world.cached(kind, n=2, mappers=2)
+    gone = world.machine.swap_out([world.pfn(0), world.pfn(1)])
+    assert gone == (2 if kind == "ext4" else 0)
+    assert world.file.cached == 2 - gone
+    assert entries(who) == ".."
+    assert resident(who) == 0
+    world.machine.check(full=True)
+    touch = who[1].touch(at(0), 2 * PAGE)
+    assert touch.values is not None
+    assert touch.values.tolist() == [5, 6]
+    world.machine.check(full=True)
+
+
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_exit_frees_slots(kernel: str) -> None:
     """Row 17: swap_free."""

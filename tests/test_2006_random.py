@@ -1,0 +1,76 @@
+"""Random scenarios under the kernels of 2006, with swap: nothing crashes, all invariants hold.
+
+Nodes are tiny and fill up, so that targets, frames and slots run out in the middle of everything;
+between operations pages are swapped out, and devices go out of use and come back.  Where the real
+kernel would have crashed the machine is as it was before that step.
+
+``PAGEMIG_SEARCH=1000`` draws that many scenarios anew, not the same few every time.
+"""
+
+import json
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, note
+from hypothesis import strategies as st
+from of_2006 import KERNELS
+from test_random_scenarios import SEARCH, TINY, scenarios, thorough
+
+import pagemig as pm
+from pagemig.scenario import ScenarioRun
+
+
+def tiny(kernel: str) -> pm.Machine:
+    nodes = [pm.Node(n << 12, cpus=nid < 2) for nid, n in enumerate(TINY)]
+    return pm.Machine(nodes, kernel=kernel, page_bytes=8, swap=["32KiB", "64KiB"])
+
+
+def reclaim(machine: pm.Machine, chance: random.Random) -> None:
+    """What the rest of a kernel might do between two calls."""
+    what = chance.randrange(8)
+    if what < 3:
+        frames = np.flatnonzero(machine.frames.flag("lru"))
+        if len(frames):
+            machine.swap_out(chance.choices(frames.tolist(), k=6))
+    elif what == 3:
+        device = chance.randrange(2)
+        try:
+            machine.swapoff(device)
+            machine.check()
+        except pm.SyscallError as error:
+            assert error.name == "ENOMEM"
+        machine.swapon(device)
+    elif what == 4 and machine.profile.four_lists:
+        frames = np.flatnonzero(machine.frames.flag("lru"))
+        if len(frames):
+            evicts = machine.kernel == "2.6.17" and chance.randrange(2)
+            node = None if evicts else chance.randrange(4)
+            machine.migrate_lists(chance.choices(frames.tolist(), k=6), node)
+    machine.check()
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@thorough
+@given(scenario=scenarios(), seed=st.integers(0, 1 << 16))
+def test_nothing_crashes(kernel: str, scenario: dict[str, Any], seed: int) -> None:
+    note(f"scenario: {json.dumps(scenario)}")
+    run = ScenarioRun(scenario, kernel=kernel, machine=tiny)
+    chance, sites = random.Random(seed), set()
+    for i in range(len(run.ops)):
+        try:
+            run.step(i)
+        except pm.KernelBug as bug:
+            sites.add(bug.site)
+        run.machine.check()
+        if run.outcome == "killed":
+            break
+        reclaim(run.machine, chance)
+    if kernel == "pmig":
+        assert not {site for site in sites if "alloc_pages_node" not in site}
+    for process in run.processes.values():
+        if process.alive:
+            process.exit()
+    run.machine.check(full=True)
+    assert SEARCH or len(run.ops)
