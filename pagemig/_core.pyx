@@ -66,7 +66,7 @@ COUNTERS = (
     "pswpin", "pswpout", "swap_slots", "requests_scanned",
     "lock_page", "lock_zone", "lock_lru", "lock_ptl", "lock_anon_vma", "lock_i_mmap", "lock_tree", "lock_swap",
     "host_page_contended", "host_zone_contended", "host_ptl_contended", "host_rmap_contended",
-    "host_mm_contended", "host_waits",
+    "host_mm_contended", "host_swap_contended", "host_waits",
 )
 assert len(COUNTERS) == NR_COUNTERS
 

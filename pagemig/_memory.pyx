@@ -657,6 +657,9 @@ cdef void copy_nonpresent_pte(
     elif is_migration_entry(pte):
         add_entry_counter(m, dst, page_state(m, migration_entry_to_pfn(pte)), 1)
         if swp_type(pte) != SWP_MIGRATION_READ and is_cow_mapping(src.flags) and PMG_GUARD(14):
+            # The kernel took the mark off the page when it was unmapped; here it stays on until the page is frozen,
+            # and a page that does not move after all must not keep it.
+            pmg_and(&m.frames[migration_entry_to_pfn(pte)].state, ~PG_anon_exclusive)
             pte = migration_entry_set_type(pte, SWP_MIGRATION_READ)
             set_pte(m, src_leaf, vpn, pte)
     set_pte(m, dst_leaf, vpn, pte)

@@ -401,6 +401,7 @@ cdef void unmap_2006(const walk_t *w, stage_t *st, uint32_t i, uint32_t leaf, pt
     cdef pte_t old = pmg_load_acq(p), entry = 0
     cdef uint64_t s = page_state(m, pfn)
     cdef bint stays = m.profile.engine == 0 and not st.swapping and not (s & PG_swapcache and PMG_GUARD(19))
+    cdef uint32_t *used = &m.ptdesc[leaf].used
     if pte_pfn(old) != pfn or not pte_present(old) or old & PTE_SPECIAL:
         return
     if vma_flags(w.vma) & VM_DONTMIGRATE or (w.mlocked and (m.profile.locked_fails or st.swapping)):
@@ -412,7 +413,7 @@ cdef void unmap_2006(const walk_t *w, stage_t *st, uint32_t i, uint32_t leaf, pt
         entry = slot_entry(m, m.swap_entry[pfn])
         swap_duplicate(c, m.swap_entry[pfn])
     else:
-        m.ptdesc[leaf].used -= 1
+        pmg_store32(used, used[0] - 1)
     old = pmg_xchg(p, entry)
     count_event(c, C_TLB_FLUSH, 1)
     if old & PTE_D:

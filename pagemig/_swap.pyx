@@ -21,8 +21,8 @@ from pagemig._pgtable cimport leaf_pte, next_leaf, pte_lock, pte_unlock, set_pte
 from pagemig._pte cimport make_swap_entry, pte_t
 from pagemig._rmap cimport anon_vma_prepare, linear_page_index, page_add_anon_rmap
 from pagemig._types cimport (
-    C_LOCK_SWAP, C_LOCK_TREE, C_PGMAJFAULT, C_PSWPIN, C_PSWPOUT, C_SWAP_SLOTS, PG_anon, PG_dirty, PG_lru,
-    PG_swapbacked, PG_swapcache, PG_uptodate, PG_writeback, PMG_WAIT, REF_ONE, VM_FAULT_MAJOR, VM_FAULT_OOM, VM_FAULT_WAIT,
+    C_HOST_SWAP_CONTENDED, C_LOCK_SWAP, C_LOCK_TREE, C_PGMAJFAULT, C_PSWPIN, C_PSWPOUT, C_SWAP_SLOTS, PG_anon, PG_dirty,
+    PG_lru, PG_swapbacked, PG_swapcache, PG_uptodate, PG_writeback, PMG_WAIT, REF_ONE, VM_FAULT_MAJOR, VM_FAULT_OOM, VM_FAULT_WAIT,
     ctx_t, machine_t, mm_t, swap_info_t, vma_t,
 )
 
@@ -34,7 +34,7 @@ cdef void swap_lock(ctx_t *c) noexcept nogil:
     count_event(c, C_LOCK_SWAP, 1)
     if c.m.tracing == 2:                # at once: between two steps both locks are taken, in this order or that
         trace_locks(c, 0)
-    pmg_spin_lock(&c.m.swap_lock)
+    count_event(c, C_HOST_SWAP_CONTENDED, pmg_spin_lock(&c.m.swap_lock))
 
 
 cdef void swap_unlock(machine_t *m) noexcept nogil:
@@ -46,7 +46,7 @@ cdef void swap_tree_lock(ctx_t *c) noexcept nogil:
     count_event(c, C_LOCK_TREE, 1)
     if c.m.tracing == 2:
         trace_locks(c, 0)
-    pmg_spin_lock(&c.m.tree_lock)
+    count_event(c, C_HOST_SWAP_CONTENDED, pmg_spin_lock(&c.m.tree_lock))
 
 
 cdef void swap_tree_unlock(ctx_t *c) noexcept nogil:
@@ -187,7 +187,10 @@ cdef bint insert_cache(ctx_t *c, uint32_t pfn, uint32_t slot, uint64_t flags) no
 cdef bint add_to_swap(ctx_t *c, uint32_t pfn) noexcept nogil:
     """The page becomes dirty: what is in its slot is nothing yet."""
     cdef uint32_t slot = get_swap_page(c)
-    return slot != 0 and insert_cache(c, pfn, slot, PG_dirty | PG_uptodate)
+    while slot and not insert_cache(c, pfn, slot, PG_dirty | PG_uptodate):
+        swap_free(c, slot)              # swapoff saw the slot in use and read it before it was written
+        slot = get_swap_page(c)
+    return slot != 0
 
 
 cdef uint32_t lookup_swap_cache(ctx_t *c, uint32_t slot) noexcept nogil:

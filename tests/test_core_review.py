@@ -6,6 +6,7 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
+from machines import four_nodes
 
 import pagemig as pm
 
@@ -30,6 +31,56 @@ def test_target_cannot_be_isolated_before_it_is_published() -> None:
     app.move_pages(base + 4096 * np.arange(8, dtype=np.uint64), 1)
     assert met == [-16] * 8
     machine.check(full=True)
+
+
+@pytest.mark.parametrize("kernel", list(pm.KERNELS))
+@pytest.mark.parametrize("writer", [0, 1])
+def test_a_page_forked_on_its_way_back_is_copied_on_write(kernel: str, writer: int) -> None:
+    """A fork between unmap and a failed freeze: nobody has the page to himself afterwards.
+
+    Write entries become read in parent and child (section 1.6 of the kernel tables), and a read
+    entry is restored read-only and not exclusive.  Whoever writes first gets a copy; the other
+    reads what was there.
+    """
+    machine = four_nodes(kernel, page_bytes=8)
+    app = machine.spawn()
+    base = app.mmap(4096)
+    app.touch(base, 4096, write=True, values=7)
+    pfn = int(machine.frames.mapcount.argmax())
+    family: list[pm.Process] = [app]
+
+    def fork(step: str, _: list[int]) -> None:
+        if step == "unmap":
+            machine.at_step(None)
+            family.append(app.fork())
+
+    app.pin(base, 4096)
+    machine.at_step(fork)
+    assert machine.migrate_frames([pfn], [1]).status.tolist() != [1]
+    assert machine.frames.mapcount[pfn] == 2
+    machine.check(full=True)
+    family[writer].touch(base, 4096, write=True, values=8)
+    read = [int(process.touch(base, 4096).values[0]) for process in family]
+    assert read == [[8, 7], [7, 8]][writer]
+    machine.check(full=True)
+
+
+@pytest.mark.parametrize("kernel", [name for name, k in pm.KERNELS.items() if k.swap])
+@pytest.mark.parametrize("kind", ["tmpfs", "ramfs"])
+def test_a_page_that_cannot_be_written_out_is_only_unmapped(kernel: str, kind: str) -> None:
+    """Reclaim unmaps a page before it looks where to write it; a fault finds it again."""
+    machine = four_nodes(kernel, page_bytes=8)
+    app = machine.spawn()
+    base = app.mmap(4096, shared=True, file=machine.file(kind, 4096))
+    app.touch(base, 4096, write=True, values=7)
+    pfn = int(machine.frames.mapcount.argmax())
+    assert machine.swap_out([pfn]) == 0
+    machine.check(full=True)
+    assert machine.frames.mapcount[pfn] == 0
+    assert app.pagemap(base, 1)[0] == 0
+    touched = app.touch(base, 4096)
+    assert (touched.minflt, touched.values.tolist()) == (1, [7])
+    assert machine.frames.mapcount[pfn] == 1
 
 
 def test_a_hook_may_take_itself_away() -> None:

@@ -1,151 +1,32 @@
-"""Real threads on real locks: migrations against everything that may happen to a page meanwhile.
-
-Every test lets threads start together, gives each page one writer so that its content is known at
-any time, and holds the whole machine against its invariants afterwards.  Host counters prove that
-the threads met: a test that never waited for anything has shown nothing.
-"""
+"""Real threads on real locks: migrations against everything that may happen to a page meanwhile."""
 
 import faulthandler
-import os
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from errno import EINVAL, ENOMEM, ESRCH
 
 import numpy as np
 import pytest
-
-import pagemig as pm
-from pagemig import Machine, Process
-
-pytestmark = pytest.mark.threads
-
-PAGE = pm.PAGE_SIZE
-TIMEOUT = 300
-#: How often everything is done; PAGEMIG_STRESS multiplies it.
-STRESS = int(os.environ.get("PAGEMIG_STRESS") or 1)
-#: Host counters of locks that somebody had to wait for.
-WAITED = (
-    "host_page_contended",
-    "host_ptl_contended",
-    "host_rmap_contended",
-    "host_mm_contended",
-    "migration_wait",
+from together import (
+    PAGE,
+    STRESS,
+    TIMEOUT,
+    WAITED,
+    Step,
+    addresses,
+    allowed,
+    counted,
+    machine,
+    meet,
+    mover,
+    together,
+    writer,
 )
 
-Step = Callable[[], object]
+import pagemig as pm
+from pagemig import Process
 
-
-class Together:
-    """Threads that start at one barrier.
-
-    ``doing`` are functions that end by themselves; ``meanwhile`` are steps repeated until those
-    have ended.  The first exception of any of them is raised here.
-    """
-
-    def __init__(self) -> None:
-        self.stop = threading.Event()
-        self.errors: list[BaseException] = []
-
-    def _guarded(self, work: Step, barrier: threading.Barrier) -> None:
-        try:
-            barrier.wait()
-            work()
-        except BaseException as error:
-            self.errors.append(error)
-            self.stop.set()
-
-    def _repeated(self, step: Step) -> Step:
-        def loop() -> None:
-            while not self.stop.is_set():
-                step()
-
-        return loop
-
-    def run(self, doing: list[Step], meanwhile: list[Step]) -> None:
-        works = [*doing, *map(self._repeated, meanwhile)]
-        barrier = threading.Barrier(len(works))
-        threads = [
-            threading.Thread(target=self._guarded, args=(work, barrier), daemon=True)
-            for work in works
-        ]
-        for thread in threads:
-            thread.start()
-        end = time.monotonic() + TIMEOUT
-        for i, thread in enumerate(threads):
-            if i == len(doing):
-                self.stop.set()
-            thread.join(max(0, end - time.monotonic()))
-        if self.errors:
-            raise self.errors[0]
-        assert not any(t.is_alive() for t in threads), "threads wait for each other"
-
-
-def together(doing: list[Step], meanwhile: list[Step]) -> None:
-    Together().run(doing, meanwhile)
-
-
-@contextmanager
-def allowed(*numbers: int) -> Iterator[None]:
-    """Errors a call may meet because another thread was faster."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in numbers:
-            raise
-
-
-def machine(page_bytes: int = 8, size: str = "16MiB", nodes: int = 4, **more: object) -> Machine:
-    return Machine([pm.Node(size, cpus=1) for _ in range(nodes)], page_bytes=page_bytes, **more)
-
-
-def addresses(base: int, n: int) -> np.ndarray:
-    return base + np.arange(n, dtype=np.uint64) * np.uint64(PAGE)
-
-
-def mover(by: Process, base: int, n: int, *, pid: Process | int = 0, seed: int = 0) -> Step:
-    """Steps that send runs of pages to a node each; whatever status comes is fine."""
-    rng = np.random.default_rng(seed)
-    pages = addresses(base, n)
-    flags = pm.MPOL_MF_MOVE_ALL
-
-    def step() -> None:
-        nodes = np.repeat(rng.integers(0, by.machine.nr_nodes, (n + 15) // 16), 16)[:n]
-        with allowed(ENOMEM, ESRCH, EINVAL):
-            by.move_pages(pages, nodes.astype(np.int32), flags, pid=pid)
-
-    return step
-
-
-def writer(by: Process, base: int, n: int, rounds: int, mark: int) -> Step:
-    """Write a number to every page of a range nobody else writes, and read it back, many times."""
-
-    def work() -> None:
-        for i in range(rounds * STRESS):
-            values = np.arange(n, dtype=np.uint64) | np.uint64((mark << 48) + ((i + 1) << 16))
-            assert by.touch(base, n * PAGE, write=True, values=values).done == n
-            seen = by.touch(base, n * PAGE).values
-            assert seen is not None
-            np.testing.assert_array_equal(seen, values)
-
-    return work
-
-
-def counted(m: Machine, *names: str) -> int:
-    return sum(m.counters[name] for name in names)
-
-
-def meet(m: Machine, doing: list[Step], meanwhile: list[Step], *events: str) -> None:
-    """Again until pages have moved and threads waited, or until what is named was counted."""
-    wanted = [(event,) for event in events] or [("pgmigrate_success",), WAITED]
-    for _ in range(50):
-        together(doing, meanwhile)
-        m.check(full=True)
-        if all(counted(m, *names) for names in wanted):
-            return
-    pytest.fail(f"the threads never met: {m.counters}")
-
+pytestmark = pytest.mark.threads
 
 # ---- faults --------------------------------------------------------------------------------------
 
@@ -547,7 +428,7 @@ def test_last_frames_are_shared_out() -> None:
 
 
 def test_a_call_keeps_the_record_of_its_process() -> None:
-    """While a call is under way nobody else gets the record, and afterwards the old object is none of its owner's."""
+    """Nobody gets the record during a call; afterwards the old object is none of its owner's."""
     m = machine()
     victim = m.spawn()
     n = 64
@@ -577,7 +458,7 @@ def test_a_call_keeps_the_record_of_its_process() -> None:
 
 
 def test_nobody_reads_the_record_of_the_next_owner() -> None:
-    """Processes come and go in a few records; whoever asks one gets its own values, or that it is gone."""
+    """Processes come and go in a few records; whoever asks one gets its own values or none."""
     m = machine()
     boss = m.spawn()
     n = 32
@@ -628,7 +509,7 @@ def test_nobody_reads_the_record_of_the_next_owner() -> None:
 
 
 def test_calls_that_outlive_their_process() -> None:
-    """Threads touch, move and look on while another ends the process: the next owner inherits nothing of it."""
+    """Others go on while one thread ends the process: the next owner inherits nothing of it."""
     m = machine(0)
     n = 1024
     outlived = [0]
@@ -679,7 +560,7 @@ def test_calls_that_outlive_their_process() -> None:
 
 
 def test_entries_are_whole_while_they_change() -> None:
-    """Whoever copies the entries of a table sees each as it was at some time: a page, or one on the move."""
+    """Who copies entries sees each as it was at some time: a page, or one on the move."""
     m = machine(0)
     app = m.spawn()
     n = 512
@@ -711,9 +592,9 @@ def test_entries_are_whole_while_they_change() -> None:
 
 @pytest.mark.parametrize("shared", [False, True])
 def test_protection_holds_while_pages_move(shared: bool) -> None:
-    """After mprotect no entry allows what the mapping does not, whichever migration was restoring it.
+    """After mprotect no entry allows what the mapping does not, whoever was restoring it.
 
-    Each page has a table of its own and migrations go down where mprotect goes up: they meet on the way.
+    Each page has a table of its own, and migrations go down where mprotect goes up: they meet.
     """
     m = machine(0)
     app, boss = m.spawn(), m.spawn()
@@ -743,7 +624,7 @@ def test_protection_holds_while_pages_move(shared: bool) -> None:
 
 
 def test_files_are_filled_while_the_policy_changes() -> None:
-    """write(2) asks the policy of its process without mmap_lock: nodes and cursor belong to one policy at any time."""
+    """write(2) asks for the policy without mmap_lock: nodes and cursor are always of one policy."""
     m = machine(0, size="8MiB")
     app = m.spawn()
     n = 256
@@ -846,7 +727,7 @@ def test_an_error_of_a_hook_comes_out_of_the_call_it_interrupted() -> None:
 
 
 def test_who_waits_for_a_lock_lets_python_run() -> None:
-    """A hook needs the interpreter while its call holds mmap_lock: nobody may wait for that with the interpreter."""
+    """A hook needs the interpreter under mmap_lock: nobody may wait for that lock with it."""
     m = machine()
     app = m.spawn()
     base = app.mmap(PAGE)

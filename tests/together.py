@@ -1,0 +1,146 @@
+"""Threads that start together, what they do again and again, and proof that they met.
+
+A test with threads gives each page one writer, so that its content is known at any time, and holds
+the whole machine against its invariants afterwards.  Host counters prove that the threads met: a
+test that never waited for anything has shown nothing.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from errno import EINVAL, ENOMEM, ESRCH
+
+import numpy as np
+import pytest
+
+import pagemig as pm
+from pagemig import Machine, Process
+
+PAGE = pm.PAGE_SIZE
+TIMEOUT = 300
+#: How often everything is done; PAGEMIG_STRESS multiplies it.
+STRESS = int(os.environ.get("PAGEMIG_STRESS") or 1)
+#: Host counters of locks that somebody had to wait for.
+WAITED = (
+    "host_page_contended",
+    "host_ptl_contended",
+    "host_rmap_contended",
+    "host_mm_contended",
+    "migration_wait",
+)
+
+Step = Callable[[], object]
+#: A host counter, or several of which one is enough.
+Events = str | tuple[str, ...]
+
+
+class Together:
+    """Threads that start at one barrier.
+
+    ``doing`` are functions that end by themselves; ``meanwhile`` are steps repeated until those
+    have ended.  The first exception of any of them is raised here.
+    """
+
+    def __init__(self) -> None:
+        self.stop = threading.Event()
+        self.errors: list[BaseException] = []
+
+    def _guarded(self, work: Step, barrier: threading.Barrier) -> None:
+        try:
+            barrier.wait()
+            work()
+        except BaseException as error:
+            self.errors.append(error)
+            self.stop.set()
+
+    def _repeated(self, step: Step) -> Step:
+        def loop() -> None:
+            while not self.stop.is_set():
+                step()
+
+        return loop
+
+    def run(self, doing: list[Step], meanwhile: list[Step]) -> None:
+        works = [*doing, *map(self._repeated, meanwhile)]
+        barrier = threading.Barrier(len(works))
+        threads = [
+            threading.Thread(target=self._guarded, args=(work, barrier), daemon=True)
+            for work in works
+        ]
+        for thread in threads:
+            thread.start()
+        end = time.monotonic() + TIMEOUT
+        for i, thread in enumerate(threads):
+            if i == len(doing):
+                self.stop.set()
+            thread.join(max(0, end - time.monotonic()))
+        if self.errors:
+            raise self.errors[0]
+        assert not any(t.is_alive() for t in threads), "threads wait for each other"
+
+
+def together(doing: list[Step], meanwhile: list[Step]) -> None:
+    Together().run(doing, meanwhile)
+
+
+@contextmanager
+def allowed(*numbers: int) -> Iterator[None]:
+    """Errors a call may meet because another thread was faster."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in numbers:
+            raise
+
+
+def machine(page_bytes: int = 8, size: str = "16MiB", nodes: int = 4, **more: object) -> Machine:
+    return Machine([pm.Node(size, cpus=1) for _ in range(nodes)], page_bytes=page_bytes, **more)
+
+
+def addresses(base: int, n: int) -> np.ndarray:
+    return base + np.arange(n, dtype=np.uint64) * np.uint64(PAGE)
+
+
+def mover(by: Process, base: int, n: int, *, pid: Process | int = 0, seed: int = 0) -> Step:
+    """Steps that send runs of pages to a node each; whatever status comes is fine."""
+    rng = np.random.default_rng(seed)
+    pages = addresses(base, n)
+    flags = pm.MPOL_MF_MOVE_ALL
+
+    def step() -> None:
+        nodes = np.repeat(rng.integers(0, by.machine.nr_nodes, (n + 15) // 16), 16)[:n]
+        with allowed(ENOMEM, ESRCH, EINVAL):
+            by.move_pages(pages, nodes.astype(np.int32), flags, pid=pid)
+
+    return step
+
+
+def writer(by: Process, base: int, n: int, rounds: int, mark: int) -> Step:
+    """Write a number to every page of a range nobody else writes, and read it back, many times."""
+
+    def work() -> None:
+        for i in range(rounds * STRESS):
+            values = np.arange(n, dtype=np.uint64) | np.uint64((mark << 48) + ((i + 1) << 16))
+            assert by.touch(base, n * PAGE, write=True, values=values).done == n
+            seen = by.touch(base, n * PAGE).values
+            assert seen is not None
+            np.testing.assert_array_equal(seen, values)
+
+    return work
+
+
+def counted(m: Machine, *names: str) -> int:
+    return sum(m.counters[name] for name in names)
+
+
+def meet(m: Machine, doing: list[Step], meanwhile: list[Step], *events: Events) -> None:
+    """Again until pages have moved and threads waited, or until each of ``events`` was counted."""
+    wanted = events or ("pgmigrate_success", WAITED)
+    for _ in range(50):
+        together(doing, meanwhile)
+        m.check(full=True)
+        if all(counted(m, *((names,) if isinstance(names, str) else names)) for names in wanted):
+            return
+    pytest.fail(f"the threads never met: {m.counters}")
