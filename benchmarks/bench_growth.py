@@ -15,7 +15,7 @@ import pytest
 from common.reference import Reference
 from common.rows import Row, Target
 from common.timing import Samples
-from common.worlds import PAGE, World
+from common.worlds import PAGE, WholeProcess, World
 
 import pagemig as pm
 
@@ -40,6 +40,12 @@ def pages(size: Callable[[int], int]) -> Iterator[Point]:
     for n in (1 << k for k in range(16, 22)):
         world = World(size(n), scattered=True)
         yield Point(n, world.move)
+
+
+def chunks(size: Callable[[int], int]) -> Iterator[Point]:
+    """Pages of one call of 2.6.17, which has targets for 257 of them at a time."""
+    for n in (1 << k for k in range(14, 19)):
+        yield Point(n, WholeProcess(size(n), "2.6.17").move)
 
 
 def mappings(size: Callable[[int], int]) -> Iterator[Point]:
@@ -146,7 +152,7 @@ def draw(curves: dict[str, tuple[list[int], list[float], float]]) -> None:
 
 @pytest.mark.parametrize(
     ("points", "most"),
-    [(pages, 1.2), (mappings, 1.2), (forks, 1.2), (vmas, 1.2), (siblings, 0.2)],
+    [(pages, 1.2), (chunks, 1.2), (mappings, 1.2), (forks, 1.2), (vmas, 1.2), (siblings, 0.2)],
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def bench_growth(

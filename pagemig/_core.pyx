@@ -610,7 +610,8 @@ cdef class Machine:
         with nogil:
             lists_begin(c, &l, p, n, nid)
             rc = <int64_t> migrate_page_lists(c, &l)
-        found = [room[n:n + l.nr_moved].copy(), room[2 * n:2 * n + l.nr_failed].copy(), room[:l.n].copy()]
+        left = l.source - <uint32_t *> cnp.PyArray_DATA(room)
+        found = [room[n:n + l.nr_moved].copy(), room[2 * n:2 * n + l.nr_failed].copy(), room[left:left + l.n].copy()]
         look = self._list_content(found[0])
         with nogil:
             lists_end(c, &l)

@@ -12,7 +12,7 @@ cdef uint64_t swap_out(ctx_t *c, const uint32_t *pfns, uint64_t n) noexcept nogi
 
 # -- to 2.6.17: arrays of pages the caller owns, each with its isolation (or allocation) reference
 cdef struct lists_t:
-    uint32_t *source            # what is left of it stays at its front
+    uint32_t *source            # moves on to what is left of it
     uint64_t n
     uint32_t *to                # targets, taken from the end; NULL: everything is swapped out
     uint64_t nr_to
@@ -26,7 +26,7 @@ cdef uint64_t migrate_page_lists(ctx_t *c, lists_t *l) noexcept nogil
 # isolate frames and allocate a chunk of targets on or near a node (-1: none)
 cdef void lists_begin(ctx_t *c, lists_t *l, const uint32_t *pfns, uint64_t n, int32_t nid) noexcept nogil
 cdef void lists_end(ctx_t *c, lists_t *l) noexcept nogil                             # put everything back
-# the driver: targets by t in chunks; moved pages are freed.  Pages left, at the front of pfns, or -errno
+# the driver: targets by t in chunks; moved pages are freed, the others put back, in run is how many.  0 or -errno
 cdef int migrate_pages_to(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *t, run_t *run) noexcept nogil
 
 # -- from 2.6.18 on: the allocator sees the page it allocates for; slot is the page's place in the caller's request

@@ -7,6 +7,7 @@ each page and disposes of every page itself.  pmig has the same with targets tha
 from libc.errno cimport EAGAIN, ENOMEM
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
+from libc.string cimport memmove
 
 from pagemig._alloc cimport (
     alloc_page, alloc_pages_node, count_event, file_of, free_pages, lock_page, page_to_nid, pmg_wait, vma_of,
@@ -182,11 +183,10 @@ cdef bint list_pass(ctx_t *c, lists_t *l, uint32_t pass_) noexcept nogil:
         else:
             l.moved[l.nr_moved] = pfn
             l.nr_moved += 1
-    while i < l.n:
-        l.source[kept] = l.source[i]
-        kept += 1
-        i += 1
-    l.n = kept
+    # What is to be tried again joins what was not reached, which stays where it is: it is long, and many chunks share one list.
+    memmove(l.source + i - kept, l.source, kept * sizeof(uint32_t))
+    l.source += i - kept
+    l.n -= i - kept
     return retry
 
 
@@ -292,7 +292,7 @@ cdef int migrate_pages_to(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *
         free_pages(c, l.to, <uint32_t> l.nr_to)
     run.failed = nr_failed + l.n
     putback_all(c, failed, nr_failed)
-    putback_all(c, pfns, l.n)
+    putback_all(c, l.source, l.n)
     free(room)
     count_event(c, C_PGMIGRATE_SUCCESS, run.succeeded)
     count_event(c, C_PGMIGRATE_FAIL, run.failed)

@@ -95,6 +95,19 @@ class World:
         return frames
 
 
+class WholeProcess(World):
+    """A process whose pages ``migrate_pages`` moves, under a kernel that may need swap for it."""
+
+    def __init__(self, pages: int, kernel: str) -> None:
+        swap = {"swap": [4 * pages * PAGE]} if pm.KERNELS[kernel].swap else {}
+        super().__init__(pages, scattered=True, kernel=kernel, **swap)
+
+    def move(self) -> None:
+        """Move every page to the other node with one call."""
+        old, self.side = self.side, self.side ^ 1
+        assert self.app.migrate_pages([old], [self.side]) == 0
+
+
 def resident() -> int:
     """Bytes of this process that are in the host's memory."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
