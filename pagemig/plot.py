@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,9 @@ __all__ = ["MissingError", "check", "placements", "rates", "residency"]
 
 #: Bands of pages a residency map is drawn with; more would be finer than the picture.
 BANDS = 400
+
+#: Shapes and sizes by which curves that lie on each other can be told apart.
+_MARKERS = (("o", 6), ("o", 6), ("D", 11), ("s", 8), ("x", 6))
 
 #: What the colours of a residency map mean.
 _COLOURS = "share of neighbouring pages on\nthe fast node (white: untouched)"
@@ -170,29 +174,35 @@ def rates(
     MissingError
         If matplotlib is not installed.
     """
-    figure = _figure(figsize=(5.6 * len(machines), 4.6), layout="constrained")
+    figure = _figure(figsize=(5.6 * len(machines), 5.4), layout="constrained")
     panels = figure.subplots(1, len(machines), sharey=True, squeeze=False)[0]
     for axes, (model, curves) in zip(panels, machines, strict=True):
-        for curve in curves:
-            _rate_curve(axes, curve)
+        for curve, marker in zip(curves, itertools.cycle(_MARKERS)):
+            _rate_curve(axes, curve, marker)
         _note_figures(axes, note)
         axes.set_title(f"{model.title} (fitted)", fontsize="medium")
         axes.set_xscale("log", base=2)
         ticks = curves[0].processors
         axes.set_xticks(ticks, labels=[str(n) for n in ticks])
         axes.set_xlabel("processors that migrate at once")
-        axes.legend(fontsize="small")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     panels[0].set_ylim(bottom=0)
     panels[0].set_ylabel("MB/s of each")
     figure.savefig(path, dpi=110)
 
 
-def _rate_curve(axes: Any, curve: Curve) -> None:
+def _rate_curve(axes: Any, curve: Curve, marker: tuple[str, int]) -> None:
     """One kernel; the second reading of the note's 250 is dashed."""
     total = curve.reading == "total"
-    label = curve.kernel + (", if 250 in all" if total else "")
+    shape, size = marker
     axes.plot(
-        curve.processors, curve.mb_s, marker="o", linestyle="--" if total else "-", label=label
+        curve.processors,
+        curve.mb_s,
+        marker=shape,
+        markersize=size,
+        fillstyle="none",
+        linestyle="--" if total else "-",
+        label=curve.kernel + (", if 250 is all" if total else ""),
     )
 
 
@@ -201,9 +211,10 @@ def _note_figures(axes: Any, note: Mapping[str, Any]) -> None:
     for design, colour in (("swap", "0.4"), ("entries", "0.7")):
         single = note[design]["single"]
         bar = {"color": colour, "linewidth": 5, "alpha": 0.6, "zorder": 0}
-        axes.plot([1, 1], [min(single), max(single)], label=f"the note, {design}", **bar)
+        name = {"swap": "swap entries", "entries": "migration entries"}[design]
+        axes.plot([1, 1], [min(single), max(single)], label=f"the note, {name}", **bar)
     four = note["swap"]["four"]
-    axes.plot([4, 4], [four, four / 4], "x", color="0.4", label="the note, 250 each or in all")
+    axes.plot([4, 4], [four, four / 4], "*", color="0.2", label=f"the note, {four} each or in all")
 
 
 def placements(stories: Sequence[Story], path: str | os.PathLike[str]) -> None:
