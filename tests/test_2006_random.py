@@ -16,15 +16,26 @@ import pytest
 from hypothesis import given, note
 from hypothesis import strategies as st
 from of_2006 import KERNELS
-from test_random_scenarios import SEARCH, TINY, scenarios, thorough
+from test_random_scenarios import TINY, scenarios, thorough
 
 import pagemig as pm
 from pagemig.scenario import ScenarioRun
 
 
-def tiny(kernel: str) -> pm.Machine:
+def tiny(kernel: str, cls: type[pm.Machine] = pm.Machine) -> pm.Machine:
     nodes = [pm.Node(n << 12, cpus=nid < 2) for nid, n in enumerate(TINY)]
-    return pm.Machine(nodes, kernel=kernel, page_bytes=8, swap=["32KiB", "64KiB"])
+    return cls(nodes, kernel=kernel, page_bytes=8, swap=["32KiB", "64KiB"])
+
+
+class WithMinix(pm.Machine):
+    """What is on ramfs in a scenario is on minix here, which the scenarios do not know."""
+
+    @classmethod
+    def tiny(cls, kernel: str) -> pm.Machine:
+        return tiny(kernel, cls)
+
+    def file(self, kind: str, *args: Any, **how: Any) -> pm.File:
+        return super().file("minix" if kind == "ramfs" else kind, *args, **how)
 
 
 def reclaim(machine: pm.Machine, chance: random.Random) -> None:
@@ -56,7 +67,7 @@ def reclaim(machine: pm.Machine, chance: random.Random) -> None:
 @given(scenario=scenarios(), seed=st.integers(0, 1 << 16))
 def test_nothing_crashes(kernel: str, scenario: dict[str, Any], seed: int) -> None:
     note(f"scenario: {json.dumps(scenario)}")
-    run = ScenarioRun(scenario, kernel=kernel, machine=tiny)
+    run = ScenarioRun(scenario, kernel=kernel, machine=WithMinix.tiny if seed % 2 else tiny)
     chance, sites = random.Random(seed), set()
     for i in range(len(run.ops)):
         try:
@@ -73,4 +84,3 @@ def test_nothing_crashes(kernel: str, scenario: dict[str, Any], seed: int) -> No
         if process.alive:
             process.exit()
     run.machine.check(full=True)
-    assert SEARCH or len(run.ops)

@@ -26,8 +26,8 @@ SEARCH = int(os.environ.get("PAGEMIG_SEARCH", "0"))
 STRICT, MOVE, MOVE_ALL = pm.MPOL_MF_STRICT, pm.MPOL_MF_MOVE, pm.MPOL_MF_MOVE_ALL
 
 #: First pages of mappings, far enough from each other not to merge, and their length.
-PLACES, LENGTH = (0, 16, 32, 48, 64), 5
-KINDS = ("anon", "anon", "tmpfs", "ext4", "ramfs")
+PLACES, LENGTH = (0, 16, 32, 48, 64, 80), 5
+KINDS = ("anon", "anon", "tmpfs", "ext4", "ramfs", "minix")
 
 
 # ---- what the twin is made of --------------------------------------------------------------------
@@ -134,7 +134,7 @@ class Twin:
         self.slots: list[Slot] = []
         self.holds: list[Hold] = []
         self.files: dict[str, tuple[pm.File, list[Frame]]] = {}
-        for kind in ("tmpfs", "ext4", "ramfs"):
+        for kind in ("tmpfs", "ext4", "ramfs", "minix"):
             file = self.machine.file(kind, LENGTH * PAGE)
             values = [100 + k for k in range(LENGTH)]
             if kind == "ramfs":  # of these only the first two are dirty
@@ -269,13 +269,15 @@ class Twin:
         return 0
 
     def move_file(self, frame: Frame, node: int) -> int:
-        a, cannot = self.kernel == "2.6.17", frame.kind == "ramfs"
+        a, cannot = self.kernel == "2.6.17", frame.kind in ("ramfs", "minix")
         # 3.3 step 10 unmaps before anything is counted, migrate_page looks first.
         if a and (cannot or not frame.pins):
             for task, vpn in self.mappers(frame):
                 del task.ptes[vpn]
-        if cannot and frame.dirty:
+        if frame.kind == "ramfs" and frame.dirty:
             return -EAGAIN if a else -EINVAL  # pageout: ACTIVATE; writeout: no writepage
+        if frame.kind == "minix" and not (a and frame.pins):
+            frame.dirty = False  # written; pageout leaves alone what somebody else holds
         if frame.pins:
             return -EAGAIN
         frame.node = node
@@ -555,7 +557,7 @@ class Scenario(Twin):
         if self.kernel in LISTS:
             return
         by = self.caller(task, c >> 1)
-        vpns = [(b + k * (1 + (c >> 4) % 5)) % 80 for k in range(1 + (c >> 8) % 24)]
+        vpns = [(b + k * (1 + (c >> 4) % 5)) % 100 for k in range(1 + (c >> 8) % 24)]
         real = self.root if by is None else by.real
         try:
             result = real.move_pages([at(v) for v in vpns], node, flags, pid=task.real)
@@ -610,8 +612,8 @@ NUMBER = st.integers(0, (1 << 12) - 1)
 STEPS = st.lists(st.tuples(st.sampled_from(OPS), NUMBER, NUMBER, NUMBER), min_size=20, max_size=50)
 #: One mapping of every kind, a child that shares the anonymous ones, and something else of its own.
 START = [
-    *[("mmap", 0, place, place) for place in range(5)],
-    *[("write", 0, place, 0) for place in range(3)],
+    *[("mmap", 0, place, place) for place in range(6)],
+    *[("write", 0, place, 0) for place in (0, 1, 2, 5)],
     *[("read", 0, place, 0) for place in (3, 4)],
     ("fork", 0, 0, 0),
     ("write", 0, 1, 0),
