@@ -647,7 +647,7 @@ cdef int file_truncate(ctx_t *c, uint32_t file, uint64_t pages) noexcept nogil:
         err = truncate_inode_pages(c, f, pages, last)
         # And once more, for the copies of faults that looked at the size before it changed: they had their page locked,
         # so now that every page was they are over.  To 2.6.22 once had to do.
-        if not c.m.profile.truncate_leaves:
+        if not c.m.profile.truncate_leaves and PMG_GUARD(13):
             unmap_mapping_pages(c, f, pages, last, True)
     if has_disk(f):
         disk_discard(c.m, f, pages, last - 1)

@@ -476,7 +476,8 @@ cdef uint32_t get_entry_page(ctx_t *c, mm_t *mm, uint64_t vpn) noexcept nogil:
     pte = pmg_load(leaf_pte(c.m, leaf, vpn))
     if is_migration_entry(pte):
         pfn = migration_entry_to_pfn(pte)
-        get_page(c.m, pfn)
+        if PMG_GUARD(9):
+            get_page(c.m, pfn)
     pte_unlock(c, leaf)
     return pfn
 
@@ -489,7 +490,8 @@ cdef int wait_on_page_locked(ctx_t *c, uint32_t pfn) noexcept nogil:
     while err == 0 and page_test(c.m, pfn, PG_locked):
         err = pmg_wait(c, WAIT_PAGE, pfn, spins)
         spins += 1
-    put_page(c, pfn)
+    if PMG_GUARD(9):
+        put_page(c, pfn)
     return err
 
 
@@ -542,7 +544,7 @@ cdef void zap_nonpresent(
         add_entry_counter(m, vma, state, -1)
     elif not how & ZAP_EVEN_COWS:
         return
-    else:
+    elif PMG_GUARD(17):
         free_swap_and_cache(c, entry_slot(m, pte))
     set_pte(m, leaf, vpn, 0)
 
@@ -653,7 +655,8 @@ cdef void copy_nonpresent_pte(
     """A page on the move that was exclusive no longer is, in parent and child.  The restore counts the new mapping."""
     cdef machine_t *m = c.m
     if is_slot_entry(pte):
-        swap_duplicate(c, entry_slot(m, pte))
+        if PMG_GUARD(14):
+            swap_duplicate(c, entry_slot(m, pte))
     elif is_migration_entry(pte):
         add_entry_counter(m, dst, page_state(m, migration_entry_to_pfn(pte)), 1)
         if swp_type(pte) != SWP_MIGRATION_READ and is_cow_mapping(src.flags) and PMG_GUARD(14):

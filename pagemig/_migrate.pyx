@@ -404,7 +404,7 @@ cdef void unmap_2006(const walk_t *w, stage_t *st, uint32_t i, uint32_t leaf, pt
     cdef uint32_t *used = &m.ptdesc[leaf].used
     if pte_pfn(old) != pfn or not pte_present(old) or old & PTE_SPECIAL:
         return
-    if vma_flags(w.vma) & VM_DONTMIGRATE or (w.mlocked and (m.profile.locked_fails or st.swapping)):
+    if vma_flags(w.vma) & VM_DONTMIGRATE or (w.mlocked and (m.profile.locked_fails and PMG_GUARD(22) or st.swapping)):
         st.rc[i] = -EPERM                   # PTEs visited before stay as they were made
         return
     if stays:
@@ -448,7 +448,7 @@ cdef void restore_2006(const walk_t *w, stage_t *st, uint32_t i, pte_t *p, uint6
         pmg_store_rel(p, pte)
         swap_free(c, m.swap_entry[new])
     else:
-        if migration_entry_to_pfn(e) != st.src[i] or not is_migration_entry(e):
+        if (migration_entry_to_pfn(e) != st.src[i] or not is_migration_entry(e)) and PMG_GUARD(17):
             return
         pmg_add(&m.frames[new].state, MAP_ONE + REF_ONE)
         if swp_type(e) == SWP_MIGRATION_WRITE and w.writable:
@@ -584,9 +584,9 @@ cdef inline bint same_object(stage_t *st, uint32_t i, uint32_t j) noexcept nogil
 
 
 cdef void find_group(stage_t *st, uint32_t a) noexcept nogil:
-    """Pages a.. of one anon_vma or file; pages the stage does not hold end a group."""
+    """Pages a.. of one anon_vma or file; a page the stage does not hold is a group of its own."""
     cdef uint32_t b = a + 1, lo = st.index[a], hi = st.index[a]
-    while b < st.n and st.open[b] and same_object(st, a, b):
+    while st.open[a] and b < st.n and st.open[b] and same_object(st, a, b):
         lo = min(lo, st.index[b])
         hi = max(hi, st.index[b])
         b += 1

@@ -12,7 +12,7 @@ from libc.string cimport memmove
 from pagemig._alloc cimport (
     alloc_page, alloc_pages_node, count_event, file_of, free_pages, lock_page, page_to_nid, pmg_wait, vma_of,
 )
-from pagemig._atomic cimport pmg_load
+from pagemig._atomic cimport PMG_GUARD, pmg_load
 from pagemig._filemap cimport delete_from_page_cache, file_writepage, has_migratepage, try_to_release_page
 from pagemig._frame cimport frame_maps, frame_refs, page_count, page_state, page_test, trylock_page, unlock_page
 from pagemig._mempolicy cimport alloc_page_vma
@@ -161,7 +161,7 @@ cdef bint list_pass(ctx_t *c, lists_t *l, uint32_t pass_) noexcept nogil:
         pfn = l.source[i]
         one_page(&st, pfn)
         at_step(c, STEP_ISOLATE, &st)
-        if page_count(c.m, pfn) == 1:
+        if page_count(c.m, pfn) == 1 and PMG_GUARD(1):
             rc = 1                              # freed under us
         elif l.to == NULL:
             at_step(c, STEP_ALLOC, &st)
@@ -173,7 +173,7 @@ cdef bint list_pass(ctx_t *c, lists_t *l, uint32_t pass_) noexcept nogil:
             if last_resort and rc == -EAGAIN and has_stuck_buffers(c, pfn):
                 rc = evict_one(c, pfn, force)
         i += 1
-        if rc == -EAGAIN:
+        if rc == -EAGAIN and PMG_GUARD(8):
             l.source[kept] = pfn
             kept += 1
             retry = True
@@ -352,7 +352,7 @@ cdef void settle_stage(ctx_t *c, moves_t *mv, stage_t *st, const uint32_t *slots
             run.succeeded += 1
             continue
         set_result(mv, slots[j], st.rc[j])
-        if st.rc[j] == -EAGAIN:
+        if st.rc[j] == -EAGAIN and PMG_GUARD(8):
             keep_page(mv, kept, st.src[j], slots[j])
         else:
             run.failed += 1

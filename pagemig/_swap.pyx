@@ -342,7 +342,7 @@ cdef int do_swap_page(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, pte_t p
                 return VM_FAULT_OOM if same_entry(c, leaf, vpn, pte) else 0
             major = VM_FAULT_MAJOR
             count_event(c, C_PGMAJFAULT, 1)
-        if lock_page(c, pfn):
+        if PMG_GUARD(7) and lock_page(c, pfn):
             put_page(c, pfn)
             return VM_FAULT_WAIT
         if page_test(m, pfn, PG_swapcache) and m.swap_entry[pfn] == slot:

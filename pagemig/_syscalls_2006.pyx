@@ -12,7 +12,7 @@ from pagemig._alloc cimport (
     alloc_page, alloc_pages_node, count_event, mm_of, mmap_read_lock, mmap_read_unlock, mmap_write_lock,
     mmap_write_unlock, page_to_nid, put_page, vec_at, vma_index, vma_of,
 )
-from pagemig._atomic cimport pmg_load
+from pagemig._atomic cimport PMG_GUARD, pmg_load
 from pagemig._frame cimport frame_maps, page_state, page_test
 from pagemig._memory cimport find_vma, follow_page, vma_slot
 from pagemig._mempolicy cimport alloc_page_vma, get_vma_policy, interleave_index, policy_node
@@ -264,11 +264,14 @@ cdef int64_t mbind_2006(
         return -PMG_WAIT
     queue_begin(&q, user, True, pol.mode == MPOL_DEFAULT, flags)
     q.mm = c.mm
+    if not PMG_GUARD(24):
+        mmap_write_unlock(c, c.mm)
     rc = mbind_locked(c, mm_of(c.m, c.mm), &q, start, end, pol, flags)
     list_putback(c, &q.list)
     lru_cache_enable(c)
     free(q.list.pfns)
-    mmap_write_unlock(c, c.mm)
+    if PMG_GUARD(24):
+        mmap_write_unlock(c, c.mm)
     return rc
 
 

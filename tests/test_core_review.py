@@ -83,6 +83,32 @@ def test_a_page_that_cannot_be_written_out_is_only_unmapped(kernel: str, kind: s
     assert machine.frames.mapcount[pfn] == 1
 
 
+@pytest.mark.parametrize("kernel", ["6.1", "2.6.18", "pmig"])
+def test_a_page_that_is_locked_takes_no_neighbour_along(kernel: str) -> None:
+    """Pages that are passed over are no part of a group, whatever was in their place before."""
+    machine = pm.Machine([pm.Node("1MiB", cpus=1), "1MiB"], kernel=kernel)
+    machine.width = 4
+    app = machine.spawn()
+    base = app.mmap(8 * 4096)
+    app.touch(base, 8 * 4096, write=True)
+    pfns = (app.pagemap(base, 8) & np.uint64((1 << 55) - 1)).tolist()
+    held = pfns[4]  # the first of the second stage
+    state = machine._poke("frame", held, "state")
+    machine._poke("frame", held, "state", state | 1)
+    tried: list[int] = []
+
+    def attempt(_: str, stage: list[int]) -> None:
+        tried.extend(stage)
+        if tried.count(held) == 3 and machine._poke("frame", held, "state") & 1:
+            machine._poke("frame", held, "state", machine._poke("frame", held, "state") & ~1)
+
+    machine.at_step(attempt, step=pm.STEP_ALLOC)
+    assert app.migrate_pages({0}, {1}) == 0
+    machine.at_step(None)
+    assert [tried.count(pfn) for pfn in pfns] == [1, 1, 1, 1, 3, 1, 1, 1]
+    machine.check(full=True)
+
+
 def test_a_hook_may_take_itself_away() -> None:
     machine = pm.Machine(["1MiB", "1MiB"])
     app = machine.spawn()
