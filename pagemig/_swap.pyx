@@ -22,8 +22,8 @@ from pagemig._pte cimport make_swap_entry, pte_t
 from pagemig._rmap cimport anon_vma_prepare, linear_page_index, page_add_anon_rmap
 from pagemig._types cimport (
     C_HOST_SWAP_CONTENDED, C_LOCK_SWAP, C_LOCK_TREE, C_PGMAJFAULT, C_PSWPIN, C_PSWPOUT, C_SWAP_SLOTS, PG_anon, PG_dirty,
-    PG_lru, PG_swapbacked, PG_swapcache, PG_uptodate, PG_writeback, PMG_WAIT, REF_ONE, VM_FAULT_MAJOR, VM_FAULT_OOM, VM_FAULT_WAIT,
-    ctx_t, machine_t, mm_t, swap_info_t, vma_t,
+    PG_lru, PG_swapbacked, PG_swapcache, PG_uptodate, PG_writeback, PMG_WAIT, REF_ONE, VM_FAULT_MAJOR, VM_FAULT_OOM,
+    VM_FAULT_WAIT, ctx_t, machine_t, mm_t, swap_info_t, vma_t,
 )
 
 

@@ -191,21 +191,20 @@ def load(path: str | Path | None = None) -> Parameters:
     Raises
     ------
     ValueError
-        A machine that lacks a parameter, has one nothing describes, does not say where a value
-        comes from, or a value that cannot be; what the note or a published row lacks.  The text
-        names both.
+        No such file of parameters: not TOML; a machine that lacks a parameter, has one nothing
+        describes, or does not say where a value comes from; a value that cannot be; what the note
+        or a published row lacks.  The text names the file and what is wrong in it.
     """
-    if path is None:
-        text = files("pagemig").joinpath("data", "rates.toml").read_text(encoding="utf-8")
-    else:
-        text = Path(path).read_text(encoding="utf-8")
-    data = tomllib.loads(text)
+    own = files("pagemig").joinpath("data", "rates.toml")
+    content = own.read_bytes() if path is None else Path(path).read_bytes()
     try:
-        return _parameters(data)
+        return _parameters(tomllib.loads(content.decode()))
     except KeyError as error:
-        raise ValueError(f"the parameters lack {error.args[0]!r}") from None
+        raise ValueError(f"{path or own} lacks {error.args[0]!r}") from None
     except (AttributeError, TypeError) as error:
-        raise ValueError(f"the parameters are not laid out as data/rates.toml: {error}") from None
+        raise ValueError(f"{path or own} is not laid out as data/rates.toml: {error}") from None
+    except ValueError as error:
+        raise ValueError(f"{path or own}: {error}") from None
 
 
 def _parameters(data: Mapping[str, Any]) -> Parameters:
@@ -724,6 +723,8 @@ def run(args: argparse.Namespace) -> int:
     if args.pages < 1:
         raise ValueError(f"--pages must be at least 1, not {args.pages}")
     if args.output:
+        if args.fit or args.costs:
+            raise ValueError(f"--output {args.output}: --fit and --costs have no picture")
         plot.check(args.output)
     parameters = load(args.parameters)
     if args.fit or args.costs:

@@ -355,11 +355,11 @@ def test_every_parameter_is_described_and_every_value_has_an_origin() -> None:
         ("lock_us = { value = 0.1", 'lock_us = { value = "1"', "lock_us .* a number .* not '1'"),
         ("lock_us = { value =", "lock_us = { price =", "laid out as .*price"),
         ("copy_mb_s = { value = 1300", "copy_mb_s = { value = 0", "copy_mb_s .* above 0, not 0"),
-        ("aim = {", "goal = {", "lack 'aim'"),
+        ("aim = {", "goal = {", r"costs\.toml lacks 'aim'"),
         ("swap_single = 750", "swap_single = 0", "swap_single .* above 0, not 0"),
         ("folios = 262144, rate = 3730", "folios = 0, rate = 3730", "folios of '4 KB' .* not 0"),
-        ("[published.zen3]", "[published.zen4]", "lack 'zen4'"),
-        ("[note]", "[note", "line"),
+        ("[published.zen3]", "[published.zen4]", "lacks 'zen4'"),
+        ("[note]", "[note", r"costs\.toml: .* line"),
     ],
 )
 def test_a_file_that_cannot_be_is_refused(tmp_path: Path, old: str, new: str, said: str) -> None:
@@ -401,7 +401,14 @@ def test_the_command_prints_costs(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--pages", "0"], ["--output", "no/such/x.png"], ["--parameters", "no/x.toml"]]
+    "arguments",
+    [
+        ["--pages", "0"],
+        ["--output", "no/such/x.png"],
+        ["--output", "x.txt"],
+        ["--output", "x.png", "--fit"],
+        ["--parameters", "no/x.toml"],
+    ],
 )
 def test_the_command_refuses(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["rates", *arguments]) == 2
