@@ -263,6 +263,12 @@ def test_model_guide_has_every_flag_and_counter() -> None:
     ) & set(pm.STEPS.values())
 
 
+def test_model_guide_has_every_module() -> None:
+    [layers] = [b.text for b in blocks(ROOT / "docs" / "model.md") if b.text.startswith("cli, ")]
+    modules = {path.stem for suffix in ("py", "pyx") for path in ROOT.glob(f"pagemig/*.{suffix}")}
+    assert modules - {"__init__", "__main__"} <= set(re.findall(r"\w+", layers))
+
+
 def test_model_guide_has_the_passes_of_each_kernel() -> None:
     text = (ROOT / "docs" / "model.md").read_text()
     columns = ("2.6.17", "2.6.17-mm", "2.6.18", "pmig")
