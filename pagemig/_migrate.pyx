@@ -579,17 +579,40 @@ cdef void walk_tree(
             skip += n
 
 
+cdef inline int any_result(stage_t *st, uint32_t a, uint32_t b) noexcept nogil:
+    """All results of pages a..b in one word: 0 if every page is fine, negative if one failed.  No branch: a vector."""
+    cdef int bits = 0
+    cdef uint32_t i
+    for i in range(a, b):
+        bits |= st.rc[i]
+    return bits
+
+
 cdef inline bint same_object(stage_t *st, uint32_t i, uint32_t j) noexcept nogil:
     return st.mapping[i] == st.mapping[j] and not (st.state[i] ^ st.state[j]) & PG_anon
 
 
+cdef inline bint others_after(stage_t *st, uint32_t a) noexcept nogil:
+    """Whether a page after page ``a`` is of another object or not held.  No branch in the loop: vectors."""
+    cdef uint32_t i, differ = 0, mapping = st.mapping[a]
+    cdef uint64_t kinds = 0, state = st.state[a]
+    for i in range(a, st.n):
+        differ |= (st.mapping[i] ^ mapping) | (st.open[i] ^ OPEN)
+    for i in range(a, st.n):
+        kinds |= st.state[i] ^ state
+    return differ != 0 or kinds & PG_anon != 0
+
+
 cdef void find_group(stage_t *st, uint32_t a) noexcept nogil:
     """Pages a.. of one anon_vma or file; a page the stage does not hold is a group of its own."""
-    cdef uint32_t b = a + 1, lo = st.index[a], hi = st.index[a]
-    while st.open[a] and b < st.n and st.open[b] and same_object(st, a, b):
-        lo = min(lo, st.index[b])
-        hi = max(hi, st.index[b])
-        b += 1
+    cdef uint32_t b = st.n, i, lo = st.index[a], hi = st.index[a]
+    if others_after(st, a):
+        b = a + 1
+        while st.open[a] and b < st.n and st.open[b] and same_object(st, a, b):
+            b += 1
+    for i in range(a, b):
+        lo = min(lo, st.index[i])
+        hi = max(hi, st.index[i])
     st.hold[a].end = b
     st.hold[a].lo = lo
     st.hold[a].hi = hi
@@ -683,10 +706,8 @@ cdef void restore_group(ctx_t *c, stage_t *st, uint32_t a, const hold_t *h) noex
     """``remove_migration_ptes``: moved pages to their targets, failed ones back to the source."""
     cdef machine_t *m = c.m
     cdef file_t *f
-    cdef uint32_t i, root, b = h.end
-    cdef bint failed = False
-    for i in range(a, b):
-        failed |= st.rc[i] < 0 and m.profile.engine == 0        # swap entries stay what they are
+    cdef uint32_t root, b = h.end
+    cdef bint failed = any_result(st, a, b) < 0 and m.profile.engine == 0       # swap entries stay what they are
     if st.mapping[a] == 0:
         return
     if not st.state[a] & PG_anon:
@@ -1094,6 +1115,9 @@ cdef uint64_t collect(ctx_t *c, stage_t *st, const target_t *t, uint32_t *keep, 
     cdef stage_t one
     cdef uint64_t kept = 0
     cdef uint32_t i
+    if pmg_likely(any_result(st, 0, st.n) == 0):
+        run.succeeded += st.n
+        return 0
     for i in range(st.n):
         if st.rc[i] == -EBUSY:
             one.n = 1
@@ -1374,6 +1398,7 @@ cdef struct look_t:                 # where the last address was found: neighbou
     vma_t *vma
     uint32_t leaf
     uint64_t base
+    uint64_t near                   # the line of frames that look_ahead fetched last
 
 
 cdef inline vma_t *look_vma(look_t *l, uint64_t vpn) noexcept nogil:
@@ -1395,6 +1420,7 @@ cdef void look_begin(look_t *l, machine_t *m, mm_t *mm) noexcept nogil:
     l.vma = NULL
     l.leaf = 0
     l.base = <uint64_t> -1
+    l.near = 0
 
 
 cdef inline uint32_t look_page(ctx_t *c, look_t *l, uint64_t vpn, int *err) noexcept nogil:
@@ -1431,7 +1457,8 @@ cdef int64_t do_pages_stat(
 cdef inline void look_ahead(look_t *l, uint64_t vpn) noexcept nogil:
     """Prefetch a frame that will be wanted; whatever is read here is read again before it counts."""
     cdef pte_t pte = look_pte(l, vpn)
-    if pte_present(pte):
+    if pte & PTE_P and pte >> 14 != l.near:         # four records are a line, and neighbours often come together
+        l.near = pte >> 14
         pmg_prefetchw(&l.m.frames[pte_pfn(pte)])
 
 
@@ -1694,11 +1721,11 @@ cdef int64_t do_pages_move(
     look_begin(&l, c.m, mm_of(c.m, mv.mm))
     look_begin(&far, c.m, mm_of(c.m, mv.mm))
     while i < mv.count:
-        if i >= readable or nodes[i] != current or current < 0:
+        if i >= readable or current < 0 or (i >= mv.same and nodes[i] != current):
             err = -EFAULT if i >= readable else check_node(c.m, target, nodes[i])
             if err:
                 break
-        if current >= 0 and nodes[i] != current:
+        if current >= 0 and i >= mv.same and nodes[i] != current:
             err = move_pages_and_store_status(c, mv, current, start, i)
             if err:
                 return err
