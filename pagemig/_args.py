@@ -353,7 +353,8 @@ def _no_integer(values: Iterable[object]) -> object:
 
 
 def _widest(numbers: Iterable[int]) -> int:
-    return max(numbers, key=lambda number: abs(int(number)))
+    """Return the number that is farthest from 0; others may stand after it that are none at all."""
+    return max((n for n in numbers if hasattr(n, "__index__")), key=lambda n: abs(int(n)))
 
 
 _Scalar = TypeVar("_Scalar", np.uint64, np.int32)

@@ -499,7 +499,7 @@ cdef inline bint wanted(stage_t *st, uint32_t i, bint restore, bint moved) noexc
     """Pages the present walk handles: all good ones when unmapping, the moved or the failed when restoring."""
     if not restore:
         return st.rc[i] == 0
-    return st.unmapped[i] != 0 and (st.rc[i] == 0 if moved else st.rc[i] < 0)
+    return (st.unmapped[i] != 0 or st.kept == 0) and (st.rc[i] == 0 if moved else st.rc[i] < 0)
 
 
 cdef void walk_vma(
@@ -706,7 +706,8 @@ cdef void restore_group(ctx_t *c, stage_t *st, uint32_t a, const hold_t *h) noex
     """``remove_migration_ptes``: moved pages to their targets, failed ones back to the source."""
     cdef machine_t *m = c.m
     cdef file_t *f
-    cdef uint32_t root, b = h.end
+    # A page that nobody maps may still be waited for: remove_from_swap looks for entries of its slot all the same.
+    cdef uint32_t root, b = h.end, av = st.mapping[a] if m.profile.engine == 1 else h.av
     cdef bint failed = any_result(st, a, b) < 0 and m.profile.engine == 0       # swap entries stay what they are
     if st.mapping[a] == 0:
         return
@@ -719,14 +720,14 @@ cdef void restore_group(ctx_t *c, stage_t *st, uint32_t a, const hold_t *h) noex
         if failed:
             walk_tree(c, st, a, b, f.tree, True, False)
         i_mmap_unlock_read(c, f)
-    elif h.av:
+    elif av:
         # with more than KEEP_RCU it is alive: 0 means that no VMA is left in it
-        root = anon_vma_lock_typed(c, h.av)
+        root = anon_vma_lock_typed(c, av)
         if root == 0:
             return
-        walk_tree(c, st, a, b, anon_vma_of(m, h.av).tree, True, True)
+        walk_tree(c, st, a, b, anon_vma_of(m, av).tree, True, True)
         if failed:
-            walk_tree(c, st, a, b, anon_vma_of(m, h.av).tree, True, False)
+            walk_tree(c, st, a, b, anon_vma_of(m, av).tree, True, False)
         anon_vma_unlock_typed(c, root)
 
 

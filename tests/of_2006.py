@@ -28,6 +28,7 @@ class World:
         self.machine = four_nodes(kernel, **{"page_bytes": 8, **options})
         self.app = self.machine.spawn()
         self.root = self.machine.spawn()
+        self.left = 0  # a frame to come back to
 
     def anon(self, n: int = 1, first: int = 0, mappers: int = 1) -> list[pm.Process]:
         """Pages written by a process and then shared with its children; all who map them."""

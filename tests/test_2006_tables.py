@@ -238,6 +238,34 @@ def test_anon_page_in_the_swap_cache(kernel: str) -> None:
     assert watch.world.node() == 1
 
 
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_anon_page_in_the_swap_cache_that_nobody_maps(kernel: str) -> None:
+    """m = 0 in the tables: a child read it in and exited, the parent has a swap entry still."""
+
+    def left_behind(world: World) -> list[pm.Process]:
+        who = world.anon(mappers=2)
+        assert world.machine.swap_out([world.pfn()]) == 1
+        assert world.read(0, who[1]) == 5
+        world.left = world.pfn(0, who[1])
+        who[1].exit()
+        return who[:1]
+
+    world = World(kernel)
+    watch = Watch(world, left_behind(world), world.left)
+    watch.run(lambda: world.machine.migrate_frames([world.left], [1]).rc)
+    a = kernel == "2.6.17"
+    table = [
+        Row("isolate", "s", 2, None, 2, 0),
+        Row("unmap", "s", 2, None, 2, 0),
+        Row("freeze", "s", 1, 2, 2, 0),
+        Row("restore", "r" if a else "s", 1, 2, 0 if a else 2, int(a)),
+        Row("end", "r" if a else "s", 0, 1, 0 if a else 2, int(a)),
+    ]
+    watch.agrees(table)
+    assert world.read() == 5
+    assert world.node() == 1
+
+
 # ---- passes ------------------------------------------------------------
 
 #: Sections 3.3, 4.5 and 4.7.  pmig is 2.6.18 without its bugs.

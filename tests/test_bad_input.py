@@ -59,6 +59,7 @@ IMPOSSIBLE: list[tuple[Call, type[Exception], str]] = [
     (lambda w: w.app.move_pages([at(0)], np.zeros((1, 1), INT32)), ValueError, "nodes"),
     (lambda w: w.app.move_pages([at(0)], np.zeros(1)), TypeError, "nodes"),
     (lambda w: w.app.move_pages([at(0)], [1, 2]), ValueError, "nodes"),
+    (lambda w: w.app.move_pages([at(0)] * 2, [1 << 40, None]), ValueError, "nodes"),
     (lambda w: w.app.move_pages([at(0), at(1)], [1]), ValueError, "nodes"),
     (lambda w: w.app.move_pages([at(0)], [1], "move"), TypeError, "flags"),
     (lambda w: w.app.move_pages([at(0)], [1], 1 << 32), ValueError, "flags"),
