@@ -7,6 +7,7 @@ that the processor may use exchanges it, or only adds to those bits.
 from libc.errno cimport EFAULT, EINVAL, ENOENT, ENOMEM, EOPNOTSUPP
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
+from libc.string cimport memset
 
 from pagemig._alloc cimport (
     count_event, copy_highpage, file_of, free_pages, lock_page, mm_of, mmap_read_lock, mmap_read_unlock, pmg_wait,
@@ -16,7 +17,7 @@ from pagemig._alloc cimport (
 from pagemig._atomic cimport (
     PMG_GUARD, pmg_add, pmg_add32, pmg_and, pmg_cas, pmg_cas32, pmg_likely, pmg_load, pmg_load32, pmg_load32_acq,
     pmg_load_acq,
-    pmg_or, pmg_prefetchw, pmg_store32,
+    pmg_or, pmg_prefetch, pmg_prefetchw, pmg_store32,
     pmg_unlikely, pmg_xchg,
 )
 from pagemig._filemap cimport (
@@ -1196,12 +1197,16 @@ cdef enum:
     PAGE_ACCESS = 2
     PAGE_READONLY = 1 << 29
     PAGE_ABSENT = 1 << 30
+    LIST_AHEAD = 512               # accesses
+    NEAR_PAGES = 1 << 18            # an array up to this long stays in the nearer caches of the host
 
 ctypedef struct epoch_t:
     mm_t *mm
     uint64_t first, pages           # what the array covers
     uint32_t *count
     uint64_t room                   # pages the array has room for
+    bint marked                     # a page has a mark
+    bint strays                     # an access was outside: the next epoch looks at all addresses first
 
 
 cdef inline uint32_t page_mark(pte_t pte) noexcept nogil:
@@ -1210,15 +1215,30 @@ cdef inline uint32_t page_mark(pte_t pte) noexcept nogil:
     return 0 if pte & PTE_RW else PAGE_READONLY
 
 
-cdef int epoch_begin(epoch_t *e, const uint64_t *addresses, uint64_t n) noexcept nogil:
-    """Make room for the pages of ``n`` accesses; -1 when they are spread too thin for an array to pay."""
+cdef bint epoch_vma(machine_t *m, epoch_t *e, uint64_t vpn, uint64_t n) noexcept nogil:
+    """Cover the mapping of ``vpn`` if it is not too large for ``n`` accesses: their addresses need not be looked at."""
+    cdef vma_t *vma = vma_lookup(m, e.mm, vpn)
+    if vma == NULL or e.strays or vma.end - vma.start > n // 4:
+        return False
+    e.first = vma.start
+    e.pages = vma.end - vma.start
+    return True
+
+
+cdef bint epoch_span(epoch_t *e, const uint64_t *addresses, uint64_t n) noexcept nogil:
+    """Cover what ``n`` accesses touch; False when they are spread too thin for an array to pay."""
     cdef uint64_t i, lo = addresses[0], hi = addresses[0]
     for i in range(n):
         lo = min(lo, addresses[i])
         hi = max(hi, addresses[i])
     e.first = lo >> 12
     e.pages = (hi >> 12) - e.first + 1
-    if hi >> 12 >= TASK_SIZE_PAGES or e.pages > 2 * n + 4096:
+    return hi >> 12 < TASK_SIZE_PAGES and e.pages <= 2 * n + 4096
+
+
+cdef int epoch_begin(machine_t *m, epoch_t *e, const uint64_t *addresses, uint64_t n) noexcept nogil:
+    """Make room for the pages of ``n`` accesses; -1 when there is none or no array pays.  mmap_lock is held."""
+    if not epoch_vma(m, e, addresses[0] >> 12, n) and not epoch_span(e, addresses, n):
         return -1
     if e.pages > e.room:
         free(e.count)
@@ -1229,15 +1249,18 @@ cdef int epoch_begin(epoch_t *e, const uint64_t *addresses, uint64_t n) noexcept
 
 cdef void epoch_mark(machine_t *m, epoch_t *e) noexcept nogil:
     cdef uint64_t vpn = e.first, end = e.first + e.pages, next
-    cdef uint32_t leaf = 0
+    cdef uint32_t leaf = 0, mark, marks = 0
     while vpn < end:
         next = next_leaf(m, e.mm, vpn, end, &leaf)
         while vpn < next:
-            e.count[vpn - e.first] = PAGE_ABSENT
+            e.count[vpn - e.first] = marks = PAGE_ABSENT
             vpn += 1
         while leaf and vpn < min(end, (next | 511) + 1):
-            e.count[vpn - e.first] = page_mark(pmg_load(leaf_pte(m, leaf, vpn)))
+            mark = page_mark(pmg_load(leaf_pte(m, leaf, vpn)))
+            e.count[vpn - e.first] = mark
+            marks |= mark
             vpn += 1
+    e.marked = marks != 0
 
 
 cdef void note_page(ctx_t *c, uint32_t leaf, uint64_t vpn, bint written) noexcept nogil:
@@ -1289,27 +1312,85 @@ cdef uint32_t epoch_fault(
     return 0
 
 
+cdef inline uint32_t epoch_index(const epoch_t *e, const uint64_t *addresses, uint32_t n, uint32_t *index) noexcept nogil:
+    """Places of ``n`` accesses in the array; how many come before the first outside.  Without branches: vectors."""
+    cdef uint64_t first = e.first, last = e.pages - 1, at, outside = 0
+    cdef uint32_t k
+    for k in range(n):
+        at = (addresses[k] >> 12) - first
+        outside |= at | (last - at)         # the sign of either
+        index[k] = <uint32_t> at
+    if pmg_likely(not outside >> 63):
+        return n
+    k = 0
+    while (addresses[k] >> 12) - first <= last:
+        k += 1
+    return k
+
+
+cdef inline void epoch_count(
+        uint32_t *count, const uint32_t *index, const uint32_t *next, const uint8_t *writes, uint32_t n,
+        bint far) noexcept nogil:
+    """Accesses to pages of which none has a mark; ``next`` are those of the next block."""
+    cdef uint32_t k
+    cdef uint32_t *word
+    for k in range(n):
+        if far:
+            pmg_prefetchw(count + next[k])
+        word = count + index[k]
+        word[0] = (word[0] + PAGE_ACCESS) | writes[k]
+
+
+cdef uint32_t epoch_careful(
+        ctx_t *c, epoch_t *e, vma_t **vma, const uint64_t *addresses, const uint32_t *index, const uint8_t *writes,
+        uint32_t n, touch_t *r, bint *stop) noexcept nogil:
+    """Accesses to pages that may have marks.  Returns the frame of a migration entry met, else 0."""
+    cdef uint32_t k = 0, entry = 0
+    cdef uint32_t *word
+    while k < n and not stop[0]:
+        word = e.count + index[k]
+        if pmg_likely(not word[0] & (PAGE_ABSENT | PAGE_READONLY * <uint32_t> writes[k])):
+            word[0] = (word[0] + PAGE_ACCESS) | writes[k]
+            k += 1
+        else:
+            entry = epoch_fault(c, e, vma, addresses[k] >> 12, writes[k] != 0, r, stop)
+    r.done += k
+    return entry
+
+
 cdef uint32_t epoch_run(
         ctx_t *c, epoch_t *e, const uint64_t *addresses, const uint8_t *writes, bint write_all, uint64_t end,
         touch_t *r) noexcept nogil:
-    """Accesses until ``r.done`` is ``end``, under mmap_lock.  Returns the frame of a migration entry met, else 0."""
-    cdef uint64_t i = r.done, last = end - 1
-    cdef uint32_t *word
-    cdef uint32_t w = write_all, entry = 0, marks
+    """Accesses until ``r.done`` is ``end`` or one is outside the array, under mmap_lock.
+
+    Returns the frame of a migration entry met, else 0.  The places of a block are known before the one in front of it is
+    counted, so that what is far is fetched meanwhile.
+    """
+    cdef uint32_t index[2][STAGE]
+    cdef uint8_t flags[STAGE]
+    cdef uint32_t n, ahead, k, side = 0, entry = 0
+    cdef uint64_t i = r.done
     cdef vma_t *vma = NULL
-    cdef bint stop = False
-    while i < end and not stop:
-        pmg_prefetchw(e.count + ((addresses[min(i + 32, last)] >> 12) - e.first))
-        word = e.count + ((addresses[i] >> 12) - e.first)
+    cdef bint stop = False, far = e.pages > NEAR_PAGES
+    memset(flags, write_all, STAGE)
+    n = epoch_index(e, addresses + i, <uint32_t> min(<uint64_t> STAGE, end - i), index[0])
+    while n and not stop:
+        i = r.done
+        ahead = <uint32_t> min(<uint64_t> STAGE, end - i - n)
+        ahead = epoch_index(e, addresses + i + n, ahead, index[1 - side])
+        for k in range(STAGE // 8):         # the list is read quicker than the host fetches by itself
+            pmg_prefetch(addresses + i + LIST_AHEAD + k * 8)
         if writes != NULL:
-            w = writes[i] != 0
-        marks = PAGE_ABSENT | PAGE_READONLY * w
-        if pmg_likely(not word[0] & marks):
-            word[0] = (word[0] + PAGE_ACCESS) | w
-            i += 1
+            for k in range(n):
+                flags[k] = writes[i + k] != 0
+        if e.marked:
+            entry = epoch_careful(c, e, &vma, addresses + i, index[side], flags, n, r, &stop)
         else:
-            entry = epoch_fault(c, e, &vma, addresses[i] >> 12, w != 0, r, &stop)
-    r.done = i
+            epoch_count(e.count, index[side], index[1 - side], flags, n, far and ahead == STAGE)
+            r.done += n
+        side = 1 - side
+        n = ahead
+    e.strays = not stop and r.done < end
     return entry
 
 
@@ -1324,9 +1405,14 @@ cdef void access_deferred(
     e.mm = mm_of(c.m, c.mm)
     e.count = NULL
     e.room = 0
+    e.strays = False
     while r.done < n and not r.signal and not r.wait:
         end = min(n, r.done + EPOCH)
-        if epoch_begin(&e, addresses + r.done, end - r.done):
+        if mmap_read_lock(c, c.mm):
+            r.wait = 1
+            break
+        if epoch_begin(c.m, &e, addresses + r.done, end - r.done):
+            mmap_read_unlock(c, c.mm)
             access_many(c, t, addresses + r.done, writes + r.done if writes != NULL else NULL, write_all, end - r.done, &part)
             r.done += part.done
             r.minflt += part.minflt
@@ -1334,9 +1420,6 @@ cdef void access_deferred(
             r.signal = part.signal
             r.wait = part.wait
             continue
-        if mmap_read_lock(c, c.mm):
-            r.wait = 1
-            break
         epoch_mark(c.m, &e)
         entry = epoch_run(c, &e, addresses, writes, write_all, end, r)
         epoch_fold(c, &e)

@@ -62,6 +62,39 @@ def test_every_way_of_access_comes_to_the_same(drawn: list[tuple[int, bool]]) ->
     assert outcomes[2] == outcomes[0]
 
 
+@pytest.mark.parametrize("hole", [None, 0, 63, 64, 9000, 19_999])
+@pytest.mark.parametrize("run", [1, 50, 64, 5000])
+def test_accesses_stray_from_one_mapping_to_the_next(run: int, hole: int | None) -> None:
+    """Runs of accesses to mappings: all touched, never touched, and only to be read."""
+    rng = np.random.default_rng(run)
+    mapping = np.repeat(rng.integers(0, 3, 20_000 // run + 1), run)[:20_000]
+    page = mapping * 100 + rng.integers(0, 64, 20_000)
+    writes = (rng.random(20_000) < 0.3) & (mapping < 2)
+    if hole is not None:
+        page[hole] = 70
+    outcomes = []
+    for deferred in (False, True):
+        machine = pm.Machine([pm.Node("8MiB", cpus=1)], access_stats=True)
+        process = machine.spawn()
+        for k in range(3):
+            process.mmap(64 * 4096, addr=BASE + k * 100 * 4096)
+        process.touch(BASE, 64 * 4096, write=True)
+        before = process.access_counts(BASE, 264)[0].astype(np.int64)
+        process.mprotect(BASE + 200 * 4096, 64 * 4096, "r")
+        places = (BASE + page * 4096).astype(np.uint64)
+        result = process.access(places, write=writes, deferred=deferred)
+        counted = process.access_counts(BASE, 264)[0] - before
+        assert result.done == (20_000 if hole is None else hole)
+        assert (counted == np.bincount(page[: result.done], minlength=264)).all()
+        dirty = np.unique(page[: result.done][writes[: result.done]])
+        flags = process._ptes(BASE, 264)
+        assert np.isin(np.flatnonzero(flags & 0x40), np.append(dirty, range(64))).all()
+        assert (flags[dirty] & 0x61 == 0x61).all()
+        outcomes.append((result.minflt, result.signal, flags.tolist()))
+        machine.check()
+    assert outcomes[0] == outcomes[1]
+
+
 def test_deferred_counts_are_the_histogram() -> None:
     machine = pm.Machine([pm.Node("64MiB", cpus=1)], access_stats=True)
     process = machine.spawn()
