@@ -80,7 +80,7 @@ cdef uint32_t slab_alloc(slab_t *s) noexcept nogil:
         s.free = slab_link(s, i)[0]
     elif s.fresh < s.max:
         i = s.fresh
-        s.fresh += 1
+        pmg_store32(&s.fresh, i + 1)        # swapoff goes through all records without the lock
     if i:
         s.used += 1
     pmg_spin_unlock(&s.lock)

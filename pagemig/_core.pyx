@@ -564,7 +564,7 @@ cdef class Machine:
 
     def _swap_info(self):
         """(slots, slots in use) of every swap device."""
-        return [(self.m.swap_info[i].max - 1, self.m.swap_info[i].inuse) for i in range(self.m.nr_swapfiles)]
+        return [(self.m.swap_info[i].max - 1, pmg_load32(&self.m.swap_info[i].inuse)) for i in range(self.m.nr_swapfiles)]
 
     def _swap_out(self, pfns):
         """Write frames to their slots or files and free them; how many are gone."""

@@ -205,9 +205,13 @@ cdef int copy_process(ctx_t *c, task_t *t, task_t *parent, uint32_t mm) noexcept
     cdef int err
     if mmap_write_lock(c, c.mm):
         return -PMG_WAIT
+    if mmap_write_lock(c, mm):              # nobody knows the child yet, but swapoff looks into every address space
+        mmap_write_unlock(c, c.mm)
+        return -PMG_WAIT
     copy_task(c.m, t, parent)
     pmg_store32(&mm_of(c.m, mm).dumpable, pmg_load32(&mm_of(c.m, c.mm).dumpable))
     err = dup_mmap(c, mm_of(c.m, mm), mm_of(c.m, c.mm))
+    mmap_write_unlock(c, mm)
     mmap_write_unlock(c, c.mm)
     return err if err else dup_pins(c.m, t, parent)
 

@@ -439,7 +439,7 @@ cdef void restore_2006(const walk_t *w, stage_t *st, uint32_t i, pte_t *p, uint6
     """``remove_migration_pte`` and ``unuse_pte``: old, clean, and for a swap entry as vm_page_prot has it: read-only."""
     cdef ctx_t *c = w.c
     cdef machine_t *m = c.m
-    cdef pte_t e = p[0], pte = (w.prot | <pte_t> new << 12) & ~PTE_A
+    cdef pte_t e = pmg_load(p), pte = (w.prot | <pte_t> new << 12) & ~PTE_A
     if st.state[i] & PG_swapcache:
         if m.profile.engine != 1 or e != slot_entry(m, m.swap_entry[new]):
             return
@@ -470,7 +470,7 @@ cdef inline void restore_one(
     record is private and its final state is written plainly, without lock or further reference.
     """
     cdef uint64_t *word = &w.frames[new].state
-    cdef pte_t e = p[0], pte
+    cdef pte_t e = pmg_load(p), pte
     cdef bint exclusive
     if migration_entry_to_pfn(e) != st.src[i] or not is_migration_entry(e):
         return

@@ -103,6 +103,11 @@ cdef uint32_t scan_swap_map(machine_t *m, swap_info_t *d) noexcept nogil:
     return 0
 
 
+cdef inline void swap_map_add(machine_t *m, uint32_t slot, uint32_t n) noexcept nogil:
+    """swap_lock held.  Read without it where a slot in use is looked for, or the lock of its page keeps a count of 1."""
+    pmg_store32(&m.swap_map[slot], m.swap_map[slot] + n)
+
+
 cdef uint32_t get_swap_page(ctx_t *c) noexcept nogil:
     """A free slot of the first device that has one, counted once for the cache; 0: there is none."""
     cdef machine_t *m = c.m
@@ -111,7 +116,7 @@ cdef uint32_t get_swap_page(ctx_t *c) noexcept nogil:
     for i in range(m.nr_swapfiles):
         slot = scan_swap_map(m, &m.swap_info[i])
         if slot:
-            m.swap_map[slot] = 1
+            swap_map_add(m, slot, 1)
             pmg_store32(&m.swap_info[i].inuse, m.swap_info[i].inuse + 1)
             count_event(c, C_SWAP_SLOTS, 1)
             break
@@ -121,14 +126,14 @@ cdef uint32_t get_swap_page(ctx_t *c) noexcept nogil:
 
 cdef void swap_duplicate(ctx_t *c, uint32_t slot) noexcept nogil:
     swap_lock(c)
-    c.m.swap_map[slot] += 1
+    swap_map_add(c.m, slot, 1)
     swap_unlock(c.m)
 
 
 cdef uint32_t swap_entry_free(machine_t *m, uint32_t slot) noexcept nogil:
     """One count less; how many are left.  swap_lock held."""
     cdef swap_info_t *d
-    m.swap_map[slot] -= 1
+    swap_map_add(m, slot, <uint32_t> -1)
     if m.swap_map[slot] == 0:
         d = device_of(m, slot)
         pmg_store32(&d.inuse, d.inuse - 1)
@@ -266,7 +271,7 @@ cdef bint swap_count_unless_zero(ctx_t *c, uint32_t slot) noexcept nogil:
     cdef bint alive
     swap_lock(c)
     alive = c.m.swap_map[slot] != 0
-    c.m.swap_map[slot] += alive
+    swap_map_add(c.m, slot, alive)
     swap_unlock(c.m)
     return alive
 

@@ -18,6 +18,7 @@ from together import (
     counted,
     machine,
     meet,
+    rounds,
     together,
     writer,
 )
@@ -334,7 +335,7 @@ def test_last_frames_and_slots_are_shared_out(kernel: str) -> None:
             m.swapoff(0)
         m.swapon(0)
 
-    for _ in range(50):
+    for _ in rounds():
         processes = [m.spawn(cpu=k) for k in range(3)]
         sweepers = [sweeper(m, seed) for seed in range(2)]
         together([fill(p) for p in processes], [*sweepers, slots])

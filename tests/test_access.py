@@ -116,6 +116,7 @@ def test_accesses_spread_over_the_address_space(how: bool) -> None:
     machine.check()
 
 
+@pytest.mark.threads
 @pytest.mark.parametrize("threads", [2, 10])
 def test_counts_are_exact_with_threads(threads: int) -> None:
     machine = pm.Machine([pm.Node("64MiB", cpus=2), pm.Node("64MiB", cpus=1)], access_stats=True)

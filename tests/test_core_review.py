@@ -141,6 +141,7 @@ def _meet(*calls: Callable[[], object]) -> None:
         thread.join()
 
 
+@pytest.mark.threads
 @pytest.mark.parametrize(
     "call", ["touch", "access", "mmap", "vmas", "pagemap", "mbind", "fork", "pin"]
 )
@@ -171,6 +172,7 @@ def test_exit_during_another_call_of_the_process(call: str) -> None:
         machine.check(full=True)
 
 
+@pytest.mark.threads
 def test_threads_of_a_process_pin_and_unpin_at_once() -> None:
     machine = pm.Machine([pm.Node("4MiB", cpus=2)])
     app = machine.spawn()
@@ -185,6 +187,7 @@ def test_threads_of_a_process_pin_and_unpin_at_once() -> None:
     assert machine.frames.refcount[app.pagemap(base, 1)[0] & np.uint64((1 << 55) - 1)] == 1
 
 
+@pytest.mark.threads
 def test_two_threads_killed_at_once_exit_once() -> None:
     """Memory runs out under both: each gets SIGKILL, the process becomes a zombie once."""
     for _ in range(20):

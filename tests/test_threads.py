@@ -19,12 +19,14 @@ from together import (
     machine,
     meet,
     mover,
+    rounds,
     together,
     writer,
 )
 
 import pagemig as pm
 from pagemig import Process
+from pagemig.frames import flag_bit
 
 pytestmark = pytest.mark.threads
 
@@ -392,6 +394,40 @@ def test_pinned_pages_stay(how: str) -> None:
     m.check(full=True)
 
 
+def test_pins_of_two_machines() -> None:
+    """Handles are the same small numbers on both, and each machine closes only its own."""
+    machines = [machine(0), machine(0)]
+    apps = [m.spawn() for m in machines]
+    n = 8
+    bases = [app.mmap(n * PAGE) for app in apps]
+    latest: list[pm.Pin | None] = [None, None]
+    numbers: list[set[int]] = [set(), set()]
+    refused = [0, 0]
+
+    def devices(k: int) -> Step:
+        def work() -> None:
+            for _ in range(300 * STRESS):
+                pin = latest[k] = apps[k].pin(bases[k], n * PAGE)
+                numbers[k].add(pin.handle)
+                if foreign := latest[1 - k]:
+                    with pytest.raises(ValueError, match="same machine"):
+                        apps[k].unpin(foreign)
+                    refused[k] += 1
+                apps[k].unpin(pin)
+
+        return work
+
+    for _ in rounds():
+        together([devices(0), devices(0), devices(1), devices(1)], [])
+        for m, app, base in zip(machines, apps, bases, strict=True):
+            m.check(full=True)
+            frames = app.pagemap(base, n) & np.uint64((1 << 55) - 1)
+            assert (m.frames.refcount[frames] == 1).all()
+        if all(refused) and numbers[0] & numbers[1] and all(len(seen) > 1 for seen in numbers):
+            return
+    pytest.fail(f"the devices never met: {numbers}, {refused}")
+
+
 # ---- frames run out ------------------------------------------------------------------------------
 
 
@@ -499,7 +535,7 @@ def test_nobody_reads_the_record_of_the_next_owner() -> None:
                 assert error.errno in (ESRCH, EINVAL), error  # never EACCES: nodes of nobody
                 late[1] += error.errno == ESRCH
 
-    for round_ in range(50):
+    for round_ in rounds():
         together([lives(1 + 100_000 * round_), lives(50_000 + 100_000 * round_)], [asks, moves])
         m.check(full=True)
         if all(late):
@@ -508,7 +544,8 @@ def test_nobody_reads_the_record_of_the_next_owner() -> None:
     assert max(map(len, owners.values())) > 100  # records were handed out again and again
 
 
-def test_calls_that_outlive_their_process() -> None:
+@pytest.mark.parametrize("zombie", [False, True])
+def test_calls_that_outlive_their_process(zombie: bool) -> None:
     """Others go on while one thread ends the process: the next owner inherits nothing of it."""
     m = machine(0)
     n = 1024
@@ -538,7 +575,11 @@ def test_calls_that_outlive_their_process() -> None:
         def ends() -> None:
             running.wait()
             time.sleep(0.002)
-            app.exit()
+            app.exit(zombie=zombie)
+            if zombie:
+                reaper = threading.Thread(target=app.reap)
+                reaper.start()
+                reaper.join()
             following = [m.spawn(uid=5) for _ in range(3)]
             time.sleep(0.002)
             for process in following:
@@ -548,7 +589,7 @@ def test_calls_that_outlive_their_process() -> None:
 
         together([works(again), works(lambda: mover(app, base, n)()), ends], [])
 
-    for _ in range(300):
+    for _ in rounds():
         life()
         m.check(full=True)
         if outlived[0] >= 10 * STRESS:
@@ -582,7 +623,7 @@ def test_entries_are_whole_while_they_change() -> None:
         for k in range(40 * STRESS):
             app.access(everywhere, write=bool(k % 2))
 
-    for _ in range(50):
+    for _ in rounds():
         together([accesses], [mover(app, base, n), mover(app, base, n, seed=1), looks])
         m.check(full=True)
         if moving[0]:
@@ -621,6 +662,74 @@ def test_protection_holds_while_pages_move(shared: bool) -> None:
 
     meet(m, [protects], [moves, moves], "pgmigrate_success", "host_ptl_contended")
     assert app.access(pages, write=True).done == n
+
+
+@pytest.mark.parametrize("kernel", list(pm.KERNELS))
+def test_what_processors_note_is_not_lost(kernel: str) -> None:
+    """Writes set dirty bits without a lock, while entries move, are read, and lose their rights.
+
+    What was written is dirty afterwards: in its entry, or in its page where that has moved.
+    """
+    m = machine(0, kernel=kernel)
+    app = m.spawn()
+    n = 2048
+    dirty, flag = np.uint64(1 << 6), int(flag_bit("dirty"))
+    rng = np.random.default_rng(3)
+    stopped, looked = [0], [0]
+
+    def written(base: int, seed: int) -> Step:
+        pages = np.random.default_rng(seed).permutation(addresses(base, n))
+
+        def work() -> None:
+            at = 0
+            while at < n:
+                result = app.access(pages[at:], write=True)
+                at += result.done
+                stopped[0] += result.signal == "SIGSEGV"
+
+        return work
+
+    def frames(base: int) -> np.ndarray:
+        entries = app.pagemap(base, n)
+        return (entries & np.uint64((1 << 55) - 1))[entries >> np.uint64(63) != 0]
+
+    def notes(base: int) -> np.ndarray:
+        """Is a page known to be dirty?  Its entry first: what is there may go to the page."""
+        return (app._ptes(base, n) & dirty != 0) | (m.frames.flags[frames(base)] & flag != 0)
+
+    def one_round(seed: int) -> None:
+        file = m.file("tmpfs", n * PAGE)
+        base = app.mmap(n * PAGE, shared=True, file=file)
+        app.touch(base, n * PAGE)
+        assert not notes(base).any()
+
+        def protects() -> None:
+            app.mprotect(base, n * PAGE, "r")
+            app.mprotect(base, n * PAGE, "rw")
+
+        def looks() -> None:
+            seen = app.pagemap(base, n) >> np.uint64(62)
+            away = 0 if m.profile.engine else 1  # taken out to be faulted in again, or on the move
+            assert ((seen == away) | (seen == 2)).all()
+            looked[0] += int((seen == away).sum())
+
+        def moves() -> None:
+            m.migrate_frames(at := frames(base), rng.integers(0, m.nr_nodes, len(at)))
+
+        writers = [written(base, seed), written(base, seed + 1)]
+        together(writers, [protects, looks, moves])
+        m.check(full=True)
+        app.touch(base, n * PAGE)
+        assert notes(base).all()
+        app.munmap(base, n * PAGE)
+        file.close()
+
+    for seed in rounds():
+        one_round(seed)
+        met = looked[0] + counted(m, "migration_wait", "host_ptl_contended")
+        if seed >= 3 * STRESS and met and stopped[0] and counted(m, "pgmigrate_success"):
+            return
+    pytest.fail(f"writes were stopped {stopped[0]} times: {m.counters}")
 
 
 def test_files_are_filled_while_the_policy_changes() -> None:
@@ -723,6 +832,39 @@ def test_an_error_of_a_hook_comes_out_of_the_call_it_interrupted() -> None:
     thread.join(TIMEOUT)
     assert seen == [[1]]
     m.at_step(None)
+    m.check(full=True)
+
+
+def test_errors_of_two_hooks_at_once() -> None:
+    """Both calls are under way when the hook raises in each: every thread gets its own error."""
+    m = machine()
+    inside = threading.Barrier(2)
+    met = [0]
+
+    def hook(name: str, _pfns: list[int]) -> None:
+        if name == "copy":
+            inside.wait(TIMEOUT)
+            met[0] += 1
+            raise KeyError(threading.get_ident())
+
+    def moves(app: Process) -> Step:
+        base = app.mmap(PAGE)
+        app.touch(base, PAGE, write=True, values=7)
+
+        def work() -> None:
+            for k in range(100 * STRESS):
+                with pytest.raises(KeyError) as caught:
+                    app.move_pages([base], 1 - k % 2)
+                assert caught.value.args == (threading.get_ident(),)
+                assert app.touch(base, PAGE).values.tolist() == [7]
+
+        return work
+
+    works = [moves(m.spawn()) for _ in range(2)]
+    m.at_step(hook)
+    together(works, [])
+    m.at_step(None)
+    assert met[0] == 200 * STRESS
     m.check(full=True)
 
 

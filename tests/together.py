@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from errno import EINVAL, ENOMEM, ESRCH
+from itertools import count
 
 import numpy as np
 import pytest
@@ -135,10 +136,19 @@ def counted(m: Machine, *names: str) -> int:
     return sum(m.counters[name] for name in names)
 
 
+def rounds() -> Iterator[int]:
+    """Rounds 0, 1, ... for a minute: on two busy cores threads do not meet at once."""
+    end = time.monotonic() + 60
+    for k in count():
+        yield k
+        if time.monotonic() > end:
+            return
+
+
 def meet(m: Machine, doing: list[Step], meanwhile: list[Step], *events: Events) -> None:
     """Again until pages have moved and threads waited, or until each of ``events`` was counted."""
     wanted = events or ("pgmigrate_success", WAITED)
-    for _ in range(50):
+    for _ in rounds():
         together(doing, meanwhile)
         m.check(full=True)
         if all(counted(m, *((names,) if isinstance(names, str) else names)) for names in wanted):

@@ -34,7 +34,7 @@ PMG_AVX2 static void pmg_stream_pair(char *const d[2], const char *const s[2], c
             pmg_stream_128(d[k] + i, s[k] + i);
         }
 }
-PMG_AVX2 static void pmg_stream_pages(char *base, const uint32_t *dst, const uint32_t *src, uint64_t n)
+PMG_AVX2 static inline void pmg_stream_pages(char *base, const uint32_t *dst, const uint32_t *src, uint64_t n)
 {
     for (uint64_t i = 0; i < n; i += 2) {
         char *d[2];
