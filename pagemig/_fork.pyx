@@ -297,6 +297,7 @@ cdef int64_t pin_fill(ctx_t *c, task_t *t, uint64_t vpn, uint64_t n, uint32_t i)
     pin.pages.n = <uint32_t> got
     pin.refs = 1
     if pin_hold(m, t, i):
+        pin.refs = 0
         unpin_pages(c, vec_at(m, &pin.pages), pin.pages.n, pin.longterm)
         return -ENOMEM
     return got

@@ -161,14 +161,18 @@ cdef void putback_lru_page(ctx_t *c, uint32_t pfn) noexcept nogil:
 # -- targets -----------------------------------------------------------------------------------------------------
 
 cdef bint page_in_vma(machine_t *m, uint32_t pfn, vma_t *vma) noexcept nogil:
-    """``page_address_in_vma`` finds an address: same object (or fork family) and an index inside."""
+    """``page_address_in_vma`` finds an address: same object (or fork family) and an index inside.
+
+    The page is isolated but not locked: truncation, or a fault that makes it its own, may change its record meanwhile.
+    """
     cdef frame_t *f = &m.frames[pfn]
+    cdef uint32_t mapping = pmg_load32(&f.mapping)
     if pmg_load(&f.state) & PG_anon:
-        if not vma.anon_vma or not f.mapping or anon_vma_of(m, vma.anon_vma).root != anon_vma_of(m, f.mapping).root:
+        if not vma.anon_vma or not mapping or anon_vma_of(m, vma.anon_vma).root != anon_vma_of(m, mapping).root:
             return False
-    elif not vma.file or vma.file != f.mapping:
+    elif not vma.file or vma.file != mapping:
         return False
-    return vma_address(vma, f.index) != <uint64_t> -1
+    return vma_address(vma, pmg_load32(&f.index)) != <uint64_t> -1
 
 
 cdef inline bint interleaves(const mpol_t *pol) noexcept nogil:
@@ -178,7 +182,7 @@ cdef inline bint interleaves(const mpol_t *pol) noexcept nogil:
 cdef uint64_t whole_index(ctx_t *c, uint32_t pfn) noexcept nogil:
     """The index of an isolated page in full: its record has the low half, the mappings of anonymous memory the rest."""
     cdef machine_t *m = c.m
-    cdef uint32_t index = m.frames[pfn].index, vma = 0
+    cdef uint32_t index = pmg_load32(&m.frames[pfn].index), vma = 0
     cdef uint32_t av = page_get_anon_vma(m, pfn)
     cdef uint64_t whole = index
     cdef vma_t *v
@@ -217,7 +221,7 @@ cdef uint32_t new_page(ctx_t *c, uint32_t pfn, const target_t *t, vma_t **hint) 
     if vma == NULL:
         pol = t.pol
     else:
-        vpn = vma_address(vma, m.frames[pfn].index)
+        vpn = vma_address(vma, pmg_load32(&m.frames[pfn].index))
         get_vma_policy(c, vma, vpn, &pol)
         index = <uint32_t> (vma.pgoff + (vpn - vma.start))
     return alloc_pages_policy(c, &pol, index)
@@ -1585,8 +1589,8 @@ cdef inline bint gather(ctx_t *c, stage_t *st, uint32_t pfn) noexcept nogil:
     st.src[i] = pfn
     st.open[i] = 0 if s & PG_locked else OPEN
     st.state[i] = new
-    st.mapping[i] = f.mapping
-    st.index[i] = f.index
+    st.mapping[i] = pmg_load32(&f.mapping)      # for good only with the lock
+    st.index[i] = pmg_load32(&f.index)
     st.n = i + 1
     count_event(c, C_LOCK_LRU, 1)
     trace(c, STEP_ISOLATE, pfn, 0)
@@ -1982,7 +1986,7 @@ cdef void target_by_policy(
         if vma.start >= end:
             return
         if page_in_vma(m, pfn, vma):
-            vpn = vma_address(vma, m.frames[pfn].index)
+            vpn = vma_address(vma, pmg_load32(&m.frames[pfn].index))
             t.ilx = interleave_index(c, vma, vpn) - whole_index(c, pfn)
             return
 

@@ -12,7 +12,7 @@ from libc.string cimport memmove
 from pagemig._alloc cimport (
     alloc_page, alloc_pages_node, count_event, file_of, free_pages, lock_page, page_to_nid, pmg_wait, vma_of,
 )
-from pagemig._atomic cimport PMG_GUARD, pmg_load
+from pagemig._atomic cimport PMG_GUARD, pmg_load, pmg_load32
 from pagemig._filemap cimport delete_from_page_cache, file_writepage, has_migratepage, try_to_release_page
 from pagemig._frame cimport frame_maps, frame_refs, page_count, page_state, page_test, trylock_page, unlock_page
 from pagemig._mempolicy cimport alloc_page_vma
@@ -145,7 +145,7 @@ cdef bint has_stuck_buffers(ctx_t *c, uint32_t pfn) noexcept nogil:
     """Clean, unmapped, and still not moved: its file system must release the buffers first, and did not."""
     cdef uint64_t s = page_state(c.m, pfn)
     return s & PG_cached and s & PG_private and not s & PG_dirty and frame_maps(s) == 0 and \
-        not has_migratepage(file_of(c.m, c.m.frames[pfn].mapping))
+        not has_migratepage(file_of(c.m, pmg_load32(&c.m.frames[pfn].mapping)))
 
 
 cdef bint list_pass(ctx_t *c, lists_t *l, uint32_t pass_) noexcept nogil:

@@ -270,10 +270,10 @@ cdef void put_anon_vma(machine_t *m, uint32_t i) noexcept nogil:
 
 
 cdef uint32_t page_get_anon_vma(machine_t *m, uint32_t pfn) noexcept nogil:
-    """Reference the anon_vma of a page that is locked, so that its mapping stays.
+    """Reference the anon_vma of a page that is locked, so that its mapping stays, or at least isolated.
 
     The last mapper may exit at any moment; the reference is taken unless the count is zero, and holds only if
-    the page is still mapped afterwards: until then its anon_vma cannot have been freed.
+    the page is still mapped, and to the same, afterwards: until then its anon_vma cannot have been freed.
     """
     cdef frame_t *f = &m.frames[pfn]
     cdef uint64_t state = pmg_load(&f.state)
@@ -287,7 +287,7 @@ cdef uint32_t page_get_anon_vma(machine_t *m, uint32_t pfn) noexcept nogil:
         n = pmg_load32(count)
     if n == 0:
         return 0
-    if frame_maps(pmg_load(&f.state)) == 0:
+    if frame_maps(pmg_load(&f.state)) == 0 or pmg_load32(&f.mapping) != i:
         put_anon_vma(m, i)
         return 0
     return i

@@ -321,7 +321,7 @@ cdef bint map_swap_page(
         return False
     if page_mapcount(m, pfn) == 0:
         pmg_store32(&m.frames[pfn].mapping, vma.anon_vma)
-        m.frames[pfn].index = linear_page_index(vma, vpn)
+        pmg_store32(&m.frames[pfn].index, linear_page_index(vma, vpn))
     page_add_anon_rmap(c, pfn, vma, False)
     set_pte(m, leaf, vpn, vma_pte(m, vma, pfn))
     pte_unlock(c, leaf)

@@ -12,7 +12,7 @@ from pagemig._alloc cimport (
     alloc_page, alloc_pages_node, count_event, mm_of, mmap_read_lock, mmap_read_unlock, mmap_write_lock,
     mmap_write_unlock, page_to_nid, put_page, vec_at, vma_index, vma_of,
 )
-from pagemig._atomic cimport PMG_GUARD, pmg_load
+from pagemig._atomic cimport PMG_GUARD, pmg_load, pmg_load32
 from pagemig._frame cimport frame_maps, page_state, page_test
 from pagemig._memory cimport find_vma, follow_page, vma_slot
 from pagemig._mempolicy cimport alloc_page_vma, get_vma_policy, interleave_index, policy_node
@@ -78,17 +78,18 @@ cdef int check_range(ctx_t *c, queue_t *q, mm_t *mm, uint64_t start, uint64_t en
 cdef bint address_in_vma(ctx_t *c, uint32_t pfn, vma_t *vma, uint64_t *vpn) noexcept nogil:
     """``page_address_in_vma``; False: it answers -EFAULT, or the kernel would have crashed (``c.bug``)."""
     cdef frame_t *f = &c.m.frames[pfn]
+    cdef uint32_t mapping = pmg_load32(&f.mapping)
     if page_test(c.m, pfn, PG_anon):
-        if not vma.anon_vma or vma.anon_vma != f.mapping:
+        if not vma.anon_vma or vma.anon_vma != mapping:
             return False
-    elif f.mapping == 0:
+    elif mapping == 0:
         return False
     elif vma.file == 0:
         c.bug = BUG_NO_FILE
         return False
-    elif vma.file != f.mapping:
+    elif vma.file != mapping:
         return False
-    vpn[0] = vma_address(vma, f.index)
+    vpn[0] = vma_address(vma, pmg_load32(&f.index))
     if vpn[0] == <uint64_t> -1 and not page_test(c.m, pfn, PG_anon):
         c.bug = BUG_VMA_ADDRESS
     return vpn[0] != <uint64_t> -1
