@@ -4,7 +4,7 @@ from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove, memset
 
 from pagemig._atomic cimport (
-    PMG_RELAX, pmg_and, pmg_cas32, pmg_load, pmg_load32, pmg_or, pmg_prefetchw, pmg_read_trylock,
+    PMG_RELAX, pmg_and, pmg_cas32, pmg_load, pmg_load32, pmg_load32_acq, pmg_or, pmg_prefetchw, pmg_read_trylock,
     pmg_read_unlock, pmg_spin_lock,
     pmg_spin_unlock, pmg_store, pmg_store32, pmg_store32_rel, pmg_store_rel, pmg_write_forget, pmg_write_trylock,
     pmg_write_unlock,
@@ -219,14 +219,18 @@ cdef void zone_give(ctx_t *c, int32_t nid, const uint32_t *pfns, uint32_t n, bin
     pmg_spin_unlock(&node.lock)
 
 
-cdef void drain_all_pages(ctx_t *c, int32_t nid) noexcept nogil:
-    """Bring the frames that contexts cache for an empty node back to it, as the kernel drains its per-CPU lists."""
+cdef void drain_all_pages(ctx_t *c, int32_t nid, bint all_) noexcept nogil:
+    """Bring the frames that contexts cache for an empty node back to it, as the kernel drains its per-CPU lists.
+
+    A cache that looks empty is passed by, unless its lock is held: its owner may be bringing the node's last frames.
+    ``all_``: that must not be missed even by who looks at the wrong moment.
+    """
     cdef uint32_t i, n
     cdef uint32_t pfns[256]
     cdef pcp_t *pcp
     for i in range(MAX_CTX):
         pcp = &c.m.ctx[i].pcp[nid]
-        if pmg_load32(&pcp.n) == 0:
+        if not all_ and pmg_load32_acq(&pcp.lock) == 0 and pmg_load32(&pcp.n) == 0:
             continue
         pmg_spin_lock(&pcp.lock)
         n = pcp.n
@@ -248,7 +252,7 @@ cdef uint32_t rmqueue(ctx_t *c, int32_t nid, uint32_t n, uint32_t *out) noexcept
             pmg_spin_unlock(&pcp.lock)
             if not node_online(c.m, nid):
                 return 0
-            drain_all_pages(c, nid)
+            drain_all_pages(c, nid, False)
             return zone_take(c, nid, n, out)
     k = pcp.n - n
     if n == 1:                              # a page at a time: fetch the record of the one after next
@@ -320,12 +324,13 @@ cdef uint32_t alloc_page(ctx_t *c, int32_t nid, uint64_t mask) noexcept nogil:
 
     A mask of which no node is left does not count: its policy is older than the present set of nodes.
     """
-    cdef uint64_t online = pmg_load(&c.m.online)
-    cdef uint32_t pfn
-    mask = mask & online or online
-    pfn = get_page_from_freelist(c, nid, mask, True)
-    if not pfn:
-        pfn = get_page_from_freelist(c, nid, mask, False)
+    cdef uint64_t online = 0
+    cdef uint32_t pfn = 0
+    while not pfn and online != pmg_load(&c.m.online):      # nothing, and a node went meanwhile: perhaps all of the mask
+        online = pmg_load(&c.m.online)
+        pfn = get_page_from_freelist(c, nid, mask & online or online, True)
+        if not pfn:
+            pfn = get_page_from_freelist(c, nid, mask & online or online, False)
     return prep_new_page(c, pfn) if pfn else 0
 
 
@@ -385,13 +390,13 @@ cdef void put_page_refs(ctx_t *c, uint32_t pfn, uint32_t n) noexcept nogil:
 cdef void pcp_drain(ctx_t *c) noexcept nogil:
     cdef uint32_t i
     for i in range(c.m.nr_nodes):
-        drain_all_pages(c, <int32_t> i)
+        drain_all_pages(c, <int32_t> i, True)
 
 
 cdef void node_close(ctx_t *c, int32_t nid) noexcept nogil:
     """No frame of the node is given out from now on: those that contexts cache go back, and new ones do not get there."""
     pmg_and(&c.m.online, ~(<uint64_t> 1 << nid))
-    drain_all_pages(c, nid)
+    drain_all_pages(c, nid, True)
 
 
 cdef void node_open(ctx_t *c, int32_t nid) noexcept nogil:
