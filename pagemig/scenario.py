@@ -51,7 +51,7 @@ from pagemig.corpus import load
 from pagemig.credentials import INIT_PID, KTHREAD_PID
 from pagemig.errors import ProcessGoneError, SyscallError, errno_name
 from pagemig.frames import flag_bit, mapcounts
-from pagemig.kernels import DEFAULT_KERNEL
+from pagemig.kernels import DEFAULT_KERNEL, kernel_profile
 from pagemig.machine import File, Machine, Node
 from pagemig.policy import Bind
 from pagemig.proc import Vma, _take_apart
@@ -580,14 +580,18 @@ _LOW_WATERMARK: Final = 1 / 850
 
 
 def _machine(kernel: str, *, brief: bool) -> Machine:
-    """The recorded machine: four nodes at equal distances, a processor on the first two."""
+    """The recorded machine: four nodes at equal distances, a processor on the first two.
+
+    It had no swap; where nothing moves without, it has.
+    """
     sizes = (1024, 1024, 256, 128) if brief else (1024,) * 4
     share = _KEPT if brief else 0.0
     nodes = [
         Node(size * MiB, cpus=nid < 2, reserved=int(size * MiB * share) & -PAGE_SIZE)
         for nid, size in enumerate(sizes)
     ]
-    machine = Machine(nodes, kernel=kernel, page_bytes=8)
+    swap = ["1GiB"] if kernel_profile(kernel).engine == 1 else []
+    machine = Machine(nodes, kernel=kernel, page_bytes=8, swap=swap)
     if brief:
         for nid, node in enumerate(nodes):
             machine._set_watermark(nid, int((node.size >> PAGE_SHIFT) * _LOW_WATERMARK))

@@ -534,6 +534,19 @@ def test_bad_arguments_stop_the_call_before_anything_moves(kernel: str) -> None:
     assert world.nodes(0, 3) == [0, 0, 0]
 
 
+@pytest.mark.parametrize("kernel", MOVERS)
+def test_statuses_that_cannot_be_stored(kernel: str) -> None:
+    """They are copied to the user when all is over: the pages have moved by then."""
+    world = World(kernel)
+    world.anon(2)
+    for pointer in (pm.BAD, pm.NULL):
+        error = failing(world.app.move_pages, pages(0, 2), 1, status=pointer)
+        assert error.name == "EFAULT"
+        assert world.nodes(0, 2) == [1, 1]
+        world.app.migrate_pages({1}, {0})
+    world.machine.check(full=True)
+
+
 def test_a_negative_result_stores_no_status() -> None:
     """7.4: neither ENOENT nor ENOMEM does; 2.6.18."""
     world = World("2.6.18")

@@ -84,3 +84,21 @@ def test_nothing_crashes(kernel: str, scenario: dict[str, Any], seed: int) -> No
         if process.alive:
             process.exit()
     run.machine.check(full=True)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_scenarios_run_under_every_kernel(kernel: str) -> None:
+    """The machine of the recordings has swap where nothing moves without; no call, no query."""
+    ops = [
+        {"op": "mmap", "p": 0, "at": 0, "n": 2, "kind": "anon"},
+        {"op": "touch", "p": 0, "at": 0, "n": 2, "write": True, "tok": 1},
+        {"op": "migrate_pages", "p": 0, "pid": "self", "from": [0], "to": [1]},
+        {"op": "move_pages", "p": 0, "pid": "self", "pages": [0], "nodes": 2, "flags": ["move"]},
+    ]
+    *_, migrated, moved = ScenarioRun({"no_anchor": True, "ops": ops}, kernel=kernel)
+    [vma] = migrated["state"]["0"]["vmas"]
+    assert (migrated["rc"], vma["node"]) == (0, "11")
+    has_call = "move_pages" in pm.KERNELS[kernel].calls
+    assert ("query" in vma) == has_call
+    assert moved.get("errno") == (None if has_call else "ENOSYS")
+    json.dumps([migrated, moved])

@@ -439,6 +439,33 @@ def test_exit_frees_slots(kernel: str) -> None:
     world.machine.check(full=True)
 
 
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_what_proc_shows_of_swap(kernel: str) -> None:
+    """Swap in smaps, swapcache in numa_maps, pswpin and pswpout in vmstat: by counting."""
+    world = World(kernel)
+    world.anon(8)
+    assert world.machine.swap_out([world.pfn(page) for page in range(5)]) == 5
+    world.app.touch(at(0), 2 * PAGE)
+    [vma] = world.app.smaps()
+    assert (vma["Swap"], vma["Rss"]) == (3 * 4, 5 * 4)
+    assert "swapcache=2" in world.app.numa_maps()
+    words = [int(word) for word in world.app.pagemap(at(0), 8)]
+    assert [word >> 62 for word in words] == [2] * 2 + [1] * 3 + [2] * 3
+    assert {word & 31 for word in words[2:5]} == {0}  # the first device
+    stat = world.machine.vmstat
+    assert (stat["pswpout"], stat["pswpin"]) == (5, 2)
+
+
+def test_moving_by_swap_entries_reads_and_writes_nothing() -> None:
+    """A slot is taken, not used: direct migration copies from page to page (section 1)."""
+    world = World("2.6.17")
+    world.anon(8)
+    assert world.move() == 0
+    stat = world.machine.vmstat
+    assert (stat["pswpout"], stat["pswpin"], stat["pgmajfault"]) == (0, 0, 0)
+    assert (stat["pgmigrate_success"], world.count("swap_slots")) == (8, 8)
+
+
 # ---- swapoff -------------------------------------------------------------------------------------
 
 
