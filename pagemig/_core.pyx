@@ -31,7 +31,7 @@ from pagemig._hotplug cimport evacuation_t, migrate_range, offline_node, online_
 from pagemig._madvise cimport sys_madvise
 from pagemig._memory cimport access_deferred, access_many, pin_user_pages, touch_range, touch_t, vma_lookup
 from pagemig._mempolicy cimport mpol_new, mpol_shared_policy_lookup, policy_node
-from pagemig._migrate cimport migrate_frames, sys_mbind, sys_migrate_pages, sys_move_pages, trace_locks
+from pagemig._migrate cimport trace_locks
 from pagemig._migrate_2006 cimport (
     MIGRATE_CHUNK_SIZE, lists_begin, lists_end, lists_t, migrate_page_lists, swap_out,
 )
@@ -42,6 +42,7 @@ from pagemig._pgtable cimport leaf_pte, next_leaf, stats_rows, walk_leaf
 from pagemig._pte cimport pte_pfn, pte_present
 from pagemig._rmap cimport rmap_vmas, vma_address
 from pagemig._swap cimport swapoff, swapon
+from pagemig._syscalls cimport migrate_frames, sys_mbind, sys_migrate_pages, sys_move_pages
 from pagemig._types cimport (
     C_LOCK_PAGE, C_LOCK_SWAP, FILE_SHMEM, MAX_CTX, MAX_NODES, MODE_ACTORS, MODE_THREADS, MPOL_DEFAULT,
     MPOL_INTERLEAVE, MPOL_WEIGHTED_INTERLEAVE, NR_COUNTERS,

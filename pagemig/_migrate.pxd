@@ -1,10 +1,13 @@
 """The migration engine: one set of stage functions at any width, ordered and parameterised by the profile."""
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
-from pagemig._types cimport ctx_t, machine_t, mm_t, mpol_t, task_t, vma_t
+from pagemig._types cimport MPOL_INTERLEAVE, MPOL_WEIGHTED_INTERLEAVE, ctx_t, machine_t, mpol_t, vma_t
 
 cdef enum:
     TARGET_NEAREST = -2
+    AHEAD = 24                  # entries between the prefetch of a frame and its use
+    OPEN = 1                    # stage_t.open: the page is locked by this stage
+    PUBLISHED = 2               # its target is out of our hands
 
 # where a page goes
 ctypedef struct target_t:
@@ -16,6 +19,9 @@ ctypedef struct target_t:
     mpol_t pol
     uint64_t ilx                # from 6.7 on by pol alone: interleave index of a page less its index in its object
     uint32_t vma                # to 2.6.17, if not 0: by this VMA at addresses that rise from its start on
+
+cdef inline bint interleaves(const mpol_t *pol) noexcept nogil:
+    return pol.mode == MPOL_INTERLEAVE or pol.mode == MPOL_WEIGHTED_INTERLEAVE
 
 cdef struct hold_t:             # a group of pages of one object, and what keeps its anon_vma alive while unmapped
     uint32_t end                # the page after the last
@@ -36,8 +42,7 @@ cdef struct stage_t:
     uint32_t unmapped[64]       # entries installed: the references the freeze explains
     uint32_t restored[64]
     uint32_t dirty[64]          # a removed PTE was dirty
-    # 0, or OPEN: the page is locked by this stage; PUBLISHED: its target is out of our hands
-    uint32_t open[64]
+    uint32_t open[64]           # 0, OPEN or PUBLISHED
     hold_t hold[64]             # where a group starts
     uint32_t held               # pages that are HELD
     bint swapping               # pages are swapped out, not moved
@@ -48,66 +53,42 @@ cdef enum:                      # how hard a stage tries
     WAIT_FOR_WRITEBACK = 2
     WAIT_FOR_ALL = 3
 
-# a stage from its targets on: lock and unmap, then copy and switch, then restore and put back
-cdef void stage_take(ctx_t *c, stage_t *st, uint32_t force) noexcept nogil
-cdef void stage_move(ctx_t *c, stage_t *st) noexcept nogil
-# try_to_unmap of locked pages that have no target
-cdef void stage_unmap_only(ctx_t *c, stage_t *st) noexcept nogil
-cdef void stage_end(ctx_t *c, stage_t *st, bint last) noexcept nogil
-cdef void at_step(ctx_t *c, int step, stage_t *st) noexcept nogil
-cdef uint32_t new_page(ctx_t *c, uint32_t pfn, const target_t *t, vma_t **hint) noexcept nogil
-cdef bint short_of_frames(machine_t *m, uint32_t n) noexcept nogil
-cdef bint page_in_vma(machine_t *m, uint32_t pfn, vma_t *vma) noexcept nogil
-cdef bint vma_migratable(machine_t *m, vma_t *vma) noexcept nogil
-cdef int32_t node_remap(int32_t s, uint64_t old, uint64_t new) noexcept nogil
-
 # what a run came to
 ctypedef struct run_t:
     uint64_t succeeded
     uint64_t failed             # pages not migrated
     int error                   # 0, -ENOMEM, -PMG_WAIT
 
+# a stage from its targets on: lock and unmap, then copy and switch, then restore and put back
+cdef void stage_take(ctx_t *c, stage_t *st, uint32_t force) noexcept nogil
+cdef void stage_move(ctx_t *c, stage_t *st) noexcept nogil
+# try_to_unmap of locked pages that have no target
+cdef void stage_unmap_only(ctx_t *c, stage_t *st) noexcept nogil
+cdef void stage_end(ctx_t *c, stage_t *st, bint last) noexcept nogil
+# all of a stage, and then what became of its pages: those to try again go to ``keep``
+cdef void run_stage(ctx_t *c, stage_t *st, const target_t *t, uint32_t force) noexcept nogil
+cdef uint64_t collect(ctx_t *c, stage_t *st, const target_t *t, uint32_t *keep, run_t *run) noexcept nogil
+cdef void at_step(ctx_t *c, int step, stage_t *st) noexcept nogil
+cdef uint32_t new_page(ctx_t *c, uint32_t pfn, const target_t *t, vma_t **hint) noexcept nogil
+cdef bint short_of_frames(machine_t *m, uint32_t n) noexcept nogil
+cdef uint64_t whole_index(ctx_t *c, uint32_t pfn) noexcept nogil
+cdef bint page_in_vma(machine_t *m, uint32_t pfn, vma_t *vma) noexcept nogil
+
 # takes the isolation reference; False: not on the LRU
 cdef bint isolate_lru_page(ctx_t *c, uint32_t pfn) noexcept nogil
 cdef void putback_lru_page(ctx_t *c, uint32_t pfn) noexcept nogil
-# a growing list of pages; -ENOMEM leaves it as it was
-cdef struct list_t:
-    uint32_t *pfns
-    uint64_t n, cap
 
-cdef int list_add(list_t *l, uint32_t pfn) noexcept nogil
-cdef void list_putback(ctx_t *c, list_t *l) noexcept nogil
-
-# what a walk over mappings takes along
-cdef struct queue_t:
-    list_t list
-    uint64_t nodes
-    bint invert                 # take pages that are NOT on nodes
-    bint discontig_ok
-    uint32_t flags              # MPOL_MF_*
-    uint64_t failed             # pages that should move and cannot; to 6.6 the walk ends at the first
-    uint32_t mm                 # whose mappings
-
-cdef void queue_begin(queue_t *q, uint64_t nodes, bint invert, bint discontig_ok, uint32_t flags) noexcept nogil
-# 1: stopped at a page that cannot be moved; or -errno
-cdef int queue_vma(ctx_t *c, queue_t *q, mm_t *mm, vma_t *vma, uint64_t start, uint64_t end) noexcept nogil
+cdef inline void run_begin(run_t *run) noexcept nogil:
+    run.succeeded = 0
+    run.failed = 0
+    run.error = 0
 
 # migrates isolated pages; returns with the list empty: moved pages freed, others put back
 cdef void migrate_pages(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *target, run_t *run) noexcept nogil
-
-# addresses (bytes) and nodes hold `readable` entries, the caller asked for `count`; nodes NULL: a query.
-# A NULL status is memory that cannot be written: -EFAULT at the first store.
-cdef int64_t sys_move_pages(
-        ctx_t *c, task_t *target, const uint64_t *addresses, const int32_t *nodes, uint64_t readable, uint64_t count,
-        uint32_t flags, int32_t *status) noexcept nogil
-cdef int64_t sys_migrate_pages(ctx_t *c, task_t *target, uint64_t old, uint64_t new, uint32_t flags) noexcept nogil
-# start aligned, length > 0 (bytes): from the mode/mask consistency on
-cdef int64_t sys_mbind(
-        ctx_t *c, task_t *t, uint64_t start, uint64_t length, uint32_t mode, uint32_t mode_flags, uint64_t user,
-        uint32_t flags) noexcept nogil
-# page i to node i, with no process context; status[i]: node or negative errno
-cdef int64_t migrate_frames(
-        ctx_t *c, const uint32_t *pfns, const int32_t *nodes, uint64_t n, int32_t *status) noexcept nogil
+# the same to its end, with the first pass of the first `tried` pages behind it; and what it came to as the calls count
+cdef void finish_run(
+        ctx_t *c, uint32_t *pfns, uint64_t n, uint64_t tried, const target_t *target, run_t *run) noexcept nogil
+cdef int64_t run_result(run_t *run) noexcept nogil
 
 cdef enum:                      # steps of a stage, in order; a hook runs after each
     STEP_ISOLATE = 1
@@ -122,3 +103,10 @@ cdef enum:                      # steps of a stage, in order; a hook runs after 
     TRACE_LOCK = 16             # trace only: a lock was taken; plus its kind, as C_LOCK_* from C_LOCK_PAGE on
 
 cdef void trace_locks(ctx_t *c, uint32_t pfn) noexcept nogil    # what a context took since its last event
+cdef void record(ctx_t *c, int step, uint32_t pfn, uint64_t arg) noexcept nogil
+
+cdef inline void trace(ctx_t *c, int step, uint32_t pfn, uint64_t arg) noexcept nogil:
+    if c.m.tracing:
+        if c.m.tracing == 2:
+            trace_locks(c, pfn)
+        record(c, step, pfn, arg)

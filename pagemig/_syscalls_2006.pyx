@@ -16,16 +16,16 @@ from pagemig._atomic cimport PMG_GUARD, pmg_load, pmg_load32
 from pagemig._frame cimport frame_maps, page_state, page_test
 from pagemig._memory cimport find_vma, follow_page, vma_slot
 from pagemig._mempolicy cimport alloc_page_vma, get_vma_policy, interleave_index, policy_node
-from pagemig._migrate cimport (
-    isolate_lru_page, list_add, list_putback, list_t, new_page, node_remap, putback_lru_page, queue_begin,
-    queue_t, queue_vma, run_t, target_t, vma_migratable,
-)
+from pagemig._migrate cimport isolate_lru_page, new_page, putback_lru_page, run_t, target_t
 from pagemig._migrate_2006 cimport migrate_pages_2006, migrate_pages_each, moves_t
 from pagemig._mmap cimport mbind_range
 from pagemig._pgtable cimport leaf_pte, next_leaf, pte_lock, pte_unlock
 from pagemig._pte cimport PTE_SPECIAL, pte_pfn, pte_present, pte_t
 from pagemig._rmap cimport lru_cache_disable, lru_cache_enable, vma_address
 from pagemig._swap cimport nr_swap_pages
+from pagemig._syscalls cimport (
+    list_add, list_putback, list_t, node_remap, queue_begin, queue_t, queue_vma, vma_migratable,
+)
 from pagemig._types cimport (
     BUG_NO_FILE, BUG_OFFLINE_NODE, BUG_VMA_ADDRESS, C_REQUESTS_SCANNED, MPOL_DEFAULT, MPOL_INTERLEAVE, MPOL_MF_MOVE,
     MPOL_MF_MOVE_ALL, MPOL_MF_STRICT, PG_anon, PMG_BUG, PMG_WAIT, TASK_SIZE_PAGES, VM_DONTMIGRATE, ctx_t, frame_t,

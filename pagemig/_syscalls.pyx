@@ -1,0 +1,827 @@
+"""move_pages, mbind and migrate_pages of today's kernels: what they list, in which order, and what they answer.
+
+They feed the engine in _migrate.pyx.  The whole list of a call is isolated before it is migrated; where nobody can tell
+the difference move_pages lets the first pass run ahead, a stage at a time.
+"""
+from libc.errno cimport EACCES, EAGAIN, EBUSY, EFAULT, EINVAL, EIO, ENODEV, ENOMEM
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+
+from pagemig._alloc cimport (
+    count_event, mm_index, mm_of, mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock, page_to_nid,
+    put_page, vec_at, vma_of,
+)
+from pagemig._atomic cimport (
+    PMG_GUARD, pmg_cas, pmg_ctz, pmg_load, pmg_load32, pmg_load_acq, pmg_popcount, pmg_prefetchw,
+)
+from pagemig._fork cimport get_task_mm, mmput
+from pagemig._frame cimport frame_maps, frame_refs, page_state, unlock_page
+from pagemig._memory cimport follow_page, vma_lookup, vma_slot
+from pagemig._mempolicy cimport get_task_policy, interleave_index, mpol_new
+from pagemig._migrate cimport (
+    AHEAD, OPEN, STEP_ISOLATE, STEP_LOCK, collect, finish_run, interleaves, isolate_lru_page, migrate_pages,
+    page_in_vma, putback_lru_page, run_begin, run_result, run_stage, run_t, stage_t, target_t, trace, whole_index,
+)
+from pagemig._mmap cimport mbind_range
+from pagemig._pgtable cimport leaf_pte, next_leaf, pte_lock, pte_unlock, table_entries, walk_leaf
+from pagemig._pte cimport PTE_P, PTE_PFN_MASK, PTE_SPECIAL, is_migration_entry, pte_present, pte_pfn, pte_t
+from pagemig._rmap cimport lru_cache_disable, lru_cache_enable, vma_address
+from pagemig._syscalls_2006 cimport do_migrate_pages_2006, mbind_2006, migrate_frames_2006, move_pages_2006
+from pagemig._types cimport (
+    C_LOCK_LRU, MAP_ONE, MPOL_DEFAULT, MPOL_MF_MOVE, MPOL_MF_MOVE_ALL, MPOL_MF_STRICT, PG_isolated, PG_locked, PG_lru,
+    PG_reserved, PMG_WAIT, REF_ONE, STAGE, VM_DONTMIGRATE, VM_IO, VM_LOCKED, VM_PFNMAP, ctx_t, frame_t, machine_t,
+    mm_t, mpol_t, task_t, vma_t,
+)
+
+cdef enum:
+    SCAN = 32                   # entries of a list looked at together
+
+# a page on the LRU that nobody has locked or isolated, mapped once; and what isolating and locking it adds
+cdef uint64_t ONE_USER = PG_lru | PG_locked | PG_isolated | <uint64_t> 0xfffff << 44
+cdef uint64_t TO_ISOLATED = REF_ONE + PG_isolated + PG_locked - PG_lru
+
+
+# -- a growing list of isolated pages --------------------------------------------------------------------------
+
+cdef int list_grow(list_t *l) noexcept nogil:
+    cdef uint64_t i, cap = l.cap * 4 if l.cap else 1024
+    cdef uint32_t *p = <uint32_t *> malloc(cap * 4)
+    if p == NULL:
+        return -ENOMEM
+    for i in range(l.n):
+        p[i] = l.pfns[i]
+    free(l.pfns)
+    l.pfns = p
+    l.cap = cap
+    return 0
+
+
+cdef inline int list_reserve(list_t *l, uint64_t n) noexcept nogil:
+    """Room for ``n`` pages; n grows by less than the first size at a time."""
+    return list_grow(l) if n > l.cap else 0
+
+
+cdef int list_add(list_t *l, uint32_t pfn) noexcept nogil:
+    if list_reserve(l, l.n + 1):
+        return -ENOMEM
+    l.pfns[l.n] = pfn
+    l.n += 1
+    return 0
+
+
+cdef void list_putback(ctx_t *c, list_t *l) noexcept nogil:
+    cdef uint64_t i
+    for i in range(l.n):
+        putback_lru_page(c, l.pfns[i])
+    l.n = 0
+
+
+# -- move_pages ------------------------------------------------------------------------------------------------
+
+cdef bint vma_migratable(machine_t *m, vma_t *vma) noexcept nogil:
+    """To 2.6.20 locked memory counts among what mbind and migrate_pages leave alone."""
+    return not vma.flags & (VM_IO | VM_PFNMAP | VM_DONTMIGRATE | (VM_LOCKED if m.profile.locked_skipped else 0))
+
+
+cdef struct look_t:                 # where the last address was found: neighbours are near
+    machine_t *m
+    mm_t *mm
+    vma_t *vma
+    uint32_t leaf
+    uint64_t base
+    uint64_t near                   # the line of frames that look_ahead fetched last
+
+
+cdef inline vma_t *look_vma(look_t *l, uint64_t vpn) noexcept nogil:
+    if l.vma == NULL or vpn < l.vma.start or vpn >= l.vma.end:
+        l.vma = vma_lookup(l.m, l.mm, vpn)
+    return l.vma
+
+
+cdef inline pte_t look_pte(look_t *l, uint64_t vpn) noexcept nogil:
+    if vpn >> 9 != l.base:
+        l.base = vpn >> 9
+        l.leaf = walk_leaf(l.m, l.mm.pgd, vpn) if vpn >> 36 == 0 else 0
+    return pmg_load_acq(leaf_pte(l.m, l.leaf, vpn)) if l.leaf else 0
+
+
+cdef void look_begin(look_t *l, machine_t *m, mm_t *mm) noexcept nogil:
+    l.m = m
+    l.mm = mm
+    l.vma = NULL
+    l.leaf = 0
+    l.base = <uint64_t> -1
+    l.near = 0
+
+
+cdef inline uint32_t look_page(ctx_t *c, look_t *l, uint64_t vpn, int *err) noexcept nogil:
+    """Frame behind a page of l.vma without a reference, or 0 and the kernel's errno for what is not there."""
+    cdef pte_t pte = look_pte(l, vpn)
+    cdef uint32_t pfn
+    if pte & PTE_P and not pte & PTE_SPECIAL:
+        return <uint32_t> pte_pfn(pte)
+    pfn = follow_page(c, l.vma, vpn, err)
+    if pfn:
+        put_page(c, pfn)
+    return pfn
+
+
+cdef int64_t do_pages_stat(
+        ctx_t *c, uint32_t mm, const uint64_t *addresses, uint64_t n, int32_t *status) noexcept nogil:
+    cdef look_t l
+    cdef uint64_t i
+    cdef uint32_t pfn
+    cdef int err = 0
+    if mmap_read_lock(c, mm):
+        return -PMG_WAIT
+    look_begin(&l, c.m, mm_of(c.m, mm))
+    for i in range(n):
+        if look_vma(&l, addresses[i] >> 12) == NULL:
+            status[i] = -EFAULT
+            continue
+        pfn = look_page(c, &l, addresses[i] >> 12, &err)
+        status[i] = page_to_nid(c.m, pfn) if pfn else err
+    mmap_read_unlock(c, mm)
+    return 0
+
+
+cdef inline void look_ahead(look_t *l, uint64_t vpn) noexcept nogil:
+    """Prefetch a frame that will be wanted; whatever is read here is read again before it counts."""
+    cdef pte_t pte = look_pte(l, vpn)
+    if pte & PTE_P and pte >> 14 != l.near:         # four records are a line, and neighbours often come together
+        l.near = pte >> 14
+        pmg_prefetchw(&l.m.frames[pte_pfn(pte)])
+
+
+cdef struct move_t:                 # one move_pages call
+    uint32_t mm
+    uint64_t count                  # what the caller asked for
+    int32_t *status
+    bint locked                     # mmap_lock held for reading
+    # the run: pages isolated for one node
+    list_t list                     # isolated, those `tried` first
+    uint64_t tried
+    run_t run
+    bint ahead                      # the first pass runs ahead, a stage at a time
+    int32_t node                    # its target
+    uint64_t rise, same             # entries up to here have rising addresses, one node
+    stage_t st                      # the stage being gathered then
+
+
+cdef void begin_run(ctx_t *c, move_t *mv) noexcept nogil:
+    mv.list.n = 0
+    mv.tried = 0
+    mv.st.n = 0
+    run_begin(&mv.run)
+
+
+cdef void run_ahead(ctx_t *c, move_t *mv, int32_t node) noexcept nogil:
+    """First pass over the pages gathered; what must be tried again joins the list."""
+    cdef target_t t
+    cdef uint32_t i, gathered
+    t.nid = node
+    while mv.st.n:
+        gathered = mv.st.n
+        run_stage(c, &mv.st, &t, 0)
+        if mv.st.n == 0:
+            mv.run.error = -ENOMEM
+            mv.run.failed += 1 + mv.tried
+            for i in range(gathered):
+                if mv.st.open[i]:
+                    unlock_page(c.m, mv.st.src[i])
+                putback_lru_page(c, mv.st.src[i])
+            return
+        mv.list.n += collect(c, &mv.st, &t, mv.list.pfns + mv.list.n, &mv.run)
+        mv.tried = mv.list.n
+        shift_stage(&mv.st, gathered)
+
+
+cdef void shift_stage(stage_t *st, uint32_t gathered) noexcept nogil:
+    """Keep what a stage did not get to for lack of targets."""
+    cdef uint32_t i, done = st.n
+    st.n = gathered - done
+    for i in range(st.n):
+        st.src[i] = st.src[done + i]
+        st.open[i] = st.open[done + i]
+        st.state[i] = st.state[done + i]
+        st.mapping[i] = st.mapping[done + i]
+        st.index[i] = st.index[done + i]
+
+
+cdef uint64_t gather_run(
+        ctx_t *c, move_t *mv, look_t *l, look_t *far, const uint64_t *addresses, uint64_t i,
+        uint64_t end) noexcept nogil:
+    """Gather entries from ``i`` on while nothing about them is unusual: same leaf and VMA as the one before, mapped
+    once, on the LRU, not locked, not on the node yet.  Returns the first entry that wants a closer look.
+    """
+    cdef machine_t *m = c.m
+    cdef stage_t *st = &mv.st
+    cdef pte_t *leaf = table_entries(m, l.leaf)
+    cdef frame_t *frames = m.frames
+    cdef uint64_t base = l.base, start, pages, first = m.node[mv.node].first, size = m.node[mv.node].end - first
+    cdef uint32_t n = st.n, width = m.width, pfn
+    cdef uint64_t vpn, s
+    cdef frame_t *f
+    cdef pte_t *p
+    cdef pte_t pte
+    if l.vma == NULL or not l.leaf or m.tracing:
+        return i
+    start = l.vma.start
+    pages = l.vma.end - start
+    while i < end and n < width:
+        vpn = addresses[i] >> 12
+        if vpn >> 9 != base or vpn - start >= pages:
+            break
+        p = leaf + (vpn & 511)
+        pte = pmg_load_acq(p)
+        pfn = <uint32_t> pte_pfn(pte)
+        if (pte & (PTE_P | PTE_SPECIAL)) != PTE_P or pfn - first < size:
+            break
+        if i + AHEAD < end:
+            look_ahead(far, addresses[i + AHEAD] >> 12)
+        f = &frames[pfn]
+        s = pmg_load(&f.state)
+        if (s & ONE_USER) != (PG_lru | MAP_ONE) or not pmg_cas(&f.state, s, s + TO_ISOLATED):
+            break
+        st.src[n] = pfn
+        st.open[n] = OPEN
+        st.state[n] = s + TO_ISOLATED
+        st.mapping[n] = f.mapping
+        st.index[n] = f.index
+        n += 1
+        if (pmg_load_acq(p) ^ pte) & PTE_PFN_MASK:
+            st.n = n                        # unmapped or moved between the look and the isolation
+            ungather(c, st)
+            n -= 1
+            break
+        i += 1
+    count_event(c, C_LOCK_LRU, n - st.n)
+    st.n = n
+    return i
+
+
+cdef inline bint gather(ctx_t *c, stage_t *st, uint32_t pfn) noexcept nogil:
+    """Isolate a page into the stage, and lock it in the same step if nobody else has."""
+    cdef frame_t *f = &c.m.frames[pfn]
+    cdef uint64_t s = pmg_load(&f.state), new
+    cdef uint32_t i = st.n
+    while True:
+        if not s & PG_lru or frame_refs(s) == 0:
+            return False
+        new = ((s & ~PG_lru) | PG_isolated | PG_locked) + REF_ONE
+        if pmg_cas(&f.state, s, new):
+            break
+        s = pmg_load(&f.state)
+    st.src[i] = pfn
+    st.open[i] = 0 if s & PG_locked else OPEN
+    st.state[i] = new
+    st.mapping[i] = pmg_load32(&f.mapping)      # for good only with the lock
+    st.index[i] = pmg_load32(&f.index)
+    st.n = i + 1
+    count_event(c, C_LOCK_LRU, 1)
+    trace(c, STEP_ISOLATE, pfn, 0)
+    if st.open[i]:
+        trace(c, STEP_LOCK, pfn, 0)
+    return True
+
+
+cdef void ungather(ctx_t *c, stage_t *st) noexcept nogil:
+    st.n -= 1
+    if st.open[st.n]:
+        unlock_page(c.m, st.src[st.n])
+    putback_lru_page(c, st.src[st.n])
+
+
+cdef int add_page_for_migration(
+        ctx_t *c, look_t *l, uint64_t vpn, int32_t node, bint migrate_all, move_t *mv) noexcept nogil:
+    """1: isolated and listed.  0: already on the node.  Else the status to store.
+
+    The whole run is isolated before it is migrated, so that a page listed twice answers EBUSY.  While addresses
+    rise and every page is mapped once none can come twice, and the first pass runs ahead, stage by stage.
+    """
+    cdef uint32_t pfn
+    cdef uint64_t maps
+    cdef int err = 0
+    if look_vma(l, vpn) == NULL or not vma_migratable(c.m, l.vma):
+        return -EFAULT
+    pfn = look_page(c, l, vpn, &err)
+    if pfn == 0:
+        return err
+    if page_to_nid(c.m, pfn) == node:
+        return 0
+    maps = frame_maps(page_state(c.m, pfn))
+    if maps > 1 and not migrate_all:
+        return -EACCES
+    if mv.st.n == 0 and list_reserve(&mv.list, mv.list.n + STAGE):      # room first: an isolated page must not be lost
+        return -ENOMEM
+    if mv.ahead and (maps > 1 or mv.run.error):
+        mv.ahead = False
+        run_ahead(c, mv, node)
+    # Between the look and the isolation the page may have been unmapped, freed or moved: isolate, look again.
+    if mv.ahead:
+        if not gather(c, &mv.st, pfn):
+            return -EBUSY
+        if pte_pfn(look_pte(l, vpn)) != pfn:
+            ungather(c, &mv.st)
+            return -EBUSY
+        if mv.st.n >= c.m.width:
+            run_ahead(c, mv, node)
+        return 1
+    if not isolate_lru_page(c, pfn):
+        return -EBUSY
+    if pte_pfn(look_pte(l, vpn)) != pfn:
+        putback_lru_page(c, pfn)
+        return -EBUSY
+    mv.list.pfns[mv.list.n] = pfn
+    mv.list.n += 1
+    return 1
+
+
+cdef int64_t move_pages_and_store_status(ctx_t *c, move_t *mv, int32_t node, uint64_t start, uint64_t i) noexcept nogil:
+    """Migrate what is listed; entries start..i get the node only if all of it moved."""
+    cdef target_t t
+    cdef uint64_t k
+    cdef int64_t rc = 0
+    if mv.locked:
+        mmap_read_unlock(c, mv.mm)
+        mv.locked = False
+    run_ahead(c, mv, node)
+    if mv.list.n == 0 and mv.run.succeeded == 0 and mv.run.failed == 0 and not mv.run.error:
+        return 0
+    t.nid = node
+    finish_run(c, mv.list.pfns, mv.list.n, mv.tried, &t, &mv.run)
+    if mv.run.error:
+        rc = mv.run.error
+    elif mv.run.failed:
+        rc = <int64_t> (mv.run.failed + mv.count - i)
+    elif mv.status == NULL:
+        rc = -EFAULT
+    else:
+        for k in range(start, i):
+            mv.status[k] = node
+    begin_run(c, mv)
+    return rc
+
+
+cdef int64_t check_node(machine_t *m, task_t *target, int32_t node) noexcept nogil:
+    if node < 0 or node >= <int32_t> m.nr_nodes or not (pmg_load(&m.has_memory) >> node) & 1:
+        return -ENODEV
+    if not (target.mems_allowed >> node) & 1:
+        return -EACCES
+    return 0
+
+
+cdef bint may_run_ahead(
+        move_t *mv, const uint64_t *addresses, const int32_t *nodes, uint64_t i, uint64_t end) noexcept nogil:
+    """Whether addresses rise through the whole run that starts at entry ``i``; every entry is looked at once a call."""
+    cdef uint64_t rise = max(mv.rise, i + 1), same = max(mv.same, i + 1), falls
+    cdef uint32_t differ, k
+    # Many at a time without a branch first, which compilers turn into vectors.
+    while same + SCAN <= end:
+        differ = 0
+        for k in range(SCAN):
+            differ |= nodes[same + k] ^ nodes[i]
+        if differ:
+            break
+        same += SCAN
+    while same < end and nodes[same] == nodes[i]:
+        same += 1
+    while rise + SCAN <= same:
+        falls = 0
+        for k in range(SCAN):               # the sign of a difference: page numbers have 52 bits
+            falls |= ~((addresses[rise + k - 1] >> 12) - (addresses[rise + k] >> 12))
+        if falls >> 63:
+            break
+        rise += SCAN
+    while rise < same and addresses[rise] >> 12 > addresses[rise - 1] >> 12:
+        rise += 1
+    mv.rise = rise
+    mv.same = same
+    return rise >= same
+
+
+cdef int64_t do_pages_move(
+        ctx_t *c, move_t *mv, task_t *target, const uint64_t *addresses, const int32_t *nodes, uint64_t readable,
+        bint migrate_all) noexcept nogil:
+    """Entries in order; a run ends where the node changes, where an entry is settled at once, or at the end."""
+    cdef look_t l, far
+    cdef uint64_t i = 0, start = 0
+    cdef int64_t err = 0, err1
+    cdef int32_t current = -1
+    cdef int rc
+    look_begin(&l, c.m, mm_of(c.m, mv.mm))
+    look_begin(&far, c.m, mm_of(c.m, mv.mm))
+    while i < mv.count:
+        if i >= readable or current < 0 or (i >= mv.same and nodes[i] != current):
+            err = -EFAULT if i >= readable else check_node(c.m, target, nodes[i])
+            if err:
+                break
+        if current >= 0 and i >= mv.same and nodes[i] != current:
+            err = move_pages_and_store_status(c, mv, current, start, i)
+            if err:
+                return err
+            current = -1
+        if current < 0:
+            current = nodes[i]
+            start = i
+            mv.node = current
+            # With batches all of one are unmapped before the first is moved: nothing to gain.
+            mv.ahead = c.step_fn == NULL and not c.m.profile.async_first and \
+                may_run_ahead(mv, addresses, nodes, i, min(readable, mv.count))
+        if not mv.locked:
+            if mmap_read_lock(c, mv.mm):
+                err = -PMG_WAIT
+                break
+            mv.locked = True
+            look_begin(&l, c.m, mm_of(c.m, mv.mm))
+            look_begin(&far, c.m, mm_of(c.m, mv.mm))
+        if mv.ahead and mv.st.n:
+            i = gather_run(c, mv, &l, &far, addresses, i, min(mv.same, readable))
+            if mv.st.n >= c.m.width or i == mv.same:
+                if mv.st.n >= c.m.width:
+                    mmap_read_unlock(c, mv.mm)
+                    mv.locked = False
+                    run_ahead(c, mv, current)
+                continue
+        if i + AHEAD < readable:
+            look_ahead(&far, addresses[i + AHEAD] >> 12)
+        rc = add_page_for_migration(c, &l, addresses[i] >> 12, current, migrate_all, mv)
+        i += 1
+        if rc > 0:
+            continue
+        if mv.status == NULL:
+            err = -EFAULT
+            i -= 1
+            break
+        mv.status[i - 1] = rc if rc else current
+        err = move_pages_and_store_status(c, mv, current, start, i - 1)
+        if err:
+            return err - 1 if err > 0 else err      # entry i-1 is settled
+        current = -1
+    err1 = move_pages_and_store_status(c, mv, current, start, i)
+    return err1 if err >= 0 else err
+
+
+cdef int64_t pages_stat(
+        ctx_t *c, uint32_t mm, const uint64_t *addresses, uint64_t readable, uint64_t count,
+        int32_t *status) noexcept nogil:
+    cdef int64_t err
+    if count and status == NULL:
+        return -EFAULT
+    if count > readable:                    # looked at in blocks of 16: only whole ones are answered
+        readable -= readable % 16
+    err = do_pages_stat(c, mm, addresses, min(readable, count), status)
+    return -EFAULT if err == 0 and count > readable else err
+
+
+cdef int64_t pages_move(
+        ctx_t *c, uint32_t mm, task_t *target, const uint64_t *addresses, const int32_t *nodes, uint64_t readable,
+        uint64_t count, uint32_t flags, int32_t *status) noexcept nogil:
+    cdef move_t mv
+    cdef int64_t err
+    mv.mm = mm
+    mv.count = count
+    mv.status = status
+    mv.list.pfns = NULL
+    mv.list.cap = 0
+    mv.locked = False
+    mv.rise = 0
+    mv.same = 0
+    mv.ahead = False
+    begin_run(c, &mv)
+    lru_cache_disable(c)
+    err = do_pages_move(c, &mv, target, addresses, nodes, readable, flags & MPOL_MF_MOVE_ALL != 0)
+    if mv.locked:
+        mmap_read_unlock(c, mv.mm)
+    list_putback(c, &mv.list)
+    lru_cache_enable(c)
+    free(mv.list.pfns)
+    return err
+
+
+cdef int64_t sys_move_pages(
+        ctx_t *c, task_t *target, const uint64_t *addresses, const int32_t *nodes, uint64_t readable, uint64_t count,
+        uint32_t flags, int32_t *status) noexcept nogil:
+    cdef uint32_t mm = get_task_mm(c, target)
+    cdef int64_t rc
+    if mm == 0:
+        return -EINVAL
+    if c.m.profile.rules_2006:
+        rc = move_pages_2006(c, mm, target, addresses, nodes, readable, count, flags, status)
+    elif nodes == NULL:
+        rc = pages_stat(c, mm, addresses, readable, count, status)
+    else:
+        rc = pages_move(c, mm, target, addresses, nodes, readable, count, flags, status)
+    mmput(c, mm)
+    return rc
+
+
+# -- the walk of mbind and migrate_pages -----------------------------------------------------------------------
+
+cdef inline int queue_failed(ctx_t *c, queue_t *q) noexcept nogil:
+    """1: the walk ends here."""
+    q.failed += 1
+    return 0 if c.m.profile.isolate_counts else 1
+
+
+cdef int queue_leaf(ctx_t *c, queue_t *q, vma_t *vma, uint32_t leaf, uint64_t vpn, uint64_t end) noexcept nogil:
+    """Pages vpn..end of one leaf.  1: stop, something cannot be moved.  -EIO: STRICT found a misplaced page."""
+    cdef machine_t *m = c.m
+    cdef uint64_t v
+    cdef uint32_t pfn
+    cdef uint64_t s
+    cdef pte_t pte
+    cdef int rc = 0
+    pte_lock(c, leaf)
+    for v in range(vpn, end):
+        if v + AHEAD < end:
+            pte = leaf_pte(m, leaf, v + AHEAD)[0]
+            if pte_present(pte):
+                pmg_prefetchw(&m.frames[pte_pfn(pte)])
+        pte = leaf_pte(m, leaf, v)[0]
+        if not pte_present(pte) or (pte & PTE_SPECIAL and PMG_GUARD(25)):
+            if m.profile.isolate_counts and is_migration_entry(pte):
+                q.failed += 1               # another migration has the page
+            continue
+        pfn = <uint32_t> pte_pfn(pte)
+        s = page_state(m, pfn)
+        if (s & PG_reserved and PMG_GUARD(25)) or ((q.nodes >> page_to_nid(m, pfn)) & 1 != 0) == q.invert:
+            continue
+        if not q.flags & (MPOL_MF_MOVE | MPOL_MF_MOVE_ALL):
+            rc = -EIO
+            break
+        if not m.profile.rules_2006 and not vma_migratable(m, vma):
+            rc = queue_failed(c, q)
+            if rc:
+                break
+            continue
+        if frame_maps(s) != 1 and not q.flags & MPOL_MF_MOVE_ALL:
+            continue                        # shared: skipped without a word
+        if list_add(&q.list, pfn):
+            rc = -ENOMEM
+            break
+        if not isolate_lru_page(c, pfn):
+            q.list.n -= 1
+            if not m.profile.rules_2006 and (q.flags & MPOL_MF_STRICT or m.profile.isolate_counts):
+                rc = queue_failed(c, q)
+    pte_unlock(c, leaf)
+    return rc
+
+
+cdef int queue_vma(ctx_t *c, queue_t *q, mm_t *mm, vma_t *vma, uint64_t start, uint64_t end) noexcept nogil:
+    cdef uint64_t v = start, stop
+    cdef uint32_t leaf = 0
+    cdef int rc
+    while True:
+        v = next_leaf(c.m, mm, v, end, &leaf)
+        if v >= end:
+            return 0
+        stop = min(end, (v | 511) + 1)
+        rc = queue_leaf(c, q, vma, leaf, v, stop)
+        if rc:
+            return rc
+        v = stop
+
+
+cdef int queue_pages_range(ctx_t *c, queue_t *q, mm_t *mm, uint64_t start, uint64_t end) noexcept nogil:
+    cdef machine_t *m = c.m
+    cdef uint32_t i = vma_slot(m, mm, start)
+    cdef uint64_t at = start
+    cdef vma_t *vma
+    cdef bint first = True, hole
+    cdef int rc
+    while i < mm.vmas.n:
+        vma = vma_of(m, vec_at(m, &mm.vmas)[i])
+        if vma.start >= end:
+            break
+        if vma.start > at and not q.discontig_ok:
+            return -EFAULT
+        hole = i + 1 == mm.vmas.n or vma_of(m, vec_at(m, &mm.vmas)[i + 1]).start > vma.end
+        if hole and vma.end < end and not q.discontig_ok:
+            return -EFAULT
+        first = False
+        at = vma.end
+        i += 1
+        if not q.flags or (not vma_migratable(m, vma) and not q.flags & MPOL_MF_STRICT):
+            continue
+        rc = queue_vma(c, q, mm, vma, max(start, vma.start), min(end, vma.end))
+        if rc:
+            return rc
+    return -EFAULT if first else 0
+
+
+cdef void queue_begin(queue_t *q, uint64_t nodes, bint invert, bint discontig_ok, uint32_t flags) noexcept nogil:
+    q.list.pfns = NULL
+    q.list.n = 0
+    q.list.cap = 0
+    q.nodes = nodes
+    q.invert = invert
+    q.discontig_ok = discontig_ok
+    q.flags = flags
+    q.failed = 0
+
+
+cdef int64_t migrate_queue(ctx_t *c, queue_t *q, const target_t *t) noexcept nogil:
+    """Migrate what is listed: how many pages could not be moved or not even be isolated, or -errno."""
+    cdef run_t run
+    cdef int64_t rc = 0
+    if q.list.n:
+        migrate_pages(c, q.list.pfns, q.list.n, t, &run)
+        q.list.n = 0
+        rc = run_result(&run)
+    return rc if rc < 0 else rc + <int64_t> q.failed
+
+
+# -- mbind
+#
+# -------------------------------------------------------------------------------------------------------------------------
+
+cdef int queue_and_bind(ctx_t *c, mm_t *mm, queue_t *q, uint64_t start, uint64_t end, const mpol_t *pol) noexcept nogil:
+    """List what is misplaced, set the policy; mmap_lock held for writing."""
+    cdef int rc = queue_pages_range(c, q, mm, start, end)
+    return rc if rc < 0 else mbind_range(c, mm, start, end, pol)
+
+
+cdef void target_by_vma(ctx_t *c, mm_t *mm, uint64_t start, target_t *t) noexcept nogil:
+    """To 6.6 each page asks the mappings from ``start`` on for its policy, see new_page."""
+    t.nid = -1
+    t.mm = mm_index(c.m, mm)
+    t.start = start
+    t.pol.mode = MPOL_DEFAULT
+
+
+cdef void target_by_policy(
+        ctx_t *c, mm_t *mm, queue_t *q, uint64_t start, uint64_t end, const mpol_t *pol, target_t *t) noexcept nogil:
+    """From 6.7 on the policy is asked, with the index of each page counted from that of the first one listed.
+
+    So interleaving is exact in the mapping of the first page; in one of another kind it may be shifted.
+    """
+    cdef machine_t *m = c.m
+    cdef uint32_t i, pfn = q.list.pfns[0]
+    cdef uint64_t vpn
+    cdef vma_t *vma
+    t.nid = -1
+    t.pol = pol[0]
+    t.ilx = 0
+    if t.pol.mode == MPOL_DEFAULT:
+        get_task_policy(c, &t.pol)
+    if not interleaves(&t.pol):
+        return
+    for i in range(vma_slot(m, mm, start), mm.vmas.n):
+        vma = vma_of(m, vec_at(m, &mm.vmas)[i])
+        if vma.start >= end:
+            return
+        if page_in_vma(m, pfn, vma):
+            vpn = vma_address(vma, pmg_load32(&m.frames[pfn].index))
+            t.ilx = interleave_index(c, vma, vpn) - whole_index(c, pfn)
+            return
+
+
+cdef int64_t sys_mbind(
+        ctx_t *c, task_t *t, uint64_t start, uint64_t length, uint32_t mode, uint32_t mode_flags, uint64_t user,
+        uint32_t flags) noexcept nogil:
+    cdef mpol_t pol
+    cdef queue_t q
+    cdef target_t target
+    cdef mm_t *mm = mm_of(c.m, c.mm)
+    cdef uint64_t first = start >> 12, end = (start + length) >> 12
+    cdef bint unlocked = c.m.profile.migrate_unlocked or not PMG_GUARD(24)
+    cdef int64_t rc = mpol_new(c.m, mode, mode_flags, user, t.mems_allowed, &pol)
+    if rc:
+        return rc
+    if c.m.profile.rules_2006:
+        return mbind_2006(c, first, end, &pol, user, flags)
+    if mmap_write_lock(c, c.mm):
+        return -PMG_WAIT
+    queue_begin(&q, user, True, mode == MPOL_DEFAULT, flags)
+    if flags & (MPOL_MF_MOVE | MPOL_MF_MOVE_ALL):
+        lru_cache_disable(c)
+    rc = queue_and_bind(c, mm, &q, first, end, &pol)
+    if rc == 0 and q.list.n:
+        if c.m.profile.mbind_ilx:
+            target_by_policy(c, mm, &q, first, end, &pol, &target)
+        else:
+            target_by_vma(c, mm, first, &target)
+    if unlocked:
+        mmap_write_unlock(c, c.mm)
+    if rc == 0 and migrate_queue(c, &q, &target) and flags & MPOL_MF_STRICT:
+        rc = -EIO
+    list_putback(c, &q.list)
+    lru_cache_enable(c)
+    free(q.list.pfns)
+    if not unlocked:
+        mmap_write_unlock(c, c.mm)
+    return rc
+
+
+# -- migrate_pages ---------------------------------------------------------------------------------------------
+
+cdef int32_t node_remap(int32_t s, uint64_t old, uint64_t new) noexcept nogil:
+    """The n-th node of ``old`` goes to number n modulo |new| of ``new``."""
+    cdef int32_t r
+    if not (old >> s) & 1 or new == 0:
+        return s
+    r = pmg_popcount(old & ((<uint64_t> 1 << s) - 1)) % pmg_popcount(new)
+    while r:
+        new &= new - 1
+        r -= 1
+    return pmg_ctz(new)
+
+
+cdef bint next_pair(uint64_t left, uint64_t old, uint64_t new, int32_t *source, int32_t *dest) noexcept nogil:
+    """A pair whose destination does not itself wait to be emptied, else the last pair that moves at all."""
+    cdef int32_t s, d
+    cdef bint found = False
+    for s in range(64):
+        if not (left >> s) & 1:
+            continue
+        # If the sets have unequal sizes, a node that is in both stays as it is.
+        if pmg_popcount(old) != pmg_popcount(new) and (new >> s) & 1:
+            continue
+        d = node_remap(s, old, new)
+        if s == d:
+            continue
+        source[0] = s
+        dest[0] = d
+        found = True
+        if not (left >> d) & 1:
+            break
+    return found
+
+
+cdef int64_t migrate_to_node(ctx_t *c, uint32_t mm, int32_t source, int32_t dest, uint32_t flags) noexcept nogil:
+    """mmap_lock is held by do_migrate_pages, or from 6.7 on taken here, for the walk alone."""
+    cdef queue_t q
+    cdef target_t t
+    cdef int64_t rc
+    cdef bint unlocked = c.m.profile.migrate_unlocked
+    if unlocked and mmap_read_lock(c, mm):
+        return -PMG_WAIT
+    queue_begin(&q, <uint64_t> 1 << source, False, True, flags)
+    queue_pages_range(c, &q, mm_of(c.m, mm), 0, <uint64_t> 1 << 36)
+    if unlocked:
+        mmap_read_unlock(c, mm)
+    t.nid = dest
+    rc = migrate_queue(c, &q, &t)
+    free(q.list.pfns)
+    return rc
+
+
+cdef int64_t do_migrate_pages(ctx_t *c, uint32_t mm, uint64_t old, uint64_t new, uint32_t flags) noexcept nogil:
+    cdef uint64_t left = old
+    cdef int32_t s = 0, d = 0
+    cdef int64_t busy = 0, rc = 0
+    while rc >= 0 and next_pair(left, old, new, &s, &d):
+        left &= ~(<uint64_t> 1 << s)
+        rc = migrate_to_node(c, mm, s, d, flags)
+        if rc > 0:
+            busy += rc
+    return rc if rc < 0 else busy
+
+
+cdef int64_t sys_migrate_pages(ctx_t *c, task_t *target, uint64_t old, uint64_t new, uint32_t flags) noexcept nogil:
+    cdef int64_t rc = -PMG_WAIT
+    cdef uint32_t mm = get_task_mm(c, target)
+    cdef bint unlocked = c.m.profile.migrate_unlocked
+    if mm == 0:
+        return -EINVAL
+    if unlocked or mmap_read_lock(c, mm) == 0:
+        lru_cache_disable(c)
+        if c.m.profile.rules_2006:
+            rc = do_migrate_pages_2006(c, mm, old, new, flags)
+        else:
+            rc = do_migrate_pages(c, mm, old, new, flags)
+        lru_cache_enable(c)
+        if not unlocked:
+            mmap_read_unlock(c, mm)
+    mmput(c, mm)
+    return rc
+
+
+# -- frames, without a process ---------------------------------------------------------------------------------
+
+cdef int64_t migrate_frames(
+        ctx_t *c, const uint32_t *pfns, const int32_t *nodes, uint64_t n, int32_t *status) noexcept nogil:
+    """The note's arrays: page i to target i.  A frame that cannot be isolated answers EBUSY, one not moved EAGAIN."""
+    cdef target_t t
+    cdef run_t run
+    cdef uint64_t i, failed = 0
+    cdef uint32_t pfn
+    if c.m.profile.rules_2006:
+        return migrate_frames_2006(c, pfns, nodes, n, status)
+    lru_cache_disable(c)
+    for i in range(n):
+        pfn = pfns[i]
+        if nodes[i] < 0 or nodes[i] >= <int32_t> c.m.nr_nodes or not (pmg_load(&c.m.has_memory) >> nodes[i]) & 1:
+            status[i] = -ENODEV
+        elif page_to_nid(c.m, pfn) == nodes[i]:
+            status[i] = nodes[i]
+        elif not isolate_lru_page(c, pfn):
+            status[i] = -EBUSY
+        else:
+            t.nid = nodes[i]
+            migrate_pages(c, &pfn, 1, &t, &run)
+            status[i] = run.error if run.error else (-EAGAIN if run.failed else nodes[i])
+        failed += status[i] < 0
+    lru_cache_enable(c)
+    return <int64_t> failed
