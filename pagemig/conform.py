@@ -10,7 +10,7 @@ from itertools import islice, zip_longest
 from typing import Any, TypeAlias
 
 from pagemig.corpus import Entry, choose, entries, placed
-from pagemig.kernels import DEFAULT_KERNEL, kernel_profile
+from pagemig.kernels import DEFAULT_KERNEL, KERNELS, kernel_profile
 from pagemig.report import table
 from pagemig.scenario import MachineFactory, ScenarioRun, UnsupportedScenario, inos, validate
 
@@ -388,7 +388,7 @@ def _main(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(_summary(total, compared)))
     else:
-        print(_text(by_file, total, compared, verbose=args.verbose))
+        print(_text(by_file, total, compared, args.kernel, verbose=args.verbose))
     return 0 if total.agree == total.scenarios else 1
 
 
@@ -430,6 +430,7 @@ def _text(
     by_file: Mapping[str, _Count],
     total: _Count,
     compared: Sequence[Agreement],
+    kernel: str,
     *,
     verbose: bool,
 ) -> str:
@@ -449,16 +450,20 @@ def _text(
         parts.append(table(operations, ("operation", "run", "agree")))
     parts += [describe(agreement) if verbose else _brief(agreement) for agreement in differing]
     reasons = [f"{n} unsupported: {reason}" for reason, n in _reasons(compared).most_common()]
-    parts.append("\n".join([*reasons, _verdict(total, len(differing))]))
+    parts.append("\n".join([*reasons, _verdict(total, len(differing), kernel)]))
     return "\n\n".join(parts)
 
 
-def _verdict(total: _Count, differing: int) -> str:
+def _verdict(total: _Count, differing: int, kernel: str) -> str:
     ran = total.scenarios - total.unsupported
     if not ran:
         return "No scenario was run."
     if differing:
-        return f"{differing} of {ran} {'does' if differing == 1 else 'do'} not agree."
+        others = ", ".join(name for name in KERNELS if name != kernel)
+        return (
+            f"{differing} of {ran} {'does' if differing == 1 else 'do'} not agree with {kernel}."
+            f"  Records of another kernel need --kernel: {others}."
+        )
     return f"All {ran} agree." if ran > 1 else "It agrees."
 
 

@@ -86,7 +86,7 @@ def test_conform_tells_the_first_difference(
     assert main(["conform", str(path)]) == 1
     out = capsys.readouterr().out
     assert f"{wrong['id']}  3/read  (touch)" in out
-    assert out.endswith("1 of 1 does not agree.\n") and "operation " in out
+    assert "\n\n1 of 1 does not agree with " in out and "operation " in out
     assert "recorded  [12288,12289,5," in out
     assert "ours      [12288,12289,12290," in out
     assert main(["conform", "-v", str(path)]) == 1
@@ -183,6 +183,10 @@ def test_conform_ends_with_a_sentence(capsys: pytest.CaptureFixture[str]) -> Non
     assert out.endswith("All 7 agree.\n")
     assert main(["conform", files[1]]) == 1
     assert capsys.readouterr().out.endswith("No scenario was run.\n")
+    assert main(["conform", "--kernel", "6.12", "--id", "hand-001-query", str(HAND)]) == 1
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("1 of 1 does not agree with 6.12.")
+    assert "--kernel" in last
 
 
 @pytest.mark.parametrize("columns", [60, 100, 250])
