@@ -905,10 +905,14 @@ def test_disjoint_processes_wait_for_nothing() -> None:
     m = machine(nodes=2)
     n = 1500
     processes = [m.spawn(cpu=k) for k in range(2)]
+    rounds, last = [0, 0], 40 * STRESS
+    beside = []  # rounds begun while the other was in the midst of its own
 
     def live(p: Process, k: int) -> Step:
         def work() -> None:
-            for _ in range(40 * STRESS):
+            for _ in range(last):
+                rounds[k] += 1
+                beside.append(0 < rounds[1 - k] < last)
                 base = p.mmap(n * PAGE)
                 p.touch(base, n * PAGE, write=True)
                 p.move_pages(addresses(base, n), 1 - k)
@@ -920,5 +924,6 @@ def test_disjoint_processes_wait_for_nothing() -> None:
     together([live(p, k) for k, p in enumerate(processes)], [])
     m.check(full=True)
     assert counted(m, "pgmigrate_success") == 2 * 40 * STRESS * 2 * n
+    assert sum(beside) > last / 2
     assert counted(m, *WAITED) == 0
     assert m.counters["lock_zone"] < m.counters["pgalloc"] / 16
