@@ -5,6 +5,7 @@ from pagemig._types cimport MPOL_INTERLEAVE, MPOL_WEIGHTED_INTERLEAVE, ctx_t, ma
 
 cdef enum:
     TARGET_NEAREST = -2
+    CHUNK = 512                 # pages that share their passes (HPAGE_PMD_NR, later NR_MAX_BATCHED_MIGRATION)
     AHEAD = 24                  # entries between the prefetch of a frame and its use
     OPEN = 1                    # stage_t.open: the page is locked by this stage
     PUBLISHED = 2               # its target is out of our hands
@@ -89,6 +90,8 @@ cdef void migrate_pages(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *ta
 cdef void finish_run(
         ctx_t *c, uint32_t *pfns, uint64_t n, uint64_t tried, const target_t *target, run_t *run) noexcept nogil
 cdef int64_t run_result(run_t *run) noexcept nogil
+# a CHUNK of a run whose other pages are not isolated yet; finish_run ends it
+cdef void begin_chunk(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *target, run_t *run) noexcept nogil
 
 cdef enum:                      # steps of a stage, in order; a hook runs after each
     STEP_ISOLATE = 1

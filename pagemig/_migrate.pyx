@@ -71,7 +71,6 @@ cdef enum:
     RMAP_MAX = 16               # VMAs handled "VMA outside, pages inside"; more go page by page
     HELD = 2
     DONE = 3
-    CHUNK = 512                 # pages that share their passes (HPAGE_PMD_NR, later NR_MAX_BATCHED_MIGRATION)
 
 # what moves to the new frame
 cdef uint64_t PG_COPIED = PG_referenced | PG_uptodate | PG_dirty | PG_active | PG_swapbacked | PG_anon | PG_readahead | PG_cached
@@ -1160,11 +1159,11 @@ cdef stage_t *batch_room(batch_t *b) noexcept nogil:
     """The stage after the last one, or NULL."""
     cdef stage_t *p
     if b.n == b.cap:
-        p = <stage_t *> realloc(b.stage, (2 * b.cap + 1) * sizeof(stage_t))
+        p = <stage_t *> realloc(b.stage, (2 * b.cap + CHUNK // STAGE) * sizeof(stage_t))
         if p == NULL:
             return NULL
         b.stage = p
-        b.cap = 2 * b.cap + 1
+        b.cap = 2 * b.cap + CHUNK // STAGE
     return &b.stage[b.n]
 
 
@@ -1294,23 +1293,40 @@ cdef void migrate_pages(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *ta
         finish_run(c, pfns, n, 0, target, run)
 
 
+cdef void run_chunk(
+        ctx_t *c, batch_t *b, uint32_t *pfns, uint64_t n, uint64_t tried, const target_t *target,
+        run_t *run) noexcept nogil:
+    """All passes over up to CHUNK pages; what is left is put back."""
+    cdef uint64_t i, left
+    if run.error:
+        left = n
+    elif c.m.profile.async_first:
+        left = migrate_pages_sync(c, b, pfns, n, target, run)
+    else:
+        left = migrate_chunk(c, pfns, n, tried, target, run)
+    for i in range(left):
+        putback_lru_page(c, pfns[i])
+
+
+cdef void begin_chunk(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *target, run_t *run) noexcept nogil:
+    """The next CHUNK of a run that is not all there yet."""
+    cdef batch_t b
+    b.stage = NULL
+    b.cap = 0
+    run_chunk(c, &b, pfns, n, 0, target, run)
+    free(b.stage)
+
+
 cdef void finish_run(
         ctx_t *c, uint32_t *pfns, uint64_t n, uint64_t tried, const target_t *target, run_t *run) noexcept nogil:
     """Take a run to its end; its first ``tried`` pages are left over from a first pass that ran ahead."""
-    cdef uint64_t i = 0, k, left, j
+    cdef uint64_t i = 0, k
     cdef batch_t b
     b.stage = NULL
     b.cap = 0
     while i < n:
         k = min(n - i, <uint64_t> CHUNK)
-        if run.error:
-            left = k
-        elif c.m.profile.async_first:
-            left = migrate_pages_sync(c, &b, pfns + i, k, target, run)
-        else:
-            left = migrate_chunk(c, pfns + i, k, min(tried - min(tried, i), k), target, run)
-        for j in range(left):
-            putback_lru_page(c, pfns[i + j])
+        run_chunk(c, &b, pfns + i, k, min(tried - min(tried, i), k), target, run)
         i += k
     free(b.stage)
     count_event(c, C_PGMIGRATE_SUCCESS, run.succeeded)

@@ -19,7 +19,7 @@ from pagemig._frame cimport frame_maps, frame_refs, page_state, unlock_page
 from pagemig._memory cimport follow_page, vma_lookup, vma_slot
 from pagemig._mempolicy cimport get_task_policy, interleave_index, mpol_new
 from pagemig._migrate cimport (
-    AHEAD, OPEN, STEP_ISOLATE, STEP_LOCK, collect, finish_run, interleaves, isolate_lru_page, migrate_pages,
+    AHEAD, CHUNK, OPEN, STEP_ISOLATE, STEP_LOCK, begin_chunk, collect, finish_run, interleaves, isolate_lru_page, migrate_pages,
     page_in_vma, putback_lru_page, run_begin, run_result, run_stage, run_t, stage_t, target_t, trace, whole_index,
 )
 from pagemig._mmap cimport mbind_range
@@ -163,6 +163,7 @@ cdef struct move_t:                 # one move_pages call
     uint64_t tried
     run_t run
     bint ahead                      # the first pass runs ahead, a stage at a time
+    bint chunks                     # or all passes, a chunk at a time
     int32_t node                    # its target
     uint64_t rise, same             # entries up to here have rising addresses, one node
     stage_t st                      # the stage being gathered then
@@ -194,6 +195,16 @@ cdef void run_ahead(ctx_t *c, move_t *mv, int32_t node) noexcept nogil:
         mv.list.n += collect(c, &mv.st, &t, mv.list.pfns + mv.list.n, &mv.run)
         mv.tried = mv.list.n
         shift_stage(&mv.st, gathered)
+
+
+cdef void run_chunk_ahead(ctx_t *c, move_t *mv, int32_t node) noexcept nogil:
+    cdef target_t t
+    mmap_read_unlock(c, mv.mm)
+    mv.locked = False
+    t.nid = node
+    begin_chunk(c, mv.list.pfns, mv.list.n, &t, &mv.run)
+    mv.list.n = 0
+    mv.chunks = not mv.run.error            # then the others are isolated and put back, as the kernel does
 
 
 cdef void shift_stage(stage_t *st, uint32_t gathered) noexcept nogil:
@@ -297,7 +308,8 @@ cdef int add_page_for_migration(
     """1: isolated and listed.  0: already on the node.  Else the status to store.
 
     The whole run is isolated before it is migrated, so that a page listed twice answers EBUSY.  While addresses
-    rise and every page is mapped once none can come twice, and the first pass runs ahead, stage by stage.
+    rise and every page is mapped once none can come twice, and the first pass runs ahead, stage by stage, or with
+    batches all passes, chunk by chunk.
     """
     cdef uint32_t pfn
     cdef uint64_t maps
@@ -314,6 +326,7 @@ cdef int add_page_for_migration(
         return -EACCES
     if mv.st.n == 0 and list_reserve(&mv.list, mv.list.n + STAGE):      # room first: an isolated page must not be lost
         return -ENOMEM
+    mv.chunks &= maps <= 1
     if mv.ahead and (maps > 1 or mv.run.error):
         mv.ahead = False
         run_ahead(c, mv, node)
@@ -425,9 +438,9 @@ cdef int64_t do_pages_move(
             current = nodes[i]
             start = i
             mv.node = current
-            # With batches all of one are unmapped before the first is moved: nothing to gain.
-            mv.ahead = c.step_fn == NULL and not c.m.profile.async_first and \
-                may_run_ahead(mv, addresses, nodes, i, min(readable, mv.count))
+            mv.ahead = c.step_fn == NULL and may_run_ahead(mv, addresses, nodes, i, min(readable, mv.count))
+            mv.chunks = mv.ahead and c.m.profile.async_first != 0 and c.m.tracing == 0
+            mv.ahead = mv.ahead and not c.m.profile.async_first
         if not mv.locked:
             if mmap_read_lock(c, mv.mm):
                 err = -PMG_WAIT
@@ -448,6 +461,8 @@ cdef int64_t do_pages_move(
         rc = add_page_for_migration(c, &l, addresses[i] >> 12, current, migrate_all, mv)
         i += 1
         if rc > 0:
+            if mv.chunks and mv.list.n == CHUNK:
+                run_chunk_ahead(c, mv, current)
             continue
         if mv.status == NULL:
             err = -EFAULT
@@ -488,6 +503,7 @@ cdef int64_t pages_move(
     mv.rise = 0
     mv.same = 0
     mv.ahead = False
+    mv.chunks = False
     begin_run(c, &mv)
     lru_cache_disable(c)
     err = do_pages_move(c, &mv, target, addresses, nodes, readable, flags & MPOL_MF_MOVE_ALL != 0)

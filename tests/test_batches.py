@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from machines import at, four_nodes, mapped, pages
+from machines import at, error_of, four_nodes, mapped, pages
 
 import pagemig as pm
 from pagemig.machine import STEPS
@@ -117,3 +117,31 @@ def test_what_is_unmapped_moves_though_frames_run_out() -> None:
     machine.check(full=True)
     assert machine.counters["pgmigrate_success"] - before == 100
     assert np.count_nonzero(app.move_pages(pages(0, 600)).status == 2) == 100
+
+
+@pytest.mark.parametrize("frames", [None, 700, 512, 100])
+@pytest.mark.parametrize("pinned", [(), (3, 511, 512, 1199), range(500, 530)])
+def test_batch_by_batch_is_the_same_as_isolated_first(
+    pinned: tuple[int, ...] | range, frames: int | None
+) -> None:
+    """A list with rising addresses is isolated as it is migrated, but not under a trace."""
+    outcomes = []
+    for traced in (False, True):
+        node = pm.Node("16MiB", cpus=1)
+        target = node if frames is None else pm.Node(frames * 4096)
+        machine = pm.Machine([node, target], kernel="6.12")
+        machine.tracing = traced
+        app = machine.spawn()
+        mapped(app, 1200)
+        for page in pinned:
+            app.pin(at(page), 4096, "uring")
+        failed = error_of(app.move_pages, pages(0, 1200), 1)
+        after = app.move_pages(pages(0, 1200)).status.tolist()
+        names = ("pgmigrate_success", "pgmigrate_fail", "tlb_flush", "pgalloc", "pgfree")
+        counts = [machine.counters[name] for name in names]
+        outcomes.append((failed, after, counts))
+        # Those without a frame stay, and so does what has a pin before the frames run out.
+        assert failed == ("ok" if frames is None else "ENOMEM")
+        assert after.count(1) == (frames or 1200 - len(pinned))
+        machine.check()
+    assert outcomes[0] == outcomes[1]
