@@ -552,6 +552,21 @@ class Scenario(Twin):
             rc = -(error.errno or 0)
         assert rc == self.mbind(task, vma, policy, flags)
 
+    def bind_all(self, a: int, b: int, c: int) -> None:
+        """Default over everything: holes do not matter, and every page goes where it is local."""
+        task, flags = self.task(a), MOVE_ALL if c % 2 else MOVE
+        vmas = sorted(task.vmas, key=lambda vma: vma.start)
+        if not vmas or self.kernel == "2.6.18" or (flags & MOVE_ALL and not task.root):
+            return  # 2.6.18 places all of them by the first mapping, or crashes
+        task.real.mbind(at(0), (PLACES[-1] + LENGTH) * PAGE, pm.Default(), flags)
+        for vma in vmas:
+            if vma.kind == "tmpfs" and not isinstance(vma.policy, pm.Default):
+                self.shared = pm.Default()
+            vma.policy = pm.Default()
+        for vpn, frame in self.collect(task, vmas, flags, lambda vpn, f: True):
+            vma = vmas[0] if self.kernel in LISTS else task.vma_of(vpn)
+            self.move(frame, self.target(task, vma, vpn))
+
     def request(self, a: int, b: int, c: int) -> None:
         task, node, flags = self.task(a), b % 4, MOVE_ALL if c & 1 else MOVE
         if self.kernel in LISTS:
@@ -606,7 +621,7 @@ OPS = (
     *["write"] * 5,
     *["read", "migrate", "bind", "request"] * 3,
     *["fork", "mlock", "pin", "swap"] * 2,
-    *["unpin", "munmap", "exit", "setuid"],
+    *["unpin", "munmap", "exit", "setuid", "bind_all"],
 )
 NUMBER = st.integers(0, (1 << 12) - 1)
 STEPS = st.lists(st.tuples(st.sampled_from(OPS), NUMBER, NUMBER, NUMBER), min_size=20, max_size=50)
@@ -619,7 +634,8 @@ START = [
     ("write", 0, 1, 0),
     ("read", 2, 3, 0),
     ("mmap", 1, 0, 0),
-    ("write", 1, 0, 0),
+    ("write", 1, 0, 3),
+    ("read", 1, 0, 0),
 ]
 
 
