@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, note
+from hypothesis import given, note, settings
 from hypothesis import strategies as st
 from of_2006 import KERNELS
-from test_random_scenarios import TINY, scenarios, thorough
+from test_random_scenarios import SEARCH, TINY, scenarios, thorough
 
 import pagemig as pm
 from pagemig.scenario import ScenarioRun
@@ -102,3 +102,30 @@ def test_scenarios_run_under_every_kernel(kernel: str) -> None:
     assert ("query" in vma) == has_call
     assert moved.get("errno") == (None if has_call else "ENOSYS")
     json.dumps([migrated, moved])
+
+
+def results(scenario: dict[str, Any], kernel: str, width: int) -> list[Any]:
+    """All results, to the first place where the real kernel would have crashed."""
+
+    def make(kernel: str) -> pm.Machine:
+        machine = tiny(kernel)
+        machine.width = width
+        return machine
+
+    run, seen = ScenarioRun(scenario, kernel=kernel, machine=make), []
+    for i in range(len(run.ops)):
+        try:
+            seen.append(run.step(i))
+        except pm.KernelBug as bug:
+            return [*seen, bug.site]
+        if run.outcome == "killed":
+            break
+    return seen
+
+
+@pytest.mark.parametrize("kernel", ["2.6.18", "pmig"])  # with lists pages go one by one anyway
+@settings(thorough, max_examples=SEARCH or 25)
+@given(scenario=scenarios())
+def test_width_does_not_matter(kernel: str, scenario: dict[str, Any]) -> None:
+    note(f"scenario: {json.dumps(scenario)}")
+    assert results(scenario, kernel, 1) == results(scenario, kernel, 64)
