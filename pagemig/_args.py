@@ -30,6 +30,7 @@ __all__ = [
     "check_bool",
     "counted",
     "node_array",
+    "one_of",
     "prot_bits",
     "read_nodemask",
     "user_nodemask",
@@ -62,7 +63,7 @@ _UNITS: Final = {
     "TIB": 40,
 }
 _DECIMAL: Final = ("KB", "MB", "GB", "TB")
-_SIZE: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
+_SIZE: Final = re.compile(r"\s*(\d{1,30}(?:\.\d{1,30})?)\s*([A-Za-z]*)\s*")
 
 
 def _integer(value: object, name: str, meant: str = "an integer") -> int:
@@ -185,6 +186,23 @@ def word_of(value: int | str, words: dict[str, int], name: str) -> int:
     return as_int(value, name, "a name or a number")
 
 
+def one_of(value: object, known: Iterable[str], name: str) -> str:
+    """``value``, which must be one of some words.
+
+    Raises
+    ------
+    TypeError
+        No text at all.
+    ValueError
+        Another word.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be one of {', '.join(known)}, not {value!r}")
+    if value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(known)}, not {value!r}")
+    return value
+
+
 def prot_bits(prot: int | str) -> int:
     """Protection bits from letters of ``rwx`` (``""``: no access) or from the bits themselves.
 
@@ -194,7 +212,7 @@ def prot_bits(prot: int | str) -> int:
         Another letter.
     """
     if not isinstance(prot, str):
-        return as_int(prot, "prot", "letters of 'rwx' or a number")
+        return as_int(prot, "prot", "letters of 'rwx' or a number") & _UINT_MAX
     bits = PROT_NONE
     for letter in prot:
         place = "rwx".find(letter)
@@ -226,13 +244,16 @@ class Nodemask:
     __slots__ = ("bits", "words")
 
     def __init__(self, nodes: Iterable[int], name: str) -> None:
-        if isinstance(nodes, str | bytes) or not isinstance(nodes, Iterable):
+        flat = isinstance(nodes, np.ndarray) and nodes.ndim == 0
+        if flat or isinstance(nodes, str | bytes) or not isinstance(nodes, Iterable):
             raise TypeError(f"{name} must be a collection of node numbers, not {nodes!r}")
         bits, last = 0, 0
         for node in nodes:
             nid = _integer(node, f"a node of {name}")
             if nid < 0:
                 raise ValueError(f"a node of {name} must not be negative: {nid}")
+            if nid >> 63:
+                raise ValueError(f"a node of {name} must be below 2**63: {nid}")
             last = max(last, nid)
             if nid < _MASK_BITS:
                 bits |= 1 << nid

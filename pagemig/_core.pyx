@@ -641,7 +641,9 @@ cdef class Machine:
         return self.m.width
 
     @width.setter
-    def width(self, int n):
+    def width(self, n):
+        if not hasattr(n, "__index__"):
+            raise TypeError(f"width must be an integer, not {n!r}")
         if not 1 <= n <= STAGE:
             raise ValueError(f"width must be 1 to {STAGE}, not {n}")
         self.m.width = n

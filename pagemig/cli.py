@@ -59,6 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(f"pagemig: {error}", file=sys.stderr)
         return 2
+    except MemoryError as error:
+        print(f"pagemig: not enough memory: {error}", file=sys.stderr)
+        return 2
     return status
 
 

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
 
+from pagemig.errors import KernelBug
+
 __all__ = ["Entry", "choose", "entries", "load", "placed"]
 
 #: A scenario or a record, as JSON has them.
@@ -56,6 +58,8 @@ def entries(path: str | Path) -> list[Entry]:
             value, at = decoder.raw_decode(text, begin)
         except json.JSONDecodeError as error:
             raise ValueError(f"{path}: line {error.lineno}: not JSON: {error.msg}") from None
+        except RecursionError:
+            raise ValueError(f"{path}: line {line}: nested too deeply for a scenario") from None
         for scenario in value if isinstance(value, list) else [value]:
             if not isinstance(scenario, dict) or "ops" not in scenario:
                 raise ValueError(f"{path}: line {line}: not a scenario: an object with ops")
@@ -123,8 +127,10 @@ def choose(found: Sequence[Entry], name: str | None) -> list[Entry]:
 
 @contextmanager
 def placed(entry: Entry) -> Iterator[None]:
-    """Say in a ``ValueError`` which scenario it is about."""
+    """Say in a ``ValueError`` which scenario it is about, also where the real kernel crashes."""
     try:
         yield
+    except KernelBug as bug:
+        raise ValueError(f"{entry.place}: the kernel crashes here: {bug}") from bug
     except ValueError as error:
         raise ValueError(f"{entry.place}: {error}") from error

@@ -20,6 +20,7 @@ from pagemig._args import (
     check_bool,
     counted,
     node_array,
+    one_of,
 )
 from pagemig.constants import (
     FILE_EXT4,
@@ -589,7 +590,7 @@ class Machine(_core.Machine):
         KeyError
             There is none.
         """
-        return self._handle(pid)
+        return self._handle(as_int(pid, "pid"))
 
     @property
     def processes(self) -> list[Process]:
@@ -667,8 +668,7 @@ class Machine(_core.Machine):
         ValueError
             Another kind, minix on a kernel of today, not a size, an inode number below 1.
         """
-        if kind not in _FILE_KINDS:
-            raise ValueError(f"kind must be one of {', '.join(_FILE_KINDS)}, not {kind!r}")
+        one_of(kind, _FILE_KINDS, "kind")
         if kind == "minix" and not self.profile.rules_2006:
             raise ValueError(f"minix is modelled for the kernels of 2006 only, not {self.kernel}")
         number = 0 if ino is None else as_ulong(ino, "ino")
@@ -879,11 +879,13 @@ class Machine(_core.Machine):
         ValueError
             There is no such step.
         """
-        if step is not None and step not in STEPS:
+        if step is not None and as_int(step, "step") not in STEPS:
             raise ValueError(f"step must be one of {STEPS}, not {step!r}")
         if hook is None:
             self._at_step(None)
             return
+        if not callable(hook):
+            raise TypeError(f"hook must be a function or None, not {hook!r}")
         called = hook
 
         def at(number: int, pfns: list[int]) -> None:
@@ -1048,7 +1050,8 @@ class Machine(_core.Machine):
         first, count = as_int(first_pfn, "first_pfn"), as_int(n, "n")
         end = first + count
         if first < 0 or count < 1 or end > self._end_pfns[-1]:
-            raise ValueError(f"frames must be below {self._end_pfns[-1]}, not {first_pfn!r}, {n!r}")
+            wrong = f"not {first_pfn!r}, {n!r}"
+            raise ValueError(f"first_pfn and n must be frames below {self._end_pfns[-1]}, {wrong}")
         inside = self.node_of([first, end - 1])
         nodes = sum(1 << nid for nid in range(int(inside[0]), int(inside[1]) + 1))
         return self._empty("migrate_range", -1, first, end, nodes, max_passes, keep, holder)
@@ -1065,8 +1068,7 @@ class Machine(_core.Machine):
         holder: Process | None,
     ) -> OfflineResult:
         """Empty frames into the nodes with memory that are not in the mask ``away``."""
-        if keep not in _KEEP:
-            raise ValueError(f"keep must be one of {', '.join(_KEEP)}, not {keep!r}")
+        one_of(keep, _KEEP, "keep")
         if (holder is not None) != (keep == "mmap_lock"):
             raise ValueError(f"holder must be given with keep='mmap_lock' only, not {holder!r}")
         passes = as_int(max_passes, "max_passes")

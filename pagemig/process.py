@@ -22,6 +22,7 @@ from pagemig._args import (
     as_ulong,
     check_bool,
     counted,
+    one_of,
     prot_bits,
     word_of,
 )
@@ -602,6 +603,8 @@ class Process(NumaCalls):
             self._must_live("access")
         places = address_array(addresses, "addresses")
         writes = write if write is True or write is False else _write_flags(write, len(places))
+        if deferred is not False and deferred is not True:
+            deferred = check_bool(deferred, "deferred")
         done, minflt, majflt, signal = self._access(places, writes, deferred)
         if signal:
             return AccessResult(done, minflt, majflt, self._signalled(signal), done)
@@ -719,10 +722,9 @@ class Process(NumaCalls):
             EFAULT (not mapped or not accessible), ENOMEM (limit on locked memory).
         """
         self._must_live("pin")
-        if how not in _PIN_WAYS:
-            raise ValueError(f"how must be 'pipe' or 'uring', not {how!r}")
+        long_term = _PIN_WAYS[one_of(how, _PIN_WAYS, "how")]
         first, n = _page_range(addr, length)
-        rc, handle = self._pin(first << PAGE_SHIFT, n, _PIN_WAYS[how])
+        rc, handle = self._pin(first << PAGE_SHIFT, n, long_term)
         self._done("pin", rc)
         return Pin(handle, rc, rc if how == "pipe" else n, how, self.machine)
 
@@ -772,7 +774,9 @@ class Process(NumaCalls):
             ENOSPC, ENOMEM.
         """
         self._must_live("fwrite")
-        data = _value_array(values, None if isinstance(values, Iterable) else _pages(n, "n"))
+        # More pages than there are frames do not fit: no need to write them out first.
+        most = min(_pages(n, "n"), int(self.machine._end_pfns[-1]) + 1)
+        data = _value_array(values, None if isinstance(values, Iterable) else most)
         offset = _pages(page_offset, "page_offset")
         return self._done("fwrite", self._fwrite(self._index_of(file), offset, data))
 
@@ -799,9 +803,10 @@ class Process(NumaCalls):
             ENOMEM.
         """
         self._must_live("fread")
-        out = np.zeros(_pages(n, "n"), dtype=np.uint64)
-        offset = _pages(page_offset, "page_offset")
-        return out[: self._done("fread", self._fread(self._index_of(file), offset, out))]
+        index, offset = self._index_of(file), _pages(page_offset, "page_offset")
+        there = max((file.size >> PAGE_SHIFT) - offset, 0)
+        out = np.zeros(min(_pages(n, "n"), there), dtype=np.uint64)
+        return out[: self._done("fread", self._fread(index, offset, out))]
 
     def ftruncate(self, file: "File", size: int | str) -> None:
         """Set the size of a file; pages beyond it go, private copies of them too.
@@ -873,7 +878,9 @@ class Process(NumaCalls):
     def pagemap(self, addr: int, n: int, *, pfns: bool = True) -> npt.NDArray[np.uint64]:
         """Entries of ``/proc/PID/pagemap``; see :func:`pagemig.proc.pagemap`."""
         self._must_live("pagemap")
-        return proc.pagemap(self, as_ulong(addr, "addr"), _pages(n, "n"), pfns=pfns)
+        return proc.pagemap(
+            self, as_ulong(addr, "addr"), _pages(n, "n"), pfns=check_bool(pfns, "pfns")
+        )
 
     def numa_maps(self) -> str:
         """Return the text of ``/proc/PID/numa_maps``; see :func:`pagemig.proc.numa_maps`."""

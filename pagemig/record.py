@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -98,8 +99,11 @@ def convert(
     ------
     RecordError
         If the text holds no access.
+    ValueError, FileNotFoundError
+        A limit below 1, no directory for the trace.
     """
     lines = LineCache(cache) if cache else None
+    _check(path, limit)
     reader = LackeyReader(stream)
     writer = Writer()
     references = 0
@@ -156,6 +160,8 @@ def record(
     ------
     RecordError
         If valgrind or the program is missing, or nothing could be recorded.
+    ValueError, FileNotFoundError
+        A limit below 1, no directory for the trace.
     """
     valgrind = shutil.which("valgrind")
     if valgrind is None:
@@ -166,6 +172,7 @@ def record(
     program = shutil.which(command[0])
     if program is None:
         raise RecordError(f"no program {command[0]!r} was found")
+    _check(path, limit)
     if cache:
         LineCache(cache)  # refuses a bad size before anything has started
     read_end, write_end = os.pipe()
@@ -187,6 +194,17 @@ def record(
                 process.kill()
             status = process.wait()
     return replace(done, status=0 if limit is not None and status < 0 else status)
+
+
+def _check(path: str | os.PathLike[str], limit: int | None) -> None:
+    """Refuse what would fail only after the program has run."""
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be at least 1 access, not {limit}")
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"no directory {str(target.parent)!r} for the trace")
+    if target.is_dir():
+        raise IsADirectoryError(f"{str(target)!r} is a directory, not a file for the trace")
 
 
 class _Pipe(io.RawIOBase):
@@ -289,6 +307,9 @@ def run(args: argparse.Namespace) -> int:
             done = record(args.command, output, **options)
     except RecordError as error:
         print(f"pagemig record: {error}", file=sys.stderr)
+        return 2
+    except (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error) as error:
+        print(f"pagemig record: {args.lackey} is damaged: {error}", file=sys.stderr)
         return 2
     header = done.header
     print(

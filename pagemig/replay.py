@@ -48,6 +48,13 @@ __all__ = [
 ]
 
 
+#: Limits of what a person may ask for: beyond them it is a slip, or longer than anyone waits.
+_SMALLEST = 1e-3
+_LARGEST = 1e9
+_MOST_SHARE = 1000
+_MOST_EPOCHS = 100_000
+
+
 @dataclass(frozen=True)
 class Costs:
     """What things cost. Times in the unit of the name, with where the defaults come from.
@@ -82,6 +89,14 @@ class Costs:
     page_us: float = field(default=0.7, metadata={"help": "one page moved, without flush and copy"})
     flush_us: float = field(default=0.7, metadata={"help": "one TLB flush"})
     copy_gbs: float = field(default=10.0, metadata={"help": "bandwidth of the copy, GB/s"})
+
+    def __post_init__(self) -> None:
+        """Refuse what is no time and no bandwidth."""
+        for cost in fields(self):
+            value = getattr(self, cost.name)
+            least = 0.0 if cost.name.endswith("_us") else _SMALLEST
+            if not least <= value <= _LARGEST:
+                raise ValueError(f"{cost.name} must be from {least:g} to {_LARGEST:g}, not {value}")
 
     def latency(self, machine: Machine) -> NDArray[np.float64]:
         """Nanoseconds of an access from the row's node to the memory of the column's."""
@@ -184,8 +199,8 @@ def machine_for(
         Nodes 0, 1, ... have one processor each; the last has none, and room for every page.
     """
     fast = len(traces) if fast_nodes is None else fast_nodes
-    if not fast_share > 0:
-        raise ValueError(f"fast_share {fast_share} is not above 0")
+    if not 0 < fast_share <= _MOST_SHARE:
+        raise ValueError(f"fast_share {fast_share} is not above 0 and up to {_MOST_SHARE}")
     if not 1 <= fast <= 63:
         raise ValueError(f"fast_nodes {fast} is not from 1 to 63")
     pages = sum(trace.footprint for trace in traces)
@@ -293,6 +308,7 @@ def replay(
     programs_of = [traces] if isinstance(traces, Trace) else list(traces)
     if not programs_of or any(trace.runs == 0 for trace in programs_of):
         raise ValueError("there is nothing to replay: no trace, or one without accesses")
+    _check_epochs(epochs, rotate)
     cost = costs or Costs()
     machine = machine_for(
         programs_of, fast_share=fast_share, fast_nodes=fast_nodes, kernel=kernel, costs=cost
@@ -306,6 +322,14 @@ def replay(
     run = _Replay(machine, programs, agent, cost).run(name, epochs, rotate, progress)
     run.seconds = time.perf_counter() - started
     return run
+
+
+def _check_epochs(epochs: int, rotate: int) -> None:
+    """Refuse numbers of epochs that mean nothing, or would take for ever."""
+    if not 1 <= epochs <= _MOST_EPOCHS:
+        raise ValueError(f"epochs {epochs} is not at least 1 epoch and at most {_MOST_EPOCHS}")
+    if rotate < 0:
+        raise ValueError(f"rotate {rotate} is below 0, which is never")
 
 
 def _placement(
@@ -381,12 +405,10 @@ class _Replay:
     ) -> int:
         """Let the agent look and move pages; answers how many moved."""
         free = [self.machine.free(nid) >> PAGE_SHIFT for nid in range(self.machine.nr_nodes)]
-        pages, nodes = agent.epoch(
-            auto.Stats(counts, where, np.array(free, np.int64), self.latency, self.move_ns)
-        )
-        targets = np.broadcast_to(np.asarray(nodes, np.int32), np.shape(pages))
+        stats = auto.Stats(counts, where, np.array(free, np.int64), self.latency, self.move_ns)
+        pages, targets = _decision(agent, agent.epoch(stats), where.size)
         before = self.machine.vmstat["pgmigrate_success"]
-        calls = self._calls(np.asarray(pages, np.intp), targets)
+        calls = self._calls(pages, targets)
         for program, part in calls:
             run.refused.update(self._move(program, self.addresses[pages[part]], targets[part]))
         moved = self.machine.vmstat["pgmigrate_success"] - before
@@ -421,6 +443,33 @@ class _Replay:
                 raise
             result, unset = error.result, error.name
         return _refusals(result.status, targets, unset)
+
+
+def _decision(
+    agent: auto.AutoPolicy, answer: Any, footprint: int
+) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
+    """What a policy answered, as pages and a target for each.
+
+    Raises
+    ------
+    ValueError
+        It is not what `auto.AutoPolicy.epoch` says; the message names the policy.
+    """
+    name = type(agent).__name__
+    try:
+        given, nodes = answer
+        pages = np.asarray(given)
+        if pages.size == 0:
+            pages = np.empty(0, np.intp)
+        if pages.ndim != 1 or pages.dtype.kind not in "iu":
+            raise ValueError("pages must be one list of integers")
+        targets = np.broadcast_to(np.asarray(nodes, np.int32), pages.shape)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"policy {name} must answer (pages, nodes): {error}") from error
+    wrong = pages[(pages < 0) | (pages >= footprint)]
+    if wrong.size:
+        raise ValueError(f"policy {name}: page {wrong[0]} is not one of {footprint}")
+    return pages.astype(np.intp), targets
 
 
 def _by_node(counts: NDArray[np.uint32], where: NDArray[np.int32], nodes: int) -> NDArray[np.int64]:
@@ -566,6 +615,7 @@ def run(args: argparse.Namespace) -> int:
     """Do what ``pagemig replay`` was asked to."""
     names = args.trace or [DEFAULT_TRACE]
     traces = [load(find(name)) for name in names]
+    _check_epochs(args.epochs, args.rotate)
     costs = Costs(**{f.name: getattr(args, f.name) for f in fields(Costs)})
     options: dict[str, Any] = {
         "fast_share": args.fast_share,

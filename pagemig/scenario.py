@@ -85,6 +85,10 @@ _NOBODY_PID: Final = (1 << 22) - 1
 
 _ULONG: Final = (1 << 64) - 1
 
+#: Pages that an operation may list or touch one by one, and a page number that is an address.
+_MOST_PAGES: Final = 1 << 24
+_MOST_PAGE: Final = 1 << 50
+
 
 class UnsupportedScenario(ValueError):
     """The scenario asks for something the model does not have (huge pages)."""
@@ -116,6 +120,10 @@ def _is_count(value: object) -> bool:
     return _is_int(value) and value >= 0  # type: ignore[operator]
 
 
+def _is_few(value: object) -> bool:
+    return _is_count(value) and value <= _MOST_PAGES  # type: ignore[operator]
+
+
 def _is_nodes(value: object) -> bool:
     return isinstance(value, list) and all(map(_is_count, value))
 
@@ -132,11 +140,20 @@ def _is_address_text(text: object) -> bool:
 
 
 def _is_page(value: object) -> bool:
-    if isinstance(value, dict) and set(value) == {"range"}:
+    ranged = isinstance(value, dict) and set(value) == {"range"}
+    if isinstance(value, dict) and ranged:
         value = value["range"]
-    if isinstance(value, list):
-        return len(value) == 2 and all(map(_is_count, value))
-    return _is_count(value) or _is_raw(value, _is_address_text)
+    if ranged or isinstance(value, list):
+        return (
+            isinstance(value, list)
+            and len(value) == 2
+            and all(map(_is_count, value))
+            and value[0] < _MOST_PAGE
+            and (_is_few(value[1]) if ranged else value[1] < PAGE_SIZE)
+        )
+    return (_is_count(value) and value < _MOST_PAGE) or _is_raw(  # type: ignore[operator]
+        value, _is_address_text
+    )
 
 
 def _is_pid(value: object) -> bool:
@@ -221,11 +238,12 @@ _TARGETS = _Kind(
     'a node number, a list of them, null or "bad"',
 )
 
+_FEW = _Kind(_is_few, f"a number of pages from 0 to {_MOST_PAGES}")
 _RANGE: Final = {"at": _COUNT, "n": _COUNT}
 _BYTES: Final = {"boff": _WORD, "bytes": _WORD}
 _POLICY: Final = {"mode": _number_or(_MODES)}
 _NODEMASK: Final = {"nodes": _NODES, "mode_flags": _flags_of(_MODE_FLAGS), "maxnode": _WORD}
-_PART: Final = {"file": _COUNT, "off": _COUNT, "n": _COUNT}
+_PART: Final = {"file": _COUNT, "off": _COUNT, "n": _FEW}
 _MOVE: Final = _flags_of(_MOVE_FLAGS)
 
 #: For each operation the fields it must have and those it may have.
@@ -243,7 +261,7 @@ _OPERATIONS: Final[dict[str, tuple[dict[str, _Kind], dict[str, _Kind]]]] = {
         },
     ),
     "munmap": (_RANGE, _BYTES),
-    "touch": (_RANGE, {"write": _BOOL, "tok": _COUNT}),
+    "touch": ({**_RANGE, "n": _FEW}, {"write": _BOOL, "tok": _COUNT}),
     "mprotect": ({**_RANGE, "prot": _PROT}, _BYTES),
     "mlock": (_RANGE, {**_BYTES, "flags": _flags_of(_MLOCK_FLAGS)}),
     "munlock": (_RANGE, _BYTES),
@@ -292,7 +310,7 @@ _OPERATIONS: Final[dict[str, tuple[dict[str, _Kind], dict[str, _Kind]]]] = {
     "ftruncate": ({"file": _COUNT, "pages": _COUNT}, {}),
     "punch": (_PART, {}),
     "fadvise": ({**_PART, "advice": _number_or(FADV_BY_NAME)}, {"sync": _BOOL}),
-    "burst": (_RANGE, {"ms": _COUNT, "background": _BOOL}),
+    "burst": ({**_RANGE, "n": _FEW}, {"ms": _COUNT, "background": _BOOL}),
     "nop": ({}, {}),
     "wait": ({}, {}),
 }
@@ -321,7 +339,8 @@ def validate(scenario: Mapping[str, Any]) -> None:
     """
     ops, files = scenario.get("ops"), scenario.get("files", [])
     if not isinstance(ops, list) or not isinstance(files, list):
-        raise ValueError(f"a scenario has lists of ops and files, not {ops!r} and {files!r}")
+        wrong = files if isinstance(ops, list) else ops
+        raise ValueError(f"a scenario has lists of ops and files, not {wrong!r}")
     for i, entry in enumerate(files):
         _check(f"file {i}", entry, {"kind": _FILE["kind"], "pages": _FILE["pages"]}, _FILE)
     for i, op in enumerate(ops):

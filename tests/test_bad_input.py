@@ -83,6 +83,8 @@ IMPOSSIBLE: list[tuple[Call, type[Exception], str]] = [
     (lambda w: w.app.migrate_pages([0.5], [1]), TypeError, "from_nodes"),
     (lambda w: w.app.migrate_pages([-1], [1]), ValueError, "from_nodes"),
     (lambda w: w.app.migrate_pages([0], [1, -1]), ValueError, "to_nodes"),
+    (lambda w: w.app.migrate_pages(np.array(3), [1]), TypeError, "from_nodes"),
+    (lambda w: w.app.migrate_pages([0], [1 << 70]), ValueError, "to_nodes"),
     (lambda w: w.app.migrate_pages([0], [1], pid=None), TypeError, "pid"),
     (lambda w: w.app.migrate_pages([0], [1], maxnode="65"), TypeError, "maxnode"),
     (lambda w: w.app.migrate_pages([0], [1], maxnode=1 << 64), ValueError, "maxnode"),
@@ -161,6 +163,8 @@ IMPOSSIBLE: list[tuple[Call, type[Exception], str]] = [
     (lambda w: w.app.touch(at(0), PAGE, write=True, values=1 << 64), ValueError, "values"),
     (lambda w: w.app.access("x"), TypeError, "addresses"),
     (lambda w: w.app.access([0.5]), TypeError, "addresses"),
+    (lambda w: w.app.access([at(0)], deferred=1), TypeError, "deferred"),
+    (lambda w: w.app.access([at(0)], deferred=np.zeros(2)), TypeError, "deferred"),
     (lambda w: w.app.access(np.zeros((1, 1), np.uint64)), ValueError, "addresses"),
     (lambda w: w.app.access([at(0)], write=[True, False]), ValueError, "write"),
     (lambda w: w.app.access([at(0)], write=[0.5]), TypeError, "write"),
@@ -175,7 +179,9 @@ IMPOSSIBLE: list[tuple[Call, type[Exception], str]] = [
     (lambda w: setattr(w.app, "cpu", 2), ValueError, "cpu"),
     (lambda w: setattr(w.app, "cpu", "0"), TypeError, "cpu"),
     (lambda w: w.app.limit_memlock("many"), ValueError, "size"),
+    (lambda w: w.app.limit_memlock("9" * 5000), ValueError, "size"),
     (lambda w: w.app.pin(at(0), PAGE, "glue"), ValueError, "how"),
+    (lambda w: w.app.pin(at(0), PAGE, ["pipe"]), TypeError, "how"),
     (lambda w: w.app.pin(None, PAGE), TypeError, "addr"),
     (lambda w: w.app.pin(at(0), "1"), TypeError, "length"),
     (lambda w: w.app.unpin(0), TypeError, "pin"),
@@ -195,12 +201,25 @@ IMPOSSIBLE: list[tuple[Call, type[Exception], str]] = [
     # looking
     (lambda w: w.app.pagemap("x", 1), TypeError, "addr"),
     (lambda w: w.app.pagemap(at(0), -1), ValueError, "n"),
+    (lambda w: w.app.pagemap(at(0), 1, pfns=[]), TypeError, "pfns"),
     (lambda w: w.app.access_counts(at(0), 1), ValueError, "access_stats"),
     # the machine
     (lambda w: w.machine.spawn(cpu=2), ValueError, "cpu"),
     (lambda w: w.machine.spawn(cpu="0"), TypeError, "cpu"),
     (lambda w: w.machine.spawn(uid=-1), ValueError, "uid"),
     (lambda w: w.machine.file("xfs", PAGE), ValueError, "kind"),
+    (lambda w: w.machine.file(["tmpfs"], PAGE), TypeError, "kind"),
+    (lambda w: w.machine.process("1"), TypeError, "pid"),
+    (lambda w: w.machine.process([1]), TypeError, "pid"),
+    (lambda w: w.machine.at_step(3), TypeError, "hook"),
+    (lambda w: w.machine.at_step(print, step="copy"), TypeError, "step"),
+    (lambda w: w.machine.at_step(print, step=99), ValueError, "step"),
+    (lambda w: w.machine.offline(1, keep=["rcu"]), TypeError, "keep"),
+    (lambda w: w.machine.offline(1, keep="pray"), ValueError, "keep"),
+    (lambda w: w.machine.migrate_range(-1, 4), ValueError, "first_pfn"),
+    (lambda w: setattr(w.machine, "width", "1"), TypeError, "width"),
+    (lambda w: setattr(w.machine, "width", 1 << 70), ValueError, "width"),
+    (lambda w: setattr(w.machine, "width", 0), ValueError, "width"),
     (lambda w: w.machine.file("tmpfs", 100), ValueError, "size"),
     (lambda w: w.machine.file("tmpfs", PAGE, ino=0), ValueError, "ino"),
     (lambda w: w.machine.free(4), ValueError, "nid"),
@@ -467,6 +486,23 @@ def test_without_pages_the_nodes_count(world: World) -> None:
     assert error_of(world.app.move_pages, BAD, np.zeros(2, INT32)) == "EFAULT"
     assert world.app.move_pages(BAD, []).rc == 0
     assert world.app.move_pages(BAD, 0).rc == 0
+
+
+@pytest.mark.parametrize("prot", [-1, 1 << 31, 0xFFFFFFFF, 16])
+def test_protections_the_kernel_has_not(world: World, prot: int) -> None:
+    """mprotect knows its bits (``arch_validate_prot``), mmap looks at those it knows."""
+    assert error_of(world.app.mprotect, at(0), PAGE, prot) == "EINVAL"
+
+
+def test_a_file_is_not_read_and_written_beyond_all_memory(world: World) -> None:
+    assert world.app.fread(world.file, 0, (1 << 52) - 1).size == 8
+    assert world.app.fread(world.file, 1 << 40, 1 << 40).size == 0
+    small = pm.Machine([pm.Node(64 * PAGE, cpus=1)], page_bytes=8)
+    file = small.file("tmpfs", PAGE)
+    written = small.spawn().fwrite(file, 0, 7, (1 << 52) - 1)
+    assert 0 < written < 64
+    assert file.cached == written
+    small.check(full=True)
 
 
 @pytest.mark.parametrize("what", ["machine", "app", "file"])

@@ -1,5 +1,7 @@
 """Replaying traces: accounts against numpy, costs against arithmetic, policies by what they owe."""
 
+import dataclasses
+import re
 import sys
 import types
 
@@ -299,6 +301,8 @@ def test_policies_by_name(monkeypatch):
     module = types.ModuleType("mine")
     module.Still = lambda: Fixed([], 0)
     module.Odd = object
+    module.number = 3
+    module.Wants = lambda more: Fixed([], 0)
     monkeypatch.setitem(sys.modules, "mine", module)
     assert isinstance(auto.policy("mine:Still"), auto.AutoPolicy)
     for name, why in [
@@ -306,6 +310,8 @@ def test_policies_by_name(monkeypatch):
         ("mine:Nosuch", "Nosuch"),
         ("nosuchmodule:X", "nosuchmodule"),
         ("mine:Odd", "epoch"),
+        ("mine:number", "not callable"),
+        ("mine:Wants", "missing"),
     ]:
         with pytest.raises(ValueError, match=why):
             auto.policy(name)
@@ -321,13 +327,53 @@ def test_policies_by_name(monkeypatch):
         ({"fast_share": -1}, "fast_share -1"),
         ({"fast_nodes": 0}, "fast_nodes 0"),
         ({"fast_nodes": 64}, "fast_nodes 64"),
+        ({"fast_share": float("inf")}, "fast_share inf"),
+        ({"fast_share": float("nan")}, "fast_share nan"),
+        ({"fast_share": 1e12}, "fast_share 1000000000000.0"),
         ({"epochs": 0}, "at least 1 epoch"),
+        ({"epochs": 10**12}, "epochs 1000000000000"),
+        ({"rotate": -1}, "rotate -1"),
         ({"kernel": "9.9"}, "9.9"),
     ],
 )
 def test_numbers_that_mean_nothing(even, options, why):
     with pytest.raises(ValueError, match=why):
         replay(even, "first-touch", **options)
+
+
+@pytest.mark.parametrize("name", [cost.name for cost in dataclasses.fields(Costs)])
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf"), 1e300])
+def test_costs_that_mean_nothing(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be from .* not {re.escape(str(value))}"):
+        Costs(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["local_ns", "copy_gbs"])
+def test_costs_that_are_divided_by_are_not_0(name):
+    with pytest.raises(ValueError, match=name):
+        Costs(**{name: 0.0})
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (None, r"\(pages, nodes\)"),
+        (([0.5], 0), "integers"),
+        (([[1]], 0), "integers"),
+        (([1, 2], [0, 0, 0]), "shape"),
+        (([1], 1 << 70), "too large"),
+        (([1], "x"), "'x'"),
+        (([10**9], 0), "page 1000000000"),
+        (([-1], 0), "page -1"),
+    ],
+)
+def test_policies_that_answer_nonsense_are_named(even, answer, why):
+    class Odd:
+        def epoch(self, stats):
+            return answer
+
+    with pytest.raises(ValueError, match=f"policy Odd.*{why}"):
+        replay(even, Odd(), epochs=2)
 
 
 def test_nothing_to_replay():
@@ -408,6 +454,13 @@ def test_command_takes_costs_and_policies(hot_late, tmp_path, capsys):
         (["--policies", "nosuch"], "no policy 'nosuch'"),
         (["--policies", "first-touch,"], "no policy ''"),
         (["--kernel", "9.9"], "9.9"),
+        (["--epochs", "0"], "epochs 0"),
+        (["--epochs", "999999999999"], "epochs 999999999999"),
+        (["--rotate", "-1"], "rotate -1"),
+        (["--fast-share", "inf"], "fast_share inf"),
+        (["--slow-ns", "inf"], "slow_ns"),
+        (["--copy-gbs", "0"], "copy_gbs"),
+        ([""], "no trace ''"),
         (["--output", "nosuch/p.png"], "nosuch"),
     ],
 )

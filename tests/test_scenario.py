@@ -79,6 +79,12 @@ def tiny(kernel: str) -> Machine:
         (move([0], 0, flags=["mvoe"]), ["flags=['mvoe']"]),
         (write(0, 1, cpu=2), ["(touch)", "cpu", "2"]),
         (move([0], 2**40), ["nodes=1099511627776"]),
+        (move([2**63], 0), ["pages=[9223372036854775808]"]),
+        (move([[0, 4096]], 0), ["pages=[[0, 4096]]"]),
+        (move([{"range": [0, 2**40]}], 0), ["pages=[{'range': [0, 1099511627776]}]"]),
+        (move([{"range": 3}], 0), ["pages=[{'range': 3}]"]),
+        (write(0, 2**31), ["(touch)", "n=2147483648"]),
+        ({"op": "fread", "p": 0, "file": 0, "off": 0, "n": 2**40}, ["n=1099511627776"]),
     ],
 )
 def test_error_names_operation_field_and_value(op: Any, words: list[str]) -> None:

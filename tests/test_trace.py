@@ -44,7 +44,7 @@ def naive_lackey(text):
     accesses, fetches, malformed = [], 0, 0
     for line in text.split("\n"):
         found = RECORD.fullmatch(line)
-        if found and int(found[3]) > 0:
+        if found and 0 < int(found[3]) <= min(1 << 16, (1 << 64) - int(found[2], 16)):
             accesses.append((int(found[2], 16), int(found[3]), found[1] != "L"))
         elif FETCH.match(line):
             fetches += 1
@@ -147,6 +147,9 @@ def test_lackey_without_a_last_newline():
         " L 10 00,8",
         " L 10G0,8",
         " L 1000,8,8",
+        " L 1000,65537",
+        " L 1000,9999999999",
+        " L ffffffffffffffff,2",
         " X 1000,8",
         "L 1000,8",
         "   L 1000,8",
@@ -369,6 +372,48 @@ def test_a_damaged_byte_is_found_or_changes_nothing(small):
     assert found > 0.9 * (len(data) - start)
 
 
+def with_header(path, **changes):
+    """The same file with other facts in its header."""
+    data = path.read_bytes()
+    end = 12 + int.from_bytes(data[8:12], "little")
+    text = json.dumps(json.loads(data[12:end]) | changes).encode()
+    path.write_bytes(data[:8] + len(text).to_bytes(4, "little") + text + data[end:])
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"cache": ["x"]}, "cache"),
+        ({"accesses": -1}, "accesses=-1"),
+        ({"program": 3}, "program=3"),
+        ({"runs": 299}, "do not agree"),
+        ({"pages": [10**15, 60]}, ""),
+        ({"pages": 3}, ""),
+        ({"blocks": [[1 << 40, 2, 1, 1, 1]]}, ""),
+        ({"blocks": [[300, 2, 1 << 70, 1, 1]]}, "ends in its block 0"),
+        ({"blocks": [[300, 2, -(1 << 70), 1, 1]]}, "ends in its block 0"),
+        ({"blocks": {}}, ""),
+    ],
+)
+def test_a_header_that_says_something_else_is_refused(small, changes, why):
+    with_header(small, **changes)
+    with pytest.raises(TraceError, match=re.escape(str(small))) as caught:
+        load(small)
+    assert why in str(caught.value)
+
+
+def test_more_pages_and_runs_than_there_are_take_no_memory(small):
+    data = small.read_bytes()
+    facts = json.loads(data[12 : 12 + int.from_bytes(data[8:12], "little")])
+    (_, stored), [[_, *sizes]] = facts["pages"], facts["blocks"]
+    with_header(small, pages=[1 << 50, stored])
+    with pytest.raises(TraceError, match=f"37 pages, not the {1 << 50}"):
+        load(small)
+    with_header(small, pages=facts["pages"], blocks=[[1 << 50, *sizes]])
+    with pytest.raises(TraceError, match=f"does not hold {1 << 50} runs"):
+        load(small)
+
+
 def test_the_header_is_read_without_the_package(small):
     data = small.read_bytes()
     assert data[:8] == b"PMTRACE1"
@@ -414,6 +459,12 @@ def test_what_is_said_of_a_shipped_trace_is_so(name):
     assert trace.header.program in "\n".join(lines)
 
 
+@pytest.mark.parametrize("name", ["", "."])
+def test_find_takes_no_directory_for_a_trace(name):
+    with pytest.raises((FileNotFoundError, IsADirectoryError)):
+        load(find(name))
+
+
 def test_find_names_what_there_is():
     with pytest.raises(FileNotFoundError, match=next(iter(shipped()))):
         find("no-such-trace")
@@ -446,6 +497,33 @@ def test_record_of_nothing_says_so(tmp_path):
     with pytest.raises(RecordError, match="--trace-mem=yes"):
         convert(io.BytesIO(b"==1== hello\n"), tmp_path / "out.pmt")
     assert not (tmp_path / "out.pmt").exists()
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".xz"])
+@pytest.mark.parametrize("damage", [lambda packed: packed[:-9], lambda _: b"no such thing"])
+def test_record_of_a_damaged_file_says_so_in_one_line(tmp_path, suffix, damage, capsys):
+    pack = {".gz": gzip.compress, ".xz": lzma.compress}[suffix]
+    text = tmp_path / f"in{suffix}"
+    text.write_bytes(damage(pack(SAMPLE.encode() * 50)))
+    assert cli.main(["record", "--lackey", str(text), "-o", str(tmp_path / "out.pmt")]) == 2
+    err = capsys.readouterr().err
+    assert f"{text} is damaged" in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "out.pmt").exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "limit", "why"),
+    [("nosuch/x.pmt", None, "no directory '.*nosuch'"), ("", None, "is a directory")]
+    + [("x.pmt", limit, f"limit .* not {limit}") for limit in (0, -1)],
+)
+@pytest.mark.parametrize("by", [convert, record])
+def test_record_refuses_before_anything_is_read(tmp_path, by, path, limit, why, monkeypatch):
+    monkeypatch.setattr(pagemig.record.shutil, "which", lambda name: name)
+    monkeypatch.setattr(pagemig.record.subprocess, "Popen", lambda *_, **__: 1 / 0)
+    source = ["true"] if by is record else None
+    with pytest.raises((OSError, ValueError), match=why):
+        by(source, tmp_path / path, limit=limit)
 
 
 def test_record_without_valgrind_says_what_to_install(tmp_path, monkeypatch, capsys):

@@ -97,7 +97,7 @@ def policy(name: str) -> AutoPolicy:
     if colon:
         try:
             made: Any = getattr(import_module(module), attribute)()
-        except (ImportError, AttributeError) as error:
+        except (ImportError, AttributeError, TypeError, ValueError) as error:
             raise ValueError(f"no policy {name!r}: {error}") from None
     elif name in POLICIES:
         made = POLICIES[name]()

@@ -42,7 +42,22 @@ MAGIC = b"PMTRACE1"
 #: Runs per block: what a writer holds uncompressed.
 BLOCK = 1 << 20
 _PRESET = 6
+#: No part of a file is longer.
+_LARGEST = 1 << 32
 _MOST = np.iinfo(np.uint32).max
+
+
+#: What reading a damaged file may raise, besides `TraceError`.
+_DAMAGE = (
+    lzma.LZMAError,
+    AttributeError,
+    EOFError,
+    KeyError,
+    OverflowError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 
 
 class TraceError(ValueError):
@@ -329,7 +344,7 @@ def load(path: str | os.PathLike[str]) -> Trace:
     with Path(path).open("rb") as file:
         try:
             return _read(file)
-        except (TraceError, lzma.LZMAError, KeyError, TypeError, ValueError) as error:
+        except _DAMAGE as error:
             raise TraceError(f"{os.fspath(path)}: {error}") from None
 
 
@@ -338,9 +353,11 @@ def _read(file: BinaryIO) -> Trace:
         raise TraceError(f"not a pagemig trace (it does not begin with {MAGIC.decode()})")
     length = int.from_bytes(_exactly(file, 4, "header"), "little")
     facts = json.loads(_exactly(file, length, "header"))
-    header = Header(**{f.name: facts[f.name] for f in fields(Header) if f.name in facts})
+    header = _header(facts)
     size, stored = facts["pages"]
     table = np.cumsum(_column(file, stored, "<i8", "pages")).astype(np.uint64)
+    if table.size != size:
+        raise TraceError(f"it has {table.size} pages, not the {size} its header says")
     columns = [_block(file, number, *sizes) for number, sizes in enumerate(facts["blocks"])] or [
         (np.empty(0, np.int32), np.empty(0, np.bool_), np.empty(0, np.uint32))
     ]
@@ -353,15 +370,27 @@ def _read(file: BinaryIO) -> Trace:
     return Trace(table[order], place[rank], write, count, header)
 
 
+def _header(facts: dict[str, Any]) -> Header:
+    """Take what a trace says about itself from its header."""
+    header = Header(**{f.name: facts[f.name] for f in fields(Header) if f.name in facts})
+    for name, value in asdict(header).items():
+        meant: type = type(getattr(Header, name))
+        if not isinstance(value, meant) or (isinstance(value, int) and value < 0):
+            what = "a count" if meant is int else "text"
+            raise TraceError(f"{name}={value!r} in its header is not {what}")
+    return header
+
+
 def _block(
     file: BinaryIO, number: int, runs: int, width: int, places: int, bits: int, counts: int
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.uint32]]:
     """Read one block: places, kinds and counts of its runs."""
     what = f"block {number}"
     place = _column(file, places, f"<u{width}", what).astype(np.int64)
-    write = np.unpackbits(_column(file, bits, "u1", what), count=runs).astype(np.bool_)
+    kinds = np.unpackbits(_column(file, bits, "u1", what))
+    write = kinds[: place.size].astype(np.bool_)
     count = np.ascontiguousarray(_column(file, counts, "u1", what).reshape(4, -1).T).view("<u4")
-    if not place.size == count.size == runs:
+    if not place.size == write.size == count.size == runs:
         raise TraceError(f"{what} does not hold {runs} runs")
     return place, write, count.reshape(-1)
 
@@ -371,7 +400,7 @@ def _column(file: BinaryIO, length: int, dtype: str, what: str) -> NDArray[Any]:
 
 
 def _exactly(file: BinaryIO, length: int, what: str) -> bytes:
-    data = file.read(length)
+    data = file.read(min(max(length, 0), _LARGEST))
     if len(data) != length:
         raise TraceError(f"ends in its {what}: {len(data)} of {length} bytes are there")
     return data

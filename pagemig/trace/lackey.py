@@ -12,6 +12,7 @@ The rules are:
 * ``L`` is a load; ``S`` a store; ``M`` (a load, then a store to the same place) one store.
 * ``I`` is an instruction fetch: skipped, a trace is about data.
 * An access reaches from its address over its size; one that straddles a page touches both pages.
+  One beyond the last address or of more than `LARGEST` bytes is no record.
 * Any number of blanks may stand between kind and address.
 * ``==PID==`` and ``--PID--`` lines are valgrind's own talk and are skipped. Any other line that
   is not a record is counted in `LackeyReader.malformed` and otherwise ignored.
@@ -28,10 +29,13 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Accesses", "LackeyReader", "Source", "touched"]
+__all__ = ["LARGEST", "Accesses", "LackeyReader", "Source", "touched"]
 
 #: Bytes parsed at once. Large enough to amortise numpy's calls, small enough to stay in cache.
 CHUNK = 1 << 20
+
+#: Bytes of an access at most; the state of a processor that one instruction saves is some 10 KiB.
+LARGEST = 1 << 16
 
 _HEX = np.full(256, 255, np.uint8)
 _HEX[list(b"0123456789")] = range(10)
@@ -118,7 +122,8 @@ class LackeyReader:
         comma = np.minimum(comma, ends)
         address, digits = _number(chars, comma, 16, 16)
         size, size_digits = _number(chars, ends, 10, 10)
-        good = (digits > 0) & (size_digits > 0) & (size > 0) & (ends - size_digits - 1 == comma)
+        good = (digits > 0) & (size_digits > 0) & (ends - size_digits - 1 == comma)
+        good &= (size > 0) & (size <= LARGEST) & (address <= address + (size - np.uint64(1)))
         # Lackey puts one blank between kind and address; other spacings are looked at singly.
         letter = starts + 1 + (chars[starts + 1] == _SPACE)
         gap = comma - digits - letter - 1

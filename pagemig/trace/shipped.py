@@ -25,7 +25,7 @@ def find(name: str | os.PathLike[str]) -> Path:
         If there is neither; the message lists the shipped ones.
     """
     path = Path(name)
-    if path.exists():
+    if str(name) and path.exists():
         return path
     known = shipped()
     if str(name) in known:
