@@ -1099,12 +1099,12 @@ cdef class Process:
         self.core.leave(c)
         return rc
 
-    def _exit(self, bint zombie=False):
-        """Nothing is left to do when another thread was faster."""
+    def _exit(self, bint zombie=False, bint oom=False):
+        """Nothing is left to do when another thread was faster.  ``oom``: it was killed for want of memory."""
         cdef ctx_t *c = self.core.enter()
         if self.attach(c):
             with nogil:
-                do_exit(c, self.t, zombie)
+                do_exit(c, self.t, zombie, oom)
         self.core.leave(c)
 
     def _reap(self):

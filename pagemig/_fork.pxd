@@ -32,7 +32,7 @@ cdef inline bint mmput_unless_last(machine_t *m, uint32_t mm) noexcept nogil:
 
 cdef int64_t sys_fork(ctx_t *c, task_t *t) noexcept nogil                           # task index of the child or -errno
 # tears down the address space, drops pins
-cdef void do_exit(ctx_t *c, task_t *t, bint zombie) noexcept nogil
+cdef void do_exit(ctx_t *c, task_t *t, bint zombie, bint oom) noexcept nogil
 cdef void task_reap(ctx_t *c, task_t *t) noexcept nogil
 # pages held (pipe) or 0 (longterm), or -errno
 cdef int64_t sys_pin(ctx_t *c, task_t *t, uint64_t addr, uint64_t n, bint longterm, uint32_t *pin) noexcept nogil

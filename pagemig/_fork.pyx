@@ -6,7 +6,7 @@ from libc.errno cimport EBADF, EFAULT, ENOMEM
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from pagemig._alloc cimport (
-    mm_index, mm_of, mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock, pin_of, slab_alloc,
+    count_event, mm_index, mm_of, mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock, pin_of, slab_alloc,
     slab_free, task_of, vec_at, vec_free, vec_insert, vec_remove, vec_resize, vma_index,
 )
 from pagemig._atomic cimport (
@@ -19,7 +19,7 @@ from pagemig._mmap cimport unmap_region, vma_at, vma_dup, vma_link, VM_LOCKED_MA
 from pagemig._pgtable cimport pgd_alloc, pgd_free
 from pagemig._rmap cimport anon_vma_fork
 from pagemig._types cimport (
-    CAP_ALL, PMG_WAIT, TASK_EXITING, TASK_FREE, TASK_RUNNING, TASK_ZOMBIE, VM_DONTCOPY, VM_WIPEONFORK, ctx_t,
+    C_OOM_KILL, CAP_ALL, PMG_WAIT, TASK_EXITING, TASK_FREE, TASK_RUNNING, TASK_ZOMBIE, VM_DONTCOPY, VM_WIPEONFORK, ctx_t,
     machine_t, mm_t, pin_t, task_t, vec_t, vma_t,
 )
 
@@ -238,12 +238,13 @@ cdef void pin_put(ctx_t *c, uint32_t i) noexcept nogil:
         slab_free(&c.m.pins, i)
 
 
-cdef void do_exit(ctx_t *c, task_t *t, bint zombie) noexcept nogil:
+cdef void do_exit(ctx_t *c, task_t *t, bint zombie, bint oom) noexcept nogil:
     """Once, though several of its threads may want it; the calls of others keep the address space to their end."""
     cdef uint32_t mm, i
     cdef vec_t pins
     if not pmg_cas32(&t.state, TASK_RUNNING, TASK_EXITING):
         return
+    count_event(c, C_OOM_KILL, oom)
     mm = pmg_load32(&t.mm)
     pmg_store32_rel(&t.mm, 0)
     mmput(c, mm)

@@ -554,7 +554,7 @@ class Process(NumaCalls):
         name = SIGNAL_NAMES[signal]
         if name == "SIGKILL":
             self._ready = False
-            self._exit(True)
+            self._exit(True, True)
         return name
 
     def _values_to_write(

@@ -200,6 +200,7 @@ def test_two_threads_killed_at_once_exit_once() -> None:
         )
         machine.check(full=True)
         assert not app.alive
+        assert machine.vmstat["oom_kill"] == 1
         app.reap()
         machine.check(full=True)
 
