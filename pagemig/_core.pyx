@@ -510,7 +510,7 @@ cdef class Machine:
     def _file_info(self, uint32_t file):
         """(kind, size in pages, inode number, cached pages) of a file."""
         cdef file_t *f = file_of(self.m, file)
-        return f.kind, f.size, f.ino, f.nrpages
+        return f.kind, pmg_load(&f.size), f.ino, pmg_load(&f.nrpages)
 
     def _file_busy(self, uint32_t file):
         return pmg_load32(&file_of(self.m, file).busy) != 0

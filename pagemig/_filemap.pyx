@@ -14,8 +14,8 @@ from pagemig._alloc cimport (
     vec_resize, vma_of,
 )
 from pagemig._atomic cimport (
-    PMG_GUARD, pmg_add, pmg_add32, pmg_and, pmg_load, pmg_load32, pmg_or, pmg_spin_lock, pmg_spin_unlock, pmg_store,
-    pmg_store32,
+    PMG_GUARD, pmg_add, pmg_add32, pmg_and, pmg_load, pmg_load32, pmg_load_acq, pmg_or, pmg_spin_lock, pmg_spin_unlock,
+    pmg_store, pmg_store32,
     pmg_write_trylock, pmg_write_unlock, pmg_yield,
 )
 from pagemig._frame cimport (
@@ -198,7 +198,7 @@ cdef int add_to_page_cache(ctx_t *c, file_t *f, uint64_t index, uint32_t pfn) no
         m.frames[pfn].index = <uint32_t> index
         pmg_add(&m.frames[pfn].state, REF_ONE | PG_cached)
         vec_at(m, &f.cache)[index] = pfn
-        f.nrpages += 1
+        pmg_store(&f.nrpages, f.nrpages + 1)
     pmg_spin_unlock(&f.lock)
     return err
 
@@ -209,7 +209,7 @@ cdef void delete_from_page_cache(ctx_t *c, uint32_t pfn) noexcept nogil:
     cdef file_t *f = file_of(m, frame.mapping)
     pmg_spin_lock(&f.lock)
     vec_at(m, &f.cache)[frame.index] = 0
-    f.nrpages -= 1
+    pmg_store(&f.nrpages, f.nrpages - 1)
     pmg_store32(&frame.mapping, 0)
     pmg_and(&frame.state, ~(PG_cached | PG_dirty))
     pmg_spin_unlock(&f.lock)
@@ -546,7 +546,8 @@ cdef int find_uptodate_page(ctx_t *c, file_t *f, uint64_t index, uint32_t *pfn) 
     """
     while True:
         pfn[0] = find_get_page(c.m, f, index)
-        if pfn[0] == 0 or page_test(c.m, pfn[0], PG_uptodate) or not PMG_GUARD(10):
+        # The flag before the content: acquired, since nothing is locked.
+        if pfn[0] == 0 or pmg_load_acq(&c.m.frames[pfn[0]].state) & PG_uptodate or not PMG_GUARD(10):
             return 0
         if lock_page(c, pfn[0]):
             put_page(c, pfn[0])

@@ -206,7 +206,7 @@ ctypedef struct file_t:         # an inode: file or shared anonymous object
     uint32_t uid
     uint64_t ino
     uint64_t size               # pages
-    uint64_t nrpages            # cached pages
+    uint64_t nrpages            # cached pages; atomic, read without the lock
     vec_t cache                 # frame of each page, 0 absent (frame 0 is the zero page)
     # EXT4: what the disk holds, one uint64 token per page as two words; or bytes, see _filemap
     vec_t disk
