@@ -214,11 +214,13 @@ def _parameters(data: Mapping[str, Any]) -> Parameters:
         _check(f"{name} of the note's aim", note["aim"][name], above=0)
     for design in NOTE_KERNELS:
         single, _, _ = (note[design][key] for key in ("single", "four", "text"))
+        _check_text(f"text of the note's {design}", note[design]["text"])
         for rate in single:
             _check(f"single of the note's {design}", rate)
     _check("four of the note's swap", note["swap"]["four"])
     for name, entry in published.items():
         for row in entry["rows"]:
+            _check_text(f"what of a row of {models[name].name}", row["what"])
             for key in ("pages", "folios", "rate"):
                 _check(f"{key} of {row['what']!r} of {models[name].name}", row[key], above=0)
             _check(f"threads of {row['what']!r}", row.get("threads", 1), above=0)
@@ -239,7 +241,14 @@ def _model(name: str, entry: Mapping[str, Any], about: Mapping[str, Any]) -> Mod
         _check(f"{key} of machine {name}", value.value, above=0 if key in _DIVISORS else None)
         if key in _SHARES and value.value > 1:
             raise ValueError(f"{key} of machine {name} must be at most 1, not {value.value}")
+    for key in ("title", "kernel"):
+        _check_text(f"{key} of machine {name}", entry[key])
     return Model(name, entry["title"], entry["kernel"], values)
+
+
+def _check_text(what: str, value: Any) -> None:
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{what} must be text, not {value!r}")
 
 
 def _check(what: str, value: Any, *, above: float | None = None) -> None:

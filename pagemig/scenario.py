@@ -380,6 +380,47 @@ def _check(
             raise ValueError(f"{where}: {name}={value!r} is not {kind.expected}")
 
 
+def _check_results(record: Mapping[str, Any]) -> None:
+    """Check that results have their states where recorded ones have them.
+
+    Values are not looked at: they are compared with those of the model.
+
+    Raises
+    ------
+    ValueError
+        They have not; the message names the operation.
+    """
+    results = record["results"]
+    if not isinstance(results, list):
+        raise ValueError(f"results must be a list, not {results!r}")
+    for i, result in enumerate(results):
+        states = result.get("state", {}) if isinstance(result, dict) else None
+        if not isinstance(states, dict):
+            raise ValueError(f"result {i} must be an object, and its state one, not {result!r}")
+        for number, state in states.items():
+            vmas = [] if state is None else state.get("vmas") if isinstance(state, dict) else None
+            if not isinstance(vmas, list) or not all(isinstance(vma, dict) for vma in vmas):
+                raise ValueError(f"result {i}: state {number} must have a list of vmas: {state!r}")
+            for vma in vmas:
+                _check_vma(f"result {i}: state {number}", vma, len(record.get("files", [])))
+
+
+def _check_vma(where: str, vma: Json, nr_files: int) -> None:
+    """Check what is read of a recorded mapping besides comparing it."""
+    needed = {"at": _COUNT, "n": _COUNT}
+    if "file" in vma or "shared_anon" in vma:
+        needed["ino"] = _COUNT
+    if "file" in vma:
+        needed["file"] = _Kind(
+            lambda value: _is_count(value) and value < nr_files, f"one of {nr_files} files"
+        )
+    for name, kind in needed.items():
+        if not kind.has(vma.get(name)):
+            raise ValueError(
+                f"{where}: {name}={vma.get(name)!r} of a mapping is not {kind.expected}"
+            )
+
+
 # ---- inode numbers ----------------------------------------------------------------------------
 
 
@@ -396,7 +437,13 @@ def inos(record: Mapping[str, Any]) -> list[int]:
     list of int
         One number for each of ``files``, then one for each ``mmap`` of shared anonymous memory in
         the order of the operations; 0 where the recording does not show it.
+
+    Raises
+    ------
+    ValueError
+        The results are not laid out as recorded ones; the message says where.
     """
+    _check_results(record)
     found = [0] * len(record.get("files", []))
     shared: list[int] = []
     vmas: dict[str, list[Json]] = {}

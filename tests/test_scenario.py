@@ -358,6 +358,30 @@ def test_unstable_paths_are_not_compared() -> None:
     assert [d.operation for d in differences(recorded, ours, paths[:3])] == [1]
 
 
+STATE = {"vmas": [{"at": 0, "n": 1, "file": 0, "ino": 1}]}
+
+
+@pytest.mark.parametrize(
+    ("results", "why"),
+    [
+        ({}, "no results"),
+        ([7], "result 0"),
+        ([{"rc": 0}, {"state": []}], "result 1"),
+        ([{"state": {"0": 3}}], "result 0: state 0"),
+        ([{"state": {"0": {}}}], "result 0: state 0"),
+        ([{"state": {"0": {"vmas": ["x"]}}}], "result 0: state 0"),
+        ([{"state": {"0": {"vmas": [{"at": 0}]}}}], "n=None"),
+        ([{"state": {"0": {"vmas": [STATE["vmas"][0] | {"file": 1}]}}}], "file=1"),
+        ([{"state": {"0": {"vmas": [STATE["vmas"][0] | {"ino": "x"}]}}}], "ino='x'"),
+    ],
+)
+def test_results_that_are_none_are_refused(results: Any, why: str) -> None:
+    record = {"ops": [{"op": "nop", "p": 0}], "files": [{"kind": "tmpfs", "pages": 1}]}
+    compare({**record, "results": [{"state": {"0": STATE, "1": None}}]})
+    with pytest.raises(ValueError, match=why):
+        compare({**record, "results": results})
+
+
 def test_missing_results_are_differences() -> None:
     assert differences([{"rc": 0}], []) == [Difference("0", {"rc": 0, "state": {}}, "(absent)")]
 
