@@ -13,7 +13,7 @@ from pagemig._frame cimport frame_refs, page_state
 from pagemig._migrate cimport TARGET_NEAREST, isolate_lru_page, migrate_pages, putback_lru_page, run_t, target_t
 from pagemig._fork cimport get_task_mm, mmput
 from pagemig._rmap cimport lru_cache_disable, lru_cache_enable
-from pagemig._types cimport KEEP_MMAP_LOCK, KEEP_REFCOUNT, PG_reserved, WAIT_PASS, ctx_t, machine_t, node_t
+from pagemig._types cimport KEEP_MMAP_LOCK, KEEP_REFCOUNT, PG_reserved, PMG_BUG, WAIT_PASS, ctx_t, machine_t, node_t
 
 cdef enum:
     BATCH = 256                 # pages isolated at a time, as the kernel takes them
@@ -97,7 +97,7 @@ cdef int evacuate(ctx_t *c, evacuation_t *e, int32_t closed) noexcept nogil:
     if err:
         return err
     lru_cache_disable(c)
-    while e.passes < e.max_passes and not_empty(c, e, closed):
+    while e.passes < e.max_passes and err > -PMG_BUG and not_empty(c, e, closed):
         # Between two passes whoever holds a page may let go of it, for which it may need this processor of the host.
         if e.passes:
             if pmg_wait(c, WAIT_PASS, <uint32_t> e.first, 0):
@@ -107,6 +107,8 @@ cdef int evacuate(ctx_t *c, evacuation_t *e, int32_t closed) noexcept nogil:
         err = do_migrate_range(c, e)
     lru_cache_enable(c)
     keep_end(c)
+    if err <= -PMG_BUG:
+        return err
     if not not_empty(c, e, closed):
         return 0
     return -ENOMEM if err == -ENOMEM else -EBUSY

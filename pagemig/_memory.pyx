@@ -536,9 +536,9 @@ cdef void zap_nonpresent(
     if pte_present(pte):
         set_pte(m, leaf, vpn, 0)
         return
-    if how & ZAP_TRUNCATE and m.profile.truncate_leaves:
-        return
     if is_migration_entry(pte):
+        if how & ZAP_TRUNCATE and m.profile.truncate_leaves:
+            return
         state = page_state(m, migration_entry_to_pfn(pte))
         if not PMG_GUARD(13) or (state & PG_anon and not how & ZAP_EVEN_COWS):
             return

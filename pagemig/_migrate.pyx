@@ -1035,7 +1035,7 @@ cdef void stage_unmap_only(ctx_t *c, stage_t *st) noexcept nogil:
     while a < st.n:
         find_group(st, a)
         unmap_group(c, st, a, &st.hold[a])
-        if st.hold[a].av:
+        if c.keep == KEEP_REFCOUNT and st.hold[a].av:
             put_anon_vma(c.m, st.hold[a].av)
         a = st.hold[a].end
     at_step(c, STEP_UNMAP, st)

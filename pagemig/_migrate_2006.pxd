@@ -26,6 +26,8 @@ cdef uint64_t migrate_page_lists(ctx_t *c, lists_t *l) noexcept nogil
 # isolate frames and allocate a chunk of targets on or near a node (-1: none)
 cdef void lists_begin(ctx_t *c, lists_t *l, const uint32_t *pfns, uint64_t n, int32_t nid) noexcept nogil
 cdef void lists_end(ctx_t *c, lists_t *l) noexcept nogil                             # put everything back
+# one isolated page to a node or, where that is full, near it: the node it is on, or -errno
+cdef int32_t migrate_one_page(ctx_t *c, uint32_t pfn, int32_t nid) noexcept nogil
 # the driver: targets by t in chunks; moved pages are freed, the others put back, in run is how many.  0 or -errno
 cdef int migrate_pages_to(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *t, run_t *run) noexcept nogil
 

@@ -148,13 +148,12 @@ cdef bint has_stuck_buffers(ctx_t *c, uint32_t pfn) noexcept nogil:
         not has_migratepage(file_of(c.m, pmg_load32(&c.m.frames[pfn].mapping)))
 
 
-cdef bint list_pass(ctx_t *c, lists_t *l, uint32_t pass_) noexcept nogil:
-    """One round; True: some are to be tried again.  It is cut short where ``to`` is used up."""
+cdef uint64_t list_pass(ctx_t *c, lists_t *l, uint32_t pass_) noexcept nogil:
+    """One round; how many are to be tried again.  It is cut short where ``to`` is used up."""
     cdef uint32_t force = how_hard(c.m, pass_)
     cdef bint last_resort = c.m.profile.engine == 1 and pass_ > LAST_RESORT
     cdef stage_t st
     cdef uint64_t i = 0, kept = 0
-    cdef bint retry = False
     cdef int rc
     cdef uint32_t pfn
     while i < l.n:
@@ -176,7 +175,6 @@ cdef bint list_pass(ctx_t *c, lists_t *l, uint32_t pass_) noexcept nogil:
         if rc == -EAGAIN and PMG_GUARD(8):
             l.source[kept] = pfn
             kept += 1
-            retry = True
         elif rc < 0:
             l.failed[l.nr_failed] = pfn
             l.nr_failed += 1
@@ -187,19 +185,19 @@ cdef bint list_pass(ctx_t *c, lists_t *l, uint32_t pass_) noexcept nogil:
     memmove(l.source + i - kept, l.source, kept * sizeof(uint32_t))
     l.source += i - kept
     l.n -= i - kept
-    return retry
+    return kept
 
 
 cdef uint64_t migrate_page_lists(ctx_t *c, lists_t *l) noexcept nogil:
     cdef uint32_t pass_
-    cdef bint retry = True
+    cdef uint64_t retry = 0
     l.nr_moved = 0
     l.nr_failed = 0
     for pass_ in range(c.m.profile.passes):
         retry = list_pass(c, l, pass_)
-        if not retry:
+        if retry == 0:
             break
-    return l.nr_failed + (l.n if retry else 0)
+    return l.nr_failed + retry
 
 
 cdef uint32_t target_ahead(ctx_t *c, const target_t *t, uint32_t source, uint64_t offset) noexcept nogil:
@@ -238,13 +236,39 @@ cdef void lists_begin(ctx_t *c, lists_t *l, const uint32_t *pfns, uint64_t n, in
     c.nozero = 0
 
 
-cdef void lists_end(ctx_t *c, lists_t *l) noexcept nogil:
+cdef void putback_lists(ctx_t *c, lists_t *l) noexcept nogil:
     putback_all(c, l.moved, l.nr_moved)
     putback_all(c, l.failed, l.nr_failed)
     putback_all(c, l.source, l.n)
     if l.to != NULL and l.nr_to:
         free_pages(c, l.to, <uint32_t> l.nr_to)
+
+
+cdef void lists_end(ctx_t *c, lists_t *l) noexcept nogil:
+    putback_lists(c, l)
     lru_cache_enable(c)
+
+
+cdef int32_t migrate_one_page(ctx_t *c, uint32_t pfn, int32_t nid) noexcept nogil:
+    cdef lists_t l
+    cdef uint32_t to, moved, failed
+    c.nozero = 1
+    to = alloc_page(c, nid, pmg_load(&c.m.online))
+    c.nozero = 0
+    if to == 0:
+        putback_lru_page(c, pfn)
+        return -ENOMEM
+    nid = page_to_nid(c.m, to)          # another's, where that one is full
+    l.source = &pfn
+    l.to = &to
+    l.moved = &moved
+    l.failed = &failed
+    l.n = l.nr_to = 1
+    migrate_page_lists(c, &l)
+    count_event(c, C_PGMIGRATE_SUCCESS, l.nr_moved)
+    count_event(c, C_PGMIGRATE_FAIL, 1 - l.nr_moved)
+    putback_lists(c, &l)
+    return nid if l.nr_moved else -EAGAIN
 
 
 cdef int one_chunk(ctx_t *c, lists_t *l, const target_t *t, uint64_t *offset, run_t *run) noexcept nogil:

@@ -25,7 +25,8 @@ cdef void queue_begin(queue_t *q, uint64_t nodes, bint invert, bint discontig_ok
 # 1: stopped at a page that cannot be moved; or -errno
 cdef int queue_vma(ctx_t *c, queue_t *q, mm_t *mm, vma_t *vma, uint64_t start, uint64_t end) noexcept nogil
 cdef bint vma_migratable(machine_t *m, vma_t *vma) noexcept nogil
-cdef int32_t node_remap(int32_t s, uint64_t old, uint64_t new) noexcept nogil
+cdef bint next_pair(
+        uint64_t left, uint64_t stay, uint64_t old, uint64_t new, int32_t *source, int32_t *dest) noexcept nogil
 
 # addresses (bytes) and nodes hold `readable` entries, the caller asked for `count`; nodes NULL: a query.
 # A NULL status is memory that cannot be written: -EFAULT at the first store.

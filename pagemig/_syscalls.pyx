@@ -744,15 +744,16 @@ cdef int32_t node_remap(int32_t s, uint64_t old, uint64_t new) noexcept nogil:
     return pmg_ctz(new)
 
 
-cdef bint next_pair(uint64_t left, uint64_t old, uint64_t new, int32_t *source, int32_t *dest) noexcept nogil:
-    """A pair whose destination does not itself wait to be emptied, else the last pair that moves at all."""
+cdef bint next_pair(
+        uint64_t left, uint64_t stay, uint64_t old, uint64_t new, int32_t *source, int32_t *dest) noexcept nogil:
+    """A pair whose destination does not itself wait to be emptied, else the last pair that moves at all.
+
+    Nodes in ``stay`` are not emptied, though they count among ``left``.
+    """
     cdef int32_t s, d
     cdef bint found = False
     for s in range(64):
-        if not (left >> s) & 1:
-            continue
-        # If the sets have unequal sizes, a node that is in both stays as it is.
-        if pmg_popcount(old) != pmg_popcount(new) and (new >> s) & 1:
+        if not ((left & ~stay) >> s) & 1:
             continue
         d = node_remap(s, old, new)
         if s == d:
@@ -784,10 +785,11 @@ cdef int64_t migrate_to_node(ctx_t *c, uint32_t mm, int32_t source, int32_t dest
 
 
 cdef int64_t do_migrate_pages(ctx_t *c, uint32_t mm, uint64_t old, uint64_t new, uint32_t flags) noexcept nogil:
-    cdef uint64_t left = old
+    # If the sets have unequal sizes, a node that is in both stays as it is.
+    cdef uint64_t left = old, stay = old & new if pmg_popcount(old) != pmg_popcount(new) else 0
     cdef int32_t s = 0, d = 0
     cdef int64_t busy = 0, rc = 0
-    while rc >= 0 and next_pair(left, old, new, &s, &d):
+    while rc >= 0 and next_pair(left, stay, old, new, &s, &d):
         left &= ~(<uint64_t> 1 << s)
         rc = migrate_to_node(c, mm, s, d, flags)
         if rc > 0:

@@ -17,14 +17,14 @@ from pagemig._frame cimport frame_maps, page_state, page_test
 from pagemig._memory cimport find_vma, follow_page, vma_slot
 from pagemig._mempolicy cimport alloc_page_vma, get_vma_policy, interleave_index, policy_node
 from pagemig._migrate cimport isolate_lru_page, new_page, putback_lru_page, run_t, target_t
-from pagemig._migrate_2006 cimport migrate_pages_2006, migrate_pages_each, moves_t
+from pagemig._migrate_2006 cimport migrate_one_page, migrate_pages_2006, migrate_pages_each, moves_t
 from pagemig._mmap cimport mbind_range
 from pagemig._pgtable cimport leaf_pte, next_leaf, pte_lock, pte_unlock
 from pagemig._pte cimport PTE_SPECIAL, pte_pfn, pte_present, pte_t
 from pagemig._rmap cimport lru_cache_disable, lru_cache_enable, vma_address
 from pagemig._swap cimport nr_swap_pages
 from pagemig._syscalls cimport (
-    list_add, list_putback, list_t, node_remap, queue_begin, queue_t, queue_vma, vma_migratable,
+    list_add, list_putback, list_t, next_pair, queue_begin, queue_t, queue_vma, vma_migratable,
 )
 from pagemig._types cimport (
     BUG_NO_FILE, BUG_OFFLINE_NODE, BUG_VMA_ADDRESS, C_REQUESTS_SCANNED, MPOL_DEFAULT, MPOL_INTERLEAVE, MPOL_MF_MOVE,
@@ -56,10 +56,9 @@ cdef int check_range(ctx_t *c, queue_t *q, mm_t *mm, uint64_t start, uint64_t en
     cdef uint32_t i = vma_slot(m, mm, start)
     cdef uint64_t at = 0
     cdef vma_t *vma
-    cdef int rc
-    if i == mm.vmas.n:
+    cdef int rc = migrate_prep(c, q.flags)      # before anything is looked for: without swap nobody hears of a hole
+    if rc == 0 and i == mm.vmas.n:
         return -EFAULT
-    rc = migrate_prep(c, q.flags)
     while rc == 0 and i < mm.vmas.n:
         vma = vma_of(m, vec_at(m, &mm.vmas)[i])
         if vma.start >= end:
@@ -238,23 +237,22 @@ cdef int64_t migrate_misplaced(
 cdef int64_t mbind_locked(
         ctx_t *c, mm_t *mm, queue_t *q, uint64_t start, uint64_t end, const mpol_t *pol, uint32_t flags) noexcept nogil:
     cdef bint exactly = c.m.profile.arrays and pol.mode == MPOL_INTERLEAVE and flags & (MPOL_MF_MOVE | MPOL_MF_MOVE_ALL)
-    cdef int64_t rc, left = 0
+    cdef int64_t rc, bound, left = 0
     if exactly:
         q.flags = 0                             # only look for holes: what is misplaced the policy says, once it is set
     rc = check_range(c, q, mm, start, end)
     if exactly and rc == 0:
         rc = migrate_prep(c, flags)
-    if rc == 0:
-        rc = mbind_range(c, mm, start, end, pol)
     if rc:
         return rc
+    bound = mbind_range(c, mm, start, end, pol)     # where it fails half-way, what was collected moves all the same
     if exactly:
         left = interleave_exactly(c, mm, start, end, flags)
     elif q.list.n:
         left = migrate_misplaced(c, q, mm, start, end, pol)
     if left <= -PMG_BUG:
         return left
-    return -EIO if left and flags & MPOL_MF_STRICT else 0
+    return bound or (-EIO if left and flags & MPOL_MF_STRICT else 0)
 
 
 cdef int64_t mbind_2006(
@@ -277,27 +275,6 @@ cdef int64_t mbind_2006(
 
 
 # -- migrate_pages -------------------------------------------------------------------------------------------------
-
-cdef bint next_pair_2006(uint64_t left, uint64_t old, uint64_t new, int32_t *source, int32_t *dest) noexcept nogil:
-    """A pair whose destination does not itself wait to be emptied, else the last that moves at all.
-
-    Unlike today's, sets of unequal size may empty a node into one that is emptied later: its pages move twice.
-    """
-    cdef int32_t s, d
-    cdef bint found = False
-    for s in range(64):
-        if not (left >> s) & 1:
-            continue
-        d = node_remap(s, old, new)
-        if s == d:
-            continue
-        source[0] = s
-        dest[0] = d
-        found = True
-        if not (left >> d) & 1:
-            break
-    return found
-
 
 cdef int64_t migrate_vmas(ctx_t *c, mm_t *mm, uint64_t old, uint64_t new, uint32_t flags) noexcept nogil:
     """The ``migrate`` operation of every VMA that has one; the first error ends it.
@@ -344,6 +321,7 @@ cdef int64_t migrate_to_node_2006(ctx_t *c, uint32_t mm, int32_t source, int32_t
 
 
 cdef int64_t do_migrate_pages_2006(ctx_t *c, uint32_t mm, uint64_t old, uint64_t new, uint32_t flags) noexcept nogil:
+    """Unlike today, sets of unequal size may empty a node into one that is emptied later: its pages move twice."""
     cdef uint64_t left = old
     cdef int32_t s = 0, d = 0
     cdef int64_t busy = 0, rc = 0
@@ -352,7 +330,7 @@ cdef int64_t do_migrate_pages_2006(ctx_t *c, uint32_t mm, uint64_t old, uint64_t
         if rc < 0 or (rc and c.m.profile.last_unhooked):
             return min(rc, <int64_t> 0)         # a positive answer ends the call as if all had gone well
         busy = rc
-    while rc >= 0 and next_pair_2006(left, old, new, &s, &d):
+    while rc >= 0 and next_pair(left, 0, old, new, &s, &d):
         left &= ~(<uint64_t> 1 << s)
         rc = migrate_to_node_2006(c, mm, s, d, flags)
         if rc > 0:
@@ -513,17 +491,6 @@ cdef int32_t frame_status(ctx_t *c, uint32_t pfn, int32_t nid) noexcept nogil:
     return ISOLATED if isolate_lru_page(c, pfn) else -EBUSY
 
 
-cdef int32_t migrate_frame(ctx_t *c, uint32_t pfn, int32_t nid) noexcept nogil:
-    """One isolated page through four lists: where its target was is what can be said of it."""
-    cdef target_t t
-    cdef run_t run
-    memset(&t, 0, sizeof(t))
-    memset(&run, 0, sizeof(run))
-    t.nid = nid
-    migrate_pages_2006(c, &pfn, 1, &t, &run)
-    return run.error or (-EAGAIN if run.failed else nid)
-
-
 cdef int64_t migrate_frames_2006(
         ctx_t *c, const uint32_t *pfns, const int32_t *nodes, uint64_t n, int32_t *status) noexcept nogil:
     """The note's arrays: page i to target i.  Kernels with four lists take them one by one."""
@@ -540,7 +507,7 @@ cdef int64_t migrate_frames_2006(
         if status[i] != ISOLATED:
             continue
         if c.m.profile.four_lists:
-            status[i] = migrate_frame(c, pfns[i], nodes[i])
+            status[i] = migrate_one_page(c, pfns[i], nodes[i])
         elif list_add(&r.pages, pfns[i]) or list_add(&r.slots, <uint32_t> i):
             r.pages.n = r.slots.n
             putback_lru_page(c, pfns[i])

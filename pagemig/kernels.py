@@ -143,6 +143,9 @@ class KernelProfile:
         to 2.6.22).
     subset_nodes : bool
         A node set with a node that is not there is EINVAL (to 2.6.23), else that node is left out.
+    absent_targets : bool
+        migrate_pages takes a target node that is not there, and crashes where a page would go there
+        (to 2.6.22).  Read where ``rules_2006`` is 1.
     uid_access : bool
         Who may move whose pages is asked as for a signal (to 4.12), else as for ptrace.
     interleave_bits : int
@@ -211,6 +214,7 @@ class KernelProfile:
     last_unhooked: int = field(default=0, metadata=_CORE)
     truncated_crashes: int = field(default=0, metadata=_CORE)
     subset_nodes: bool = False
+    absent_targets: bool = False
     uid_access: bool = False
     interleave_bits: int = 32
     modes: frozenset[int]
@@ -332,6 +336,7 @@ _LINUX_2_6_17: Final = KernelProfile(
     truncate_leaves=1,
     rules_2006=1,
     subset_nodes=True,
+    absent_targets=True,
     uid_access=True,
     modes=_MODES_2006,
     mode_flags=0,
@@ -380,9 +385,10 @@ _PMIG: Final = replace(
     zero_enoent=0,
     last_unhooked=0,
     truncated_crashes=0,
+    absent_targets=False,
 )
 
-#: Profile by name, by rising age of the kernel; ``pmig`` stands where its patches do.
+#: Profile by name, oldest kernel first; ``pmig`` stands where its patches do.
 KERNELS: Final[Mapping[str, KernelProfile]] = MappingProxyType(
     {
         profile.name: profile

@@ -362,7 +362,9 @@ class NumaCalls(_core.Process):
         if new & ~allowed and not privileged:
             return Refusal(EPERM, "to_nodes has nodes without memory here, and no CAP_SYS_NICE")
         if self.machine.profile.rules_2006:
-            new = self._source_mask(new)  # nodes that are not there were refused from 2.6.23 on
+            if new & ~allowed and not self.machine.profile.absent_targets:
+                return Refusal(EINVAL, "to_nodes has nodes without memory here")
+            new = self._source_mask(new)
         else:
             new &= allowed
             if not new:
