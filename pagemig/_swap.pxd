@@ -56,10 +56,10 @@ cdef bint can_share_swap_page(ctx_t *c, uint32_t pfn) noexcept nogil
 # write a locked page of the cache to its slot
 cdef void swap_writepage(ctx_t *c, uint32_t pfn) noexcept nogil
 
-# take device ``type`` out of use: everything on it comes back into memory.  0, -ENOMEM or -PMG_WAIT, the device is in
-# use again then
+# take device ``type`` out of use: everything on it comes back into memory.  0, -EINVAL where it is not in use, -ENOMEM
+# or -PMG_WAIT, the device is in use again then
 cdef int swapoff(ctx_t *c, uint32_t type) noexcept nogil
-cdef void swapon(ctx_t *c, uint32_t type) noexcept nogil
+cdef int swapon(ctx_t *c, uint32_t type) noexcept nogil                              # 0, -EBUSY where it is in use
 
 # one fault on an entry that names a slot: 0, VM_FAULT_MAJOR, or an error.  The page is read-only then.
 cdef int do_swap_page(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, pte_t pte) noexcept nogil

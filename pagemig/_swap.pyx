@@ -1,5 +1,5 @@
 """Swap devices, their slots, and the swap cache in front of them (the kernels of 2006)."""
-from libc.errno cimport ENOMEM
+from libc.errno cimport EBUSY, EINVAL, ENOMEM
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
@@ -22,8 +22,8 @@ from pagemig._pte cimport make_swap_entry, pte_t
 from pagemig._rmap cimport anon_vma_prepare, linear_page_index, page_add_anon_rmap
 from pagemig._types cimport (
     C_HOST_SWAP_CONTENDED, C_LOCK_SWAP, C_LOCK_TREE, C_PGMAJFAULT, C_PSWPIN, C_PSWPOUT, C_SWAP_SLOTS, PG_anon, PG_dirty,
-    PG_lru, PG_swapbacked, PG_swapcache, PG_uptodate, PG_writeback, PMG_WAIT, REF_ONE, VM_FAULT_MAJOR, VM_FAULT_OOM,
-    VM_FAULT_WAIT, ctx_t, machine_t, mm_t, swap_info_t, vma_t,
+    PG_lru, PG_swapbacked, PG_swapcache, PG_uptodate, PG_writeback, PMG_WAIT, REF_ONE, SWAP_LEAVING, SWAP_OFF, SWAP_ON,
+    VM_FAULT_MAJOR, VM_FAULT_OOM, VM_FAULT_WAIT, ctx_t, machine_t, mm_t, swap_info_t, vma_t,
 )
 
 
@@ -79,11 +79,12 @@ cdef uint64_t nr_swap_pages(machine_t *m) noexcept nogil:
 
 
 cdef bint vm_swap_full(machine_t *m) noexcept nogil:
-    """More than half of all slots are in use: then the cache lets go of slots as soon as it can."""
+    """More than half of the slots of devices in use are taken: then the cache lets go of slots as soon as it can."""
     cdef uint64_t total = 0
     cdef uint32_t i
     for i in range(m.nr_swapfiles):
-        total += m.swap_info[i].max - 1
+        if not pmg_load32(&m.swap_info[i].off):
+            total += m.swap_info[i].max - 1
     return nr_swap_pages(m) * 2 < total
 
 
@@ -474,23 +475,30 @@ cdef int unuse_slot(ctx_t *c, uint32_t slot) noexcept nogil:
     return err
 
 
+cdef int change_state(ctx_t *c, uint32_t type, uint32_t old, uint32_t new, int err) noexcept nogil:
+    """Of a device that is in state ``old``; else ``err``."""
+    cdef swap_info_t *d = &c.m.swap_info[type]
+    swap_lock(c)
+    if d.off == old:
+        pmg_store32(&d.off, new)
+        err = 0
+    swap_unlock(c.m)
+    return err
+
+
 cdef int swapoff(ctx_t *c, uint32_t type) noexcept nogil:
     cdef machine_t *m = c.m
     cdef swap_info_t *d = &m.swap_info[type]
     cdef uint32_t at
-    cdef int err = 0
-    swap_lock(c)
-    pmg_store32(&d.off, 1)
-    swap_unlock(m)
+    cdef int err = change_state(c, type, SWAP_ON, SWAP_LEAVING, -EINVAL)
+    if err:
+        return err
     for at in range(1, d.max):
         if err == 0 and pmg_load32(&m.swap_map[d.first + at]):
             err = unuse_slot(c, d.first + at)
-    if err:
-        swapon(c, type)
+    change_state(c, type, SWAP_LEAVING, SWAP_ON if err else SWAP_OFF, 0)
     return err
 
 
-cdef void swapon(ctx_t *c, uint32_t type) noexcept nogil:
-    swap_lock(c)
-    pmg_store32(&c.m.swap_info[type].off, 0)
-    swap_unlock(c.m)
+cdef int swapon(ctx_t *c, uint32_t type) noexcept nogil:
+    return change_state(c, type, SWAP_OFF, SWAP_ON, -EBUSY)

@@ -297,7 +297,12 @@ ctypedef struct swap_info_t:    # a swap device; guarded by machine.swap_lock, t
     uint32_t inuse
     uint32_t next               # where the search for a free slot goes on
     uint32_t high               # the highest slot ever given out
-    uint32_t off                # no slot is given out
+    uint32_t off                # SWAP_*
+
+cdef enum:                      # swap_info_t.off: if not 0, no slot is given out
+    SWAP_ON = 0
+    SWAP_OFF = 1
+    SWAP_LEAVING = 2            # swapoff is at work
 
 ctypedef struct slab_t:         # allocator of fixed-size records by index; index 0 is never given out
     char *base

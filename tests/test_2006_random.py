@@ -50,9 +50,9 @@ def reclaim(machine: pm.Machine, chance: random.Random) -> None:
         try:
             machine.swapoff(device)
             machine.check()
+            machine.swapon(device)
         except pm.SyscallError as error:
             assert error.name == "ENOMEM"
-        machine.swapon(device)
     elif what == 4 and machine.profile.four_lists:
         frames = np.flatnonzero(machine.frames.flag("lru"))
         if len(frames):

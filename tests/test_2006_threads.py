@@ -333,7 +333,7 @@ def test_last_frames_and_slots_are_shared_out(kernel: str) -> None:
         full[0] += m.swap[0].used == size
         with allowed(ENOMEM):
             m.swapoff(0)
-        m.swapon(0)
+            m.swapon(0)
 
     for _ in rounds():
         processes = [m.spawn(cpu=k) for k in range(3)]
