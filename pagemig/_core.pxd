@@ -10,9 +10,13 @@ cdef class Machine:
     cdef checker_t checker
     cdef object step_hook
     cdef object wait_hook
+    cdef dict hooked                # hooks that run, one inside the other, by thread
+    cdef dict patience              # when a call that a hook makes has waited long enough, by its context
     cdef dict hook_errors           # what hooks raised, by the context (so the call) they interrupted
     cdef object __weakref__
     cdef ctx_t *enter(self) except NULL
+    cdef bint is_nested(self)
+    cdef int wait_nested(self, ctx_t *c) except *
     cdef void put_mm(self, ctx_t *c) noexcept
     cdef int leave(self, ctx_t *c) except -1
     cdef int _run_migrate(self, ctx_t *c, vma_t *vma, uint64_t old, uint64_t new, uint32_t flags) noexcept

@@ -46,16 +46,21 @@ from pagemig._syscalls cimport migrate_frames, sys_mbind, sys_migrate_pages, sys
 from pagemig._types cimport (
     C_LOCK_PAGE, C_LOCK_SWAP, FILE_SHMEM, MAX_CTX, MAX_NODES, MODE_ACTORS, MODE_THREADS, MPOL_DEFAULT,
     MPOL_INTERLEAVE, MPOL_WEIGHTED_INTERLEAVE, NR_COUNTERS,
-    PCP_MAX, PG_anon, PG_reserved, PMG_WAIT, PVEC_MAX, REF_ONE, STAGE, STATS_SLOTS, TASK_RUNNING, anon_vma_t,
+    PCP_MAX, PG_anon, PG_reserved, PMG_WAIT, PVEC_MAX, REF_ONE, STAGE, STATS_SLOTS, TASK_RUNNING, WAIT_PASS, anon_vma_t,
     ctx_t, file_t, frame_t, keep_t, machine_t,
     mlock_pvec_t, mm_t, mpol_t, node_t, pcp_t, pin_t, ptdesc_t, rnode_t, sp_node_t, task_t, vma_t,
 )
+
+from threading import get_ident
+from time import monotonic, sleep
 
 import numpy as np
 
 from pagemig.errors import ProcessGoneError
 
 cnp.import_array()
+
+HOOK_PATIENCE = 10.0        # seconds a call that a hook makes waits while other threads may still end it
 
 COUNTERS = (
     "pgfault", "pgmajfault", "pgalloc", "pgfree",
@@ -310,6 +315,23 @@ cdef int call_wait(ctx_t *c, int what, uint32_t which) noexcept nogil:
         return (<Machine> <object> c.data)._run_wait(c, what, which)
 
 
+cdef class Hooked:
+    """While a hook of a machine runs in this thread."""
+
+    cdef Machine machine
+
+    def __cinit__(self, Machine machine):
+        self.machine = machine
+
+    def __enter__(self):
+        self.machine.hooked[get_ident()] = self.machine.hooked.get(get_ident(), 0) + 1
+
+    def __exit__(self, *error):
+        self.machine.hooked[get_ident()] -= 1
+        if self.machine.hooked[get_ident()] == 0:
+            del self.machine.hooked[get_ident()]
+
+
 cdef class Machine:
     """Memory of a NUMA machine and all processes on it; owner of the whole state.
 
@@ -347,6 +369,8 @@ cdef class Machine:
         self.m.access_stats = access_stats
         self.m.width = STAGE
         self.hook_errors = {}
+        self.hooked = {}
+        self.patience = {}
         self.m.next_pid = 1000
         self.m.next_ino = 1
         self.m.nr_frames = sum(node_pages)
@@ -395,8 +419,23 @@ cdef class Machine:
         if self.step_hook is not None:
             c.step_fn = call_step
         c.wait_fn = call_wait
-        c.wait_mode = MODE_ACTORS if self.wait_hook is not None else MODE_THREADS
+        c.wait_mode = MODE_ACTORS if self.wait_hook is not None or self.is_nested() else MODE_THREADS
         return c
+
+    cdef bint is_nested(self):
+        """Whether a hook makes the call: what it waits for may be held by the very call that the hook interrupts."""
+        return len(self.hooked) != 0 and get_ident() in self.hooked
+
+    cdef int wait_nested(self, ctx_t *c) except *:
+        """One round of waiting in a call that a hook makes; it ends where nobody else is left to end it."""
+        cdef uint32_t i, busy = 0, depth = self.hooked[get_ident()]
+        now = monotonic()
+        for i in range(MAX_CTX):
+            busy += pmg_load32(&self.m.ctx[i].busy) != 0
+        if busy <= depth + 1 or now > self.patience.setdefault(c.id, now + HOOK_PATIENCE):
+            raise RuntimeError("a hook made a call that waits for what is held while the hook runs")
+        sleep(0)
+        return 0
 
     cdef void put_mm(self, ctx_t *c) noexcept:
         """The last reference tears the address space down, which may wait."""
@@ -412,6 +451,8 @@ cdef class Machine:
         if c.task:
             put_task(self.m, c.task)
         error = self.hook_errors.pop(c.id, None) if self.hook_errors else None
+        if self.patience:
+            self.patience.pop(c.id, None)
         ctx_put(c)
         if error is not None:
             raise error
@@ -422,14 +463,16 @@ cdef class Machine:
         if hook is None:
             return 0
         try:
-            hook(step, [pfns[i] for i in range(n)])
+            with Hooked(self):
+                hook(step, [pfns[i] for i in range(n)])
         except BaseException as error:
             self.hook_errors.setdefault(c.id, error)        # the first says what went wrong
         return 0
 
     cdef int _run_migrate(self, ctx_t *c, vma_t *vma, uint64_t old, uint64_t new, uint32_t flags) noexcept:
         try:
-            return self._vma_migrate(vma.ops, vma_index(self.m, vma), old, new, flags)
+            with Hooked(self):
+                return self._vma_migrate(vma.ops, vma_index(self.m, vma), old, new, flags)
         except BaseException as error:
             self.hook_errors.setdefault(c.id, error)
             return -EIO
@@ -473,10 +516,10 @@ cdef class Machine:
 
     cdef int _run_wait(self, ctx_t *c, int what, uint32_t which) noexcept:
         hook = self.wait_hook
-        if hook is None:
-            return 0
         try:
-            return int(hook(what, which))
+            if hook is not None:
+                return int(hook(what, which))
+            return self.wait_nested(c) if what != WAIT_PASS and self.is_nested() else 0
         except BaseException as error:
             self.hook_errors.setdefault(c.id, error)
             return -512
@@ -587,10 +630,13 @@ cdef class Machine:
         return rc
 
     def _swapon(self, uint32_t device):
+        """Use a device again: 0 or -errno."""
         cdef ctx_t *c = self.enter()
+        cdef int rc
         with nogil:
-            swapon(c, device)
+            rc = swapon(c, device)
         self.leave(c)
+        return rc
 
     def _migrate_lists(self, pfns, int32_t nid):
         """Four lists: frames isolated, migrated to a node (-1: swapped out), looked at, and disposed of.

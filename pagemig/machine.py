@@ -1,8 +1,9 @@
 """A machine: nodes with memory and processors, files, processes, and what can be seen of them."""
 
 import bisect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from errno import EBUSY
+from itertools import count
 from operator import index
 from typing import Any, Final, NamedTuple, NoReturn, SupportsIndex
 from weakref import WeakValueDictionary
@@ -387,7 +388,9 @@ class Machine(_core.Machine):
     _known: WeakValueDictionary[int, Process]
     _files: dict[int, tuple[int, str]]
     _tags: dict[int, int]
-    _vm_ops: dict[MigrateHook, int]  # operations that mappings have or had, by the core's number
+    _vm_ops: dict[MigrateHook, int]  # core's number of operations that mappings have or had
+    _vm_hooks: dict[int, MigrateHook]
+    _next_ops: Iterator[int]
 
     def __new__(
         cls,
@@ -423,6 +426,7 @@ class Machine(_core.Machine):
         self.nodes, self.profile, self.distances = made, profile, far
         self.page_bytes, self.access_stats = page_bytes, bool(access_stats)
         self._tasks, self._files, self._tags, self._vm_ops = {}, {}, {}, {}
+        self._vm_hooks, self._next_ops = {}, count(1)
         self._known = WeakValueDictionary()
         self._set_up(table)
         return self
@@ -804,8 +808,8 @@ class Machine(_core.Machine):
     def swap_out(self, pfns: Addresses) -> int:
         """Swap pages out: what reclaim does when memory is short, and 2.6.16 did to migrate.
 
-        Anonymous pages go to a slot, pages of ``ext4`` files to their disk; those of ``tmpfs`` and
-        ``ramfs`` stay, that part is not modelled.
+        Anonymous pages go to a slot, pages of ``ext4`` and ``minix`` files to their disk; those of
+        ``tmpfs`` and ``ramfs`` stay, that part is not modelled.
 
         Parameters
         ----------
@@ -834,7 +838,8 @@ class Machine(_core.Machine):
         Raises
         ------
         SyscallError
-            ENOMEM: there is no room for it; the device is in use again.
+            EINVAL: it is not in use.  ENOMEM: there is no room for what is on it; the device is in
+            use again.
         ValueError
             There is no such device.
         """
@@ -847,10 +852,14 @@ class Machine(_core.Machine):
 
         Raises
         ------
+        SyscallError
+            EBUSY: it is in use.
         ValueError
             There is no such device.
         """
-        self._swapon(self._check_device(device))
+        rc = self._swapon(self._check_device(device))
+        if rc < 0:
+            raise_errno(rc, "swapon")
 
     def _check_device(self, device: int) -> int:
         number, devices = as_int(device, "device"), len(self._swap_info())
@@ -863,8 +872,8 @@ class Machine(_core.Machine):
     ) -> None:
         """Call a function between the steps of every migration, so that a test can interfere there.
 
-        What the function does there must not have to wait for that very migration;
-        :class:`pagemig.actors.Actors` lets others act there that may.
+        A call that the function makes must not have to wait for that very migration, or it ends in
+        a RuntimeError; :class:`pagemig.actors.Actors` lets others act there that may.
 
         Parameters
         ----------
@@ -916,11 +925,15 @@ class Machine(_core.Machine):
             return 0
         if not callable(migrate):
             raise TypeError(f"migrate must be a function or None, not {migrate!r}")
-        return self._vm_ops.setdefault(migrate, len(self._vm_ops) + 1)
+        number = self._vm_ops.get(migrate)
+        if number is None:  # no length is taken for a number: another thread may register, too
+            number = next(self._next_ops)
+            self._vm_hooks[number] = migrate
+            self._vm_ops[migrate] = number
+        return number
 
     def _vma_migrate(self, ops: int, vma: int, old: int, new: int, flags: int) -> int:
-        hook = next(hook for hook, number in self._vm_ops.items() if number == ops)
-        return run_hook(self, hook, vma, old, new, flags)
+        return run_hook(self, self._vm_hooks[ops], vma, old, new, flags)
 
     def _process_of(self, mm: int) -> Process | None:
         return next((p for p in self.processes if p.alive and p._mm == mm), None)

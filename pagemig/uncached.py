@@ -136,7 +136,8 @@ class UncachedAllocator:
         """
         entries = process.pagemap(addr, -(-length >> PAGE_SHIFT) if length > 0 else 0)
         process.munmap(addr, length)
-        pfns = (entries & np.uint64(_PAGEMAP_PFN)).tolist()
+        present = entries[entries >> np.uint64(63) != 0]  # others name a slot, or nothing
+        pfns = (present & np.uint64(_PAGEMAP_PFN)).tolist()
         self._give_back([pfn for pfn in pfns if self._owner.get(pfn) is process])
 
     def migrate(
@@ -153,7 +154,7 @@ class UncachedAllocator:
             0; or -ENOMEM where a page found no room.
         """
         old, process = vma.pfns, vma.process
-        if process is None:  # it exited meanwhile
+        if process is None or not to_nodes:  # it exited meanwhile; with nowhere to go all stays
             return 0
         where, new = self.machine.node_of(old), old.copy()
         short = False

@@ -29,7 +29,7 @@ class MigratingVma:
     """A mapping while its ``migrate`` operation runs; of no use afterwards.
 
     The process's mmap_lock is held for reading: calls that change the address space would wait for
-    themselves.
+    themselves, and end in a RuntimeError.
 
     Attributes
     ----------
