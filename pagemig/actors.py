@@ -189,7 +189,7 @@ class Actors:
         ValueError
             There is no such step.
         """
-        if step not in STEPS or STEPS[step] == "rollback":
+        if not isinstance(step, int) or STEPS.get(step, "rollback") == "rollback":
             raise ValueError(f"step must be one of {STEPS}, not {step!r}")
         if not isinstance(actor, Actor):
             actor = self.add(f"at {STEPS[step]}", actor)

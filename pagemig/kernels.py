@@ -6,7 +6,7 @@ common.  Half of the switches are read by the core (they have the names of the f
 6.12 do was recorded (docs/fidelity.md); docs/model.md explains the names.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Final
@@ -27,6 +27,11 @@ from pagemig.constants import (
 __all__ = ["DEFAULT_KERNEL", "KERNELS", "KernelProfile", "kernel_profile"]
 
 _CORE: Final = MappingProxyType({"core": True})
+
+
+#: What the engine of swap entries, and the lists of before 2.6.18, are made for.
+_SWAP_ENTRIES: Final = ("swap", "plain_entries", "counts_drop", "rules_2006")
+_FOUR_LISTS: Final = ("rules_2006",)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -221,6 +226,24 @@ class KernelProfile:
     mode_flags: int
     calls: frozenset[str]
     mode_names: Mapping[int, str]
+
+    def __post_init__(self) -> None:
+        """Refuse values that are no switches, and switches that need others."""
+        for switch, value in self.core_switches().items():
+            if not isinstance(value, int):
+                raise TypeError(f"{switch} must be an integer, not {value!r}")
+            if not 0 <= value < 1 << 32:
+                raise ValueError(f"{switch} must be from 0 to 2**32 - 1, not {value}")
+        if not isinstance(self.calls, Set):
+            raise TypeError(f"calls must be a set of names, not {self.calls!r}")
+        if self.engine > 1:
+            raise ValueError(f"engine must be 0 or 1, not {self.engine}")
+        for needs, wanted in (("engine", _SWAP_ENTRIES), ("four_lists", _FOUR_LISTS)):
+            lacking = [switch for switch in wanted if not getattr(self, switch)]
+            if getattr(self, needs) and lacking:
+                raise ValueError(f"{needs}={getattr(self, needs)} needs {', '.join(lacking)}")
+        if self.four_lists and (self.arrays or "move_pages" in self.calls):
+            raise ValueError(f"four_lists={self.four_lists} needs neither arrays nor move_pages")
 
     def core_switches(self) -> dict[str, int]:
         """Return the switches the core reads, by the names of its ``profile_t``."""

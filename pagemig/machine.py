@@ -1159,8 +1159,13 @@ class Machine(_core.Machine):
 # ---- arguments --------------------------------------------------------------------------------
 
 
+def _is_flat(values: object) -> bool:
+    """Whether it is an array without dimensions, which looks iterable and is not."""
+    return isinstance(values, np.ndarray) and values.ndim == 0
+
+
 def _nodes(nodes: Sequence[Node | int | str]) -> tuple[Node, ...]:
-    if isinstance(nodes, str | bytes) or not isinstance(nodes, Iterable):
+    if isinstance(nodes, str | bytes) or not isinstance(nodes, Iterable) or _is_flat(nodes):
         raise TypeError(f"nodes must be a sequence of Node or sizes, not {nodes!r}")
     made = tuple(node if isinstance(node, Node) else Node(node) for node in nodes)
     if not 1 <= len(made) <= _MAX_NODES:
@@ -1204,10 +1209,14 @@ def _weight_table(
         return table
     if not profile.weighted:
         raise ValueError(f"weights need a kernel with weighted interleaving, not {profile.name}")
+    if not isinstance(weights, Sequence | Mapping | np.ndarray) or isinstance(weights, str | bytes):
+        raise TypeError(f"weights must be a sequence or a mapping, not {weights!r}")
     pairs = weights if isinstance(weights, Mapping) else dict(enumerate(weights))
     if not isinstance(weights, Mapping) and len(weights) != n:
         raise ValueError(f"weights must be one for each of {n} nodes, not {weights!r}")
     for nid, weight in pairs.items():
+        if not (hasattr(nid, "__index__") and hasattr(weight, "__index__")):
+            raise TypeError(f"weights must be integers, not {weights!r}")
         if not 0 <= index(nid) < n or not 1 <= index(weight) <= 255:
             raise ValueError(f"weights must be from 1 to 255 for nodes below {n}, not {weights!r}")
         table[nid] = weight
@@ -1216,7 +1225,7 @@ def _weight_table(
 
 def _swap_slots(swap: Sequence[int | str], profile: KernelProfile) -> list[int]:
     """Pages of each swap device."""
-    if isinstance(swap, str | bytes) or not isinstance(swap, Iterable):
+    if isinstance(swap, str | bytes) or not isinstance(swap, Iterable) or _is_flat(swap):
         raise TypeError(f"swap must be a sequence of sizes, not {swap!r}")
     slots = [as_size(size, "swap") >> PAGE_SHIFT for size in swap]
     if slots and not profile.swap:

@@ -499,6 +499,8 @@ def _weights_of(
     if weights is None:
         return None
     order = list(given)
+    if not isinstance(weights, Sequence | Mapping | np.ndarray) or isinstance(weights, str | bytes):
+        raise TypeError(f"weights must be a sequence or a mapping, not {weights!r}")
     if not isinstance(weights, Mapping):
         if len(weights) != len(order):
             raise ValueError(f"weights must be one for each of {len(order)} nodes, not {weights!r}")
@@ -507,6 +509,8 @@ def _weights_of(
         values = tuple(index(weights[nid]) for nid in nodes)
     except KeyError as missing:
         raise ValueError(f"weights has none for node {missing}: {weights!r}") from None
+    except TypeError:
+        raise TypeError(f"weights must be integers, not {weights!r}") from None
     if not all(1 <= value <= 255 for value in values):
         raise ValueError(f"weights must be from 1 to 255, not {list(values)}")
     if any(nid >= _MAX_NODES for nid in nodes):

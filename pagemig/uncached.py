@@ -110,6 +110,8 @@ class UncachedAllocator:
         ValueError
             No such node, or a process of another machine.
         """
+        if not isinstance(process, Process):
+            raise TypeError(f"process must be a Process, not {process!r}")
         if process.machine is not self.machine:
             raise ValueError(f"process must be one of {self.machine!r}, not {process!r}")
         nid = process.node if node is None else self.machine._check_nid(node)

@@ -2,6 +2,7 @@
 that names the argument and leaves the machine untouched."""
 
 import copy
+import dataclasses
 import pickle
 import re
 from collections.abc import Callable, Iterator
@@ -105,6 +106,10 @@ IMPOSSIBLE: list[tuple[Call, type[Exception], str]] = [
     (lambda w: w.app.mbind(at(0), PAGE, Bind([1]), 2, maxnode=65), TypeError, "maxnode"),
     (lambda w: w.app.mbind(at(0), PAGE, WeightedInterleave([1], [2])), ValueError, "weights"),
     # set_mempolicy, get_mempolicy, set_mempolicy_home_node
+    (lambda _: WeightedInterleave([1], 3), TypeError, "weights"),
+    (lambda _: WeightedInterleave([1], "3"), TypeError, "weights"),
+    (lambda _: WeightedInterleave([1], [0.5]), TypeError, "weights"),
+    (lambda _: WeightedInterleave([1], {1: "3"}), TypeError, "weights"),
     (lambda w: w.app.set_mempolicy("bind"), TypeError, "policy"),
     (lambda w: w.app.set_mempolicy(1 << 64), ValueError, "policy"),
     (lambda w: w.app.set_mempolicy(MPOL_BIND, 1), TypeError, "nodes"),
@@ -486,6 +491,59 @@ def test_without_pages_the_nodes_count(world: World) -> None:
     assert error_of(world.app.move_pages, BAD, np.zeros(2, INT32)) == "EFAULT"
     assert world.app.move_pages(BAD, []).rc == 0
     assert world.app.move_pages(BAD, 0).rc == 0
+
+
+#: Profiles that no engine is made for: what is changed of which, and what the error names.
+NO_KERNELS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
+    ("6.1", {"passes": -1}, ValueError, "passes must be .*-1"),
+    ("6.1", {"passes": 1 << 40}, ValueError, "passes"),
+    ("6.1", {"batch": "x"}, TypeError, "batch must be .*'x'"),
+    ("6.1", {"pagevec": None}, TypeError, "pagevec"),
+    ("6.1", {"calls": 3}, TypeError, "calls"),
+    ("6.1", {"engine": 1}, ValueError, "engine=1 needs swap, plain_entries, counts_drop, rules"),
+    ("2.6.18", {"engine": 2}, ValueError, "engine must be 0 or 1"),
+    ("2.6.17", {"plain_entries": 0}, ValueError, "engine=1 needs plain_entries"),
+    ("2.6.17", {"counts_drop": 0}, ValueError, "engine=1 needs counts_drop"),
+    ("6.12", {"four_lists": 1}, ValueError, "four_lists=1 needs rules_2006"),
+    ("pmig", {"four_lists": 1}, ValueError, "four_lists=1 needs neither"),
+    ("2.6.17-mm", {"arrays": 1}, ValueError, "four_lists=1 needs neither"),
+]
+
+
+@pytest.mark.parametrize(("base", "changes", "error", "named"), NO_KERNELS)
+def test_profiles_that_no_engine_is_made_for(
+    base: str, changes: dict[str, Any], error: type[Exception], named: str
+) -> None:
+    with pytest.raises(error, match=named):
+        dataclasses.replace(pm.KERNELS[base], **changes)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "named"),
+    [
+        ({"nodes": np.array(3)}, TypeError, "nodes"),
+        ({"nodes": "1MiB"}, TypeError, "nodes"),
+        ({"kernel": "6.12", "weights": 3}, TypeError, "weights"),
+        ({"kernel": "6.12", "weights": "12"}, TypeError, "weights"),
+        ({"kernel": "6.12", "weights": ["1", 2]}, TypeError, "weights"),
+        ({"kernel": "6.12", "weights": [1, 256]}, ValueError, "weights"),
+        ({"kernel": "2.6.17", "swap": np.array(3)}, TypeError, "swap"),
+    ],
+)
+def test_machines_that_cannot_be(
+    arguments: dict[str, Any], error: type[Exception], named: str
+) -> None:
+    with pytest.raises(error, match=named):
+        pm.Machine(**{"nodes": ["1MiB", "1MiB"], **arguments})
+
+
+def test_machines_from_whatever_is_a_sequence() -> None:
+    sizes = np.array([1 << 20, 1 << 21])
+    machine = pm.Machine(sizes, kernel="6.12", weights=np.array([1, 2]))
+    assert ([node.size for node in machine.nodes], machine.weights) == (sizes.tolist(), (1, 2))
+    assert WeightedInterleave([0, 1], np.array([2, 3])) == WeightedInterleave([0, 1], (2, 3))
+    assert pm.Machine(size for size in ("1MiB", 1 << 20)).nr_nodes == 2
+    assert len(pm.Machine({"1MiB"}, kernel="2.6.17", swap=iter(["1MiB"])).swap) == 1
 
 
 @pytest.mark.parametrize("prot", [-1, 1 << 31, 0xFFFFFFFF, 16])

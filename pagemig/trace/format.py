@@ -139,7 +139,10 @@ class Trace:
         -------
         Trace
         """
-        numbers = np.asarray(pages, np.uint64)
+        numbers = np.asarray(pages)
+        if numbers.size and (numbers.dtype.kind not in "iu" or numbers.min() < 0):
+            raise ValueError(f"pages must be page numbers from 0 to 2**64 - 1, not {pages!r}")
+        numbers = numbers.astype(np.uint64)
         if numbers.ndim != 1:
             raise ValueError(f"pages must have one dimension, not shape {numbers.shape}")
         stores = np.broadcast_to(np.asarray(write, np.bool_), numbers.shape)
