@@ -52,7 +52,7 @@ _BUG_SITES = {
     1: "vma_address: a page of a file outside the first mapping of mbind's range",
     2: "page_address_in_vma: the first mapping of mbind's range has no file, the page has",
     3: "alloc_pages_node: a node that is not there",
-    4: "try_to_unmap_file: the page was truncated and has no mapping",
+    4: "try_to_unmap_file: the page has no mapping: truncated, or just read from swap",
 }
 #: The core's answer is below this where there was such a place.
 _BUG = 1024

@@ -139,7 +139,7 @@ class Race:
 
 
 #: What a migration comes to that the real kernel would not have survived.
-TRUNCATED = {"bug": "try_to_unmap_file: the page was truncated and has no mapping"}
+TRUNCATED = {"bug": "try_to_unmap_file: the page has no mapping: truncated, or just read from swap"}
 
 
 def moved(migrator: Actor) -> list[int]:
