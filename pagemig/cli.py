@@ -33,6 +33,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _said(error: OSError | ValueError) -> str:
+    """An error in a line, beginning with the file if it is about one."""
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand.
 
@@ -57,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except (OSError, ValueError) as error:
-        print(f"pagemig: {error}", file=sys.stderr)
+        print(f"pagemig: {_said(error)}", file=sys.stderr)
         return 2
     except MemoryError as error:
         print(f"pagemig: not enough memory: {error}", file=sys.stderr)
