@@ -8,6 +8,7 @@ import numpy.typing as npt
 from typing_extensions import disjoint_base
 
 COUNTERS: tuple[str, ...]
+HOOK_PATIENCE: float
 FRAME_DTYPE: np.dtype[np.void]
 VMA_DTYPE: np.dtype[np.void]
 TRACE_DTYPE: np.dtype[np.void]
@@ -22,6 +23,12 @@ def mpol_targets(
     local: int,
     out: npt.NDArray[np.int32],
 ) -> None: ...
+
+@disjoint_base
+class Hooked:
+    def __new__(cls, machine: Machine) -> Hooked: ...
+    def __enter__(self) -> None: ...
+    def __exit__(self, *error: object) -> None: ...
 
 @disjoint_base
 class Machine:

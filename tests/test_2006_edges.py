@@ -2,6 +2,7 @@
 
 import errno
 import threading
+from collections.abc import Callable
 
 import pytest
 from machines import PAGE, at, failing, mapped
@@ -109,8 +110,8 @@ def test_pages_move_though_their_mapping_could_not_be_split(kernel: str) -> None
     while True:
         try:
             world.app.munmap(base + PAGE, PAGE)
-        except pm.SyscallError as error:
-            assert error.name == "ENOMEM"
+        except pm.SyscallError as full:
+            assert full.name == "ENOMEM"
             break
         base += step
     error = failing(
@@ -197,7 +198,7 @@ def hooked(kernel: str = "pmig") -> tuple[pm.Machine, pm.Process]:
 def test_hook_whose_call_waits_for_itself(call: str) -> None:
     """mmap_lock is held for reading while it runs: who wants it for writing would never get it."""
     machine, app = hooked()
-    calls = {
+    calls: dict[str, Callable[[], object]] = {
         "mmap": lambda: app.mmap(PAGE),
         "munmap": lambda: app.munmap(at(0), PAGE),
         "fork": app.fork,
