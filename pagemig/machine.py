@@ -66,6 +66,8 @@ LOCAL_DISTANCE: Final = 10
 REMOTE_DISTANCE: Final = 20
 
 _MAX_NODES: Final = 64
+#: Frames that 32 bits can number, one number being none.
+_MAX_FRAMES: Final = (1 << 32) - 1
 _MAX_CPUS: Final = 4096
 _MAX_TAG: Final = 0x1FFF
 _PAGE_BYTES: Final = (0, 8, 4096)
@@ -325,8 +327,8 @@ class Machine(_core.Machine):
     Parameters
     ----------
     nodes : sequence of Node, int or str
-        1 to 64 nodes, or just their sizes.  Processors are numbered node by node.  A machine none
-        of whose nodes has a processor gets one on each.
+        1 to 64 nodes, or just their sizes, less than 16 TiB together.  Processors are numbered node
+        by node.  A machine none of whose nodes has a processor gets one on each.
     kernel : str or KernelProfile, default "6.1"
         The kernel that runs.
     distances : array-like of int, shape (n, n), optional
@@ -1172,6 +1174,8 @@ def _nodes(nodes: Sequence[Node | int | str]) -> tuple[Node, ...]:
         raise ValueError(f"nodes must be 1 to {_MAX_NODES}, not {len(made)}")
     if not any(node.size for node in made):
         raise ValueError("nodes must have memory, one of them at least")
+    if sum(node.size for node in made) >> PAGE_SHIFT > _MAX_FRAMES:
+        raise ValueError(f"nodes must have less than 16 TiB together, not {list(made)}")
     if not any(node.cpus for node in made):
         made = tuple(Node(node.size, 1, node.reserved) for node in made)
     if sum(node.cpus for node in made) > _MAX_CPUS:

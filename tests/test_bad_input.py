@@ -523,6 +523,9 @@ def test_profiles_that_no_engine_is_made_for(
     [
         ({"nodes": np.array(3)}, TypeError, "nodes"),
         ({"nodes": "1MiB"}, TypeError, "nodes"),
+        ({"nodes": ["16TiB"]}, ValueError, "less than 16 TiB.*16 TiB"),
+        ({"nodes": ["15TiB", "1TiB"]}, ValueError, "less than 16 TiB"),
+        ({"nodes": ["8000TiB"]}, ValueError, "less than 16 TiB"),
         ({"kernel": "6.12", "weights": 3}, TypeError, "weights"),
         ({"kernel": "6.12", "weights": "12"}, TypeError, "weights"),
         ({"kernel": "6.12", "weights": ["1", 2]}, TypeError, "weights"),
@@ -535,6 +538,21 @@ def test_machines_that_cannot_be(
 ) -> None:
     with pytest.raises(error, match=named):
         pm.Machine(**{"nodes": ["1MiB", "1MiB"], **arguments})
+
+
+def test_the_largest_machine_there_can_be() -> None:
+    """The last frames of 16 TiB less a page have numbers of their own."""
+    machine = pm.Machine([pm.Node((1 << 44) - 3 * PAGE, cpus=1), 2 * PAGE])
+    app = machine.spawn()
+    base = app.mmap(4 * PAGE)
+    app.mbind(base, 2 * PAGE, pm.Preferred(1))
+    app.touch(base, 4 * PAGE, write=True)
+    pfns = app.pagemap(base, 4) & np.uint64((1 << 55) - 1)
+    assert len(set(pfns.tolist())) == 4
+    assert pfns[:2].min() >= (1 << 32) - 3
+    assert machine.node_of(pfns).tolist() == [1, 1, 0, 0]
+    assert app.move_pages([base], 0).names == [0]
+    machine.check()
 
 
 def test_machines_from_whatever_is_a_sequence() -> None:
