@@ -925,14 +925,21 @@ cdef class Process:
         """Access ``n`` pages in order: (pages done, minor faults, major faults, signal)."""
         cdef uint64_t *v = <uint64_t *> data_of(values, cnp.NPY_UINT64, "values") if values is not None else NULL
         cdef uint64_t *o = <uint64_t *> data_of(out, cnp.NPY_UINT64, "out") if out is not None else NULL
-        cdef touch_t r
+        cdef touch_t r, part
         cdef ctx_t *c
         if (values is not None and len(values) < n) or (out is not None and len(out) < n):
             raise ValueError(f"values and out must hold {n} pages")
+        memset(&r, 0, sizeof(r))
         c = self.begin()
-        with nogil:
-            touch_range(c, self.t, addr >> 12, n, write, v, o, &r)
-        self.core.leave(c)
+        try:
+            while touch_goes_on(&r, n):
+                with nogil:
+                    touch_range(
+                        c, self.t, (addr >> 12) + r.done, min(n - r.done, <uint64_t> UNINTERRUPTED), write,
+                        v + r.done if v != NULL else NULL, o + r.done if o != NULL else NULL, &part)
+                add_touch(&r, &part)
+        finally:
+            self.core.leave(c)
         return r.done, r.minflt, r.majflt, r.signal
 
     def _access(self, addresses, write, bint deferred=False):
@@ -941,7 +948,9 @@ cdef class Process:
         cdef uint64_t n = len(addresses)
         cdef uint8_t *w = NULL
         cdef bint every = False
-        cdef touch_t r
+        cdef touch_t r, part
+        cdef uint64_t most = n if deferred else UNINTERRUPTED       # a deferred call counts as one
+        cdef access_t access = access_deferred if deferred else access_many
         cdef ctx_t *c
         if cnp.PyArray_Check(write):
             w = <uint8_t *> data_of(write, cnp.PyArray_TYPE(write), "write")
@@ -949,13 +958,16 @@ cdef class Process:
                 raise ValueError(f"write must hold one flag of one byte for each of {n} accesses")
         else:
             every = write
+        memset(&r, 0, sizeof(r))
         c = self.begin()
-        with nogil:
-            if deferred:
-                access_deferred(c, self.t, a, w, every, n, &r)
-            else:
-                access_many(c, self.t, a, w, every, n, &r)
-        self.core.leave(c)
+        try:
+            while touch_goes_on(&r, n):
+                with nogil:
+                    access(
+                        c, self.t, a + r.done, w + r.done if w != NULL else NULL, every, min(n - r.done, most), &part)
+                add_touch(&r, &part)
+        finally:
+            self.core.leave(c)
         return r.done, r.minflt, r.majflt, r.signal
 
     # -- life ------------------------------------------------------------------------------------------------------
@@ -1319,6 +1331,36 @@ cdef void sum_counts(machine_t *m, mm_t *mm, uint64_t first, uint64_t n, uint32_
             v += 1
             if v & 511 == 0:
                 break
+
+
+# -- long calls ----------------------------------------------------------------------------------------------------
+
+cdef extern from "Python.h":
+    int PyErr_CheckSignals() except -1
+
+
+cdef enum:
+    UNINTERRUPTED = 1 << 22         # accesses between two looks for Ctrl-C: some 50 ms
+
+
+ctypedef void (*access_t)(
+    ctx_t *c, task_t *t, const uint64_t *addresses, const uint8_t *writes, bint write_all, uint64_t n,
+    touch_t *r) noexcept nogil
+
+
+cdef bint touch_goes_on(touch_t *r, uint64_t n) except -1:
+    """Accesses are left, nothing has stopped them, and no handler of a signal raises."""
+    if r.done and r.done < n:
+        PyErr_CheckSignals()
+    return r.done < n and not r.signal and not r.wait
+
+
+cdef void add_touch(touch_t *r, touch_t *part) noexcept:
+    r.done += part.done
+    r.minflt += part.minflt
+    r.majflt += part.majflt
+    r.signal = part.signal
+    r.wait = part.wait
 
 
 # -- the arithmetic of policies, for whole arrays ------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Accesses: the block-wise and the deferred path against one access after another."""
 
+import signal
 import threading
 from typing import Any
 
@@ -136,3 +137,37 @@ def test_counts_are_exact_with_threads(threads: int) -> None:
     for worker in workers:
         worker.join()
     assert process.access_counts(base, 64).sum() == threads * places.size + 64
+
+
+class Stop(Exception):
+    """What the handler of the alarm raises."""
+
+
+@pytest.mark.parametrize("call", ["access", "touch"])
+def test_a_signal_ends_a_long_call_between_two_blocks(call: str) -> None:
+    """As Ctrl-C does: what was done by then is done, and the machine goes on."""
+    machine = pm.Machine([pm.Node("64MiB", cpus=1)], access_stats=call == "access")
+    app = machine.spawn()
+    block, blocks = 1 << 22, 2
+    n = 1 if call == "access" else block * blocks  # touch reads the zero page
+    base = app.mmap(n * 4096, prot="r")
+    places = np.full(block * blocks, base, dtype=np.uint64) if call == "access" else None
+
+    def stop(*_: object) -> None:
+        raise Stop
+
+    before = signal.signal(signal.SIGALRM, stop)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.001)
+        with pytest.raises(Stop):
+            app.touch(base, n * 4096) if places is None else app.access(places)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    if places is None:
+        done = machine.counters["zero_page_fault"]
+    else:
+        done = int(app.access_counts(base, 1).sum())
+    assert done == block
+    machine.check()
+    assert app.touch(base, 4096).signal is None
