@@ -77,7 +77,7 @@ test: $(VENV)/.built $(VENV)/.test
 
 # A table in units of the host's own loops, beside the latest saved run; benchmarks/README.md.
 BENCH ?=
-MEASURE = $(PY) -m pytest benchmarks -q --benchmark-only --benchmark-quiet
+MEASURE = $(PY) -m pytest $(if $(findstring benchmarks/,$(BENCH)),,benchmarks) -q --benchmark-only --benchmark-quiet
 
 bench: $(VENV)/.built $(VENV)/.test $(VENV)/.plot
 	$(MEASURE) --benchmark-autosave $(BENCH)
