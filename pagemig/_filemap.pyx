@@ -4,7 +4,7 @@ A page of a file is found through ``file.cache``.  ``file.lock`` guards that arr
 lock guards that a page belongs to its file, so whoever locked a page looks whether it still does.  Input and
 output take no time: a page is up to date as soon as its lock is dropped.
 """
-from libc.errno cimport EEXIST, EINVAL, ENOMEM, EOPNOTSUPP
+from libc.errno cimport EEXIST, EFBIG, EINVAL, ENOMEM, EOPNOTSUPP
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
@@ -32,7 +32,7 @@ from pagemig._types cimport (
     PG_readahead, PG_swapbacked,
     PG_uptodate, PG_writeback, PMG_WAIT, REF_ONE, VM_FAULT_MAJOR, VM_FAULT_OOM, VM_FAULT_RESTARTED, VM_FAULT_SIGBUS,
     VM_FAULT_WAIT,
-    VM_RAND_READ, VM_SEQ_READ, VM_SHARED, WAIT_I_RWSEM, ctx_t, file_t, frame_t, machine_t, vma_t,
+    VM_RAND_READ, VM_SEQ_READ, VM_SHARED, WAIT_I_RWSEM, MAX_INDEX_PAGES, ctx_t, file_t, frame_t, machine_t, vma_t,
 )
 
 cdef enum:
@@ -531,6 +531,9 @@ cdef int64_t file_write(ctx_t *c, uint32_t file, uint64_t index, uint64_t n, con
     if i_rwsem_lock(c, file):
         return -PMG_WAIT
     while k < n:
+        if index >= MAX_INDEX_PAGES - k:
+            err = -EFBIG
+            break
         err = write_page(c, f, index + k, values[k])
         if err:
             break
@@ -639,6 +642,8 @@ cdef int file_truncate(ctx_t *c, uint32_t file, uint64_t pages) noexcept nogil:
     cdef file_t *f = file_of(c.m, file)
     cdef uint64_t last = <uint64_t> -1
     cdef int err = 0
+    if pages > MAX_INDEX_PAGES:
+        return -EFBIG
     if i_rwsem_lock(c, file):
         return -PMG_WAIT
     pmg_store(&f.size, pages)

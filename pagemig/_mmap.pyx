@@ -30,7 +30,7 @@ from pagemig._rmap cimport (
 )
 from pagemig._types cimport (
     C_TLB_FLUSH, DEF_MAX_MAP_COUNT, FILE_SHMEM, MPOL_BIND, MPOL_DEFAULT, MPOL_PREFERRED_MANY, PG_anon,
-    PG_anon_exclusive, PMG_WAIT, TASK_SIZE_PAGES, VM_ACCOUNT, VM_DONTEXPAND, VM_LOCKED, VM_MAYEXEC, VM_MAYREAD,
+    PG_anon_exclusive, PMG_WAIT, MAX_INDEX_PAGES, TASK_SIZE_PAGES, VM_ACCOUNT, VM_DONTEXPAND, VM_LOCKED, VM_MAYEXEC, VM_MAYREAD,
     VM_MAYSHARE, VM_MAYWRITE, VM_NORESERVE, VM_PFNMAP, VM_SHARED, VM_WRITE, ctx_t, file_t, machine_t, mm_t, mpol_t,
     task_t, vec_t, vma_t,
 )
@@ -165,6 +165,8 @@ cdef int vma_absorb(
         ctx_t *c, mm_t *mm, vma_t *vma, uint64_t start, uint64_t end, vma_t *gone, vma_t *gone2) noexcept nogil:
     """Grow ``vma`` to [start, end), over one or two VMAs (NULL: none) that cease to exist."""
     cdef uint32_t slot
+    if end - start > MAX_INDEX_PAGES:
+        return -ENOMEM
     if import_anon_vma(c, vma, gone) or import_anon_vma(c, vma, gone2):
         return -ENOMEM
     slot = vma_slot(c.m, mm, gone.start) if gone != NULL else 0
@@ -184,6 +186,8 @@ cdef int vma_absorb(
 
 cdef int vma_shift(ctx_t *c, vma_t *lower, vma_t *upper, uint64_t border) noexcept nogil:
     """Move the border between two adjacent VMAs."""
+    if border - lower.start > MAX_INDEX_PAGES or upper.end - border > MAX_INDEX_PAGES:
+        return -ENOMEM
     if border > upper.start:
         if import_anon_vma(c, lower, upper):
             return -ENOMEM
@@ -404,7 +408,7 @@ cdef uint64_t unmapped_area(machine_t *m, mm_t *mm, uint64_t n) noexcept nogil:
 cdef int64_t get_unmapped_area(machine_t *m, mm_t *mm, uint64_t addr, uint64_t n, bint fixed) noexcept nogil:
     """First page of a place for ``n`` pages: ``addr`` (bytes) itself if fixed, or if it is free; else any."""
     cdef uint64_t vpn = addr >> 12
-    if n > TASK_SIZE_PAGES:
+    if n > MAX_INDEX_PAGES:
         return -ENOMEM
     if fixed:
         if addr > (TASK_SIZE_PAGES - n) << 12:
@@ -543,7 +547,7 @@ cdef int64_t sys_mmap(
         return -EINVAL
     if n == 0 or flags & MAP_HUGETLB:       # no huge pages are reserved
         return -ENOMEM
-    if pgoff + n < pgoff:
+    if pgoff + n < pgoff or (file and pgoff + n > MAX_INDEX_PAGES):     # s_maxbytes of ext4
         return -EOVERFLOW
     if mmap_write_lock(c, mm):
         return -PMG_WAIT
@@ -849,7 +853,8 @@ cdef int64_t mremap_to(
 
 
 cdef bint vma_expandable(machine_t *m, mm_t *mm, vma_t *vma, uint64_t delta) noexcept nogil:
-    return vma.end + delta <= TASK_SIZE_PAGES and range_is_free(m, mm, vma.end, vma.end + delta)
+    return vma.end + delta <= TASK_SIZE_PAGES and vma.end - vma.start + delta <= MAX_INDEX_PAGES and \
+        range_is_free(m, mm, vma.end, vma.end + delta)
 
 
 cdef int64_t mremap_grow(

@@ -94,6 +94,7 @@ cdef extern from *:
     #define PCP_MAX 256            /* frames a context caches per node */
     #define PTRS_PER_PTE 512
     #define TASK_SIZE_PAGES (1ull << 35)
+    #define MAX_INDEX_PAGES (1ull << 32)    /* 16 TiB: a mapping or a file beyond it has pages with the same index */
     #define DEF_MAX_MAP_COUNT 65530
     """
     const uint64_t PG_locked, PG_referenced, PG_uptodate, PG_dirty, PG_lru, PG_active, PG_writeback
@@ -109,7 +110,7 @@ cdef extern from *:
         FAULT_FLAG_WRITE, FAULT_FLAG_UNSHARE
         VM_FAULT_OOM, VM_FAULT_SIGBUS, VM_FAULT_MAJOR, VM_FAULT_SIGSEGV, VM_FAULT_RETRY, VM_FAULT_WAIT
         VM_FAULT_RESTARTED, PMG_WAIT, PMG_BUG, MAX_NODES, MAX_CTX, STAGE, STATS_SLOTS, PCP_MAX, PTRS_PER_PTE, DEF_MAX_MAP_COUNT
-    const uint64_t TASK_SIZE_PAGES
+    const uint64_t TASK_SIZE_PAGES, MAX_INDEX_PAGES
 
 
 # ---- memory policies -----------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 import bisect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from errno import EBUSY
+from errno import EBUSY, EFBIG
 from itertools import count
 from operator import index
 from typing import Any, Final, NamedTuple, NoReturn, SupportsIndex
@@ -74,6 +74,8 @@ _PAGE_BYTES: Final = (0, 8, 4096)
 #: Types of swap entries below those of migration entries, and slots that 32 bits can number.
 _MAX_SWAPFILES: Final = 29
 _MAX_SWAP_SLOTS: Final = 1 << 30
+#: 16 TiB, the limit of ext4: a page's record has 32 bits for its index.
+_MAX_FILE_PAGES: Final = 1 << 32
 _FILE_KINDS: Final = {
     "tmpfs": FILE_SHMEM,
     "ramfs": FILE_RAMFS,
@@ -670,7 +672,7 @@ class Machine(_core.Machine):
         Raises
         ------
         SyscallError
-            ENOMEM.
+            ENOMEM; EFBIG: more than 16 TiB.
         ValueError
             Another kind, minix on a kernel of today, not a size, an inode number below 1.
         """
@@ -681,6 +683,8 @@ class Machine(_core.Machine):
         if ino is not None and not 0 < ino < 1 << 63:
             raise ValueError(f"ino must be from 1 to 2**63 - 1, not {ino!r}")
         pages = as_size(size, "size") >> PAGE_SHIFT
+        if pages > _MAX_FILE_PAGES:
+            raise_errno(-EFBIG, "open")
         at = self._new_file(_FILE_KINDS[kind], pages, number)
         if at < 0:
             raise_errno(at, "open")

@@ -821,7 +821,7 @@ class Process(NumaCalls):
         Raises
         ------
         SyscallError
-            ENOMEM.
+            EFBIG (beyond 16 TiB), ENOMEM.
         """
         self._must_live("ftruncate")
         pages = as_size(size, "size") >> PAGE_SHIFT

@@ -595,3 +595,30 @@ def test_what_is_shown(world: World) -> None:
     assert repr(world.app.move_pages([at(0)] * 20)).endswith("1, ...])")
     assert pm.errno_name(np.int32(pm.STATUS_UNSET)) == "unset"
     assert f"{at(2):#x}-{at(4):#x} rw-p, interleave:1-2" in repr(world.app.vmas()[1])
+
+
+def test_what_32_bits_of_index_cannot_tell_apart_is_refused() -> None:
+    """The record of a page has 32 bits for its index: 16 TiB a mapping and a file, as on ext4."""
+    machine = pm.Machine(["8MiB", "8MiB"])
+    app = machine.spawn()
+    most = 1 << 44
+    assert error_of(app.mmap, most + PAGE) == "ENOMEM"
+    base = app.mmap(most - PAGE, addr=1 << 45)
+    # Neighbours that would be one mapping of more than that stay two.
+    app.mmap(2 * PAGE, addr=base + most - PAGE)
+    assert [v.pages for v in app.vmas()] == [(1 << 32) - 1, 2]
+    assert error_of(app.mremap, base, most - PAGE, most + PAGE, maymove=True) == "ENOMEM"
+    ends = [base, base + most - 2 * PAGE, base + most - PAGE]
+    for address in ends:
+        app.touch(address, PAGE, write=True)
+    assert app.move_pages(ends, 1).status.tolist() == [1, 1, 1]
+    machine.check()
+
+    assert error_of(machine.file, "ext4", most + PAGE) == "EFBIG"
+    file = machine.file("ext4", most)
+    assert error_of(app.ftruncate, file, most + PAGE) == "EFBIG"
+    assert error_of(app.fwrite, file, 1 << 32, [1]) == "EFBIG"
+    assert error_of(app.mmap, 2 * PAGE, file=file, offset=most - PAGE) == "EOVERFLOW"
+    last = app.mmap(PAGE, file=file, offset=most - PAGE)
+    app.munmap(last, PAGE)
+    machine.check()

@@ -2,6 +2,7 @@
 
 import errno
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -378,25 +379,31 @@ def test_a_program_writes_while_its_uncached_memory_moves() -> None:
     base = uncached.mmap(app, n * PAGE, node=0)
     app.touch(base, n * PAGE, write=True, values=0)
     barrier = threading.Barrier(2)
-    rounds, lost = 300, []
+    over = threading.Event()
+    lost: list[tuple[int, Any]] = []
+    written = [0]
 
     def writer() -> None:
         barrier.wait()
-        for i in range(1, rounds):
-            app.touch(base, n * PAGE, write=True, values=i)
+        while not over.is_set():
+            written[0] += 1
+            app.touch(base, n * PAGE, write=True, values=written[0])
             seen = app.touch(base, n * PAGE).values
-            if seen is None or (seen != i).any():
-                lost.append((i, seen))
+            if seen is None or (seen != written[0]).any():
+                lost.append((written[0], seen))
 
     thread = threading.Thread(target=writer)
     thread.start()
     barrier.wait()
-    moves = 0
-    while thread.is_alive():
+    moves, until = 0, time.monotonic() + 60
+    while (moves < 100 or written[0] < 100) and time.monotonic() < until:
         app.migrate_pages([moves % 2], [1 - moves % 2])
         moves += 1
+        time.sleep(0)
+    over.set()
     thread.join()
     assert lost == []
-    assert moves > 1
+    assert moves >= 100
+    assert written[0] >= 100
     assert uncached.used(0) + uncached.used(1) == n
     machine.check(full=True)
