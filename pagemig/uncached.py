@@ -56,6 +56,8 @@ class UncachedAllocator:
     """
 
     def __init__(self, machine: Machine) -> None:
+        if not isinstance(machine, Machine):
+            raise TypeError(f"machine must be a Machine, not {machine!r}")
         self.machine = machine
         self._owner: dict[int, Process] = {}  # of each frame handed out
         self._free: list[list[int]] = []

@@ -365,6 +365,8 @@ def test_without_room_the_call_fails_and_nothing_is_lost() -> None:
 
 def test_a_process_of_another_machine_is_refused() -> None:
     uncached = UncachedAllocator(machine_with_kept("pmig"))
+    with pytest.raises(TypeError, match="machine must be a Machine, not 3"):
+        UncachedAllocator(3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="process must be one of"):
         uncached.mmap(machine_with_kept("pmig").spawn(), PAGE)
 
