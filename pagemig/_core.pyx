@@ -72,6 +72,7 @@ COUNTERS = (
     "host_mm_contended", "host_swap_contended", "host_waits",
 )
 assert len(COUNTERS) == NR_COUNTERS
+assert sizeof(ctx_t) % 8 == 0           # _counters_raw
 
 FRAME_DTYPE = np.dtype([("state", np.uint64), ("mapping", np.uint32), ("index", np.uint32)], align=True)
 VMA_DTYPE = np.dtype([
@@ -410,6 +411,12 @@ cdef class Machine:
                 total += pmg_load(&self.m.ctx[i].count[k])
             out[COUNTERS[k]] = total
         return out
+
+    def _counters_raw(self):
+        """Counters of every context, shape (contexts, counters), read-only, without a copy."""
+        words = lend(self, self.m.ctx, MAX_CTX * sizeof(ctx_t) // 8, cnp.NPY_UINT64)
+        first = (<size_t> &(<ctx_t *> NULL).count) // 8
+        return words.reshape(MAX_CTX, -1)[:, first:first + NR_COUNTERS]
 
     def _counter(self, int k):
         cdef int i

@@ -706,6 +706,15 @@ class Machine(_core.Machine):
         return self._counters()
 
     @property
+    def context_counters(self) -> npt.NDArray[np.uint64]:
+        """The counters as they are kept, shape (contexts, counters): a row for each thread at work.
+
+        A read-only view without a copy; the columns are in the order of :attr:`counters`, whose
+        values are their sums.
+        """
+        return self._counters_raw()
+
+    @property
     def vmstat(self) -> dict[str, int]:
         """Counters by the names of ``/proc/vmstat``; migrated pages are small pages."""
         counters = self._counters()

@@ -376,3 +376,21 @@ def test_out_of_memory_kills() -> None:
 
 def test_include_folder() -> None:
     assert pm.get_include().endswith("include")
+
+
+def test_counters_are_also_a_view() -> None:
+    machine = pm.Machine(["1MiB", "1MiB"])
+    view = machine.context_counters
+    assert view.shape[1] == len(machine.counters)
+    assert not view.flags.owndata
+    assert not view.flags.writeable
+    app = machine.spawn()
+    base = app.mmap(5 * pm.PAGE_SIZE)
+    before = view.sum(axis=0)
+    app.touch(base, 5 * pm.PAGE_SIZE, write=True)
+    names = list(machine.counters)
+    grown = dict(zip(names, (view.sum(axis=0) - before).tolist(), strict=True))
+    assert (grown["pgfault"], grown["pgalloc"], grown["pgmigrate_success"]) == (5, 5, 0)
+    assert dict(zip(names, view.sum(axis=0).tolist(), strict=True)) == machine.counters
+    del machine, app
+    assert view.sum() > 0  # the view keeps what it shows
