@@ -17,6 +17,23 @@ WINDOW = 0x100000000000
 #: Answers of move_pages by a letter, as the recordings write a query.
 LETTERS = {-2: ".", -13: "A", -14: "F", -16: "B", pm.STATUS_UNSET: "?"}
 
+#: Nodes to empty, nodes to fill, and the pairs in their order: section 6.3 of the reference on
+#: 2006, as far as the kernels of 2006 and of today agree.
+NODE_PAIRS: list[tuple[list[int], list[int], list[tuple[int, int]]]] = [
+    ([0, 1], [2, 3], [(0, 2), (1, 3)]),
+    ([0, 1, 2], [1, 2, 3], [(2, 3), (1, 2), (0, 1)]),
+    ([1, 2, 3], [0, 1, 2], [(1, 0), (2, 1), (3, 2)]),
+    ([3, 4, 5], [4, 5, 6], [(5, 6), (4, 5), (3, 4)]),
+    ([0, 2], [2, 3], [(2, 3), (0, 2)]),
+    ([0, 1, 2, 3], [4, 5], [(0, 4), (1, 5), (2, 4), (3, 5)]),
+    ([0, 1, 2, 3], [0], [(3, 0), (2, 0), (1, 0)]),
+    ([0, 1, 2, 3], [3], [(2, 3), (1, 3), (0, 3)]),
+    ([0, 1, 2], [0, 3, 4], [(1, 3), (2, 4)]),
+    ([2, 3, 4, 5], [7, 9, 12, 13], [(2, 7), (3, 9), (4, 12), (5, 13)]),
+    ([0, 1], [1, 0], []),
+    ([0, 1, 2, 3], [2, 3], [(1, 3), (0, 2)]),
+]
+
 
 def four_nodes(kernel: str = "6.1", **options: Any) -> pm.Machine:
     """Nodes 0 to 3, equally far; processor k on node k, k = 0, 1.  Swap where it is needed."""

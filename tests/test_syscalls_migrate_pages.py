@@ -8,7 +8,18 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from machines import PAGE, at, error_of, four_nodes, mapped, migrated, policies, spread, where
+from machines import (
+    NODE_PAIRS,
+    PAGE,
+    at,
+    error_of,
+    four_nodes,
+    mapped,
+    migrated,
+    policies,
+    spread,
+    where,
+)
 
 import pagemig as pm
 from pagemig import BAD, NULL, Bind
@@ -115,19 +126,7 @@ def test_who_may_migrate_whom(app: pm.Process) -> None:  # hand-027, hand-050
 # ---- which node goes where ----------------------------------------------------------------------
 
 PAIRS = [
-    # section 6.3 of the reference on 2006, for sets of one size and for disjoint sets
-    ([0, 1], [2, 3], [(0, 2), (1, 3)]),
-    ([0, 1, 2], [1, 2, 3], [(2, 3), (1, 2), (0, 1)]),
-    ([1, 2, 3], [0, 1, 2], [(1, 0), (2, 1), (3, 2)]),
-    ([3, 4, 5], [4, 5, 6], [(5, 6), (4, 5), (3, 4)]),
-    ([0, 2], [2, 3], [(2, 3), (0, 2)]),
-    ([0, 1, 2, 3], [4, 5], [(0, 4), (1, 5), (2, 4), (3, 5)]),
-    ([0, 1, 2, 3], [0], [(3, 0), (2, 0), (1, 0)]),
-    ([0, 1, 2, 3], [3], [(2, 3), (1, 3), (0, 3)]),
-    ([0, 1, 2], [0, 3, 4], [(1, 3), (2, 4)]),
-    ([2, 3, 4, 5], [7, 9, 12, 13], [(2, 7), (3, 9), (4, 12), (5, 13)]),
-    ([0, 1], [1, 0], []),
-    ([0, 1, 2, 3], [2, 3], [(1, 3), (0, 2)]),
+    *NODE_PAIRS,
     # where the sizes differ, today's kernels leave a node of both sets alone (section 2.6 of the
     # reference on modern ones), so no page moves twice
     ([0, 1, 2], [1, 2], [(0, 1)]),

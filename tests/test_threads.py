@@ -15,6 +15,7 @@ from together import (
     Step,
     addresses,
     allowed,
+    changer,
     counted,
     machine,
     meet,
@@ -256,38 +257,13 @@ def test_mappings_change_under_migrations() -> None:
     area = 1 << 32
     kept = app.mmap(n * PAGE, addr=area - n * PAGE)
 
-    def change(k: int) -> Step:
-        base = area + k * 16 * n * PAGE
-        values = np.arange(n, dtype=np.uint64) | np.uint64((k + 1) << 48)
-
-        def work() -> None:
-            for _ in range(100 * STRESS):
-                app.mmap(n * PAGE, addr=base)
-                app.touch(base, n * PAGE, write=True, values=values)
-                app.mprotect(base + 8 * PAGE, 16 * PAGE, "r")
-                app.mlock(base, 32 * PAGE)
-                app.mprotect(base, 24 * PAGE, "")
-                app.mprotect(base, n * PAGE, "rw")
-                app.munlock(base + 4 * PAGE, 20 * PAGE)
-                app.munlock(base, 32 * PAGE)
-                np.testing.assert_array_equal(app.touch(base, n * PAGE).values, values)
-                moved = app.mremap(
-                    base, n * PAGE, n * PAGE, maymove=True, new_addr=base + 8 * n * PAGE
-                )
-                np.testing.assert_array_equal(app.touch(moved, n * PAGE).values, values)
-                app.madvise(moved, 8 * PAGE, "dontneed")
-                app.touch(moved, 8 * PAGE, write=True)
-                app.munmap(moved + 16 * PAGE, 8 * PAGE)
-                app.munmap(moved, n * PAGE)
-
-        return work
-
     def migrate() -> None:
         with allowed(ENOMEM):
             boss.migrate_pages({0, 1}, {2, 3}, pid=app)
             boss.migrate_pages({2, 3}, {0, 1}, pid=app)
 
-    doing = [change(0), change(1), writer(app, kept, n, 400, 9)]
+    doing = [changer(app, area + k * 16 * n * PAGE, n, 100, k + 1) for k in (0, 1)]
+    doing.append(writer(app, kept, n, 400, 9))
     meanwhile = [migrate] + [
         mover(boss, area + k * 8 * n * PAGE, n, pid=app, seed=k) for k in range(3)
     ]

@@ -132,6 +132,31 @@ def writer(by: Process, base: int, n: int, rounds: int, mark: int) -> Step:
     return work
 
 
+def changer(by: Process, base: int, n: int, rounds: int, mark: int) -> Step:
+    """Map ``n`` >= 32 pages, change the mapping in every way, and unmap it, many times."""
+    values = np.arange(n, dtype=np.uint64) | np.uint64(mark << 48)
+
+    def work() -> None:
+        for _ in range(rounds * STRESS):
+            by.mmap(n * PAGE, addr=base)
+            by.touch(base, n * PAGE, write=True, values=values)
+            by.mprotect(base + 8 * PAGE, 16 * PAGE, "r")
+            by.mlock(base, 32 * PAGE)
+            by.mprotect(base, 24 * PAGE, "")
+            by.mprotect(base, n * PAGE, "rw")
+            by.munlock(base + 4 * PAGE, 20 * PAGE)
+            by.munlock(base, 32 * PAGE)
+            np.testing.assert_array_equal(by.touch(base, n * PAGE).values, values)
+            moved = by.mremap(base, n * PAGE, n * PAGE, maymove=True, new_addr=base + 8 * n * PAGE)
+            np.testing.assert_array_equal(by.touch(moved, n * PAGE).values, values)
+            by.madvise(moved, 8 * PAGE, "dontneed")
+            by.touch(moved, 8 * PAGE, write=True)
+            by.munmap(moved + 16 * PAGE, 8 * PAGE)
+            by.munmap(moved, n * PAGE)
+
+    return work
+
+
 def counted(m: Machine, *names: str) -> int:
     return sum(m.counters[name] for name in names)
 
