@@ -236,7 +236,7 @@ cdef void lists_begin(ctx_t *c, lists_t *l, const uint32_t *pfns, uint64_t n, in
     c.nozero = 0
 
 
-cdef void putback_lists(ctx_t *c, lists_t *l) noexcept nogil:
+cdef void lists_putback(ctx_t *c, lists_t *l) noexcept nogil:
     putback_all(c, l.moved, l.nr_moved)
     putback_all(c, l.failed, l.nr_failed)
     putback_all(c, l.source, l.n)
@@ -245,7 +245,7 @@ cdef void putback_lists(ctx_t *c, lists_t *l) noexcept nogil:
 
 
 cdef void lists_end(ctx_t *c, lists_t *l) noexcept nogil:
-    putback_lists(c, l)
+    lists_putback(c, l)
     lru_cache_enable(c)
 
 
@@ -267,7 +267,7 @@ cdef int32_t migrate_one_page(ctx_t *c, uint32_t pfn, int32_t nid) noexcept nogi
     migrate_page_lists(c, &l)
     count_event(c, C_PGMIGRATE_SUCCESS, l.nr_moved)
     count_event(c, C_PGMIGRATE_FAIL, 1 - l.nr_moved)
-    putback_lists(c, &l)
+    lists_putback(c, &l)
     return nid if l.nr_moved else -EAGAIN
 
 
