@@ -15,7 +15,7 @@ TRACE  ?=
 OUTPUT ?= replay.png
 TESTS  ?=
 STUBBED := $(patsubst pagemig/%.pyi,pagemig.%,$(wildcard pagemig/*.pyi))
-SOURCES := setup.py $(wildcard pagemig/*.pyx pagemig/*.pxd pagemig/include/pagemig/*.h)
+SOURCES := setup.py $(shell find pagemig -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 
 .DELETE_ON_ERROR:
 .PHONY: help build run test bench bench-smoke lint format tsan asan mutants cover wheel clean
@@ -154,5 +154,6 @@ wheel: $(VENV)/.made
 	$(PY) -m build --outdir dist
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info pagemig/*.so pagemig/*.c pagemig/*.html
+	rm -rf $(VENV) build dist *.egg-info
+	find pagemig \( -name '*.so' -o -name '*.c' -o -name '*.html' \) -delete
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

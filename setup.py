@@ -56,7 +56,7 @@ def mode_changed() -> bool:
 
 
 def extensions() -> list[Extension]:
-    """One extension for every ``pagemig/_*.pyx``.
+    """One extension for every ``.pyx`` below ``pagemig``.
 
     Cython itself follows the ``.pxd`` files a module cimports. The headers it cannot see
     through, since they include each other, so all of them are inputs of every module.
@@ -69,7 +69,7 @@ def extensions() -> list[Extension]:
         macros += [("CYTHON_TRACE_NOGIL", "1"), ("CYTHON_USE_SYS_MONITORING", "0")]
     return [
         Extension(
-            f"pagemig.{source.stem}",
+            ".".join(source.with_suffix("").parts),
             [str(source)],
             include_dirs=["pagemig/include", np.get_include()],
             depends=sorted(map(str, Path("pagemig/include").rglob("*.h"))),
@@ -83,7 +83,7 @@ def extensions() -> list[Extension]:
             ],
             extra_link_args=[flag for flag in CFLAGS[MODE] if flag.startswith("-fsanitize")],
         )
-        for source in sorted(Path("pagemig").glob("_*.pyx"))
+        for source in sorted(Path("pagemig").rglob("*.pyx"))
     ]
 
 

@@ -1,8 +1,8 @@
 """The owning classes; see _core.pyx.  Everything else of the core is structs and functions."""
 from libc.stdint cimport uint32_t, uint64_t
 
-from pagemig._check cimport checker_t
-from pagemig._types cimport ctx_t, machine_t, task_t, vma_t
+from pagemig.mm.check cimport checker_t
+from pagemig.mm.types cimport ctx_t, machine_t, task_t, vma_t
 
 
 cdef class Machine:

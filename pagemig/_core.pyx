@@ -11,42 +11,44 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-from pagemig._alloc cimport (
-    anon_vma_of, arenas_release, ctx_get, ctx_put, file_of, mm_of, mmap_read_lock, mmap_read_unlock,
-    mmap_write_lock, mmap_write_unlock, node_free_pages, page_to_nid, put_page, task_of, vec_at, vma_index, vma_of,
-)
-from pagemig._atomic cimport (
+from pagemig.mm.access cimport access_deferred, access_many, touch_range, touch_t
+from pagemig.mm.atomic cimport (
     pmg_load, pmg_load32, pmg_load32_acq, pmg_spin_lock, pmg_spin_unlock, pmg_store, pmg_store32, pmg_store32_rel,
 )
-from pagemig._build cimport build_arenas, build_nodes, build_swap, records, set_profile
-from pagemig._check cimport check_machine, checker_release, invariant_error, poke_field, violation_t
-from pagemig._filemap cimport (
-    file_fadvise, file_new, file_punch, file_put, file_read, file_truncate, file_write,
+from pagemig.mm.build cimport build_arenas, build_nodes, build_swap, records, set_profile
+from pagemig.mm.calls cimport migrate_frames, sys_mbind, sys_migrate_pages, sys_move_pages
+from pagemig.mm.check cimport check_machine, checker_release, invariant_error, poke_field, violation_t
+from pagemig.mm.context cimport ctx_get, ctx_put, mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock
+from pagemig.mm.filemap cimport file_new, file_put, file_read, file_write
+from pagemig.mm.fork cimport (
+    do_exit, get_task, mmget_not_zero, mmput, mmput_unless_last, put_task, sys_fork, sys_pin, sys_unpin, task_new,
+    task_reap,
 )
-from pagemig._fork cimport (
-    do_exit, get_task, mmget_not_zero, mmput, mmput_unless_last, put_task, sys_fork, sys_pin, sys_unpin, task_new, task_reap,
+from pagemig.mm.gup cimport pin_user_pages
+from pagemig.mm.madvise cimport sys_madvise
+from pagemig.mm.memory_hotplug cimport evacuation_t, migrate_range, offline_node, online_node
+from pagemig.mm.mempolicy cimport mpol_new, mpol_shared_policy_lookup, policy_node
+from pagemig.mm.migrate cimport lists_begin, lists_end, lists_t, MIGRATE_CHUNK_SIZE, migrate_page_lists
+from pagemig.mm.mlock cimport sys_mlock, sys_mlockall, sys_munlock, sys_munlockall
+from pagemig.mm.mmap cimport sys_mmap, sys_mprotect, sys_mremap, sys_munmap, sys_set_mempolicy_home_node
+from pagemig.mm.page_alloc cimport (
+    anon_vma_of, arenas_release, file_of, mm_of, node_free_pages, page_to_nid, put_page, task_of, vec_at, vma_index,
+    vma_of,
 )
-from pagemig._hotplug cimport evacuation_t, migrate_range, offline_node, online_node
-from pagemig._madvise cimport sys_madvise
-from pagemig._memory cimport access_deferred, access_many, pin_user_pages, touch_range, touch_t, vma_lookup
-from pagemig._mempolicy cimport mpol_new, mpol_shared_policy_lookup, policy_node
-from pagemig._migrate cimport trace_locks
-from pagemig._migrate_2006 cimport (
-    MIGRATE_CHUNK_SIZE, lists_begin, lists_end, lists_t, migrate_page_lists, swap_out,
+from pagemig.mm.pfnmap cimport pfn_is_reserved, remap_frames, sys_mmap_pfns, sys_vm_ops, vma_frames
+from pagemig.mm.pgtable cimport leaf_pte, next_leaf, stats_rows, walk_leaf
+from pagemig.mm.pte cimport pte_pfn, pte_present
+from pagemig.mm.rmap cimport rmap_vmas
+from pagemig.mm.swapfile cimport swapoff, swapon
+from pagemig.mm.trace cimport trace_locks
+from pagemig.mm.truncate cimport file_fadvise, file_punch, file_truncate
+from pagemig.mm.types cimport (
+    C_LOCK_PAGE, C_LOCK_SWAP, ctx_t, FILE_SHMEM, file_t, frame_t, keep_t, machine_t, MAX_CTX, MAX_NODES, mm_t,
+    MODE_ACTORS, MODE_THREADS, MPOL_DEFAULT, MPOL_INTERLEAVE, mpol_t, MPOL_WEIGHTED_INTERLEAVE, node_t, NR_COUNTERS,
+    PG_anon, PMG_WAIT, STAGE, TASK_RUNNING, task_t, vma_t, WAIT_PASS,
 )
-from pagemig._mlock cimport sys_mlock, sys_mlockall, sys_munlock, sys_munlockall
-from pagemig._mmap cimport sys_mmap, sys_mprotect, sys_mremap, sys_munmap, sys_set_mempolicy_home_node
-from pagemig._pfnmap cimport pfn_is_reserved, remap_frames, sys_mmap_pfns, sys_vm_ops, vma_frames
-from pagemig._pgtable cimport leaf_pte, next_leaf, stats_rows, walk_leaf
-from pagemig._pte cimport pte_pfn, pte_present
-from pagemig._rmap cimport rmap_vmas, vma_address
-from pagemig._swap cimport swapoff, swapon
-from pagemig._syscalls cimport migrate_frames, sys_mbind, sys_migrate_pages, sys_move_pages
-from pagemig._types cimport (
-    C_LOCK_PAGE, C_LOCK_SWAP, FILE_SHMEM, MAX_CTX, MAX_NODES, MODE_ACTORS, MODE_THREADS, MPOL_DEFAULT,
-    MPOL_INTERLEAVE, MPOL_WEIGHTED_INTERLEAVE, NR_COUNTERS, PG_anon, PMG_WAIT, STAGE, TASK_RUNNING, WAIT_PASS,
-    ctx_t, file_t, frame_t, keep_t, machine_t, mm_t, mpol_t, node_t, task_t, vma_t,
-)
+from pagemig.mm.vma cimport vma_address, vma_lookup
+from pagemig.mm.vmscan cimport swap_out
 
 from threading import get_ident
 from time import monotonic, sleep

@@ -1,0 +1,24 @@
+"""The processor: touches and accesses of programs, one by one, in blocks, and deferred to the end of an epoch."""
+from libc.stdint cimport uint64_t, uint8_t
+
+from pagemig.mm.types cimport ctx_t, task_t
+
+
+# what a program does: page by page, in order; mmap_lock taken inside.  Results in *r.
+ctypedef struct touch_t:
+    uint64_t done               # pages (accesses) completed
+    uint64_t minflt, majflt
+    int signal                  # 0, SIGBUS 7, SIGSEGV 11, SIGKILL 9 (out of memory)
+    int wait                    # 1: the host must wait and call again from done
+
+cdef void touch_range(
+        ctx_t *c, task_t *t, uint64_t vpn, uint64_t n, bint write, const uint64_t *values, uint64_t *out,
+        touch_t *r) noexcept nogil
+# each element: an address in bytes; writes NULL: none written, or one flag per access
+# the same with notes deferred to the end of an epoch: faster, identical afterwards; nobody may look between
+cdef void access_deferred(
+        ctx_t *c, task_t *t, const uint64_t *addresses, const uint8_t *writes, bint write_all, uint64_t n,
+        touch_t *r) noexcept nogil
+cdef void access_many(
+        ctx_t *c, task_t *t, const uint64_t *addresses, const uint8_t *writes, bint write_all, uint64_t n,
+        touch_t *r) noexcept nogil

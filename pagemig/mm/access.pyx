@@ -1,0 +1,546 @@
+"""The processor: touches and accesses of programs, one by one, in blocks, and deferred to the end of an epoch."""
+from libc.stdint cimport uint32_t, uint64_t, uint8_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memset
+
+from pagemig.mm.atomic cimport (
+    pmg_add, pmg_add32, pmg_cas, pmg_cas32, PMG_GUARD, pmg_likely, pmg_load, pmg_load32, pmg_or, pmg_prefetch,
+    pmg_prefetchw, pmg_store32, pmg_unlikely,
+)
+from pagemig.mm.context cimport mmap_read_lock, mmap_read_unlock, pmg_wait
+from pagemig.mm.frame cimport get_page
+from pagemig.mm.memory cimport get_entry_page, handle_mm_fault, wait_on_page_locked
+from pagemig.mm.page_alloc cimport count_event, mm_of, page_token, put_page, set_page_token
+from pagemig.mm.pgtable cimport leaf_pte, next_leaf, pte_lock, pte_unlock, read_pte, stats_rows, walk_leaf
+from pagemig.mm.pte cimport (
+    is_migration_entry, migration_entry_to_pfn, PTE_A, PTE_D, PTE_P, pte_pfn, PTE_RW, pte_t, SWP_MIG_SHIFT,
+)
+from pagemig.mm.types cimport (
+    C_MIGRATION_WAIT, ctx_t, FAULT_FLAG_WRITE, machine_t, mm_t, STAGE, STATS_SLOTS, TASK_SIZE_PAGES, task_t,
+    VM_FAULT_MAJOR, VM_FAULT_OOM, VM_FAULT_RESTARTED, VM_FAULT_RETRY, VM_FAULT_SIGSEGV, VM_FAULT_WAIT, VM_WRITE,
+    vma_t, WAIT_PAGE,
+)
+from pagemig.mm.vma cimport vma_is_accessible, vma_lookup
+
+
+cdef enum:
+    SIGBUS = 7
+    SIGKILL = 9
+    SIGSEGV = 11
+    LOCK_SPAN = 1024                # accesses under one hold of mmap_lock, so that writers get their turn
+
+
+cdef inline bint access_pte(pte_t *p, bint write) noexcept nogil:
+    """What the processor does with an entry: note the access, or refuse it.  False: a fault."""
+    cdef pte_t need = PTE_P | PTE_RW if write else PTE_P
+    cdef pte_t note = PTE_A | PTE_D if write else PTE_A
+    cdef pte_t pte = pmg_load(p)
+    while (pte & need) == need:
+        if (pte & note) == note or pmg_cas(p, pte, pte | note):
+            return True
+        pte = pmg_load(p)
+    return False
+
+
+cdef inline uint32_t *stats_row(ctx_t *c) noexcept nogil:
+    """Access counts from the node of the context's processor, NULL when nobody counts.
+
+    Contexts that run at the same time have rows of their own, so that counting is exact without an atomic sum.
+    """
+    cdef uint32_t slot = min(c.id, <uint32_t> (STATS_SLOTS - 1))
+    if c.m.stats == NULL:
+        return NULL
+    while pmg_load32(&c.m.stats_slots) <= slot:
+        pmg_cas32(&c.m.stats_slots, pmg_load32(&c.m.stats_slots), slot + 1)
+    return stats_rows(c.m, slot, <uint32_t> c.nid)
+
+
+cdef inline void count_access(ctx_t *c, uint32_t *counter, uint32_t n) noexcept nogil:
+    if pmg_likely(c.id < STATS_SLOTS - 1):
+        pmg_store32(counter, pmg_load32(counter) + n)
+    else:
+        pmg_add32(counter, n)
+
+
+cdef inline bint access_error(vma_t *vma, bint write) noexcept nogil:
+    return not vma.flags & VM_WRITE if write else not vma_is_accessible(vma)
+
+
+cdef int user_fault(
+        ctx_t *c, mm_t *mm, vma_t **cached, uint64_t vpn, bint write, touch_t *r, uint32_t *entry) noexcept nogil:
+    """The slow path of an access: 0 do it again, 1 stop.
+
+    Stops with a signal or a wait in ``r``, or with the frame of a migration entry in ``entry``, which the caller waits for
+    without mmap_lock.  ``cached`` keeps the VMA as long as mmap_lock is held.
+    """
+    cdef vma_t *vma = cached[0]
+    cdef pte_t pte
+    cdef int ret
+    if vma == NULL or vpn < vma.start or vpn >= vma.end:
+        vma = vma_lookup(c.m, mm, vpn)
+        cached[0] = vma
+    if vma == NULL or access_error(vma, write):
+        r.signal = SIGSEGV
+        return 1
+    ret = handle_mm_fault(c, vma, vpn, FAULT_FLAG_WRITE if write else 0)
+    if pmg_likely(ret == 0):
+        r.minflt += 1
+        return 0
+    if ret & VM_FAULT_RETRY:
+        pte = read_pte(c.m, mm, vpn)
+        if c.m.profile.waiter_refs:
+            entry[0] = get_entry_page(c, mm, vpn)
+            return entry[0] != 0
+        if is_migration_entry(pte):
+            entry[0] = migration_entry_to_pfn(pte)
+            return 1
+        r.minflt += 1
+        return 0
+    if ret & VM_FAULT_MAJOR:
+        r.majflt += 1
+        return 0
+    if ret == VM_FAULT_RESTARTED:
+        r.minflt += 1
+        return 0
+    if ret & VM_FAULT_WAIT:
+        r.wait = 1
+    elif ret & VM_FAULT_OOM:
+        r.signal = SIGKILL
+    else:
+        r.signal = SIGSEGV if ret & VM_FAULT_SIGSEGV else SIGBUS
+    return 1
+
+
+cdef bint wait_for_entry(ctx_t *c, uint32_t pfn, uint32_t *spins, touch_t *r) noexcept nogil:
+    """One round of waiting for a migration, mmap_lock not held; the whole wait is one minor fault.  False: unwind.
+
+    No reference on the old page, see migration_entry_wait; or one that came with the entry.
+    """
+    cdef int err
+    if c.m.profile.waiter_refs:
+        r.minflt += 1
+        r.wait = wait_on_page_locked(c, pfn) != 0
+        return not r.wait
+    if spins[0] == 0:
+        count_event(c, C_MIGRATION_WAIT, 1)
+    if not PMG_GUARD(8):
+        get_page(c.m, pfn)
+    err = pmg_wait(c, WAIT_PAGE, pfn, spins[0])
+    if not PMG_GUARD(8):
+        put_page(c, pfn)
+    if err:
+        r.wait = 1
+        return False
+    r.minflt += spins[0] == 0
+    spins[0] += 1
+    return True
+
+
+cdef void touch_begin(touch_t *r) noexcept nogil:
+    r.done = 0
+    r.minflt = 0
+    r.majflt = 0
+    r.signal = 0
+    r.wait = 0
+
+
+cdef void touch_end(task_t *t, touch_t *r) noexcept nogil:
+    if r.minflt:
+        pmg_add(&t.min_flt, r.minflt)
+    if r.majflt:
+        pmg_add(&t.maj_flt, r.majflt)
+
+
+cdef inline bint touch_page(
+        ctx_t *c, uint32_t leaf, uint64_t vpn, bint write, const uint64_t *value, uint64_t *out,
+        uint32_t *row) noexcept nogil:
+    """One access, with content.  The leaf's lock keeps the page where it is: a migration would lose the write."""
+    cdef machine_t *m = c.m
+    cdef pte_t *p = leaf_pte(m, leaf, vpn)
+    cdef uint32_t pfn
+    if m.page_bytes == 0 or (value == NULL and out == NULL):
+        if not access_pte(p, write):
+            return False
+        if out != NULL:
+            out[0] = 0
+    else:
+        if not pmg_load(p) & PTE_P:
+            return False
+        pte_lock(c, leaf)
+        if not access_pte(p, write):
+            pte_unlock(c, leaf)
+            return False
+        pfn = <uint32_t> pte_pfn(pmg_load(p))
+        if out != NULL:
+            out[0] = page_token(m, pfn)
+        if write and value != NULL:
+            set_page_token(m, pfn, value[0])
+        pte_unlock(c, leaf)
+    if row != NULL:
+        count_access(c, row + (<uint64_t> leaf * 512 + (vpn & 511)), 1)
+    return True
+
+
+cdef uint32_t touch_locked(
+        ctx_t *c, mm_t *mm, uint64_t vpn, uint64_t end, bint write, const uint64_t *values, uint64_t *out,
+        touch_t *r) noexcept nogil:
+    """Touches pages until ``r.done`` is ``end``, under mmap_lock.  Returns the frame of a migration entry met, else 0."""
+    cdef machine_t *m = c.m
+    cdef uint32_t *row = stats_row(c)
+    cdef uint32_t leaf = 0, entry = 0
+    cdef uint64_t v, k
+    cdef vma_t *vma = NULL
+    while r.done < end:
+        k = r.done
+        v = vpn + k
+        if not leaf or v & 511 == 0:
+            leaf = walk_leaf(m, mm.pgd, v) if v < TASK_SIZE_PAGES else 0
+        if leaf and touch_page(c, leaf, v, write, values + k if values != NULL else NULL, out + k if out != NULL else NULL, row):
+            r.done += 1
+        elif user_fault(c, mm, &vma, v, write, r, &entry):
+            break
+    return entry
+
+
+cdef void touch_range(
+        ctx_t *c, task_t *t, uint64_t vpn, uint64_t n, bint write, const uint64_t *values, uint64_t *out,
+        touch_t *r) noexcept nogil:
+    cdef uint32_t entry, spins = 0
+    cdef uint64_t before
+    touch_begin(r)
+    while r.done < n and not r.signal:
+        if mmap_read_lock(c, c.mm):
+            r.wait = 1
+            break
+        before = r.done
+        entry = touch_locked(c, mm_of(c.m, c.mm), vpn, min(n, before + LOCK_SPAN), write, values, out, r)
+        mmap_read_unlock(c, c.mm)
+        if r.done != before:
+            spins = 0
+        if r.wait or (entry and not wait_for_entry(c, entry, &spins, r)):
+            break
+    touch_end(t, r)
+
+
+cdef uint32_t access_block(
+        ctx_t *c, mm_t *mm, const uint64_t *addresses, const uint8_t *writes, bint write_all,
+        uint32_t n) noexcept nogil:
+    """Plain hits among ``n`` <= STAGE accesses, up to the first that is none; returns how many.
+
+    Three passes, so that the misses of the host's caches overlap: find the entries, note the accesses, count them.
+    """
+    cdef machine_t *m = c.m
+    cdef pte_t *p[STAGE]
+    cdef uint32_t *row = stats_row(c)
+    cdef uint32_t k, found = n, leaf = 0
+    cdef uint64_t vpn, base = <uint64_t> -1, w
+    cdef pte_t pte, need, note
+    for k in range(n):
+        vpn = addresses[k] >> 12
+        if (vpn >> 9) != base:
+            leaf = walk_leaf(m, mm.pgd, vpn) if pmg_likely(vpn < TASK_SIZE_PAGES) else 0
+            if pmg_unlikely(leaf == 0):
+                found = k
+                break
+            base = vpn >> 9
+        p[k] = leaf_pte(m, leaf, vpn)
+        pmg_prefetchw(p[k])
+    for k in range(found):
+        w = <uint64_t> (write_all or (writes != NULL and writes[k] != 0))
+        need = PTE_P | PTE_RW * w
+        note = PTE_A | PTE_D * w
+        pte = pmg_load(p[k])
+        if pmg_unlikely((pte & need) != need) or ((pte & note) != note and not access_pte(p[k], w != 0)):
+            found = k
+            break
+        if row != NULL:
+            pmg_prefetchw(row + (p[k] - m.pt))
+    if row != NULL:
+        for k in range(found):
+            count_access(c, row + (p[k] - m.pt), 1)
+    return found
+
+
+cdef uint32_t access_locked(
+        ctx_t *c, mm_t *mm, const uint64_t *addresses, const uint8_t *writes, bint write_all, uint64_t end,
+        touch_t *r) noexcept nogil:
+    """Accesses until ``r.done`` is ``end``, under mmap_lock.  Returns the frame of a migration entry met, else 0.
+
+    After a fault blocks start small again: where access after access faults, nothing is looked up in vain.
+    """
+    cdef uint32_t width = STAGE, n, hits, entry = 0
+    cdef uint64_t i
+    cdef vma_t *vma = NULL
+    while r.done < end:
+        i = r.done
+        n = <uint32_t> min(<uint64_t> width, end - i)
+        hits = access_block(c, mm, addresses + i, writes + i if writes != NULL else NULL, write_all, n)
+        r.done += hits
+        if hits == n:
+            width = min(width * 2, <uint32_t> STAGE)
+            continue
+        i = r.done
+        if user_fault(c, mm, &vma, addresses[i] >> 12, write_all or (writes != NULL and writes[i] != 0), r, &entry):
+            break
+        width = 1
+    return entry
+
+
+cdef void access_many(
+        ctx_t *c, task_t *t, const uint64_t *addresses, const uint8_t *writes, bint write_all, uint64_t n,
+        touch_t *r) noexcept nogil:
+    cdef uint32_t entry, spins = 0
+    cdef uint64_t before
+    touch_begin(r)
+    while r.done < n and not r.signal:
+        if mmap_read_lock(c, c.mm):
+            r.wait = 1
+            break
+        before = r.done
+        entry = access_locked(c, mm_of(c.m, c.mm), addresses, writes, write_all, min(n, before + LOCK_SPAN), r)
+        mmap_read_unlock(c, c.mm)
+        if r.done != before:
+            spins = 0
+        if r.wait or (entry and not wait_for_entry(c, entry, &spins, r)):
+            break
+    touch_end(t, r)
+
+
+cdef enum:
+    EPOCH = 1 << 24                 # accesses between two folds at most
+    PAGE_WRITTEN = 1                # the rest of the word, but for the marks, counts by PAGE_ACCESS
+    PAGE_ACCESS = 2
+    PAGE_READONLY = 1 << 29
+    PAGE_ABSENT = 1 << 30
+    LIST_AHEAD = 512               # accesses
+    NEAR_PAGES = 1 << 18            # an array up to this long stays in the nearer caches of the host
+
+
+ctypedef struct epoch_t:
+    mm_t *mm
+    uint64_t first, pages           # what the array covers
+    uint32_t *count
+    uint64_t room                   # pages the array has room for
+    bint marked                     # a page has a mark
+    bint strays                     # an access was outside: the next epoch looks at all addresses first
+
+
+cdef inline uint32_t page_mark(pte_t pte) noexcept nogil:
+    if not pte & PTE_P:
+        return PAGE_ABSENT
+    return 0 if pte & PTE_RW else PAGE_READONLY
+
+
+cdef bint epoch_vma(machine_t *m, epoch_t *e, uint64_t vpn, uint64_t n) noexcept nogil:
+    """Cover the mapping of ``vpn`` if it is not too large for ``n`` accesses: their addresses need not be looked at."""
+    cdef vma_t *vma = vma_lookup(m, e.mm, vpn)
+    if vma == NULL or e.strays or vma.end - vma.start > n // 4:
+        return False
+    e.first = vma.start
+    e.pages = vma.end - vma.start
+    return True
+
+
+cdef bint epoch_span(epoch_t *e, const uint64_t *addresses, uint64_t n) noexcept nogil:
+    """Cover what ``n`` accesses touch; False when they are spread too thin for an array to pay."""
+    cdef uint64_t i, lo = addresses[0], hi = addresses[0]
+    for i in range(n):
+        lo = min(lo, addresses[i])
+        hi = max(hi, addresses[i])
+    e.first = lo >> 12
+    e.pages = (hi >> 12) - e.first + 1
+    return hi >> 12 < TASK_SIZE_PAGES and e.pages <= 2 * n + 4096
+
+
+cdef int epoch_begin(machine_t *m, epoch_t *e, const uint64_t *addresses, uint64_t n) noexcept nogil:
+    """Make room for the pages of ``n`` accesses; -1 when there is none or no array pays.  mmap_lock is held."""
+    if not epoch_vma(m, e, addresses[0] >> 12, n) and not epoch_span(e, addresses, n):
+        return -1
+    if e.pages > e.room:
+        free(e.count)
+        e.count = <uint32_t *> malloc(e.pages * 4)
+        e.room = e.pages if e.count != NULL else 0
+    return 0 if e.count != NULL else -1
+
+
+cdef void epoch_mark(machine_t *m, epoch_t *e) noexcept nogil:
+    cdef uint64_t vpn = e.first, end = e.first + e.pages, next
+    cdef uint32_t leaf = 0, mark, marks = 0
+    while vpn < end:
+        next = next_leaf(m, e.mm, vpn, end, &leaf)
+        while vpn < next:
+            e.count[vpn - e.first] = marks = PAGE_ABSENT
+            vpn += 1
+        while leaf and vpn < min(end, (next | 511) + 1):
+            mark = page_mark(pmg_load(leaf_pte(m, leaf, vpn)))
+            e.count[vpn - e.first] = mark
+            marks |= mark
+            vpn += 1
+    e.marked = marks != 0
+
+
+cdef void note_page(ctx_t *c, uint32_t leaf, uint64_t vpn, bint written) noexcept nogil:
+    """Set the accessed and dirty bits of a page, in the entry of a migration if one is under way."""
+    cdef pte_t *p = leaf_pte(c.m, leaf, vpn)
+    cdef pte_t note = PTE_A | PTE_D if written else PTE_A, pte = pmg_load(p)
+    if pte & PTE_P and (pte & note) == note:
+        return
+    pte_lock(c, leaf)
+    pte = pmg_load(p)
+    if pte & PTE_P:
+        pmg_or(p, note)
+    elif is_migration_entry(pte):
+        pmg_or(p, note << SWP_MIG_SHIFT)
+    pte_unlock(c, leaf)
+
+
+cdef void epoch_fold(ctx_t *c, epoch_t *e) noexcept nogil:
+    cdef machine_t *m = c.m
+    cdef uint32_t *row = stats_row(c)
+    cdef uint64_t vpn = e.first, end = e.first + e.pages, k
+    cdef uint32_t leaf = 0, n
+    while vpn < end:
+        vpn = next_leaf(m, e.mm, vpn, end, &leaf)
+        while leaf and vpn < end:
+            n = e.count[vpn - e.first] & (PAGE_READONLY - 1)
+            if n:
+                note_page(c, leaf, vpn, n & PAGE_WRITTEN)
+                if row != NULL:
+                    k = <uint64_t> leaf * 512 + (vpn & 511)
+                    count_access(c, row + k, n // PAGE_ACCESS)
+            vpn += 1
+            if vpn & 511 == 0:
+                break
+
+
+cdef uint32_t epoch_fault(
+        ctx_t *c, epoch_t *e, vma_t **vma, uint64_t vpn, bint write, touch_t *r, bint *stop) noexcept nogil:
+    """The slow path: fault unless the page has come meanwhile (fault-around), then read its mark again."""
+    cdef uint32_t *word = e.count + (vpn - e.first)
+    cdef uint32_t entry = 0
+    cdef pte_t pte = read_pte(c.m, e.mm, vpn)
+    if page_mark(pte) & (PAGE_ABSENT | (PAGE_READONLY if write else 0)):
+        if user_fault(c, e.mm, vma, vpn, write, r, &entry):
+            stop[0] = True
+            return entry
+        pte = read_pte(c.m, e.mm, vpn)
+    word[0] = (word[0] & (PAGE_READONLY - 1)) | page_mark(pte)
+    return 0
+
+
+cdef inline uint32_t epoch_index(const epoch_t *e, const uint64_t *addresses, uint32_t n, uint32_t *index) noexcept nogil:
+    """Places of ``n`` accesses in the array; how many come before the first outside.  Without branches: vectors."""
+    cdef uint64_t first = e.first, last = e.pages - 1, at, outside = 0
+    cdef uint32_t k
+    for k in range(n):
+        at = (addresses[k] >> 12) - first
+        outside |= at | (last - at)         # the sign of either
+        index[k] = <uint32_t> at
+    if pmg_likely(not outside >> 63):
+        return n
+    k = 0
+    while (addresses[k] >> 12) - first <= last:
+        k += 1
+    return k
+
+
+cdef inline void epoch_count(
+        uint32_t *count, const uint32_t *index, const uint32_t *next, const uint8_t *writes, uint32_t n,
+        bint far) noexcept nogil:
+    """Accesses to pages of which none has a mark; ``next`` are those of the next block."""
+    cdef uint32_t k
+    cdef uint32_t *word
+    for k in range(n):
+        if far:
+            pmg_prefetchw(count + next[k])
+        word = count + index[k]
+        word[0] = (word[0] + PAGE_ACCESS) | writes[k]
+
+
+cdef uint32_t epoch_careful(
+        ctx_t *c, epoch_t *e, vma_t **vma, const uint64_t *addresses, const uint32_t *index, const uint8_t *writes,
+        uint32_t n, touch_t *r, bint *stop) noexcept nogil:
+    """Accesses to pages that may have marks.  Returns the frame of a migration entry met, else 0."""
+    cdef uint32_t k = 0, entry = 0
+    cdef uint32_t *word
+    while k < n and not stop[0]:
+        word = e.count + index[k]
+        if pmg_likely(not word[0] & (PAGE_ABSENT | PAGE_READONLY * <uint32_t> writes[k])):
+            word[0] = (word[0] + PAGE_ACCESS) | writes[k]
+            k += 1
+        else:
+            entry = epoch_fault(c, e, vma, addresses[k] >> 12, writes[k] != 0, r, stop)
+    r.done += k
+    return entry
+
+
+cdef uint32_t epoch_run(
+        ctx_t *c, epoch_t *e, const uint64_t *addresses, const uint8_t *writes, bint write_all, uint64_t end,
+        touch_t *r) noexcept nogil:
+    """Accesses until ``r.done`` is ``end`` or one is outside the array, under mmap_lock.
+
+    Returns the frame of a migration entry met, else 0.  The places of a block are known before the one in front of it is
+    counted, so that what is far is fetched meanwhile.
+    """
+    cdef uint32_t index[2][STAGE]
+    cdef uint8_t flags[STAGE]
+    cdef uint32_t n, ahead, k, side = 0, entry = 0
+    cdef uint64_t i = r.done
+    cdef vma_t *vma = NULL
+    cdef bint stop = False, far = e.pages > NEAR_PAGES
+    memset(flags, write_all, STAGE)
+    n = epoch_index(e, addresses + i, <uint32_t> min(<uint64_t> STAGE, end - i), index[0])
+    while n and not stop:
+        i = r.done
+        ahead = <uint32_t> min(<uint64_t> STAGE, end - i - n)
+        ahead = epoch_index(e, addresses + i + n, ahead, index[1 - side])
+        for k in range(STAGE // 8):         # the list is read quicker than the host fetches by itself
+            pmg_prefetch(addresses + i + LIST_AHEAD + k * 8)
+        if writes != NULL:
+            for k in range(n):
+                flags[k] = writes[i + k] != 0
+        if e.marked:
+            entry = epoch_careful(c, e, &vma, addresses + i, index[side], flags, n, r, &stop)
+        else:
+            epoch_count(e.count, index[side], index[1 - side], flags, n, far and ahead == STAGE)
+            r.done += n
+        side = 1 - side
+        n = ahead
+    e.strays = not stop and r.done < end
+    return entry
+
+
+cdef void access_deferred(
+        ctx_t *c, task_t *t, const uint64_t *addresses, const uint8_t *writes, bint write_all, uint64_t n,
+        touch_t *r) noexcept nogil:
+    cdef epoch_t e
+    cdef touch_t part
+    cdef uint64_t end
+    cdef uint32_t entry, spins = 0
+    touch_begin(r)
+    e.mm = mm_of(c.m, c.mm)
+    e.count = NULL
+    e.room = 0
+    e.strays = False
+    while r.done < n and not r.signal and not r.wait:
+        end = min(n, r.done + EPOCH)
+        if mmap_read_lock(c, c.mm):
+            r.wait = 1
+            break
+        if epoch_begin(c.m, &e, addresses + r.done, end - r.done):
+            mmap_read_unlock(c, c.mm)
+            access_many(c, t, addresses + r.done, writes + r.done if writes != NULL else NULL, write_all, end - r.done, &part)
+            r.done += part.done
+            r.minflt += part.minflt
+            r.majflt += part.majflt
+            r.signal = part.signal
+            r.wait = part.wait
+            continue
+        epoch_mark(c.m, &e)
+        entry = epoch_run(c, &e, addresses, writes, write_all, end, r)
+        epoch_fold(c, &e)
+        mmap_read_unlock(c, c.mm)
+        if entry and not wait_for_entry(c, entry, &spins, r):
+            break
+    free(e.count)
+    touch_end(t, r)

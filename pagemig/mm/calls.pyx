@@ -1,0 +1,671 @@
+"""move_pages, mbind and migrate_pages of today's kernels: what they list, in which order, and what they answer.
+
+They feed the engine in _migrate.pyx.  The whole list of a call is isolated before it is migrated; where nobody can tell
+the difference move_pages lets the first pass run ahead, a stage at a time.
+"""
+from libc.errno cimport EACCES, EAGAIN, EBUSY, EFAULT, EINVAL, EIO, ENODEV, ENOMEM
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdlib cimport free
+
+from pagemig.mm.atomic cimport pmg_cas, PMG_GUARD, pmg_load, pmg_load32, pmg_load_acq, pmg_popcount, pmg_prefetchw
+from pagemig.mm.calls_2006 cimport do_migrate_pages_2006, mbind_2006, migrate_frames_2006, move_pages_2006
+from pagemig.mm.context cimport mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock
+from pagemig.mm.fork cimport get_task_mm, mmput
+from pagemig.mm.frame cimport frame_maps, frame_refs, page_state, unlock_page
+from pagemig.mm.gup cimport follow_page
+from pagemig.mm.mempolicy cimport get_task_policy, interleave_index, mpol_new
+from pagemig.mm.migrate cimport begin_chunk, finish_run, migrate_pages
+from pagemig.mm.migrate_stage cimport (
+    AHEAD, CHUNK, collect, interleaves, isolate_lru_page, OPEN, page_in_vma, putback_lru_page, run_begin, run_stage,
+    run_t, stage_t, target_t, whole_index,
+)
+from pagemig.mm.mmap cimport mbind_range
+from pagemig.mm.page_alloc cimport count_event, mm_index, mm_of, page_to_nid, put_page, vec_at, vma_of
+from pagemig.mm.pgtable cimport leaf_pte, table_entries, walk_leaf
+from pagemig.mm.pte cimport PTE_P, pte_pfn, PTE_PFN_MASK, PTE_SPECIAL, pte_t
+from pagemig.mm.queue cimport (
+    list_putback, list_reserve, list_t, migrate_queue, next_pair, queue_begin, queue_pages_range, queue_t,
+    vma_migratable,
+)
+from pagemig.mm.rmap cimport lru_cache_disable, lru_cache_enable
+from pagemig.mm.trace cimport STEP_ISOLATE, STEP_LOCK, trace
+from pagemig.mm.types cimport (
+    C_LOCK_LRU, ctx_t, frame_t, machine_t, MAP_ONE, mm_t, MPOL_DEFAULT, MPOL_MF_MOVE, MPOL_MF_MOVE_ALL,
+    MPOL_MF_STRICT, mpol_t, PG_isolated, PG_locked, PG_lru, PMG_WAIT, REF_ONE, STAGE, task_t, vma_t,
+)
+from pagemig.mm.vma cimport vma_address, vma_lookup, vma_slot
+
+
+cdef enum:
+    SCAN = 32                   # entries of a list looked at together
+
+
+# a page on the LRU that nobody has locked or isolated, mapped once; and what isolating and locking it adds
+cdef uint64_t ONE_USER = PG_lru | PG_locked | PG_isolated | <uint64_t> 0xfffff << 44
+
+
+cdef uint64_t TO_ISOLATED = REF_ONE + PG_isolated + PG_locked - PG_lru
+
+
+# -- a growing list of isolated pages --------------------------------------------------------------------------
+
+
+# -- move_pages ------------------------------------------------------------------------------------------------
+
+
+cdef struct look_t:                 # where the last address was found: neighbours are near
+    machine_t *m
+    mm_t *mm
+    vma_t *vma
+    uint32_t leaf
+    uint64_t base
+    uint64_t near                   # the line of frames that look_ahead fetched last
+
+
+cdef inline vma_t *look_vma(look_t *l, uint64_t vpn) noexcept nogil:
+    if l.vma == NULL or vpn < l.vma.start or vpn >= l.vma.end:
+        l.vma = vma_lookup(l.m, l.mm, vpn)
+    return l.vma
+
+
+cdef inline pte_t look_pte(look_t *l, uint64_t vpn) noexcept nogil:
+    if vpn >> 9 != l.base:
+        l.base = vpn >> 9
+        l.leaf = walk_leaf(l.m, l.mm.pgd, vpn) if vpn >> 36 == 0 else 0
+    return pmg_load_acq(leaf_pte(l.m, l.leaf, vpn)) if l.leaf else 0
+
+
+cdef void look_begin(look_t *l, machine_t *m, mm_t *mm) noexcept nogil:
+    l.m = m
+    l.mm = mm
+    l.vma = NULL
+    l.leaf = 0
+    l.base = <uint64_t> -1
+    l.near = 0
+
+
+cdef inline uint32_t look_page(ctx_t *c, look_t *l, uint64_t vpn, int *err) noexcept nogil:
+    """Frame behind a page of l.vma without a reference, or 0 and the kernel's errno for what is not there."""
+    cdef pte_t pte = look_pte(l, vpn)
+    cdef uint32_t pfn
+    if pte & PTE_P and not pte & PTE_SPECIAL:
+        return <uint32_t> pte_pfn(pte)
+    pfn = follow_page(c, l.vma, vpn, err)
+    if pfn:
+        put_page(c, pfn)
+    return pfn
+
+
+cdef int64_t do_pages_stat(
+        ctx_t *c, uint32_t mm, const uint64_t *addresses, uint64_t n, int32_t *status) noexcept nogil:
+    cdef look_t l
+    cdef uint64_t i
+    cdef uint32_t pfn
+    cdef int err = 0
+    if mmap_read_lock(c, mm):
+        return -PMG_WAIT
+    look_begin(&l, c.m, mm_of(c.m, mm))
+    for i in range(n):
+        if look_vma(&l, addresses[i] >> 12) == NULL:
+            status[i] = -EFAULT
+            continue
+        pfn = look_page(c, &l, addresses[i] >> 12, &err)
+        status[i] = page_to_nid(c.m, pfn) if pfn else err
+    mmap_read_unlock(c, mm)
+    return 0
+
+
+cdef inline void look_ahead(look_t *l, uint64_t vpn) noexcept nogil:
+    """Prefetch a frame that will be wanted; whatever is read here is read again before it counts."""
+    cdef pte_t pte = look_pte(l, vpn)
+    if pte & PTE_P and pte >> 14 != l.near:         # four records are a line, and neighbours often come together
+        l.near = pte >> 14
+        pmg_prefetchw(&l.m.frames[pte_pfn(pte)])
+
+
+cdef struct move_t:                 # one move_pages call
+    uint32_t mm
+    uint64_t count                  # what the caller asked for
+    int32_t *status
+    bint locked                     # mmap_lock held for reading
+    # the run: pages isolated for one node
+    list_t list                     # isolated, those `tried` first
+    uint64_t tried
+    run_t run
+    bint ahead                      # the first pass runs ahead, a stage at a time
+    bint chunks                     # or all passes, a chunk at a time
+    int32_t node                    # its target
+    uint64_t rise, same             # entries up to here have rising addresses, one node
+    stage_t st                      # the stage being gathered then
+
+
+cdef void begin_run(ctx_t *c, move_t *mv) noexcept nogil:
+    mv.list.n = 0
+    mv.tried = 0
+    mv.st.n = 0
+    run_begin(&mv.run)
+
+
+cdef void run_ahead(ctx_t *c, move_t *mv, int32_t node) noexcept nogil:
+    """First pass over the pages gathered; what must be tried again joins the list."""
+    cdef target_t t
+    cdef uint32_t i, gathered
+    t.nid = node
+    while mv.st.n:
+        gathered = mv.st.n
+        run_stage(c, &mv.st, &t, 0)
+        if mv.st.n == 0:
+            mv.run.error = -ENOMEM
+            mv.run.failed += 1 + mv.tried
+            for i in range(gathered):
+                if mv.st.open[i]:
+                    unlock_page(c.m, mv.st.src[i])
+                putback_lru_page(c, mv.st.src[i])
+            return
+        mv.list.n += collect(c, &mv.st, &t, mv.list.pfns + mv.list.n, &mv.run)
+        mv.tried = mv.list.n
+        shift_stage(&mv.st, gathered)
+
+
+cdef void run_chunk_ahead(ctx_t *c, move_t *mv, int32_t node) noexcept nogil:
+    cdef target_t t
+    mmap_read_unlock(c, mv.mm)
+    mv.locked = False
+    t.nid = node
+    begin_chunk(c, mv.list.pfns, mv.list.n, &t, &mv.run)
+    mv.list.n = 0
+    mv.chunks = not mv.run.error            # then the others are isolated and put back, as the kernel does
+
+
+cdef void shift_stage(stage_t *st, uint32_t gathered) noexcept nogil:
+    """Keep what a stage did not get to for lack of targets."""
+    cdef uint32_t i, done = st.n
+    st.n = gathered - done
+    for i in range(st.n):
+        st.src[i] = st.src[done + i]
+        st.open[i] = st.open[done + i]
+        st.state[i] = st.state[done + i]
+        st.mapping[i] = st.mapping[done + i]
+        st.index[i] = st.index[done + i]
+
+
+cdef uint64_t gather_run(
+        ctx_t *c, move_t *mv, look_t *l, look_t *far, const uint64_t *addresses, uint64_t i,
+        uint64_t end) noexcept nogil:
+    """Gather entries from ``i`` on while nothing about them is unusual: same leaf and VMA as the one before, mapped
+    once, on the LRU, not locked, not on the node yet.  Returns the first entry that wants a closer look.
+    """
+    cdef machine_t *m = c.m
+    cdef stage_t *st = &mv.st
+    cdef pte_t *leaf = table_entries(m, l.leaf)
+    cdef frame_t *frames = m.frames
+    cdef uint64_t base = l.base, start, pages, first = m.node[mv.node].first, size = m.node[mv.node].end - first
+    cdef uint32_t n = st.n, width = m.width, pfn
+    cdef uint64_t vpn, s
+    cdef frame_t *f
+    cdef pte_t *p
+    cdef pte_t pte
+    if l.vma == NULL or not l.leaf or m.tracing:
+        return i
+    start = l.vma.start
+    pages = l.vma.end - start
+    while i < end and n < width:
+        vpn = addresses[i] >> 12
+        if vpn >> 9 != base or vpn - start >= pages:
+            break
+        p = leaf + (vpn & 511)
+        pte = pmg_load_acq(p)
+        pfn = <uint32_t> pte_pfn(pte)
+        if (pte & (PTE_P | PTE_SPECIAL)) != PTE_P or pfn - first < size:
+            break
+        if i + AHEAD < end:
+            look_ahead(far, addresses[i + AHEAD] >> 12)
+        f = &frames[pfn]
+        s = pmg_load(&f.state)
+        if (s & ONE_USER) != (PG_lru | MAP_ONE) or not pmg_cas(&f.state, s, s + TO_ISOLATED):
+            break
+        st.src[n] = pfn
+        st.open[n] = OPEN
+        st.state[n] = s + TO_ISOLATED
+        st.mapping[n] = f.mapping
+        st.index[n] = f.index
+        n += 1
+        if (pmg_load_acq(p) ^ pte) & PTE_PFN_MASK:
+            st.n = n                        # unmapped or moved between the look and the isolation
+            ungather(c, st)
+            n -= 1
+            break
+        i += 1
+    count_event(c, C_LOCK_LRU, n - st.n)
+    st.n = n
+    return i
+
+
+cdef inline bint gather(ctx_t *c, stage_t *st, uint32_t pfn) noexcept nogil:
+    """Isolate a page into the stage, and lock it in the same step if nobody else has."""
+    cdef frame_t *f = &c.m.frames[pfn]
+    cdef uint64_t s = pmg_load(&f.state), new
+    cdef uint32_t i = st.n
+    while True:
+        if not s & PG_lru or frame_refs(s) == 0:
+            return False
+        new = ((s & ~PG_lru) | PG_isolated | PG_locked) + REF_ONE
+        if pmg_cas(&f.state, s, new):
+            break
+        s = pmg_load(&f.state)
+    st.src[i] = pfn
+    st.open[i] = 0 if s & PG_locked else OPEN
+    st.state[i] = new
+    st.mapping[i] = pmg_load32(&f.mapping)      # for good only with the lock
+    st.index[i] = pmg_load32(&f.index)
+    st.n = i + 1
+    count_event(c, C_LOCK_LRU, 1)
+    trace(c, STEP_ISOLATE, pfn, 0)
+    if st.open[i]:
+        trace(c, STEP_LOCK, pfn, 0)
+    return True
+
+
+cdef void ungather(ctx_t *c, stage_t *st) noexcept nogil:
+    st.n -= 1
+    if st.open[st.n]:
+        unlock_page(c.m, st.src[st.n])
+    putback_lru_page(c, st.src[st.n])
+
+
+cdef int add_page_for_migration(
+        ctx_t *c, look_t *l, uint64_t vpn, int32_t node, bint migrate_all, move_t *mv) noexcept nogil:
+    """1: isolated and listed.  0: already on the node.  Else the status to store.
+
+    The whole run is isolated before it is migrated, so that a page listed twice answers EBUSY.  While addresses
+    rise and every page is mapped once none can come twice, and the first pass runs ahead, stage by stage, or with
+    batches all passes, chunk by chunk.
+    """
+    cdef uint32_t pfn
+    cdef uint64_t maps
+    cdef int err = 0
+    if look_vma(l, vpn) == NULL or not vma_migratable(c.m, l.vma):
+        return -EFAULT
+    pfn = look_page(c, l, vpn, &err)
+    if pfn == 0:
+        return err
+    if page_to_nid(c.m, pfn) == node:
+        return 0
+    maps = frame_maps(page_state(c.m, pfn))
+    if maps > 1 and not migrate_all:
+        return -EACCES
+    if mv.st.n == 0 and list_reserve(&mv.list, mv.list.n + STAGE):      # room first: an isolated page must not be lost
+        return -ENOMEM
+    mv.chunks &= maps <= 1
+    if mv.ahead and (maps > 1 or mv.run.error):
+        mv.ahead = False
+        run_ahead(c, mv, node)
+    # Between the look and the isolation the page may have been unmapped, freed or moved: isolate, look again.
+    if mv.ahead:
+        if not gather(c, &mv.st, pfn):
+            return -EBUSY
+        if pte_pfn(look_pte(l, vpn)) != pfn:
+            ungather(c, &mv.st)
+            return -EBUSY
+        if mv.st.n >= c.m.width:
+            run_ahead(c, mv, node)
+        return 1
+    if not isolate_lru_page(c, pfn):
+        return -EBUSY
+    if pte_pfn(look_pte(l, vpn)) != pfn:
+        putback_lru_page(c, pfn)
+        return -EBUSY
+    mv.list.pfns[mv.list.n] = pfn
+    mv.list.n += 1
+    return 1
+
+
+cdef int64_t move_pages_and_store_status(ctx_t *c, move_t *mv, int32_t node, uint64_t start, uint64_t i) noexcept nogil:
+    """Migrate what is listed; entries start..i get the node only if all of it moved."""
+    cdef target_t t
+    cdef uint64_t k
+    cdef int64_t rc = 0
+    if mv.locked:
+        mmap_read_unlock(c, mv.mm)
+        mv.locked = False
+    run_ahead(c, mv, node)
+    if mv.list.n == 0 and mv.run.succeeded == 0 and mv.run.failed == 0 and not mv.run.error:
+        return 0
+    t.nid = node
+    finish_run(c, mv.list.pfns, mv.list.n, mv.tried, &t, &mv.run)
+    if mv.run.error:
+        rc = mv.run.error
+    elif mv.run.failed:
+        rc = <int64_t> (mv.run.failed + mv.count - i)
+    elif mv.status == NULL:
+        rc = -EFAULT
+    else:
+        for k in range(start, i):
+            mv.status[k] = node
+    begin_run(c, mv)
+    return rc
+
+
+cdef int64_t check_node(machine_t *m, task_t *target, int32_t node) noexcept nogil:
+    if node < 0 or node >= <int32_t> m.nr_nodes or not (pmg_load(&m.has_memory) >> node) & 1:
+        return -ENODEV
+    if not (target.mems_allowed >> node) & 1:
+        return -EACCES
+    return 0
+
+
+cdef bint may_run_ahead(
+        move_t *mv, const uint64_t *addresses, const int32_t *nodes, uint64_t i, uint64_t end) noexcept nogil:
+    """Whether addresses rise through the whole run that starts at entry ``i``; every entry is looked at once a call."""
+    cdef uint64_t rise = max(mv.rise, i + 1), same = max(mv.same, i + 1), falls
+    cdef uint32_t differ, k
+    # Many at a time without a branch first, which compilers turn into vectors.
+    while same + SCAN <= end:
+        differ = 0
+        for k in range(SCAN):
+            differ |= nodes[same + k] ^ nodes[i]
+        if differ:
+            break
+        same += SCAN
+    while same < end and nodes[same] == nodes[i]:
+        same += 1
+    while rise + SCAN <= same:
+        falls = 0
+        for k in range(SCAN):               # the sign of a difference: page numbers have 52 bits
+            falls |= ~((addresses[rise + k - 1] >> 12) - (addresses[rise + k] >> 12))
+        if falls >> 63:
+            break
+        rise += SCAN
+    while rise < same and addresses[rise] >> 12 > addresses[rise - 1] >> 12:
+        rise += 1
+    mv.rise = rise
+    mv.same = same
+    return rise >= same
+
+
+cdef int64_t do_pages_move(
+        ctx_t *c, move_t *mv, task_t *target, const uint64_t *addresses, const int32_t *nodes, uint64_t readable,
+        bint migrate_all) noexcept nogil:
+    """Entries in order; a run ends where the node changes, where an entry is settled at once, or at the end."""
+    cdef look_t l, far
+    cdef uint64_t i = 0, start = 0
+    cdef int64_t err = 0, err1
+    cdef int32_t current = -1
+    cdef int rc
+    look_begin(&l, c.m, mm_of(c.m, mv.mm))
+    look_begin(&far, c.m, mm_of(c.m, mv.mm))
+    while i < mv.count:
+        if i >= readable or current < 0 or (i >= mv.same and nodes[i] != current):
+            err = -EFAULT if i >= readable else check_node(c.m, target, nodes[i])
+            if err:
+                break
+        if current >= 0 and i >= mv.same and nodes[i] != current:
+            err = move_pages_and_store_status(c, mv, current, start, i)
+            if err:
+                return err
+            current = -1
+        if current < 0:
+            current = nodes[i]
+            start = i
+            mv.node = current
+            mv.ahead = c.step_fn == NULL and may_run_ahead(mv, addresses, nodes, i, min(readable, mv.count))
+            mv.chunks = mv.ahead and c.m.profile.async_first != 0 and c.m.tracing == 0
+            mv.ahead = mv.ahead and not c.m.profile.async_first
+        if not mv.locked:
+            if mmap_read_lock(c, mv.mm):
+                err = -PMG_WAIT
+                break
+            mv.locked = True
+            look_begin(&l, c.m, mm_of(c.m, mv.mm))
+            look_begin(&far, c.m, mm_of(c.m, mv.mm))
+        if mv.ahead and mv.st.n:
+            i = gather_run(c, mv, &l, &far, addresses, i, min(mv.same, readable))
+            if mv.st.n >= c.m.width or i == mv.same:
+                if mv.st.n >= c.m.width:
+                    mmap_read_unlock(c, mv.mm)
+                    mv.locked = False
+                    run_ahead(c, mv, current)
+                continue
+        if i + AHEAD < readable:
+            look_ahead(&far, addresses[i + AHEAD] >> 12)
+        rc = add_page_for_migration(c, &l, addresses[i] >> 12, current, migrate_all, mv)
+        i += 1
+        if rc > 0:
+            if mv.chunks and mv.list.n == CHUNK:
+                run_chunk_ahead(c, mv, current)
+            continue
+        if mv.status == NULL:
+            err = -EFAULT
+            i -= 1
+            break
+        mv.status[i - 1] = rc if rc else current
+        err = move_pages_and_store_status(c, mv, current, start, i - 1)
+        if err:
+            return err - 1 if err > 0 else err      # entry i-1 is settled
+        current = -1
+    err1 = move_pages_and_store_status(c, mv, current, start, i)
+    return err1 if err >= 0 else err
+
+
+cdef int64_t pages_stat(
+        ctx_t *c, uint32_t mm, const uint64_t *addresses, uint64_t readable, uint64_t count,
+        int32_t *status) noexcept nogil:
+    cdef int64_t err
+    if count and status == NULL:
+        return -EFAULT
+    if count > readable:                    # looked at in blocks of 16: only whole ones are answered
+        readable -= readable % 16
+    err = do_pages_stat(c, mm, addresses, min(readable, count), status)
+    return -EFAULT if err == 0 and count > readable else err
+
+
+cdef int64_t pages_move(
+        ctx_t *c, uint32_t mm, task_t *target, const uint64_t *addresses, const int32_t *nodes, uint64_t readable,
+        uint64_t count, uint32_t flags, int32_t *status) noexcept nogil:
+    cdef move_t mv
+    cdef int64_t err
+    mv.mm = mm
+    mv.count = count
+    mv.status = status
+    mv.list.pfns = NULL
+    mv.list.cap = 0
+    mv.locked = False
+    mv.rise = 0
+    mv.same = 0
+    mv.ahead = False
+    mv.chunks = False
+    begin_run(c, &mv)
+    lru_cache_disable(c)
+    err = do_pages_move(c, &mv, target, addresses, nodes, readable, flags & MPOL_MF_MOVE_ALL != 0)
+    if mv.locked:
+        mmap_read_unlock(c, mv.mm)
+    list_putback(c, &mv.list)
+    lru_cache_enable(c)
+    free(mv.list.pfns)
+    return err
+
+
+cdef int64_t sys_move_pages(
+        ctx_t *c, task_t *target, const uint64_t *addresses, const int32_t *nodes, uint64_t readable, uint64_t count,
+        uint32_t flags, int32_t *status) noexcept nogil:
+    cdef uint32_t mm = get_task_mm(c, target)
+    cdef int64_t rc
+    if mm == 0:
+        return -EINVAL
+    if c.m.profile.rules_2006:
+        rc = move_pages_2006(c, mm, target, addresses, nodes, readable, count, flags, status)
+    elif nodes == NULL:
+        rc = pages_stat(c, mm, addresses, readable, count, status)
+    else:
+        rc = pages_move(c, mm, target, addresses, nodes, readable, count, flags, status)
+    mmput(c, mm)
+    return rc
+
+
+# -- the walk of mbind and migrate_pages -----------------------------------------------------------------------
+
+
+# -- mbind
+#
+# -------------------------------------------------------------------------------------------------------------------------
+
+
+cdef int queue_and_bind(ctx_t *c, mm_t *mm, queue_t *q, uint64_t start, uint64_t end, const mpol_t *pol) noexcept nogil:
+    """List what is misplaced, set the policy; mmap_lock held for writing."""
+    cdef int rc = queue_pages_range(c, q, mm, start, end)
+    return rc if rc < 0 else mbind_range(c, mm, start, end, pol)
+
+
+cdef void target_by_vma(ctx_t *c, mm_t *mm, uint64_t start, target_t *t) noexcept nogil:
+    """To 6.6 each page asks the mappings from ``start`` on for its policy, see new_page."""
+    t.nid = -1
+    t.mm = mm_index(c.m, mm)
+    t.start = start
+    t.pol.mode = MPOL_DEFAULT
+
+
+cdef void target_by_policy(
+        ctx_t *c, mm_t *mm, queue_t *q, uint64_t start, uint64_t end, const mpol_t *pol, target_t *t) noexcept nogil:
+    """From 6.7 on the policy is asked, with the index of each page counted from that of the first one listed.
+
+    So interleaving is exact in the mapping of the first page; in one of another kind it may be shifted.
+    """
+    cdef machine_t *m = c.m
+    cdef uint32_t i, pfn = q.list.pfns[0]
+    cdef uint64_t vpn
+    cdef vma_t *vma
+    t.nid = -1
+    t.pol = pol[0]
+    t.ilx = 0
+    if t.pol.mode == MPOL_DEFAULT:
+        get_task_policy(c, &t.pol)
+    if not interleaves(&t.pol):
+        return
+    for i in range(vma_slot(m, mm, start), mm.vmas.n):
+        vma = vma_of(m, vec_at(m, &mm.vmas)[i])
+        if vma.start >= end:
+            return
+        if page_in_vma(m, pfn, vma):
+            vpn = vma_address(vma, pmg_load32(&m.frames[pfn].index))
+            t.ilx = interleave_index(c, vma, vpn) - whole_index(c, pfn)
+            return
+
+
+cdef int64_t sys_mbind(
+        ctx_t *c, task_t *t, uint64_t start, uint64_t length, uint32_t mode, uint32_t mode_flags, uint64_t user,
+        uint32_t flags) noexcept nogil:
+    cdef mpol_t pol
+    cdef queue_t q
+    cdef target_t target
+    cdef mm_t *mm = mm_of(c.m, c.mm)
+    cdef uint64_t first = start >> 12, end = (start + length) >> 12
+    cdef bint unlocked = c.m.profile.migrate_unlocked or not PMG_GUARD(24)
+    cdef int64_t rc = mpol_new(c.m, mode, mode_flags, user, t.mems_allowed, &pol)
+    if rc:
+        return rc
+    if c.m.profile.rules_2006:
+        return mbind_2006(c, first, end, &pol, user, flags)
+    if mmap_write_lock(c, c.mm):
+        return -PMG_WAIT
+    queue_begin(&q, user, True, mode == MPOL_DEFAULT, flags)
+    if flags & (MPOL_MF_MOVE | MPOL_MF_MOVE_ALL):
+        lru_cache_disable(c)
+    rc = queue_and_bind(c, mm, &q, first, end, &pol)
+    if rc == 0 and q.list.n:
+        if c.m.profile.mbind_ilx:
+            target_by_policy(c, mm, &q, first, end, &pol, &target)
+        else:
+            target_by_vma(c, mm, first, &target)
+    if unlocked:
+        mmap_write_unlock(c, c.mm)
+    if rc == 0 and migrate_queue(c, &q, &target) and flags & MPOL_MF_STRICT:
+        rc = -EIO
+    list_putback(c, &q.list)
+    lru_cache_enable(c)
+    free(q.list.pfns)
+    if not unlocked:
+        mmap_write_unlock(c, c.mm)
+    return rc
+
+
+# -- migrate_pages ---------------------------------------------------------------------------------------------
+
+
+cdef int64_t migrate_to_node(ctx_t *c, uint32_t mm, int32_t source, int32_t dest, uint32_t flags) noexcept nogil:
+    """mmap_lock is held by do_migrate_pages, or from 6.7 on taken here, for the walk alone."""
+    cdef queue_t q
+    cdef target_t t
+    cdef int64_t rc
+    cdef bint unlocked = c.m.profile.migrate_unlocked
+    if unlocked and mmap_read_lock(c, mm):
+        return -PMG_WAIT
+    queue_begin(&q, <uint64_t> 1 << source, False, True, flags)
+    queue_pages_range(c, &q, mm_of(c.m, mm), 0, <uint64_t> 1 << 36)
+    if unlocked:
+        mmap_read_unlock(c, mm)
+    t.nid = dest
+    rc = migrate_queue(c, &q, &t)
+    free(q.list.pfns)
+    return rc
+
+
+cdef int64_t do_migrate_pages(ctx_t *c, uint32_t mm, uint64_t old, uint64_t new, uint32_t flags) noexcept nogil:
+    # If the sets have unequal sizes, a node that is in both stays as it is.
+    cdef uint64_t left = old, stay = old & new if pmg_popcount(old) != pmg_popcount(new) else 0
+    cdef int32_t s = 0, d = 0
+    cdef int64_t busy = 0, rc = 0
+    while rc >= 0 and next_pair(left, stay, old, new, &s, &d):
+        left &= ~(<uint64_t> 1 << s)
+        rc = migrate_to_node(c, mm, s, d, flags)
+        if rc > 0:
+            busy += rc
+    return rc if rc < 0 else busy
+
+
+cdef int64_t sys_migrate_pages(ctx_t *c, task_t *target, uint64_t old, uint64_t new, uint32_t flags) noexcept nogil:
+    cdef int64_t rc = -PMG_WAIT
+    cdef uint32_t mm = get_task_mm(c, target)
+    cdef bint unlocked = c.m.profile.migrate_unlocked
+    if mm == 0:
+        return -EINVAL
+    if unlocked or mmap_read_lock(c, mm) == 0:
+        lru_cache_disable(c)
+        if c.m.profile.rules_2006:
+            rc = do_migrate_pages_2006(c, mm, old, new, flags)
+        else:
+            rc = do_migrate_pages(c, mm, old, new, flags)
+        lru_cache_enable(c)
+        if not unlocked:
+            mmap_read_unlock(c, mm)
+    mmput(c, mm)
+    return rc
+
+
+# -- frames, without a process ---------------------------------------------------------------------------------
+
+
+cdef int64_t migrate_frames(
+        ctx_t *c, const uint32_t *pfns, const int32_t *nodes, uint64_t n, int32_t *status) noexcept nogil:
+    """The note's arrays: page i to target i.  A frame that cannot be isolated answers EBUSY, one not moved EAGAIN."""
+    cdef target_t t
+    cdef run_t run
+    cdef uint64_t i, failed = 0
+    cdef uint32_t pfn
+    if c.m.profile.rules_2006:
+        return migrate_frames_2006(c, pfns, nodes, n, status)
+    lru_cache_disable(c)
+    for i in range(n):
+        pfn = pfns[i]
+        if nodes[i] < 0 or nodes[i] >= <int32_t> c.m.nr_nodes or not (pmg_load(&c.m.has_memory) >> nodes[i]) & 1:
+            status[i] = -ENODEV
+        elif page_to_nid(c.m, pfn) == nodes[i]:
+            status[i] = nodes[i]
+        elif not isolate_lru_page(c, pfn):
+            status[i] = -EBUSY
+        else:
+            t.nid = nodes[i]
+            migrate_pages(c, &pfn, 1, &t, &run)
+            status[i] = run.error if run.error else (-EAGAIN if run.failed else nodes[i])
+        failed += status[i] < 0
+    lru_cache_enable(c)
+    return <int64_t> failed

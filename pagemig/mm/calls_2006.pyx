@@ -1,0 +1,537 @@
+"""mbind, migrate_pages and move_pages of 2.6.17, 2.6.18 and pmig.
+
+They differ from today's in what they collect and in how they answer; sections 6 and 7 of docs/history.md's sources are
+in the docstrings.  mmap_lock stays held while pages migrate: for writing in mbind, for reading in the others.
+"""
+from libc.errno cimport E2BIG, EACCES, EAGAIN, EBUSY, EFAULT, EIO, ENODEV, ENOENT, ENOMEM, EPERM
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memset
+
+from pagemig.mm.atomic cimport PMG_GUARD, pmg_load, pmg_load32
+from pagemig.mm.context cimport mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock
+from pagemig.mm.frame cimport frame_maps, page_state, page_test
+from pagemig.mm.gup cimport follow_page
+from pagemig.mm.mempolicy cimport alloc_page_vma, get_vma_policy, interleave_index, policy_node
+from pagemig.mm.migrate cimport migrate_one_page, migrate_pages_2006, migrate_pages_each, moves_t
+from pagemig.mm.migrate_stage cimport isolate_lru_page, new_page, putback_lru_page, run_t, target_t
+from pagemig.mm.mmap cimport mbind_range
+from pagemig.mm.page_alloc cimport (
+    alloc_page, alloc_pages_node, count_event, mm_of, page_to_nid, put_page, vec_at, vma_index, vma_of,
+)
+from pagemig.mm.pgtable cimport leaf_pte, next_leaf, pte_lock, pte_unlock
+from pagemig.mm.pte cimport pte_pfn, pte_present, PTE_SPECIAL, pte_t
+from pagemig.mm.queue cimport (
+    list_add, list_putback, list_t, next_pair, queue_begin, queue_t, queue_vma, vma_migratable,
+)
+from pagemig.mm.rmap cimport lru_cache_disable, lru_cache_enable
+from pagemig.mm.swap_state cimport nr_swap_pages
+from pagemig.mm.types cimport (
+    BUG_NO_FILE, BUG_OFFLINE_NODE, BUG_VMA_ADDRESS, C_REQUESTS_SCANNED, ctx_t, frame_t, machine_t, mm_t, MPOL_DEFAULT,
+    MPOL_INTERLEAVE, MPOL_MF_MOVE, MPOL_MF_MOVE_ALL, MPOL_MF_STRICT, mpol_t, PG_anon, PMG_BUG, PMG_WAIT,
+    TASK_SIZE_PAGES, task_t, VM_DONTMIGRATE, vma_t,
+)
+from pagemig.mm.vma cimport find_vma, vma_address, vma_slot
+
+
+cdef enum:
+    SIZEOF_PAGE_TO_NODE = 32            # struct page_to_node of 2.6.18: address, page, node, status
+    ISOLATED = 1 << 20                  # no node and no errno: what becomes of the page the migration says
+
+
+# -- collecting ------------------------------------------------------------------------------------------------
+
+
+cdef int migrate_prep(ctx_t *c, uint32_t flags) noexcept nogil:
+    """Drain the lists of all processors; with swap entries a slot must be free somewhere, or nothing is collected."""
+    if not flags & (MPOL_MF_MOVE | MPOL_MF_MOVE_ALL):
+        return 0
+    lru_cache_disable(c)
+    return -ENODEV if c.m.profile.engine == 1 and nr_swap_pages(c.m) == 0 else 0
+
+
+cdef int check_range(ctx_t *c, queue_t *q, mm_t *mm, uint64_t start, uint64_t end) noexcept nogil:
+    """Holes count between mappings and after the last of all, not before the first and not at the end of the range.
+
+    What cannot be migrated is collected all the same where STRICT is set.
+    """
+    cdef machine_t *m = c.m
+    cdef uint32_t i = vma_slot(m, mm, start)
+    cdef uint64_t at = 0
+    cdef vma_t *vma
+    cdef int rc = migrate_prep(c, q.flags)      # before anything is looked for: without swap nobody hears of a hole
+    if rc == 0 and i == mm.vmas.n:
+        return -EFAULT
+    while rc == 0 and i < mm.vmas.n:
+        vma = vma_of(m, vec_at(m, &mm.vmas)[i])
+        if vma.start >= end:
+            break
+        i += 1
+        if not q.discontig_ok and ((i == mm.vmas.n and vma.end < end) or (at and at < vma.start)):
+            return -EFAULT
+        at = vma.end
+        if q.flags & MPOL_MF_STRICT or (q.flags and vma_migratable(m, vma)):
+            rc = queue_vma(c, q, mm, vma, max(start, vma.start), min(end, vma.end))
+    return rc
+
+
+# -- mbind ---------------------------------------------------------------------------------------------------------
+
+
+cdef bint address_in_vma(ctx_t *c, uint32_t pfn, vma_t *vma, uint64_t *vpn) noexcept nogil:
+    """``page_address_in_vma``; False: it answers -EFAULT, or the kernel would have crashed (``c.bug``)."""
+    cdef frame_t *f = &c.m.frames[pfn]
+    cdef uint32_t mapping = pmg_load32(&f.mapping)
+    if page_test(c.m, pfn, PG_anon):
+        if not vma.anon_vma or vma.anon_vma != mapping:
+            return False
+    elif mapping == 0:
+        return False
+    elif vma.file == 0:
+        c.bug = BUG_NO_FILE
+        return False
+    elif vma.file != mapping:
+        return False
+    vpn[0] = vma_address(vma, pmg_load32(&f.index))
+    if vpn[0] == <uint64_t> -1 and not page_test(c.m, pfn, PG_anon):
+        c.bug = BUG_VMA_ADDRESS
+    return vpn[0] != <uint64_t> -1
+
+
+cdef uint32_t new_vma_page(ctx_t *c, uint32_t pfn, uint32_t slot, const void *private_) noexcept nogil:
+    """2.6.18 asks the first VMA of the range for every page: where it does not map that one, the error is taken for
+    an address, and interleaving lands on whatever node that comes to.
+    """
+    cdef const target_t *t = <const target_t *> private_
+    cdef vma_t *vma = vma_of(c.m, t.vma)
+    cdef uint64_t vpn = 0
+    if not address_in_vma(c, pfn, vma, &vpn):
+        if c.bug:
+            return 0
+        vpn = <uint64_t> (-<int64_t> EFAULT) >> 12
+    return alloc_page_vma(c, vma, vpn)
+
+
+cdef uint32_t new_own_vma_page(ctx_t *c, uint32_t pfn, uint32_t slot, const void *private_) noexcept nogil:
+    """By the VMA that maps the page, as it was meant."""
+    cdef vma_t *hint = NULL
+    return new_page(c, pfn, <const target_t *> private_, &hint)
+
+
+cdef uint32_t new_array_page(ctx_t *c, uint32_t pfn, uint32_t slot, const void *private_) noexcept nogil:
+    """Page i to target i: exactly the node that the caller's array has in the page's place."""
+    cdef uint32_t new = 0
+    alloc_pages_node(c, (<const int32_t *> private_)[slot], 1, &new)
+    return new
+
+
+cdef int32_t own_node(ctx_t *c, vma_t *vma, uint64_t vpn) noexcept nogil:
+    """Node that interleaving prescribes for a page; -1 where another policy rules."""
+    cdef mpol_t pol
+    cdef uint64_t mask = 0
+    if not get_vma_policy(c, vma, vpn, &pol) or pol.mode != MPOL_INTERLEAVE:
+        return -1
+    return policy_node(c, &pol, interleave_index(c, vma, vpn), &mask)
+
+
+cdef int collect_leaf(
+        ctx_t *c, list_t *pages, list_t *nodes, vma_t *vma, uint32_t leaf, uint64_t vpn, uint64_t end,
+        uint32_t flags) noexcept nogil:
+    """Pages of one leaf that are not on their own interleave node."""
+    cdef machine_t *m = c.m
+    cdef uint64_t v
+    cdef uint32_t pfn
+    cdef int32_t nid
+    cdef pte_t pte
+    cdef int rc = 0
+    pte_lock(c, leaf)
+    for v in range(vpn, end):
+        pte = pmg_load(leaf_pte(m, leaf, v))
+        if not pte_present(pte) or pte & PTE_SPECIAL:
+            continue
+        pfn = <uint32_t> pte_pfn(pte)
+        nid = own_node(c, vma, v)
+        if nid < 0 or page_to_nid(m, pfn) == nid or (frame_maps(page_state(m, pfn)) != 1 and not flags & MPOL_MF_MOVE_ALL):
+            continue
+        if list_add(pages, pfn) or list_add(nodes, <uint32_t> nid):
+            pages.n = nodes.n
+            rc = -ENOMEM
+            break
+        if not isolate_lru_page(c, pfn):
+            pages.n -= 1
+            nodes.n -= 1
+    pte_unlock(c, leaf)
+    return rc
+
+
+cdef int collect_misplaced(
+        ctx_t *c, list_t *pages, list_t *nodes, mm_t *mm, uint64_t start, uint64_t end, uint32_t flags) noexcept nogil:
+    cdef machine_t *m = c.m
+    cdef uint32_t i, leaf = 0
+    cdef uint64_t v, stop
+    cdef vma_t *vma
+    cdef int rc = 0
+    for i in range(vma_slot(m, mm, start), mm.vmas.n):
+        vma = vma_of(m, vec_at(m, &mm.vmas)[i])
+        v = max(start, vma.start)
+        stop = min(end, vma.end)
+        while v < stop and rc == 0 and (vma_migratable(m, vma) or flags & MPOL_MF_STRICT):
+            v = next_leaf(m, mm, v, stop, &leaf)
+            if v < stop:
+                rc = collect_leaf(c, pages, nodes, vma, leaf, v, min(stop, (v | 511) + 1), flags)
+                v = (v | 511) + 1
+    return rc
+
+
+cdef int64_t interleave_exactly(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, uint32_t flags) noexcept nogil:
+    """The note's third patch put to its use: every page of the range to its own node.  Pages that did not get there."""
+    cdef list_t pages, nodes
+    cdef moves_t mv
+    cdef run_t run
+    cdef int64_t rc
+    memset(&pages, 0, sizeof(pages))
+    memset(&nodes, 0, sizeof(nodes))
+    memset(&run, 0, sizeof(run))
+    rc = collect_misplaced(c, &pages, &nodes, mm, start, end, flags)
+    if rc == 0 and pages.n:
+        mv.pfns = pages.pfns
+        mv.slots = NULL
+        mv.n = pages.n
+        mv.get_new_page = new_array_page
+        mv.private_ = nodes.pfns
+        mv.result = NULL
+        migrate_pages_each(c, &mv, &run)
+        pages.n = 0
+        rc = run.error or <int64_t> run.failed
+    list_putback(c, &pages)
+    free(pages.pfns)
+    free(nodes.pfns)
+    return rc
+
+
+cdef int64_t migrate_misplaced(
+        ctx_t *c, queue_t *q, mm_t *mm, uint64_t start, uint64_t end, const mpol_t *pol) noexcept nogil:
+    """What check_range collected goes where the new policy wants it: pages left, or -errno."""
+    cdef machine_t *m = c.m
+    cdef target_t t
+    cdef moves_t mv
+    cdef run_t run
+    cdef vma_t *first = find_vma(m, mm, start)
+    memset(&run, 0, sizeof(run))
+    memset(&t, 0, sizeof(t))
+    t.nid = -1
+    t.mm = q.mm
+    t.start = start
+    t.pol.mode = MPOL_DEFAULT
+    t.vma = vma_index(m, first)
+    if m.profile.four_lists:
+        migrate_pages_2006(c, q.list.pfns, q.list.n, &t, &run)
+    else:
+        mv.pfns = q.list.pfns
+        mv.slots = NULL
+        mv.n = q.list.n
+        mv.get_new_page = new_vma_page if m.profile.first_vma else new_own_vma_page
+        mv.private_ = &t
+        mv.result = NULL
+        migrate_pages_each(c, &mv, &run)
+    q.list.n = 0
+    return run.error or <int64_t> run.failed
+
+
+cdef int64_t mbind_locked(
+        ctx_t *c, mm_t *mm, queue_t *q, uint64_t start, uint64_t end, const mpol_t *pol, uint32_t flags) noexcept nogil:
+    cdef bint exactly = c.m.profile.arrays and pol.mode == MPOL_INTERLEAVE and flags & (MPOL_MF_MOVE | MPOL_MF_MOVE_ALL)
+    cdef int64_t rc, bound, left = 0
+    if exactly:
+        q.flags = 0                             # only look for holes: what is misplaced the policy says, once it is set
+    rc = check_range(c, q, mm, start, end)
+    if exactly and rc == 0:
+        rc = migrate_prep(c, flags)
+    if rc:
+        return rc
+    bound = mbind_range(c, mm, start, end, pol)     # where it fails half-way, what was collected moves all the same
+    if exactly:
+        left = interleave_exactly(c, mm, start, end, flags)
+    elif q.list.n:
+        left = migrate_misplaced(c, q, mm, start, end, pol)
+    if left <= -PMG_BUG:
+        return left
+    return bound or (-EIO if left and flags & MPOL_MF_STRICT else 0)
+
+
+cdef int64_t mbind_2006(
+        ctx_t *c, uint64_t start, uint64_t end, const mpol_t *pol, uint64_t user, uint32_t flags) noexcept nogil:
+    cdef queue_t q
+    cdef int64_t rc
+    if mmap_write_lock(c, c.mm):
+        return -PMG_WAIT
+    queue_begin(&q, user, True, pol.mode == MPOL_DEFAULT, flags)
+    q.mm = c.mm
+    if not PMG_GUARD(24):
+        mmap_write_unlock(c, c.mm)
+    rc = mbind_locked(c, mm_of(c.m, c.mm), &q, start, end, pol, flags)
+    list_putback(c, &q.list)
+    lru_cache_enable(c)
+    free(q.list.pfns)
+    if PMG_GUARD(24):
+        mmap_write_unlock(c, c.mm)
+    return rc
+
+
+# -- migrate_pages -------------------------------------------------------------------------------------------------
+
+
+cdef int64_t migrate_vmas(ctx_t *c, mm_t *mm, uint64_t old, uint64_t new, uint32_t flags) noexcept nogil:
+    """The ``migrate`` operation of every VMA that has one; the first error ends it.
+
+    2.6.18 ends it with whatever is not 0; else positive answers are pages left, and add up.
+    """
+    cdef machine_t *m = c.m
+    cdef uint32_t i, n = mm.vmas.n
+    cdef vma_t *vma
+    cdef int64_t busy = 0
+    cdef int rc
+    if m.profile.last_unhooked and n:
+        n -= 1
+    for i in range(n):
+        vma = vma_of(m, vec_at(m, &mm.vmas)[i])
+        if vma.ops and c.migrate_fn != NULL:
+            rc = c.migrate_fn(c, vma, old, new, flags)
+            if rc < 0 or (rc and m.profile.last_unhooked):
+                return rc
+            busy += rc
+    return busy
+
+
+cdef int64_t migrate_to_node_2006(ctx_t *c, uint32_t mm, int32_t source, int32_t dest, uint32_t flags) noexcept nogil:
+    """Errors of the collection are ignored: without swap 2.6.17 moves nothing, and says that all is well."""
+    cdef queue_t q
+    cdef target_t t
+    cdef run_t run
+    cdef int64_t rc = 0
+    memset(&t, 0, sizeof(t))
+    memset(&run, 0, sizeof(run))
+    queue_begin(&q, <uint64_t> 1 << source, False, True, flags)
+    check_range(c, &q, mm_of(c.m, mm), 0, TASK_SIZE_PAGES)
+    if q.list.n and dest >= <int32_t> c.m.nr_nodes:
+        rc = -(PMG_BUG + <int64_t> BUG_OFFLINE_NODE)
+    elif q.list.n:
+        t.nid = dest
+        migrate_pages_2006(c, q.list.pfns, q.list.n, &t, &run)
+        q.list.n = 0
+        rc = run.error or <int64_t> run.failed
+    list_putback(c, &q.list)
+    free(q.list.pfns)
+    return rc
+
+
+cdef int64_t do_migrate_pages_2006(ctx_t *c, uint32_t mm, uint64_t old, uint64_t new, uint32_t flags) noexcept nogil:
+    """Unlike today, sets of unequal size may empty a node into one that is emptied later: its pages move twice."""
+    cdef uint64_t left = old
+    cdef int32_t s = 0, d = 0
+    cdef int64_t busy = 0, rc = 0
+    if c.m.profile.vma_hooks:
+        rc = migrate_vmas(c, mm_of(c.m, mm), old, new, flags)
+        if rc < 0 or (rc and c.m.profile.last_unhooked):
+            return min(rc, <int64_t> 0)         # a positive answer ends the call as if all had gone well
+        busy = rc
+    while rc >= 0 and next_pair(left, 0, old, new, &s, &d):
+        left &= ~(<uint64_t> 1 << s)
+        rc = migrate_to_node_2006(c, mm, s, d, flags)
+        if rc > 0:
+            busy += rc
+    return rc if rc < 0 else busy
+
+
+# -- move_pages --------------------------------------------------------------------------------------------------------
+
+
+ctypedef struct request_t:              # one move_pages call of 2.6.18
+    uint64_t n
+    const uint64_t *addresses
+    const int32_t *nodes
+    int32_t *status                     # the kernel's own copy, given to the user when all is over
+    list_t pages, slots                 # isolated, and their places in the request
+
+
+cdef uint32_t new_page_node(ctx_t *c, uint32_t pfn, uint32_t slot, const void *private_) noexcept nogil:
+    """2.6.18 looks for the page in the request from its start on: the whole call costs the square of its pages."""
+    cdef const request_t *r = <const request_t *> private_
+    count_event(c, C_REQUESTS_SCANNED, <uint64_t> slot + 1)
+    return alloc_page(c, r.nodes[slot], pmg_load(&c.m.online))
+
+
+cdef int page_status(ctx_t *c, mm_t *mm, uint64_t vpn, uint32_t *pfn) noexcept nogil:
+    """The page at an address, with a reference, or the errno of what is there: no mapping at or above it -EFAULT."""
+    cdef vma_t *vma = find_vma(c.m, mm, vpn)
+    cdef int err = 0
+    pfn[0] = 0
+    if vma == NULL:
+        return -EFAULT
+    pfn[0] = follow_page(c, vma, vpn, &err) if vpn < TASK_SIZE_PAGES else 0
+    if pfn[0]:
+        return 0
+    return -ENOENT if c.m.profile.zero_enoent or not err else err
+
+
+cdef int32_t request_status(ctx_t *c, request_t *r, mm_t *mm, uint64_t i, bint move_all) noexcept nogil:
+    """Status of entry ``i`` before anything moves: a node, an errno, or ISOLATED."""
+    cdef machine_t *m = c.m
+    cdef uint32_t pfn = 0
+    cdef int32_t status = page_status(c, mm, r.addresses[i] >> 12, &pfn)
+    if pfn == 0:
+        return status
+    if page_to_nid(m, pfn) == r.nodes[i]:
+        status = r.nodes[i]
+    elif find_vma(m, mm, r.addresses[i] >> 12).flags & VM_DONTMIGRATE:
+        status = -EPERM
+    elif frame_maps(page_state(m, pfn)) > 1 and not move_all:
+        status = -EACCES
+    elif list_add(&r.pages, pfn) or list_add(&r.slots, <uint32_t> i):
+        r.pages.n = r.slots.n
+        status = -ENOMEM
+    elif isolate_lru_page(c, pfn):
+        status = ISOLATED
+    else:
+        r.pages.n -= 1
+        r.slots.n -= 1
+        status = -EBUSY
+    put_page(c, pfn)
+    return status
+
+
+cdef int64_t move_request(ctx_t *c, request_t *r, mm_t *mm, bint move_all) noexcept nogil:
+    """All entries are looked at, then everything isolated migrates as one list; mmap_lock held for reading."""
+    cdef moves_t mv
+    cdef run_t run
+    cdef uint64_t i
+    memset(&run, 0, sizeof(run))
+    for i in range(r.n):
+        r.status[i] = request_status(c, r, mm, i, move_all)
+    if r.pages.n == 0:
+        return -ENOENT if c.m.profile.nothing_enoent else 0
+    mv.pfns = r.pages.pfns
+    mv.slots = r.slots.pfns
+    mv.n = r.pages.n
+    mv.get_new_page = new_array_page if c.m.profile.arrays else new_page_node
+    mv.private_ = <const void *> r.nodes if c.m.profile.arrays else <const void *> r
+    mv.result = r.status
+    migrate_pages_each(c, &mv, &run)
+    r.pages.n = 0
+    return run.error or <int64_t> run.failed
+
+
+cdef int64_t check_request(
+        ctx_t *c, task_t *target, const int32_t *nodes, uint64_t readable, uint64_t count) noexcept nogil:
+    """The arguments are read whole before anything moves: the first bad one ends the call."""
+    cdef uint64_t i, allowed = target.mems_allowed & c.m.has_memory
+    if count >= <uint64_t> -1 // SIZEOF_PAGE_TO_NODE - 1:
+        return -E2BIG
+    if (count + 1) * SIZEOF_PAGE_TO_NODE > c.m.nr_frames << 12:
+        return -ENOMEM
+    for i in range(min(count, readable) if nodes != NULL else 0):
+        if nodes[i] < 0 or nodes[i] >= <int32_t> c.m.nr_nodes or not (pmg_load(&c.m.online) >> nodes[i]) & 1:
+            return -ENODEV
+        if not (allowed >> nodes[i]) & 1:
+            return -EACCES
+    return -EFAULT if count > readable else 0
+
+
+cdef int64_t do_request(ctx_t *c, request_t *r, uint32_t mm, bint move_all) noexcept nogil:
+    cdef uint64_t i
+    cdef uint32_t pfn = 0
+    cdef int64_t rc = 0
+    if r.nodes != NULL:
+        lru_cache_disable(c)
+    if mmap_read_lock(c, mm):
+        rc = -PMG_WAIT
+    elif r.nodes != NULL:
+        rc = move_request(c, r, mm_of(c.m, mm), move_all)
+        mmap_read_unlock(c, mm)
+    else:
+        for i in range(r.n):
+            r.status[i] = page_status(c, mm_of(c.m, mm), r.addresses[i] >> 12, &pfn)
+            if pfn:
+                r.status[i] = page_to_nid(c.m, pfn)
+                put_page(c, pfn)
+        mmap_read_unlock(c, mm)
+    list_putback(c, &r.pages)
+    lru_cache_enable(c)
+    return rc
+
+
+cdef int64_t move_pages_2006(
+        ctx_t *c, uint32_t mm, task_t *target, const uint64_t *addresses, const int32_t *nodes, uint64_t readable,
+        uint64_t count, uint32_t flags, int32_t *status) noexcept nogil:
+    """Statuses reach the user only where the call does not fail: neither -ENOENT nor -ENOMEM stores one."""
+    cdef request_t r
+    cdef uint64_t i
+    cdef int64_t rc = check_request(c, target, nodes, readable, count)
+    if rc:
+        return rc
+    memset(&r, 0, sizeof(r))
+    r.n = count
+    r.addresses = addresses
+    r.nodes = nodes
+    r.status = <int32_t *> malloc(count * 4 + 4)
+    if r.status == NULL:
+        return -ENOMEM
+    rc = do_request(c, &r, mm, flags & MPOL_MF_MOVE_ALL != 0)
+    if rc >= 0 and status == NULL and count:
+        rc = -EFAULT
+    for i in range(count if rc >= 0 else 0):
+        status[i] = r.status[i]
+    free(r.pages.pfns)
+    free(r.slots.pfns)
+    free(r.status)
+    return rc
+
+
+# -- frames, without a process -----------------------------------------------------------------------------------------
+
+
+cdef int32_t frame_status(ctx_t *c, uint32_t pfn, int32_t nid) noexcept nogil:
+    if nid < 0 or nid >= <int32_t> c.m.nr_nodes or not (c.m.has_memory >> nid) & 1:
+        return -ENODEV
+    if page_to_nid(c.m, pfn) == nid:
+        return nid
+    return ISOLATED if isolate_lru_page(c, pfn) else -EBUSY
+
+
+cdef int64_t migrate_frames_2006(
+        ctx_t *c, const uint32_t *pfns, const int32_t *nodes, uint64_t n, int32_t *status) noexcept nogil:
+    """The note's arrays: page i to target i.  Kernels with four lists take them one by one."""
+    cdef request_t r
+    cdef moves_t mv
+    cdef run_t run
+    cdef uint64_t i, failed = 0
+    memset(&r, 0, sizeof(r))
+    memset(&run, 0, sizeof(run))
+    r.nodes = nodes
+    lru_cache_disable(c)
+    for i in range(n):
+        status[i] = frame_status(c, pfns[i], nodes[i])
+        if status[i] != ISOLATED:
+            continue
+        if c.m.profile.four_lists:
+            status[i] = migrate_one_page(c, pfns[i], nodes[i])
+        elif list_add(&r.pages, pfns[i]) or list_add(&r.slots, <uint32_t> i):
+            r.pages.n = r.slots.n
+            putback_lru_page(c, pfns[i])
+            status[i] = -ENOMEM
+    if r.pages.n:
+        mv.pfns = r.pages.pfns
+        mv.slots = r.slots.pfns
+        mv.n = r.pages.n
+        mv.get_new_page = new_array_page if c.m.profile.arrays else new_page_node
+        mv.private_ = <const void *> nodes if c.m.profile.arrays else <const void *> &r
+        mv.result = status
+        migrate_pages_each(c, &mv, &run)
+    lru_cache_enable(c)
+    free(r.pages.pfns)
+    free(r.slots.pfns)
+    for i in range(n):
+        if status[i] == ISOLATED:
+            status[i] = -EAGAIN                 # the list was given up before its turn
+        failed += status[i] < 0
+    return run.error if run.error <= -PMG_BUG else <int64_t> failed

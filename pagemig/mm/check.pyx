@@ -1,0 +1,1399 @@
+"""The invariants of a machine at rest, and the means for a test to break each of them.
+
+Section 8 of the reference on the kernels of 2006 has the invariants of migration; the others say that every count
+and every link of the model is what the records themselves add up to.  The walk goes from the processes down (VMAs,
+page tables), then over files, reverse maps and pins, and notes what each frame and record should count; then
+it holds that against what they do count.  Its cost follows what is in use; only the full scan looks at the rest.
+"""
+from libc.stddef cimport size_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memset
+
+from pagemig.mm.atomic cimport pmg_spin_lock, pmg_spin_unlock
+from pagemig.mm.frame cimport frame_maps, frame_refs, page_state
+from pagemig.mm.page_alloc cimport (
+    anon_vma_of, file_of, mm_of, page_to_nid, pin_of, rnode_of, sp_node_of, task_of, vec_at, vma_of,
+)
+from pagemig.mm.pgtable cimport entry_table, table_entries
+from pagemig.mm.pte cimport (
+    is_migration_entry, migration_entry_to_pfn, PTE_NX, PTE_P, pte_pfn, pte_present, PTE_PROTNONE, PTE_RW,
+    PTE_SPECIAL, pte_t, PTE_TABLE, PTE_US,
+)
+from pagemig.mm.swap_state cimport entry_slot, is_slot_entry
+from pagemig.mm.types cimport (
+    anon_vma_t, FILE_SHMEM, file_t, frame_t, GUP_PIN_COUNTING_BIAS, machine_t, MAX_CTX, mlock_pvec_t, mm_t, node_t,
+    pcp_t, PG_anon, PG_anon_exclusive, PG_cached, PG_isolated, PG_locked, PG_lru, PG_mlocked, PG_private, PG_reserved,
+    PG_swapbacked, PG_swapcache, pin_t, ptdesc_t, rnode_t, slab_t, sp_node_t, swap_info_t, TASK_FREE, TASK_RUNNING,
+    TASK_SIZE_PAGES, task_t, vec_t, VM_IO, VM_LOCKED, VM_PFNMAP, VM_SHARED, VM_WRITE, vma_t,
+)
+from pagemig.mm.vma cimport linear_page_index, vma_pte
+
+from pagemig.errors import InvariantError
+
+
+cdef extern from "<sys/mman.h>" nogil:
+    void *mmap(void *addr, size_t length, int prot, int flags, int fd, long offset)
+    int munmap(void *addr, size_t length)
+    int PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_ANONYMOUS, MAP_NORESERVE
+    void *MAP_FAILED
+
+
+# Name, format of both values (d count, x bits), and what the rule says.  In the order of rule_t.
+RULES = (
+    ("ok", "d", ""),
+    ("refcount", "d", "references of a frame = present PTEs + page cache + buffers + isolation + pins + lists"),
+    ("mapcount", "d", "mapcount of a frame = present PTEs that name it"),
+    ("locked", "x", "no frame is locked at rest"),
+    ("isolated", "x", "no frame is isolated at rest"),
+    ("lru", "x", "every anonymous or cached frame is on the LRU"),
+    ("mlock_count", "d", "mlock count of a frame = its PTEs in locked VMAs + those waiting to be taken off"),
+    ("mlocked", "x", "PG_mlocked is set exactly while the mlock count is not zero"),
+    ("anon_exclusive", "x", "PG_anon_exclusive only on anonymous frames mapped at most once"),
+    ("reserved", "x", "the zero page is reserved and nothing in use is"),
+    ("free_frame", "x", "the record of a free frame is zero"),
+    ("free_list", "d", "a frame that is not in use is free exactly once"),
+    ("free_count", "d", "a node's count of free frames = frames never used + frames returned"),
+    ("frame_account", "d", "frames of a node = reserved + free + cached by contexts + in use"),
+    ("entry_unlocked", "x", "a migration entry never names an unlocked page"),
+    ("migration_entry", "x", "no migration entry outlives the migration"),
+    ("unknown_entry", "x", "an entry is empty, present, a swap entry of a slot or a migration entry"),
+    ("entry_frame", "d", "an entry names a frame of the machine"),
+    ("outside_vma", "x", "entries lie inside VMAs only"),
+    ("protection", "x", "an entry's protection is its VMA's"),
+    ("write_bit", "x", "a PTE is writable only where its VMA is, for file pages only where it is shared"),
+    ("write_exclusive", "x", "a writable PTE of an anonymous page names an exclusive page"),
+    ("zero_page", "x", "the zero page is mapped by special read-only PTEs of anonymous VMAs"),
+    ("rmap", "d", "the page's own object leads to every VMA that maps it"),
+    ("page_index", "d", "a page's index is its VMA's page offset there, modulo 2^32"),
+    ("page_table", "d", "every table is reached once, with the level, address and owner it says"),
+    ("table_used", "d", "a table's count of entries is that of its entries"),
+    ("page_cache", "d", "cache slot and frame name each other"),
+    ("nrpages", "d", "a file's count of cached pages is that of its slots"),
+    ("file_refs", "d", "a file is referenced by each mapping and each open handle"),
+    ("shared_policy", "x", "ranges of a shared policy rise and do not overlap"),
+    ("vma_list", "d", "every VMA stands once in the list of its own address space"),
+    ("vma_order", "x", "VMAs are not empty, rise and do not overlap"),
+    ("rmap_chain", "d", "a VMA's nodes name it and lie once in each object that can hold its pages"),
+    ("rmap_tree", "d", "trees are ordered, heaps by priority, and each node knows range and maximum"),
+    ("anon_active", "d", "num_active_vmas = VMAs whose anon_vma this is"),
+    ("anon_children", "d", "num_children = living anon_vmas whose parent this is"),
+    ("anon_refcount", "d", "an anon_vma is referenced by its VMAs once and by each other member of its family"),
+    ("rss", "d", "resident set of an address space = its PTEs by kind of page, less what 2.6.18 forgets"),
+    ("total_vm", "d", "total_vm = pages of all VMAs"),
+    ("locked_vm", "d", "locked_vm = pages of locked VMAs"),
+    ("mm_users", "d", "users of an address space = processes in it"),
+    ("task", "d", "a running process has an address space, a zombie has none"),
+    ("pin", "d", "a pin is held by as many processes as it counts"),
+    ("lock", "x", "every lock is free at rest"),
+    ("slab", "d", "records handed out = records reached; free ones are listed once"),
+    ("heap", "d", "arrays lie inside the heap"),
+    ("swap_map", "d", "count of a slot = entries that name it + 1 for a page in the swap cache"),
+    ("swap_cache", "d", "slot and frame of the swap cache name each other"),
+    ("swap_inuse", "d", "a device's count of slots in use is that of its slots"),
+)
+
+
+assert len(RULES) == NR_RULES
+
+
+def rule_name(int rule):
+    """Name of an invariant by its number, as the text of an ``InvariantError`` begins.
+
+    Parameters
+    ----------
+    rule : int
+        Number of the rule.
+
+    Returns
+    -------
+    str
+        As ``"refcount"``.
+    """
+    return RULES[rule][0]
+
+
+# -- what the walk notes -----------------------------------------------------------------------------------------
+
+
+cdef enum:
+    SLOT = 0x80000000           # in frame_mark_t.others: a page cache slot names the frame
+    SWAP = 0x40000000           # and a slot of the swap cache
+    FREE = 0xffffffff           # in frame_mark_t.maps: on a free list
+    IN_CHAIN = 1                # rnode bits
+    IN_TREE = 2
+
+
+ctypedef struct frame_mark_t:   # what a frame should count
+    uint32_t generation
+    uint32_t maps
+    uint32_t others             # references that are not PTEs: page cache, pins
+    uint32_t mlocks
+
+
+ctypedef struct mark_t:         # a record seen: bits, users, holders ...
+    uint32_t generation
+    uint32_t n
+
+
+ctypedef struct anon_mark_t:
+    uint32_t generation
+    uint32_t active             # VMAs whose anon_vma this is
+    uint32_t children           # members whose parent this is and whose tree is not empty
+    uint32_t family             # other living members, of a root
+    uint32_t vma                # last VMA seen with a node in it
+
+
+ctypedef struct check_t:        # one walk
+    machine_t *m
+    violation_t *v
+    uint32_t generation
+    uint32_t nr_used, nr_anon
+    frame_mark_t *frame
+    uint32_t *used              # frames in use, as met
+    mark_t *table
+    mark_t *vma_mark
+    mark_t *rnode
+    mark_t *file
+    mark_t *mm_mark
+    mark_t *pin
+    mark_t *slot_mark           # swap entries that name a slot
+    anon_mark_t *anon
+    uint32_t *anons             # anon_vmas, as met
+    uint64_t in_use[64]         # frames in use, by node
+    uint64_t zero_refs          # pins of the zero page
+    uint32_t tables, vmas, chain_nodes, tree_nodes, files, mms, tasks, pins, sp_nodes
+    # the address space at hand
+    mm_t *mm
+    uint32_t *vma_list
+    uint32_t slot               # first VMA that ends beyond the entry at hand
+    vma_t *vma                  # the one of that slot, NULL after the last
+    pte_t prot                  # its protection bits
+    uint32_t mlocks             # 1: its mappings count as locked
+    uint32_t owner              # anon_vma of the last page, known to hold the VMA
+    int64_t rss_anon, rss_file, rss_shmem
+    uint32_t before             # previous node of the tree at hand
+
+
+cdef int fail(check_t *k, int rule, uint64_t expected, uint64_t found) noexcept nogil:
+    k.v.rule = rule
+    k.v.expected = expected
+    k.v.found = found
+    return rule
+
+
+cdef int fail_in(check_t *k, int rule, const char *detail, uint64_t expected, uint64_t found) noexcept nogil:
+    k.v.detail = detail
+    return fail(k, rule, expected, found)
+
+
+cdef void nowhere(violation_t *v) noexcept nogil:
+    v.detail = NULL
+    v.task = v.mm = v.vma = v.vpn = v.table = v.pfn = v.index = v.file = v.anon_vma = v.rnode = v.pin = v.nid = -1
+
+
+cdef inline uint32_t *mark(check_t *k, mark_t *table, uint32_t i) noexcept nogil:
+    """The note on record ``i``, zero when this walk has none yet."""
+    if table[i].generation != k.generation:
+        table[i].generation = k.generation
+        table[i].n = 0
+    return &table[i].n
+
+
+cdef inline frame_mark_t *frame_mark(check_t *k, uint32_t pfn) noexcept nogil:
+    """The note on a frame in use; it is listed when met first."""
+    cdef frame_mark_t *f = &k.frame[pfn]
+    if f.generation != k.generation:
+        f.generation = k.generation
+        f.maps = 0
+        f.others = 0
+        f.mlocks = 0
+        k.used[k.nr_used] = pfn
+        k.nr_used += 1
+        k.in_use[page_to_nid(k.m, pfn)] += 1
+    return f
+
+
+cdef inline bint record(slab_t *s, uint64_t i) noexcept nogil:
+    """``i`` can be a record of the slab."""
+    return 0 < i < s.fresh
+
+
+cdef int check_vec(check_t *k, vec_t *v, const char *detail) noexcept nogil:
+    if v.n > v.cap or (v.cap and (v.off == 0 or v.off + <uint64_t> v.cap * 4 > k.m.heap_fresh)):
+        return fail_in(k, RULE_HEAP, detail, v.cap, v.n)
+    return 0
+
+
+cdef int check_lock(check_t *k, uint32_t word, const char *detail) noexcept nogil:
+    return fail_in(k, RULE_LOCK, detail, 0, word) if word else 0
+
+
+# -- anon_vmas and chains ----------------------------------------------------------------------------------------
+
+
+cdef anon_mark_t *anon_mark(check_t *k, uint32_t i) noexcept nogil:
+    cdef anon_mark_t *a = &k.anon[i]
+    if a.generation != k.generation:
+        memset(a, 0, sizeof(anon_mark_t))
+        a.generation = k.generation
+        k.anons[k.nr_anon] = i
+        k.nr_anon += 1
+    return a
+
+
+cdef int check_anon(check_t *k, uint32_t i) noexcept nogil:
+    """``i`` names a living anon_vma; it is noted."""
+    k.v.anon_vma = i
+    if not record(&k.m.anon_vmas, i):
+        return fail(k, RULE_CHAIN, 0, i)
+    if anon_vma_of(k.m, i).refcount == 0:
+        return fail(k, RULE_ANON_REFCOUNT, 1, 0)
+    anon_mark(k, i)
+    return 0
+
+
+cdef int check_node(check_t *k, uint32_t node, uint32_t vma, uint32_t owner) noexcept nogil:
+    """A node hangs from one VMA only and names it and the object."""
+    cdef rnode_t *n
+    cdef uint32_t *bits
+    k.v.rnode = node
+    if not record(&k.m.rnodes, node):
+        return fail_in(k, RULE_CHAIN, "node", 0, node)
+    n = rnode_of(k.m, node)
+    bits = mark(k, k.rnode, node)
+    if bits[0] & IN_CHAIN:
+        return fail_in(k, RULE_CHAIN, "VMAs of a node", 1, 2)
+    bits[0] |= IN_CHAIN
+    k.chain_nodes += 1
+    if n.vma != vma:
+        return fail_in(k, RULE_CHAIN, "VMA of the node", vma, n.vma)
+    if owner and n.owner != owner:
+        return fail_in(k, RULE_CHAIN, "owner of the node", owner, n.owner)
+    k.v.rnode = -1
+    return 0
+
+
+cdef int check_chain(check_t *k, vma_t *vma, uint32_t at) noexcept nogil:
+    """The anon_vmas a VMA hangs in: one family, each once, its own among them."""
+    cdef machine_t *m = k.m
+    cdef uint32_t i = vma.chain, owner, root = 0
+    cdef bint own = vma.anon_vma == 0
+    cdef int rc
+    while i:
+        rc = check_node(k, i, at, 0)
+        if rc:
+            return rc
+        owner = rnode_of(m, i).owner
+        rc = check_anon(k, owner)
+        if rc:
+            return rc
+        if k.anon[owner].vma == at:
+            return fail_in(k, RULE_CHAIN, "nodes in one anon_vma", 1, 2)
+        k.anon[owner].vma = at
+        if root and anon_vma_of(m, owner).root != root:
+            return fail_in(k, RULE_CHAIN, "root", root, anon_vma_of(m, owner).root)
+        root = anon_vma_of(m, owner).root
+        own |= owner == vma.anon_vma
+        i = rnode_of(m, i).next
+    k.v.anon_vma = vma.anon_vma
+    if not own or (vma.anon_vma == 0 and vma.chain):
+        return fail_in(k, RULE_CHAIN, "anon_vma of the VMA", rnode_of(m, vma.chain).owner if vma.chain else 0, vma.anon_vma)
+    if vma.anon_vma:
+        k.anon[vma.anon_vma].active += 1
+    k.v.anon_vma = -1
+    return 0
+
+
+cdef int check_vma_file(check_t *k, vma_t *vma, uint32_t at) noexcept nogil:
+    cdef int rc
+    if vma.file == 0:
+        return fail_in(k, RULE_CHAIN, "i_mmap node", 0, vma.i_mmap) if vma.i_mmap else 0
+    k.v.file = vma.file
+    if not record(&k.m.files, vma.file) or file_of(k.m, vma.file).refs == 0:
+        return fail(k, RULE_FILE_REFS, 1, 0)
+    mark(k, k.file, vma.file)[0] += 1
+    rc = check_node(k, vma.i_mmap, at, vma.file)
+    if rc == 0:
+        k.v.file = -1
+    return rc
+
+
+# -- interval trees ------------------------------------------------------------------------------------------------
+
+
+cdef inline bint node_before(machine_t *m, uint32_t a, uint32_t b) noexcept nogil:
+    cdef rnode_t *x = rnode_of(m, a)
+    cdef rnode_t *y = rnode_of(m, b)
+    return x.start < y.start or (x.start == y.start and x.seq < y.seq)
+
+
+cdef int check_range(check_t *k, uint32_t i, uint32_t owner) noexcept nogil:
+    """A node in a tree: hung from a VMA, in the tree of its owner, with the VMA's range."""
+    cdef rnode_t *n = rnode_of(k.m, i)
+    cdef uint32_t *bits = mark(k, k.rnode, i)
+    cdef vma_t *vma
+    if bits[0] != IN_CHAIN:
+        return fail_in(k, RULE_TREE, "times in a chain and in a tree", IN_CHAIN, bits[0])
+    bits[0] |= IN_TREE
+    k.tree_nodes += 1
+    if n.owner != owner:
+        return fail_in(k, RULE_TREE, "owner", owner, n.owner)
+    vma = vma_of(k.m, n.vma)
+    if n.start != vma.pgoff & 0xffffffffu:
+        return fail_in(k, RULE_TREE, "start", vma.pgoff & 0xffffffffu, n.start)
+    if n.last != n.start + (vma.end - vma.start) - 1:
+        return fail_in(k, RULE_TREE, "last", n.start + (vma.end - vma.start) - 1, n.last)
+    return 0
+
+
+cdef int check_child(check_t *k, uint32_t child, uint32_t i, uint32_t owner, uint64_t *most) noexcept nogil:
+    cdef int rc
+    if child == 0:
+        return 0
+    if not record(&k.m.rnodes, child):
+        return fail_in(k, RULE_TREE, "child", 0, child)
+    if rnode_of(k.m, child).prio > rnode_of(k.m, i).prio:
+        return fail_in(k, RULE_TREE, "priority of a child", rnode_of(k.m, i).prio, rnode_of(k.m, child).prio)
+    rc = check_tree(k, child, owner)
+    most[0] = max(most[0], rnode_of(k.m, child).max)
+    return rc
+
+
+cdef int check_tree(check_t *k, uint32_t i, uint32_t owner) noexcept nogil:
+    """Everything below node ``i``, in order.  Priorities fall on the way down and no node comes twice: it ends."""
+    cdef rnode_t *n = rnode_of(k.m, i)
+    cdef uint64_t most = n.last
+    cdef int rc
+    k.v.rnode = i
+    rc = check_range(k, i, owner)
+    if rc == 0:
+        rc = check_child(k, n.left, i, owner, &most)
+    if rc:
+        return rc
+    k.v.rnode = i
+    if k.before and not node_before(k.m, k.before, i):
+        return fail_in(k, RULE_TREE, "order: start of the node before", n.start, rnode_of(k.m, k.before).start)
+    k.before = i
+    rc = check_child(k, n.right, i, owner, &most)
+    if rc:
+        return rc
+    k.v.rnode = i
+    if n.max != most:
+        return fail_in(k, RULE_TREE, "max", most, n.max)
+    k.v.rnode = -1
+    return 0
+
+
+cdef int check_root(check_t *k, uint32_t tree, uint32_t owner) noexcept nogil:
+    k.before = 0
+    if tree == 0:
+        return 0
+    if not record(&k.m.rnodes, tree):
+        return fail_in(k, RULE_TREE, "root", 0, tree)
+    return check_tree(k, tree, owner)
+
+
+cdef int count_family(check_t *k) noexcept nogil:
+    """Parents and roots are noted too, which may list more of them while this runs."""
+    cdef machine_t *m = k.m
+    cdef uint32_t j = 0, i
+    cdef anon_vma_t *av
+    cdef int rc
+    while j < k.nr_anon:
+        i = k.anons[j]
+        av = anon_vma_of(m, i)
+        rc = check_anon(k, av.root)
+        if rc == 0:
+            rc = check_anon(k, av.parent)
+        if rc:
+            return rc
+        if av.root != i:
+            k.anon[av.root].family += 1
+        if av.tree:
+            k.anon[av.parent].children += 1
+        j += 1
+    return 0
+
+
+cdef int check_anon_vmas(check_t *k) noexcept nogil:
+    cdef uint32_t j, i
+    cdef anon_vma_t *av
+    cdef anon_mark_t *a
+    cdef int rc = count_family(k)
+    if rc:
+        return rc
+    for j in range(k.nr_anon):
+        i = k.anons[j]
+        av = anon_vma_of(k.m, i)
+        a = &k.anon[i]
+        k.v.anon_vma = i
+        rc = check_root(k, av.tree, i) or check_lock(k, av.lock, "anon_vma.lock")
+        if rc:
+            return rc
+        if av.num_active_vmas != a.active:
+            return fail(k, RULE_ANON_ACTIVE, a.active, av.num_active_vmas)
+        if av.num_children != a.children:
+            return fail(k, RULE_ANON_CHILDREN, a.children, av.num_children)
+        if av.refcount != a.family + (av.tree != 0):
+            return fail(k, RULE_ANON_REFCOUNT, a.family + (av.tree != 0), av.refcount)
+    k.v.anon_vma = -1
+    return 0
+
+
+# -- page tables -----------------------------------------------------------------------------------------------------
+
+
+cdef void enter_vma(check_t *k) noexcept nogil:
+    """Take in what the entries of the VMA in ``k.slot`` have in common."""
+    k.owner = 0
+    if k.slot >= k.mm.vmas.n:
+        k.vma = NULL
+        k.v.vma = -1
+        return
+    k.vma = vma_of(k.m, k.vma_list[k.slot])
+    k.v.vma = k.vma_list[k.slot]
+    k.prot = vma_pte(k.m, k.vma, 0) & (PTE_P | PTE_PROTNONE | PTE_US | PTE_NX)
+    k.mlocks = (k.vma.flags & (VM_LOCKED | VM_IO | VM_PFNMAP)) == VM_LOCKED
+
+
+cdef inline void seek_vma(check_t *k, uint64_t vpn) noexcept nogil:
+    """The first VMA that ends beyond ``vpn``; addresses only rise."""
+    while k.vma != NULL and k.vma.end <= vpn:
+        k.slot += 1
+        enter_vma(k)
+
+
+cdef int check_absent(check_t *k, pte_t e) noexcept nogil:
+    cdef uint32_t pfn = migration_entry_to_pfn(e), slot
+    if is_slot_entry(e):
+        slot = entry_slot(k.m, e)
+        if slot == 0:
+            return fail(k, RULE_UNKNOWN_ENTRY, 0, e)
+        mark(k, k.slot_mark, slot)[0] += 1
+        return 0
+    if not is_migration_entry(e):
+        return fail(k, RULE_UNKNOWN_ENTRY, 0, e)
+    if pfn >= k.m.nr_frames:
+        return fail(k, RULE_ENTRY_FRAME, k.m.nr_frames, pfn)
+    k.v.pfn = pfn
+    return fail(k, RULE_ENTRY if page_state(k.m, pfn) & PG_locked else RULE_ENTRY_UNLOCKED, 0, e)
+
+
+cdef int check_special(check_t *k, pte_t e) noexcept nogil:
+    """No page is behind it: the zero page, or what a driver maps."""
+    if k.vma.flags & (VM_PFNMAP | VM_IO):
+        return 0
+    if pte_pfn(e) != 0 or not e & PTE_SPECIAL or e & PTE_RW or k.vma.file:
+        return fail(k, RULE_ZERO_PAGE, (e | PTE_SPECIAL) & ~PTE_RW, e)
+    return 0
+
+
+cdef int check_owner(check_t *k, uint32_t av) noexcept nogil:
+    """``av`` finds the VMA: the VMA has a node in it."""
+    cdef uint32_t i = k.vma.chain
+    while i and rnode_of(k.m, i).owner != av:
+        i = rnode_of(k.m, i).next
+    if i == 0:
+        return fail_in(k, RULE_RMAP, "anon_vma of the page", k.vma.anon_vma, av)
+    k.owner = av
+    return 0
+
+
+cdef int check_mapped_anon(check_t *k, uint64_t state, frame_t *f, pte_t e) noexcept nogil:
+    k.rss_anon += 1
+    if f.mapping == 0 or f.mapping != k.owner:
+        if check_owner(k, f.mapping):
+            return RULE_RMAP
+    if e & PTE_RW and not state & PG_anon_exclusive:
+        return fail(k, RULE_WRITE_EXCLUSIVE, e & ~PTE_RW, e)
+    return 0
+
+
+cdef int check_mapped_file(check_t *k, uint64_t state, frame_t *f, pte_t e) noexcept nogil:
+    if state & PG_swapbacked:
+        k.rss_shmem += 1
+    else:
+        k.rss_file += 1
+    if f.mapping == 0 and not state & PG_cached and k.m.profile.truncate_leaves:
+        return 0                            # truncated while it was on the move
+    if f.mapping != k.vma.file or f.mapping == 0:
+        return fail_in(k, RULE_RMAP, "file of the page", k.vma.file, f.mapping)
+    if e & PTE_RW and not k.vma.flags & VM_SHARED:
+        return fail(k, RULE_WRITE, e & ~PTE_RW, e)
+    return 0
+
+
+cdef int check_present(check_t *k, uint64_t vpn, pte_t e) noexcept nogil:
+    cdef uint64_t pfn = pte_pfn(e), state
+    cdef frame_mark_t *seen
+    cdef frame_t *f
+    cdef int rc
+    if e & (PTE_P | PTE_PROTNONE | PTE_US | PTE_NX) != k.prot:
+        return fail(k, RULE_PROTECTION, k.prot, e & (PTE_P | PTE_PROTNONE | PTE_US | PTE_NX))
+    if e & PTE_RW and not k.vma.flags & VM_WRITE:
+        return fail(k, RULE_WRITE, e & ~PTE_RW, e)
+    if e & PTE_SPECIAL or pfn == 0:
+        return check_special(k, e)
+    if pfn >= k.m.nr_frames:
+        return fail(k, RULE_ENTRY_FRAME, k.m.nr_frames, pfn)
+    k.v.pfn = <int64_t> pfn
+    f = &k.m.frames[pfn]
+    state = page_state(k.m, <uint32_t> pfn)
+    seen = frame_mark(k, <uint32_t> pfn)
+    seen.maps += 1
+    seen.mlocks += k.mlocks
+    rc = check_mapped_anon(k, state, f, e) if state & PG_anon else check_mapped_file(k, state, f, e)
+    if rc:
+        return rc
+    if f.index != linear_page_index(k.vma, vpn):
+        return fail(k, RULE_INDEX, linear_page_index(k.vma, vpn), f.index)
+    k.v.pfn = -1
+    return 0
+
+
+cdef int check_entry(check_t *k, uint64_t vpn, pte_t e) noexcept nogil:
+    k.v.vpn = <int64_t> vpn
+    seek_vma(k, vpn)
+    if k.vma == NULL or vpn < k.vma.start:
+        k.v.vma = -1
+        return fail(k, RULE_OUTSIDE, 0, e)
+    return check_present(k, vpn, e) if pte_present(e) else check_absent(k, e)
+
+
+cdef int check_ptdesc(check_t *k, uint64_t t, uint32_t level, uint64_t vpn) noexcept nogil:
+    """What the table's own record says, and that it is reached for the first time."""
+    cdef ptdesc_t *d
+    cdef uint32_t *seen
+    k.v.table = <int64_t> t
+    k.v.vpn = <int64_t> vpn
+    if not record(&k.m.tables, t):
+        return fail_in(k, RULE_TABLE, "table", 0, t)
+    seen = mark(k, k.table, <uint32_t> t)
+    seen[0] += 1
+    if seen[0] > 1:
+        return fail_in(k, RULE_TABLE, "times reached", 1, seen[0])
+    k.tables += 1
+    d = &k.m.ptdesc[t]
+    if d.level != level:
+        return fail_in(k, RULE_TABLE, "level", level, d.level)
+    if d.vpn != vpn:
+        return fail_in(k, RULE_TABLE, "first page", vpn, d.vpn)
+    if d.mm != k.v.mm:
+        return fail_in(k, RULE_TABLE, "mm", <uint64_t> k.v.mm, d.mm)
+    return check_lock(k, d.lock, "ptdesc.lock")
+
+
+cdef int check_link(check_t *k, pte_t e, uint32_t level, uint64_t vpn) noexcept nogil:
+    """An entry above the leaves, and the table it leads to, which some VMA needs."""
+    if e & PTE_TABLE != PTE_TABLE or entry_table(k.m, e) == 0:
+        return fail_in(k, RULE_TABLE, "entry", PTE_TABLE, e)
+    seek_vma(k, vpn)
+    if k.vma == NULL or k.vma.start >= vpn + (<uint64_t> 1 << 9 * level):
+        k.v.table = entry_table(k.m, e)
+        return fail_in(k, RULE_TABLE, "tables where no VMA is", 0, 1)
+    return check_table(k, entry_table(k.m, e), level, vpn)
+
+
+cdef int check_table(check_t *k, uint64_t t, uint32_t level, uint64_t vpn) noexcept nogil:
+    cdef pte_t *entries
+    cdef pte_t e
+    cdef uint32_t i, n = 0
+    cdef uint64_t shift = 9 * (level - 1)
+    cdef int rc = check_ptdesc(k, t, level, vpn)
+    if rc:
+        return rc
+    entries = table_entries(k.m, <uint32_t> t)
+    for i in range(512):
+        e = entries[i]
+        if e == 0:
+            continue
+        n += 1
+        if level == 1:
+            rc = check_entry(k, vpn + i, e)
+        else:
+            rc = check_link(k, e, level - 1, vpn + (<uint64_t> i << shift))
+        if rc:
+            return rc
+    k.v.table = <int64_t> t
+    k.v.vpn = <int64_t> vpn
+    if n != k.m.ptdesc[t].used:
+        return fail(k, RULE_TABLE_USED, n, k.m.ptdesc[t].used)
+    k.v.table = k.v.vpn = -1
+    return 0
+
+
+# -- address spaces and processes --------------------------------------------------------------------------------------
+
+
+cdef int check_vmas(check_t *k) noexcept nogil:
+    cdef mm_t *mm = k.mm
+    cdef uint64_t total = 0, locked = 0, end = 0
+    cdef uint32_t i, at
+    cdef uint32_t *seen
+    cdef vma_t *vma
+    cdef int rc
+    for i in range(mm.vmas.n):
+        at = k.vma_list[i]
+        k.v.vma = at
+        if not record(&k.m.vmas, at):
+            return fail_in(k, RULE_VMA_LIST, "VMA", 0, at)
+        vma = vma_of(k.m, at)
+        seen = mark(k, k.vma_mark, at)
+        seen[0] += 1
+        if seen[0] > 1:
+            return fail_in(k, RULE_VMA_LIST, "times listed", 1, seen[0])
+        if vma.mm != k.v.mm:
+            return fail_in(k, RULE_VMA_LIST, "mm", <uint64_t> k.v.mm, vma.mm)
+        if vma.start < end:
+            return fail_in(k, RULE_VMA_ORDER, "start: not below", end, vma.start)
+        if vma.end <= vma.start or vma.end > TASK_SIZE_PAGES:
+            return fail_in(k, RULE_VMA_ORDER, "end: beyond", vma.start, vma.end)
+        end = vma.end
+        total += end - vma.start
+        locked += end - vma.start if vma.flags & VM_LOCKED else 0
+        rc = check_vma_file(k, vma, at) or check_chain(k, vma, at)
+        if rc:
+            return rc
+    k.vmas += mm.vmas.n
+    k.v.vma = -1
+    if mm.total_vm != total:
+        return fail(k, RULE_TOTAL_VM, total, mm.total_vm)
+    return fail(k, RULE_LOCKED_VM, locked, mm.locked_vm) if mm.locked_vm != locked else 0
+
+
+cdef int check_rss(check_t *k) noexcept nogil:
+    cdef int64_t mapped = k.rss_anon + k.rss_file + k.rss_shmem
+    if k.m.profile.rss_uncounted:
+        k.rss_anon = k.mm.rss_anon + k.mm.rss_file + k.mm.rss_shmem + k.mm.rss_lost
+        return fail_in(k, RULE_RSS, "all kinds", <uint64_t> mapped, <uint64_t> k.rss_anon) if mapped != k.rss_anon else 0
+    if k.mm.rss_anon != k.rss_anon:
+        return fail_in(k, RULE_RSS, "rss_anon", <uint64_t> k.rss_anon, <uint64_t> k.mm.rss_anon)
+    if k.mm.rss_file != k.rss_file:
+        return fail_in(k, RULE_RSS, "rss_file", <uint64_t> k.rss_file, <uint64_t> k.mm.rss_file)
+    if k.mm.rss_shmem != k.rss_shmem:
+        return fail_in(k, RULE_RSS, "rss_shmem", <uint64_t> k.rss_shmem, <uint64_t> k.mm.rss_shmem)
+    return 0
+
+
+cdef int check_mm(check_t *k, uint32_t i, uint32_t users) noexcept nogil:
+    cdef mm_t *mm = mm_of(k.m, i)
+    cdef int rc
+    k.v.mm = i
+    k.mm = mm
+    k.mms += 1
+    k.rss_anon = k.rss_file = k.rss_shmem = 0
+    if mm.users != users:
+        return fail(k, RULE_MM_USERS, users, mm.users)
+    rc = check_lock(k, mm.lock, "mmap_lock") or check_lock(k, mm.page_table_lock, "mm.page_table_lock") \
+        or check_vec(k, &mm.vmas, "mm.vmas")
+    if rc:
+        return rc
+    k.vma_list = vec_at(k.m, &mm.vmas)
+    rc = check_vmas(k)
+    if rc:
+        return rc
+    k.slot = 0
+    enter_vma(k)
+    rc = check_table(k, mm.pgd, 4, 0)
+    k.v.vma = -1 if rc == 0 else k.v.vma
+    rc = rc or check_rss(k)
+    k.v.mm = -1 if rc == 0 else k.v.mm
+    return rc
+
+
+cdef int check_task(check_t *k, task_t *t) noexcept nogil:
+    cdef uint32_t i, pin
+    cdef int rc
+    if (t.mm != 0) != (t.state == TASK_RUNNING) or (t.mm and not record(&k.m.mms, t.mm)):
+        return fail(k, RULE_TASK, t.state == TASK_RUNNING, t.mm)
+    if t.mm:
+        mark(k, k.mm_mark, t.mm)[0] += 1
+    rc = check_vec(k, &t.pins, "task.pins")
+    if rc:
+        return rc
+    for i in range(t.pins.n):
+        pin = vec_at(k.m, &t.pins)[i]
+        k.v.pin = pin
+        if not record(&k.m.pins, pin) or pin_of(k.m, pin).refs == 0:
+            return fail(k, RULE_PIN, 1, 0)
+        mark(k, k.pin, pin)[0] += 1
+    k.v.pin = -1
+    return 0
+
+
+cdef int check_tasks(check_t *k) noexcept nogil:
+    """Processes, then the address spaces they are in."""
+    cdef uint32_t i
+    cdef int rc
+    for i in range(1, k.m.tasks.fresh):
+        if task_of(k.m, i).users == 0:
+            continue
+        k.tasks += 1
+        if task_of(k.m, i).state == TASK_FREE:      # reaped, and still used by a call under way
+            continue
+        k.v.task = i
+        rc = check_task(k, task_of(k.m, i))
+        if rc:
+            return rc
+    k.v.task = -1
+    for i in range(1, k.m.mms.fresh):
+        if k.mm_mark[i].generation == k.generation:
+            rc = check_mm(k, i, k.mm_mark[i].n)
+            if rc:
+                return rc
+    return 0
+
+
+# -- files -------------------------------------------------------------------------------------------------------------
+
+
+cdef int check_slot(check_t *k, file_t *f, uint32_t file, uint32_t index, uint32_t pfn) noexcept nogil:
+    cdef uint64_t state
+    cdef frame_mark_t *seen
+    k.v.index = index
+    if pfn >= k.m.nr_frames:
+        return fail_in(k, RULE_CACHE, "frame", k.m.nr_frames, pfn)
+    k.v.pfn = pfn
+    state = page_state(k.m, pfn)
+    if state & (PG_cached | PG_anon) != PG_cached:
+        return fail_in(k, RULE_CACHE, "frame is cached", 1, 0)
+    if k.m.frames[pfn].mapping != file:
+        return fail_in(k, RULE_CACHE, "file", file, k.m.frames[pfn].mapping)
+    if k.m.frames[pfn].index != index:
+        return fail_in(k, RULE_CACHE, "index", index, k.m.frames[pfn].index)
+    if (state & PG_swapbacked != 0) != (f.kind == FILE_SHMEM):
+        return fail_in(k, RULE_CACHE, "swap-backed", f.kind == FILE_SHMEM, state & PG_swapbacked != 0)
+    if index >= f.size:
+        return fail_in(k, RULE_CACHE, "index below the size", f.size, index)
+    seen = frame_mark(k, pfn)
+    if seen.others & SLOT:
+        return fail_in(k, RULE_CACHE, "slots of a frame", 1, 2)
+    seen.others = (seen.others + 1) | SLOT
+    return 0
+
+
+cdef int check_cache(check_t *k, file_t *f, uint32_t file) noexcept nogil:
+    cdef uint32_t *slots = vec_at(k.m, &f.cache)
+    cdef uint32_t i
+    cdef uint64_t n = 0
+    cdef int rc
+    for i in range(f.cache.n):
+        if slots[i]:
+            n += 1
+            rc = check_slot(k, f, file, i, slots[i])
+            if rc:
+                return rc
+    k.v.pfn = k.v.index = -1
+    return fail(k, RULE_NRPAGES, n, f.nrpages) if f.nrpages != n else 0
+
+
+cdef int check_shared_policy(check_t *k, file_t *f) noexcept nogil:
+    cdef uint32_t i = f.sp
+    cdef uint64_t end = 0
+    cdef sp_node_t *n
+    while i:
+        if not record(&k.m.sp_nodes, i):
+            return fail_in(k, RULE_SHARED_POLICY, "node", 0, i)
+        n = sp_node_of(k.m, i)
+        if n.start < end or n.end <= n.start:
+            return fail(k, RULE_SHARED_POLICY, end, n.start)
+        end = n.end
+        k.sp_nodes += 1
+        i = n.next
+    return 0
+
+
+cdef int check_file(check_t *k, file_t *f, uint32_t i) noexcept nogil:
+    cdef uint32_t mappings = mark(k, k.file, i)[0]
+    cdef int rc
+    if f.refs < mappings:
+        return fail_in(k, RULE_FILE_REFS, "at least", mappings, f.refs)
+    rc = check_lock(k, f.i_rwsem, "i_rwsem") or check_lock(k, f.i_mmap_lock, "i_mmap_lock") \
+        or check_lock(k, f.lock, "file.lock") or check_vec(k, &f.cache, "file.cache") or check_vec(k, &f.disk, "file.disk") \
+        or check_root(k, f.tree, i) or check_cache(k, f, i) or check_shared_policy(k, f)
+    return rc
+
+
+cdef int check_files(check_t *k) noexcept nogil:
+    cdef uint32_t i
+    cdef int rc
+    for i in range(1, k.m.files.fresh):
+        if file_of(k.m, i).refs == 0:
+            continue
+        k.files += 1
+        k.v.file = i
+        rc = check_file(k, file_of(k.m, i), i)
+        if rc:
+            return rc
+    k.v.file = -1
+    return 0
+
+
+# -- pins --------------------------------------------------------------------------------------------------------------
+
+
+cdef int check_pins(check_t *k) noexcept nogil:
+    cdef uint32_t i, j, pfn, refs
+    cdef pin_t *p
+    cdef int rc
+    for i in range(1, k.m.pins.fresh):
+        p = pin_of(k.m, i)
+        if p.refs == 0:
+            continue
+        k.pins += 1
+        k.v.pin = i
+        if p.refs != mark(k, k.pin, i)[0]:
+            return fail(k, RULE_PIN, mark(k, k.pin, i)[0], p.refs)
+        rc = check_vec(k, &p.pages, "pin.pages")
+        if rc:
+            return rc
+        for j in range(p.pages.n):
+            pfn = vec_at(k.m, &p.pages)[j]
+            if pfn >= k.m.nr_frames:
+                return fail_in(k, RULE_PIN, "frame", k.m.nr_frames, pfn)
+            refs = GUP_PIN_COUNTING_BIAS if p.longterm else 1
+            if pfn:
+                frame_mark(k, pfn).others += refs
+            else:
+                k.zero_refs += refs
+    k.v.pin = -1
+    return 0
+
+
+# -- swap ------------------------------------------------------------------------------------------------------
+
+
+cdef int check_slot_in_use(check_t *k, uint32_t slot) noexcept nogil:
+    cdef machine_t *m = k.m
+    cdef uint32_t pfn = m.swap_cache[slot], named = mark(k, k.slot_mark, slot)[0]
+    cdef frame_mark_t *seen
+    k.v.index = slot
+    if pfn >= m.nr_frames:
+        return fail_in(k, RULE_SWAP_CACHE, "frame", m.nr_frames, pfn)
+    if pfn:
+        k.v.pfn = pfn
+        if m.swap_entry[pfn] != slot:
+            return fail_in(k, RULE_SWAP_CACHE, "slot of the frame", slot, m.swap_entry[pfn])
+        if page_state(m, pfn) & (PG_swapcache | PG_anon) != PG_swapcache | PG_anon:
+            return fail_in(k, RULE_SWAP_CACHE, "frame is in the swap cache", 1, 0)
+        seen = frame_mark(k, pfn)
+        seen.others = (seen.others + 1) | SWAP
+        k.v.pfn = -1
+    if m.swap_map[slot] != named + (pfn != 0):
+        return fail(k, RULE_SWAP_MAP, named + (pfn != 0), m.swap_map[slot])
+    k.v.index = -1
+    return 0
+
+
+cdef int check_swap(check_t *k) noexcept nogil:
+    """Slots beyond the highest one ever used are as they were made."""
+    cdef machine_t *m = k.m
+    cdef uint32_t i, at, used
+    cdef int rc = check_lock(k, m.swap_lock, "swap_lock") or check_lock(k, m.tree_lock, "tree_lock")
+    for i in range(m.nr_swapfiles):
+        used = 0
+        at = 1
+        while rc == 0 and at <= m.swap_info[i].high:
+            rc = check_slot_in_use(k, m.swap_info[i].first + at)
+            used += m.swap_map[m.swap_info[i].first + at] != 0
+            at += 1
+        if rc == 0 and used != m.swap_info[i].inuse:
+            k.v.index = i
+            return fail_in(k, RULE_SWAP_INUSE, "device", used, m.swap_info[i].inuse)
+    return rc
+
+
+# -- lists of processors ---------------------------------------------------------------------------------------
+
+
+cdef int check_mlock_pvecs(check_t *k) noexcept nogil:
+    """Each entry owns a reference, and one that is to unlock its page still counts as a locked mapping."""
+    cdef mlock_pvec_t *p
+    cdef frame_mark_t *seen
+    cdef uint32_t cpu, i
+    cdef int rc
+    for cpu in range(k.m.nr_cpus):
+        p = &k.m.mlock_pvec[cpu]
+        rc = check_lock(k, p.lock, "lock of a processor's list")
+        if rc:
+            return rc
+        for i in range(p.n):
+            if p.pfn[i] == 0 or p.pfn[i] >= k.m.nr_frames:
+                return fail_in(k, RULE_MLOCK_COUNT, "frame on a processor's list", k.m.nr_frames, p.pfn[i])
+            seen = frame_mark(k, p.pfn[i])
+            seen.others += 1
+            seen.mlocks += (p.munlock >> i) & 1
+    return 0
+
+
+# -- frames ------------------------------------------------------------------------------------------------------------
+
+
+cdef int check_flags(check_t *k, uint64_t s, frame_mark_t *seen) noexcept nogil:
+    if s & PG_locked:
+        return fail(k, RULE_LOCKED, s & ~PG_locked, s)
+    if s & PG_isolated:
+        return fail(k, RULE_ISOLATED, s & ~PG_isolated, s)
+    if s & PG_reserved:
+        return fail(k, RULE_RESERVED, s & ~PG_reserved, s)
+    if s & PG_cached and not seen.others & SLOT:
+        return fail_in(k, RULE_CACHE, "slots of a cached frame", 1, 0)
+    if (s & PG_swapcache != 0) != (seen.others & SWAP != 0):
+        return fail_in(k, RULE_SWAP_CACHE, "slots of a frame", s & PG_swapcache != 0, seen.others & SWAP != 0)
+    if s & (PG_anon | PG_cached) and not s & PG_lru:
+        return fail(k, RULE_LRU, s | PG_lru, s)
+    if s & PG_anon_exclusive and (seen.maps > 1 or not s & PG_anon):
+        return fail(k, RULE_EXCLUSIVE, s & ~PG_anon_exclusive, s)
+    if (s & PG_mlocked != 0) != (seen.mlocks != 0):
+        return fail(k, RULE_MLOCKED, s ^ PG_mlocked, s)
+    return 0
+
+
+cdef int check_frame(check_t *k, uint32_t pfn) noexcept nogil:
+    cdef uint64_t s = page_state(k.m, pfn), refs
+    cdef frame_mark_t *seen = &k.frame[pfn]
+    cdef int rc
+    k.v.pfn = pfn
+    rc = check_flags(k, s, seen)
+    if rc:
+        return rc
+    if frame_maps(s) != seen.maps:
+        return fail(k, RULE_MAPCOUNT, seen.maps, frame_maps(s))
+    refs = seen.maps + (seen.others & ~<uint32_t> (SLOT | SWAP)) + (s & PG_private != 0)
+    if frame_refs(s) != refs:
+        return fail(k, RULE_REFCOUNT, refs, frame_refs(s))
+    if k.m.mlock_count[pfn] != seen.mlocks:
+        return fail(k, RULE_MLOCK_COUNT, seen.mlocks, k.m.mlock_count[pfn])
+    return 0
+
+
+cdef int check_frames(check_t *k) noexcept nogil:
+    cdef uint32_t i
+    cdef int rc
+    for i in range(k.nr_used):
+        rc = check_frame(k, k.used[i])
+        if rc:
+            return rc
+    k.v.pfn = 0
+    if not page_state(k.m, 0) & PG_reserved:
+        return fail(k, RULE_RESERVED, PG_reserved, page_state(k.m, 0))
+    if frame_refs(page_state(k.m, 0)) != 1 + k.zero_refs:       # the machine itself keeps it
+        return fail(k, RULE_REFCOUNT, 1 + k.zero_refs, frame_refs(page_state(k.m, 0)))
+    k.v.pfn = -1
+    return 0
+
+
+cdef uint64_t cached_frames(check_t *k, uint32_t nid) noexcept nogil:
+    cdef uint64_t n = 0
+    cdef uint32_t i
+    for i in range(MAX_CTX):
+        n += k.m.ctx[i].pcp[nid].n
+    return n
+
+
+cdef int check_node_counts(check_t *k, bint full) noexcept nogil:
+    """Free, cached and used frames add up; where they do not, the scan tells which frame is wrong."""
+    cdef node_t *n
+    cdef uint64_t size, found
+    cdef uint32_t i
+    cdef bint good = True
+    cdef int rc
+    for i in range(k.m.nr_nodes):
+        n = &k.m.node[i]
+        k.v.nid = i
+        if n.nr_free + n.uncounted != n.end - n.fresh + n.nr_stack:
+            return fail(k, RULE_FREE_COUNT, n.end - n.fresh + n.nr_stack, n.nr_free + n.uncounted)
+        size = n.end - n.first
+        good &= size == min(n.reserved, size) + n.nr_free + n.uncounted + cached_frames(k, i) + k.in_use[i]
+    k.v.nid = -1
+    if good and not full:
+        return 0
+    rc = scan_frames(k)
+    for i in range(k.m.nr_nodes if rc == 0 else 0):
+        n = &k.m.node[i]
+        size = n.end - n.first
+        found = min(n.reserved, size) + n.nr_free + n.uncounted + cached_frames(k, i) + k.in_use[i]
+        if found != size:
+            k.v.nid = i
+            return fail(k, RULE_ACCOUNT, size, found)
+    return rc
+
+
+# -- the full scan ---------------------------------------------------------------------------------------------
+
+
+cdef int note_free(check_t *k, uint64_t pfn) noexcept nogil:
+    cdef frame_mark_t *f
+    k.v.pfn = <int64_t> pfn
+    if pfn == 0 or pfn >= k.m.nr_frames:
+        return fail_in(k, RULE_FREE_LIST, "frame", k.m.nr_frames, pfn)
+    f = &k.frame[pfn]
+    if f.generation == k.generation:
+        if f.maps == FREE:
+            return fail_in(k, RULE_FREE_LIST, "times free", 1, 2)
+        return fail_in(k, RULE_FREE_LIST, "times free, of a frame in use", 0, 1)
+    f.generation = k.generation
+    f.maps = FREE
+    return 0
+
+
+cdef int note_free_lists(check_t *k, uint32_t nid) noexcept nogil:
+    cdef node_t *n = &k.m.node[nid]
+    cdef pcp_t *pcp
+    cdef uint64_t i
+    cdef uint32_t c
+    cdef int rc = 0
+    for i in range(n.nr_stack):
+        rc = note_free(k, n.stack[i])
+        if rc:
+            return rc
+    for c in range(MAX_CTX):
+        pcp = &k.m.ctx[c].pcp[nid]
+        for i in range(pcp.n):
+            rc = note_free(k, pcp.pfn[i])
+            if rc:
+                return rc
+    return 0
+
+
+cdef int scan_node(check_t *k, uint32_t nid) noexcept nogil:
+    """Every frame of a node is reserved, in use, on one free list, or was never handed out."""
+    cdef node_t *n = &k.m.node[nid]
+    cdef uint64_t pfn
+    cdef bint listed
+    for pfn in range(n.first, n.end):
+        listed = k.frame[pfn].generation == k.generation
+        if pfn == 0 or (listed and k.frame[pfn].maps != FREE):
+            continue
+        k.v.pfn = <int64_t> pfn
+        if page_state(k.m, <uint32_t> pfn):
+            return fail(k, RULE_FREE_FRAME, 0, page_state(k.m, <uint32_t> pfn))
+        if k.m.mlock_count[pfn]:
+            return fail(k, RULE_MLOCK_COUNT, 0, k.m.mlock_count[pfn])
+        if listed == (pfn >= n.fresh or pfn < n.first + n.reserved):
+            return fail_in(k, RULE_FREE_LIST, "times free", 1, 2 if listed else 0)
+    return 0
+
+
+cdef int scan_frames(check_t *k) noexcept nogil:
+    cdef uint32_t i
+    cdef int rc
+    for i in range(k.m.nr_nodes):
+        rc = note_free_lists(k, i) or scan_node(k, i)
+        if rc:
+            k.v.nid = i
+            return rc
+    k.v.pfn = -1
+    return 0
+
+
+cdef int scan_free_records(check_t *k, slab_t *s, mark_t *seen, const char *name) noexcept nogil:
+    """The free list of a slab: records that were handed out once, nothing uses, and together all that are missing."""
+    cdef uint32_t i = s.free, n = 0
+    while i:
+        if not record(s, i) or n > s.fresh:
+            return fail_in(k, RULE_SLAB, name, s.fresh, i)
+        if seen != NULL and seen[i].generation == k.generation and seen[i].n:
+            return fail_in(k, RULE_SLAB, name, 0, i)
+        n += 1
+        i = (<uint32_t *> (s.base + <uint64_t> i * s.size + s.next_off))[0]
+    return fail_in(k, RULE_SLAB, name, s.fresh - 1 - s.used, n) if n != s.fresh - 1 - s.used else 0
+
+
+cdef int scan_free_tables(check_t *k) noexcept nogil:
+    """Tables are handed back empty, which whoever gets them next relies on."""
+    cdef uint32_t t = k.m.tables.free, i
+    while t:
+        for i in range(512):
+            if table_entries(k.m, t)[i]:
+                k.v.table = t
+                return fail_in(k, RULE_TABLE, "entry of a free table", 0, table_entries(k.m, t)[i])
+        t = k.m.ptdesc[t].next
+    return 0
+
+
+cdef int scan_slabs(check_t *k) noexcept nogil:
+    cdef machine_t *m = k.m
+    return scan_free_records(k, &m.tables, k.table, "tables") or scan_free_records(k, &m.vmas, k.vma_mark, "vmas") \
+        or scan_free_records(k, &m.rnodes, k.rnode, "rnodes") or scan_free_records(k, &m.anon_vmas, NULL, "anon_vmas") \
+        or scan_free_records(k, &m.files, k.file, "files") or scan_free_records(k, &m.mms, k.mm_mark, "mms") \
+        or scan_free_records(k, &m.tasks, NULL, "tasks") or scan_free_records(k, &m.pins, k.pin, "pins") \
+        or scan_free_records(k, &m.sp_nodes, NULL, "sp_nodes") or scan_free_tables(k)
+
+
+# -- counts of records, locks of the machine -------------------------------------------------------------------
+
+
+cdef int check_slab(check_t *k, slab_t *s, uint32_t reached, const char *name) noexcept nogil:
+    if s.used != reached:
+        return fail_in(k, RULE_SLAB, name, reached, s.used)
+    return fail_in(k, RULE_LOCK, name, 0, s.lock) if s.lock else 0
+
+
+cdef int check_slabs(check_t *k) noexcept nogil:
+    cdef machine_t *m = k.m
+    if k.tree_nodes != k.chain_nodes:
+        return fail_in(k, RULE_TREE, "nodes in trees", k.chain_nodes, k.tree_nodes)
+    return check_slab(k, &m.tables, k.tables, "tables") or check_slab(k, &m.vmas, k.vmas, "vmas") \
+        or check_slab(k, &m.rnodes, k.chain_nodes, "rnodes") or check_slab(k, &m.anon_vmas, k.nr_anon, "anon_vmas") \
+        or check_slab(k, &m.files, k.files, "files") or check_slab(k, &m.mms, k.mms, "mms") \
+        or check_slab(k, &m.tasks, k.tasks, "tasks") or check_slab(k, &m.pins, k.pins, "pins") \
+        or check_slab(k, &m.sp_nodes, k.sp_nodes, "sp_nodes")
+
+
+cdef int check_locks(check_t *k) noexcept nogil:
+    cdef machine_t *m = k.m
+    cdef uint32_t i, c
+    cdef int rc = check_lock(k, m.heap_lock, "heap lock")
+    for i in range(m.nr_nodes):
+        rc = rc or check_lock(k, m.node[i].lock, "zone lock")
+        for c in range(MAX_CTX):
+            rc = rc or check_lock(k, m.ctx[c].pcp[i].lock, "lock of a frame cache")
+    return rc
+
+
+# -- the whole -------------------------------------------------------------------------------------------------
+
+
+cdef char *carve(char **at, uint64_t nbytes) noexcept nogil:
+    cdef char *p = at[0]
+    at[0] += (nbytes + 63) & ~<uint64_t> 63
+    return p
+
+
+cdef uint64_t lay_out(check_t *k, char *base) noexcept nogil:
+    """Places of the notes in one reservation; returns its size.  Untouched parts cost the host nothing."""
+    cdef machine_t *m = k.m
+    cdef char *at = base
+    k.frame = <frame_mark_t *> carve(&at, m.nr_frames * sizeof(frame_mark_t))
+    k.used = <uint32_t *> carve(&at, m.nr_frames * 4)
+    k.table = <mark_t *> carve(&at, m.tables.max * sizeof(mark_t))
+    k.vma_mark = <mark_t *> carve(&at, m.vmas.max * sizeof(mark_t))
+    k.rnode = <mark_t *> carve(&at, m.rnodes.max * sizeof(mark_t))
+    k.file = <mark_t *> carve(&at, m.files.max * sizeof(mark_t))
+    k.mm_mark = <mark_t *> carve(&at, m.mms.max * sizeof(mark_t))
+    k.pin = <mark_t *> carve(&at, m.pins.max * sizeof(mark_t))
+    k.slot_mark = <mark_t *> carve(&at, m.nr_swap_slots * sizeof(mark_t))
+    k.anon = <anon_mark_t *> carve(&at, m.anon_vmas.max * sizeof(anon_mark_t))
+    k.anons = <uint32_t *> carve(&at, <uint64_t> m.anon_vmas.max * 4)
+    return <uint64_t> (at - base)
+
+
+cdef int checker_begin(check_t *k, machine_t *m, checker_t *notes, violation_t *v) noexcept nogil:
+    cdef void *p
+    memset(k, 0, sizeof(check_t))
+    k.m = m
+    k.v = v
+    if notes.generation == 0xffffffffu:
+        checker_release(notes)
+    if notes.memory == NULL:
+        notes.nbytes = lay_out(k, NULL)
+        p = mmap(NULL, notes.nbytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+        if p == MAP_FAILED:
+            return -1
+        notes.memory = p
+        notes.generation = 0
+    lay_out(k, <char *> notes.memory)
+    notes.generation += 1
+    k.generation = notes.generation
+    return 0
+
+
+cdef int check_machine(machine_t *m, checker_t *k, bint full, violation_t *v) noexcept nogil:
+    cdef check_t walk
+    cdef int rc
+    nowhere(v)
+    v.rule = RULE_OK
+    pmg_spin_lock(&k.lock)
+    rc = checker_begin(&walk, m, k, v) or check_tasks(&walk) or check_files(&walk) or check_anon_vmas(&walk) \
+        or check_pins(&walk) or check_swap(&walk) or check_mlock_pvecs(&walk) or check_frames(&walk) or check_slabs(&walk) \
+        or check_node_counts(&walk, full) or check_locks(&walk)
+    if rc == 0 and full:
+        rc = scan_slabs(&walk)
+    pmg_spin_unlock(&k.lock)
+    return rc
+
+
+cdef void checker_release(checker_t *k) noexcept nogil:
+    if k.memory != NULL:
+        munmap(k.memory, k.nbytes)
+    k.memory = NULL
+    k.generation = 0
+
+
+# -- in words --------------------------------------------------------------------------------------------------
+
+
+cdef str where(machine_t *m, violation_t *v):
+    cdef frame_t *f
+    places = [("process", v.task), ("mm", v.mm), ("VMA", v.vma), ("table", v.table), ("file", v.file),
+              ("index", v.index), ("anon_vma", v.anon_vma), ("node of a reverse map", v.rnode), ("pin", v.pin)]
+    words = [f"{name} {i}" for name, i in places if i != -1]
+    if v.vpn != -1:
+        words.insert(0, f"page {v.vpn << 12:#x}")
+    if v.pfn != -1:
+        words.insert(0, f"frame {v.pfn} of node {page_to_nid(m, <uint32_t> v.pfn)}")
+    elif v.nid != -1:
+        words.insert(0, f"memory node {v.nid}")
+    if 0 <= v.pfn < <int64_t> m.nr_frames and v.file == -1 and v.anon_vma == -1 and m.frames[v.pfn].mapping:
+        f = &m.frames[v.pfn]
+        words.append(f"page {f.index} of {'anon_vma' if f.state & PG_anon else 'file'} {f.mapping}")
+    return ", ".join(words) or "the machine"
+
+
+cdef object invariant_error(machine_t *m, violation_t *v):
+    name, form, says = RULES[v.rule]
+    detail = f" ({v.detail.decode()})" if v.detail != NULL else ""
+    expected, found = (f"{x:#x}" if form == "x" else str(<int64_t> x) for x in (v.expected, v.found))
+    return InvariantError(f"{name}: {where(m, v)}: expected{detail} {expected}, found {found}; {says}")
+
+
+# -- for tests: every field of every record --------------------------------------------------------------------
+
+
+cdef char *field_at(machine_t *m, str what, uint64_t index, str field, int *width) except NULL:
+    """Address of a field, and its width in bytes; an entry of an array is ``owner << 32 | position``."""
+    cdef uint64_t high = index >> 32, low = index & 0xffffffffu
+    cdef char *base
+    offset, width[0] = FIELDS[what][field]
+    if what == "frame":
+        base = <char *> &m.frames[index]
+    elif what == "mlock_count":
+        base = <char *> &m.mlock_count[index]
+    elif what == "pte":
+        base = <char *> (table_entries(m, <uint32_t> high) + low)
+    elif what == "table":
+        base = <char *> &m.ptdesc[index]
+    elif what == "node":
+        base = <char *> &m.node[index]
+    elif what == "stack":
+        base = <char *> &m.node[high].stack[low]
+    elif what == "pcp":
+        base = <char *> &m.ctx[high].pcp[low]
+    elif what == "mm_vma":
+        base = <char *> &vec_at(m, &mm_of(m, <uint32_t> high).vmas)[low]
+    elif what == "cache":
+        base = <char *> &vec_at(m, &file_of(m, <uint32_t> high).cache)[low]
+    elif what == "task_pin":
+        base = <char *> &vec_at(m, &task_of(m, <uint32_t> high).pins)[low]
+    elif what == "slab":
+        base = <char *> slab_of(m, index)
+    elif what == "swap_map":
+        base = <char *> &m.swap_map[index]
+    elif what == "swap_cache":
+        base = <char *> &m.swap_cache[index]
+    elif what == "swap_entry":
+        base = <char *> &m.swap_entry[index]
+    elif what == "swap_device":
+        base = <char *> &m.swap_info[index]
+    elif what == "swap":
+        base = <char *> m
+    elif what == "heap":
+        base = <char *> &m.heap_lock
+    else:
+        base = record_at(m, what, index)
+    return base + <size_t> offset
+
+
+cdef slab_t *slab_of(machine_t *m, uint64_t i) noexcept:
+    """In the order of SLABS."""
+    cdef slab_t *slabs[9]
+    slabs[:] = [&m.tables, &m.vmas, &m.rnodes, &m.anon_vmas, &m.sp_nodes, &m.files, &m.mms, &m.tasks, &m.pins]
+    return slabs[i]
+
+
+cdef char *record_at(machine_t *m, str what, uint64_t index) noexcept:
+    cdef slab_t *s = slab_of(m, SLABS.index(what + "s"))
+    return s.base + index * s.size
+
+
+SLABS = ("tables", "vmas", "rnodes", "anon_vmas", "sp_nodes", "files", "mms", "tasks", "pins")
+
+
+FIELDS = {
+    "frame": {"state": (0, 8), "mapping": (8, 4), "index": (12, 4)},
+    "mlock_count": {"": (0, 4)},
+    "pte": {"": (0, 8)},
+    "stack": {"": (0, 4)},
+    "mm_vma": {"": (0, 4)},
+    "cache": {"": (0, 4)},
+    "task_pin": {"": (0, 4)},
+    "heap": {"lock": (0, 4)},
+    "swap_map": {"": (0, 4)},
+    "swap_cache": {"": (0, 4)},
+    "swap_entry": {"": (0, 4)},
+    "swap_device": {"inuse": (<size_t> &(<swap_info_t *> NULL).inuse, 4)},
+    "swap": {
+        "tree_lock": (<size_t> &(<machine_t *> NULL).tree_lock, 4),
+        "swap_lock": (<size_t> &(<machine_t *> NULL).swap_lock, 4),
+    },
+    "table": {
+        "lock": (<size_t> &(<ptdesc_t *> NULL).lock, 4), "level": (<size_t> &(<ptdesc_t *> NULL).level, 4),
+        "used": (<size_t> &(<ptdesc_t *> NULL).used, 4), "mm": (<size_t> &(<ptdesc_t *> NULL).mm, 4),
+        "vpn": (<size_t> &(<ptdesc_t *> NULL).vpn, 8), "next": (<size_t> &(<ptdesc_t *> NULL).next, 4),
+    },
+    "node": {
+        "lock": (<size_t> &(<node_t *> NULL).lock, 4), "fresh": (<size_t> &(<node_t *> NULL).fresh, 8),
+        "nr_free": (<size_t> &(<node_t *> NULL).nr_free, 8), "nr_stack": (<size_t> &(<node_t *> NULL).nr_stack, 8),
+        "reserved": (<size_t> &(<node_t *> NULL).reserved, 8),
+    },
+    "pcp": {
+        "lock": (<size_t> &(<pcp_t *> NULL).lock, 4), "n": (<size_t> &(<pcp_t *> NULL).n, 4),
+        "pfn": (<size_t> &(<pcp_t *> NULL).pfn[0], 4),
+    },
+    "slab": {
+        "used": (<size_t> &(<slab_t *> NULL).used, 4), "free": (<size_t> &(<slab_t *> NULL).free, 4),
+        "fresh": (<size_t> &(<slab_t *> NULL).fresh, 4), "lock": (<size_t> &(<slab_t *> NULL).lock, 4),
+    },
+    "vma": {
+        "start": (<size_t> &(<vma_t *> NULL).start, 8), "end": (<size_t> &(<vma_t *> NULL).end, 8),
+        "pgoff": (<size_t> &(<vma_t *> NULL).pgoff, 8), "flags": (<size_t> &(<vma_t *> NULL).flags, 4),
+        "mm": (<size_t> &(<vma_t *> NULL).mm, 4), "file": (<size_t> &(<vma_t *> NULL).file, 4),
+        "anon_vma": (<size_t> &(<vma_t *> NULL).anon_vma, 4), "i_mmap": (<size_t> &(<vma_t *> NULL).i_mmap, 4),
+        "chain": (<size_t> &(<vma_t *> NULL).chain, 4),
+    },
+    "rnode": {
+        "start": (<size_t> &(<rnode_t *> NULL).start, 8), "last": (<size_t> &(<rnode_t *> NULL).last, 8),
+        "max": (<size_t> &(<rnode_t *> NULL).max, 8), "vma": (<size_t> &(<rnode_t *> NULL).vma, 4),
+        "owner": (<size_t> &(<rnode_t *> NULL).owner, 4), "left": (<size_t> &(<rnode_t *> NULL).left, 4),
+        "right": (<size_t> &(<rnode_t *> NULL).right, 4), "next": (<size_t> &(<rnode_t *> NULL).next, 4),
+        "prio": (<size_t> &(<rnode_t *> NULL).prio, 4),
+    },
+    "anon_vma": {
+        "lock": (<size_t> &(<anon_vma_t *> NULL).lock, 4), "root": (<size_t> &(<anon_vma_t *> NULL).root, 4),
+        "parent": (<size_t> &(<anon_vma_t *> NULL).parent, 4), "refcount": (<size_t> &(<anon_vma_t *> NULL).refcount, 4),
+        "num_children": (<size_t> &(<anon_vma_t *> NULL).num_children, 4),
+        "num_active_vmas": (<size_t> &(<anon_vma_t *> NULL).num_active_vmas, 4),
+        "tree": (<size_t> &(<anon_vma_t *> NULL).tree, 4),
+    },
+    "sp_node": {"start": (<size_t> &(<sp_node_t *> NULL).start, 8), "end": (<size_t> &(<sp_node_t *> NULL).end, 8)},
+    "file": {
+        "i_rwsem": (<size_t> &(<file_t *> NULL).i_rwsem, 4), "i_mmap_lock": (<size_t> &(<file_t *> NULL).i_mmap_lock, 4),
+        "lock": (<size_t> &(<file_t *> NULL).lock, 4), "tree": (<size_t> &(<file_t *> NULL).tree, 4),
+        "refs": (<size_t> &(<file_t *> NULL).refs, 4), "sp": (<size_t> &(<file_t *> NULL).sp, 4),
+        "size": (<size_t> &(<file_t *> NULL).size, 8), "nrpages": (<size_t> &(<file_t *> NULL).nrpages, 8),
+        "cache_n": (<size_t> &(<file_t *> NULL).cache.n, 4),
+    },
+    "mm": {
+        "lock": (<size_t> &(<mm_t *> NULL).lock, 4), "pgd": (<size_t> &(<mm_t *> NULL).pgd, 4),
+        "users": (<size_t> &(<mm_t *> NULL).users, 4), "total_vm": (<size_t> &(<mm_t *> NULL).total_vm, 8),
+        "page_table_lock": (<size_t> &(<mm_t *> NULL).page_table_lock, 4),
+        "locked_vm": (<size_t> &(<mm_t *> NULL).locked_vm, 8), "rss_anon": (<size_t> &(<mm_t *> NULL).rss_anon, 8),
+        "rss_file": (<size_t> &(<mm_t *> NULL).rss_file, 8), "rss_shmem": (<size_t> &(<mm_t *> NULL).rss_shmem, 8),
+        "vmas_n": (<size_t> &(<mm_t *> NULL).vmas.n, 4),
+    },
+    "task": {"state": (<size_t> &(<task_t *> NULL).state, 4), "mm": (<size_t> &(<task_t *> NULL).mm, 4)},
+    "pin": {"refs": (<size_t> &(<pin_t *> NULL).refs, 4), "longterm": (<size_t> &(<pin_t *> NULL).longterm, 4)},
+}
+
+
+cdef object poke_field(machine_t *m, str what, uint64_t index, str field, object value):
+    cdef int width
+    cdef char *p = field_at(m, what, index, field, &width)
+    cdef uint64_t old = (<uint64_t *> p)[0] if width == 8 else (<uint32_t *> p)[0]
+    if value is not None:
+        if width == 8:
+            (<uint64_t *> p)[0] = <uint64_t> (value & 0xffffffffffffffff)
+        else:
+            (<uint32_t *> p)[0] = <uint32_t> (value & 0xffffffff)
+    return old

@@ -1,0 +1,68 @@
+"""Files and shared memory: page cache, shmem_getpage, read-ahead, write(2) and read(2), truncate, punch, fadvise."""
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from pagemig.mm.atomic cimport pmg_load
+from pagemig.mm.types cimport ctx_t, FILE_EXT4, FILE_MINIX, FILE_SHMEM, file_t, machine_t, vma_t
+
+
+cdef inline bint has_disk(file_t *f) noexcept nogil:
+    """Its pages have a place to be written to, and buffers for that once they were dirty."""
+    return f.kind == FILE_EXT4 or f.kind == FILE_MINIX
+
+
+cdef inline bint has_migratepage(file_t *f) noexcept nogil:
+    return f.kind == FILE_SHMEM or f.kind == FILE_EXT4
+
+cdef uint32_t file_new(ctx_t *c, uint32_t kind, uint64_t pages, uint64_t ino) noexcept nogil   # one handle; 0: ENOMEM
+cdef void file_get(machine_t *m, uint32_t file) noexcept nogil
+cdef void file_put(ctx_t *c, uint32_t file) noexcept nogil           # frees pages, policy and object with the last
+# frame of a cached page with one more reference (find_get_page), 0 when absent.  file.lock taken inside.
+cdef uint32_t find_get_page(machine_t *m, file_t *f, uint64_t index) noexcept nogil
+# the same for n pages under one lock; returns how many are there, 0 in pfns for the others
+cdef uint32_t find_get_pages(machine_t *m, file_t *f, uint64_t index, uint32_t n, uint32_t *pfns) noexcept nogil
+# still this page of the file: page locked
+cdef bint page_belongs(machine_t *m, uint32_t pfn, file_t *f, uint64_t index) noexcept nogil
+cdef uint32_t find_page(machine_t *m, file_t *f, uint64_t index) noexcept nogil                  # no reference; a peek
+# take or release the slot; the caller holds the page lock.  Adding takes the cache's reference.
+cdef int add_to_page_cache(ctx_t *c, file_t *f, uint64_t index, uint32_t pfn) noexcept nogil      # 0, -EEXIST, -ENOMEM
+cdef void delete_from_page_cache(ctx_t *c, uint32_t pfn) noexcept nogil
+# the page a fault wants, referenced and LOCKED, through *pfn.  Returns 0 or VM_FAULT_* (SIGBUS beyond the size, OOM,
+# MAJOR may be or-ed in).
+cdef int shmem_fault(ctx_t *c, vma_t *vma, uint64_t index, uint32_t *pfn) noexcept nogil
+cdef int filemap_fault(ctx_t *c, vma_t *vma, uint64_t index, uint32_t *pfn) noexcept nogil
+# the one of the file's kind
+cdef int vma_fault(ctx_t *c, vma_t *vma, uint64_t index, uint32_t *pfn) noexcept nogil
+# a page is about to be written (page_mkwrite, write(2)): dirty, and with buffers on ext4.  Page locked.
+cdef void file_page_dirty(ctx_t *c, file_t *f, uint32_t pfn) noexcept nogil
+# faults of a mapping found n cached pages: read-ahead pays
+cdef void mmap_hit(file_t *f, uint64_t n) noexcept nogil
+# i_rwsem taken inside
+# pages written or -errno; extends
+cdef int64_t file_write(ctx_t *c, uint32_t file, uint64_t index, uint64_t n, const uint64_t *values) noexcept nogil
+cdef int64_t file_read(ctx_t *c, uint32_t file, uint64_t index, uint64_t n, uint64_t *values) noexcept nogil
+# write a locked page to where its file system keeps it, False: there is no such place
+cdef bint file_writepage(ctx_t *c, uint32_t pfn) noexcept nogil
+cdef bint try_to_release_page(ctx_t *c, uint32_t pfn) noexcept nogil                 # a locked, clean page gives up its buffers
+cdef int file_fsync(ctx_t *c, uint32_t file) noexcept nogil
+
+
+cdef enum:
+    RA_PAGES = 32                   # read-ahead window of a disk: 128 KiB
+    MMAP_LOTSAMISS = 100            # more misses than hits by this many: reading around a fault is of no use
+    VMAS = 16                       # VMAs fetched from an i_mmap tree at a time
+    POSIX_FADV_WILLNEED = 3
+    POSIX_FADV_DONTNEED = 4
+    POSIX_FADV_NOREUSE = 5
+
+cdef void do_page_cache_ra(ctx_t *c, file_t *f, uint64_t index, uint64_t nr, uint64_t lookahead) noexcept nogil
+cdef int i_rwsem_lock(ctx_t *c, uint32_t file) noexcept nogil
+cdef uint64_t nr_slots(file_t *f) noexcept nogil
+cdef int writeback_pages(ctx_t *c, file_t *f, uint64_t first, uint64_t last) noexcept nogil
+cdef int find_lock_page(ctx_t *c, file_t *f, uint64_t index, uint32_t *pfn) noexcept nogil
+
+
+cdef inline uint64_t i_size_read(file_t *f) noexcept nogil:
+    """Written by the holder of i_rwsem; faults and readers look at it whenever they like."""
+    return pmg_load(&f.size)
+
+cdef void disk_discard(machine_t *m, file_t *f, uint64_t first, uint64_t last) noexcept nogil

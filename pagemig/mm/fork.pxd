@@ -1,0 +1,41 @@
+"""Processes and their address spaces: fork, exit, and pages held by open files."""
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from pagemig.mm.atomic cimport pmg_cas32, pmg_load32
+from pagemig.mm.page_alloc cimport mm_of
+from pagemig.mm.types cimport ctx_t, machine_t, task_t
+
+cdef uint32_t task_new(ctx_t *c, uint32_t cpu, uint32_t uid) noexcept nogil         # fresh address space; 0: ENOMEM
+# a process by index and pid, kept until put_task; NULL when it was reaped, whoever has the record now
+cdef task_t *get_task(machine_t *m, uint32_t i, uint32_t pid) noexcept nogil
+cdef void put_task(machine_t *m, uint32_t i) noexcept nogil
+# address space of another process, kept until mmput; 0 when it has exited
+cdef uint32_t get_task_mm(ctx_t *c, task_t *t) noexcept nogil
+cdef void mmput(ctx_t *c, uint32_t mm) noexcept nogil
+
+
+cdef inline bint mmget_not_zero(machine_t *m, uint32_t mm) noexcept nogil:
+    cdef uint32_t *users = &mm_of(m, mm).users
+    cdef uint32_t n = pmg_load32(users)
+    while n and not pmg_cas32(users, n, n + 1):
+        n = pmg_load32(users)
+    return n != 0
+
+
+cdef inline bint mmput_unless_last(machine_t *m, uint32_t mm) noexcept nogil:
+    """Drop a reference that is not the last, which takes no time and no lock."""
+    cdef uint32_t *users = &mm_of(m, mm).users
+    cdef uint32_t n = pmg_load32(users)
+    while n > 1:
+        if pmg_cas32(users, n, n - 1):
+            return True
+        n = pmg_load32(users)
+    return False
+
+cdef int64_t sys_fork(ctx_t *c, task_t *t) noexcept nogil                           # task index of the child or -errno
+# tears down the address space, drops pins
+cdef void do_exit(ctx_t *c, task_t *t, bint zombie, bint oom) noexcept nogil
+cdef void task_reap(ctx_t *c, task_t *t) noexcept nogil
+# pages held (pipe) or 0 (longterm), or -errno
+cdef int64_t sys_pin(ctx_t *c, task_t *t, uint64_t addr, uint64_t n, bint longterm, uint32_t *pin) noexcept nogil
+cdef int sys_unpin(ctx_t *c, task_t *t, uint32_t pin) noexcept nogil               # 0 or -EBADF

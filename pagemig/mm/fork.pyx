@@ -1,0 +1,343 @@
+"""Processes and their address spaces: fork, exit, and pages held by open files.
+
+Records keep their type when they are free (get_task, mmget_not_zero): who looks one up may find it gone, never another.
+"""
+from libc.errno cimport EBADF, EFAULT, ENOMEM
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from pagemig.mm.atomic cimport (
+    pmg_add32, pmg_cas32, pmg_load, pmg_load32, pmg_spin_lock, pmg_spin_unlock, pmg_store, pmg_store32,
+    pmg_store32_rel, pmg_yield,
+)
+from pagemig.mm.context cimport mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock
+from pagemig.mm.gup cimport pin_user_pages, unpin_pages
+from pagemig.mm.memory cimport copy_page_range
+from pagemig.mm.mempolicy cimport mpol_clear
+from pagemig.mm.mmap cimport unmap_region, vma_dup, vma_link
+from pagemig.mm.page_alloc cimport (
+    count_event, mm_index, mm_of, pin_of, slab_alloc, slab_free, task_of, vec_at, vec_free, vec_insert, vec_remove,
+    vec_resize, vma_index,
+)
+from pagemig.mm.pgtable cimport pgd_alloc, pgd_free
+from pagemig.mm.rmap cimport anon_vma_fork
+from pagemig.mm.types cimport (
+    C_OOM_KILL, CAP_ALL, ctx_t, machine_t, mm_t, pin_t, PMG_WAIT, TASK_EXITING, TASK_FREE, TASK_RUNNING, task_t,
+    TASK_ZOMBIE, vec_t, VM_DONTCOPY, VM_WIPEONFORK, vma_t,
+)
+from pagemig.mm.vma cimport VM_LOCKED_MASK, vma_at
+
+
+cdef extern from *:
+    """
+    #define MLOCK_LIMIT (8ull << 20)                    /* default RLIMIT_MEMLOCK, bytes */
+    """
+    const uint64_t MLOCK_LIMIT
+
+
+# -- address spaces and processes ------------------------------------------------------------------------------
+
+
+cdef uint32_t mm_alloc(ctx_t *c) noexcept nogil:
+    """An empty address space with one user; 0: ENOMEM.
+
+    The locks, the array of VMAs and the resident set are as the last user left them, free and empty.
+    """
+    cdef uint32_t i = slab_alloc(&c.m.mms)
+    cdef mm_t *mm
+    if not i:
+        return 0
+    mm = mm_of(c.m, i)
+    mm.pgd = pgd_alloc(c, i)
+    if not mm.pgd:
+        slab_free(&c.m.mms, i)
+        return 0
+    mm.def_flags = 0
+    mm.has_pinned = 0
+    pmg_store32_rel(&mm.dumpable, 1)        # who still reads the last user's sees that it has exited
+    pmg_store(&mm.total_vm, 0)
+    pmg_store(&mm.locked_vm, 0)
+    pmg_store32_rel(&mm.users, 1)
+    return i
+
+
+cdef void mmput(ctx_t *c, uint32_t i) noexcept nogil:
+    """Drop a reference; the last one tears the address space down.  No lock: nobody else can reach it then."""
+    cdef mm_t *mm = mm_of(c.m, i)
+    if pmg_add32(&mm.users, <uint32_t> -1):
+        return
+    if mm.vmas.n:
+        unmap_region(c, mm, 0, mm.vmas.n)
+    vec_free(c.m, &mm.vmas)
+    pgd_free(c, mm)
+    slab_free(&c.m.mms, i)
+
+
+cdef uint32_t get_task_mm(ctx_t *c, task_t *t) noexcept nogil:
+    """The address space of a process, kept alive until mmput; 0 when it has exited.
+
+    The caller has a reference on the process.  It may exit between the look and the reference on the address space, and
+    that record be given to another process, hence the second look.
+    """
+    cdef uint32_t i = pmg_load32(&t.mm)
+    while i:
+        if mmget_not_zero(c.m, i):
+            if pmg_load32(&t.mm) == i:
+                return i
+            mmput(c, i)
+        i = pmg_load32(&t.mm)
+    return 0
+
+
+cdef task_t *get_task(machine_t *m, uint32_t i, uint32_t pid) noexcept nogil:
+    """The process with this index and this pid, which keeps its record until put_task; NULL when it was reaped.
+
+    Who comes too late may meet another process in the record: its pid, set before it had users, tells.
+    """
+    cdef task_t *t = task_of(m, i)
+    cdef uint32_t n = pmg_load32(&t.users)
+    while n and not pmg_cas32(&t.users, n, n + 1):
+        n = pmg_load32(&t.users)
+    if n and pmg_load32(&t.pid) != pid:
+        put_task(m, i)
+        n = 0
+    return t if n else NULL
+
+
+cdef void put_task(machine_t *m, uint32_t i) noexcept nogil:
+    """The last reference gives the record back."""
+    if pmg_add32(&task_of(m, i).users, <uint32_t> -1) == 0:
+        slab_free(&m.tasks, i)
+
+
+cdef void task_publish(machine_t *m, task_t *t, uint32_t mm) noexcept nogil:
+    """A new process is complete: from now on its pid finds it."""
+    pmg_store32(&t.pid, pmg_add32(&m.next_pid, 1) - 1)
+    pmg_store32_rel(&t.mm, mm)
+    pmg_store32_rel(&t.state, TASK_RUNNING)
+    pmg_store32_rel(&t.users, 1)
+
+
+cdef uint32_t task_new(ctx_t *c, uint32_t cpu, uint32_t uid) noexcept nogil:
+    cdef machine_t *m = c.m
+    cdef uint32_t i = slab_alloc(&m.tasks), mm = mm_alloc(c) if i else 0
+    cdef task_t *t
+    if not mm:
+        if i:
+            slab_free(&m.tasks, i)
+        return 0
+    t = task_of(m, i)
+    t.parent = 0
+    t.mems_allowed = pmg_load(&m.has_memory)
+    t.uid = t.euid = t.suid = t.gid = uid
+    mpol_clear(&t.pol)
+    t.il_prev = 0
+    t.il_weight = 0
+    pmg_store32(&t.caps, 0 if uid else CAP_ALL)
+    pmg_store32(&t.cpu, cpu)
+    pmg_store(&t.min_flt, 0)
+    pmg_store(&t.maj_flt, 0)
+    pmg_store(&t.memlock, MLOCK_LIMIT)
+    task_publish(m, t, mm)
+    return i
+
+
+cdef int dup_vma(ctx_t *c, mm_t *mm, mm_t *oldmm, vma_t *old) noexcept nogil:
+    """The child's copy of one mapping: locks are not inherited, policies are."""
+    cdef vma_t *vma = vma_dup(c.m, old)
+    cdef bint wipe = (old.flags & VM_WIPEONFORK) != 0
+    if vma == NULL:
+        return -ENOMEM
+    vma.mm = mm_index(c.m, mm)
+    vma.flags &= ~VM_LOCKED_MASK
+    vma.anon_vma = 0
+    if not wipe and anon_vma_fork(c, vma, old):
+        slab_free(&c.m.vmas, vma_index(c.m, vma))
+        return -ENOMEM
+    if vma_link(c, mm, vma, mm.vmas.n):
+        return -ENOMEM
+    return 0 if wipe else copy_page_range(c, mm, vma, oldmm, old)
+
+
+cdef int dup_mmap(ctx_t *c, mm_t *mm, mm_t *oldmm) noexcept nogil:
+    cdef uint32_t i
+    cdef vma_t *vma
+    cdef int err
+    for i in range(oldmm.vmas.n):
+        vma = vma_at(c.m, oldmm, i)
+        if vma.flags & VM_DONTCOPY:
+            continue
+        pmg_store(&mm.total_vm, mm.total_vm + (vma.end - vma.start))
+        err = dup_vma(c, mm, oldmm, vma)
+        if err:
+            return err
+    return 0
+
+
+cdef int dup_pins(machine_t *m, task_t *t, task_t *parent) noexcept nogil:
+    """The open files that hold pages are the child's as well."""
+    cdef uint32_t i
+    cdef int err
+    pmg_spin_lock(&parent.alloc_lock)
+    err = vec_resize(m, &t.pins, parent.pins.n)
+    for i in range(t.pins.n):
+        vec_at(m, &t.pins)[i] = vec_at(m, &parent.pins)[i]
+        pmg_add32(&pin_of(m, vec_at(m, &t.pins)[i]).refs, 1)
+    pmg_spin_unlock(&parent.alloc_lock)
+    return err
+
+
+cdef void copy_task(machine_t *m, task_t *t, task_t *parent) noexcept nogil:
+    """Everything is inherited, the interleave cursor too, but for what makes a process a process of its own."""
+    t.parent = <uint32_t> (parent - task_of(m, 0))
+    t.mems_allowed = parent.mems_allowed
+    pmg_spin_lock(&parent.alloc_lock)
+    t.uid = parent.uid
+    t.euid = parent.euid
+    t.suid = parent.suid
+    t.gid = parent.gid
+    pmg_store32(&t.caps, parent.caps)
+    t.pol = parent.pol
+    t.il_prev = parent.il_prev
+    t.il_weight = parent.il_weight
+    pmg_spin_unlock(&parent.alloc_lock)
+    pmg_store32(&t.cpu, pmg_load32(&parent.cpu))
+    pmg_store(&t.min_flt, 0)
+    pmg_store(&t.maj_flt, 0)
+    pmg_store(&t.memlock, pmg_load(&parent.memlock))
+
+
+cdef int copy_process(ctx_t *c, task_t *t, task_t *parent, uint32_t mm) noexcept nogil:
+    cdef int err
+    if mmap_write_lock(c, c.mm):
+        return -PMG_WAIT
+    if mmap_write_lock(c, mm):              # nobody knows the child yet, but swapoff looks into every address space
+        mmap_write_unlock(c, c.mm)
+        return -PMG_WAIT
+    copy_task(c.m, t, parent)
+    pmg_store32(&mm_of(c.m, mm).dumpable, pmg_load32(&mm_of(c.m, c.mm).dumpable))
+    err = dup_mmap(c, mm_of(c.m, mm), mm_of(c.m, c.mm))
+    mmap_write_unlock(c, mm)
+    mmap_write_unlock(c, c.mm)
+    return err if err else dup_pins(c.m, t, parent)
+
+
+cdef int64_t sys_fork(ctx_t *c, task_t *t) noexcept nogil:
+    cdef machine_t *m = c.m
+    cdef uint32_t i = slab_alloc(&m.tasks), mm = mm_alloc(c) if i else 0
+    cdef int err = copy_process(c, task_of(m, i), t, mm) if mm else -ENOMEM
+    if err:
+        if mm:
+            mmput(c, mm)
+        if i:
+            slab_free(&m.tasks, i)
+        return err
+    task_publish(m, task_of(m, i), mm)
+    return i
+
+
+cdef void pin_put(ctx_t *c, uint32_t i) noexcept nogil:
+    cdef pin_t *pin = pin_of(c.m, i)
+    if pmg_add32(&pin.refs, <uint32_t> -1) == 0:
+        unpin_pages(c, vec_at(c.m, &pin.pages), pin.pages.n, pin.longterm)
+        vec_free(c.m, &pin.pages)
+        slab_free(&c.m.pins, i)
+
+
+cdef void do_exit(ctx_t *c, task_t *t, bint zombie, bint oom) noexcept nogil:
+    """Once, though several of its threads may want it; the calls of others keep the address space to their end."""
+    cdef uint32_t mm, i
+    cdef vec_t pins
+    if not pmg_cas32(&t.state, TASK_RUNNING, TASK_EXITING):
+        return
+    count_event(c, C_OOM_KILL, oom)
+    mm = pmg_load32(&t.mm)
+    pmg_store32_rel(&t.mm, 0)
+    mmput(c, mm)
+    pmg_spin_lock(&t.alloc_lock)
+    pins = t.pins
+    t.pins.off = 0
+    t.pins.n = 0
+    t.pins.cap = 0
+    pmg_spin_unlock(&t.alloc_lock)
+    for i in range(pins.n):
+        pin_put(c, vec_at(c.m, &pins)[i])
+    vec_free(c.m, &pins)
+    pmg_store32_rel(&t.state, TASK_ZOMBIE)
+    if not zombie:
+        task_reap(c, t)
+
+
+cdef void task_reap(ctx_t *c, task_t *t) noexcept nogil:
+    """The pid is free; the record stays with the calls that still use it."""
+    while pmg_load32(&t.state) == TASK_EXITING:
+        pmg_yield()
+    if pmg_cas32(&t.state, TASK_ZOMBIE, TASK_FREE):
+        put_task(c.m, <uint32_t> (t - task_of(c.m, 0)))
+
+
+# -- pages held by open files ----------------------------------------------------------------------------------
+
+
+cdef int pin_hold(machine_t *m, task_t *t, uint32_t i) noexcept nogil:
+    """The process holds the file from now on; not when it has exited meanwhile."""
+    cdef int err = -ENOMEM
+    pmg_spin_lock(&t.alloc_lock)
+    if pmg_load32(&t.state) == TASK_RUNNING:
+        err = vec_insert(m, &t.pins, t.pins.n, i)
+    pmg_spin_unlock(&t.alloc_lock)
+    return err
+
+
+cdef int64_t pin_fill(ctx_t *c, task_t *t, uint64_t vpn, uint64_t n, uint32_t i) noexcept nogil:
+    cdef machine_t *m = c.m
+    cdef pin_t *pin = pin_of(m, i)
+    cdef int64_t got
+    if vec_resize(m, &pin.pages, n):
+        return -ENOMEM
+    if mmap_read_lock(c, c.mm):
+        return -PMG_WAIT
+    # Registered buffers are written to by the device, a pipe only reads.
+    got = pin_user_pages(c, mm_of(m, c.mm), vpn, n, pin.longterm != 0, pin.longterm != 0, vec_at(m, &pin.pages))
+    mmap_read_unlock(c, c.mm)
+    if got <= 0:
+        return got if got else -EFAULT
+    pin.pages.n = <uint32_t> got
+    pin.refs = 1
+    if pin_hold(m, t, i):
+        pin.refs = 0
+        unpin_pages(c, vec_at(m, &pin.pages), pin.pages.n, pin.longterm)
+        return -ENOMEM
+    return got
+
+
+cdef int64_t sys_pin(ctx_t *c, task_t *t, uint64_t addr, uint64_t n, bint longterm, uint32_t *pin) noexcept nogil:
+    """``addr`` in bytes, ``n`` pages; ``*pin`` names what holds them."""
+    cdef machine_t *m = c.m
+    cdef uint32_t i = slab_alloc(&m.pins)
+    cdef int64_t got
+    if not i:
+        return -ENOMEM
+    pin_of(m, i).longterm = longterm
+    got = pin_fill(c, t, addr >> 12, n, i)
+    if got < 0:
+        vec_free(m, &pin_of(m, i).pages)
+        slab_free(&m.pins, i)
+        return got
+    pin[0] = i
+    return 0 if longterm else got
+
+
+cdef int sys_unpin(ctx_t *c, task_t *t, uint32_t pin) noexcept nogil:
+    """Close the process's hold; the pages stay held while another process has the file open."""
+    cdef uint32_t i
+    cdef int err = -EBADF
+    pmg_spin_lock(&t.alloc_lock)
+    for i in range(t.pins.n):
+        if vec_at(c.m, &t.pins)[i] == pin:
+            vec_remove(c.m, &t.pins, i)
+            err = 0
+            break
+    pmg_spin_unlock(&t.alloc_lock)
+    if err == 0:
+        pin_put(c, pin)
+    return err

@@ -1,0 +1,33 @@
+"""Faults, copying at fork, zapping, get_user_pages, and the accesses of programs."""
+from libc.stdint cimport uint32_t, uint64_t
+
+from pagemig.mm.frame cimport page_test, page_test_set
+from pagemig.mm.pte cimport pte_t
+from pagemig.mm.types cimport ctx_t, machine_t, mm_t, PG_dirty, vma_t
+
+# One fault.  mmap_lock held (reading is enough); vma covers vpn and its protection was checked.  0 or VM_FAULT_*.
+# Counts pgfault; min_flt and maj_flt of the process are the caller's.  VM_FAULT_RETRY: a migration entry is there.
+cdef int handle_mm_fault(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t flags) noexcept nogil
+# mmap_lock held; 0 or -PMG_WAIT; counts C_MIGRATION_WAIT
+cdef int migration_entry_wait(ctx_t *c, mm_t *mm, uint64_t vpn) noexcept nogil
+
+
+cdef enum:
+    ZAP_EVEN_COWS = 1           # private copies of a file's pages, too
+    ZAP_TRUNCATE = 2            # for a file that is truncated; else memory is unmapped or given up
+
+cdef void zap_page_range(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t start, uint64_t end, uint32_t how) noexcept nogil
+# fork: 0 or -ENOMEM
+cdef int copy_page_range(ctx_t *c, mm_t *dst_mm, vma_t *dst, mm_t *src_mm, vma_t *src) noexcept nogil
+# one fault on an entry that names a slot: 0, VM_FAULT_MAJOR, or an error.  The page is read-only then.
+cdef int do_swap_page(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, pte_t pte) noexcept nogil
+
+
+cdef inline void set_page_dirty(machine_t *m, uint32_t pfn) noexcept nogil:
+    if not page_test(m, pfn, PG_dirty):
+        page_test_set(m, pfn, PG_dirty)
+
+cdef uint32_t get_entry_page(ctx_t *c, mm_t *mm, uint64_t vpn) noexcept nogil
+cdef int wait_on_page_locked(ctx_t *c, uint32_t pfn) noexcept nogil
+cdef bint map_swap_page(
+        ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, pte_t entry, uint32_t pfn) noexcept nogil

@@ -1,0 +1,722 @@
+"""Faults, copying at fork, zapping, get_user_pages, and the accesses of programs.
+
+mmap_lock is held, for reading at least, wherever a VMA is passed.  The lock of the leaf table guards its entries; the
+accessed and dirty bits are set without it, by compare-and-swap, as the processor does.  So whoever replaces an entry
+that the processor may use exchanges it, or only adds to those bits.
+"""
+from libc.errno cimport ENOMEM
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from pagemig.mm.atomic cimport (
+    pmg_add, pmg_and, PMG_GUARD, pmg_load, pmg_load32, pmg_load32_acq, pmg_load_acq, pmg_store32, pmg_unlikely,
+    pmg_xchg,
+)
+from pagemig.mm.context cimport lock_page, pmg_wait
+from pagemig.mm.filemap cimport file_page_dirty, find_get_pages, has_disk, mmap_hit, page_belongs, vma_fault
+from pagemig.mm.frame cimport (
+    get_page, page_count, page_counts_full, page_mapcount, page_maybe_dma_pinned, page_state, page_test,
+    page_test_set, put_page_testzero, trylock_page, unlock_page,
+)
+from pagemig.mm.mempolicy cimport alloc_page_vma
+from pagemig.mm.page_alloc cimport copy_highpage, count_event, file_of, free_pages, mm_of, put_page, put_page_refs
+from pagemig.mm.pgtable cimport leaf_pte, next_leaf, pte_alloc, pte_lock, pte_unlock, read_pte, set_pte, walk_leaf
+from pagemig.mm.pte cimport (
+    is_migration_entry, migration_entry_set_type, migration_entry_to_pfn, PTE_A, PTE_D, pte_dirty, pte_none, pte_pfn,
+    pte_present, PTE_RW, PTE_SPECIAL, pte_t, pte_write, SWP_MIGRATION_READ, swp_type,
+)
+from pagemig.mm.rmap cimport (
+    anon_vma_prepare, lru_add_drain, page_add_anon_rmap, page_add_file_rmap, page_add_new_anon_rmap, page_dup_rmap,
+    page_remove_rmap,
+)
+from pagemig.mm.swap_state cimport (
+    can_share_swap_page, delete_from_swap_cache, entry_slot, exclusive_swap_page, free_swap_and_cache,
+    free_swap_cache, is_slot_entry, lookup_swap_cache, read_swap_cache, swap_duplicate, swap_free, vm_swap_full,
+)
+from pagemig.mm.types cimport (
+    C_COW, C_COW_REUSE, C_FAULT_AROUND, C_MIGRATION_WAIT, C_PGFAULT, C_PGMAJFAULT, C_ZERO_PAGE_FAULT, ctx_t,
+    FAULT_FLAG_UNSHARE, FAULT_FLAG_WRITE, file_t, machine_t, mm_t, PG_anon, PG_anon_exclusive, PG_cached, PG_locked,
+    PG_readahead, PG_swapcache, PG_uptodate, PMG_WAIT, STAGE, VM_FAULT_MAJOR, VM_FAULT_OOM, VM_FAULT_RESTARTED,
+    VM_FAULT_RETRY, VM_FAULT_SIGBUS, VM_FAULT_WAIT, VM_PFNMAP, VM_SHARED, VM_WRITE, vma_t, WAIT_PAGE,
+)
+from pagemig.mm.vma cimport (
+    add_mm_counter, is_cow_mapping, linear_page_index, vm_page_prot, vma_flags, vma_index_of, vma_pte,
+)
+
+
+# -- VMAs ------------------------------------------------------------------------------------------------------
+
+
+# -- entries -----------------------------------------------------------------------------------------------------
+
+
+cdef inline pte_t maybe_mkwrite(pte_t pte, vma_t *vma) noexcept nogil:
+    return pte | PTE_RW if vma_flags(vma) & VM_WRITE else pte
+
+
+cdef inline bint pte_same(pte_t a, pte_t b) noexcept nogil:
+    """Equal but for what the processor may have noted meanwhile."""
+    return (a ^ b) & ~(PTE_A | PTE_D) == 0
+
+
+cdef inline pte_t ptep_get_and_clear(machine_t *m, uint32_t leaf, uint64_t vpn) noexcept nogil:
+    """Take an entry away; the leaf's lock is held.  Its accessed and dirty bits are final."""
+    cdef uint32_t *used = &m.ptdesc[leaf].used
+    pmg_store32(used, used[0] - 1)
+    return pmg_xchg(leaf_pte(m, leaf, vpn), 0)
+
+
+cdef inline void add_entry_counter(machine_t *m, vma_t *vma, uint64_t state, int64_t n) noexcept nogil:
+    """Resident set of a migration entry that comes or goes; 2.6.18 forgets it, and what it forgets is noted."""
+    if m.profile.rss_uncounted:
+        pmg_add(<uint64_t *> &mm_of(m, vma.mm).rss_lost, <uint64_t> n)
+    else:
+        add_mm_counter(m, vma, state, n)
+
+
+# -- anonymous memory ----------------------------------------------------------------------------------------------
+
+
+cdef int do_anonymous_page(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, bint write) noexcept nogil:
+    cdef machine_t *m = c.m
+    cdef uint32_t pfn = 0
+    cdef pte_t pte
+    cdef bint empty
+    if write:
+        if not pmg_load32_acq(&vma.anon_vma) and anon_vma_prepare(c, vma):
+            return VM_FAULT_OOM
+        pfn = alloc_page_vma(c, vma, vpn)
+        if not pfn:
+            return VM_FAULT_OOM
+        pte = maybe_mkwrite(vma_pte(m, vma, pfn) | PTE_D, vma)
+    else:
+        pte = vm_page_prot(m, vma) | PTE_SPECIAL
+        count_event(c, C_ZERO_PAGE_FAULT, 1)
+    pte_lock(c, leaf)
+    empty = pte_none(pmg_load(leaf_pte(m, leaf, vpn)))
+    if empty:
+        if pfn:
+            page_add_new_anon_rmap(c, pfn, vma, vpn)
+        set_pte(m, leaf, vpn, pte)
+    pte_unlock(c, leaf)
+    if pfn and not empty:
+        put_page(c, pfn)
+    return 0
+
+
+# -- copy on write ---------------------------------------------------------------------------------------------------
+
+
+cdef bint reuse_anon_page(ctx_t *c, uint32_t pfn, vma_t *vma) noexcept nogil:
+    """Make an anonymous page exclusive when this entry holds its only reference; the leaf's lock is held.
+
+    The page lock excludes a migration, which would move the page away under the new owner.  The swap cache may hold
+    another reference, if no entry elsewhere names the page's slot.
+    """
+    cdef machine_t *m = c.m
+    cdef bint only
+    if page_count(m, pfn) > (2 if page_test(m, pfn, PG_swapcache) else 1) or not trylock_page(m, pfn):
+        return False
+    only = can_share_swap_page(c, pfn)
+    if only:
+        pmg_store32(&m.frames[pfn].mapping, vma.anon_vma)
+        page_test_set(m, pfn, PG_anon_exclusive)
+    unlock_page(m, pfn)
+    return only
+
+
+cdef inline void wp_page_reuse(machine_t *m, vma_t *vma, uint64_t vpn, uint32_t leaf, pte_t pte) noexcept nogil:
+    set_pte(m, leaf, vpn, maybe_mkwrite(pte | PTE_A | PTE_D, vma))
+
+
+cdef int wp_page_copy(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, pte_t old_pte, bint unshare) noexcept nogil:
+    """Replace what ``old_pte`` maps by a private copy.  The caller took a reference on the old page, if it is one."""
+    cdef machine_t *m = c.m
+    cdef uint32_t new = 0, old = 0 if old_pte & PTE_SPECIAL else <uint32_t> pte_pfn(old_pte)
+    cdef pte_t pte
+    cdef bint same
+    if pmg_load32_acq(&vma.anon_vma) or anon_vma_prepare(c, vma) == 0:
+        new = alloc_page_vma(c, vma, vpn)
+    if not new:
+        if old:
+            put_page(c, old)
+        return VM_FAULT_OOM
+    if old:
+        copy_highpage(m, new, old)
+    pte = vma_pte(m, vma, new)
+    if not unshare:
+        pte = maybe_mkwrite(pte | PTE_D, vma)
+    pte_lock(c, leaf)
+    same = pte_same(pmg_load(leaf_pte(m, leaf, vpn)), old_pte)
+    if same:
+        page_add_new_anon_rmap(c, new, vma, vpn)
+        set_pte(m, leaf, vpn, pte)
+        if old:
+            page_remove_rmap(c, old, vma)
+        count_event(c, C_COW, 1)
+    pte_unlock(c, leaf)
+    if not same:
+        put_page(c, new)
+    if old:
+        put_page_refs(c, old, 1 + <uint32_t> same)
+    return 0
+
+
+cdef inline bint page_is_orphan(machine_t *m, uint32_t pfn) noexcept nogil:
+    """Truncated, but still mapped: migration entries outlived the truncation (to 2.6.22)."""
+    return m.profile.truncate_leaves and not page_state(m, pfn) & (PG_cached | PG_anon)
+
+
+cdef int wp_page_shared(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, pte_t pte) noexcept nogil:
+    """First write to a clean page of a shared file mapping; comes with the leaf's lock, returns without.
+
+    The file system is told under the page lock, which keeps truncation away.
+    """
+    cdef machine_t *m = c.m
+    cdef file_t *f = file_of(m, vma.file)
+    cdef uint32_t pfn = <uint32_t> pte_pfn(pte)
+    get_page(m, pfn)
+    pte_unlock(c, leaf)
+    if lock_page(c, pfn):
+        put_page(c, pfn)
+        return VM_FAULT_WAIT
+    if page_belongs(m, pfn, f, vma_index_of(vma, vpn)) or page_is_orphan(m, pfn):
+        if not page_is_orphan(m, pfn):
+            file_page_dirty(c, f, pfn)
+        pte_lock(c, leaf)
+        if pte_same(pmg_load(leaf_pte(m, leaf, vpn)), pte):
+            wp_page_reuse(m, vma, vpn, leaf, pte)
+        pte_unlock(c, leaf)
+    unlock_page(m, pfn)
+    put_page(c, pfn)
+    return 0
+
+
+cdef int do_wp_page(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, bint unshare) noexcept nogil:
+    """A write (or the wish of a long-term pin for a page of its own) meets an entry that is not writable.
+
+    The rules are: an exclusive anonymous page, or one nobody else references, is made writable where it is; a page
+    of a shared mapping after its file system was asked; everything else is copied.
+    """
+    cdef machine_t *m = c.m
+    cdef uint32_t pfn
+    cdef uint64_t state
+    cdef pte_t pte
+    pte_lock(c, leaf)
+    pte = pmg_load(leaf_pte(m, leaf, vpn))
+    if not pte_present(pte) or pte_write(pte):
+        pte_unlock(c, leaf)
+        return 0
+    pfn = <uint32_t> pte_pfn(pte)
+    state = page_state(m, pfn)
+    if not pte & PTE_SPECIAL and state & PG_anon:
+        if state & PG_anon_exclusive or reuse_anon_page(c, pfn, vma):
+            if not unshare:
+                wp_page_reuse(m, vma, vpn, leaf, pte)
+                count_event(c, C_COW_REUSE, 1)
+            pte_unlock(c, leaf)
+            return 0
+    elif unshare:
+        # Only anonymous pages are taken away from their other users.
+        pte_unlock(c, leaf)
+        return 0
+    elif (vma.flags & (VM_WRITE | VM_SHARED)) == (VM_WRITE | VM_SHARED):
+        return wp_page_shared(c, vma, vpn, leaf, pte)
+    if not pte & PTE_SPECIAL:
+        get_page(m, pfn)
+    pte_unlock(c, leaf)
+    return wp_page_copy(c, vma, vpn, leaf, pte, unshare)
+
+
+# -- pages of files ----------------------------------------------------------------------------------------------------
+
+
+cdef inline bint page_is_mappable(machine_t *m, uint32_t pfn) noexcept nogil:
+    """Fault-around takes what is ready: a page that starts read-ahead must be faulted on."""
+    return (page_state(m, pfn) & (PG_uptodate | PG_locked | PG_readahead)) == PG_uptodate
+
+
+cdef uint32_t map_cached_pages(ctx_t *c, vma_t *vma, uint64_t start, uint32_t n, uint32_t leaf) noexcept nogil:
+    """Map the cached pages of ``vma`` in ``n`` <= STAGE pages from ``start``, all of one leaf; returns how many."""
+    cdef machine_t *m = c.m
+    cdef file_t *f = file_of(m, vma.file)
+    cdef uint64_t index = vma_index_of(vma, start)
+    cdef uint32_t pfns[STAGE]
+    cdef uint32_t i, mapped = 0
+    if find_get_pages(m, f, index, n, pfns) == 0:
+        return 0
+    pte_lock(c, leaf)
+    for i in range(n):
+        if pfns[i] and pte_none(pmg_load(leaf_pte(m, leaf, start + i))) and page_is_mappable(m, pfns[i]) and \
+                trylock_page(m, pfns[i]):
+            if page_belongs(m, pfns[i], f, index + i) and index + i < pmg_load(&f.size):
+                # The reference becomes the entry's.
+                page_add_file_rmap(c, pfns[i], vma)
+                set_pte(m, leaf, start + i, vma_pte(m, vma, pfns[i]))
+                mapped += 1
+                unlock_page(m, pfns[i])
+                pfns[i] = 0
+            else:
+                unlock_page(m, pfns[i])
+    pte_unlock(c, leaf)
+    for i in range(n):
+        if pfns[i]:
+            put_page(c, pfns[i])
+    if has_disk(f):
+        mmap_hit(f, mapped)
+    return mapped
+
+
+cdef bint do_fault_around(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf) noexcept nogil:
+    """Map what is cached in the aligned window of a read fault; True when that serves ``vpn`` too.
+
+    A window cut short below by the start of the mapping is as many pages longer above, as in the kernel.
+    """
+    cdef uint64_t window = c.m.profile.fault_around
+    cdef uint64_t start = max(vpn & ~(window - 1), vma.start)
+    cdef uint64_t end = min(min(start + window, vma.end), (vpn | 511) + 1)
+    cdef uint32_t n
+    while start < end:
+        n = <uint32_t> min(end - start, <uint64_t> STAGE)
+        count_event(c, C_FAULT_AROUND, map_cached_pages(c, vma, start, n, leaf))
+        start += n
+    return pte_present(pmg_load_acq(leaf_pte(c.m, leaf, vpn)))
+
+
+cdef void finish_fault(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, uint32_t pfn, bint write) noexcept nogil:
+    """Map the locked page of a file, unless another fault was first; takes over the reference and the lock."""
+    cdef machine_t *m = c.m
+    cdef pte_t pte = vma_pte(m, vma, pfn)
+    cdef bint empty
+    if write:
+        pte = maybe_mkwrite(pte | PTE_D, vma)
+    pte_lock(c, leaf)
+    empty = pte_none(pmg_load(leaf_pte(m, leaf, vpn)))
+    if empty:
+        page_add_file_rmap(c, pfn, vma)
+        set_pte(m, leaf, vpn, pte)
+    pte_unlock(c, leaf)
+    unlock_page(m, pfn)
+    if not empty:
+        put_page(c, pfn)
+
+
+cdef int do_read_fault(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf) noexcept nogil:
+    cdef uint32_t pfn = 0
+    cdef bint around = c.m.profile.fault_around > 1
+    cdef int ret
+    if around and do_fault_around(c, vma, vpn, leaf):
+        return 0
+    ret = vma_fault(c, vma, vma_index_of(vma, vpn), &pfn)
+    if pfn:
+        if around and ret & VM_FAULT_RESTARTED:
+            # Done over after reading, the fault maps the neighbours just read as well.
+            do_fault_around(c, vma, vpn, leaf)
+        finish_fault(c, vma, vpn, leaf, pfn, False)
+    return ret
+
+
+cdef int do_cow_fault(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf) noexcept nogil:
+    """A private mapping is written before it was read: the copy is mapped, the page of the file never is."""
+    cdef machine_t *m = c.m
+    cdef uint32_t new, pfn = 0
+    cdef bint empty
+    cdef int ret
+    if not pmg_load32_acq(&vma.anon_vma) and anon_vma_prepare(c, vma):
+        return VM_FAULT_OOM
+    new = alloc_page_vma(c, vma, vpn)
+    if not new:
+        return VM_FAULT_OOM
+    ret = vma_fault(c, vma, vma_index_of(vma, vpn), &pfn)
+    if not pfn:
+        put_page(c, new)
+        return ret
+    copy_highpage(m, new, pfn)
+    pte_lock(c, leaf)
+    empty = pte_none(pmg_load(leaf_pte(m, leaf, vpn)))
+    if empty:
+        page_add_new_anon_rmap(c, new, vma, vpn)
+        set_pte(m, leaf, vpn, maybe_mkwrite(vma_pte(m, vma, new) | PTE_D, vma))
+    pte_unlock(c, leaf)
+    unlock_page(m, pfn)
+    put_page(c, pfn)
+    if not empty:
+        put_page(c, new)
+    return ret
+
+
+cdef int do_shared_fault(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf) noexcept nogil:
+    cdef uint32_t pfn = 0
+    cdef int ret = vma_fault(c, vma, vma_index_of(vma, vpn), &pfn)
+    if pfn:
+        file_page_dirty(c, file_of(c.m, vma.file), pfn)
+        finish_fault(c, vma, vpn, leaf, pfn, True)
+    return ret
+
+
+# -- one fault ---------------------------------------------------------------------------------------------------------
+
+
+cdef int swap_fault(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, pte_t pte, uint32_t flags) noexcept nogil:
+    """A write goes on to the rules of copy on write, in the same fault."""
+    cdef int ret = do_swap_page(c, vma, vpn, leaf, pte)
+    if ret & ~VM_FAULT_MAJOR == 0 and flags & (FAULT_FLAG_WRITE | FAULT_FLAG_UNSHARE):
+        ret |= do_wp_page(c, vma, vpn, leaf, (flags & FAULT_FLAG_UNSHARE) != 0)
+    return ret
+
+
+cdef int pfn_fault(ctx_t *c, uint64_t vpn, uint32_t leaf) noexcept nogil:
+    """A driver that maps all frames ahead has no fault operation; its entry may be absent while a frame is replaced."""
+    cdef pte_t pte
+    pte_lock(c, leaf)
+    pte = pmg_load(leaf_pte(c.m, leaf, vpn))
+    pte_unlock(c, leaf)
+    return 0 if pte_present(pte) else VM_FAULT_SIGBUS
+
+
+cdef int handle_mm_fault(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t flags) noexcept nogil:
+    cdef machine_t *m = c.m
+    cdef mm_t *mm = mm_of(m, vma.mm)
+    cdef uint32_t leaf = walk_leaf(m, mm.pgd, vpn)
+    cdef bint write = (flags & FAULT_FLAG_WRITE) != 0
+    cdef pte_t pte
+    count_event(c, C_PGFAULT, 1)
+    if not leaf:
+        leaf = pte_alloc(c, mm, vpn)
+        if not leaf:
+            return VM_FAULT_OOM
+    pte = pmg_load_acq(leaf_pte(m, leaf, vpn))
+    if pte_none(pte):
+        if not vma.file:
+            if pmg_unlikely(vma.flags & VM_PFNMAP):
+                return pfn_fault(c, vpn, leaf)
+            return do_anonymous_page(c, vma, vpn, leaf, write)
+        if not write:
+            return do_read_fault(c, vma, vpn, leaf)
+        if vma.flags & VM_SHARED:
+            return do_shared_fault(c, vma, vpn, leaf)
+        return do_cow_fault(c, vma, vpn, leaf)
+    if not pte_present(pte):
+        if is_slot_entry(pte):
+            return swap_fault(c, vma, vpn, leaf, pte, flags)
+        return VM_FAULT_RETRY if is_migration_entry(pte) and PMG_GUARD(7) else VM_FAULT_SIGBUS
+    if not pte_write(pte) and flags & (FAULT_FLAG_WRITE | FAULT_FLAG_UNSHARE):
+        return do_wp_page(c, vma, vpn, leaf, (flags & FAULT_FLAG_UNSHARE) != 0)
+    return 0
+
+
+cdef uint32_t get_entry_page(ctx_t *c, mm_t *mm, uint64_t vpn) noexcept nogil:
+    """Reference the page that a migration entry names, under the leaf's lock; 0 when there is no entry any more."""
+    cdef uint32_t leaf = walk_leaf(c.m, mm.pgd, vpn), pfn = 0
+    cdef pte_t pte
+    pte_lock(c, leaf)
+    pte = pmg_load(leaf_pte(c.m, leaf, vpn))
+    if is_migration_entry(pte):
+        pfn = migration_entry_to_pfn(pte)
+        if PMG_GUARD(9):
+            get_page(c.m, pfn)
+    pte_unlock(c, leaf)
+    return pfn
+
+
+cdef int wait_on_page_locked(ctx_t *c, uint32_t pfn) noexcept nogil:
+    """Until a page we hold a reference on is unlocked; drops the reference.  0 or -PMG_WAIT."""
+    cdef uint32_t spins = 0
+    cdef int err = 0
+    count_event(c, C_MIGRATION_WAIT, 1)
+    while err == 0 and page_test(c.m, pfn, PG_locked):
+        err = pmg_wait(c, WAIT_PAGE, pfn, spins)
+        spins += 1
+    if PMG_GUARD(9):
+        put_page(c, pfn)
+    return err
+
+
+cdef int migration_entry_wait(ctx_t *c, mm_t *mm, uint64_t vpn) noexcept nogil:
+    """No reference on the old page: it would make the very migration that is waited for fail, as it does to 5.18.
+
+    So the frame may be another page by the next round; the entry itself says whether there is still something to wait for.
+    """
+    cdef pte_t pte = read_pte(c.m, mm, vpn)
+    cdef uint32_t spins = 0, pfn
+    if c.m.profile.waiter_refs:
+        pfn = get_entry_page(c, mm, vpn)
+        return wait_on_page_locked(c, pfn) if pfn else 0
+    while is_migration_entry(pte):
+        count_event(c, C_MIGRATION_WAIT, spins == 0)
+        if pmg_wait(c, WAIT_PAGE, migration_entry_to_pfn(pte), spins):
+            return -PMG_WAIT
+        spins += 1
+        pte = read_pte(c.m, mm, vpn)
+    return 0
+
+
+# -- zapping ---------------------------------------------------------------------------------------------------
+
+
+cdef void free_page_refs(ctx_t *c, uint32_t *pfns, uint32_t n) noexcept nogil:
+    """Drop one reference of each, and free together those that had no other."""
+    cdef uint32_t i, k = 0
+    for i in range(n):
+        if put_page_testzero(c.m, pfns[i], 1):
+            pfns[k] = pfns[i]
+            k += 1
+    if k:
+        free_pages(c, pfns, k)
+
+
+cdef void zap_nonpresent(
+        ctx_t *c, vma_t *vma, uint32_t leaf, uint64_t vpn, pte_t pte, uint32_t how) noexcept nogil:
+    """Remove the zero page, a swap entry, or a migration entry; the migration finds it gone and settles the counts."""
+    cdef machine_t *m = c.m
+    cdef uint64_t state
+    if pte_present(pte):
+        set_pte(m, leaf, vpn, 0)
+        return
+    if is_migration_entry(pte):
+        if how & ZAP_TRUNCATE and m.profile.truncate_leaves:
+            return
+        state = page_state(m, migration_entry_to_pfn(pte))
+        if not PMG_GUARD(13) or (state & PG_anon and not how & ZAP_EVEN_COWS):
+            return
+        add_entry_counter(m, vma, state, -1)
+    elif not how & ZAP_EVEN_COWS:
+        return
+    elif PMG_GUARD(17):
+        free_swap_and_cache(c, entry_slot(m, pte))
+    set_pte(m, leaf, vpn, 0)
+
+
+cdef uint32_t zap_pte(ctx_t *c, vma_t *vma, uint32_t leaf, uint64_t vpn, pte_t pte, uint32_t how) noexcept nogil:
+    """Remove one entry; the leaf's lock is held.  Returns the frame whose reference the caller drops, or 0."""
+    cdef machine_t *m = c.m
+    cdef uint32_t pfn
+    cdef bint anon
+    if not pte_present(pte) or pte & PTE_SPECIAL:
+        zap_nonpresent(c, vma, leaf, vpn, pte, how)
+        return 0
+    pfn = <uint32_t> pte_pfn(pte)
+    anon = page_test(m, pfn, PG_anon)
+    if anon and not how & ZAP_EVEN_COWS:
+        return 0
+    pte = ptep_get_and_clear(m, leaf, vpn)
+    if not anon and pte_dirty(pte):
+        set_page_dirty(m, pfn)
+    page_remove_rmap(c, pfn, vma)
+    return pfn
+
+
+cdef void zap_pte_range(
+        ctx_t *c, vma_t *vma, uint32_t leaf, uint64_t start, uint64_t end, uint32_t how) noexcept nogil:
+    """Frames are freed outside the leaf's lock, up to STAGE at a time."""
+    cdef uint32_t pfns[STAGE]
+    cdef uint32_t pfn, n, i
+    cdef uint64_t vpn = start
+    cdef pte_t pte
+    while vpn < end:
+        n = 0
+        pte_lock(c, leaf)
+        while vpn < end and n < STAGE:
+            pte = pmg_load(leaf_pte(c.m, leaf, vpn))
+            if pte:
+                pfn = zap_pte(c, vma, leaf, vpn, pte, how)
+                if pfn:
+                    pfns[n] = pfn
+                    n += 1
+            vpn += 1
+        pte_unlock(c, leaf)
+        if c.m.nr_swapfiles:
+            for i in range(n):
+                if page_test(c.m, pfns[i], PG_swapcache):
+                    free_swap_cache(c, pfns[i])
+        free_page_refs(c, pfns, n)
+
+
+cdef void zap_page_range(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t start, uint64_t end, uint32_t how) noexcept nogil:
+    cdef machine_t *m = c.m
+    cdef uint64_t vpn = start, stop
+    cdef uint32_t leaf = 0
+    while True:
+        vpn = next_leaf(m, mm, vpn, end, &leaf)
+        if vpn >= end:
+            break
+        stop = min(end, (vpn | 511) + 1)
+        if pmg_load32(&m.ptdesc[leaf].used):
+            zap_pte_range(c, vma, leaf, vpn, stop, how)
+        vpn = stop
+    lru_add_drain(c)
+
+
+# -- fork ------------------------------------------------------------------------------------------------------
+
+
+cdef int copy_present_page(
+        ctx_t *c, vma_t *dst, uint32_t dst_leaf, vma_t *src, uint64_t vpn, uint32_t pfn) noexcept nogil:
+    """A page that may be pinned stays with the parent, whatever is written later; the child gets a copy now."""
+    cdef machine_t *m = c.m
+    cdef uint32_t new = alloc_page_vma(c, src, vpn)
+    if not new:
+        return -ENOMEM
+    copy_highpage(m, new, pfn)
+    page_add_new_anon_rmap(c, new, dst, vpn)
+    set_pte(m, dst_leaf, vpn, maybe_mkwrite(vma_pte(m, dst, new) | PTE_D, dst))
+    return 0
+
+
+cdef int copy_present_pte(
+        ctx_t *c, vma_t *dst, uint32_t dst_leaf, vma_t *src, uint32_t src_leaf, uint64_t vpn,
+        pte_t pte) noexcept nogil:
+    cdef machine_t *m = c.m
+    cdef uint32_t pfn = <uint32_t> pte_pfn(pte)
+    cdef uint64_t state
+    if not pte & PTE_SPECIAL:
+        state = page_state(m, pfn)
+        if state & PG_anon and state & PG_anon_exclusive:
+            if mm_of(m, src.mm).has_pinned and page_maybe_dma_pinned(m, pfn):
+                return copy_present_page(c, dst, dst_leaf, src, vpn, pfn)
+            pmg_and(&m.frames[pfn].state, ~PG_anon_exclusive)
+        if page_counts_full(m, pfn):
+            return -ENOMEM
+        get_page(m, pfn)
+        page_dup_rmap(c, pfn)
+        add_mm_counter(m, dst, state, 1)
+    if is_cow_mapping(src.flags) and pte_write(pte):
+        pte = pmg_and(leaf_pte(m, src_leaf, vpn), ~PTE_RW) & ~PTE_RW
+    if src.flags & VM_SHARED:
+        pte &= ~PTE_D
+    set_pte(m, dst_leaf, vpn, pte & ~PTE_A)
+    return 0
+
+
+cdef void copy_nonpresent_pte(
+        ctx_t *c, vma_t *dst, uint32_t dst_leaf, vma_t *src, uint32_t src_leaf, uint64_t vpn,
+        pte_t pte) noexcept nogil:
+    """A page on the move that was exclusive no longer is, in parent and child.  The restore counts the new mapping."""
+    cdef machine_t *m = c.m
+    if is_slot_entry(pte):
+        if PMG_GUARD(14):
+            swap_duplicate(c, entry_slot(m, pte))
+    elif is_migration_entry(pte):
+        add_entry_counter(m, dst, page_state(m, migration_entry_to_pfn(pte)), 1)
+        if swp_type(pte) != SWP_MIGRATION_READ and is_cow_mapping(src.flags) and PMG_GUARD(14):
+            # The kernel took the mark off the page when it was unmapped; here it stays on until the page is frozen,
+            # and a page that does not move after all must not keep it.
+            pmg_and(&m.frames[migration_entry_to_pfn(pte)].state, ~PG_anon_exclusive)
+            pte = migration_entry_set_type(pte, SWP_MIGRATION_READ)
+            set_pte(m, src_leaf, vpn, pte)
+    set_pte(m, dst_leaf, vpn, pte)
+
+
+cdef int copy_pte_range(
+        ctx_t *c, vma_t *dst, uint32_t dst_leaf, vma_t *src, uint32_t src_leaf, uint64_t start,
+        uint64_t end) noexcept nogil:
+    """Both leaves are locked, by rising number: reverse maps reach the child's already."""
+    cdef machine_t *m = c.m
+    cdef uint64_t vpn = start
+    cdef pte_t pte
+    cdef int err = 0
+    pte_lock(c, min(dst_leaf, src_leaf))
+    pte_lock(c, max(dst_leaf, src_leaf))
+    while vpn < end and err == 0:
+        pte = pmg_load(leaf_pte(m, src_leaf, vpn))
+        if pte_present(pte):
+            err = copy_present_pte(c, dst, dst_leaf, src, src_leaf, vpn, pte)
+        elif pte:
+            copy_nonpresent_pte(c, dst, dst_leaf, src, src_leaf, vpn, pte)
+        vpn += 1
+    pte_unlock(c, max(dst_leaf, src_leaf))
+    pte_unlock(c, min(dst_leaf, src_leaf))
+    return err
+
+
+cdef int copy_page_range(ctx_t *c, mm_t *dst_mm, vma_t *dst, mm_t *src_mm, vma_t *src) noexcept nogil:
+    """Memory without a page of its own is not copied: faults bring the pages of a file back, or the zero page."""
+    cdef machine_t *m = c.m
+    cdef uint64_t vpn = src.start, stop
+    cdef uint32_t src_leaf = 0, dst_leaf
+    if not src.anon_vma and not src.flags & VM_PFNMAP:
+        return 0
+    while True:
+        vpn = next_leaf(m, src_mm, vpn, src.end, &src_leaf)
+        if vpn >= src.end:
+            return 0
+        stop = min(src.end, (vpn | 511) + 1)
+        if pmg_load32(&m.ptdesc[src_leaf].used):
+            dst_leaf = pte_alloc(c, dst_mm, vpn)
+            if not dst_leaf or copy_pte_range(c, dst, dst_leaf, src, src_leaf, vpn, stop):
+                return -ENOMEM
+        vpn = stop
+
+
+# -- get_user_pages --------------------------------------------------------------------------------------------
+
+
+# -- what a program does ---------------------------------------------------------------------------------------
+
+
+# -- accesses with deferred notes ------------------------------------------------------------------------------
+#
+# An epoch counts accesses in one dense array over the pages between its lowest and highest address and writes the
+# accessed and dirty bits and the access counts when it ends: the same as access by access, since mmap_lock is held for
+# reading all the time, migrations carry the bits along, and a page that is absent or may not be written is marked and
+# takes the slow path in its place.
+
+
+cdef bint same_entry(ctx_t *c, uint32_t leaf, uint64_t vpn, pte_t pte) noexcept nogil:
+    return pmg_load(leaf_pte(c.m, leaf, vpn)) == pte
+
+
+cdef bint map_swap_page(
+        ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, pte_t entry, uint32_t pfn) noexcept nogil:
+    """Put a locked page of the cache in place of its entry, which must still be there; takes over the reference.
+
+    Read-only: the entry still counts on the slot, so that nobody could say yet whether the page is the process's alone.
+    """
+    cdef machine_t *m = c.m
+    cdef uint32_t slot = m.swap_entry[pfn]
+    pte_lock(c, leaf)
+    if not same_entry(c, leaf, vpn, entry):
+        pte_unlock(c, leaf)
+        return False
+    if page_mapcount(m, pfn) == 0:
+        pmg_store32(&m.frames[pfn].mapping, vma.anon_vma)
+        pmg_store32(&m.frames[pfn].index, linear_page_index(vma, vpn))
+    page_add_anon_rmap(c, pfn, vma, False)
+    set_pte(m, leaf, vpn, vma_pte(m, vma, pfn))
+    pte_unlock(c, leaf)
+    swap_free(c, slot)
+    return True
+
+
+cdef int do_swap_page(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, pte_t pte) noexcept nogil:
+    """To 2.6.17: a page that is no longer in the cache when its lock was got has been migrated: look it up again.
+
+    The entry may have been freed and given to another page meanwhile; it is held against the page table at the end.
+    """
+    cdef machine_t *m = c.m
+    cdef uint32_t slot = entry_slot(m, pte), pfn
+    cdef int major = 0
+    if not pmg_load32(&vma.anon_vma) and anon_vma_prepare(c, vma):
+        return VM_FAULT_OOM
+    while True:
+        pfn = lookup_swap_cache(c, slot)
+        if not pfn:
+            pfn = read_swap_cache(c, vma, vpn, slot)
+            if not pfn:
+                return VM_FAULT_OOM if same_entry(c, leaf, vpn, pte) else 0
+            major = VM_FAULT_MAJOR
+            count_event(c, C_PGMAJFAULT, 1)
+        if PMG_GUARD(7) and lock_page(c, pfn):
+            put_page(c, pfn)
+            return VM_FAULT_WAIT
+        if page_test(m, pfn, PG_swapcache) and m.swap_entry[pfn] == slot:
+            break
+        unlock_page(m, pfn)
+        put_page(c, pfn)
+    if map_swap_page(c, vma, vpn, leaf, pte, pfn):
+        if vm_swap_full(m) and exclusive_swap_page(c, pfn):
+            delete_from_swap_cache(c, pfn)
+        unlock_page(m, pfn)
+        return major
+    unlock_page(m, pfn)
+    put_page(c, pfn)
+    return major

@@ -1,0 +1,21 @@
+"""Emptying nodes and ranges of frames, with no process asking: memory hotplug."""
+from libc.stdint cimport int32_t, uint32_t, uint64_t
+
+from pagemig.mm.types cimport ctx_t, keep_t
+
+
+ctypedef struct evacuation_t:
+    uint64_t first, end         # frames to empty
+    uint64_t targets            # nodes they go to
+    uint32_t keep_task          # whose mmap_lock is held, for KEEP_MMAP_LOCK; the caller has a reference on it
+    keep_t keep
+    uint32_t max_passes
+    # what it came to
+    uint32_t passes
+    uint64_t migrated
+
+# 0, or -EBUSY or -ENOMEM with pages left, put back where they were; -ESRCH: keep_task has no address space
+cdef int migrate_range(ctx_t *c, evacuation_t *e) noexcept nogil
+# the whole node, which gives out no frame any more when this answers 0; -EBUSY also when the kernel has frames there
+cdef int offline_node(ctx_t *c, int32_t nid, evacuation_t *e) noexcept nogil
+cdef void online_node(ctx_t *c, int32_t nid) noexcept nogil

@@ -1,0 +1,144 @@
+"""Emptying nodes and ranges of frames, with no process asking.
+
+It starts from frames: those in use are isolated where they are on the LRU, migrated to the nearest other node, and
+looked at again in the next pass.  Who maps a page is the business of the reverse map; no list of processes is ever
+asked, and processes may come, fault, fork and go at any step.
+"""
+from libc.errno cimport EBUSY, ENOMEM, ESRCH
+from libc.stdint cimport int32_t, uint32_t, uint64_t
+
+from pagemig.mm.atomic cimport pmg_and, pmg_or, pmg_yield
+from pagemig.mm.context cimport mmap_read_lock, mmap_read_unlock, pmg_wait
+from pagemig.mm.fork cimport get_task_mm, mmput
+from pagemig.mm.frame cimport frame_refs, page_state
+from pagemig.mm.migrate cimport migrate_pages
+from pagemig.mm.migrate_stage cimport isolate_lru_page, putback_lru_page, run_t, TARGET_NEAREST, target_t
+from pagemig.mm.page_alloc cimport node_close, node_in_use, node_open, task_of
+from pagemig.mm.rmap cimport lru_cache_disable, lru_cache_enable
+from pagemig.mm.types cimport ctx_t, KEEP_MMAP_LOCK, KEEP_REFCOUNT, machine_t, node_t, PG_reserved, PMG_BUG, WAIT_PASS
+
+
+cdef enum:
+    BATCH = 256                 # pages isolated at a time, as the kernel takes them
+
+
+cdef inline bint in_use(machine_t *m, uint64_t pfn) noexcept nogil:
+    cdef uint64_t s = page_state(m, <uint32_t> pfn)
+    return frame_refs(s) != 0 and not s & PG_reserved
+
+
+cdef uint64_t nr_in_use(machine_t *m, uint64_t first, uint64_t end) noexcept nogil:
+    cdef uint64_t pfn, n = 0
+    for pfn in range(first, end):
+        n += in_use(m, pfn)
+    return n
+
+
+cdef int migrate_batch(ctx_t *c, evacuation_t *e, uint32_t *pfns, uint32_t n) noexcept nogil:
+    """0, -ENOMEM, or -EBUSY where mmap_lock cannot be waited for; what did not move is back on the LRU."""
+    cdef target_t t
+    cdef run_t run
+    cdef uint32_t i
+    if c.keep == KEEP_MMAP_LOCK and mmap_read_lock(c, c.keep_mm):
+        for i in range(n):
+            putback_lru_page(c, pfns[i])
+        return -EBUSY
+    t.nid = TARGET_NEAREST
+    t.nodes = e.targets
+    t.vma = 0
+    migrate_pages(c, pfns, n, &t, &run)
+    if c.keep == KEEP_MMAP_LOCK:
+        mmap_read_unlock(c, c.keep_mm)
+    e.migrated += run.succeeded
+    return run.error
+
+
+cdef int do_migrate_range(ctx_t *c, evacuation_t *e) noexcept nogil:
+    """One pass.  A page that is not on the LRU is on its way in or out, or held by somebody: the next pass sees."""
+    cdef uint32_t pfns[BATCH]
+    cdef uint32_t n = 0
+    cdef uint64_t pfn
+    cdef int err = 0
+    for pfn in range(e.first, e.end):
+        if in_use(c.m, pfn) and isolate_lru_page(c, <uint32_t> pfn):
+            pfns[n] = <uint32_t> pfn
+            n += 1
+        if n == BATCH or (pfn + 1 == e.end and n):
+            err = migrate_batch(c, e, pfns, n) or err
+            n = 0
+    return err
+
+
+cdef int keep_begin(ctx_t *c, evacuation_t *e) noexcept nogil:
+    """The address space whose mmap_lock is to be held is kept from here on, even if its process exits."""
+    c.keep = e.keep
+    c.keep_mm = 0
+    if e.keep == KEEP_MMAP_LOCK:
+        c.keep_mm = get_task_mm(c, task_of(c.m, e.keep_task))
+        if c.keep_mm == 0:
+            c.keep = KEEP_REFCOUNT
+            return -ESRCH
+    return 0
+
+
+cdef void keep_end(ctx_t *c) noexcept nogil:
+    if c.keep == KEEP_MMAP_LOCK:
+        mmput(c, c.keep_mm)
+    c.keep = KEEP_REFCOUNT
+
+
+cdef inline uint64_t not_empty(ctx_t *c, evacuation_t *e, int32_t closed) noexcept nogil:
+    """Frames in use; of a closed node also those in the hands of a fault that has yet to map its frame."""
+    return node_in_use(c, closed) if closed >= 0 else nr_in_use(c.m, e.first, e.end)
+
+
+cdef int evacuate(ctx_t *c, evacuation_t *e, int32_t closed) noexcept nogil:
+    """Passes until nothing is in use."""
+    cdef int err = keep_begin(c, e)
+    e.passes = 0
+    e.migrated = 0
+    if err:
+        return err
+    lru_cache_disable(c)
+    while e.passes < e.max_passes and err > -PMG_BUG and not_empty(c, e, closed):
+        # Between two passes whoever holds a page may let go of it, for which it may need this processor of the host.
+        if e.passes:
+            if pmg_wait(c, WAIT_PASS, <uint32_t> e.first, 0):
+                break
+            pmg_yield()
+        e.passes += 1
+        err = do_migrate_range(c, e)
+    lru_cache_enable(c)
+    keep_end(c)
+    if err <= -PMG_BUG:
+        return err
+    if not not_empty(c, e, closed):
+        return 0
+    return -ENOMEM if err == -ENOMEM else -EBUSY
+
+
+cdef int migrate_range(ctx_t *c, evacuation_t *e) noexcept nogil:
+    return evacuate(c, e, -1)
+
+
+cdef int offline_node(ctx_t *c, int32_t nid, evacuation_t *e) noexcept nogil:
+    cdef node_t *node = &c.m.node[nid]
+    cdef int err
+    e.first = node.first
+    e.end = node.end
+    e.passes = 0
+    e.migrated = 0
+    if node.reserved:
+        return -EBUSY
+    node_close(c, nid)
+    err = evacuate(c, e, nid)
+    if err:
+        node_open(c, nid)
+    else:
+        pmg_and(&c.m.has_memory, ~(<uint64_t> 1 << nid))
+    return err
+
+
+cdef void online_node(ctx_t *c, int32_t nid) noexcept nogil:
+    node_open(c, nid)
+    pmg_or(&c.m.has_memory, <uint64_t> 1 << nid)

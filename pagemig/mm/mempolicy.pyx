@@ -1,0 +1,380 @@
+"""Memory policies: made from a caller's mask, looked up for a page, turned into a node and a frame.
+
+A policy is a small record that is copied, never shared: VMAs and tasks hold their own, guarded by mmap_lock (of a task
+by its alloc_lock too, and either is enough to read it); those of a shared object hang on its file and are guarded by
+``file.lock``.
+"""
+from libc.errno cimport EINVAL, ENOMEM
+from libc.stdint cimport int32_t, uint32_t, uint64_t
+
+from pagemig.mm.atomic cimport (
+    pmg_ctz, pmg_load, pmg_load32, pmg_popcount, pmg_spin_lock, pmg_spin_unlock, pmg_store32_rel,
+)
+from pagemig.mm.page_alloc cimport (
+    alloc_page, count_event, file_of, page_to_nid, slab_alloc, slab_free, sp_node_of, task_of,
+)
+from pagemig.mm.types cimport (
+    C_NUMA_INTERLEAVE, ctx_t, FILE_SHMEM, file_t, machine_t, MPOL_BIND, MPOL_DEFAULT, MPOL_F_NUMA_BALANCING,
+    MPOL_F_RELATIVE_NODES, MPOL_F_STATIC_NODES, MPOL_INTERLEAVE, MPOL_LOCAL, MPOL_PREFERRED, MPOL_PREFERRED_MANY,
+    mpol_t, MPOL_WEIGHTED_INTERLEAVE, sp_node_t, task_t, vma_t,
+)
+
+
+# -- making a policy -----------------------------------------------------------------------------------------
+
+
+cdef int sanitize_mpol_flags(machine_t *m, uint32_t mode, uint32_t flags) noexcept nogil:
+    cdef uint32_t last = MPOL_WEIGHTED_INTERLEAVE if m.profile.weighted else MPOL_PREFERRED_MANY
+    if mode > last:
+        return -EINVAL
+    if flags & MPOL_F_STATIC_NODES and flags & MPOL_F_RELATIVE_NODES:
+        return -EINVAL
+    if flags & MPOL_F_NUMA_BALANCING and mode != MPOL_BIND:
+        if not (m.profile.balancing_many and mode == MPOL_PREFERRED_MANY):
+            return -EINVAL
+    return 0
+
+
+cdef inline uint64_t nth_node(uint64_t nodes, uint32_t n) noexcept nogil:
+    """The mask of the n-th set bit, counted from 0."""
+    while n:
+        nodes &= nodes - 1
+        n -= 1
+    return nodes & (~nodes + 1)
+
+
+cdef uint64_t mpol_relative_nodemask(uint64_t user, uint64_t allowed) noexcept nogil:
+    """Fold the caller's mask to the number of allowed nodes, then let bit i mean the i-th allowed node."""
+    cdef uint32_t weight = <uint32_t> pmg_popcount(allowed)
+    cdef uint64_t out = 0
+    if weight == 0:
+        return 0
+    while user:
+        out |= nth_node(allowed, <uint32_t> pmg_ctz(user) % weight)
+        user &= user - 1
+    return out
+
+
+cdef bint mask_fits_mode(uint32_t mode, uint32_t flags, uint64_t user) noexcept nogil:
+    """DEFAULT and LOCAL want no nodes, PREFERRED may go without unless the mask would have to be kept."""
+    cdef bint kept = (flags & (MPOL_F_STATIC_NODES | MPOL_F_RELATIVE_NODES)) != 0
+    if mode == MPOL_DEFAULT:
+        return user == 0
+    if mode == MPOL_LOCAL:
+        return user == 0 and not kept
+    return user != 0 or (mode == MPOL_PREFERRED and not kept)
+
+
+cdef void mpol_clear(mpol_t *pol) noexcept nogil:
+    pol.mode = MPOL_DEFAULT
+    pol.flags = 0
+    pol.home_node = -1
+    pol.nodes = 0
+    pol.user = 0
+
+
+cdef int mpol_new(
+        machine_t *m, uint32_t mode, uint32_t flags, uint64_t user, uint64_t mems_allowed,
+        mpol_t *out) noexcept nogil:
+    cdef uint64_t allowed = mems_allowed & pmg_load(&m.has_memory), nodes
+    mpol_clear(out)
+    if sanitize_mpol_flags(m, mode, flags) or not mask_fits_mode(mode, flags, user):
+        return -EINVAL
+    if mode == MPOL_DEFAULT:
+        return 0
+    if user == 0:
+        mode = MPOL_LOCAL
+    nodes = mpol_relative_nodemask(user, allowed) if flags & MPOL_F_RELATIVE_NODES else user & allowed
+    if mode != MPOL_LOCAL and nodes == 0:
+        return -EINVAL
+    if mode == MPOL_PREFERRED:
+        nodes = nth_node(nodes, 0)
+    out.mode = <unsigned short> mode
+    out.flags = <unsigned short> flags
+    out.nodes = nodes
+    out.user = user if flags & (MPOL_F_STATIC_NODES | MPOL_F_RELATIVE_NODES) else nodes
+    return 0
+
+
+cdef bint mpol_equal(const mpol_t *a, const mpol_t *b) noexcept nogil:
+    if a.mode == MPOL_DEFAULT or b.mode == MPOL_DEFAULT:
+        return a.mode == b.mode
+    return a.mode == b.mode and a.flags == b.flags and a.home_node == b.home_node and a.nodes == b.nodes \
+        and a.user == b.user
+
+
+# -- interleaving --------------------------------------------------------------------------------------------
+
+
+cdef inline uint32_t node_weight(machine_t *m, uint32_t nid) noexcept nogil:
+    return m.node[nid].weight or 1
+
+
+cdef inline int32_t next_node_in(uint32_t prev, uint64_t nodes) noexcept nogil:
+    """The first node of the set after ``prev``, cyclic."""
+    cdef uint64_t later = nodes & ~((<uint64_t> 2 << prev) - 1)
+    return <int32_t> pmg_ctz(later if later else nodes)
+
+
+cdef int32_t offset_il_node(uint64_t nodes, uint64_t index) noexcept nogil:
+    cdef uint32_t n = <uint32_t> pmg_popcount(nodes)
+    return <int32_t> pmg_ctz(nth_node(nodes, <uint32_t> (index % n)))
+
+
+cdef int32_t weighted_il_node(machine_t *m, uint64_t nodes, uint64_t index) noexcept nogil:
+    cdef uint64_t left = nodes, total = 0
+    cdef uint32_t nid
+    while left:
+        total += node_weight(m, <uint32_t> pmg_ctz(left))
+        left &= left - 1
+    index %= total
+    left = nodes
+    while True:
+        nid = <uint32_t> pmg_ctz(left)
+        if index < node_weight(m, nid):
+            return <int32_t> nid
+        index -= node_weight(m, nid)
+        left &= left - 1
+
+
+cdef int32_t interleave_nid(machine_t *m, const mpol_t *pol, uint64_t index) noexcept nogil:
+    """Kernels before 6.7 keep only 32 bits of the index; where the node count is no power of two it shows."""
+    if not m.profile.mbind_ilx:
+        index = <uint32_t> index
+    if pol.mode == MPOL_WEIGHTED_INTERLEAVE:
+        return weighted_il_node(m, pol.nodes, index)
+    return offset_il_node(pol.nodes, index)
+
+
+cdef int32_t interleave_nodes(machine_t *m, task_t *t) noexcept nogil:
+    """The task's cursor, for pages without an address: one node further a page, or a node's weight of pages.
+
+    alloc_lock held.
+    """
+    if t.pol.mode == MPOL_INTERLEAVE:
+        t.il_prev = <uint32_t> next_node_in(t.il_prev, t.pol.nodes)
+        return <int32_t> t.il_prev
+    if t.il_weight == 0 or not (t.pol.nodes >> t.il_prev) & 1:
+        t.il_prev = <uint32_t> next_node_in(t.il_prev, t.pol.nodes)
+        t.il_weight = node_weight(m, t.il_prev)
+    t.il_weight -= 1
+    return <int32_t> t.il_prev
+
+
+cdef uint64_t interleave_index(ctx_t *c, vma_t *vma, uint64_t vpn) noexcept nogil:
+    """Before 6.7 the inode number counts only where the object itself allocates, see alloc_page_shmem."""
+    cdef uint64_t index = vma.pgoff + (vpn - vma.start)
+    if c.m.profile.mbind_ilx and vma.file and file_of(c.m, vma.file).kind == FILE_SHMEM:
+        index += file_of(c.m, vma.file).ino
+    return index
+
+
+# -- which policy counts ---------------------------------------------------------------------------------------
+
+
+cdef void get_task_policy(ctx_t *c, mpol_t *out) noexcept nogil:
+    """The caller holds mmap_lock of the process, or else alloc_lock."""
+    if c.task:
+        out[0] = task_of(c.m, c.task).pol
+    else:
+        mpol_clear(out)
+
+
+cdef void read_task_policy(ctx_t *c, mpol_t *out) noexcept nogil:
+    """get_task_policy for who holds no lock."""
+    cdef task_t *t = task_of(c.m, c.task)
+    pmg_spin_lock(&t.alloc_lock)
+    get_task_policy(c, out)
+    pmg_spin_unlock(&t.alloc_lock)
+
+
+cdef int32_t cursor_policy(ctx_t *c, mpol_t *out) noexcept nogil:
+    """The task's policy, and of an interleaved one the node the cursor steps to, together; -1 for the others."""
+    cdef task_t *t = task_of(c.m, c.task)
+    cdef int32_t nid = -1
+    pmg_spin_lock(&t.alloc_lock)
+    get_task_policy(c, out)
+    if out.mode == MPOL_INTERLEAVE or out.mode == MPOL_WEIGHTED_INTERLEAVE:
+        nid = interleave_nodes(c.m, t)
+    pmg_spin_unlock(&t.alloc_lock)
+    return nid
+
+
+cdef bint vma_policy(machine_t *m, vma_t *vma, uint64_t vpn, mpol_t *out) noexcept nogil:
+    """A shared object answers for itself: where its tree has nothing, the VMA's own copy does not count."""
+    cdef file_t *f
+    if vma.file:
+        f = file_of(m, vma.file)
+        if f.kind == FILE_SHMEM:
+            return mpol_shared_policy_lookup(m, f, vma.pgoff + (vpn - vma.start), out)
+    out[0] = vma.pol
+    return out.mode != MPOL_DEFAULT
+
+
+cdef bint get_vma_policy(ctx_t *c, vma_t *vma, uint64_t vpn, mpol_t *out_pol) noexcept nogil:
+    if not vma_policy(c.m, vma, vpn, out_pol):
+        get_task_policy(c, out_pol)
+    return out_pol.mode != MPOL_DEFAULT
+
+
+# -- from a policy to a frame ----------------------------------------------------------------------------------
+
+
+cdef inline uint64_t cpuset_mems_allowed(ctx_t *c) noexcept nogil:
+    return task_of(c.m, c.task).mems_allowed if c.task else pmg_load(&c.m.has_memory)
+
+
+cdef int32_t policy_node(ctx_t *c, const mpol_t *pol, uint64_t index, uint64_t *mask) noexcept nogil:
+    """Where the zonelist starts and which of its nodes may serve (for PREFERRED_MANY: in the first pass)."""
+    mask[0] = cpuset_mems_allowed(c)
+    if pol.mode == MPOL_INTERLEAVE or pol.mode == MPOL_WEIGHTED_INTERLEAVE:
+        return interleave_nid(c.m, pol, index)
+    if pol.mode == MPOL_PREFERRED:
+        return <int32_t> pmg_ctz(pol.nodes)
+    if pol.mode == MPOL_BIND or pol.mode == MPOL_PREFERRED_MANY:
+        if pol.nodes & mask[0]:
+            mask[0] &= pol.nodes
+        if pol.home_node >= 0:
+            return pol.home_node
+    return c.nid
+
+
+cdef uint32_t alloc_page_interleave(ctx_t *c, int32_t nid) noexcept nogil:
+    """The interleave node is only preferred: a full one is passed over and does not count as a hit."""
+    cdef uint32_t pfn = alloc_page(c, nid, cpuset_mems_allowed(c))
+    if pfn and page_to_nid(c.m, pfn) == nid:
+        count_event(c, C_NUMA_INTERLEAVE, 1)
+    return pfn
+
+
+cdef uint32_t alloc_pages_policy(ctx_t *c, const mpol_t *pol, uint64_t index) noexcept nogil:
+    cdef uint64_t mask = 0
+    cdef int32_t nid = policy_node(c, pol, index, &mask)
+    cdef uint32_t pfn
+    if pol.mode == MPOL_INTERLEAVE or pol.mode == MPOL_WEIGHTED_INTERLEAVE:
+        return alloc_page_interleave(c, nid)
+    pfn = alloc_page(c, nid, mask)
+    if not pfn and pol.mode == MPOL_PREFERRED_MANY:
+        pfn = alloc_page(c, nid, cpuset_mems_allowed(c))
+    return pfn
+
+
+cdef uint32_t alloc_page_vma(ctx_t *c, vma_t *vma, uint64_t vpn) noexcept nogil:
+    cdef mpol_t pol
+    get_vma_policy(c, vma, vpn, &pol)
+    return alloc_pages_policy(c, &pol, interleave_index(c, vma, vpn))
+
+
+cdef uint32_t alloc_page_shmem(ctx_t *c, file_t *f, uint64_t index, vma_t *vma) noexcept nogil:
+    """By the object's policy, whoever asks: all mappers agree.  The inode number shifts the pattern of each object."""
+    cdef mpol_t pol
+    if not mpol_shared_policy_lookup(c.m, f, index, &pol):
+        if vma != NULL:
+            get_task_policy(c, &pol)
+        else:
+            read_task_policy(c, &pol)           # write(2): no mmap_lock
+    return alloc_pages_policy(c, &pol, f.ino + index)
+
+
+cdef uint32_t alloc_page_cache(ctx_t *c) noexcept nogil:
+    cdef mpol_t pol
+    cdef int32_t nid = cursor_policy(c, &pol)
+    return alloc_page_interleave(c, nid) if nid >= 0 else alloc_pages_policy(c, &pol, 0)
+
+
+# -- policies of a shared object ---------------------------------------------------------------------------------
+
+
+cdef bint mpol_shared_policy_lookup(machine_t *m, file_t *f, uint64_t index, mpol_t *out) noexcept nogil:
+    cdef uint32_t i
+    cdef sp_node_t *n
+    mpol_clear(out)
+    if pmg_load32(&f.sp) == 0:
+        return False
+    pmg_spin_lock(&f.lock)
+    i = f.sp
+    while i:
+        n = sp_node_of(m, i)
+        if n.start <= index < n.end:
+            out[0] = n.pol
+            break
+        i = n.next
+    pmg_spin_unlock(&f.lock)
+    return out.mode != MPOL_DEFAULT
+
+
+cdef void sp_fill(
+        machine_t *m, uint32_t i, uint64_t start, uint64_t end, const mpol_t *pol, uint32_t next) noexcept nogil:
+    cdef sp_node_t *n = sp_node_of(m, i)
+    n.start = start
+    n.end = end
+    n.pol = pol[0]
+    n.next = next
+
+
+cdef uint32_t sp_cut(
+        machine_t *m, uint32_t *link, uint64_t start, uint64_t end, uint32_t *spare, uint32_t **at) noexcept nogil:
+    """Clear [start, end) of the list: nodes inside are taken out and returned, others trimmed, one around it split.
+
+    ``*spare`` becomes the upper half of a split (0 then); ``*at`` is the link where a node for the range belongs.
+    """
+    cdef uint32_t i = link[0], dead = 0
+    cdef sp_node_t *n
+    at[0] = link
+    while i:
+        n = sp_node_of(m, i)
+        if n.start >= end:
+            break
+        if n.start >= start and n.end <= end:
+            pmg_store32_rel(at[0], n.next)
+            n.next = dead
+            dead = i
+            i = at[0][0]
+            continue
+        if n.start >= start:
+            n.start = end
+            break
+        if n.end > end:
+            sp_fill(m, spare[0], end, n.end, &n.pol, n.next)
+            n.next = spare[0]
+            spare[0] = 0
+        n.end = min(n.end, start)
+        at[0] = &n.next
+        i = n.next
+    return dead
+
+
+cdef int mpol_set_shared_policy(
+        machine_t *m, file_t *f, uint64_t start, uint64_t end, const mpol_t *pol) noexcept nogil:
+    """Records are made before and freed after the lock is held, so that it covers pointer changes only."""
+    cdef uint32_t node = 0, spare = slab_alloc(&m.sp_nodes), dead, next
+    cdef uint32_t *at = NULL
+    if pol.mode != MPOL_DEFAULT:
+        node = slab_alloc(&m.sp_nodes)
+    if not spare or (pol.mode != MPOL_DEFAULT and not node):
+        if spare:
+            slab_free(&m.sp_nodes, spare)
+        return -ENOMEM
+    pmg_spin_lock(&f.lock)
+    dead = sp_cut(m, &f.sp, start, end, &spare, &at)
+    if node:
+        sp_fill(m, node, start, end, pol, at[0])
+        pmg_store32_rel(at, node)
+    pmg_spin_unlock(&f.lock)
+    if spare:
+        slab_free(&m.sp_nodes, spare)
+    while dead:
+        next = sp_node_of(m, dead).next
+        slab_free(&m.sp_nodes, dead)
+        dead = next
+    return 0
+
+
+cdef void mpol_free_shared_policy(machine_t *m, file_t *f) noexcept nogil:
+    """With the object's last reference: nobody else looks any more."""
+    cdef uint32_t i = f.sp, next
+    f.sp = 0
+    while i:
+        next = sp_node_of(m, i).next
+        slab_free(&m.sp_nodes, i)
+        i = next

@@ -1,0 +1,60 @@
+"""migrate_pages() as each kernel drives the stages: passes, batches, four lists, one page at a time.
+
+Today's kernels take a list (6.1 page by page, from 6.3 on in batches).  The kernels of 2006: four lists (2.6.17), one list
+and an allocator (2.6.18), arrays (pmig).
+"""
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+
+from pagemig.mm.migrate_stage cimport run_t, target_t
+from pagemig.mm.types cimport ctx_t
+
+# migrates isolated pages; returns with the list empty: moved pages freed, others put back
+cdef void migrate_pages(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *target, run_t *run) noexcept nogil
+# the same to its end, with the first pass of the first `tried` pages behind it; and what it came to as the calls count
+cdef void finish_run(
+        ctx_t *c, uint32_t *pfns, uint64_t n, uint64_t tried, const target_t *target, run_t *run) noexcept nogil
+cdef int64_t run_result(run_t *run) noexcept nogil
+# a CHUNK of a run whose other pages are not isolated yet; finish_run ends it
+cdef void begin_chunk(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *target, run_t *run) noexcept nogil
+
+
+cdef enum:
+    MIGRATE_CHUNK_SIZE = 256    # targets allocated ahead; one more, since the test comes after the count
+
+
+# -- to 2.6.17: arrays of pages the caller owns, each with its isolation (or allocation) reference
+cdef struct lists_t:
+    uint32_t *source            # moves on to what is left of it
+    uint64_t n
+    uint32_t *to                # targets, taken from the end; NULL: everything is swapped out
+    uint64_t nr_to
+    uint32_t *moved             # room for n
+    uint64_t nr_moved
+    uint32_t *failed            # room for n
+    uint64_t nr_failed
+
+# pages not migrated: those that failed and those to be tried again; of `to` only what was not used is left
+cdef uint64_t migrate_page_lists(ctx_t *c, lists_t *l) noexcept nogil
+# isolate frames and allocate a chunk of targets on or near a node (-1: none)
+cdef void lists_begin(ctx_t *c, lists_t *l, const uint32_t *pfns, uint64_t n, int32_t nid) noexcept nogil
+cdef void lists_end(ctx_t *c, lists_t *l) noexcept nogil                             # put everything back
+# one isolated page to a node or, where that is full, near it: the node it is on, or -errno
+cdef int32_t migrate_one_page(ctx_t *c, uint32_t pfn, int32_t nid) noexcept nogil
+# the driver: targets by t in chunks; moved pages are freed, the others put back, in run is how many.  0 or -errno
+cdef int migrate_pages_to(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *t, run_t *run) noexcept nogil
+# -- from 2.6.18 on: the allocator sees the page it allocates for; slot is the page's place in the caller's request
+ctypedef uint32_t (*new_page_t)(ctx_t *c, uint32_t pfn, uint32_t slot, const void *private_) noexcept nogil
+
+
+cdef struct moves_t:
+    uint32_t *pfns
+    uint32_t *slots             # NULL: the position in pfns, which then must not be compacted by the caller
+    uint64_t n
+    new_page_t get_new_page
+    const void *private_
+    int32_t *result             # by slot, NULL: nobody asks
+
+# nothing is left on the list: moved pages are freed, the others put back
+cdef void migrate_pages_each(ctx_t *c, moves_t *mv, run_t *run) noexcept nogil
+# the same for any profile of 2006 and any target
+cdef void migrate_pages_2006(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *t, run_t *run) noexcept nogil

@@ -1,0 +1,596 @@
+"""migrate_pages() as each kernel drives the stages: passes, batches, four lists, one page at a time.
+
+Today's kernels take a list (6.1 page by page, from 6.3 on in batches).  The kernels of 2006: four lists (2.6.17), one list
+and an allocator (2.6.18), arrays (pmig).
+"""
+from libc.errno cimport EAGAIN, ENOMEM
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memmove
+
+from pagemig.mm.atomic cimport PMG_GUARD, pmg_load, pmg_load32
+from pagemig.mm.filemap cimport has_migratepage
+from pagemig.mm.frame cimport frame_maps, page_count, page_state
+from pagemig.mm.mempolicy cimport alloc_page_vma
+from pagemig.mm.migrate_stage cimport (
+    at_step, CHUNK, collect, DONE, HELD, how_hard, isolate_lru_page, load_stage, new_page, one_page, putback_lru_page,
+    run_begin, run_stage, run_t, short_of_frames, stage_end, stage_move, stage_t, stage_take, stage_unmap,
+    TARGET_NEAREST, target_t, WAIT_FOR_ALL,
+)
+from pagemig.mm.page_alloc cimport alloc_page, alloc_pages_node, count_event, file_of, free_pages, page_to_nid, vma_of
+from pagemig.mm.rmap cimport lru_cache_disable, lru_cache_enable
+from pagemig.mm.trace cimport STEP_ALLOC, STEP_ISOLATE
+from pagemig.mm.types cimport (
+    C_PGMIGRATE_FAIL, C_PGMIGRATE_SUCCESS, C_TLB_FLUSH, ctx_t, PG_cached, PG_dirty, PG_private, PMG_BUG, STAGE, vma_t,
+)
+from pagemig.mm.vmscan cimport evict_one
+
+
+cdef uint64_t migrate_chunk(
+        ctx_t *c, uint32_t *pfns, uint64_t n, uint64_t tried, const target_t *t, run_t *run) noexcept nogil:
+    """All passes over up to CHUNK pages; returns how many are left, compacted to the front.
+
+    The first ``tried`` pages have their first pass behind them.
+    """
+    cdef stage_t st
+    cdef uint64_t i, kept = n
+    cdef uint32_t pass_
+    for pass_ in range(c.m.profile.passes):
+        n = kept
+        i = kept = tried
+        tried = 0
+        while i < n:
+            load_stage(c.m, &st, pfns + i, n - i)
+            run_stage(c, &st, t, WAIT_FOR_ALL if pass_ >= c.m.profile.force_pass else 0)
+            if st.n == 0:
+                run.error = -ENOMEM
+            else:
+                i += st.n
+                kept += collect(c, &st, t, pfns + kept, run)
+            if run.error:
+                run.failed += 1 + kept      # the page without a frame, and those waiting for another pass
+                while i < n:
+                    pfns[kept] = pfns[i]
+                    kept += 1
+                    i += 1
+                return kept
+        if kept == 0:
+            return 0
+    run.failed += kept
+    return kept
+
+
+cdef struct batch_t:
+    stage_t *stage              # those with pages unmapped, in the order of the list
+    uint32_t n, cap
+
+
+cdef stage_t *batch_room(batch_t *b) noexcept nogil:
+    """The stage after the last one, or NULL."""
+    cdef stage_t *p
+    if b.n == b.cap:
+        p = <stage_t *> realloc(b.stage, (2 * b.cap + CHUNK // STAGE) * sizeof(stage_t))
+        if p == NULL:
+            return NULL
+        b.stage = p
+        b.cap = 2 * b.cap + CHUNK // STAGE
+    return &b.stage[b.n]
+
+
+cdef uint32_t hold(stage_t *st, int rc, int as_) noexcept nogil:
+    """Pages with result ``rc`` get the result ``as_``; how many there are."""
+    cdef uint32_t i, n = 0
+    for i in range(st.n):
+        if st.rc[i] == rc:
+            st.rc[i] = as_
+            n += 1
+    return n
+
+
+cdef uint64_t settle(ctx_t *c, stage_t *st, int rc, uint32_t *keep, run_t *run) noexcept nogil:
+    """Hold the pages with result ``rc`` (HELD: none) and be done with the others; those that failed go to ``keep``."""
+    cdef uint64_t kept = 0
+    cdef uint32_t i
+    st.held = hold(st, rc, HELD)
+    if st.held == st.n:
+        return 0
+    stage_end(c, st, st.held == 0)
+    for i in range(st.n):
+        if st.rc[i] < 0:
+            keep[kept] = st.src[i]
+            kept += 1
+        elif st.rc[i] < HELD:
+            run.succeeded += 1
+        else:
+            continue
+        st.rc[i] = DONE
+    return kept
+
+
+cdef uint64_t unmap_batch(
+        ctx_t *c, batch_t *b, uint32_t *pfns, uint64_t n, const target_t *t, uint32_t passes, uint32_t force,
+        run_t *run) noexcept nogil:
+    """Passes of unmapping; returns how many pages are not unmapped, compacted to the front.
+
+    Without a frame for a page the others are not tried, but what is unmapped will be moved.
+    """
+    cdef uint64_t i, kept = n
+    cdef uint32_t _pass
+    cdef stage_t *st
+    b.n = 0
+    for _pass in range(passes):
+        n = kept
+        kept = i = 0
+        while i < n:
+            st = batch_room(b)
+            if st != NULL:
+                load_stage(c.m, st, pfns + i, n - i)
+                stage_unmap(c, st, t, force)
+            if st == NULL or st.n == 0:
+                run.error = -ENOMEM
+                run.failed += 1 + kept
+                while i < n:
+                    pfns[kept] = pfns[i]
+                    kept += 1
+                    i += 1
+                return kept
+            i += st.n
+            kept += settle(c, st, 0, pfns + kept, run)
+            b.n += st.held != 0
+        if kept == 0:
+            break
+    run.failed += kept
+    return kept
+
+
+cdef uint64_t move_batch(ctx_t *c, batch_t *b, uint32_t *keep, uint32_t passes, run_t *run) noexcept nogil:
+    """Passes of moving over what is unmapped; what cannot be moved is undone after the last and goes to ``keep``."""
+    cdef uint64_t kept = 0
+    cdef uint32_t pass_, k, held = b.n
+    cdef stage_t *st
+    for pass_ in range(passes):
+        if held == 0:
+            break
+        held = 0
+        for k in range(b.n):
+            st = &b.stage[k]
+            if st.held:
+                hold(st, HELD, 0)
+                stage_move(c, st)
+                kept += settle(c, st, -EAGAIN if pass_ + 1 < passes else HELD, keep + kept, run)
+                held += st.held
+    run.failed += kept
+    return kept
+
+
+cdef uint64_t migrate_pages_batch(
+        ctx_t *c, batch_t *b, uint32_t *pfns, uint64_t n, const target_t *t, uint32_t passes, uint32_t force,
+        run_t *run) noexcept nogil:
+    """Up to a batch of pages; returns how many are left, compacted to the front."""
+    cdef uint64_t kept = unmap_batch(c, b, pfns, n, t, passes, force, run)
+    count_event(c, C_TLB_FLUSH, b.n != 0)
+    return kept + move_batch(c, b, pfns + kept, passes, run)
+
+
+cdef uint64_t migrate_pages_sync(
+        ctx_t *c, batch_t *b, uint32_t *pfns, uint64_t n, const target_t *t, run_t *run) noexcept nogil:
+    """All together without waiting; then what is left one by one, waiting, and only those failures count."""
+    cdef run_t first
+    cdef uint64_t i, kept = 0, left
+    run_begin(&first)
+    left = migrate_pages_batch(c, b, pfns, n, t, c.m.profile.async_passes, 0, &first)
+    run.succeeded += first.succeeded
+    if first.error:
+        run.error = first.error
+        run.failed += first.failed
+        return left
+    for i in range(left):
+        pfns[kept] = pfns[i]
+        if run.error:
+            kept += 1
+        else:
+            kept += migrate_pages_batch(c, b, pfns + kept, 1, t, c.m.profile.passes, WAIT_FOR_ALL, run)
+    return kept
+
+
+cdef void migrate_pages(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *target, run_t *run) noexcept nogil:
+    run_begin(run)
+    if c.m.profile.rules_2006:
+        migrate_pages_2006(c, pfns, n, target, run)
+    else:
+        finish_run(c, pfns, n, 0, target, run)
+
+
+cdef void run_chunk(
+        ctx_t *c, batch_t *b, uint32_t *pfns, uint64_t n, uint64_t tried, const target_t *target,
+        run_t *run) noexcept nogil:
+    """All passes over up to CHUNK pages; what is left is put back."""
+    cdef uint64_t i, left
+    if run.error:
+        left = n
+    elif c.m.profile.async_first:
+        left = migrate_pages_sync(c, b, pfns, n, target, run)
+    else:
+        left = migrate_chunk(c, pfns, n, tried, target, run)
+    for i in range(left):
+        putback_lru_page(c, pfns[i])
+
+
+cdef void begin_chunk(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *target, run_t *run) noexcept nogil:
+    """The next CHUNK of a run that is not all there yet."""
+    cdef batch_t b
+    b.stage = NULL
+    b.cap = 0
+    run_chunk(c, &b, pfns, n, 0, target, run)
+    free(b.stage)
+
+
+cdef void finish_run(
+        ctx_t *c, uint32_t *pfns, uint64_t n, uint64_t tried, const target_t *target, run_t *run) noexcept nogil:
+    """Take a run to its end; its first ``tried`` pages are left over from a first pass that ran ahead."""
+    cdef uint64_t i = 0, k
+    cdef batch_t b
+    b.stage = NULL
+    b.cap = 0
+    while i < n:
+        k = min(n - i, <uint64_t> CHUNK)
+        run_chunk(c, &b, pfns + i, k, min(tried - min(tried, i), k), target, run)
+        i += k
+    free(b.stage)
+    count_event(c, C_PGMIGRATE_SUCCESS, run.succeeded)
+    count_event(c, C_PGMIGRATE_FAIL, run.failed)
+
+
+cdef int64_t run_result(run_t *run) noexcept nogil:
+    return run.error if run.error else <int64_t> run.failed
+
+
+cdef enum:
+    LAST_RESORT = 4             # after this pass a page whose buffers cannot be released is swapped out instead (2.6.17)
+
+
+# -- eviction (2.6.16, 2.6.17): the page goes to its slot or its file, and comes back by a fault -------------------
+
+
+# -- four lists ----------------------------------------------------------------------------------------------------
+
+
+cdef int move_one(ctx_t *c, lists_t *l, uint32_t pfn, uint32_t force) noexcept nogil:
+    """One attempt at one page with the target at the end of ``to``, which is used up only by success."""
+    cdef stage_t st
+    one_page(&st, pfn)
+    st.dst[0] = l.to[l.nr_to - 1]
+    stage_take(c, &st, force)
+    stage_move(c, &st)
+    stage_end(c, &st, True)
+    if st.rc[0] == 0:
+        l.nr_to -= 1
+    return st.rc[0]
+
+
+cdef bint has_stuck_buffers(ctx_t *c, uint32_t pfn) noexcept nogil:
+    """Clean, unmapped, and still not moved: its file system must release the buffers first, and did not."""
+    cdef uint64_t s = page_state(c.m, pfn)
+    return s & PG_cached and s & PG_private and not s & PG_dirty and frame_maps(s) == 0 and \
+        not has_migratepage(file_of(c.m, pmg_load32(&c.m.frames[pfn].mapping)))
+
+
+cdef uint64_t list_pass(ctx_t *c, lists_t *l, uint32_t pass_) noexcept nogil:
+    """One round; how many are to be tried again.  It is cut short where ``to`` is used up."""
+    cdef uint32_t force = how_hard(c.m, pass_)
+    cdef bint last_resort = c.m.profile.engine == 1 and pass_ > LAST_RESORT
+    cdef stage_t st
+    cdef uint64_t i = 0, kept = 0
+    cdef int rc
+    cdef uint32_t pfn
+    while i < l.n:
+        pfn = l.source[i]
+        one_page(&st, pfn)
+        at_step(c, STEP_ISOLATE, &st)
+        if page_count(c.m, pfn) == 1 and PMG_GUARD(1):
+            rc = 1                              # freed under us
+        elif l.to == NULL:
+            at_step(c, STEP_ALLOC, &st)
+            rc = evict_one(c, pfn, force)
+        elif l.nr_to == 0:
+            break
+        else:
+            rc = move_one(c, l, pfn, force)
+            if last_resort and rc == -EAGAIN and has_stuck_buffers(c, pfn):
+                rc = evict_one(c, pfn, force)
+        i += 1
+        if rc == -EAGAIN and PMG_GUARD(8):
+            l.source[kept] = pfn
+            kept += 1
+        elif rc < 0:
+            l.failed[l.nr_failed] = pfn
+            l.nr_failed += 1
+        else:
+            l.moved[l.nr_moved] = pfn
+            l.nr_moved += 1
+    # What is to be tried again joins what was not reached, which stays where it is: it is long, and many chunks share one list.
+    memmove(l.source + i - kept, l.source, kept * sizeof(uint32_t))
+    l.source += i - kept
+    l.n -= i - kept
+    return kept
+
+
+cdef uint64_t migrate_page_lists(ctx_t *c, lists_t *l) noexcept nogil:
+    cdef uint32_t pass_
+    cdef uint64_t retry = 0
+    l.nr_moved = 0
+    l.nr_failed = 0
+    for pass_ in range(c.m.profile.passes):
+        retry = list_pass(c, l, pass_)
+        if retry == 0:
+            break
+    return l.nr_failed + retry
+
+
+cdef uint32_t target_ahead(ctx_t *c, const target_t *t, uint32_t source, uint64_t offset) noexcept nogil:
+    """A target before it is known whose: with a mapping at addresses that only rise, to give interleaving a chance."""
+    if t.vma:
+        return alloc_page_vma(c, vma_of(c.m, t.vma), vma_of(c.m, t.vma).start + offset)
+    if t.nid >= 0:
+        return alloc_page(c, t.nid, pmg_load(&c.m.online))
+    return alloc_page(c, page_to_nid(c.m, source), t.nodes)
+
+
+cdef uint64_t putback_all(ctx_t *c, const uint32_t *pfns, uint64_t n) noexcept nogil:
+    cdef uint64_t i
+    for i in range(n):
+        putback_lru_page(c, pfns[i])
+    return n
+
+
+cdef void lists_begin(ctx_t *c, lists_t *l, const uint32_t *pfns, uint64_t n, int32_t nid) noexcept nogil:
+    cdef uint64_t i
+    l.n = l.nr_to = l.nr_moved = l.nr_failed = 0
+    lru_cache_disable(c)
+    for i in range(n):
+        if isolate_lru_page(c, pfns[i]):
+            l.source[l.n] = pfns[i]
+            l.n += 1
+    if nid < 0:
+        l.to = NULL
+        return
+    c.nozero = 1
+    while l.nr_to < min(l.n, <uint64_t> (MIGRATE_CHUNK_SIZE + 1)):
+        l.to[l.nr_to] = alloc_page(c, nid, pmg_load(&c.m.online))
+        if l.to[l.nr_to] == 0:
+            break
+        l.nr_to += 1
+    c.nozero = 0
+
+
+cdef void lists_putback(ctx_t *c, lists_t *l) noexcept nogil:
+    putback_all(c, l.moved, l.nr_moved)
+    putback_all(c, l.failed, l.nr_failed)
+    putback_all(c, l.source, l.n)
+    if l.to != NULL and l.nr_to:
+        free_pages(c, l.to, <uint32_t> l.nr_to)
+
+
+cdef void lists_end(ctx_t *c, lists_t *l) noexcept nogil:
+    lists_putback(c, l)
+    lru_cache_enable(c)
+
+
+cdef int32_t migrate_one_page(ctx_t *c, uint32_t pfn, int32_t nid) noexcept nogil:
+    cdef lists_t l
+    cdef uint32_t to, moved, failed
+    c.nozero = 1
+    to = alloc_page(c, nid, pmg_load(&c.m.online))
+    c.nozero = 0
+    if to == 0:
+        putback_lru_page(c, pfn)
+        return -ENOMEM
+    nid = page_to_nid(c.m, to)          # another's, where that one is full
+    l.source = &pfn
+    l.to = &to
+    l.moved = &moved
+    l.failed = &failed
+    l.n = l.nr_to = 1
+    migrate_page_lists(c, &l)
+    count_event(c, C_PGMIGRATE_SUCCESS, l.nr_moved)
+    count_event(c, C_PGMIGRATE_FAIL, 1 - l.nr_moved)
+    lists_putback(c, &l)
+    return nid if l.nr_moved else -EAGAIN
+
+
+cdef int one_chunk(ctx_t *c, lists_t *l, const target_t *t, uint64_t *offset, run_t *run) noexcept nogil:
+    """Allocate for one chunk and migrate; 1: there was a target for every page of it and more pages are left."""
+    cdef uint64_t i, want = min(l.n, <uint64_t> (MIGRATE_CHUNK_SIZE + 1))
+    l.nr_to = 0
+    c.nozero = 1
+    for i in range(want):
+        l.to[i] = target_ahead(c, t, l.source[i], offset[0])
+        if l.to[i] == 0:
+            run.error = -ENOMEM
+            break
+        offset[0] += 1
+        l.nr_to += 1
+    c.nozero = 0
+    if run.error == 0:
+        migrate_page_lists(c, l)
+        run.succeeded += putback_all(c, l.moved, l.nr_moved)
+    return run.error == 0 and l.nr_to == 0 and l.n
+
+
+cdef int migrate_pages_to(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *t, run_t *run) noexcept nogil:
+    """What a chunk failed at is set aside; at the end it comes back to the pages that are left."""
+    cdef lists_t l
+    cdef uint64_t offset = 0, nr_failed = 0
+    cdef uint32_t *room = <uint32_t *> malloc((MIGRATE_CHUNK_SIZE + 1 + 2 * n) * 4)
+    cdef uint32_t *failed
+    if room == NULL:
+        run.error = -ENOMEM
+        putback_all(c, pfns, n)
+        return -ENOMEM
+    l.source = pfns
+    l.n = n
+    l.to = room
+    l.moved = room + MIGRATE_CHUNK_SIZE + 1
+    failed = l.moved + n
+    while True:
+        l.failed = failed + nr_failed
+        l.nr_failed = 0
+        if not one_chunk(c, &l, t, &offset, run):
+            break
+        nr_failed += l.nr_failed
+    nr_failed += l.nr_failed
+    if l.nr_to:
+        free_pages(c, l.to, <uint32_t> l.nr_to)
+    run.failed = nr_failed + l.n
+    putback_all(c, failed, nr_failed)
+    putback_all(c, l.source, l.n)
+    free(room)
+    count_event(c, C_PGMIGRATE_SUCCESS, run.succeeded)
+    count_event(c, C_PGMIGRATE_FAIL, run.failed)
+    return run.error
+
+
+# -- one list and an allocator ---------------------------------------------------------------------------------------
+
+
+cdef inline uint32_t slot_of(moves_t *mv, uint64_t i) noexcept nogil:
+    return mv.slots[i] if mv.slots != NULL else <uint32_t> i
+
+
+cdef inline void set_result(moves_t *mv, uint32_t slot, int32_t result) noexcept nogil:
+    if mv.result != NULL:
+        mv.result[slot] = result
+
+
+cdef void keep_page(moves_t *mv, uint64_t *kept, uint32_t pfn, uint32_t slot) noexcept nogil:
+    mv.pfns[kept[0]] = pfn
+    mv.slots[kept[0]] = slot
+    kept[0] += 1
+
+
+cdef uint32_t take_targets(ctx_t *c, moves_t *mv, stage_t *st, uint32_t *slots, uint64_t i, run_t *run) noexcept nogil:
+    """Fill a stage from page ``i`` on; returns how many pages were looked at.
+
+    Without a frame 2.6.18 gives up the whole list (``run.error``); with arrays only that page does not move.
+    """
+    cdef uint32_t j, n = st.n, pfn
+    st.n = 0
+    c.nozero = 1
+    for j in range(n):
+        pfn = mv.get_new_page(c, mv.pfns[i + j], slot_of(mv, i + j), mv.private_)
+        if pfn:
+            st.src[st.n] = mv.pfns[i + j]
+            st.dst[st.n] = pfn
+            slots[st.n] = slot_of(mv, i + j)
+            st.n += 1
+        elif c.m.profile.arrays and not c.bug:
+            set_result(mv, slot_of(mv, i + j), -ENOMEM)
+            run.failed += 1
+            putback_lru_page(c, mv.pfns[i + j])
+        else:
+            run.error = -ENOMEM
+            c.nozero = 0
+            return j
+    c.nozero = 0
+    return n
+
+
+cdef void settle_stage(ctx_t *c, moves_t *mv, stage_t *st, const uint32_t *slots, uint64_t *kept, run_t *run) noexcept nogil:
+    """Dispose of the pages of a stage at once; only those to be tried again stay on the list."""
+    cdef uint32_t j
+    for j in range(st.n):
+        if st.rc[j] >= 0:
+            set_result(mv, slots[j], page_to_nid(c.m, st.dst[j]))       # of a page freed under us: the unused target's
+            run.succeeded += 1
+            continue
+        set_result(mv, slots[j], st.rc[j])
+        if st.rc[j] == -EAGAIN and PMG_GUARD(8):
+            keep_page(mv, kept, st.src[j], slots[j])
+        else:
+            run.failed += 1
+            putback_lru_page(c, st.src[j])
+
+
+cdef uint64_t one_pass(ctx_t *c, moves_t *mv, uint64_t n, uint32_t force, run_t *run) noexcept nogil:
+    """One pass over the first ``n`` pages; returns how many are left at the front."""
+    cdef stage_t st
+    cdef uint32_t slots[64]
+    cdef uint64_t i = 0, kept = 0
+    cdef uint32_t j, width, looked
+    while i < n and not run.error:
+        # Who waits does so with one page; near the end of memory each page may need what the one before gave back.
+        width = 1 if force or short_of_frames(c.m, c.m.width) else c.m.width
+        st.n = <uint32_t> min(n - i, <uint64_t> width)
+        for j in range(st.n):
+            st.src[j] = mv.pfns[i + j]
+            st.open[j] = 0
+        at_step(c, STEP_ISOLATE, &st)
+        looked = take_targets(c, mv, &st, slots, i, run)
+        if st.n:
+            stage_take(c, &st, force)
+            stage_move(c, &st)
+            stage_end(c, &st, True)
+            settle_stage(c, mv, &st, slots, &kept, run)
+        i += looked
+        if c.bug:
+            run.error = -(PMG_BUG + <int> c.bug)
+    while i < n:                                # given up: not tried in this pass
+        keep_page(mv, &kept, mv.pfns[i], slot_of(mv, i))
+        i += 1
+    return kept
+
+
+cdef void migrate_pages_each(ctx_t *c, moves_t *mv, run_t *run) noexcept nogil:
+    cdef uint64_t i, left = mv.n
+    cdef uint32_t pass_
+    cdef uint32_t *own = NULL
+    if mv.slots == NULL:                        # positions must outlive the list's compaction
+        own = <uint32_t *> malloc(mv.n * 4)
+        if own == NULL:
+            run.error = -ENOMEM
+            putback_all(c, mv.pfns, mv.n)
+            return
+        for i in range(mv.n):
+            own[i] = <uint32_t> i
+        mv.slots = own
+    for pass_ in range(c.m.profile.passes):
+        if left == 0 or run.error:
+            break
+        left = one_pass(c, mv, left, how_hard(c.m, pass_), run)
+    run.failed += left
+    putback_all(c, mv.pfns, left)
+    free(own)
+    count_event(c, C_PGMIGRATE_SUCCESS, run.succeeded)
+    count_event(c, C_PGMIGRATE_FAIL, run.failed)
+
+
+# -- any target --------------------------------------------------------------------------------------------------------
+
+
+cdef uint32_t new_target_page(ctx_t *c, uint32_t pfn, uint32_t slot, const void *private_) noexcept nogil:
+    """``new_node_page``, and what other callers ask for."""
+    cdef const target_t *t = <const target_t *> private_
+    cdef uint32_t new = 0
+    cdef vma_t *hint = NULL
+    if t.nid == TARGET_NEAREST:
+        return alloc_page(c, page_to_nid(c.m, pfn), t.nodes)
+    if t.nid < 0:
+        return new_page(c, pfn, t, &hint)
+    if c.m.profile.this_node:
+        alloc_pages_node(c, t.nid, 1, &new)
+        return new
+    return alloc_page(c, t.nid, pmg_load(&c.m.online))
+
+
+cdef void migrate_pages_2006(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *t, run_t *run) noexcept nogil:
+    cdef moves_t mv
+    if c.m.profile.four_lists:
+        migrate_pages_to(c, pfns, n, t, run)
+        return
+    mv.pfns = pfns
+    mv.slots = NULL
+    mv.n = n
+    mv.get_new_page = new_target_page
+    mv.private_ = t
+    mv.result = NULL
+    migrate_pages_each(c, &mv, run)

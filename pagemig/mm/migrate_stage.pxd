@@ -1,0 +1,113 @@
+"""The stages of a migration, at any width; the profile parameterises them.  ``migrate`` orders them."""
+from libc.stdint cimport int32_t, uint32_t, uint64_t
+
+from pagemig.mm.types cimport ctx_t, machine_t, MPOL_INTERLEAVE, mpol_t, MPOL_WEIGHTED_INTERLEAVE, vma_t
+
+
+cdef enum:
+    TARGET_NEAREST = -2
+    CHUNK = 512                 # pages that share their passes (HPAGE_PMD_NR, later NR_MAX_BATCHED_MIGRATION)
+    AHEAD = 24                  # entries between the prefetch of a frame and its use
+    OPEN = 1                    # stage_t.open: the page is locked by this stage
+    PUBLISHED = 2               # its target is out of our hands
+
+
+# where a page goes
+ctypedef struct target_t:
+    # >= 0: exactly this node (THISNODE); TARGET_NEAREST: of `nodes` that nearest to the page
+    int32_t nid
+    uint64_t nodes
+    uint32_t mm                 # else by policy: pol, found for pages of mm from page `start` on
+    uint64_t start
+    mpol_t pol
+    uint64_t ilx                # from 6.7 on by pol alone: interleave index of a page less its index in its object
+    uint32_t vma                # to 2.6.17, if not 0: by this VMA at addresses that rise from its start on
+
+
+cdef inline bint interleaves(const mpol_t *pol) noexcept nogil:
+    return pol.mode == MPOL_INTERLEAVE or pol.mode == MPOL_WEIGHTED_INTERLEAVE
+
+
+cdef struct hold_t:             # a group of pages of one object, and what keeps its anon_vma alive while unmapped
+    uint32_t end                # the page after the last
+    uint32_t lo, hi             # their indices
+    uint32_t av                 # referenced with KEEP_REFCOUNT; 0: nothing was unmapped
+    uint32_t mm                 # with KEEP_MMAP_LOCK and KEEP_TRYLOCK
+
+
+# pages that are handled side by side
+cdef struct stage_t:
+    uint32_t n
+    uint32_t got                # targets in dst[0..got)
+    uint32_t src[64]
+    uint32_t dst[64]
+    int rc[64]
+    uint32_t mapping[64]
+    uint32_t index[64]
+    uint64_t state[64]          # of the source when it was locked
+    uint32_t unmapped[64]       # entries installed: the references the freeze explains
+    uint32_t restored[64]
+    uint32_t dirty[64]          # a removed PTE was dirty
+    uint32_t open[64]           # 0, OPEN or PUBLISHED
+    hold_t hold[64]             # where a group starts
+    uint32_t held               # pages that are HELD
+    bint swapping               # pages are swapped out, not moved
+    uint32_t kept               # all bits if the counts of unmapped entries are still the page's, else 0
+
+
+cdef enum:                      # how hard a stage tries
+    WAIT_FOR_LOCK = 1
+    WAIT_FOR_WRITEBACK = 2
+    WAIT_FOR_ALL = 3
+
+
+# what a run came to
+ctypedef struct run_t:
+    uint64_t succeeded
+    uint64_t failed             # pages not migrated
+    int error                   # 0, -ENOMEM, -PMG_WAIT
+
+# a stage from its targets on: lock and unmap, then copy and switch, then restore and put back
+cdef void stage_take(ctx_t *c, stage_t *st, uint32_t force) noexcept nogil
+cdef void stage_move(ctx_t *c, stage_t *st) noexcept nogil
+# try_to_unmap of locked pages that have no target
+cdef void stage_unmap_only(ctx_t *c, stage_t *st) noexcept nogil
+cdef void stage_end(ctx_t *c, stage_t *st, bint last) noexcept nogil
+# all of a stage, and then what became of its pages: those to try again go to ``keep``
+cdef void run_stage(ctx_t *c, stage_t *st, const target_t *t, uint32_t force) noexcept nogil
+cdef uint64_t collect(ctx_t *c, stage_t *st, const target_t *t, uint32_t *keep, run_t *run) noexcept nogil
+cdef void at_step(ctx_t *c, int step, stage_t *st) noexcept nogil
+cdef uint32_t new_page(ctx_t *c, uint32_t pfn, const target_t *t, vma_t **hint) noexcept nogil
+cdef bint short_of_frames(machine_t *m, uint32_t n) noexcept nogil
+cdef uint64_t whole_index(ctx_t *c, uint32_t pfn) noexcept nogil
+cdef bint page_in_vma(machine_t *m, uint32_t pfn, vma_t *vma) noexcept nogil
+# takes the isolation reference; False: not on the LRU
+cdef bint isolate_lru_page(ctx_t *c, uint32_t pfn) noexcept nogil
+cdef void putback_lru_page(ctx_t *c, uint32_t pfn) noexcept nogil
+
+
+cdef inline void run_begin(run_t *run) noexcept nogil:
+    run.succeeded = 0
+    run.failed = 0
+    run.error = 0
+
+
+cdef inline void one_page(stage_t *st, uint32_t pfn) noexcept nogil:
+    st.n = 1
+    st.src[0] = pfn
+    st.open[0] = 0
+    st.rc[0] = 0
+
+
+cdef inline uint32_t how_hard(machine_t *m, uint32_t pass_) noexcept nogil:
+    return (WAIT_FOR_LOCK if pass_ >= m.profile.force_pass else 0) | \
+        (WAIT_FOR_WRITEBACK if pass_ >= m.profile.writeback_pass else 0)
+
+
+cdef enum:
+    RMAP_MAX = 16               # VMAs handled "VMA outside, pages inside"; more go page by page
+    HELD = 2
+    DONE = 3
+
+cdef void load_stage(machine_t *m, stage_t *st, const uint32_t *pfns, uint64_t n) noexcept nogil
+cdef void stage_unmap(ctx_t *c, stage_t *st, const target_t *t, uint32_t force) noexcept nogil

@@ -1,0 +1,1098 @@
+"""The stages of a migration, at any width; the profile parameterises them.  ``migrate`` orders them."""
+from libc.errno cimport EAGAIN, EBUSY, EINVAL, ENOMEM, EPERM
+from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memset
+
+from pagemig.mm.atomic cimport (
+    pmg_add, pmg_and, pmg_cas, pmg_cas32, pmg_copy_fence, pmg_copy_pages, PMG_GUARD, pmg_likely, pmg_load, pmg_load32,
+    pmg_load_acq, pmg_or, pmg_prefetchw, pmg_read_trylock, pmg_read_unlock, pmg_spin_lock, pmg_spin_unlock, pmg_store,
+    pmg_store32, pmg_store_rel, pmg_sub, pmg_unlikely, pmg_xchg,
+)
+from pagemig.mm.context cimport lock_page, mmap_read_unlock, pmg_wait
+from pagemig.mm.filemap cimport file_writepage, has_migratepage, try_to_release_page
+from pagemig.mm.fork cimport mmput
+from pagemig.mm.frame cimport frame_maps, frame_refs, get_page, page_state, trylock_page
+from pagemig.mm.mempolicy cimport alloc_pages_policy, get_vma_policy
+from pagemig.mm.page_alloc cimport (
+    alloc_page, alloc_pages_node, anon_vma_of, count_event, file_of, free_pages, mm_of, page_address, page_to_nid,
+    put_page, vec_at, vma_of,
+)
+from pagemig.mm.pgtable cimport pte_lock, pte_unlock, table_entries, walk_leaf
+from pagemig.mm.pte cimport (
+    is_migration_entry, make_migration_entry, migration_entry_bits, migration_entry_to_pfn, PTE_A, PTE_D, pte_pfn,
+    pte_present, PTE_RW, PTE_SPECIAL, pte_t, SWP_MIGRATION_READ, SWP_MIGRATION_READ_EXCLUSIVE, SWP_MIGRATION_WRITE,
+    swp_type,
+)
+from pagemig.mm.rmap cimport (
+    anon_vma_lock_read, anon_vma_lock_typed, anon_vma_unlock_read, anon_vma_unlock_typed, i_mmap_lock_read,
+    i_mmap_unlock_read, mlock_vma_page, munlock_vma_page, page_add_anon_rmap, page_get_anon_vma, page_remove_rmap,
+    put_anon_vma, rmap_vmas,
+)
+from pagemig.mm.swap_state cimport (
+    add_to_swap, delete_from_swap_cache, slot_entry, swap_duplicate, swap_free, swap_tree_lock, swap_tree_unlock,
+)
+from pagemig.mm.trace cimport (
+    STEP_ALLOC, STEP_COPY, STEP_FREEZE, STEP_ISOLATE, STEP_LOCK, STEP_PUTBACK, STEP_RESTORE, STEP_UNMAP, trace,
+    TRACE_ROLLBACK,
+)
+from pagemig.mm.types cimport (
+    BUG_TRUNCATED_RMAP, C_LOCK_LRU, C_LOCK_PAGE, C_LOCK_TREE, C_PTES_DROPPED, C_PTES_RESTORED, C_TLB_FLUSH, ctx_t,
+    FILE_MINIX, FILE_RAMFS, file_t, frame_t, GUP_PIN_COUNTING_BIAS, KEEP_MMAP_LOCK, KEEP_REFCOUNT, KEEP_TRYLOCK,
+    machine_t, MAP_ONE, mm_t, mpol_t, PG_active, PG_anon, PG_anon_exclusive, PG_cached, PG_dirty, PG_isolated,
+    PG_locked, PG_lru, PG_private, PG_readahead, PG_referenced, PG_swapbacked, PG_swapcache, PG_uptodate,
+    PG_writeback, REF_ONE, STAGE, VM_DONTMIGRATE, VM_LOCKED, VM_WRITE, vma_t, WAIT_WRITEBACK,
+)
+from pagemig.mm.vma cimport page_prot, vma_address, vma_flags, vma_slot
+
+
+# what moves to the new frame
+cdef uint64_t PG_COPIED = PG_referenced | PG_uptodate | PG_dirty | PG_active | PG_swapbacked | PG_anon | PG_readahead | PG_cached
+
+
+# -- trace and hooks -------------------------------------------------------------------------------------------
+
+
+cdef void call_hook(ctx_t *c, int step, stage_t *st) noexcept nogil:
+    """The hook sees the pages the step handled; results are there from STEP_LOCK on."""
+    cdef uint32_t pfns[64]
+    cdef uint32_t i, n = 0
+    for i in range(st.n):
+        if step < STEP_LOCK or st.rc[i] != DONE:
+            pfns[n] = st.src[i]
+            n += 1
+    c.step_fn(c, step, pfns, n)
+
+
+cdef void at_step(ctx_t *c, int step, stage_t *st) noexcept nogil:
+    if c.step_fn != NULL:
+        call_hook(c, step, st)
+
+
+# -- isolation ---------------------------------------------------------------------------------------------------
+
+
+cdef bint isolate_lru_page(ctx_t *c, uint32_t pfn) noexcept nogil:
+    cdef uint64_t *word = &c.m.frames[pfn].state
+    cdef uint64_t s = pmg_load(word)
+    count_event(c, C_LOCK_LRU, 1)
+    while (s & PG_lru or not PMG_GUARD(23)) and frame_refs(s) != 0:
+        if pmg_cas(word, s, ((s & ~PG_lru) | PG_isolated) + REF_ONE):
+            trace(c, STEP_ISOLATE, pfn, 0)
+            return True
+        s = pmg_load(word)
+    return False
+
+
+cdef void putback_lru_page(ctx_t *c, uint32_t pfn) noexcept nogil:
+    cdef uint64_t *word = &c.m.frames[pfn].state
+    cdef uint64_t s = pmg_load(word)
+    while not pmg_cas(word, s, ((s & ~PG_isolated) | PG_lru) - REF_ONE):
+        s = pmg_load(word)
+    if frame_refs(s) == 1:
+        free_pages(c, &pfn, 1)
+
+
+# -- targets -----------------------------------------------------------------------------------------------------
+
+
+cdef bint page_in_vma(machine_t *m, uint32_t pfn, vma_t *vma) noexcept nogil:
+    """``page_address_in_vma`` finds an address: same object (or fork family) and an index inside.
+
+    The page is isolated but not locked: truncation, or a fault that makes it its own, may change its record meanwhile.
+    """
+    cdef frame_t *f = &m.frames[pfn]
+    cdef uint32_t mapping = pmg_load32(&f.mapping)
+    if pmg_load(&f.state) & PG_anon:
+        if not vma.anon_vma or not mapping or anon_vma_of(m, vma.anon_vma).root != anon_vma_of(m, mapping).root:
+            return False
+    elif not vma.file or vma.file != mapping:
+        return False
+    return vma_address(vma, pmg_load32(&f.index)) != <uint64_t> -1
+
+
+cdef uint64_t whole_index(ctx_t *c, uint32_t pfn) noexcept nogil:
+    """The index of an isolated page in full: its record has the low half, the mappings of anonymous memory the rest."""
+    cdef machine_t *m = c.m
+    cdef uint32_t index = pmg_load32(&m.frames[pfn].index), vma = 0
+    cdef uint32_t av = page_get_anon_vma(m, pfn)
+    cdef uint64_t whole = index
+    cdef vma_t *v
+    if not av:
+        return whole
+    anon_vma_lock_read(c, av)
+    if rmap_vmas(m, anon_vma_of(m, av).tree, index, index, 0, &vma, 1):
+        v = vma_of(m, vma)
+        whole = v.pgoff + (vma_address(v, index) - v.start)
+    anon_vma_unlock_read(c, av)
+    put_anon_vma(m, av)
+    return whole
+
+
+cdef uint32_t new_page(ctx_t *c, uint32_t pfn, const target_t *t, vma_t **hint) noexcept nogil:
+    """A frame as mbind's policy asks: to 6.6 that of the first VMA from ``t.start`` on that could map the page.
+
+    6.1 interleaves by vm_pgoff + offset here, for shared objects too, without the inode number that the fault
+    adds: pages moved and pages faulted in may disagree.
+    """
+    cdef machine_t *m = c.m
+    cdef mm_t *mm = mm_of(m, t.mm)
+    cdef vma_t *vma = hint[0]
+    cdef mpol_t pol
+    cdef uint64_t vpn, index = 0
+    cdef uint32_t i
+    if m.profile.mbind_ilx:
+        return alloc_pages_policy(c, &t.pol, t.ilx + whole_index(c, pfn) if interleaves(&t.pol) else 0)
+    if vma == NULL or not page_in_vma(m, pfn, vma):
+        vma = NULL
+        for i in range(vma_slot(m, mm, t.start), mm.vmas.n):
+            if page_in_vma(m, pfn, vma_of(m, vec_at(m, &mm.vmas)[i])):
+                vma = vma_of(m, vec_at(m, &mm.vmas)[i])
+                break
+        hint[0] = vma
+    if vma == NULL:
+        pol = t.pol
+    else:
+        vpn = vma_address(vma, pmg_load32(&m.frames[pfn].index))
+        get_vma_policy(c, vma, vpn, &pol)
+        index = <uint32_t> (vma.pgoff + (vpn - vma.start))
+    return alloc_pages_policy(c, &pol, index)
+
+
+cdef bint short_of_frames(machine_t *m, uint32_t n) noexcept nogil:
+    """A node is nearly full: a policy may fall back, and whether it must depends on each source freed before."""
+    cdef uint32_t i
+    for i in range(m.nr_nodes):
+        if pmg_load(&m.node[i].nr_free) < n + m.node[i].low and m.node[i].end > m.node[i].first:
+            return True
+    return False
+
+
+cdef void stage_alloc(ctx_t *c, stage_t *st, const target_t *t) noexcept nogil:
+    """Targets for the stage, as many as there are frames: st.got.  Records of THISNODE targets are not touched."""
+    cdef uint32_t i, pfn
+    cdef vma_t *hint = NULL
+    if t.nid >= 0:
+        st.got = alloc_pages_node(c, t.nid, st.n, st.dst)
+        if st.got == 0 and st.n > 1:        # less than a stage is left
+            while st.got < st.n and alloc_pages_node(c, t.nid, 1, &st.dst[st.got]):
+                st.got += 1
+    else:
+        st.got = 0
+        if short_of_frames(c.m, st.n):
+            st.n = 1
+        c.nozero = 1
+        for i in range(st.n):
+            if t.nid == TARGET_NEAREST:
+                pfn = alloc_page(c, page_to_nid(c.m, st.src[i]), t.nodes)
+            else:
+                pfn = new_page(c, st.src[i], t, &hint)
+            if not pfn:
+                break
+            st.dst[i] = pfn
+            st.got += 1
+        c.nozero = 0
+
+
+# -- lock ----------------------------------------------------------------------------------------------------------
+
+
+cdef int page_state_error(ctx_t *c, uint32_t pfn, uint64_t s, uint32_t mapping, bint force, bint alone) noexcept nogil:
+    """What keeps a locked page from moving now: 0, -EAGAIN, or -EBUSY where its I/O must be waited for alone."""
+    cdef uint32_t spins = 0
+    if pmg_likely(not s & PG_writeback and mapping != 0):
+        return 0
+    if mapping == 0:                        # truncated while it was isolated
+        if c.m.profile.truncated_crashes:
+            c.bug = BUG_TRUNCATED_RMAP
+        return -EAGAIN
+    if not PMG_GUARD(3):
+        return 0
+    if not force or not alone:
+        return -EBUSY if force else -EAGAIN
+    while page_state(c.m, pfn) & PG_writeback:
+        if pmg_wait(c, WAIT_WRITEBACK, pfn, spins):
+            return -EAGAIN
+        spins += 1
+    return 0
+
+
+cdef int wait_for_page(ctx_t *c, uint32_t pfn) noexcept nogil:
+    """Lock a page the hard way; nothing else is held."""
+    return -EAGAIN if lock_page(c, pfn) else 0
+
+
+cdef inline bint all_locked(const stage_t *st) noexcept nogil:
+    """Every page was locked when it was isolated, and nothing keeps one from moving.  No branch in the loops: vectors."""
+    cdef uint32_t i, odd = 0
+    cdef uint64_t states = 0
+    for i in range(st.n):
+        odd |= (st.open[i] ^ OPEN) | <uint32_t> (st.mapping[i] == 0)
+    for i in range(st.n):
+        states |= st.state[i]
+    return odd == 0 and not states & PG_writeback
+
+
+cdef void stage_lock(ctx_t *c, stage_t *st, uint32_t force) noexcept nogil:
+    """Lock the sources.  Waits only when the stage is one page: who holds pages only tries."""
+    cdef machine_t *m = c.m
+    cdef uint32_t i, pfn
+    cdef uint64_t s
+    count_event(c, C_LOCK_PAGE, 2 * st.n)
+    memset(st.rc, 0, st.n * sizeof(st.rc[0]))
+    memset(st.unmapped, 0, st.n * sizeof(st.unmapped[0]))
+    memset(st.restored, 0, st.n * sizeof(st.restored[0]))
+    memset(st.dirty, 0, st.n * sizeof(st.dirty[0]))
+    st.kept = 0 if m.profile.counts_drop else 0xffffffffu
+    st.swapping = False
+    if all_locked(st):
+        return
+    for i in range(st.n):
+        pfn = st.src[i]
+        if st.open[i]:                      # locked together with its isolation
+            if pmg_unlikely(st.state[i] & PG_writeback or st.mapping[i] == 0):
+                st.rc[i] = page_state_error(c, pfn, st.state[i], st.mapping[i], force & WAIT_FOR_WRITEBACK, st.n == 1)
+            continue
+        if i + AHEAD < st.n:
+            pmg_prefetchw(&m.frames[st.src[i + AHEAD]])
+        if frame_refs(page_state(m, pfn)) == 1 and PMG_GUARD(1):
+            st.rc[i] = 1                    # freed under us: counts as moved, its target stays unused
+            continue
+        if not trylock_page(m, pfn) and PMG_GUARD(2):
+            if not force & WAIT_FOR_LOCK:
+                st.rc[i] = -EAGAIN
+                continue
+            if st.n > 1:
+                st.rc[i] = -EBUSY
+                continue
+            if wait_for_page(c, pfn):
+                st.rc[i] = -EAGAIN
+                continue
+        s = page_state(m, pfn)
+        st.open[i] = OPEN
+        st.state[i] = s
+        st.mapping[i] = m.frames[pfn].mapping
+        st.index[i] = m.frames[pfn].index
+        st.rc[i] = page_state_error(c, pfn, s, st.mapping[i], force & WAIT_FOR_WRITEBACK, st.n == 1)
+        trace(c, STEP_LOCK, pfn, force & WAIT_FOR_LOCK)
+
+
+cdef bint explained_early(machine_t *m, uint32_t pfn) noexcept nogil:
+    """The first look of the kernels with swap entries: every reference is a mapping, the cache, buffers, or ours."""
+    cdef uint64_t s = page_state(m, pfn)
+    return frame_refs(s) == frame_maps(s) + (3 if s & PG_private else 2)
+
+
+cdef void stage_swap(ctx_t *c, stage_t *st) noexcept nogil:
+    """Swap entries: an anonymous page needs a slot before it can be unmapped.  Not to be had: -ENOMEM, for good."""
+    cdef uint32_t i
+    for i in range(st.n):
+        if st.rc[i]:
+            continue
+        if st.state[i] & PG_anon:
+            if (not st.state[i] & PG_swapcache or not PMG_GUARD(19)) and not add_to_swap(c, st.src[i]):
+                st.rc[i] = -ENOMEM
+                continue
+            st.state[i] = page_state(c.m, st.src[i])
+        elif not has_migratepage(file_of(c.m, st.mapping[i])):
+            continue                        # unmapped first, by the path for file systems that cannot migrate
+        if not explained_early(c.m, st.src[i]) and PMG_GUARD(4):
+            st.rc[i] = -EAGAIN
+
+
+# -- unmap and restore: VMA outside, pages inside ---------------------------------------------------------------------
+
+
+cdef struct walk_t:             # what a walk over one VMA reads once: a store to an entry hides from the compiler that
+    ctx_t *c                    # none of this changes
+    vma_t *vma
+    frame_t *frames
+    pte_t prot
+    bint mlocked, writable, tracing
+
+
+cdef inline void unmap_one(const walk_t *w, stage_t *st, uint32_t i, pte_t *p, uint64_t vpn) noexcept nogil:
+    """Replace one PTE by a migration entry; the leaf is locked.  The counts stay, the freeze explains them."""
+    cdef uint32_t pfn = st.src[i]
+    cdef pte_t old = pmg_load_acq(p), type = SWP_MIGRATION_READ
+    cdef uint64_t s
+    if pte_pfn(old) != pfn or not pte_present(old) or old & PTE_SPECIAL:
+        return
+    s = pmg_load(&w.frames[pfn].state)
+    if s & PG_anon_exclusive:
+        if frame_refs(s) >= GUP_PIN_COUNTING_BIAS:
+            st.rc[i] = -EAGAIN              # an exclusive page with a long-term pin may not lose its mapping
+            return
+        type = SWP_MIGRATION_READ_EXCLUSIVE
+    if old & PTE_RW:
+        type = SWP_MIGRATION_WRITE
+    if old & PTE_A and (old & PTE_D or not old & PTE_RW):
+        pmg_store_rel(p, make_migration_entry(type, pfn, old))      # nothing left for the processor to note
+    else:
+        while not pmg_cas(p, old, make_migration_entry(type, pfn, old)):
+            old = pmg_load_acq(p)           # it set A or D meanwhile
+    if old & PTE_D:
+        st.dirty[i] = 1
+    if w.mlocked:
+        munlock_vma_page(w.c, pfn)
+    st.unmapped[i] += 1
+    if w.tracing:
+        trace(w.c, STEP_UNMAP, pfn, vpn)
+
+
+cdef void unmap_2006(const walk_t *w, stage_t *st, uint32_t i, uint32_t leaf, pte_t *p, uint64_t vpn) noexcept nogil:
+    """``try_to_unmap_one``: what is left in place of a PTE, and its reference and mapcount go at once.
+
+    A page in the swap cache leaves a swap entry, the page of a file under the swap entry engine nothing at all; both
+    leave the resident set, as what is swapped out does.  Everything else leaves a migration entry.
+    """
+    cdef ctx_t *c = w.c
+    cdef machine_t *m = c.m
+    cdef uint32_t pfn = st.src[i]
+    cdef pte_t old = pmg_load_acq(p), entry = 0
+    cdef uint64_t s = page_state(m, pfn)
+    cdef bint stays = m.profile.engine == 0 and not st.swapping and not (s & PG_swapcache and PMG_GUARD(19))
+    cdef uint32_t *used = &m.ptdesc[leaf].used
+    if pte_pfn(old) != pfn or not pte_present(old) or old & PTE_SPECIAL:
+        return
+    if vma_flags(w.vma) & VM_DONTMIGRATE or (w.mlocked and (m.profile.locked_fails and PMG_GUARD(22) or st.swapping)):
+        st.rc[i] = -EPERM                   # PTEs visited before stay as they were made
+        return
+    if stays:
+        entry = make_migration_entry(SWP_MIGRATION_WRITE if old & PTE_RW else SWP_MIGRATION_READ, pfn, 0)
+    elif s & PG_anon:
+        entry = slot_entry(m, m.swap_entry[pfn])
+        swap_duplicate(c, m.swap_entry[pfn])
+    else:
+        pmg_store32(used, used[0] - 1)
+    old = pmg_xchg(p, entry)
+    count_event(c, C_TLB_FLUSH, 1)
+    if old & PTE_D:
+        pmg_or(&m.frames[pfn].state, PG_dirty)
+    if s & PG_anon_exclusive:
+        pmg_and(&m.frames[pfn].state, ~PG_anon_exclusive)
+    if stays:
+        if w.mlocked:
+            munlock_vma_page(c, pfn)
+        pmg_sub(&m.frames[pfn].state, MAP_ONE + REF_ONE)
+        st.unmapped[i] += 1
+    else:
+        page_remove_rmap(c, pfn, w.vma)
+        pmg_sub(&m.frames[pfn].state, REF_ONE)
+        if m.profile.engine == 1 and s & PG_anon:
+            st.unmapped[i] += 1             # if the page moves they are found again
+        else:
+            count_event(c, C_PTES_DROPPED, 1)
+    trace(c, STEP_UNMAP, pfn, vpn)
+
+
+cdef void restore_2006(const walk_t *w, stage_t *st, uint32_t i, pte_t *p, uint64_t vpn, uint32_t new) noexcept nogil:
+    """``remove_migration_pte`` and ``unuse_pte``: old, clean, and for a swap entry as vm_page_prot has it: read-only."""
+    cdef ctx_t *c = w.c
+    cdef machine_t *m = c.m
+    cdef pte_t e = pmg_load(p), pte = (w.prot | <pte_t> new << 12) & ~PTE_A
+    if st.state[i] & PG_swapcache:
+        if m.profile.engine != 1 or e != slot_entry(m, m.swap_entry[new]):
+            return
+        get_page(m, new)
+        page_add_anon_rmap(c, new, w.vma, False)
+        pmg_store_rel(p, pte)
+        swap_free(c, m.swap_entry[new])
+    else:
+        if (migration_entry_to_pfn(e) != st.src[i] or not is_migration_entry(e)) and PMG_GUARD(17):
+            return
+        pmg_add(&m.frames[new].state, MAP_ONE + REF_ONE)
+        if swp_type(e) == SWP_MIGRATION_WRITE and w.writable:
+            pte |= PTE_RW
+            if st.state[i] & PG_anon:
+                pmg_or(&m.frames[new].state, PG_anon_exclusive)
+        if w.mlocked and PMG_GUARD(22):
+            mlock_vma_page(c, new, w.vma)
+        pmg_store_rel(p, pte)
+    st.restored[i] += 1
+    trace(c, STEP_RESTORE if new != st.src[i] else TRACE_ROLLBACK, new, vpn)
+
+
+cdef inline void restore_one(
+        const walk_t *w, stage_t *st, uint32_t i, pte_t *p, uint64_t vpn, uint32_t new, bint alone) noexcept nogil:
+    """Replace the migration entry of src[i] by a PTE for ``new`` (the target, or the source on rollback).
+
+    ``alone``: no other VMA can map the page, so that this store publishes the target for good: until then its
+    record is private and its final state is written plainly, without lock or further reference.
+    """
+    cdef uint64_t *word = &w.frames[new].state
+    cdef pte_t e = pmg_load(p), pte
+    cdef bint exclusive
+    if migration_entry_to_pfn(e) != st.src[i] or not is_migration_entry(e):
+        return
+    # An entry is dirty only where the page is, too: what the PTE knew went to the page when it was unmapped.
+    pte = w.prot | <pte_t> new << 12 | migration_entry_bits(e)
+    exclusive = swp_type(e) != SWP_MIGRATION_READ and st.state[i] & PG_anon != 0
+    if swp_type(e) == SWP_MIGRATION_WRITE and w.writable:
+        pte |= PTE_RW
+    if alone:
+        pmg_store_rel(word, (pmg_load(word) - REF_ONE & ~PG_locked) | PG_lru | (PG_anon_exclusive if exclusive else 0))
+        st.open[i] = PUBLISHED
+    else:
+        if st.restored[i] >= st.unmapped[i]:
+            pmg_add(word, MAP_ONE + REF_ONE)            # fork copied an entry meanwhile
+        if exclusive and not pmg_load(word) & PG_anon_exclusive:
+            pmg_or(word, PG_anon_exclusive)
+        if w.mlocked and PMG_GUARD(22):
+            mlock_vma_page(w.c, new, w.vma)
+    st.restored[i] += 1
+    pmg_store_rel(p, pte)
+    if w.tracing:
+        trace(w.c, STEP_RESTORE if new != st.src[i] else TRACE_ROLLBACK, new, vpn)
+
+
+cdef inline bint wanted(stage_t *st, uint32_t i, bint restore, bint moved) noexcept nogil:
+    """Pages the present walk handles: all good ones when unmapping, the moved or the failed when restoring."""
+    if not restore:
+        return st.rc[i] == 0
+    return (st.unmapped[i] != 0 or st.kept == 0) and (st.rc[i] == 0 if moved else st.rc[i] < 0)
+
+
+cdef void walk_vma(
+        ctx_t *c, stage_t *st, uint32_t a, uint32_t b, vma_t *vma, bint restore, bint moved,
+        bint only) noexcept nogil:
+    """Visit the entries of pages a..b in one VMA, with the leaf's lock kept while the leaf stays the same."""
+    cdef machine_t *m = c.m
+    cdef uint32_t leaf = 0, i, new, off
+    cdef uint64_t base = <uint64_t> -1, vpn
+    cdef uint32_t pgd = mm_of(m, vma.mm).pgd, pgoff = <uint32_t> vma.pgoff
+    cdef uint64_t start = vma.start, pages = vma.end - start        # the rmap lock keeps them
+    cdef uint32_t flags = vma_flags(vma)
+    cdef bint of_2006 = m.profile.plain_entries != 0
+    cdef pte_t *table = NULL
+    cdef walk_t w
+    w.c = c
+    w.vma = vma
+    w.frames = m.frames
+    w.prot = page_prot(m, vma, flags) if restore else 0
+    w.mlocked = flags & VM_LOCKED != 0              # changes under the locks of the trees only
+    w.writable = flags & VM_WRITE != 0
+    w.tracing = m.tracing != 0
+    for i in range(a, b):
+        if not wanted(st, i, restore, moved):
+            continue
+        off = st.index[i] - pgoff           # vma_address
+        if off >= pages:
+            continue
+        vpn = start + off
+        if vpn >> 9 != base:
+            if leaf:
+                pte_unlock(c, leaf)
+            base = vpn >> 9
+            leaf = walk_leaf(m, pgd, vpn)
+            if leaf:
+                pte_lock(c, leaf)
+                table = table_entries(m, leaf)
+                if restore and vma_flags(vma) != flags:     # mprotect may have been here before us
+                    flags = vma_flags(vma)
+                    w.prot = page_prot(m, vma, flags)
+                    w.writable = flags & VM_WRITE != 0
+        if not leaf:
+            continue
+        if of_2006:
+            if restore:
+                restore_2006(&w, st, i, table + (vpn & 511), vpn, st.dst[i] if moved else st.src[i])
+            else:
+                unmap_2006(&w, st, i, leaf, table + (vpn & 511), vpn)
+        elif restore:
+            new = st.dst[i] if moved else st.src[i]
+            restore_one(&w, st, i, table + (vpn & 511), vpn, new,
+                        only and moved and not w.mlocked and st.unmapped[i] == 1 and st.state[i] & PG_anon != 0)
+        else:
+            pmg_prefetchw(&w.frames[st.dst[i]])         # spread over the walk, not in a burst that would be dropped
+            unmap_one(&w, st, i, table + (vpn & 511), vpn)
+    if leaf:
+        pte_unlock(c, leaf)
+
+
+cdef void walk_tree(
+        ctx_t *c, stage_t *st, uint32_t a, uint32_t b, uint32_t tree, bint restore, bint moved) noexcept nogil:
+    """All VMAs of one object that may map the group of pages a..b; the object's rmap lock is held."""
+    cdef uint32_t vmas[16]
+    cdef uint32_t i, j, skip
+    cdef uint32_t n = rmap_vmas(c.m, tree, st.hold[a].lo, st.hold[a].hi, 0, vmas, RMAP_MAX)
+    if n < RMAP_MAX:
+        for j in range(n):
+            walk_vma(c, st, a, b, vma_of(c.m, vmas[j]), restore, moved, n == 1)
+        return
+    for i in range(a, b):                   # many VMAs: ask page by page, so that cost follows what is mapped
+        skip = 0
+        n = RMAP_MAX
+        while n == RMAP_MAX:
+            n = rmap_vmas(c.m, tree, st.index[i], st.index[i], skip, vmas, RMAP_MAX)
+            for j in range(n):
+                walk_vma(c, st, i, i + 1, vma_of(c.m, vmas[j]), restore, moved, False)
+            skip += n
+
+
+cdef inline int any_result(stage_t *st, uint32_t a, uint32_t b) noexcept nogil:
+    """All results of pages a..b in one word: 0 if every page is fine, negative if one failed.  No branch: a vector."""
+    cdef int bits = 0
+    cdef uint32_t i
+    for i in range(a, b):
+        bits |= st.rc[i]
+    return bits
+
+
+cdef inline bint same_object(stage_t *st, uint32_t i, uint32_t j) noexcept nogil:
+    return st.mapping[i] == st.mapping[j] and not (st.state[i] ^ st.state[j]) & PG_anon
+
+
+cdef inline bint others_after(stage_t *st, uint32_t a) noexcept nogil:
+    """Whether a page after page ``a`` is of another object or not held.  No branch in the loop: vectors."""
+    cdef uint32_t i, differ = 0, mapping = st.mapping[a]
+    cdef uint64_t kinds = 0, state = st.state[a]
+    for i in range(a, st.n):
+        differ |= (st.mapping[i] ^ mapping) | (st.open[i] ^ OPEN)
+    for i in range(a, st.n):
+        kinds |= st.state[i] ^ state
+    return differ != 0 or kinds & PG_anon != 0
+
+
+cdef void find_group(stage_t *st, uint32_t a) noexcept nogil:
+    """Pages a.. of one anon_vma or file; a page the stage does not hold is a group of its own."""
+    cdef uint32_t b = st.n, i, lo = st.index[a], hi = st.index[a]
+    if others_after(st, a):
+        b = a + 1
+        while st.open[a] and b < st.n and st.open[b] and same_object(st, a, b):
+            b += 1
+    for i in range(a, b):
+        lo = min(lo, st.index[i])
+        hi = max(hi, st.index[i])
+    st.hold[a].end = b
+    st.hold[a].lo = lo
+    st.hold[a].hi = hi
+
+
+cdef uint32_t hold_mapping_mm(ctx_t *c, stage_t *st, uint32_t a, uint32_t b, uint32_t av) noexcept nogil:
+    """An address space in the locked anon_vma whose VMAs cannot go away now; 0 when there is none.
+
+    It is the one whose mmap_lock the caller holds, or else the first that gives its mmap_lock without waiting: it comes
+    before page locks, and who holds it for writing may wait for one of ours.
+    """
+    cdef machine_t *m = c.m
+    cdef uint32_t vmas[16]
+    cdef uint32_t i, j, n, skip, mm, tree = anon_vma_of(m, av).tree
+    for i in range(a, b):
+        skip = 0
+        n = RMAP_MAX
+        while n == RMAP_MAX:
+            n = rmap_vmas(m, tree, st.index[i], st.index[i], skip, vmas, RMAP_MAX)
+            for j in range(n):
+                mm = vma_of(m, vmas[j]).mm
+                if mm == c.keep_mm if c.keep == KEEP_MMAP_LOCK else mmap_hold(mm_of(m, mm)):
+                    return mm
+            skip += n
+    return 0
+
+
+cdef bint mmap_hold(mm_t *mm) noexcept nogil:
+    """mmap_lock for reading and a user, of an address space that is still in a reverse map; never waits."""
+    cdef uint32_t n
+    if not pmg_read_trylock(&mm.lock):
+        return False
+    n = pmg_load32(&mm.users)
+    while n and not pmg_cas32(&mm.users, n, n + 1):
+        n = pmg_load32(&mm.users)
+    if n == 0:
+        pmg_read_unlock(&mm.lock)           # it is being torn down
+    return n != 0
+
+
+cdef bint keep_anon_vma(ctx_t *c, stage_t *st, uint32_t a, uint32_t b, hold_t *h) noexcept nogil:
+    """Trade the reference on a locked anon_vma for what ``c.keep`` says.  False: nothing keeps it, leave the pages."""
+    cdef uint32_t i
+    if c.keep == KEEP_MMAP_LOCK or c.keep == KEEP_TRYLOCK:
+        h.mm = hold_mapping_mm(c, st, a, b, h.av)
+        if h.mm == 0:
+            for i in range(a, b):
+                st.rc[i] = st.rc[i] or -EAGAIN
+            return False
+    return True
+
+
+cdef void release_mms(ctx_t *c, const uint32_t *mms, uint32_t n) noexcept nogil:
+    """Once no page is locked any more: the last user tears its address space down."""
+    cdef uint32_t i
+    for i in range(n):
+        mmap_read_unlock(c, mms[i])
+        mmput(c, mms[i])
+
+
+cdef void unmap_group(ctx_t *c, stage_t *st, uint32_t a, hold_t *h) noexcept nogil:
+    """``try_to_migrate``; *h keeps the anon_vma alive until the group is restored, in the way of ``c.keep``."""
+    cdef machine_t *m = c.m
+    cdef file_t *f
+    cdef uint32_t i, b = h.end
+    h.av = 0
+    h.mm = 0
+    if st.mapping[a] == 0 and PMG_GUARD(12):
+        return
+    if not st.state[a] & PG_anon:
+        f = file_of(m, st.mapping[a])
+        i_mmap_lock_read(c, f)
+        walk_tree(c, st, a, b, f.tree, False, False)
+        i_mmap_unlock_read(c, f)
+        return
+    for i in range(a, b):
+        h.av = page_get_anon_vma(m, st.src[i])
+        if h.av:
+            break
+    if not h.av:
+        return                              # no page of the group is mapped any more
+    anon_vma_lock_read(c, h.av)
+    if c.keep == KEEP_REFCOUNT or keep_anon_vma(c, st, a, b, h):
+        walk_tree(c, st, a, b, anon_vma_of(m, h.av).tree, False, False)
+    anon_vma_unlock_read(c, h.av)
+    if c.keep != KEEP_REFCOUNT:
+        put_anon_vma(m, h.av)
+
+
+cdef void restore_group(ctx_t *c, stage_t *st, uint32_t a, const hold_t *h) noexcept nogil:
+    """``remove_migration_ptes``: moved pages to their targets, failed ones back to the source."""
+    cdef machine_t *m = c.m
+    cdef file_t *f
+    # A page that nobody maps may still be waited for: remove_from_swap looks for entries of its slot all the same.
+    cdef uint32_t root, b = h.end, av = st.mapping[a] if m.profile.engine == 1 else h.av
+    cdef bint failed = any_result(st, a, b) < 0 and m.profile.engine == 0       # swap entries stay what they are
+    if st.mapping[a] == 0:
+        return
+    if not st.state[a] & PG_anon:
+        if m.profile.engine == 1:
+            return                          # nothing is left of the mappings of a file
+        f = file_of(m, st.mapping[a])
+        i_mmap_lock_read(c, f)
+        walk_tree(c, st, a, b, f.tree, True, True)
+        if failed:
+            walk_tree(c, st, a, b, f.tree, True, False)
+        i_mmap_unlock_read(c, f)
+    elif av:
+        # with more than KEEP_RCU it is alive: 0 means that no VMA is left in it
+        root = anon_vma_lock_typed(c, av)
+        if root == 0:
+            return
+        walk_tree(c, st, a, b, anon_vma_of(m, av).tree, True, True)
+        if failed:
+            walk_tree(c, st, a, b, anon_vma_of(m, av).tree, True, False)
+        anon_vma_unlock_typed(c, root)
+
+
+# -- freeze, copy ------------------------------------------------------------------------------------------------------
+
+
+cdef inline uint64_t copied_late(uint64_t s) noexcept nogil:
+    """Flags the target gets when it is unlocked."""
+    return s & PG_uptodate if s & PG_cached else 0
+
+
+cdef inline void dress(frame_t *frames, stage_t *st, uint32_t i, uint64_t s, uint64_t extra) noexcept nogil:
+    """The target's record: private until its PTE or cache slot is published.  Our reference and lock are on it.
+
+    Not on the LRU yet: from there anybody who knows the number could isolate it, under the plain store of restore_one.
+    A page of a file is not up to date until its content is there: who finds it in the slot waits for the lock.
+    """
+    cdef frame_t *d = &frames[st.dst[i]]
+    d.mapping = st.mapping[i]
+    d.index = st.index[i]
+    pmg_store(&d.state, (s & PG_COPIED & ~copied_late(s)) | (PG_dirty if st.dirty[i] else 0) | PG_locked |
+              (REF_ONE + MAP_ONE) * (st.unmapped[i] & st.kept) + REF_ONE + extra)
+
+
+cdef inline uint64_t frozen(uint64_t s) noexcept nogil:
+    """A source whose page has moved: ours alone, but who zaps an entry still sees what kind of page it was."""
+    return (s & (PG_anon | PG_swapbacked)) | PG_locked | PG_isolated | REF_ONE
+
+
+cdef inline void freeze_anon(frame_t *frames, stage_t *st, uint32_t i) noexcept nogil:
+    """The references must be exactly those explained: the isolation's and one for each entry installed."""
+    cdef uint64_t *word = &frames[st.src[i]].state
+    cdef uint64_t s = pmg_load(word), kept = st.unmapped[i] & st.kept
+    while True:
+        if ((frame_refs(s) != 1 + kept and PMG_GUARD(4)) or frame_maps(s) != kept) and PMG_GUARD(18):
+            st.rc[i] = -EAGAIN
+            return
+        if pmg_cas(word, s, frozen(s)):
+            break
+        s = pmg_load(word)
+    dress(frames, st, i, s, 0)
+
+
+cdef void freeze_swap(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
+    """An anonymous page in the swap cache: one reference more, and its slot's place in the cache changes."""
+    cdef machine_t *m = c.m
+    cdef uint64_t *word = &m.frames[st.src[i]].state
+    cdef uint32_t slot = m.swap_entry[st.src[i]]
+    cdef uint64_t s
+    swap_tree_lock(c)
+    s = pmg_load(word)
+    if (frame_maps(s) or (frame_refs(s) != 2 and PMG_GUARD(4)) or m.swap_cache[slot] != st.src[i]) and PMG_GUARD(18) or \
+            not pmg_cas(word, s, frozen(s)):
+        st.rc[i] = -EAGAIN
+    else:
+        dress(m.frames, st, i, s, REF_ONE | PG_swapcache)
+        m.swap_entry[st.dst[i]] = slot
+        m.swap_entry[st.src[i]] = 0
+        pmg_store32(&m.swap_cache[slot], st.dst[i])
+    swap_tree_unlock(c)
+
+
+cdef inline bint cannot_move(file_t *f, stage_t *st, uint32_t i, uint64_t s) noexcept nogil:
+    """Dirty, and its file system has neither a migrate operation nor a way to write it out."""
+    return f.kind == FILE_RAMFS and (s & PG_dirty or st.dirty[i]) and PMG_GUARD(20)
+
+
+cdef void freeze_file(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
+    """As for anonymous pages, one reference more for the cache and for buffers; the slot changes under file.lock."""
+    cdef machine_t *m = c.m
+    cdef file_t *f = file_of(m, st.mapping[i])
+    cdef uint64_t *word = &m.frames[st.src[i]].state
+    cdef uint64_t s, buffers, kept = st.unmapped[i] & st.kept
+    count_event(c, C_LOCK_TREE, 1)
+    pmg_spin_lock(&f.lock)
+    s = pmg_load(word)
+    buffers = 1 if s & PG_private else 0
+    if cannot_move(f, st, i, s):
+        st.rc[i] = -EAGAIN if m.profile.engine == 1 else -EINVAL
+    elif ((st.index[i] >= f.cache.n or vec_at(m, &f.cache)[st.index[i]] != st.src[i] or not s & PG_cached or
+            frame_refs(s) != 2 + buffers + kept or frame_maps(s) != kept) and PMG_GUARD(21)) or \
+            not pmg_cas(word, s, frozen(s)):
+        st.rc[i] = -EAGAIN
+    else:
+        dress(m.frames, st, i, s, REF_ONE * (1 + buffers) | (s & PG_private))
+        vec_at(m, &f.cache)[st.index[i]] = st.dst[i]
+    pmg_spin_unlock(&f.lock)
+
+
+cdef int fallback_migrate_page(ctx_t *c, uint32_t pfn) noexcept nogil:
+    """A dirty page is written, a later pass finds it clean; then its buffers must go before it can move.
+
+    The kernels with migration entries restore them before they write, which may drop the page lock; here it stays held.
+    """
+    cdef uint64_t s = page_state(c.m, pfn)
+    if s & PG_dirty:
+        if c.m.profile.engine == 0 or (frame_maps(s) == 0 and frame_refs(s) == (3 if s & PG_private else 2)):
+            file_writepage(c, pfn)
+        return -EAGAIN
+    return 0 if try_to_release_page(c, pfn) else -EAGAIN
+
+
+cdef void stage_fallback(ctx_t *c, stage_t *st) noexcept nogil:
+    cdef uint32_t i
+    for i in range(st.n):
+        if st.rc[i] == 0 and not st.state[i] & PG_anon and file_of(c.m, st.mapping[i]).kind == FILE_MINIX:
+            st.rc[i] = fallback_migrate_page(c, st.src[i])
+
+
+cdef void stage_check(ctx_t *c, stage_t *st) noexcept nogil:
+    """Before the copy: not worth it where references cannot be explained.  The freeze looks again."""
+    cdef machine_t *m = c.m
+    cdef uint32_t i, refs
+    cdef uint64_t s
+    for i in range(st.n):
+        if st.rc[i]:
+            continue
+        s = page_state(m, st.src[i])
+        refs = 1 + st.unmapped[i]
+        if not st.state[i] & PG_anon:
+            refs += 2 if s & PG_private else 1
+            if cannot_move(file_of(m, st.mapping[i]), st, i, s):
+                st.rc[i] = -EINVAL
+                continue
+        if frame_refs(s) != refs:
+            st.rc[i] = -EAGAIN
+
+
+cdef void stage_freeze(ctx_t *c, stage_t *st) noexcept nogil:
+    cdef frame_t *frames = c.m.frames
+    cdef uint32_t i
+    for i in range(st.n):
+        if st.rc[i]:
+            continue
+        if not st.state[i] & PG_anon:
+            freeze_file(c, st, i)
+        elif pmg_unlikely(st.state[i] & PG_swapcache != 0):
+            freeze_swap(c, st, i)
+        else:
+            freeze_anon(frames, st, i)
+
+
+cdef void stage_copy(ctx_t *c, stage_t *st) noexcept nogil:
+    cdef machine_t *m = c.m
+    cdef uint32_t src[STAGE]
+    cdef uint32_t dst[STAGE]
+    cdef uint32_t i, n = 0
+    if m.page_bytes == 0 and not m.tracing:
+        return
+    for i in range(st.n):
+        if st.rc[i]:
+            continue
+        trace(c, STEP_COPY, st.src[i], st.dst[i])
+        if m.page_bytes == 8:
+            (<uint64_t *> page_address(m, st.dst[i]))[0] = (<uint64_t *> page_address(m, st.src[i]))[0]
+        src[n] = st.src[i]
+        dst[n] = st.dst[i]
+        n += 1
+    if m.page_bytes == 4096 and n:
+        pmg_copy_pages(<char *> m.content, dst, src, n)
+        pmg_copy_fence()
+
+
+cdef void stage_tag(ctx_t *c, stage_t *st) noexcept nogil:
+    """The end of ``migrate_page_copy``: the source belongs to nothing any more, and a dirty target is tagged in the tree
+    it is in, under that tree's lock (``set_page_dirty``).
+    """
+    cdef uint32_t i
+    cdef file_t *f
+    for i in range(st.n):
+        if st.rc[i]:
+            continue
+        pmg_store32(&c.m.frames[st.src[i]].mapping, 0)
+        if not page_state(c.m, st.dst[i]) & PG_dirty:
+            continue
+        if st.state[i] & PG_swapcache:
+            swap_tree_lock(c)
+            swap_tree_unlock(c)
+        elif not st.state[i] & PG_anon:
+            f = file_of(c.m, st.mapping[i])
+            count_event(c, C_LOCK_TREE, 1)
+            pmg_spin_lock(&f.lock)
+            pmg_spin_unlock(&f.lock)
+
+
+cdef void stage_unswap(ctx_t *c, stage_t *st) noexcept nogil:
+    """The end of ``remove_from_swap``: with its entries found again a page needs its slot no more."""
+    cdef uint32_t i, slot
+    for i in range(st.n):
+        if st.rc[i] == 0 and st.state[i] & PG_anon:
+            slot = c.m.swap_entry[st.dst[i]]
+            if pmg_load32(&c.m.swap_map[slot]) == 1:        # an entry that was not found must not lose its page
+                delete_from_swap_cache(c, st.dst[i])
+
+
+# -- the end of a stage ----------------------------------------------------------------------------------------
+
+
+cdef void settle_target(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
+    """Counts of the target follow the entries really restored; to the LRU, unlock it and drop our reference."""
+    cdef uint64_t *word = &c.m.frames[st.dst[i]].state
+    cdef uint32_t kept = st.unmapped[i] & st.kept
+    if st.restored[i] < kept and PMG_GUARD(17):         # zapped meanwhile
+        pmg_sub(word, (MAP_ONE + REF_ONE) * (kept - st.restored[i]))
+    if frame_refs(pmg_sub(word, REF_ONE + PG_locked - PG_lru - copied_late(st.state[i]))) == 0:
+        free_pages(c, &st.dst[i], 1)
+
+
+cdef void settle_source(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
+    """Rollback: the page stays isolated; counts follow the entries restored, what a PTE knew goes to the page."""
+    cdef uint64_t *word = &c.m.frames[st.src[i]].state
+    cdef uint32_t kept = st.unmapped[i] & st.kept
+    if kept:
+        if st.dirty[i]:
+            pmg_or(word, PG_dirty)
+        if st.restored[i] < kept:
+            pmg_sub(word, (MAP_ONE + REF_ONE) * (kept - st.restored[i]))
+    pmg_and(word, ~PG_locked)
+
+
+cdef void putback_lists(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
+    """A page that moved has no mapping any more, and no reference but the isolation's unless somebody waits for it."""
+    cdef uint32_t pfn = st.src[i]
+    if st.rc[i] == 0:
+        settle_target(c, st, i)
+        pmg_and(&c.m.frames[pfn].state, ~(PG_locked | PG_anon | PG_swapbacked))
+        trace(c, STEP_PUTBACK, pfn, st.dst[i])
+    elif st.open[i]:
+        settle_source(c, st, i)
+
+
+cdef void stage_putback(ctx_t *c, stage_t *st) noexcept nogil:
+    """Free the moved sources in one go; a waiter on an entry may still hold one, the last put frees it then.
+
+    With four lists both pages and unused targets stay with the caller, isolated.
+    """
+    cdef frame_t *frames = c.m.frames
+    cdef bint tracing = c.m.tracing != 0, lists = c.m.profile.four_lists != 0
+    cdef uint32_t done[64]
+    cdef uint32_t unused[64]
+    cdef uint32_t i, n = 0, spare = 0, dropped = 0, restored = 0
+    cdef uint64_t *word
+    for i in range(st.n):
+        if st.rc[i] >= HELD:
+            continue
+        dropped += st.unmapped[i]
+        restored += st.restored[i]
+        if lists:
+            putback_lists(c, st, i)
+            continue
+        word = &frames[st.src[i]].state
+        if st.rc[i] == 0:
+            if st.open[i] != PUBLISHED:
+                settle_target(c, st, i)
+            # Without an entry nobody can find the page any more: if the reference is ours alone it stays so.
+            if pmg_load_acq(word) == frozen(st.state[i]):
+                done[n] = st.src[i]
+                n += 1
+            else:
+                pmg_and(word, ~(PG_locked | PG_isolated | PG_anon | PG_swapbacked))
+                put_page(c, st.src[i])
+            if tracing:
+                trace(c, STEP_PUTBACK, st.src[i], st.dst[i])
+            continue
+        unused[spare] = st.dst[i]
+        spare += 1
+        if st.rc[i] == 1:
+            pmg_and(word, ~PG_isolated)
+            put_page(c, st.src[i])
+        elif st.open[i]:
+            settle_source(c, st, i)
+    count_event(c, C_PTES_DROPPED, dropped)
+    count_event(c, C_PTES_RESTORED, restored)
+    if not c.m.profile.async_first and not c.m.profile.counts_drop:
+        count_event(c, C_TLB_FLUSH, dropped)            # each entry with its own flush; those of 2006 are counted there
+    if n:
+        free_pages(c, done, n)
+    if spare:
+        free_pages(c, unused, spare)
+
+
+cdef void stage_unmap(ctx_t *c, stage_t *st, const target_t *t, uint32_t force) noexcept nogil:
+    """Allocate, lock, unmap; results in st.rc[0..st.n), where st.n shrinks to the targets found."""
+    at_step(c, STEP_ISOLATE, st)
+    stage_alloc(c, st, t)
+    st.n = st.got
+    if st.n:
+        stage_take(c, st, force)
+
+
+cdef void stage_take(ctx_t *c, stage_t *st, uint32_t force) noexcept nogil:
+    """Lock and unmap, with the targets there."""
+    cdef uint32_t a = 0
+    at_step(c, STEP_ALLOC, st)
+    stage_lock(c, st, force)
+    if c.m.profile.engine == 1:
+        stage_swap(c, st)
+    at_step(c, STEP_LOCK, st)
+    while a < st.n:
+        find_group(st, a)
+        if st.open[a]:
+            unmap_group(c, st, a, &st.hold[a])
+        a = st.hold[a].end
+    at_step(c, STEP_UNMAP, st)
+
+
+cdef void stage_unmap_only(ctx_t *c, stage_t *st) noexcept nogil:
+    """For pages that are not moved but swapped out: what was unmapped stays so, and the anon_vma may go."""
+    cdef uint32_t i, a = 0
+    st.kept = 0
+    st.swapping = True
+    for i in range(st.n):
+        st.rc[i] = 0
+        st.open[i] = OPEN
+        st.state[i] = page_state(c.m, st.src[i])
+        st.mapping[i] = c.m.frames[st.src[i]].mapping
+        st.index[i] = c.m.frames[st.src[i]].index
+        st.unmapped[i] = 0
+    while a < st.n:
+        find_group(st, a)
+        unmap_group(c, st, a, &st.hold[a])
+        if c.keep == KEEP_REFCOUNT and st.hold[a].av:
+            put_anon_vma(c.m, st.hold[a].av)
+        a = st.hold[a].end
+    at_step(c, STEP_UNMAP, st)
+
+
+cdef void stage_move(ctx_t *c, stage_t *st) noexcept nogil:
+    """Copy, and switch to the target where the counts allow; to 6.10 the other way round."""
+    if c.m.profile.copy_first:
+        stage_check(c, st)
+        stage_copy(c, st)
+        at_step(c, STEP_COPY, st)
+    if c.m.profile.counts_drop:
+        stage_fallback(c, st)
+    stage_freeze(c, st)
+    at_step(c, STEP_FREEZE, st)
+    if not c.m.profile.copy_first:
+        stage_copy(c, st)
+        if c.m.profile.counts_drop:
+            stage_tag(c, st)
+        at_step(c, STEP_COPY, st)
+
+
+cdef void stage_end(ctx_t *c, stage_t *st, bint last) noexcept nogil:
+    """Restore and put back all pages but those HELD; ``last``: there are none."""
+    cdef uint32_t mms[64]
+    cdef uint32_t a = 0, n = 0
+    while a < st.n:
+        if st.open[a]:
+            restore_group(c, st, a, &st.hold[a])
+            if last and c.keep == KEEP_REFCOUNT and st.hold[a].av:
+                put_anon_vma(c.m, st.hold[a].av)
+            elif last and c.keep == KEEP_TRYLOCK and st.hold[a].mm:
+                mms[n] = st.hold[a].mm
+                n += 1
+        a = st.hold[a].end
+    if c.m.profile.engine == 1:
+        stage_unswap(c, st)
+    at_step(c, STEP_RESTORE, st)
+    stage_putback(c, st)
+    release_mms(c, mms, n)
+    at_step(c, STEP_PUTBACK, st)
+
+
+cdef void run_stage(ctx_t *c, stage_t *st, const target_t *t, uint32_t force) noexcept nogil:
+    """One stage from allocation to putback."""
+    stage_unmap(c, st, t, force)
+    if st.n:
+        stage_move(c, st)
+        stage_end(c, st, True)
+
+
+# -- passes ----------------------------------------------------------------------------------------------------
+
+
+cdef void load_stage(machine_t *m, stage_t *st, const uint32_t *pfns, uint64_t n) noexcept nogil:
+    cdef uint32_t i
+    st.n = <uint32_t> min(n, <uint64_t> m.width)
+    for i in range(st.n):
+        st.src[i] = pfns[i]
+        st.open[i] = 0
+        if i < AHEAD:
+            pmg_prefetchw(&m.frames[pfns[i]])
+
+
+cdef uint64_t collect(ctx_t *c, stage_t *st, const target_t *t, uint32_t *keep, run_t *run) noexcept nogil:
+    """Sort out a finished stage; pages to try again go to ``keep``.  Those to be waited for are done here, alone."""
+    cdef stage_t one
+    cdef uint64_t kept = 0
+    cdef uint32_t i
+    if pmg_likely(any_result(st, 0, st.n) == 0):
+        run.succeeded += st.n
+        return 0
+    for i in range(st.n):
+        if st.rc[i] == -EBUSY:
+            one.n = 1
+            one.src[0] = st.src[i]
+            one.open[0] = 0
+            run_stage(c, &one, t, WAIT_FOR_ALL)
+            st.rc[i] = one.rc[0] if one.n else -ENOMEM
+            if one.n == 0:
+                run.error = -ENOMEM
+        if st.rc[i] >= 0:
+            run.succeeded += 1
+        elif st.rc[i] == -EINVAL:
+            run.failed += 1
+            putback_lru_page(c, st.src[i])
+        else:
+            keep[kept] = st.src[i]
+            kept += 1
+    return kept
+
+
+# -- batches: unmap all, flush once, move all (6.3 and later) --------------------------------------------------
+
+
+# -- a run -----------------------------------------------------------------------------------------------------

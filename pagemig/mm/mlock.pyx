@@ -1,0 +1,211 @@
+"""mlock(2) and its family: VM_LOCKED of ranges, and the lock counts of their pages.
+
+Pages are counted where mappings change under the locks of the trees, since a migration reads VM_LOCKED in its walk.
+"""
+from libc.errno cimport EAGAIN, EFAULT, EINVAL, ENOMEM, EPERM
+from libc.stdint cimport uint32_t, uint64_t
+
+from pagemig.mm.atomic cimport pmg_store, pmg_store32
+from pagemig.mm.context cimport mmap_write_lock, mmap_write_unlock
+from pagemig.mm.mmap cimport populate_pages, split_vma, vma_merge
+from pagemig.mm.page_alloc cimport mm_of
+from pagemig.mm.pgtable cimport leaf_pte, next_leaf, pte_lock, pte_unlock
+from pagemig.mm.pte cimport pte_pfn, pte_present, PTE_SPECIAL, pte_t
+from pagemig.mm.rmap cimport lru_add_drain, mlock_vma_page, munlock_vma_page, vma_trees_lock, vma_trees_unlock
+from pagemig.mm.types cimport ctx_t, machine_t, mm_t, PMG_WAIT, TASK_SIZE_PAGES, task_t, VM_LOCKED, vma_t
+from pagemig.mm.vma cimport (
+    can_do_mlock, find_vma_prev, over_memlock, page_align, VM_LOCKED_MASK, VM_SPECIAL, vma_after, vma_at, vma_slot,
+)
+
+
+cdef enum:
+    MLOCK_ONFAULT = 1
+    MCL_CURRENT = 1
+    MCL_FUTURE = 2
+    MCL_ONFAULT = 4
+
+
+cdef void mlock_vma_pages_range(
+        ctx_t *c, mm_t *mm, vma_t *vma, uint64_t start, uint64_t end, uint32_t newflags) noexcept nogil:
+    """Set the flags and count (or uncount) the pages that are there.
+
+    Under the locks of the VMA's trees: a migration, which counts by VM_LOCKED whatever it takes out and puts back,
+    does so before or after all of this, never in the middle.
+    """
+    cdef machine_t *m = c.m
+    cdef bint lock = (newflags & VM_LOCKED) != 0
+    cdef uint64_t vpn = start, stop
+    cdef uint32_t leaf = 0
+    cdef pte_t pte
+    lru_add_drain(c)
+    vma_trees_lock(c, vma)
+    pmg_store32(&vma.flags, newflags)
+    while True:
+        vpn = next_leaf(m, mm, vpn, end, &leaf)
+        if vpn >= end:
+            break
+        stop = min(end, (vpn | 511) + 1)
+        pte_lock(c, leaf)
+        while vpn < stop:
+            pte = leaf_pte(m, leaf, vpn)[0]
+            vpn += 1
+            if not pte_present(pte) or pte & PTE_SPECIAL:
+                continue
+            if lock:
+                mlock_vma_page(c, <uint32_t> pte_pfn(pte), vma)
+            else:
+                munlock_vma_page(c, <uint32_t> pte_pfn(pte))
+        pte_unlock(c, leaf)
+    vma_trees_unlock(c, vma)
+    lru_add_drain(c)
+
+
+cdef int mlock_fixup(
+        ctx_t *c, mm_t *mm, vma_t **prev, vma_t *vma, uint64_t start, uint64_t end, uint32_t newflags) noexcept nogil:
+    cdef uint32_t oldflags = vma.flags
+    cdef vma_t *merged
+    cdef int err = 0
+    if newflags == oldflags or oldflags & VM_SPECIAL:
+        prev[0] = vma
+        return 0
+    if start != vma.start:
+        err = split_vma(c, mm, vma, start, True)
+        prev[0] = vma_at(c.m, mm, vma_slot(c.m, mm, start) - 1)
+    if err == 0 and end != vma.end:
+        err = split_vma(c, mm, vma, end, False)
+    if err == 0 and newflags & VM_LOCKED and oldflags & VM_LOCKED:
+        pmg_store32(&vma.flags, newflags)
+    elif err == 0:
+        pmg_store(&mm.locked_vm, mm.locked_vm + (end - start if newflags & VM_LOCKED else start - end))
+        mlock_vma_pages_range(c, mm, vma, start, end, newflags)
+    # Merged last: what joins a neighbour has its pages counted as the neighbour's are.
+    merged = NULL
+    if err == 0:
+        merged = vma_merge(c, mm, prev[0], start, end, newflags, vma.anon_vma, vma.file, vma.pgoff, &vma.pol)
+    prev[0] = merged if merged != NULL else vma
+    return err
+
+
+cdef int apply_vma_lock_flags(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, uint32_t flags) noexcept nogil:
+    """VMA by VMA up to the first hole, where it stops with ENOMEM."""
+    cdef machine_t *m = c.m
+    cdef vma_t *prev = NULL
+    cdef vma_t *vma = find_vma_prev(m, mm, start, &prev)
+    cdef int err
+    if end < start:
+        return -EINVAL
+    if end == start:
+        return 0
+    while vma != NULL and vma.start <= start:
+        err = mlock_fixup(c, mm, &prev, vma, start, min(end, vma.end), (vma.flags & ~VM_LOCKED_MASK) | flags)
+        if err:
+            return err
+        start = prev.end
+        if start >= end:
+            return 0
+        vma = vma_after(m, mm, prev)
+    return -ENOMEM
+
+
+cdef uint64_t count_mm_mlocked_page_nr(machine_t *m, mm_t *mm, uint64_t start, uint64_t end) noexcept nogil:
+    cdef uint32_t slot = vma_slot(m, mm, start)
+    cdef uint64_t count = 0
+    cdef vma_t *vma = vma_at(m, mm, slot)
+    while vma != NULL and vma.start < end:
+        if vma.flags & VM_LOCKED:
+            count += min(end, vma.end) - max(start, vma.start)
+        slot += 1
+        vma = vma_at(m, mm, slot)
+    return count
+
+
+cdef int do_mlock(
+        ctx_t *c, task_t *t, mm_t *mm, uint64_t start, uint64_t end, uint64_t n, uint32_t flags) noexcept nogil:
+    cdef uint64_t locked = n + mm.locked_vm
+    if over_memlock(t, locked):
+        # What is locked already does not count twice.
+        locked -= count_mm_mlocked_page_nr(c.m, mm, start, end)
+        if over_memlock(t, locked):
+            return -ENOMEM
+    return apply_vma_lock_flags(c, mm, start, end, flags)
+
+
+cdef int sys_mlock(ctx_t *c, task_t *t, uint64_t start, uint64_t length, uint32_t flags) noexcept nogil:
+    cdef uint32_t mm = c.mm
+    cdef uint64_t end
+    cdef int err
+    if flags & ~<uint32_t> MLOCK_ONFAULT:
+        return -EINVAL
+    if not can_do_mlock(t):
+        return -EPERM
+    length = page_align(length + (start & 4095))
+    start &= ~<uint64_t> 4095
+    end = (start + length) >> 12        # may wrap, found out below
+    start >>= 12
+    if mmap_write_lock(c, mm):
+        return -PMG_WAIT
+    err = do_mlock(c, t, mm_of(c.m, mm), start, end, length >> 12, VM_LOCKED_MASK if flags else VM_LOCKED)
+    mmap_write_unlock(c, mm)
+    if err == 0:
+        err = populate_pages(c, mm, start, end, False)
+        if err == -EFAULT:
+            err = -ENOMEM
+        elif err == -ENOMEM:
+            err = -EAGAIN
+    return err
+
+
+cdef int sys_munlock(ctx_t *c, task_t *t, uint64_t start, uint64_t length) noexcept nogil:
+    cdef uint32_t mm = c.mm
+    cdef int err
+    length = page_align(length + (start & 4095))
+    start &= ~<uint64_t> 4095
+    if mmap_write_lock(c, mm):
+        return -PMG_WAIT
+    err = apply_vma_lock_flags(c, mm_of(c.m, mm), start >> 12, (start + length) >> 12, 0)
+    mmap_write_unlock(c, mm)
+    return err
+
+
+cdef void apply_mlockall_flags(ctx_t *c, mm_t *mm, uint32_t flags) noexcept nogil:
+    cdef uint32_t lock = VM_LOCKED_MASK if flags & MCL_ONFAULT else VM_LOCKED
+    cdef vma_t *prev = NULL
+    cdef vma_t *vma = vma_at(c.m, mm, 0)
+    mm.def_flags &= ~VM_LOCKED_MASK
+    if flags & MCL_FUTURE:
+        mm.def_flags |= lock
+    if flags & MCL_FUTURE and not flags & MCL_CURRENT:
+        return
+    if not flags & MCL_CURRENT:
+        lock = 0
+    while vma != NULL:                  # a VMA that cannot be changed is passed over
+        mlock_fixup(c, mm, &prev, vma, vma.start, vma.end, (vma.flags & ~VM_LOCKED_MASK) | lock)
+        vma = vma_after(c.m, mm, prev)
+
+
+cdef int sys_mlockall(ctx_t *c, task_t *t, uint32_t flags) noexcept nogil:
+    cdef uint32_t mm = c.mm
+    cdef int err = 0
+    if not flags or flags & ~<uint32_t> (MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) or flags == MCL_ONFAULT:
+        return -EINVAL
+    if not can_do_mlock(t):
+        return -EPERM
+    if mmap_write_lock(c, mm):
+        return -PMG_WAIT
+    if flags & MCL_CURRENT and over_memlock(t, mm_of(c.m, mm).total_vm):
+        err = -ENOMEM
+    else:
+        apply_mlockall_flags(c, mm_of(c.m, mm), flags)
+    mmap_write_unlock(c, mm)
+    if err == 0 and flags & MCL_CURRENT:
+        populate_pages(c, mm, 0, TASK_SIZE_PAGES, True)
+    return err
+
+
+cdef int sys_munlockall(ctx_t *c, task_t *t) noexcept nogil:
+    cdef uint32_t mm = c.mm
+    if mmap_write_lock(c, mm):
+        return -PMG_WAIT
+    apply_mlockall_flags(c, mm_of(c.m, mm), 0)
+    mmap_write_unlock(c, mm)
+    return 0

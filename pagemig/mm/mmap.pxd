@@ -1,0 +1,42 @@
+"""Address spaces: VMAs that split and merge as the kernel's do, and the calls that change them.
+
+``start``/``length`` of the ``sys_`` functions are BYTES, they check arguments in the kernel's order, take mmap_lock
+of ``c.mm`` themselves and return 0 (or an address in bytes) or a negative errno.  The others expect mmap_lock for writing.
+"""
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from pagemig.mm.types cimport ctx_t, machine_t, mm_t, mpol_t, task_t, vma_t
+
+cdef vma_t *vma_merge(
+        ctx_t *c, mm_t *mm, vma_t *prev, uint64_t start, uint64_t end, uint32_t flags, uint32_t anon_vma,
+        uint32_t file, uint64_t pgoff, const mpol_t *pol) noexcept nogil
+# the VMA for [start, end) of vma once it has flags and pol: merged, else cut out.  The caller sets them.
+cdef vma_t *vma_modify(
+        ctx_t *c, mm_t *mm, vma_t *prev, vma_t *vma, uint64_t start, uint64_t end, uint32_t flags, const mpol_t *pol,
+        int *err) noexcept nogil
+cdef int split_vma(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t addr, bint new_below) noexcept nogil
+# a copy with no place in any tree yet; its anon_vma still names the original's
+cdef vma_t *vma_dup(machine_t *m, vma_t *old) noexcept nogil
+# n whole VMAs of the list go, with their pages and tables
+cdef void unmap_region(ctx_t *c, mm_t *mm, uint32_t first, uint32_t n) noexcept nogil
+# fault in a range, mmap_lock taken inside: 0 or -errno
+cdef int populate_pages(ctx_t *c, uint32_t mm, uint64_t start, uint64_t end, bint ignore_errors) noexcept nogil
+# for who maps something of its own (remap_pfn_range)
+cdef vma_t *vma_alloc(
+        machine_t *m, mm_t *mm, uint64_t start, uint64_t end, uint32_t flags, uint64_t pgoff) noexcept nogil
+cdef int vma_link(ctx_t *c, mm_t *mm, vma_t *vma, uint32_t slot) noexcept nogil
+cdef int64_t get_unmapped_area(machine_t *m, mm_t *mm, uint64_t addr, uint64_t n, bint fixed) noexcept nogil
+cdef int do_munmap(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end) noexcept nogil
+cdef int64_t sys_mmap(
+        ctx_t *c, task_t *t, uint64_t addr, uint64_t length, uint32_t prot, uint32_t flags, uint32_t file,
+        uint64_t pgoff) noexcept nogil
+cdef int sys_munmap(ctx_t *c, task_t *t, uint64_t start, uint64_t length) noexcept nogil
+cdef int sys_mprotect(ctx_t *c, task_t *t, uint64_t start, uint64_t length, uint32_t prot) noexcept nogil
+cdef int64_t sys_mremap(
+        ctx_t *c, task_t *t, uint64_t old, uint64_t old_len, uint64_t new_len, uint32_t flags,
+        uint64_t new_addr) noexcept nogil
+# policy of a range of VMAs: split, set (shmem: in the object's shared policy too), merge.  0 or -errno; start/end in
+# pages
+cdef int mbind_range(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, const mpol_t *pol) noexcept nogil
+cdef int sys_set_mempolicy_home_node(
+        ctx_t *c, task_t *t, uint64_t start, uint64_t length, uint64_t node, uint64_t flags) noexcept nogil

@@ -1,0 +1,1010 @@
+"""Address spaces: VMAs, and the system calls that change them.
+
+mm.lock for writing guards the list of VMAs and every field of a VMA.  Reverse-map walks of other processes look at
+VMAs without it, under the locks of the trees, so a range only ever changes inside those locks, and a border between
+two VMAs moves by growing one before the other shrinks: a walk may see a page in both, the entry tells, never in none.
+"""
+from libc.errno cimport EACCES, EAGAIN, EEXIST, EFAULT, EINVAL, ENOENT, ENOMEM, EOPNOTSUPP, EOVERFLOW, EPERM
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memmove
+
+from pagemig.mm.atomic cimport PMG_GUARD, pmg_load, pmg_load32, pmg_store, pmg_store32
+from pagemig.mm.context cimport mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock
+from pagemig.mm.filemap cimport file_get, file_new, file_put
+from pagemig.mm.frame cimport page_test
+from pagemig.mm.gup cimport mm_populate
+from pagemig.mm.memory cimport ZAP_EVEN_COWS, zap_page_range
+from pagemig.mm.mempolicy cimport mpol_clear, mpol_equal, mpol_set_shared_policy
+from pagemig.mm.page_alloc cimport (
+    count_event, file_of, mm_index, mm_of, rnode_of, slab_alloc, slab_free, vec_at, vec_insert, vec_remove, vma_index,
+    vma_of,
+)
+from pagemig.mm.pgtable cimport (
+    free_pgtables, leaf_pte, next_leaf, pte_alloc, pte_lock, pte_unlock, set_pte, stats_rows, walk_leaf,
+)
+from pagemig.mm.pte cimport (
+    is_writable_migration_entry, migration_entry_set_type, migration_entry_to_pfn, pte_dirty, pte_pfn, pte_present,
+    PTE_RW, PTE_SPECIAL, pte_t, pte_write, SWP_MIGRATION_READ, SWP_MIGRATION_READ_EXCLUSIVE,
+)
+from pagemig.mm.rmap cimport (
+    anon_vma_clone, unlink_anon_vmas, unlink_file_vma, vma_link_file, vma_trees_insert, vma_trees_remove,
+)
+from pagemig.mm.types cimport (
+    C_TLB_FLUSH, ctx_t, DEF_MAX_MAP_COUNT, FILE_SHMEM, file_t, machine_t, MAX_INDEX_PAGES, mm_t, MPOL_BIND,
+    MPOL_DEFAULT, MPOL_PREFERRED_MANY, mpol_t, PG_anon, PG_anon_exclusive, PMG_WAIT, TASK_SIZE_PAGES, task_t, vec_t,
+    VM_ACCOUNT, VM_DONTEXPAND, VM_LOCKED, VM_MAYEXEC, VM_MAYREAD, VM_MAYSHARE, VM_MAYWRITE, VM_NORESERVE, VM_PFNMAP,
+    VM_SHARED, VM_WRITE, vma_t,
+)
+from pagemig.mm.vma cimport (
+    can_do_mlock, find_vma_prev, over_memlock, page_align, VM_LOCKED_MASK, VM_SPECIAL, vma_after, vma_at, vma_lookup,
+    vma_pte, vma_slot,
+)
+
+
+cdef enum:
+    PROT_ALL = 15               # READ 1, WRITE 2, EXEC 4, SEM 8
+    MAP_SHARED = 1
+    MAP_PRIVATE = 2
+    MAP_SHARED_VALIDATE = 3
+    MAP_TYPE = 15
+    MAP_FIXED = 0x10
+    MAP_LOCKED = 0x2000
+    MAP_NORESERVE = 0x4000
+    MAP_POPULATE = 0x8000
+    MAP_NONBLOCK = 0x10000
+    MAP_HUGETLB = 0x40000
+    MAP_FIXED_NOREPLACE = 0x100000
+    MREMAP_MAYMOVE = 1
+    MREMAP_FIXED = 2
+    MREMAP_DONTUNMAP = 4
+
+
+cdef extern from *:
+    """
+    #define VM_ACCESS_FLAGS (VM_READ | VM_WRITE | VM_EXEC)
+    #define PTE_PROT_BITS (PTE_P | PTE_RW | PTE_US | PTE_PROTNONE | PTE_NX)
+    #define MMAP_BASE (TASK_SIZE_PAGES - (1ull << 15))  /* 128 MB are left above for a stack */
+    #define MMAP_MIN 16ull
+    #define NO_CEILING (1ull << 36)
+    """
+    const uint32_t VM_ACCESS_FLAGS
+    const uint64_t PTE_PROT_BITS, MMAP_BASE, MMAP_MIN, NO_CEILING
+
+
+# -- the list of VMAs ------------------------------------------------------------------------------------------
+
+
+cdef inline bint range_is_free(machine_t *m, mm_t *mm, uint64_t start, uint64_t end) noexcept nogil:
+    cdef vma_t *vma = vma_at(m, mm, vma_slot(m, mm, start))
+    return vma == NULL or vma.start >= end
+
+
+cdef vma_t *vma_alloc(
+        machine_t *m, mm_t *mm, uint64_t start, uint64_t end, uint32_t flags, uint64_t pgoff) noexcept nogil:
+    cdef uint32_t i = slab_alloc(&m.vmas)
+    cdef vma_t *vma
+    if not i:
+        return NULL
+    vma = vma_of(m, i)
+    vma.start = start
+    vma.end = end
+    vma.pgoff = pgoff
+    vma.flags = flags
+    vma.mm = mm_index(m, mm)
+    mpol_clear(&vma.pol)
+    return vma
+
+
+cdef vma_t *vma_dup(machine_t *m, vma_t *old) noexcept nogil:
+    """A copy with no place in any tree yet; its anon_vma still names the original's, for anon_vma_clone."""
+    cdef uint32_t i = slab_alloc(&m.vmas)
+    cdef vma_t *vma
+    if not i:
+        return NULL
+    vma = vma_of(m, i)
+    vma[0] = old[0]
+    vma.chain = 0
+    vma.i_mmap = 0
+    return vma
+
+
+cdef void vma_unlink(ctx_t *c, vma_t *vma) noexcept nogil:
+    unlink_anon_vmas(c, vma)
+    if vma.file:
+        unlink_file_vma(c, vma)
+
+
+cdef void vma_free(ctx_t *c, vma_t *vma) noexcept nogil:
+    """The VMA is out of all trees: drop its file and the record."""
+    if vma.file:
+        file_put(c, vma.file)
+    slab_free(&c.m.vmas, vma_index(c.m, vma))
+
+
+cdef int vma_link(ctx_t *c, mm_t *mm, vma_t *vma, uint32_t slot) noexcept nogil:
+    """Take a file reference, hang the VMA into the file's tree and the list.  Frees it when that fails."""
+    cdef int err = 0
+    if vma.file:
+        file_get(c.m, vma.file)
+        err = vma_link_file(c, vma)
+    if err == 0:
+        err = vec_insert(c.m, &mm.vmas, slot, vma_index(c.m, vma))
+    if err:
+        vma_unlink(c, vma)
+        vma_free(c, vma)
+    return err
+
+
+cdef int vma_link_like(ctx_t *c, mm_t *mm, vma_t *vma, vma_t *old, uint32_t slot) noexcept nogil:
+    """vma_link for a copy that keeps sharing the anonymous pages of ``old``."""
+    if anon_vma_clone(c, vma, old):
+        slab_free(&c.m.vmas, vma_index(c.m, vma))
+        return -ENOMEM
+    return vma_link(c, mm, vma, slot)
+
+
+cdef void vec_cut(machine_t *m, vec_t *v, uint32_t at, uint32_t n) noexcept nogil:
+    cdef uint32_t *a = vec_at(m, v)
+    memmove(a + at, a + at + n, <uint64_t> (v.n - at - n) * 4)
+    v.n -= n
+
+
+# -- moving the borders of VMAs --------------------------------------------------------------------------------
+
+
+cdef void vma_resize(ctx_t *c, vma_t *vma, uint64_t start, uint64_t end) noexcept nogil:
+    """New range, same place of every page in its object; rmap walks see the old range or the new."""
+    vma_trees_remove(c, vma)
+    vma.pgoff += start - vma.start
+    vma.start = start
+    vma.end = end
+    vma_trees_insert(c, vma)
+
+
+cdef int import_anon_vma(ctx_t *c, vma_t *importer, vma_t *exporter) noexcept nogil:
+    """A VMA about to take over pages of another must be reachable from their anon_vma."""
+    if exporter == NULL or not exporter.anon_vma or importer.anon_vma:
+        return 0
+    importer.anon_vma = exporter.anon_vma
+    return anon_vma_clone(c, importer, exporter)
+
+
+cdef int vma_absorb(
+        ctx_t *c, mm_t *mm, vma_t *vma, uint64_t start, uint64_t end, vma_t *gone, vma_t *gone2) noexcept nogil:
+    """Grow ``vma`` to [start, end), over one or two VMAs (NULL: none) that cease to exist."""
+    cdef uint32_t slot
+    if end - start > MAX_INDEX_PAGES:
+        return -ENOMEM
+    if import_anon_vma(c, vma, gone) or import_anon_vma(c, vma, gone2):
+        return -ENOMEM
+    slot = vma_slot(c.m, mm, gone.start) if gone != NULL else 0
+    if gone2 != NULL:
+        vec_remove(c.m, &mm.vmas, slot + 1)
+    if gone != NULL:
+        vec_remove(c.m, &mm.vmas, slot)
+    vma_resize(c, vma, start, end)
+    if gone != NULL:
+        vma_unlink(c, gone)
+        vma_free(c, gone)
+    if gone2 != NULL:
+        vma_unlink(c, gone2)
+        vma_free(c, gone2)
+    return 0
+
+
+cdef int vma_shift(ctx_t *c, vma_t *lower, vma_t *upper, uint64_t border) noexcept nogil:
+    """Move the border between two adjacent VMAs."""
+    if border - lower.start > MAX_INDEX_PAGES or upper.end - border > MAX_INDEX_PAGES:
+        return -ENOMEM
+    if border > upper.start:
+        if import_anon_vma(c, lower, upper):
+            return -ENOMEM
+        vma_resize(c, lower, lower.start, border)
+        vma_resize(c, upper, border, upper.end)
+    else:
+        if import_anon_vma(c, upper, lower):
+            return -ENOMEM
+        vma_resize(c, upper, border, upper.end)
+        vma_resize(c, lower, lower.start, border)
+    return 0
+
+
+cdef int do_split(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t addr, bint new_below) noexcept nogil:
+    cdef vma_t *new = vma_dup(c.m, vma)
+    cdef uint32_t slot = vma_slot(c.m, mm, vma.start)
+    if new == NULL:
+        return -ENOMEM
+    if new_below:
+        new.end = addr
+    else:
+        new.pgoff += addr - new.start
+        new.start = addr
+    if vma_link_like(c, mm, new, vma, slot if new_below else slot + 1):
+        return -ENOMEM
+    if new_below:
+        vma_resize(c, vma, addr, vma.end)
+    else:
+        vma_resize(c, vma, vma.start, addr)
+    return 0
+
+
+cdef int split_vma(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t addr, bint new_below) noexcept nogil:
+    if mm.vmas.n >= DEF_MAX_MAP_COUNT:
+        return -ENOMEM
+    return do_split(c, mm, vma, addr, new_below)
+
+
+# -- merging -----------------------------------------------------------------------------------------------------
+
+
+cdef inline bint is_mergeable_vma(vma_t *vma, uint32_t flags, uint32_t file) noexcept nogil:
+    """One with operations of its own stays as it was mapped."""
+    return vma.flags == flags and vma.file == file and vma.ops == 0
+
+
+cdef bint is_mergeable_anon_vma(machine_t *m, uint32_t av1, uint32_t av2, vma_t *vma) noexcept nogil:
+    """Two VMAs of one anon_vma may merge, and one that has none with one that has it alone.
+
+    ``vma`` is the one that is there already (NULL: do not look).  Its chain must hold a single anon_vma, so that
+    copies from a parent stay apart; an empty chain does not count as single: a range with pages never merges
+    into a neighbour without.
+    """
+    if not av1 or not av2:
+        if vma == NULL or (vma.chain and not rnode_of(m, vma.chain).next):
+            return True
+    return av1 == av2
+
+
+cdef bint can_vma_merge_before(
+        machine_t *m, vma_t *vma, uint32_t flags, uint32_t anon_vma, uint32_t file, uint64_t pgoff) noexcept nogil:
+    """``vma`` could begin earlier; ``pgoff`` is where the range before it ends."""
+    return is_mergeable_vma(vma, flags, file) and is_mergeable_anon_vma(m, anon_vma, vma.anon_vma, vma) \
+        and vma.pgoff == pgoff
+
+
+cdef bint can_vma_merge_after(
+        machine_t *m, vma_t *vma, uint32_t flags, uint32_t anon_vma, uint32_t file, uint64_t pgoff) noexcept nogil:
+    return is_mergeable_vma(vma, flags, file) and is_mergeable_anon_vma(m, anon_vma, vma.anon_vma, vma) \
+        and vma.pgoff + (vma.end - vma.start) == pgoff
+
+
+cdef vma_t *merge_into_prev(ctx_t *c, mm_t *mm, vma_t *prev, vma_t *mid, uint64_t end) noexcept nogil:
+    cdef int err
+    if mid == NULL or mid.start >= end:         # into a hole
+        err = vma_absorb(c, mm, prev, prev.start, end, NULL, NULL)
+    elif mid.end == end:
+        err = vma_absorb(c, mm, prev, prev.start, end, mid, NULL)
+    else:
+        err = vma_shift(c, prev, mid, end)
+    return NULL if err else prev
+
+
+cdef vma_t *merge_into_next(ctx_t *c, mm_t *mm, vma_t *prev, vma_t *mid, vma_t *next, uint64_t start) noexcept nogil:
+    cdef int err
+    if prev != NULL and start < prev.end:       # the range is the upper part of prev
+        err = vma_shift(c, prev, next, start)
+    else:
+        err = vma_absorb(c, mm, next, start, next.end, mid if mid != next else NULL, NULL)
+    return NULL if err else next
+
+
+cdef vma_t *vma_merge(
+        ctx_t *c, mm_t *mm, vma_t *prev, uint64_t start, uint64_t end, uint32_t flags, uint32_t anon_vma,
+        uint32_t file, uint64_t pgoff, const mpol_t *pol) noexcept nogil:
+    """Give [start, end), which is about to have these properties, to its neighbours if they have them.
+
+    The range is a hole, a whole VMA or one end of it.  ``prev`` is the VMA before, or the one whose upper end the
+    range is.  Returns the VMA that now covers the range, NULL when none does.
+    """
+    cdef machine_t *m = c.m
+    cdef uint32_t slot = vma_slot(m, mm, prev.end) if prev != NULL else 0
+    cdef vma_t *mid = vma_at(m, mm, slot)
+    cdef vma_t *next = mid
+    cdef bint after, before
+    if flags & VM_SPECIAL or (prev != NULL and prev.end > start and prev.ops) or \
+            (mid != NULL and mid.start < end and mid.ops):      # operations of its own keep the range apart
+        return NULL
+    if mid != NULL and mid.end == end:
+        next = vma_at(m, mm, slot + 1)
+    after = prev != NULL and prev.end == start and mpol_equal(&prev.pol, pol) \
+        and can_vma_merge_after(m, prev, flags, anon_vma, file, pgoff)
+    before = next != NULL and next.start == end and mpol_equal(pol, &next.pol) \
+        and can_vma_merge_before(m, next, flags, anon_vma, file, pgoff + (end - start))
+    if after and before and is_mergeable_anon_vma(m, prev.anon_vma, next.anon_vma, NULL):
+        if vma_absorb(c, mm, prev, prev.start, next.end, mid, next if next != mid else NULL):
+            return NULL
+        return prev
+    if after:
+        return merge_into_prev(c, mm, prev, mid, end)
+    if before:
+        return merge_into_next(c, mm, prev, mid, next, start)
+    return NULL
+
+
+cdef vma_t *vma_modify(
+        ctx_t *c, mm_t *mm, vma_t *prev, vma_t *vma, uint64_t start, uint64_t end, uint32_t flags, const mpol_t *pol,
+        int *err) noexcept nogil:
+    """The VMA for [start, end) of ``vma`` once it has ``flags`` and ``pol``: merged, else cut out.  The caller sets them."""
+    cdef vma_t *merged = vma_merge(c, mm, prev, start, end, flags, vma.anon_vma, vma.file, vma.pgoff + (start - vma.start), pol)
+    err[0] = 0
+    if merged != NULL:
+        return merged
+    if start != vma.start:
+        err[0] = split_vma(c, mm, vma, start, True)
+    if err[0] == 0 and end != vma.end:
+        err[0] = split_vma(c, mm, vma, end, False)
+    return vma
+
+
+# -- munmap --------------------------------------------------------------------------------------------------------
+
+
+cdef void unmap_region(ctx_t *c, mm_t *mm, uint32_t first, uint32_t n) noexcept nogil:
+    """Whole VMAs go: their pages, their places in the reverse maps, then the tables nothing else needs."""
+    cdef machine_t *m = c.m
+    cdef vma_t *prev = vma_at(m, mm, first - 1)
+    cdef vma_t *next = vma_at(m, mm, first + n)
+    cdef vma_t *vma
+    cdef uint64_t start = vma_at(m, mm, first).start, end = vma_at(m, mm, first + n - 1).end
+    cdef uint32_t i
+    for i in range(first, first + n):
+        vma = vma_at(m, mm, i)
+        zap_page_range(c, mm, vma, vma.start, vma.end, ZAP_EVEN_COWS)
+        pmg_store(&mm.total_vm, mm.total_vm - (vma.end - vma.start))
+        if vma.flags & VM_LOCKED:
+            pmg_store(&mm.locked_vm, mm.locked_vm - (vma.end - vma.start))
+    for i in range(first, first + n):
+        vma_unlink(c, vma_at(m, mm, i))
+    free_pgtables(c, mm, start, end, prev.end if prev != NULL else 0, next.start if next != NULL else NO_CEILING)
+    for i in range(first, first + n):
+        vma_free(c, vma_at(m, mm, i))
+    vec_cut(m, &mm.vmas, first, n)
+
+
+cdef int do_munmap(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end) noexcept nogil:
+    cdef machine_t *m = c.m
+    cdef uint32_t first = vma_slot(m, mm, start), last
+    cdef vma_t *vma = vma_at(m, mm, first)
+    if end > TASK_SIZE_PAGES or end <= start:
+        return -EINVAL
+    if vma == NULL or vma.start >= end:
+        return 0
+    if vma.start < start:
+        # Taking the middle out leaves one more VMA than before; at the limit only that is refused.
+        if end < vma.end and mm.vmas.n >= DEF_MAX_MAP_COUNT:
+            return -ENOMEM
+        if do_split(c, mm, vma, start, False):
+            return -ENOMEM
+        first += 1
+    last = vma_slot(m, mm, end - 1)
+    vma = vma_at(m, mm, last)
+    if vma != NULL and vma.start < end:
+        if vma.end > end and do_split(c, mm, vma, end, True):
+            return -ENOMEM
+        last += 1
+    if last > first:
+        unmap_region(c, mm, first, last - first)
+    return 0
+
+
+cdef int sys_munmap(ctx_t *c, task_t *t, uint64_t start, uint64_t length) noexcept nogil:
+    cdef uint32_t mm = c.mm
+    cdef int err
+    if start & 4095 or length > TASK_SIZE_PAGES << 12:      # more is checked by do_munmap
+        return -EINVAL
+    if mmap_write_lock(c, mm):
+        return -PMG_WAIT
+    err = do_munmap(c, mm_of(c.m, mm), start >> 12, (start + page_align(length)) >> 12)
+    mmap_write_unlock(c, mm)
+    return err
+
+
+# -- mmap ------------------------------------------------------------------------------------------------------------
+
+
+cdef uint64_t unmapped_area(machine_t *m, mm_t *mm, uint64_t n) noexcept nogil:
+    """The highest gap of ``n`` pages below MMAP_BASE, 0 when there is none."""
+    cdef uint64_t ceiling = MMAP_BASE
+    cdef uint32_t i = mm.vmas.n
+    cdef vma_t *vma
+    while i:
+        i -= 1
+        vma = vma_at(m, mm, i)
+        if vma.end <= ceiling and ceiling - vma.end >= n:
+            return ceiling - n
+        ceiling = min(ceiling, vma.start)
+    return ceiling - n if ceiling >= MMAP_MIN + n else 0
+
+
+cdef int64_t get_unmapped_area(machine_t *m, mm_t *mm, uint64_t addr, uint64_t n, bint fixed) noexcept nogil:
+    """First page of a place for ``n`` pages: ``addr`` (bytes) itself if fixed, or if it is free; else any."""
+    cdef uint64_t vpn = addr >> 12
+    if n > MAX_INDEX_PAGES:
+        return -ENOMEM
+    if fixed:
+        if addr > (TASK_SIZE_PAGES - n) << 12:
+            return -ENOMEM
+        return -EINVAL if addr & 4095 else <int64_t> vpn
+    if vpn:
+        vpn = max(vpn, MMAP_MIN)
+        if vpn <= TASK_SIZE_PAGES - n and range_is_free(m, mm, vpn, vpn + n):
+            return <int64_t> vpn
+    vpn = unmapped_area(m, mm, n)
+    return <int64_t> vpn if vpn else -ENOMEM
+
+
+cdef vma_t *mmap_expand(
+        ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, uint32_t flags, uint32_t file,
+        uint64_t pgoff) noexcept nogil:
+    """A new mapping between neighbours that could hold it extends them; NULL when they cannot."""
+    cdef machine_t *m = c.m
+    cdef uint32_t slot = vma_slot(m, mm, start)
+    cdef vma_t *next = vma_at(m, mm, slot)
+    cdef vma_t *prev = vma_at(m, mm, slot - 1)
+    cdef int err
+    if next == NULL or next.start != end or next.pol.mode != MPOL_DEFAULT \
+            or not can_vma_merge_before(m, next, flags, 0, file, pgoff + (end - start)):
+        next = NULL
+    if prev == NULL or prev.end != start or prev.pol.mode != MPOL_DEFAULT \
+            or not can_vma_merge_after(m, prev, flags, next.anon_vma if next != NULL else 0, file, pgoff):
+        prev = NULL
+    if prev != NULL:
+        err = vma_absorb(c, mm, prev, prev.start, next.end if next != NULL else end, next, NULL)
+        return NULL if err else prev
+    if next == NULL or vma_absorb(c, mm, next, start, next.end, NULL, NULL):
+        return NULL
+    return next
+
+
+cdef int mmap_new(
+        ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, uint32_t flags, uint32_t file,
+        uint64_t pgoff) noexcept nogil:
+    cdef vma_t *vma = vma_alloc(c.m, mm, start, end, flags, pgoff)
+    cdef uint32_t shmem = 0
+    cdef int err
+    if vma == NULL:
+        return -ENOMEM
+    if not file and flags & VM_SHARED:
+        shmem = file_new(c, FILE_SHMEM, end - start, 0)
+        if not shmem:
+            vma_free(c, vma)
+            return -ENOMEM
+    vma.file = shmem or file
+    err = vma_link(c, mm, vma, vma_slot(c.m, mm, start))
+    if shmem:
+        file_put(c, shmem)          # the mapping alone keeps it
+    return err
+
+
+cdef int mmap_region(
+        ctx_t *c, mm_t *mm, uint64_t start, uint64_t n, uint32_t flags, uint32_t file, uint64_t pgoff) noexcept nogil:
+    cdef uint64_t end = start + n
+    cdef int err = do_munmap(c, mm, start, end)
+    if err:
+        return err
+    if (flags & (VM_NORESERVE | VM_SHARED | VM_WRITE)) == VM_WRITE:
+        flags |= VM_ACCOUNT
+    if mmap_expand(c, mm, start, end, flags, file, pgoff) == NULL:
+        err = mmap_new(c, mm, start, end, flags, file, pgoff)
+        if err:
+            return err
+    pmg_store(&mm.total_vm, mm.total_vm + n)
+    if flags & VM_LOCKED:
+        pmg_store(&mm.locked_vm, mm.locked_vm + n)
+    return 0
+
+
+cdef int64_t mmap_flags(task_t *t, mm_t *mm, uint64_t n, uint32_t prot, uint32_t flags) noexcept nogil:
+    """VM_* of a new mapping, or a negative errno: the kernel's checks once the address is known."""
+    cdef uint32_t vm = (prot & VM_ACCESS_FLAGS) | mm.def_flags | VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC
+    if flags & MAP_LOCKED:
+        vm |= VM_LOCKED
+        if not can_do_mlock(t):
+            return -EPERM
+    if vm & VM_LOCKED and over_memlock(t, mm.locked_vm + n):
+        return -EAGAIN
+    if flags & MAP_TYPE == MAP_SHARED or flags & MAP_TYPE == MAP_SHARED_VALIDATE:
+        vm |= VM_SHARED | VM_MAYSHARE
+    elif flags & MAP_TYPE != MAP_PRIVATE:
+        return -EINVAL
+    if flags & MAP_NORESERVE:
+        vm |= VM_NORESERVE
+    return vm
+
+
+cdef int64_t do_mmap(
+        ctx_t *c, task_t *t, mm_t *mm, uint64_t addr, uint64_t n, uint32_t prot, uint32_t flags, uint32_t file,
+        uint64_t pgoff, bint *populate) noexcept nogil:
+    """First page of the new mapping or a negative errno."""
+    cdef int64_t start, vm
+    cdef int err
+    if mm.vmas.n > DEF_MAX_MAP_COUNT:
+        return -ENOMEM
+    start = get_unmapped_area(c.m, mm, addr, n, (flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)) != 0)
+    if start < 0:
+        return start
+    if flags & MAP_FIXED_NOREPLACE and not range_is_free(c.m, mm, start, start + n):
+        return -EEXIST
+    vm = mmap_flags(t, mm, n, prot, flags)
+    if vm < 0:
+        return vm
+    if not file:
+        # A private page knows its address by its offset, so that neighbours mapped apart can merge.
+        pgoff = 0 if vm & VM_SHARED else <uint64_t> start
+    err = mmap_region(c, mm, start, n, <uint32_t> vm, file, pgoff)
+    if err:
+        return err
+    populate[0] = (vm & VM_LOCKED) != 0 or (flags & (MAP_POPULATE | MAP_NONBLOCK)) == MAP_POPULATE
+    return start
+
+
+cdef int populate_pages(ctx_t *c, uint32_t mm, uint64_t start, uint64_t end, bint ignore_errors) noexcept nogil:
+    cdef int err
+    if mmap_read_lock(c, mm):
+        return -PMG_WAIT
+    err = mm_populate(c, mm_of(c.m, mm), start, end, ignore_errors)
+    mmap_read_unlock(c, mm)
+    return err
+
+
+cdef int64_t sys_mmap(
+        ctx_t *c, task_t *t, uint64_t addr, uint64_t length, uint32_t prot, uint32_t flags, uint32_t file,
+        uint64_t pgoff) noexcept nogil:
+    cdef uint32_t mm = c.mm
+    cdef uint64_t n = page_align(length) >> 12
+    cdef bint populate = False
+    cdef int64_t start
+    if length == 0:
+        return -EINVAL
+    if n == 0 or flags & MAP_HUGETLB:       # no huge pages are reserved
+        return -ENOMEM
+    if pgoff + n < pgoff or (file and pgoff + n > MAX_INDEX_PAGES):     # s_maxbytes of ext4
+        return -EOVERFLOW
+    if mmap_write_lock(c, mm):
+        return -PMG_WAIT
+    start = do_mmap(c, t, mm_of(c.m, mm), addr, n, prot, flags, file, pgoff, &populate)
+    mmap_write_unlock(c, mm)
+    if start < 0:
+        return start
+    if populate:                            # what it cannot bring in, faults will
+        populate_pages(c, mm, start, start + n, True)
+    return start << 12
+
+
+# -- mprotect --------------------------------------------------------------------------------------------------------
+
+
+cdef bint can_change_pte_writable(machine_t *m, vma_t *vma, pte_t pte) noexcept nogil:
+    """Whether a write fault would only set the write bit: a dirty page of a shared file, or an own anonymous one."""
+    if not pte_dirty(pte):
+        return False
+    if vma.flags & VM_SHARED:
+        return True
+    return not pte & PTE_SPECIAL and page_test(m, <uint32_t> pte_pfn(pte), PG_anon) \
+        and page_test(m, <uint32_t> pte_pfn(pte), PG_anon_exclusive)
+
+
+cdef bint change_pte(machine_t *m, vma_t *vma, uint32_t leaf, uint64_t vpn, pte_t prot) noexcept nogil:
+    """One entry under its table's lock; True when the processor may have the old one cached."""
+    cdef pte_t pte = leaf_pte(m, leaf, vpn)[0], new
+    if pte_present(pte):
+        new = (pte & ~PTE_PROT_BITS) | prot
+        if vma.flags & VM_WRITE and not pte_write(new) and can_change_pte_writable(m, vma, new):
+            new |= PTE_RW
+        set_pte(m, leaf, vpn, new)
+        return True
+    if is_writable_migration_entry(pte) and PMG_GUARD(16):
+        # Whether it may be written again is for a fault to find out.
+        if page_test(m, migration_entry_to_pfn(pte), PG_anon) and not m.profile.plain_entries:
+            set_pte(m, leaf, vpn, migration_entry_set_type(pte, SWP_MIGRATION_READ_EXCLUSIVE))
+        else:
+            set_pte(m, leaf, vpn, migration_entry_set_type(pte, SWP_MIGRATION_READ))
+    return False
+
+
+cdef void change_protection(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t start, uint64_t end) noexcept nogil:
+    cdef machine_t *m = c.m
+    cdef pte_t prot = vma_pte(m, vma, 0) & PTE_PROT_BITS
+    cdef uint64_t vpn = start, stop
+    cdef uint32_t leaf = 0
+    cdef bint flush = False
+    while True:
+        vpn = next_leaf(m, mm, vpn, end, &leaf)
+        if vpn >= end:
+            break
+        stop = min(end, (vpn | 511) + 1)
+        pte_lock(c, leaf)
+        while vpn < stop:
+            flush |= change_pte(m, vma, leaf, vpn, prot)
+            vpn += 1
+        pte_unlock(c, leaf)
+    count_event(c, C_TLB_FLUSH, flush)
+
+
+cdef int mprotect_fixup(
+        ctx_t *c, mm_t *mm, vma_t **prev, vma_t *vma, uint64_t start, uint64_t end, uint32_t newflags) noexcept nogil:
+    cdef uint32_t oldflags = vma.flags
+    cdef int err = 0
+    if newflags == oldflags:
+        prev[0] = vma
+        return 0
+    if newflags & VM_WRITE:
+        if not oldflags & (VM_ACCOUNT | VM_WRITE | VM_SHARED | VM_NORESERVE):
+            newflags |= VM_ACCOUNT
+    elif c.m.profile.mprotect_unaccounts and not vma.file and not vma.anon_vma:
+        newflags &= ~VM_ACCOUNT
+    vma = vma_modify(c, mm, prev[0], vma, start, end, newflags, &vma.pol, &err)
+    prev[0] = vma
+    if err:
+        return err
+    pmg_store32(&vma.flags, newflags)
+    change_protection(c, mm, vma, start, end)
+    if (oldflags & (VM_WRITE | VM_SHARED | VM_LOCKED)) == VM_LOCKED and newflags & VM_WRITE:
+        mm_populate(c, mm, start, end, True)        # locked memory does not wait for its copies
+    return 0
+
+
+cdef int do_mprotect(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, uint32_t prot) noexcept nogil:
+    cdef machine_t *m = c.m
+    cdef vma_t *prev = NULL
+    cdef vma_t *vma = find_vma_prev(m, mm, start, &prev)
+    cdef uint32_t newflags
+    cdef int err
+    while vma != NULL and vma.start <= start:
+        newflags = (vma.flags & ~VM_ACCESS_FLAGS) | (prot & VM_ACCESS_FLAGS)
+        if newflags & ~(newflags >> 4) & VM_ACCESS_FLAGS:
+            return -EACCES
+        err = mprotect_fixup(c, mm, &prev, vma, start, min(end, vma.end), newflags)
+        if err:
+            return err
+        start = prev.end
+        if start >= end:
+            return 0
+        vma = vma_after(m, mm, prev)
+    return -ENOMEM
+
+
+cdef int sys_mprotect(ctx_t *c, task_t *t, uint64_t start, uint64_t length, uint32_t prot) noexcept nogil:
+    cdef uint32_t mm = c.mm
+    cdef int err
+    if start & 4095:
+        return -EINVAL
+    if length == 0:
+        return 0
+    length = page_align(length)
+    if start + length <= start:
+        return -ENOMEM
+    if prot & ~<uint32_t> PROT_ALL:
+        return -EINVAL
+    if mmap_write_lock(c, mm):
+        return -PMG_WAIT
+    err = do_mprotect(c, mm_of(c.m, mm), start >> 12, (start + length) >> 12, prot)
+    mmap_write_unlock(c, mm)
+    return err
+
+
+# -- mremap ------------------------------------------------------------------------------------------------------------
+
+
+cdef void move_stats(machine_t *m, uint32_t old_leaf, uint64_t old, uint32_t new_leaf, uint64_t new) noexcept nogil:
+    """Access counts belong to the page that moves, not to its address."""
+    cdef uint64_t a = <uint64_t> old_leaf * 512 + (old & 511), b = <uint64_t> new_leaf * 512 + (new & 511)
+    cdef uint32_t nid, slot
+    cdef uint32_t *row
+    for slot in range(pmg_load32(&m.stats_slots)):
+        for nid in range(m.nr_nodes):
+            row = stats_rows(m, slot, nid)
+            row[b] = row[a]
+            row[a] = 0
+
+
+cdef void lock_two_leaves(ctx_t *c, uint32_t a, uint32_t b) noexcept nogil:
+    pte_lock(c, min(a, b))
+    if a != b:
+        pte_lock(c, max(a, b))
+
+
+cdef void move_ptes(
+        ctx_t *c, uint32_t old_leaf, uint64_t old, uint32_t new_leaf, uint64_t new, uint64_t n) noexcept nogil:
+    cdef machine_t *m = c.m
+    cdef uint64_t i
+    cdef pte_t pte
+    cdef bint flush = False
+    lock_two_leaves(c, old_leaf, new_leaf)
+    for i in range(n):
+        pte = pmg_load(leaf_pte(m, old_leaf, old + i))
+        if pte == 0:
+            continue
+        flush |= pte_present(pte)
+        set_pte(m, old_leaf, old + i, 0)
+        set_pte(m, new_leaf, new + i, pte)
+        if m.stats != NULL:
+            move_stats(m, old_leaf, old + i, new_leaf, new + i)
+    pte_unlock(c, old_leaf)
+    if new_leaf != old_leaf:
+        pte_unlock(c, new_leaf)
+    count_event(c, C_TLB_FLUSH, flush)
+
+
+cdef uint64_t move_page_tables(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t old, uint64_t new, uint64_t n) noexcept nogil:
+    """Move the entries of ``n`` pages of ``vma``; returns how many pages were done before tables ran out.
+
+    Both places hang in the same trees.  With their locks held no walk that restores migration entries can look at
+    the new place before an entry arrives there and at the old one after it left.
+    """
+    cdef uint64_t done = 0, extent
+    cdef uint32_t old_leaf, new_leaf
+    while done < n:
+        extent = min(n - done, min(512 - ((old + done) & 511), 512 - ((new + done) & 511)))
+        old_leaf = walk_leaf(c.m, mm.pgd, old + done)
+        if old_leaf:
+            new_leaf = pte_alloc(c, mm, new + done)
+            if not new_leaf:
+                break
+            vma_trees_remove(c, vma)
+            move_ptes(c, old_leaf, old + done, new_leaf, new + done, extent)
+            vma_trees_insert(c, vma)
+        done += extent
+    return done
+
+
+cdef vma_t *copy_vma(ctx_t *c, mm_t *mm, vma_t **from_, uint64_t addr, uint64_t n, uint64_t pgoff) noexcept nogil:
+    """The VMA that takes the pages of ``*from_`` in at ``addr``.
+
+    Anonymous memory without pages takes the offset of its new address, which lets it merge there, even with the
+    VMA it comes from: ``*from_`` is then the merged one.
+    """
+    cdef machine_t *m = c.m
+    cdef vma_t *vma = from_[0]
+    cdef vma_t *prev = NULL
+    cdef vma_t *new
+    cdef uint64_t start = vma.start
+    if not vma.file and not vma.anon_vma:
+        pgoff = addr
+    find_vma_prev(m, mm, addr, &prev)
+    new = NULL
+    if vma.ops == 0:
+        new = vma_merge(c, mm, prev, addr, addr + n, vma.flags, vma.anon_vma, vma.file, pgoff, &vma.pol)
+    if new != NULL:
+        if new.start <= start < new.end:
+            from_[0] = new
+        return new
+    new = vma_dup(m, vma)
+    if new == NULL:
+        return NULL
+    new.start = addr
+    new.end = addr + n
+    new.pgoff = pgoff
+    return NULL if vma_link_like(c, mm, new, vma, vma_slot(m, mm, addr)) else new
+
+
+cdef int64_t move_vma(
+        ctx_t *c, mm_t *mm, vma_t *vma, uint64_t old, uint64_t old_n, uint64_t n, uint64_t new,
+        uint32_t flags) noexcept nogil:
+    """The new first page, or a negative errno with everything where it was."""
+    cdef uint32_t vm = vma.flags
+    cdef uint64_t moved
+    cdef vma_t *new_vma
+    if mm.vmas.n >= DEF_MAX_MAP_COUNT - 3:
+        return -ENOMEM
+    new_vma = copy_vma(c, mm, &vma, new, n, vma.pgoff + (old - vma.start))
+    if new_vma == NULL:
+        return -ENOMEM
+    moved = move_page_tables(c, mm, vma, old, new, old_n)
+    pmg_store(&mm.total_vm, mm.total_vm + n)
+    if vm & VM_LOCKED and (moved < old_n or not flags & MREMAP_DONTUNMAP):
+        pmg_store(&mm.locked_vm, mm.locked_vm + n)
+    if moved < old_n:
+        move_page_tables(c, mm, new_vma, new, old, moved)
+        do_munmap(c, mm, new, new + n)
+        return -ENOMEM
+    if flags & MREMAP_DONTUNMAP:
+        pmg_store32(&vma.flags, vma.flags & ~VM_LOCKED_MASK)
+        if new_vma != vma and vma.start == old and vma.end == old + old_n:
+            unlink_anon_vmas(c, vma)        # none of its pages is left
+        return <int64_t> new
+    if old_n:                               # 0: a second view of a shared object
+        do_munmap(c, mm, old, old + old_n)
+    return <int64_t> new
+
+
+cdef vma_t *vma_to_resize(
+        ctx_t *c, task_t *t, mm_t *mm, uint64_t addr, uint64_t old_n, uint64_t new_n, uint32_t flags,
+        int *err) noexcept nogil:
+    cdef vma_t *vma = vma_lookup(c.m, mm, addr)
+    cdef uint64_t pgoff
+    err[0] = -EFAULT
+    if vma == NULL:
+        return NULL
+    pgoff = vma.pgoff + (addr - vma.start)
+    if old_n == 0 and not vma.flags & (VM_SHARED | VM_MAYSHARE):
+        err[0] = -EINVAL
+    elif flags & MREMAP_DONTUNMAP and vma.flags & (VM_DONTEXPAND | VM_PFNMAP):
+        err[0] = -EINVAL
+    elif old_n > vma.end - addr:
+        err[0] = -EFAULT
+    elif new_n == old_n:
+        err[0] = 0
+    elif pgoff + new_n < pgoff:
+        err[0] = -EINVAL
+    elif vma.flags & (VM_DONTEXPAND | VM_PFNMAP):
+        err[0] = -EFAULT
+    elif vma.flags & VM_LOCKED and over_memlock(t, mm.locked_vm + new_n - old_n):
+        err[0] = -EAGAIN
+    else:
+        err[0] = 0
+    return vma
+
+
+cdef int64_t mremap_to(
+        ctx_t *c, task_t *t, mm_t *mm, uint64_t addr, uint64_t old_n, uint64_t new_addr, uint64_t new_n,
+        uint32_t flags) noexcept nogil:
+    """To a place the caller names (or, with DONTUNMAP alone, hints at).  ``new_addr`` is in bytes."""
+    cdef uint64_t new = new_addr >> 12
+    cdef vma_t *vma
+    cdef int64_t place
+    cdef int err = 0
+    if new_addr & 4095 or new_n > TASK_SIZE_PAGES or new > TASK_SIZE_PAGES - new_n:
+        return -EINVAL
+    if addr + old_n > new and new + new_n > addr:
+        return -EINVAL
+    if mm.vmas.n + 2 >= DEF_MAX_MAP_COUNT - 3:
+        return -ENOMEM
+    # What lies at the target goes first, even if the source then turns out to be no good.
+    if flags & MREMAP_FIXED:
+        err = do_munmap(c, mm, new, new + new_n)
+    if err == 0 and old_n > new_n:
+        err = do_munmap(c, mm, addr + new_n, addr + old_n)
+        old_n = new_n
+    if err:
+        return err
+    vma = vma_to_resize(c, t, mm, addr, old_n, new_n, flags, &err)
+    if err:
+        return err
+    place = get_unmapped_area(c.m, mm, new_addr, new_n, (flags & MREMAP_FIXED) != 0)
+    return place if place < 0 else move_vma(c, mm, vma, addr, old_n, new_n, <uint64_t> place, flags)
+
+
+cdef bint vma_expandable(machine_t *m, mm_t *mm, vma_t *vma, uint64_t delta) noexcept nogil:
+    return vma.end + delta <= TASK_SIZE_PAGES and vma.end - vma.start + delta <= MAX_INDEX_PAGES and \
+        range_is_free(m, mm, vma.end, vma.end + delta)
+
+
+cdef int64_t mremap_grow(
+        ctx_t *c, task_t *t, mm_t *mm, uint64_t addr, uint64_t old_n, uint64_t new_n, uint32_t flags) noexcept nogil:
+    """In place when the mapping ends here and what follows is free, else somewhere else if that is allowed."""
+    cdef int err = 0
+    cdef vma_t *vma = vma_to_resize(c, t, mm, addr, old_n, new_n, flags, &err)
+    cdef uint64_t delta = new_n - old_n
+    cdef int64_t place
+    if err:
+        return err
+    if old_n == vma.end - addr and vma_expandable(c.m, mm, vma, delta):
+        vma = vma_merge(c, mm, vma, vma.end, vma.end + delta, vma.flags, vma.anon_vma, vma.file,
+                        vma.pgoff + (vma.end - vma.start), &vma.pol)
+        if vma == NULL:
+            return -ENOMEM
+        pmg_store(&mm.total_vm, mm.total_vm + delta)
+        if vma.flags & VM_LOCKED:
+            pmg_store(&mm.locked_vm, mm.locked_vm + delta)
+        return <int64_t> addr
+    if not flags & MREMAP_MAYMOVE:
+        return -ENOMEM
+    place = get_unmapped_area(c.m, mm, 0, new_n, False)
+    return place if place < 0 else move_vma(c, mm, vma, addr, old_n, new_n, <uint64_t> place, flags)
+
+
+cdef int64_t do_mremap(
+        ctx_t *c, task_t *t, mm_t *mm, uint64_t addr, uint64_t old_n, uint64_t new_n, uint32_t flags,
+        uint64_t new_addr) noexcept nogil:
+    cdef int err
+    if vma_lookup(c.m, mm, addr) == NULL:
+        return -EFAULT
+    if flags & (MREMAP_FIXED | MREMAP_DONTUNMAP):
+        return mremap_to(c, t, mm, addr, old_n, new_addr, new_n, flags)
+    if old_n > new_n:
+        err = do_munmap(c, mm, addr + new_n, addr + old_n)
+        return err if err else <int64_t> addr
+    if old_n == new_n:
+        return <int64_t> addr
+    return mremap_grow(c, t, mm, addr, old_n, new_n, flags)
+
+
+cdef int64_t sys_mremap(
+        ctx_t *c, task_t *t, uint64_t old, uint64_t old_len, uint64_t new_len, uint32_t flags,
+        uint64_t new_addr) noexcept nogil:
+    cdef uint32_t mm = c.mm
+    cdef uint64_t old_n = page_align(old_len) >> 12, new_n = page_align(new_len) >> 12
+    cdef int64_t vpn
+    cdef bint locked
+    cdef vma_t *vma
+    if flags & ~<uint32_t> (MREMAP_FIXED | MREMAP_MAYMOVE | MREMAP_DONTUNMAP):
+        return -EINVAL
+    if flags & (MREMAP_FIXED | MREMAP_DONTUNMAP) and not flags & MREMAP_MAYMOVE:
+        return -EINVAL
+    if flags & MREMAP_DONTUNMAP and old_len != new_len:
+        return -EINVAL
+    if old & 4095 or new_n == 0:
+        return -EINVAL
+    if mmap_write_lock(c, mm):
+        return -PMG_WAIT
+    vpn = do_mremap(c, t, mm_of(c.m, mm), old >> 12, old_n, new_n, flags, new_addr)
+    vma = vma_lookup(c.m, mm_of(c.m, mm), <uint64_t> vpn) if vpn >= 0 else NULL
+    locked = vma != NULL and vma.flags & VM_LOCKED
+    mmap_write_unlock(c, mm)
+    if vpn < 0:
+        return vpn
+    if locked and new_n > old_n:
+        populate_pages(c, mm, <uint64_t> vpn + old_n, <uint64_t> vpn + new_n, True)
+    return vpn << 12
+
+
+# -- policies of ranges ----------------------------------------------------------------------------------------
+
+
+cdef int vma_replace_policy(ctx_t *c, vma_t *vma, const mpol_t *pol) noexcept nogil:
+    """A shared object takes the policy too, for the pages this VMA shows of it."""
+    cdef file_t *f
+    cdef int err = 0
+    if vma.file:
+        f = file_of(c.m, vma.file)
+        if f.kind == FILE_SHMEM:
+            err = mpol_set_shared_policy(c.m, f, vma.pgoff, vma.pgoff + (vma.end - vma.start), pol)
+    if err == 0:
+        vma.pol = pol[0]
+    return err
+
+
+cdef int mbind_range(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, const mpol_t *pol) noexcept nogil:
+    cdef vma_t *prev = NULL
+    cdef vma_t *vma = find_vma_prev(c.m, mm, start, &prev)
+    cdef int err = 0
+    while vma != NULL and vma.start < end:
+        if not mpol_equal(&vma.pol, pol):
+            vma = vma_modify(c, mm, prev, vma, max(start, vma.start), min(end, vma.end), vma.flags, pol, &err)
+            if err == 0:
+                err = vma_replace_policy(c, vma, pol)
+            if err:
+                return err
+        prev = vma
+        vma = vma_after(c.m, mm, vma)
+    return 0
+
+
+cdef int set_home_node(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, int home_node) noexcept nogil:
+    """VMA by VMA; those done before one with another kind of policy stay done."""
+    cdef vma_t *vma = vma_at(c.m, mm, vma_slot(c.m, mm, start))
+    cdef int err = -ENOENT
+    cdef uint64_t stop
+    cdef mpol_t pol
+    while start < end and vma != NULL and vma.start < end:
+        stop = min(end, vma.end)
+        pol = vma.pol
+        if pol.mode != MPOL_DEFAULT:
+            if pol.mode != MPOL_BIND and pol.mode != MPOL_PREFERRED_MANY:
+                return -EOPNOTSUPP
+            pol.home_node = home_node
+            err = mbind_range(c, mm, max(start, vma.start), stop, &pol)
+            if err:
+                return err
+        start = stop
+        vma = vma_at(c.m, mm, vma_slot(c.m, mm, start))
+    return err
+
+
+cdef int sys_set_mempolicy_home_node(
+        ctx_t *c, task_t *t, uint64_t start, uint64_t length, uint64_t node, uint64_t flags) noexcept nogil:
+    cdef uint32_t mm = c.mm
+    cdef int err
+    if start & 4095 or flags or node >= c.m.nr_nodes:
+        return -EINVAL
+    length = page_align(length)
+    if start + length < start:
+        return -EINVAL
+    if length == 0:
+        return 0
+    if mmap_write_lock(c, mm):
+        return -PMG_WAIT
+    err = set_home_node(c, mm_of(c.m, mm), start >> 12, (start + length) >> 12, <int> node)
+    mmap_write_unlock(c, mm)
+    return err

@@ -1,0 +1,432 @@
+"""Reserved arenas, records by index, arrays in the heap, the frame allocator and the wait seam."""
+from libc.errno cimport ENOMEM
+from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memmove, memset
+
+from pagemig.mm.atomic cimport (
+    pmg_and, pmg_load, pmg_load32, pmg_load32_acq, pmg_or, pmg_prefetchw, pmg_spin_lock, pmg_spin_unlock, pmg_store,
+    pmg_store32, pmg_store32_rel, pmg_store_rel,
+)
+from pagemig.mm.frame cimport put_page_testzero
+from pagemig.mm.types cimport (
+    C_HOST_ZONE_CONTENDED, C_LOCK_ZONE, C_NUMA_FOREIGN, C_NUMA_HIT, C_NUMA_LOCAL, C_NUMA_MISS, C_NUMA_OTHER,
+    C_PGALLOC, C_PGFREE, ctx_t, frame_t, machine_t, MAX_CTX, node_t, PCP_MAX, pcp_t, REF_ONE, slab_t, STAGE, vec_t,
+)
+
+
+cdef extern from "<sys/mman.h>" nogil:
+    void *mmap(void *addr, size_t length, int prot, int flags, int fd, long offset)
+    int munmap(void *addr, size_t length)
+    int madvise(void *addr, size_t length, int advice)
+    int PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_ANONYMOUS, MAP_NORESERVE, MADV_HUGEPAGE
+    void *MAP_FAILED
+
+
+# -- arenas ------------------------------------------------------------------------------------------------
+
+
+cdef void *arena_new(machine_t *m, uint64_t nbytes) noexcept nogil:
+    cdef uint64_t small = 1 << 16 if m.page_bytes == 4096 else 1 << 20
+    cdef void *p
+    if m.nr_arenas >= 32:
+        return NULL
+    nbytes = (nbytes + (1 << 21) - 1) & ~(<uint64_t> (1 << 21) - 1)
+    p = mmap(NULL, nbytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+    if p == MAP_FAILED:
+        return NULL
+    # Huge pages save the host's own TLB misses on scattered frames; small machines stay small without them.
+    if m.nr_frames > small and nbytes >= (16 << 20):
+        madvise(p, nbytes, MADV_HUGEPAGE)
+    m.arenas[m.nr_arenas] = p
+    m.arena_bytes[m.nr_arenas] = nbytes
+    m.nr_arenas += 1
+    return p
+
+
+cdef void arenas_release(machine_t *m) noexcept nogil:
+    cdef uint32_t i
+    for i in range(m.nr_arenas):
+        munmap(m.arenas[i], m.arena_bytes[i])
+    m.nr_arenas = 0
+
+
+# -- records by index --------------------------------------------------------------------------------------
+
+
+cdef void slab_init(slab_t *s, void *base, uint32_t size, uint32_t next_off, uint32_t max) noexcept nogil:
+    s.base = <char *> base
+    s.size = size
+    s.next_off = next_off
+    s.max = max
+    s.fresh = 1
+    s.free = 0
+    s.used = 0
+    s.lock = 0
+    s.keep = 0
+
+
+cdef inline uint32_t *slab_link(slab_t *s, uint32_t i) noexcept nogil:
+    return <uint32_t *> (s.base + <uint64_t> i * s.size + s.next_off)
+
+
+cdef uint32_t slab_alloc(slab_t *s) noexcept nogil:
+    cdef uint32_t i
+    pmg_spin_lock(&s.lock)
+    i = s.free
+    if i:
+        s.free = slab_link(s, i)[0]
+    elif s.fresh < s.max:
+        i = s.fresh
+        pmg_store32(&s.fresh, i + 1)        # swapoff goes through all records without the lock
+    if i:
+        s.used += 1
+    pmg_spin_unlock(&s.lock)
+    if i and not s.keep:
+        memset(s.base + <uint64_t> i * s.size, 0, s.size)
+    return i
+
+
+cdef void slab_free(slab_t *s, uint32_t i) noexcept nogil:
+    pmg_spin_lock(&s.lock)
+    slab_link(s, i)[0] = s.free
+    s.free = i
+    s.used -= 1
+    pmg_spin_unlock(&s.lock)
+
+
+# -- the heap: blocks of 16 << k bytes, one free list a size ---------------------------------------------------
+
+
+cdef inline int size_class(uint64_t nbytes) noexcept nogil:
+    cdef int k = 0
+    while (<uint64_t> 16 << k) < nbytes:
+        k += 1
+    return k
+
+
+cdef uint64_t heap_alloc(machine_t *m, int k) noexcept nogil:
+    cdef uint64_t off, nbytes = <uint64_t> 16 << k
+    pmg_spin_lock(&m.heap_lock)
+    off = m.heap_free[k]
+    if off:
+        m.heap_free[k] = (<uint64_t *> (m.heap + off))[0]
+    elif m.heap_fresh + nbytes <= m.heap_max:
+        off = m.heap_fresh
+        m.heap_fresh += nbytes
+    pmg_spin_unlock(&m.heap_lock)
+    return off
+
+
+cdef void heap_free(machine_t *m, uint64_t off, int k) noexcept nogil:
+    pmg_spin_lock(&m.heap_lock)
+    (<uint64_t *> (m.heap + off))[0] = m.heap_free[k]
+    m.heap_free[k] = off
+    pmg_spin_unlock(&m.heap_lock)
+
+
+cdef int vec_resize(machine_t *m, vec_t *v, uint64_t n) noexcept nogil:
+    cdef uint64_t off
+    cdef int k
+    if n > 0x7fffffff:
+        return -ENOMEM
+    if n > v.cap:
+        k = size_class(n * 4)
+        off = heap_alloc(m, k)
+        if not off:
+            return -ENOMEM
+        if v.n:
+            memcpy(m.heap + off, m.heap + v.off, <uint64_t> v.n * 4)
+        if v.cap:
+            heap_free(m, v.off, size_class(<uint64_t> v.cap * 4))
+        v.off = off
+        v.cap = <uint32_t> ((<uint64_t> 16 << k) // 4)
+    if n > v.n:
+        memset(m.heap + v.off + <uint64_t> v.n * 4, 0, (n - v.n) * 4)
+    v.n = <uint32_t> n
+    return 0
+
+
+cdef int vec_insert(machine_t *m, vec_t *v, uint32_t at, uint32_t value) noexcept nogil:
+    cdef uint32_t *a
+    if vec_resize(m, v, <uint64_t> v.n + 1):
+        return -ENOMEM
+    a = vec_at(m, v)
+    memmove(a + at + 1, a + at, <uint64_t> (v.n - 1 - at) * 4)
+    a[at] = value
+    return 0
+
+
+cdef void vec_remove(machine_t *m, vec_t *v, uint32_t at) noexcept nogil:
+    cdef uint32_t *a = vec_at(m, v)
+    memmove(a + at, a + at + 1, <uint64_t> (v.n - 1 - at) * 4)
+    v.n -= 1
+
+
+cdef void vec_free(machine_t *m, vec_t *v) noexcept nogil:
+    if v.cap:
+        heap_free(m, v.off, size_class(<uint64_t> v.cap * 4))
+    v.off = 0
+    v.n = 0
+    v.cap = 0
+
+
+# -- frames --------------------------------------------------------------------------------------------------
+
+
+cdef void zone_lock(ctx_t *c, node_t *node) noexcept nogil:
+    """Guards the free frames of a node; taken once for up to STAGE frames, the caches of contexts do the rest."""
+    count_event(c, C_LOCK_ZONE, 1)
+    count_event(c, C_HOST_ZONE_CONTENDED, pmg_spin_lock(&node.lock))
+
+
+cdef inline bint node_online(machine_t *m, int32_t nid) noexcept nogil:
+    return (pmg_load(&m.online) >> nid) & 1 != 0
+
+
+cdef uint32_t zone_take(ctx_t *c, int32_t nid, uint32_t n, uint32_t *out) noexcept nogil:
+    """Up to ``n`` free frames of a node: newest returned ones first, then never used ones."""
+    cdef node_t *node = &c.m.node[nid]
+    cdef uint32_t i, k
+    zone_lock(c, node)
+    n = <uint32_t> min(<uint64_t> n, node.nr_free) if node_online(c.m, nid) else 0
+    k = <uint32_t> min(<uint64_t> n, node.nr_stack)
+    for i in range(k):
+        out[i] = node.stack[node.nr_stack - 1 - i]
+    node.nr_stack -= k
+    while k < n and node.fresh < node.end:
+        out[k] = <uint32_t> node.fresh
+        node.fresh += 1
+        k += 1
+    pmg_store(&node.nr_free, node.nr_free - k)      # read without the lock by who only wants to know
+    pmg_spin_unlock(&node.lock)
+    return k
+
+
+cdef void zone_give(ctx_t *c, int32_t nid, const uint32_t *pfns, uint32_t n, bint one_by_one) noexcept nogil:
+    """Return frames.  With a watermark, those freed one by one count only when there is a batch of them: the kernel
+    compares the watermark with what is on its lists, not with what CPUs keep for themselves.
+    """
+    cdef node_t *node = &c.m.node[nid]
+    zone_lock(c, node)
+    memcpy(node.stack + node.nr_stack, pfns, <size_t> n * 4)
+    node.nr_stack += n
+    if one_by_one and node.low and node.uncounted + n < STAGE:
+        pmg_store(&node.uncounted, node.uncounted + n)
+    else:
+        pmg_store(&node.nr_free, node.nr_free + node.uncounted + n)
+        pmg_store(&node.uncounted, 0)
+    pmg_spin_unlock(&node.lock)
+
+
+cdef void drain_all_pages(ctx_t *c, int32_t nid, bint all_) noexcept nogil:
+    """Bring the frames that contexts cache for an empty node back to it, as the kernel drains its per-CPU lists.
+
+    A cache that looks empty is passed by, unless its lock is held: its owner may be bringing the node's last frames.
+    ``all_``: that must not be missed even by who looks at the wrong moment.
+    """
+    cdef uint32_t i, n
+    cdef uint32_t pfns[256]
+    cdef pcp_t *pcp
+    for i in range(MAX_CTX):
+        pcp = &c.m.ctx[i].pcp[nid]
+        if not all_ and pmg_load32_acq(&pcp.lock) == 0 and pmg_load32(&pcp.n) == 0:
+            continue
+        pmg_spin_lock(&pcp.lock)
+        n = pcp.n
+        memcpy(pfns, pcp.pfn, n * 4)
+        pmg_store32_rel(&pcp.n, 0)
+        pmg_spin_unlock(&pcp.lock)
+        if n:
+            zone_give(c, nid, pfns, n, False)
+
+
+cdef uint32_t rmqueue(ctx_t *c, int32_t nid, uint32_t n, uint32_t *out) noexcept nogil:
+    """Up to ``n`` (at most STAGE) free frames of exactly one node, through the context's cache; records untouched."""
+    cdef pcp_t *pcp = &c.pcp[nid]
+    cdef uint32_t k
+    pmg_spin_lock(&pcp.lock)
+    if pcp.n < n:
+        pmg_store32_rel(&pcp.n, pcp.n + zone_take(c, nid, STAGE, pcp.pfn + pcp.n))
+        if pcp.n < n:
+            pmg_spin_unlock(&pcp.lock)
+            if not node_online(c.m, nid):
+                return 0
+            drain_all_pages(c, nid, False)
+            return zone_take(c, nid, n, out)
+    k = pcp.n - n
+    if n == 1:                              # a page at a time: fetch the record of the one after next
+        out[0] = pcp.pfn[k]
+        if k >= 4:
+            pmg_prefetchw(&c.m.frames[pcp.pfn[k - 4]])
+    else:
+        memcpy(out, pcp.pfn + k, n * 4)
+    pmg_store32_rel(&pcp.n, k)
+    pmg_spin_unlock(&pcp.lock)
+    return n
+
+
+cdef inline void numa_event(ctx_t *c, int32_t nid, int32_t wanted, uint64_t n) noexcept nogil:
+    if nid == wanted:
+        count_event(c, C_NUMA_HIT, n)
+    else:
+        count_event(c, C_NUMA_MISS, n)
+        count_event(c, C_NUMA_FOREIGN, n)
+    if nid == c.nid:
+        count_event(c, C_NUMA_LOCAL, n)
+    else:
+        count_event(c, C_NUMA_OTHER, n)
+    count_event(c, C_PGALLOC, n)
+
+
+cdef uint32_t prep_new_page(ctx_t *c, uint32_t pfn) noexcept nogil:
+    cdef machine_t *m = c.m
+    cdef frame_t *f = &m.frames[pfn]
+    f.mapping = 0
+    f.index = 0
+    pmg_store_rel(&f.state, REF_ONE)
+    if m.page_bytes and not c.nozero:
+        memset(page_address(m, pfn), 0, m.page_bytes)
+    return pfn
+
+
+cdef inline bint zone_watermark_ok(machine_t *m, int32_t nid, bint watermark) noexcept nogil:
+    """Above the low watermark, or allowed to go below it.
+
+    From 6.7 on nobody can: the processor that brought the node down to the mark has taken the rest along in bulk, and
+    keeps it on a list of its own.
+    """
+    cdef node_t *node = &m.node[nid]
+    return node.low == 0 or not (watermark or m.profile.pcp_bulk) or pmg_load(&node.nr_free) > node.low
+
+
+cdef uint32_t get_page_from_freelist(ctx_t *c, int32_t nid, uint64_t mask, bint watermark) noexcept nogil:
+    """First node of the zonelist that has a frame, above its low watermark if asked; 0 when there is none."""
+    cdef machine_t *m = c.m
+    cdef uint32_t i, pfn = 0
+    cdef int32_t k, wanted = -1
+    for i in range(m.nr_nodes):
+        k = <int32_t> m.node[nid].fallback[i]
+        if not (mask >> k) & 1:
+            continue
+        if wanted < 0:
+            wanted = k
+        if not zone_watermark_ok(m, k, watermark):
+            continue
+        if rmqueue(c, k, 1, &pfn):
+            numa_event(c, k, wanted, 1)
+            return pfn
+    return 0
+
+
+cdef uint32_t alloc_page(ctx_t *c, int32_t nid, uint64_t mask) noexcept nogil:
+    """The fast path leaves every node its low watermark; only who finds nothing that way may go below.
+
+    A mask of which no node is left does not count: its policy is older than the present set of nodes.
+    """
+    cdef uint64_t online = 0
+    cdef uint32_t pfn = 0
+    while not pfn and online != pmg_load(&c.m.online):      # nothing, and a node went meanwhile: perhaps all of the mask
+        online = pmg_load(&c.m.online)
+        pfn = get_page_from_freelist(c, nid, mask & online or online, True)
+        if not pfn:
+            pfn = get_page_from_freelist(c, nid, mask & online or online, False)
+    return prep_new_page(c, pfn) if pfn else 0
+
+
+cdef uint32_t alloc_pages_node(ctx_t *c, int32_t nid, uint32_t n, uint32_t *out) noexcept nogil:
+    """Targets of a migration: the records are the caller's to fill and content is not zeroed, it will be copied over."""
+    cdef uint32_t k = rmqueue(c, nid, n, out) if zone_watermark_ok(c.m, nid, False) else 0
+    if k:
+        numa_event(c, nid, nid, k)
+    return k
+
+
+cdef void free_pages(ctx_t *c, const uint32_t *pfns, uint32_t n) noexcept nogil:
+    """Give back frames that nobody references any more."""
+    cdef machine_t *m = c.m
+    cdef uint32_t i, k
+    cdef int32_t nid
+    cdef uint64_t first, end
+    cdef frame_t *frames = m.frames
+    cdef pcp_t *pcp
+    count_event(c, C_PGFREE, n)
+    i = 0
+    while i < n:
+        nid = page_to_nid(m, pfns[i])
+        first = m.node[nid].first
+        end = m.node[nid].end
+        pcp = &c.pcp[nid]
+        pmg_spin_lock(&pcp.lock)
+        k = pcp.n
+        while i < n and k < PCP_MAX and first <= pfns[i] < end:
+            pmg_store32(&frames[pfns[i]].mapping, 0)
+            pmg_store_rel(&frames[pfns[i]].state, 0)
+            pcp.pfn[k] = pfns[i]
+            k += 1
+            i += 1
+        pmg_store32_rel(&pcp.n, k)
+        if (m.node[nid].low or not node_online(m, nid)) and pcp.n:
+            zone_give(c, nid, pcp.pfn, pcp.n, True)
+            pmg_store32_rel(&pcp.n, 0)
+        elif pcp.n == PCP_MAX:
+            # The older half goes back, in one section; the newer, still in the host's cache, stays.
+            zone_give(c, nid, pcp.pfn, PCP_MAX // 2, False)
+            memcpy(pcp.pfn, pcp.pfn + PCP_MAX // 2, PCP_MAX // 2 * 4)
+            pmg_store32_rel(&pcp.n, PCP_MAX // 2)
+        pmg_spin_unlock(&pcp.lock)
+
+
+cdef void put_page(ctx_t *c, uint32_t pfn) noexcept nogil:
+    if put_page_testzero(c.m, pfn, 1):
+        free_pages(c, &pfn, 1)
+
+
+cdef void put_page_refs(ctx_t *c, uint32_t pfn, uint32_t n) noexcept nogil:
+    if put_page_testzero(c.m, pfn, n):
+        free_pages(c, &pfn, 1)
+
+
+cdef void pcp_drain(ctx_t *c) noexcept nogil:
+    cdef uint32_t i
+    for i in range(c.m.nr_nodes):
+        drain_all_pages(c, <int32_t> i, True)
+
+
+cdef void node_close(ctx_t *c, int32_t nid) noexcept nogil:
+    """No frame of the node is given out from now on: those that contexts cache go back, and new ones do not get there."""
+    pmg_and(&c.m.online, ~(<uint64_t> 1 << nid))
+    drain_all_pages(c, nid, True)
+
+
+cdef void node_open(ctx_t *c, int32_t nid) noexcept nogil:
+    pmg_or(&c.m.online, <uint64_t> 1 << nid)
+
+
+cdef uint64_t node_in_use(ctx_t *c, int32_t nid) noexcept nogil:
+    """Frames of a closed node that are not back on its free list: in use, or still in somebody's hands."""
+    cdef node_t *node = &c.m.node[nid]
+    cdef uint64_t n
+    zone_lock(c, node)
+    n = node.end - node.first - node.reserved - node.nr_stack - (node.end - node.fresh)
+    pmg_spin_unlock(&node.lock)
+    return n
+
+
+cdef uint64_t node_free_pages(machine_t *m, int32_t nid) noexcept nogil:
+    cdef uint64_t n = pmg_load(&m.node[nid].nr_free) + pmg_load(&m.node[nid].uncounted)
+    cdef uint32_t i
+    if not node_online(m, nid):
+        return 0
+    for i in range(MAX_CTX):
+        n += pmg_load32(&m.ctx[i].pcp[nid].n)
+    return n
+
+
+cdef void copy_highpage(machine_t *m, uint32_t dst, uint32_t src) noexcept nogil:
+    if m.page_bytes == 4096:
+        memcpy(page_address(m, dst), page_address(m, src), 4096)
+    elif m.page_bytes:
+        (<uint64_t *> page_address(m, dst))[0] = (<uint64_t *> page_address(m, src))[0]
+
+
+# -- contexts and waiting ------------------------------------------------------------------------------------

@@ -1,0 +1,42 @@
+"""Collect the pages a call is to move: growing lists, and walks over mappings."""
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+
+from pagemig.mm.migrate_stage cimport target_t
+from pagemig.mm.types cimport ctx_t, machine_t, mm_t, vma_t
+
+
+# a growing list of pages; -ENOMEM leaves it as it was
+cdef struct list_t:
+    uint32_t *pfns
+    uint64_t n, cap
+
+cdef int list_add(list_t *l, uint32_t pfn) noexcept nogil
+cdef void list_putback(ctx_t *c, list_t *l) noexcept nogil
+
+
+# what a walk over mappings takes along
+cdef struct queue_t:
+    list_t list
+    uint64_t nodes
+    bint invert                 # take pages that are NOT on nodes
+    bint discontig_ok
+    uint32_t flags              # MPOL_MF_*
+    uint64_t failed             # pages that should move and cannot; to 6.6 the walk ends at the first
+    uint32_t mm                 # whose mappings
+
+cdef void queue_begin(queue_t *q, uint64_t nodes, bint invert, bint discontig_ok, uint32_t flags) noexcept nogil
+# 1: stopped at a page that cannot be moved; or -errno
+cdef int queue_vma(ctx_t *c, queue_t *q, mm_t *mm, vma_t *vma, uint64_t start, uint64_t end) noexcept nogil
+cdef bint vma_migratable(machine_t *m, vma_t *vma) noexcept nogil
+cdef bint next_pair(
+        uint64_t left, uint64_t stay, uint64_t old, uint64_t new, int32_t *source, int32_t *dest) noexcept nogil
+
+cdef int list_grow(list_t *l) noexcept nogil
+
+
+cdef inline int list_reserve(list_t *l, uint64_t n) noexcept nogil:
+    """Room for ``n`` pages; n grows by less than the first size at a time."""
+    return list_grow(l) if n > l.cap else 0
+
+cdef int queue_pages_range(ctx_t *c, queue_t *q, mm_t *mm, uint64_t start, uint64_t end) noexcept nogil
+cdef int64_t migrate_queue(ctx_t *c, queue_t *q, const target_t *t) noexcept nogil

@@ -1,0 +1,198 @@
+"""Collect the pages a call is to move: growing lists, and walks over mappings."""
+from libc.errno cimport EFAULT, EIO, ENOMEM
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+
+from pagemig.mm.atomic cimport pmg_ctz, PMG_GUARD, pmg_popcount, pmg_prefetchw
+from pagemig.mm.frame cimport frame_maps, page_state
+from pagemig.mm.migrate cimport migrate_pages, run_result
+from pagemig.mm.migrate_stage cimport AHEAD, isolate_lru_page, putback_lru_page, run_t, target_t
+from pagemig.mm.page_alloc cimport page_to_nid, vec_at, vma_of
+from pagemig.mm.pgtable cimport leaf_pte, next_leaf, pte_lock, pte_unlock
+from pagemig.mm.pte cimport is_migration_entry, pte_pfn, pte_present, PTE_SPECIAL, pte_t
+from pagemig.mm.types cimport (
+    ctx_t, machine_t, mm_t, MPOL_MF_MOVE, MPOL_MF_MOVE_ALL, MPOL_MF_STRICT, PG_reserved, VM_DONTMIGRATE, VM_IO,
+    VM_LOCKED, VM_PFNMAP, vma_t,
+)
+from pagemig.mm.vma cimport vma_slot
+
+
+cdef int list_grow(list_t *l) noexcept nogil:
+    cdef uint64_t i, cap = l.cap * 4 if l.cap else 1024
+    cdef uint32_t *p = <uint32_t *> malloc(cap * 4)
+    if p == NULL:
+        return -ENOMEM
+    for i in range(l.n):
+        p[i] = l.pfns[i]
+    free(l.pfns)
+    l.pfns = p
+    l.cap = cap
+    return 0
+
+
+cdef int list_add(list_t *l, uint32_t pfn) noexcept nogil:
+    if list_reserve(l, l.n + 1):
+        return -ENOMEM
+    l.pfns[l.n] = pfn
+    l.n += 1
+    return 0
+
+
+cdef void list_putback(ctx_t *c, list_t *l) noexcept nogil:
+    cdef uint64_t i
+    for i in range(l.n):
+        putback_lru_page(c, l.pfns[i])
+    l.n = 0
+
+
+cdef bint vma_migratable(machine_t *m, vma_t *vma) noexcept nogil:
+    """To 2.6.20 locked memory counts among what mbind and migrate_pages leave alone."""
+    return not vma.flags & (VM_IO | VM_PFNMAP | VM_DONTMIGRATE | (VM_LOCKED if m.profile.locked_skipped else 0))
+
+
+cdef inline int queue_failed(ctx_t *c, queue_t *q) noexcept nogil:
+    """1: the walk ends here."""
+    q.failed += 1
+    return 0 if c.m.profile.isolate_counts else 1
+
+
+cdef int queue_leaf(ctx_t *c, queue_t *q, vma_t *vma, uint32_t leaf, uint64_t vpn, uint64_t end) noexcept nogil:
+    """Pages vpn..end of one leaf.  1: stop, something cannot be moved.  -EIO: STRICT found a misplaced page."""
+    cdef machine_t *m = c.m
+    cdef uint64_t v
+    cdef uint32_t pfn
+    cdef uint64_t s
+    cdef pte_t pte
+    cdef int rc = 0
+    pte_lock(c, leaf)
+    for v in range(vpn, end):
+        if v + AHEAD < end:
+            pte = leaf_pte(m, leaf, v + AHEAD)[0]
+            if pte_present(pte):
+                pmg_prefetchw(&m.frames[pte_pfn(pte)])
+        pte = leaf_pte(m, leaf, v)[0]
+        if not pte_present(pte) or (pte & PTE_SPECIAL and PMG_GUARD(25)):
+            if m.profile.isolate_counts and is_migration_entry(pte):
+                q.failed += 1               # another migration has the page
+            continue
+        pfn = <uint32_t> pte_pfn(pte)
+        s = page_state(m, pfn)
+        if (s & PG_reserved and PMG_GUARD(25)) or ((q.nodes >> page_to_nid(m, pfn)) & 1 != 0) == q.invert:
+            continue
+        if not q.flags & (MPOL_MF_MOVE | MPOL_MF_MOVE_ALL):
+            rc = -EIO
+            break
+        if not m.profile.rules_2006 and not vma_migratable(m, vma):
+            rc = queue_failed(c, q)
+            if rc:
+                break
+            continue
+        if frame_maps(s) != 1 and not q.flags & MPOL_MF_MOVE_ALL:
+            continue                        # shared: skipped without a word
+        if list_add(&q.list, pfn):
+            rc = -ENOMEM
+            break
+        if not isolate_lru_page(c, pfn):
+            q.list.n -= 1
+            if not m.profile.rules_2006 and (q.flags & MPOL_MF_STRICT or m.profile.isolate_counts):
+                rc = queue_failed(c, q)
+    pte_unlock(c, leaf)
+    return rc
+
+
+cdef int queue_vma(ctx_t *c, queue_t *q, mm_t *mm, vma_t *vma, uint64_t start, uint64_t end) noexcept nogil:
+    cdef uint64_t v = start, stop
+    cdef uint32_t leaf = 0
+    cdef int rc
+    while True:
+        v = next_leaf(c.m, mm, v, end, &leaf)
+        if v >= end:
+            return 0
+        stop = min(end, (v | 511) + 1)
+        rc = queue_leaf(c, q, vma, leaf, v, stop)
+        if rc:
+            return rc
+        v = stop
+
+
+cdef int queue_pages_range(ctx_t *c, queue_t *q, mm_t *mm, uint64_t start, uint64_t end) noexcept nogil:
+    cdef machine_t *m = c.m
+    cdef uint32_t i = vma_slot(m, mm, start)
+    cdef uint64_t at = start
+    cdef vma_t *vma
+    cdef bint first = True, hole
+    cdef int rc
+    while i < mm.vmas.n:
+        vma = vma_of(m, vec_at(m, &mm.vmas)[i])
+        if vma.start >= end:
+            break
+        if vma.start > at and not q.discontig_ok:
+            return -EFAULT
+        hole = i + 1 == mm.vmas.n or vma_of(m, vec_at(m, &mm.vmas)[i + 1]).start > vma.end
+        if hole and vma.end < end and not q.discontig_ok:
+            return -EFAULT
+        first = False
+        at = vma.end
+        i += 1
+        if not q.flags or (not vma_migratable(m, vma) and not q.flags & MPOL_MF_STRICT):
+            continue
+        rc = queue_vma(c, q, mm, vma, max(start, vma.start), min(end, vma.end))
+        if rc:
+            return rc
+    return -EFAULT if first else 0
+
+
+cdef void queue_begin(queue_t *q, uint64_t nodes, bint invert, bint discontig_ok, uint32_t flags) noexcept nogil:
+    q.list.pfns = NULL
+    q.list.n = 0
+    q.list.cap = 0
+    q.nodes = nodes
+    q.invert = invert
+    q.discontig_ok = discontig_ok
+    q.flags = flags
+    q.failed = 0
+
+
+cdef int64_t migrate_queue(ctx_t *c, queue_t *q, const target_t *t) noexcept nogil:
+    """Migrate what is listed: how many pages could not be moved or not even be isolated, or -errno."""
+    cdef run_t run
+    cdef int64_t rc = 0
+    if q.list.n:
+        migrate_pages(c, q.list.pfns, q.list.n, t, &run)
+        q.list.n = 0
+        rc = run_result(&run)
+    return rc if rc < 0 else rc + <int64_t> q.failed
+
+
+cdef int32_t node_remap(int32_t s, uint64_t old, uint64_t new) noexcept nogil:
+    """The n-th node of ``old`` goes to number n modulo |new| of ``new``."""
+    cdef int32_t r
+    if not (old >> s) & 1 or new == 0:
+        return s
+    r = pmg_popcount(old & ((<uint64_t> 1 << s) - 1)) % pmg_popcount(new)
+    while r:
+        new &= new - 1
+        r -= 1
+    return pmg_ctz(new)
+
+
+cdef bint next_pair(
+        uint64_t left, uint64_t stay, uint64_t old, uint64_t new, int32_t *source, int32_t *dest) noexcept nogil:
+    """A pair whose destination does not itself wait to be emptied, else the last pair that moves at all.
+
+    Nodes in ``stay`` are not emptied, though they count among ``left``.
+    """
+    cdef int32_t s, d
+    cdef bint found = False
+    for s in range(64):
+        if not ((left & ~stay) >> s) & 1:
+            continue
+        d = node_remap(s, old, new)
+        if s == d:
+            continue
+        source[0] = s
+        dest[0] = d
+        found = True
+        if not (left >> d) & 1:
+            break
+    return found

@@ -1,0 +1,61 @@
+"""Swap devices, their slots, and the swap cache in front of them (the kernels of 2006).
+
+A slot is one page of a device; its number here counts over all devices, an entry in a page table has the device in
+its type and the place on it in its offset.  ``swap_map`` counts the entries that name a slot, and one more for the
+swap cache.  An anonymous page in the swap cache has PG_swapcache, one reference for it, and its slot in
+``machine.swap_entry``.  A slot has content of its own only while no page is in the cache for it, or a clean one.
+
+Locks: ``swap_lock`` (devices and counts), then ``tree_lock`` (the cache): one of each for the machine, inside
+page-table locks.
+"""
+from libc.stdint cimport uint32_t, uint64_t
+
+from pagemig.mm.pte cimport is_migration_entry, is_swap_pte, pte_t, swp_type
+from pagemig.mm.types cimport ctx_t, machine_t, vma_t
+
+
+cdef inline bint is_slot_entry(pte_t pte) noexcept nogil:
+    """An entry that names a slot: neither a page nor a page on the move (``non_swap_entry`` is the opposite)."""
+    return is_swap_pte(pte) and not is_migration_entry(pte)
+
+
+cdef inline uint64_t swp_offset(pte_t pte) noexcept nogil:
+    return (pte >> 12) & ((1ull << 47) - 1)
+
+
+cdef inline uint32_t entry_slot(machine_t *m, pte_t pte) noexcept nogil:
+    """Number of the slot an entry names; 0 for one that names none of this machine."""
+    cdef uint64_t type = swp_type(pte)
+    if type >= m.nr_swapfiles or swp_offset(pte) >= m.swap_info[type].max:
+        return 0
+    return m.swap_info[type].first + <uint32_t> swp_offset(pte)
+
+# the entry that names a slot
+cdef pte_t slot_entry(machine_t *m, uint32_t slot) noexcept nogil
+# -- slots and their counts
+cdef uint64_t nr_swap_pages(machine_t *m) noexcept nogil                             # free slots of all devices
+cdef void swap_duplicate(ctx_t *c, uint32_t slot) noexcept nogil                     # one entry more
+cdef void swap_free(ctx_t *c, uint32_t slot) noexcept nogil                          # one entry less
+# one entry less, and the page of a slot that then nobody else names leaves the cache
+cdef void free_swap_and_cache(ctx_t *c, uint32_t slot) noexcept nogil
+# -- the cache, and its lock, the note's bottleneck
+cdef void swap_tree_lock(ctx_t *c) noexcept nogil
+cdef void swap_tree_unlock(ctx_t *c) noexcept nogil
+# give a locked anonymous page a slot and a place in the cache; False: no slot is free
+cdef bint add_to_swap(ctx_t *c, uint32_t pfn) noexcept nogil
+# frame with one more reference, or 0
+cdef uint32_t lookup_swap_cache(ctx_t *c, uint32_t slot) noexcept nogil
+cdef void delete_from_swap_cache(ctx_t *c, uint32_t pfn) noexcept nogil              # page locked
+# a page whose last mapping went away: if only the cache and the caller are left, the cache lets go
+cdef void free_swap_cache(ctx_t *c, uint32_t pfn) noexcept nogil
+# a locked page that nobody but the cache, and the one entry or reference of the caller, uses
+cdef bint can_share_swap_page(ctx_t *c, uint32_t pfn) noexcept nogil
+# write a locked page of the cache to its slot
+cdef void swap_writepage(ctx_t *c, uint32_t pfn) noexcept nogil
+cdef bint exclusive_swap_page(ctx_t *c, uint32_t pfn) noexcept nogil
+cdef bint vm_swap_full(machine_t *m) noexcept nogil
+cdef uint32_t read_swap_cache(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t slot) noexcept nogil
+cdef void swap_unlock(machine_t *m) noexcept nogil
+cdef bint insert_cache(ctx_t *c, uint32_t pfn, uint32_t slot, uint64_t flags) noexcept nogil
+cdef void swap_lock(ctx_t *c) noexcept nogil
+cdef bint swap_count_unless_zero(ctx_t *c, uint32_t slot) noexcept nogil

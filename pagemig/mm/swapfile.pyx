@@ -1,0 +1,158 @@
+"""Swap devices come into use and leave it: swapon, and swapoff, which brings everything back into memory."""
+from libc.errno cimport EBUSY, EINVAL, ENOMEM
+from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from pagemig.mm.atomic cimport PMG_GUARD, pmg_load32, pmg_load_acq, pmg_read_trylock, pmg_store32
+from pagemig.mm.context cimport lock_page, mmap_read_lock, mmap_read_unlock
+from pagemig.mm.fork cimport mmget_not_zero, mmput
+from pagemig.mm.frame cimport get_page, page_test, unlock_page
+from pagemig.mm.memory cimport map_swap_page
+from pagemig.mm.page_alloc cimport alloc_page, count_event, mm_of, page_address, put_page, vec_at, vma_of
+from pagemig.mm.pgtable cimport leaf_pte, next_leaf
+from pagemig.mm.pte cimport pte_t
+from pagemig.mm.swap_state cimport (
+    delete_from_swap_cache, insert_cache, lookup_swap_cache, slot_entry, swap_count_unless_zero, swap_free, swap_lock,
+    swap_unlock,
+)
+from pagemig.mm.types cimport (
+    C_PSWPIN, ctx_t, machine_t, mm_t, PG_anon, PG_lru, PG_swapbacked, PG_swapcache, PG_uptodate, PMG_WAIT,
+    swap_info_t, SWAP_LEAVING, SWAP_OFF, SWAP_ON, vma_t,
+)
+
+
+cdef void unuse_leaf(
+        ctx_t *c, vma_t *vma, uint32_t leaf, uint64_t start, uint64_t end, uint32_t slot, uint32_t pfn) noexcept nogil:
+    """Map a locked page of the cache wherever one leaf has an entry for its slot."""
+    cdef machine_t *m = c.m
+    cdef uint64_t vpn
+    cdef pte_t entry = slot_entry(m, slot)
+    for vpn in range(start, end):
+        if pmg_load_acq(leaf_pte(m, leaf, vpn)) == entry:
+            get_page(m, pfn)
+            if not map_swap_page(c, vma, vpn, leaf, entry, pfn):
+                put_page(c, pfn)
+
+
+cdef inline bint page_of_slot(machine_t *m, uint32_t pfn, uint32_t slot) noexcept nogil:
+    """Still: the page is locked.  While that was waited for it may have been migrated, and left the cache."""
+    return (page_test(m, pfn, PG_swapcache) and m.swap_entry[pfn] == slot) or not PMG_GUARD(26)
+
+
+cdef int lock_mm_of_page(ctx_t *c, uint32_t i, uint32_t pfn) noexcept nogil:
+    """mmap_lock comes before page locks: where it is not to be had at once the page's is given up for it.
+
+    0, or -PMG_WAIT with neither.  The page may be another's meanwhile.
+    """
+    if pmg_read_trylock(&mm_of(c.m, i).lock):
+        return 0
+    unlock_page(c.m, pfn)
+    if mmap_read_lock(c, i):
+        return -PMG_WAIT
+    if lock_page(c, pfn) == 0:
+        return 0
+    mmap_read_unlock(c, i)
+    return -PMG_WAIT
+
+
+cdef int unuse_mm(ctx_t *c, uint32_t i, uint32_t slot, uint32_t pfn) noexcept nogil:
+    """0 with the page locked, or -PMG_WAIT without."""
+    cdef machine_t *m = c.m
+    cdef mm_t *mm = mm_of(m, i)
+    cdef uint32_t k, leaf = 0
+    cdef uint64_t vpn, stop
+    cdef vma_t *vma
+    if lock_mm_of_page(c, i, pfn):
+        return -PMG_WAIT
+    for k in range(mm.vmas.n if page_of_slot(m, pfn, slot) else 0):
+        vma = vma_of(m, vec_at(m, &mm.vmas)[k])
+        vpn = next_leaf(m, mm, vma.start, vma.end, &leaf)
+        while vpn < vma.end:
+            stop = min(vma.end, (vpn | 511) + 1)
+            unuse_leaf(c, vma, leaf, vpn, stop, slot, pfn)
+            vpn = next_leaf(m, mm, stop, vma.end, &leaf)
+    mmap_read_unlock(c, i)
+    return 0
+
+
+cdef uint32_t read_slot(ctx_t *c, uint32_t slot) noexcept nogil:
+    """The page of a slot for nobody in particular, with a reference: whoever maps it says what it is a page of."""
+    cdef machine_t *m = c.m
+    cdef uint32_t pfn = lookup_swap_cache(c, slot)
+    if pfn or not swap_count_unless_zero(c, slot):
+        return pfn
+    pfn = alloc_page(c, c.nid, m.has_memory)
+    if pfn:
+        if m.page_bytes:
+            memcpy(page_address(m, pfn), m.swap_content + <uint64_t> slot * m.page_bytes, m.page_bytes)
+        if insert_cache(c, pfn, slot, PG_anon | PG_swapbacked | PG_uptodate | PG_lru):
+            count_event(c, C_PSWPIN, 1)
+            return pfn
+        put_page(c, pfn)
+    swap_free(c, slot)
+    return lookup_swap_cache(c, slot)
+
+
+cdef int unuse_page(ctx_t *c, uint32_t slot, uint32_t pfn) noexcept nogil:
+    """Everywhere; comes with the page locked, which it unlocks.  0 or -PMG_WAIT."""
+    cdef machine_t *m = c.m
+    cdef uint32_t i
+    cdef int err = 0
+    for i in range(1, pmg_load32(&m.mms.fresh)):
+        if err == 0 and pmg_load32(&m.swap_map[slot]) > 1 and mmget_not_zero(m, i):
+            err = unuse_mm(c, i, slot, pfn)
+            mmput(c, i)
+    if err:
+        return err
+    if page_of_slot(m, pfn, slot) and pmg_load32(&m.swap_map[slot]) <= 1:
+        delete_from_swap_cache(c, pfn)
+    unlock_page(m, pfn)
+    return 0
+
+
+cdef int unuse_slot(ctx_t *c, uint32_t slot) noexcept nogil:
+    """``try_to_unuse`` of one slot."""
+    cdef machine_t *m = c.m
+    cdef uint32_t pfn
+    cdef int err = 0
+    while err == 0 and pmg_load32(&m.swap_map[slot]):
+        pfn = read_slot(c, slot)
+        if not pfn:
+            return -ENOMEM if pmg_load32(&m.swap_map[slot]) else 0
+        if lock_page(c, pfn):
+            err = -PMG_WAIT
+        elif page_of_slot(m, pfn, slot):
+            err = unuse_page(c, slot, pfn)
+        else:
+            unlock_page(m, pfn)
+        put_page(c, pfn)
+    return err
+
+
+cdef int change_state(ctx_t *c, uint32_t type, uint32_t old, uint32_t new, int err) noexcept nogil:
+    """Of a device that is in state ``old``; else ``err``."""
+    cdef swap_info_t *d = &c.m.swap_info[type]
+    swap_lock(c)
+    if d.off == old:
+        pmg_store32(&d.off, new)
+        err = 0
+    swap_unlock(c.m)
+    return err
+
+
+cdef int swapoff(ctx_t *c, uint32_t type) noexcept nogil:
+    cdef machine_t *m = c.m
+    cdef swap_info_t *d = &m.swap_info[type]
+    cdef uint32_t at
+    cdef int err = change_state(c, type, SWAP_ON, SWAP_LEAVING, -EINVAL)
+    if err:
+        return err
+    for at in range(1, d.max):
+        if err == 0 and pmg_load32(&m.swap_map[d.first + at]):
+            err = unuse_slot(c, d.first + at)
+    change_state(c, type, SWAP_LEAVING, SWAP_ON if err else SWAP_OFF, 0)
+    return err
+
+
+cdef int swapon(ctx_t *c, uint32_t type) noexcept nogil:
+    return change_state(c, type, SWAP_OFF, SWAP_ON, -EBUSY)

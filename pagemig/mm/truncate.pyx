@@ -1,0 +1,136 @@
+"""Pages leave a file: truncate, punch a hole, fadvise."""
+from libc.errno cimport EFBIG, EINVAL, EOPNOTSUPP
+from libc.stdint cimport uint32_t, uint64_t
+
+from pagemig.mm.atomic cimport PMG_GUARD, pmg_store, pmg_write_unlock
+from pagemig.mm.filemap cimport (
+    delete_from_page_cache, disk_discard, do_page_cache_ra, find_get_page, find_lock_page, find_page, has_disk,
+    i_rwsem_lock, i_size_read, nr_slots, page_belongs, POSIX_FADV_DONTNEED, POSIX_FADV_NOREUSE, POSIX_FADV_WILLNEED,
+    VMAS, writeback_pages,
+)
+from pagemig.mm.frame cimport frame_refs, page_mapcount, page_state, trylock_page, unlock_page
+from pagemig.mm.memory cimport ZAP_EVEN_COWS, zap_page_range, ZAP_TRUNCATE
+from pagemig.mm.page_alloc cimport file_of, mm_of, put_page, vma_of
+from pagemig.mm.rmap cimport i_mmap_lock_read, i_mmap_unlock_read, rmap_vmas
+from pagemig.mm.types cimport (
+    ctx_t, FILE_RAMFS, file_t, machine_t, MAX_INDEX_PAGES, PG_dirty, PG_private, PG_writeback, PMG_WAIT, vma_t,
+)
+
+
+cdef void unmap_mapping_pages(ctx_t *c, file_t *f, uint64_t first, uint64_t last, bint even_cows) noexcept nogil:
+    """The i_mmap lock keeps the VMAs in the tree as they are; their page tables outlive their place in it."""
+    cdef machine_t *m = c.m
+    cdef uint32_t vmas[VMAS]
+    cdef uint32_t i, n = VMAS, skip = 0
+    cdef uint64_t lo, hi
+    cdef vma_t *vma
+    i_mmap_lock_read(c, f)
+    while n == VMAS:
+        n = rmap_vmas(m, f.tree, <uint32_t> min(first, <uint64_t> 0xffffffffu), <uint32_t> min(last, <uint64_t> 0xffffffffu),
+                      skip, vmas, VMAS)
+        for i in range(n):
+            vma = vma_of(m, vmas[i])
+            lo = max(first, vma.pgoff)
+            hi = min(last, vma.pgoff + (vma.end - vma.start) - 1)
+            if lo <= hi:
+                zap_page_range(c, mm_of(m, vma.mm), vma, vma.start + (lo - vma.pgoff), vma.start + (hi - vma.pgoff) + 1,
+                               ZAP_TRUNCATE | (ZAP_EVEN_COWS if even_cows else 0))
+        skip += n
+    i_mmap_unlock_read(c, f)
+
+
+cdef int truncate_inode_pages(ctx_t *c, file_t *f, uint64_t first, uint64_t last) noexcept nogil:
+    """Drop the cached pages first..last, dirty or not.  0 or -PMG_WAIT with the rest still there."""
+    cdef uint64_t index = first, slots = nr_slots(f)
+    cdef uint32_t pfn = 0
+    while index < slots and index <= last:
+        if find_page(c.m, f, index):
+            if find_lock_page(c, f, index, &pfn):
+                return -PMG_WAIT
+            if pfn:
+                # A fault may have mapped it again since the range was unmapped; under the page lock none can.
+                if page_mapcount(c.m, pfn) and not c.m.profile.truncate_leaves and PMG_GUARD(13):
+                    unmap_mapping_pages(c, f, index, index, False)
+                delete_from_page_cache(c, pfn)
+                unlock_page(c.m, pfn)
+                put_page(c, pfn)
+        index += 1
+    return 0
+
+
+cdef int file_truncate(ctx_t *c, uint32_t file, uint64_t pages) noexcept nogil:
+    cdef file_t *f = file_of(c.m, file)
+    cdef uint64_t last = <uint64_t> -1
+    cdef int err = 0
+    if pages > MAX_INDEX_PAGES:
+        return -EFBIG
+    if i_rwsem_lock(c, file):
+        return -PMG_WAIT
+    pmg_store(&f.size, pages)
+    if nr_slots(f) > pages:
+        # Private copies of pages past the end go too: an access there is SIGBUS from now on.
+        unmap_mapping_pages(c, f, pages, last, True)
+        err = truncate_inode_pages(c, f, pages, last)
+        # And once more, for the copies of faults that looked at the size before it changed: they had their page locked,
+        # so now that every page was they are over.  To 2.6.22 once had to do.
+        if not c.m.profile.truncate_leaves and PMG_GUARD(13):
+            unmap_mapping_pages(c, f, pages, last, True)
+    if has_disk(f):
+        disk_discard(c.m, f, pages, last - 1)
+    pmg_write_unlock(&f.i_rwsem)
+    return err
+
+
+cdef int file_punch(ctx_t *c, uint32_t file, uint64_t index, uint64_t n) noexcept nogil:
+    cdef file_t *f = file_of(c.m, file)
+    cdef int err = 0
+    if n == 0:
+        return -EINVAL
+    if f.kind == FILE_RAMFS:
+        return -EOPNOTSUPP
+    if i_rwsem_lock(c, file):
+        return -PMG_WAIT
+    if index < i_size_read(f):
+        unmap_mapping_pages(c, f, index, index + n - 1, False)
+        err = truncate_inode_pages(c, f, index, index + n - 1)
+        if has_disk(f):
+            disk_discard(c.m, f, index, index + n - 1)
+    pmg_write_unlock(&f.i_rwsem)
+    return err
+
+
+cdef void invalidate_mapping_pages(ctx_t *c, file_t *f, uint64_t first, uint64_t last) noexcept nogil:
+    """Drop cached pages that are clean and that nobody maps, holds or works on."""
+    cdef machine_t *m = c.m
+    cdef uint64_t index = first, slots = nr_slots(f), state
+    cdef uint32_t pfn
+    while index < slots and index <= last:
+        pfn = find_get_page(m, f, index)
+        if pfn and trylock_page(m, pfn):
+            state = page_state(m, pfn)
+            if page_belongs(m, pfn, f, index) and not state & (PG_dirty | PG_writeback) and \
+                    frame_refs(state) == 2 + <uint64_t> ((state & PG_private) != 0):
+                delete_from_page_cache(c, pfn)
+            unlock_page(m, pfn)
+        if pfn:
+            put_page(c, pfn)
+        index += 1
+
+
+cdef int file_fadvise(ctx_t *c, uint32_t file, uint64_t index, uint64_t n, int advice, bint sync) noexcept nogil:
+    """``n`` 0 is to the end.  Memory file systems have no disk to read from or drop to: advice is only checked."""
+    cdef file_t *f = file_of(c.m, file)
+    cdef uint64_t last = index + n - 1 if n else <uint64_t> -1
+    cdef int err = 0
+    if advice < 0 or advice > POSIX_FADV_NOREUSE:
+        return -EINVAL
+    if not has_disk(f):
+        return 0
+    if sync:
+        err = writeback_pages(c, f, 0, <uint64_t> -1)
+    if err == 0 and advice == POSIX_FADV_WILLNEED:
+        do_page_cache_ra(c, f, index, n if n else i_size_read(f), 0)
+    elif err == 0 and advice == POSIX_FADV_DONTNEED:
+        err = writeback_pages(c, f, index, last)
+        invalidate_mapping_pages(c, f, index, last)
+    return err

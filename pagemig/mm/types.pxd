@@ -1,0 +1,512 @@
+"""The state of a machine: C structs, flag bits and constants.  The contract of the core.
+
+Units: ``start``, ``end``, ``vpn``, ``pgoff`` and sizes are in pages unless a name says bytes.  References
+are indices (``uint32_t``; 0 is "none" for every kind but nodes and CPUs), never pointers: that is what makes
+copying and pickling a machine exact.  The only pointers are the bases of the reserved arenas in ``machine_t``.
+
+Locks, outermost first; two of a kind by rising number (a node's zone lock is the innermost)::
+
+    file.i_rwsem > mm.lock (mmap_lock) > PG_locked of a frame > file.i_mmap_lock > anon_vma.lock (of the root)
+      > ptdesc.lock (page table) > task.alloc_lock
+      > {node.lock, heap lock, slab lock, file.lock (page cache, shared policy), swap_lock > tree_lock (swap cache)}
+
+The target page of a migration is taken by trylock only.  None is ever taken while waiting for the
+interpreter lock.
+"""
+from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t, uint8_t
+
+from pagemig.mm.pte cimport pte_t
+
+
+cdef extern from *:
+    """
+    /* ---- frame state word: flags 20 bits | references 24 | mapcount 20 ---- */
+    #define PG_locked        (1ull << 0)
+    #define PG_referenced    (1ull << 1)
+    #define PG_uptodate      (1ull << 2)
+    #define PG_dirty         (1ull << 3)
+    #define PG_lru           (1ull << 4)
+    #define PG_active        (1ull << 5)
+    #define PG_writeback     (1ull << 6)
+    #define PG_private       (1ull << 7)   /* has buffers: one more reference */
+    #define PG_swapcache     (1ull << 8)
+    #define PG_swapbacked    (1ull << 9)   /* anonymous, tmpfs or shared anonymous */
+    #define PG_mlocked       (1ull << 10)
+    #define PG_unevictable   (1ull << 11)
+    #define PG_anon          (1ull << 12)  /* frame.mapping is an anon_vma, else a file */
+    #define PG_anon_exclusive (1ull << 13)
+    #define PG_reserved      (1ull << 14)  /* the zero page and what a node keeps for the kernel */
+    #define PG_isolated      (1ull << 15)  /* off the LRU, a migrator holds one reference */
+    #define PG_order_shift   16            /* two bits kept for larger pages */
+    #define PG_readahead     (1ull << 18)  /* who reaches the page starts the next read-ahead */
+    #define PG_cached        (1ull << 19)  /* in a page cache: one reference (PG_anon is clear) */
+    #define FRAME_FLAGS      0xfffffull
+    #define REF_ONE          (1ull << 20)
+    #define REF_MASK         0xffffffull
+    #define MAP_ONE          (1ull << 44)
+    #define REF_LIMIT        0xfff000ull   /* counts above this refuse another with ENOMEM */
+    #define MAP_LIMIT        0xff000ull
+    #define GUP_PIN_COUNTING_BIAS 1024
+
+    /* ---- VMA flags, the kernel's bits where user space sees them ---- */
+    #define VM_READ       0x1u
+    #define VM_WRITE      0x2u
+    #define VM_EXEC       0x4u
+    #define VM_SHARED     0x8u
+    #define VM_MAYREAD    0x10u
+    #define VM_MAYWRITE   0x20u
+    #define VM_MAYEXEC    0x40u
+    #define VM_MAYSHARE   0x80u
+    #define VM_PFNMAP     0x400u
+    #define VM_LOCKED     0x2000u
+    #define VM_IO         0x4000u
+    #define VM_SEQ_READ   0x8000u
+    #define VM_RAND_READ  0x10000u
+    #define VM_DONTCOPY   0x20000u
+    #define VM_DONTEXPAND 0x40000u
+    #define VM_LOCKONFAULT 0x80000u
+    #define VM_ACCOUNT    0x100000u
+    #define VM_NORESERVE  0x200000u
+    #define VM_DONTMIGRATE 0x800000u       /* the note's VM_DONTMIGRATE; no kernel has it */
+    #define VM_WIPEONFORK 0x2000000u
+    #define VM_DONTDUMP   0x4000000u
+    #define VM_HUGEPAGE   0x20000000u
+    #define VM_NOHUGEPAGE 0x40000000u
+    #define VM_MERGEABLE  0x80000000u
+
+    /* ---- fault flags and results ---- */
+    #define FAULT_FLAG_WRITE   1
+    #define FAULT_FLAG_UNSHARE 2   /* break sharing of an anonymous page for a long-term pin */
+    #define VM_FAULT_OOM     1
+    #define VM_FAULT_SIGBUS  2
+    #define VM_FAULT_MAJOR   4
+    #define VM_FAULT_SIGSEGV 8
+    #define VM_FAULT_RETRY   16    /* take the mm lock again and start over */
+    #define VM_FAULT_WAIT    32    /* the host owns time: unwind, answer WAIT */
+    #define VM_FAULT_RESTARTED 64  /* the kernel dropped its lock for read-ahead and did the fault over */
+
+    #define PMG_WAIT 512           /* -PMG_WAIT: a call unwound because it would have waited */
+    #define PMG_BUG 1024           /* -(PMG_BUG + bug_t): the real kernel would have crashed */
+
+    #define MAX_NODES 64
+    #define MAX_CTX 64
+    #define STAGE 64               /* pages the host handles at a time */
+    #define STATS_SLOTS 8          /* contexts with access counts of their own; the last one is shared, by atomic adds */
+    #define PCP_MAX 256            /* frames a context caches per node */
+    #define PTRS_PER_PTE 512
+    #define TASK_SIZE_PAGES (1ull << 35)
+    #define MAX_INDEX_PAGES (1ull << 32)    /* 16 TiB: a mapping or a file beyond it has pages with the same index */
+    #define DEF_MAX_MAP_COUNT 65530
+    """
+    const uint64_t PG_locked, PG_referenced, PG_uptodate, PG_dirty, PG_lru, PG_active, PG_writeback
+    const uint64_t PG_private, PG_swapcache, PG_swapbacked, PG_mlocked, PG_unevictable, PG_anon
+    const uint64_t PG_anon_exclusive, PG_reserved, PG_isolated, PG_readahead, PG_cached, FRAME_FLAGS
+    const uint64_t REF_ONE, REF_MASK, MAP_ONE, REF_LIMIT, MAP_LIMIT
+    const uint32_t VM_READ, VM_WRITE, VM_EXEC, VM_SHARED, VM_MAYREAD, VM_MAYWRITE, VM_MAYEXEC
+    const uint32_t VM_MAYSHARE, VM_PFNMAP, VM_LOCKED, VM_IO, VM_SEQ_READ, VM_RAND_READ
+    const uint32_t VM_DONTCOPY, VM_DONTEXPAND, VM_LOCKONFAULT, VM_ACCOUNT, VM_NORESERVE
+    const uint32_t VM_DONTMIGRATE, VM_WIPEONFORK, VM_DONTDUMP, VM_HUGEPAGE, VM_NOHUGEPAGE, VM_MERGEABLE
+    enum:
+        PG_order_shift, GUP_PIN_COUNTING_BIAS
+        FAULT_FLAG_WRITE, FAULT_FLAG_UNSHARE
+        VM_FAULT_OOM, VM_FAULT_SIGBUS, VM_FAULT_MAJOR, VM_FAULT_SIGSEGV, VM_FAULT_RETRY, VM_FAULT_WAIT
+        VM_FAULT_RESTARTED, PMG_WAIT, PMG_BUG, MAX_NODES, MAX_CTX, STAGE, STATS_SLOTS, PCP_MAX, PTRS_PER_PTE, DEF_MAX_MAP_COUNT
+    const uint64_t TASK_SIZE_PAGES, MAX_INDEX_PAGES
+
+# ---- memory policies -----------------------------------------------------------------------------------
+
+
+cdef enum:
+    MPOL_DEFAULT = 0            # as a stored mode: no policy here, look one level up
+    MPOL_PREFERRED = 1
+    MPOL_BIND = 2
+    MPOL_INTERLEAVE = 3
+    MPOL_LOCAL = 4
+    MPOL_PREFERRED_MANY = 5
+    MPOL_WEIGHTED_INTERLEAVE = 6
+    MPOL_F_STATIC_NODES = 0x8000
+    MPOL_F_RELATIVE_NODES = 0x4000
+    MPOL_F_NUMA_BALANCING = 0x2000
+    MPOL_MF_STRICT = 1
+    MPOL_MF_MOVE = 2
+    MPOL_MF_MOVE_ALL = 4
+
+
+ctypedef struct mpol_t:
+    uint16_t mode               # MPOL_*; MPOL_DEFAULT means absent
+    uint16_t flags              # MPOL_F_*
+    int32_t home_node           # -1 none
+    uint64_t nodes              # what allocation uses
+    uint64_t user               # the caller's mask (kept for STATIC and RELATIVE, else equal to nodes)
+
+# ---- records -------------------------------------------------------------------------------------------
+
+
+ctypedef struct frame_t:
+    uint64_t state              # every access is a 64-bit atomic; see _frame.pxd
+    uint32_t mapping            # anon_vma if PG_anon, else file; 0 none
+    uint32_t index              # page offset modulo 2^32
+
+
+ctypedef struct ptdesc_t:       # one per page table, 64 bytes so that two locks never share a line
+    uint32_t lock               # guards the entries of the table
+    uint32_t level              # 1 leaf .. 4 top
+    uint32_t used               # entries that are not zero; written under lock, read without it as a hint
+    uint32_t mm
+    uint64_t vpn                # first page the table covers
+    uint32_t next               # free list
+    uint32_t pad[9]
+
+
+ctypedef struct vec_t:          # growable array of uint32_t in the heap
+    uint64_t off                # offset in the heap, 0 none
+    uint32_t n
+    uint32_t cap
+
+
+ctypedef struct vma_t:          # one mapping; guarded by mm.lock
+    uint64_t start, end         # pages, end exclusive
+    uint64_t pgoff              # pages
+    uint32_t flags              # VM_*; atomic, since reverse-map walks read them without mm.lock
+    uint32_t mm
+    uint32_t file               # 0: anonymous private
+    uint32_t anon_vma           # 0 until the first anonymous page
+    uint32_t i_mmap             # rmap node in file's tree
+    uint32_t chain              # first rmap node of the anon_vma chain (rnode.next links them)
+    mpol_t pol
+    uint32_t next               # free list
+    uint32_t ops                # vm_ops with a migrate operation: number of the machine's table, 0 none
+
+
+ctypedef struct rnode_t:        # a VMA hung into an anon_vma or a file: node of an interval tree
+    uint64_t start, last, max   # page indices modulo 2^32, last = start + n - 1 may reach beyond 2^32
+    uint32_t vma
+    uint32_t owner              # anon_vma or file
+    uint32_t left, right
+    uint32_t next               # chain of the vma; free list
+    uint32_t prio
+    uint64_t seq                # when it was made: among equal ranges walks visit the parent before the child
+
+
+ctypedef struct anon_vma_t:
+    uint32_t lock               # of the root: guards the trees of the whole family
+    uint32_t root, parent
+    uint32_t refcount           # of a root: family members alive; plus references of migrations
+    uint32_t num_children       # anon_vmas whose parent this is (a root counts itself)
+    uint32_t num_active_vmas    # VMAs whose anon_vma this is
+    uint32_t tree               # root rnode
+    uint32_t next               # free list
+
+
+ctypedef struct sp_node_t:      # a range of a shared object's policy; list by rising start
+    uint64_t start, end
+    mpol_t pol
+    uint32_t next
+    uint32_t pad
+
+
+ctypedef struct file_t:         # an inode: file or shared anonymous object
+    uint32_t kind               # FILE_*
+    uint32_t i_rwsem            # writers: write, truncate, punch
+    uint32_t i_mmap_lock        # guards tree
+    uint32_t lock               # guards cache, nrpages and sp
+    uint32_t tree               # root rnode of i_mmap
+    uint32_t refs               # mappings + open handles; 0 frees the object
+    uint32_t sp                 # first sp_node (shmem only)
+    uint32_t uid
+    uint64_t ino
+    uint64_t size               # pages
+    uint64_t nrpages            # cached pages; atomic, read without the lock
+    vec_t cache                 # frame of each page, 0 absent (frame 0 is the zero page)
+    # EXT4: what the disk holds, one uint64 token per page as two words; or bytes, see _filemap
+    vec_t disk
+    uint32_t mode               # permission bits
+    uint32_t next               # free list
+    uint64_t ra[4]              # read-ahead state
+    uint32_t busy               # its buffers are in use and cannot be released; atomic
+    uint32_t pad
+
+
+cdef enum:
+    FILE_SHMEM = 1              # tmpfs, and shared anonymous memory
+    FILE_RAMFS = 2
+    FILE_EXT4 = 3
+    FILE_MINIX = 4              # a disk like EXT4, but no migrate operation: what most file systems of 2006 were
+
+
+ctypedef struct mm_t:           # an address space; its record stays one when it is free: see mmget_not_zero
+    uint32_t lock               # mmap_lock
+    uint32_t pgd                # top table, 0 once torn down
+    uint32_t users              # its process and calls under way; atomic, 0: the record is free or about to be
+    uint32_t def_flags          # VM_LOCKED, VM_LOCKONFAULT after mlockall(MCL_FUTURE)
+    uint32_t has_pinned         # MMF_HAS_PINNED
+    uint32_t dumpable           # atomic
+    uint32_t next               # free list
+    uint32_t page_table_lock    # guards vma.anon_vma of faults that run side by side; inside anon_vma.lock
+    vec_t vmas                  # indices of vma_t by rising address
+    uint64_t total_vm, locked_vm    # pages; these and the next three are read without the lock, atomically
+    int64_t rss_anon, rss_file, rss_shmem
+    int64_t rss_lost            # pages that rss_uncounted left out of the three, or counts though they are gone
+
+
+ctypedef struct task_t:         # a process; several threads may make calls of it
+    # The record stays one when it is free, so that who only knows its index and a pid may look (get_task); the first
+    # five, state to cpu, are atomic.
+    uint32_t state              # TASK_*
+    uint32_t users              # one until it is reaped, and one a call under way; 0: the record is free
+    uint32_t mm                 # 0 once exited
+    uint32_t pid                # set before users; no other process of the machine ever has it
+    uint32_t cpu
+    uint32_t parent             # set before users, as is mems_allowed
+    uint64_t mems_allowed
+    uint32_t alloc_lock         # guards what follows; caps, the fault counts and memlock are atomic besides
+    uint32_t uid, euid, suid, gid
+    uint32_t caps               # CAP_*
+    mpol_t pol                  # changes also under mmap_lock for writing: faults read it with that for reading
+    uint32_t il_prev
+    uint32_t il_weight
+    uint64_t min_flt, maj_flt
+    uint64_t memlock            # RLIMIT_MEMLOCK, bytes
+    vec_t pins                  # pin_t held through open files
+    uint32_t next
+    uint32_t pad
+
+
+cdef enum:
+    TASK_FREE = 0
+    TASK_RUNNING = 1
+    TASK_ZOMBIE = 2
+    TASK_EXITING = 3
+    CAP_SYS_NICE = 1
+    CAP_SYS_PTRACE = 2
+    CAP_IPC_LOCK = 4
+    CAP_SYS_ADMIN = 8
+    CAP_ALL = 15
+
+
+ctypedef struct pin_t:          # a pipe or a set of registered buffers that holds pages
+    uint32_t refs               # processes that hold the file
+    uint32_t longterm           # 1: GUP_PIN_COUNTING_BIAS references a page, 0: one
+    vec_t pages                 # frames
+    uint32_t next
+    uint32_t pad
+
+
+ctypedef struct node_t:
+    uint32_t lock               # the zone lock: free list
+    uint32_t nr_cpus
+    uint64_t first, end         # frames of the node
+    uint64_t fresh              # next frame never handed out
+    uint64_t nr_free            # fresh and returned, without those in contexts' caches
+    uint64_t nr_stack           # returned frames, newest on top
+    uint64_t reserved
+    uint64_t low                # the low watermark: below it only allocations without a fall-back are served
+    uint64_t uncounted          # with a watermark: frames returned one by one, which nobody sees until a batch is full
+    uint32_t fallback[64]       # nodes by distance, ties by number; itself first
+    uint32_t *stack             # into the arena of free frames
+    uint8_t weight
+    uint8_t pad[15]
+
+
+ctypedef struct swap_info_t:    # a swap device; guarded by machine.swap_lock, the arrays by offset are the machine's
+    uint32_t first              # its slot 0, which is its header, in the arrays of all devices
+    uint32_t max                # slots with the header
+    uint32_t inuse
+    uint32_t next               # where the search for a free slot goes on
+    uint32_t high               # the highest slot ever given out
+    uint32_t off                # SWAP_*
+
+
+cdef enum:                      # swap_info_t.off: if not 0, no slot is given out
+    SWAP_ON = 0
+    SWAP_OFF = 1
+    SWAP_LEAVING = 2            # swapoff is at work
+
+
+ctypedef struct slab_t:         # allocator of fixed-size records by index; index 0 is never given out
+    char *base
+    uint32_t size, next_off     # bytes of a record; where its free-list link is
+    uint32_t max, fresh, free, used
+    uint32_t lock
+    uint32_t keep               # records keep their type: not cleared when handed out again
+
+# ---- counters ------------------------------------------------------------------------------------------
+# The first family is what the modelled kernel does (deterministic), the second what the host contends for.
+
+
+cdef enum counter_t:
+    C_PGFAULT, C_PGMAJFAULT, C_PGALLOC, C_PGFREE
+    C_NUMA_HIT, C_NUMA_MISS, C_NUMA_FOREIGN, C_NUMA_INTERLEAVE, C_NUMA_LOCAL, C_NUMA_OTHER
+    C_PGMIGRATE_SUCCESS, C_PGMIGRATE_FAIL
+    C_UNEVICTABLE_MLOCKED, C_UNEVICTABLE_MUNLOCKED
+    C_COW, C_COW_REUSE, C_ZERO_PAGE_FAULT, C_FAULT_AROUND, C_MIGRATION_WAIT, C_OOM_KILL
+    C_TLB_FLUSH, C_PTES_DROPPED, C_PTES_RESTORED
+    C_PSWPIN, C_PSWPOUT, C_SWAP_SLOTS, C_REQUESTS_SCANNED
+    C_LOCK_PAGE, C_LOCK_ZONE, C_LOCK_LRU, C_LOCK_PTL, C_LOCK_ANON_VMA, C_LOCK_I_MMAP, C_LOCK_TREE, C_LOCK_SWAP
+    C_HOST_PAGE_CONTENDED, C_HOST_ZONE_CONTENDED, C_HOST_PTL_CONTENDED, C_HOST_RMAP_CONTENDED
+    C_HOST_MM_CONTENDED, C_HOST_SWAP_CONTENDED, C_HOST_WAITS
+    NR_COUNTERS
+
+# ---- kernel profile: the switches the core reads (kernels.py documents each) ---------------------------
+
+
+ctypedef struct profile_t:
+    uint32_t passes             # passes over the list of a migration
+    uint32_t force_pass         # from this pass on page lock and writeback are waited for
+    uint32_t batch              # pages unmapped under one TLB flush
+    uint32_t copy_first         # copy before the freeze
+    uint32_t untouched_enoent   # move_pages: ENOENT, not EFAULT, for anonymous memory never touched
+    uint32_t mbind_ilx          # mbind computes interleave from the policy, not by scanning VMAs (6.7)
+    uint32_t weighted           # MPOL_WEIGHTED_INTERLEAVE exists
+    uint32_t balancing_many     # MPOL_F_NUMA_BALANCING also with PREFERRED_MANY
+    uint32_t isolate_counts     # pages that could not be isolated count as failed (6.7)
+    uint32_t async_first        # a synchronous caller tries async_passes asynchronous batches first (6.3)
+    uint32_t async_passes
+    uint32_t fault_around       # pages mapped around a read fault of a file
+    uint32_t engine             # 0 migration entries, 1 swap entries (2006)
+    uint32_t migrate_unlocked   # mbind and migrate_pages drop mmap_lock before they migrate (6.7)
+    uint32_t pagevec            # pages a list of a processor takes before it is worked off, at most PVEC_MAX
+    uint32_t pcp_bulk           # processors fill their lists of free pages in bulk, past the watermarks (6.7)
+    uint32_t ahead_is_minor     # a fault that starts read-ahead for others is not major (to 5.0, and from 6.6 on)
+    uint32_t gup_checks_files   # get_user_pages itself refuses long-term pins of shared writable disk files (6.5)
+    uint32_t populate_whole     # MADV_POPULATE_* takes the range as a whole and ends at its first hole (6.9)
+    uint32_t mprotect_unaccounts    # VM_ACCOUNT goes with the right to write, where nothing was written yet (6.6)
+    # the kernels of 2006; the fields below are 0 in today's, but for writeback_pass
+    uint32_t writeback_pass     # from this pass on writeback is waited for
+    uint32_t swap               # swap devices may be there
+    uint32_t four_lists         # migrate_pages(from, to, moved, failed), targets allocated ahead (to 2.6.17)
+    uint32_t plain_entries      # entries are READ or WRITE and nothing else: the accessed bit is lost
+    uint32_t counts_drop        # a page loses reference and mapcount with each entry, not when it is frozen
+    uint32_t locked_fails       # try_to_unmap fails with -EPERM where VM_LOCKED is set
+    uint32_t locked_skipped     # mbind and migrate_pages take nothing from VM_LOCKED VMAs (to 2.6.20)
+    uint32_t waiter_refs        # who waits for a migration entry holds a reference on the old page
+    uint32_t family_anon_vma    # one anon_vma for a fork family
+    uint32_t truncate_leaves    # truncation passes over entries that are no pages (to 2.6.22)
+    uint32_t rss_uncounted      # fork and munmap do not count migration entries
+    uint32_t rules_2006         # mbind, migrate_pages and move_pages in the way of 2006
+    uint32_t first_vma          # mbind asks the first VMA of its range for all targets (2.6.18 to 2.6.23)
+    uint32_t arrays             # page i to target i; mbind interleaves pages inside the set, too (no kernel)
+    uint32_t this_node          # a target is exactly the node or none (2.6.19)
+    uint32_t nothing_enoent     # move_pages with nothing to isolate answers -ENOENT (to 2.6.27)
+    uint32_t zero_enoent        # status of the zero page: -ENOENT, not -EFAULT (to 2.6.28)
+    uint32_t vma_hooks          # vm_ops->migrate is called by migrate_pages
+    uint32_t last_unhooked      # but not for the last VMA (to 2.6.28)
+    uint32_t truncated_crashes  # the file rmap walk of a page that was truncated (to 2.6.22)
+
+# ---- contexts and the machine --------------------------------------------------------------------------
+
+
+cdef enum bug_t:                # where the real code would have crashed; errors.py has the words
+    BUG_VMA_ADDRESS = 1
+    BUG_NO_FILE = 2
+    BUG_OFFLINE_NODE = 3
+    BUG_TRUNCATED_RMAP = 4
+
+
+cdef enum:
+    WAIT_PAGE = 1               # what is waited for: a page lock (or a migration entry, the same thing)
+    WAIT_MM = 2
+    WAIT_WRITEBACK = 3
+    WAIT_I_RWSEM = 4
+    WAIT_PASS = 5               # for the next pass over a node that will not get empty
+    MODE_THREADS = 0            # spin, then yield
+    MODE_ACTORS = 1             # call wait_fn: hand the baton to another actor
+    MODE_HOST = 2               # return -PMG_WAIT: the embedding host owns time
+
+
+cdef enum keep_t:               # what keeps an anon_vma alive while nothing maps the page (its entries are on the move)
+    KEEP_REFCOUNT = 0           # a reference on it
+    KEEP_RCU = 1                # nothing: its record stays an anon_vma, though perhaps of somebody else
+    KEEP_MMAP_LOCK = 2          # the caller holds mmap_lock of ctx.keep_mm, and moves only what that maps
+    KEEP_TRYLOCK = 3            # mmap_lock of an address space found through the reverse map, by trylock
+
+
+cdef enum:
+    PVEC_MAX = 31               # pages a per-CPU list can take; profile.pagevec says when it is worked off
+
+
+ctypedef struct mlock_pvec_t:   # pages whose lock count a CPU has yet to mend; each entry owns a reference
+    uint32_t lock               # a CPU of the model may run in several threads
+    uint32_t n
+    uint32_t munlock            # bit i: entry i takes a count off
+    uint32_t pfn[31]
+
+ctypedef struct machine_t
+ctypedef struct ctx_t
+
+
+ctypedef struct pcp_t:          # frames cached by a context for one node
+    uint32_t lock               # its owner's, and whoever drains the caches of all when a node is empty
+    uint32_t n
+    uint32_t pfn[256]
+
+
+ctypedef struct ctx_t:          # what one thread works through; an argument of every core function
+    machine_t *m
+    uint32_t busy               # taken by a thread
+    uint32_t id
+    uint32_t task               # calling process, kept as long as the call; 0 none
+    uint32_t mm                 # its address space, which lives as long as the call; 0 none
+    uint32_t cpu
+    int32_t nid                 # node of cpu
+    uint32_t wait_mode          # MODE_*
+    uint32_t lru_disabled       # a migration runs: the per-CPU lists are passed by (lru_cache_disable)
+    uint32_t nozero             # frames are allocated to be copied over: their content is not cleared
+    uint32_t keep               # keep_t
+    uint32_t keep_mm
+    uint32_t bug                # bug_t that this call ran into; 0 none
+    int (*wait_fn)(ctx_t *c, int what, uint32_t which) noexcept nogil
+    int (*step_fn)(ctx_t *c, int step, const uint32_t *pfns, uint32_t n) noexcept nogil   # NULL: no hook
+    # vm_ops->migrate of one VMA: 0, an error, or a positive number; mmap_lock is held for reading
+    int (*migrate_fn)(ctx_t *c, vma_t *vma, uint64_t from_nodes, uint64_t to_nodes, uint32_t flags) noexcept nogil
+    void *data                  # of the three functions
+    uint64_t count[64]          # counter_t
+    uint64_t traced[8]          # C_LOCK_* up to the last event of a trace that holds locks
+    pcp_t *pcp                  # [MAX_NODES]
+
+
+ctypedef struct machine_t:
+    uint64_t nr_frames
+    uint32_t nr_nodes, nr_cpus
+    uint64_t has_memory         # mask of nodes with memory
+    uint64_t online             # mask of nodes that give out frames
+    uint32_t page_bytes         # content per frame: 0, 8 or 4096
+    uint32_t width              # pages a stage handles: 1..STAGE
+    uint32_t access_stats
+    uint32_t tracing            # 1: steps of migrations, 2: locks too
+    uint32_t next_pid
+    uint64_t next_ino
+    uint64_t table_pfn          # physical number of page table 0: above every frame
+    profile_t profile
+    node_t node[64]
+    uint8_t distance[64][64]
+    uint32_t cpu_node[4096]
+    frame_t *frames
+    uint8_t *content            # page_bytes per frame
+    mlock_pvec_t *mlock_pvec    # one per CPU
+    uint32_t *mlock_count       # mappings of a frame in locked VMAs
+    pte_t *pt                   # page tables, 512 entries each; table 0 is unused
+    ptdesc_t *ptdesc
+    uint32_t *stats             # access counts: [slot][node][table * 512 + entry], NULL when off; a slot has one writer
+    uint32_t stats_slots        # slots in use: threads that ever counted at the same time
+    char *heap                  # arrays of vec_t; size classes in heap_free
+    uint64_t heap_fresh, heap_max
+    uint64_t heap_free[48]
+    uint32_t heap_lock
+    uint32_t nr_swapfiles
+    swap_info_t swap_info[29]   # the types above are migration entries
+    uint32_t swap_lock          # guards swap_info and swap_map
+    uint32_t tree_lock          # of the swap cache, one for all devices: guards swap_cache
+    uint32_t nr_swap_slots      # in the arrays below
+    uint32_t *swap_map          # swap entries and swap cache that name a slot
+    uint32_t *swap_cache        # frame with the content of a slot, 0 none
+    uint8_t *swap_content       # page_bytes per slot
+    uint32_t *swap_entry        # slot of a frame in the swap cache (page->private)
+    slab_t tables, vmas, rnodes, anon_vmas, sp_nodes, files, mms, tasks, pins
+    ctx_t *ctx                  # [MAX_CTX]
+    uint64_t *trace             # migration steps, see _migrate
+    uint64_t trace_n, trace_max
+    uint64_t rnode_seq
+    void *arenas[32]            # every reserved mapping, for release and copy
+    uint64_t arena_bytes[32]
+    uint32_t nr_arenas

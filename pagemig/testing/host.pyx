@@ -1,0 +1,68 @@
+"""Reference loops of the host: what its memory can do, measured in the same run as the model.
+
+The rates of a model mean little across machines; as a multiple of these loops they travel.
+"""
+cimport numpy as cnp
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from pagemig.mm.atomic cimport pmg_add, pmg_copy_fence, pmg_copy_pages, pmg_has_avx2, pmg_prefetchw, pmg_stream_page
+
+cnp.import_array()
+
+
+def random_rmw(cnp.uint64_t[::1] words, const cnp.uint32_t[::1] lines, bint atomic=False):
+    """Read, modify and write one word in each of many 64-byte lines, prefetched 24 ahead.
+
+    Parameters
+    ----------
+    words : ndarray of uint64
+        The memory; line ``i`` is ``words[8 * i]``.
+    lines : ndarray of uint32, shape (n,)
+        Lines in the order of their use.
+    atomic : bool, default False
+        With the processor's atomic add.
+    """
+    cdef int64_t i, n = lines.shape[0]
+    cdef uint64_t *w = &words[0]
+    with nogil:
+        for i in range(n):
+            if i + 24 < n:
+                pmg_prefetchw(w + <uint64_t> lines[i + 24] * 8)
+            if atomic:
+                pmg_add(w + <uint64_t> lines[i] * 8, 1)
+            else:
+                w[<uint64_t> lines[i] * 8] += 1
+
+
+def copy_pages(unsigned char[::1] memory, const cnp.uint32_t[::1] dst, const cnp.uint32_t[::1] src, str how="stream"):
+    """Copy pages of 4096 bytes inside one arena.
+
+    Parameters
+    ----------
+    memory : ndarray of uint8
+        4096-byte aligned.
+    dst, src : ndarray of uint32, shape (n,)
+        Page numbers inside the arena.
+    how : {"stream", "memcpy", "pairs"}
+        Streaming stores, page after page with the next one fetched; the C library; the model's own routine, which
+        copies two pages at a time.  The first is the yardstick, and the C library's where the processor lacks AVX2.
+    """
+    cdef int64_t i, n = dst.shape[0]
+    cdef char *m = <char *> &memory[0]
+    cdef bint stream = how == "stream" and pmg_has_avx2()
+    if n == 0:
+        return
+    if how == "pairs":
+        with nogil:
+            pmg_copy_pages(m, &dst[0], &src[0], n)
+            pmg_copy_fence()
+        return
+    with nogil:
+        for i in range(n):
+            if stream:
+                pmg_stream_page(m + <uint64_t> dst[i] * 4096, m + <uint64_t> src[i] * 4096,
+                                m + <uint64_t> src[i + 1] * 4096 if i + 1 < n else NULL)
+            else:
+                memcpy(m + <uint64_t> dst[i] * 4096, m + <uint64_t> src[i] * 4096, 4096)
+        pmg_copy_fence()
