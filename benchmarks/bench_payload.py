@@ -9,7 +9,7 @@ from common.reference import Reference, bytes_of
 from common.rows import Target
 from common.worlds import World
 
-from pagemig import _host
+from pagemig.testing import host
 
 
 class Trip:
@@ -31,7 +31,7 @@ class Trip:
 
     def copy(self, how: str) -> Callable[[], None]:
         """Copy every page from the old frame to the new, where the same bytes are already."""
-        return lambda: _host.copy_pages(self._memory, self._targets, self._sources, how)
+        return lambda: host.copy_pages(self._memory, self._targets, self._sources, how)
 
 
 def bench_payload(

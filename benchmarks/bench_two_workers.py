@@ -8,7 +8,7 @@ from common.reference import Lines, bytes_of
 from common.workers import SpeedUp
 from common.worlds import World, machine
 
-from pagemig import _host
+from pagemig.testing import host
 
 
 def two_worlds(pages: int, **options: int) -> list[World]:
@@ -33,7 +33,7 @@ def host_copies(worlds: list[World]) -> SpeedUp:
         world.move()
         targets = world.frames().astype(np.uint32)
         memory = bytes_of(world.machine.content)
-        return lambda: _host.copy_pages(memory, targets, sources, "pairs")
+        return lambda: host.copy_pages(memory, targets, sources, "pairs")
 
     return SpeedUp([copying(world) for world in worlds], sum(world.pages for world in worlds))
 

@@ -19,11 +19,8 @@ from pathlib import Path
 
 from pagemig.constants import *  # noqa: F403
 from pagemig.constants import __all__ as _constants
-from pagemig.credentials import INIT_PID, KTHREAD_PID
 from pagemig.errors import InvariantError, KernelBug, ProcessGoneError, SyscallError, errno_name
-from pagemig.frames import FRAME_FLAGS, Frames
 from pagemig.kernels import DEFAULT_KERNEL, KERNELS, KernelProfile, kernel_profile
-from pagemig.machine import STEPS, File, ListsResult, Machine, Node, OfflineResult, SwapDevice
 from pagemig.policy import (
     Bind,
     Default,
@@ -34,9 +31,20 @@ from pagemig.policy import (
     PreferredMany,
     WeightedInterleave,
 )
-from pagemig.proc import Vma
-from pagemig.process import AccessResult, Pin, Process, TouchResult
-from pagemig.syscalls import MoveResult, PolicyResult
+from pagemig.system.credentials import INIT_PID, KTHREAD_PID
+from pagemig.system.frames import FRAME_FLAGS, Frames
+from pagemig.system.machine import (
+    STEPS,
+    File,
+    ListsResult,
+    Machine,
+    Node,
+    OfflineResult,
+    SwapDevice,
+)
+from pagemig.system.numa import MoveResult, PolicyResult
+from pagemig.system.proc import Vma
+from pagemig.system.process import AccessResult, Pin, Process, TouchResult
 
 __version__ = "0.1.0"
 

@@ -2,6 +2,6 @@
 
 import sys
 
-from pagemig.cli import main
+from pagemig.commands.main import main
 
 sys.exit(main())

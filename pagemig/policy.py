@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pagemig import _core
-from pagemig._args import Addresses, address_array
+from pagemig.arguments import Addresses, address_array
 from pagemig.constants import (
     MAX_NUMNODES,
     MPOL_BIND,
@@ -33,7 +33,7 @@ from pagemig.constants import (
 from pagemig.kernels import DEFAULT_KERNEL, KERNELS
 
 if TYPE_CHECKING:
-    from pagemig.machine import Machine
+    from pagemig.system.machine import Machine
 
 __all__ = [
     "Bind",

@@ -10,8 +10,8 @@ from machines import NODE_PAIRS, PAGE, at, error_of, failing, four_nodes, mapped
 from of_2006 import KERNELS, LISTS, World, nodes_of
 
 import pagemig as pm
-from pagemig.actors import Actors
-from pagemig.machine import STEPS
+from pagemig.system.machine import STEPS
+from pagemig.testing.actors import Actors
 
 STRICT, MOVE, MOVE_ALL = pm.MPOL_MF_STRICT, pm.MPOL_MF_MOVE, pm.MPOL_MF_MOVE_ALL
 LRU = 1 << 4

@@ -11,8 +11,8 @@ from of_2006 import KERNELS, LISTS, World, entry
 import pagemig as pm
 from pagemig import _core
 from pagemig.errors import KernelBug
-from pagemig.uncached import UncachedAllocator
-from pagemig.vmops import MigratingVma
+from pagemig.system.uncached import UncachedAllocator
+from pagemig.system.vmops import MigratingVma
 
 PENDING = "what is held while the hook runs"
 

@@ -6,7 +6,7 @@ from machines import PAGE, at, failing, mapped, pages
 from of_2006 import KERNELS, LISTS, World, nodes_of
 
 import pagemig as pm
-from pagemig.replay import replay
+from pagemig.studies.replay import replay
 from pagemig.trace import Header, Trace
 
 MOVE, MOVE_ALL, STRICT = pm.MPOL_MF_MOVE, pm.MPOL_MF_MOVE_ALL, pm.MPOL_MF_STRICT

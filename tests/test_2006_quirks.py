@@ -12,8 +12,8 @@ from machines import PAGE, at, error_of, failing, mapped, pages, policies
 from of_2006 import ENTRIES, KERNELS, LISTS, World, entries, nodes_of, resident
 
 import pagemig as pm
-from pagemig.actors import Actors
 from pagemig.errors import _BUG_SITES
+from pagemig.testing.actors import Actors
 
 STRICT, MOVE, MOVE_ALL = pm.MPOL_MF_STRICT, pm.MPOL_MF_MOVE, pm.MPOL_MF_MOVE_ALL
 

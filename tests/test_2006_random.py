@@ -19,7 +19,7 @@ from of_2006 import KERNELS
 from test_random_scenarios import SEARCH, TINY, scenarios, thorough
 
 import pagemig as pm
-from pagemig.scenario import ScenarioRun
+from pagemig.scenario.run import ScenarioRun
 
 
 def tiny(kernel: str, cls: type[pm.Machine] = pm.Machine) -> pm.Machine:

@@ -12,7 +12,7 @@ from machines import PAGE, at, error_of, failing, mapped
 from of_2006 import ENTRIES, KERNELS, LISTS, LOCKED, World, entries, entry, nodes_of, resident
 
 import pagemig as pm
-from pagemig.actors import Actors
+from pagemig.testing.actors import Actors
 
 MOVE, STRICT = pm.MPOL_MF_MOVE, pm.MPOL_MF_STRICT
 

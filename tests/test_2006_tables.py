@@ -8,7 +8,7 @@ from machines import PAGE, at
 from of_2006 import ENTRIES, KERNELS, LISTS, LOCKED, World, accessed, entries, resident
 
 import pagemig as pm
-from pagemig.actors import Actors
+from pagemig.testing.actors import Actors
 
 WRITEBACK = 1 << 6
 

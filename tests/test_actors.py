@@ -4,7 +4,7 @@ import pytest
 from machines import PAGE, four_nodes, mapped
 
 import pagemig as pm
-from pagemig.actors import Actors, Deadlock
+from pagemig.testing.actors import Actors, Deadlock
 
 LOCKED = 1 << 0
 

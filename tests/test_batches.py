@@ -5,7 +5,7 @@ import pytest
 from machines import at, error_of, four_nodes, mapped, pages
 
 import pagemig as pm
-from pagemig.machine import STEPS
+from pagemig.system.machine import STEPS
 
 
 def flushes(machine: pm.Machine, app: pm.Process, n: int) -> int:

@@ -42,7 +42,7 @@ def project():
 
 @pytest.fixture(scope="module")
 def sources():
-    return sorted(path.name for path in (ROOT / "pagemig").glob("_*.pyx"))
+    return sorted(str(path.relative_to(ROOT)) for path in (ROOT / "pagemig").rglob("*.pyx"))
 
 
 def setup_py(code, cwd=ROOT, **env):
@@ -62,11 +62,11 @@ def test_every_pyx_is_built_and_depends_on_every_header(sources):
         "for e in setup.extensions(): print(e.name, *e.sources, len(e.depends), *e.include_dirs)"
     )
     lines = done.stdout.splitlines()
-    assert [line.split()[1].removeprefix("pagemig/") for line in lines] == sources
+    assert [line.split()[1] for line in lines] == sources
     headers = len(list((ROOT / "pagemig" / "include").rglob("*.h")))
     for line in lines:
         name, source, depends, include, _numpy = line.split()
-        assert name == "pagemig." + Path(source).stem
+        assert name == source.removesuffix(".pyx").replace("/", ".")
         assert (int(depends), include) == (headers, "pagemig/include")
 
 

@@ -11,7 +11,8 @@ from collections.abc import Callable
 import pytest
 
 import pagemig as pm
-from pagemig import InvariantError, Machine, Process, _check
+from pagemig import InvariantError, Machine, Process
+from pagemig.mm import check
 
 PAGE = pm.PAGE_SIZE
 RW, SPECIAL = 1 << 1, 1 << 9
@@ -92,7 +93,7 @@ class World:
         return self.get("vma", self.vma(addr), "file")
 
     def slab(self, name: str) -> int:
-        return _check.SLABS.index(name)
+        return check.SLABS.index(name)
 
 
 def change_pte(addr: str, change: Callable[[int], int]) -> Callable[[World], None]:
@@ -306,10 +307,10 @@ def test_broken_rule_is_named(world: World, rule: str, breaks: Callable[[World],
 
 
 def test_every_rule_has_a_test() -> None:
-    rules = [name for name, _, _ in _check.RULES[1:]]
+    rules = [name for name, _, _ in check.RULES[1:]]
     assert len(set(rules)) == len(rules)
     assert {rule for rule, _ in [*BREAKS, *SWAP_BREAKS]} == set(rules)
-    assert [_check.rule_name(i) for i in range(1, len(rules) + 1)] == rules
+    assert [check.rule_name(i) for i in range(1, len(rules) + 1)] == rules
 
 
 def test_error_tells_page_and_both_values(world: World) -> None:
@@ -357,7 +358,7 @@ def test_check_passes_after_everything_is_gone(world: World) -> None:
     world.machine.check(full=True)
     world.file.close()
     world.machine.check(full=True)
-    for name in _check.SLABS:
+    for name in check.SLABS:
         assert world.get("slab", world.slab(name), "used") == 0, name
     free = sum(world.machine.free(nid) for nid in range(2))
     assert free == 16 * pm.MiB - PAGE

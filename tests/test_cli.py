@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from pagemig import cli, replay
+from pagemig.commands import main as cli
+from pagemig.studies import replay
 
 CORPUS = Path(__file__).parent / "corpus" / "linux-6.1" / "hand.jsonl.gz"
 

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 import pagemig as pm
-from pagemig.cli import main
-from pagemig.conform import compare, describe, expand
-from pagemig.scenario import load, run
+from pagemig.commands.main import main
+from pagemig.scenario.conform import compare, describe, expand
+from pagemig.scenario.run import load, run
 
 CORPUS = Path(__file__).parent / "corpus"
 KERNELS = ("6.1", "6.12")

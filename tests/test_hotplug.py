@@ -7,7 +7,7 @@ import pytest
 from machines import PAGE, at, failing, four_nodes, mapped, where
 
 import pagemig as pm
-from pagemig.actors import Actors
+from pagemig.testing.actors import Actors
 
 KEEPS = ["refcount", "rcu", "trylock"]
 #: The kernels of today, and those of 2006: none of them emptied nodes, the note asks for it.

@@ -31,7 +31,7 @@ from pagemig import (
     Policy,
     Preferred,
 )
-from pagemig.credentials import INIT_PID
+from pagemig.system.credentials import INIT_PID
 
 NOBODY = 65534
 UNUSED_PID = 77777

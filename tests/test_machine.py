@@ -12,8 +12,8 @@ import pytest
 from machines import PAGE, at, error_of, four_nodes, mapped, where
 
 import pagemig as pm
-from pagemig.frames import FRAME_FLAGS
-from pagemig.machine import STEPS, format_size
+from pagemig.system.frames import FRAME_FLAGS
+from pagemig.system.machine import STEPS, format_size
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import pytest
 from machines import PAGE, error_of, four_nodes, mapped
 
 import pagemig as pm
-from pagemig.actors import Actor, Actors
+from pagemig.testing.actors import Actor, Actors
 
 #: Which engine a kernel has: swap entries (A), migration entries of 2006 (B), or today's.
 ENGINES = {

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
 from pagemig import Machine, Node
-from pagemig.scenario import ScenarioRun
+from pagemig.scenario.run import ScenarioRun
 
 SEARCH = int(os.environ.get("PAGEMIG_SEARCH", "0"))
 thorough = settings(

@@ -1,6 +1,7 @@
 """Virtual time against closed forms, records against counters, parameters against the note."""
 
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,11 @@ import numpy.typing as npt
 import pytest
 
 import pagemig as pm
-from pagemig import plot, rates, vtime
-from pagemig.cli import main
-from pagemig.machine import LOCKS, STEPS
-from pagemig.vtime import COPY, Costs, Script
+from pagemig.commands.main import main
+from pagemig.studies import pictures as plot
+from pagemig.studies import rates, vtime
+from pagemig.studies.vtime import COPY, Costs, Script
+from pagemig.system.machine import LOCKS, STEPS
 
 PARAMETERS = rates.load()
 NOTES = ["note-16k", "note-4k"]
@@ -363,7 +365,7 @@ def test_every_parameter_is_described_and_every_value_has_an_origin() -> None:
     ],
 )
 def test_a_file_that_cannot_be_is_refused(tmp_path: Path, old: str, new: str, said: str) -> None:
-    text = (Path(rates.__file__).parent / "data" / "rates.toml").read_text()
+    text = files("pagemig").joinpath("data", "rates.toml").read_text()
     assert old in text
     path = tmp_path / "costs.toml"
     path.write_text(text.replace(old, new, 1))

@@ -10,11 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pagemig import auto, cli, plot
-from pagemig import replay as replay_module
+from pagemig import auto
 from pagemig.auto import MostUsed, Stats
+from pagemig.commands import main as cli
 from pagemig.constants import PAGE_SIZE
-from pagemig.replay import Costs, compare, machine_for, replay, report, verdict
+from pagemig.studies import pictures as plot
+from pagemig.studies import replay as replay_module
+from pagemig.studies.replay import Costs, compare, machine_for, replay, report, verdict
 from pagemig.trace import Header, Trace, find, load, shipped
 
 PAGES = 400

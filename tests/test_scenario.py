@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from pagemig import Machine, Node
-from pagemig.conform import Difference, compare, describe, differences, expand
 from pagemig.report import table
-from pagemig.scenario import (
+from pagemig.scenario.conform import Difference, compare, describe, differences, expand
+from pagemig.scenario.run import (
     WINDOW,
     ScenarioRun,
     UnsupportedScenario,

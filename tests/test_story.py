@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 import pagemig as pm
-from pagemig import cli, story
-from pagemig.story import ACTS, FIGURES, REGIONS, Story
+from pagemig.commands import main as cli
+from pagemig.studies import story
+from pagemig.studies.story import ACTS, FIGURES, REGIONS, Story
 
 #: The note's two kernels, what was merged, what the note wanted, and today.
 LINUS, ANDREW, MERGED, WANTED = "2.6.17", "2.6.17-mm", "2.6.18", "pmig"

@@ -23,8 +23,8 @@ from machines import (
 
 import pagemig as pm
 from pagemig import BAD, NULL, Bind
-from pagemig.credentials import INIT_PID, KTHREAD_PID
-from pagemig.machine import STEPS
+from pagemig.system.credentials import INIT_PID, KTHREAD_PID
+from pagemig.system.machine import STEPS
 
 NOBODY = 77777
 

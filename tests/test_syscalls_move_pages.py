@@ -24,7 +24,7 @@ from machines import (
 
 import pagemig as pm
 from pagemig import BAD, MPOL_MF_MOVE, MPOL_MF_MOVE_ALL, MPOL_MF_STRICT, NULL, STATUS_UNSET
-from pagemig.credentials import INIT_PID, KTHREAD_PID
+from pagemig.system.credentials import INIT_PID, KTHREAD_PID
 
 NOBODY = 77777
 

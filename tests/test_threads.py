@@ -27,7 +27,7 @@ from together import (
 
 import pagemig as pm
 from pagemig import Process
-from pagemig.frames import flag_bit
+from pagemig.system.frames import flag_bit
 
 pytestmark = pytest.mark.threads
 

@@ -14,9 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-import pagemig.record
-from pagemig import cli
-from pagemig.record import RecordError, convert, record
+import pagemig.trace.record
+from pagemig.commands import main as cli
 from pagemig.trace import (
     Accesses,
     Header,
@@ -32,6 +31,7 @@ from pagemig.trace import (
 )
 from pagemig.trace import format as trace_format
 from pagemig.trace import lackey as trace_lackey
+from pagemig.trace.record import RecordError, convert, record
 
 # ---- naive twins ------------------------------------------------------------------------------
 
@@ -519,15 +519,15 @@ def test_record_of_a_damaged_file_says_so_in_one_line(tmp_path, suffix, damage, 
 )
 @pytest.mark.parametrize("by", [convert, record])
 def test_record_refuses_before_anything_is_read(tmp_path, by, path, limit, why, monkeypatch):
-    monkeypatch.setattr(pagemig.record.shutil, "which", lambda name: name)
-    monkeypatch.setattr(pagemig.record.subprocess, "Popen", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(pagemig.trace.record.shutil, "which", lambda name: name)
+    monkeypatch.setattr(pagemig.trace.record.subprocess, "Popen", lambda *_, **__: 1 / 0)
     source = ["true"] if by is record else None
     with pytest.raises((OSError, ValueError), match=why):
         by(source, tmp_path / path, limit=limit)
 
 
 def test_record_without_valgrind_says_what_to_install(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(pagemig.record.shutil, "which", lambda _: None)
+    monkeypatch.setattr(pagemig.trace.record.shutil, "which", lambda _: None)
     assert cli.main(["record", "-o", str(tmp_path / "x.pmt"), "--", "true"]) == 2
     assert "apt install valgrind" in capsys.readouterr().err
 
@@ -541,7 +541,7 @@ def test_record_needs_one_of_two_things(capsys):
     ("text", "value"), [("0", 0), ("64", 64), ("64KiB", 65536), ("1M", 1 << 20), ("2mib", 2 << 20)]
 )
 def test_sizes(text, value):
-    assert pagemig.record.size(text) == value
+    assert pagemig.trace.record.size(text) == value
 
 
 needs_valgrind = pytest.mark.skipif(not shutil.which("valgrind"), reason="needs valgrind")

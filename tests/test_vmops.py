@@ -10,8 +10,8 @@ import pytest
 from machines import PAGE, at, error_of, failing, mapped
 
 import pagemig as pm
-from pagemig.uncached import UncachedAllocator
-from pagemig.vmops import MigratingVma
+from pagemig.system.uncached import UncachedAllocator
+from pagemig.system.vmops import MigratingVma
 
 HOOKED = ["2.6.18", "pmig"]
 UNHOOKED = ["2.6.17", "2.6.17-mm", "6.1", "6.12"]

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from common.timing import Samples
-from pagemig import _host
+from pagemig.testing import host
 
 #: Lines of 64 bytes in the memory of the random updates: 256 MiB, beyond every cache.
 LINES = 1 << 22
@@ -65,7 +65,7 @@ class Lines:
 
     def update(self) -> None:
         """Go through all the updates once."""
-        _host.random_rmw(self._words, self._order, True)
+        host.random_rmw(self._words, self._order, True)
 
     def __len__(self) -> int:
         return len(self._order)

@@ -9,7 +9,7 @@ from pagemig.mm.frame cimport page_mapcount, page_test, page_test_clear, trylock
 from pagemig.mm.gup cimport populate_range
 from pagemig.mm.memory cimport ZAP_EVEN_COWS, zap_page_range
 from pagemig.mm.mmap cimport vma_modify
-from pagemig.mm.page_alloc cimport file_of, mm_index, mm_of
+from pagemig.mm.page_alloc cimport file_of, mm_of
 from pagemig.mm.pgtable cimport leaf_pte, next_leaf, pte_lock, pte_unlock
 from pagemig.mm.pte cimport PTE_A, PTE_D, pte_pfn, pte_present, PTE_SPECIAL, pte_t
 from pagemig.mm.truncate cimport file_fadvise, file_punch

@@ -17,8 +17,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from pagemig import plot
-from pagemig._args import as_int
+from pagemig.arguments import as_int
 from pagemig.constants import (
     MPOL_MF_MOVE,
     MPOL_MF_MOVE_ALL,
@@ -29,11 +28,12 @@ from pagemig.constants import (
 )
 from pagemig.errors import SyscallError
 from pagemig.kernels import KERNELS, KernelProfile, kernel_profile
-from pagemig.machine import File, Machine, Node
 from pagemig.policy import Bind, Interleave
-from pagemig.process import Process
 from pagemig.report import table
-from pagemig.uncached import UncachedAllocator
+from pagemig.studies import pictures
+from pagemig.system.machine import File, Machine, Node
+from pagemig.system.process import Process
+from pagemig.system.uncached import UncachedAllocator
 
 __all__ = ["ACTS", "FIGURES", "REGIONS", "Figure", "Story", "Value", "compare", "run", "text"]
 
@@ -725,7 +725,7 @@ def add_parser(subparsers: Any) -> None:
 def _main(args: argparse.Namespace) -> int:
     acts = _known(args.acts or ACTS)
     if args.output:
-        plot.check(args.output)
+        pictures.check(args.output)
     stories = compare(args.kernel or KERNELS, pages=args.pages)
     if not args.acts:
         print(_head(stories), end="\n\n")
@@ -738,8 +738,8 @@ def _main(args: argparse.Namespace) -> int:
 def _draw(stories: Sequence[Story], output: str) -> None:
     """Write the picture, or say what is missing."""
     try:
-        plot.placements(stories, output)
-    except plot.MissingError as error:
+        pictures.placements(stories, output)
+    except pictures.MissingError as error:
         print(f"\nNo picture: {error}")
     else:
         print(f"\nPicture: {output}")

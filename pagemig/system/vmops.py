@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from pagemig._args import Addresses, address_array, as_int, as_ulong
+from pagemig.arguments import Addresses, address_array, as_int, as_ulong
 from pagemig.constants import PAGE_SHIFT, PAGE_SIZE
 
 if TYPE_CHECKING:
-    from pagemig.machine import Machine
-    from pagemig.process import Process
+    from pagemig.system.machine import Machine
+    from pagemig.system.process import Process
 
 __all__ = ["MigrateHook", "MigratingVma"]
 

@@ -13,12 +13,12 @@ from typing import Final
 
 import numpy as np
 
-from pagemig._args import as_size
+from pagemig.arguments import as_size
 from pagemig.constants import PAGE_SHIFT
 from pagemig.errors import raise_errno
-from pagemig.machine import Machine
-from pagemig.process import Process
-from pagemig.vmops import MigratingVma
+from pagemig.system.machine import Machine
+from pagemig.system.process import Process
+from pagemig.system.vmops import MigratingVma
 
 __all__ = ["UncachedAllocator"]
 
@@ -40,7 +40,7 @@ class UncachedAllocator:
     which has no such operation any more, it stays:
 
     >>> import pagemig as pm
-    >>> from pagemig.uncached import UncachedAllocator
+    >>> from pagemig.system.uncached import UncachedAllocator
     >>> for kernel in ("pmig", "6.1"):
     ...     nodes = [pm.Node("1MiB", cpus=1, reserved="64KiB") for _ in range(2)]
     ...     machine = pm.Machine(nodes, kernel=kernel, page_bytes=8)

@@ -13,12 +13,12 @@ __all__ = ["MODULES", "main"]
 #: Modules with ``add_parser(subparsers)``; a subcommand sets ``main``, a function of the parsed
 #: arguments that returns the exit status.
 MODULES = [
-    "pagemig.replay",
-    "pagemig.record",
-    "pagemig.conform",
-    "pagemig.run",
-    "pagemig.rates",
-    "pagemig.story",
+    "pagemig.studies.replay",
+    "pagemig.trace.record",
+    "pagemig.scenario.conform",
+    "pagemig.scenario.show",
+    "pagemig.studies.rates",
+    "pagemig.studies.story",
 ]
 
 

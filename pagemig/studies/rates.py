@@ -1,7 +1,7 @@
 """``pagemig rates``: migration rates of N processors at once, in virtual time.
 
 A run of the model is recorded with the locks it takes (`record`), the record becomes what one
-processor does (`script`), and N processors replay it (`pagemig.vtime`): they share the locks of the
+processor does (`script`), and N processors replay it (`vtime`): they share the locks of the
 machine and of the nodes, and the copy bandwidth.  The order and the number of locks come from the
 record alone.  What each thing costs is in ``data/rates.toml``, which says of every value whether it
 is sourced, fitted or assumed.
@@ -24,12 +24,12 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from pagemig import plot, vtime
 from pagemig.constants import PAGE_SIZE
 from pagemig.kernels import kernel_profile
-from pagemig.machine import LOCKS, STEPS, Machine, Node
 from pagemig.report import table
-from pagemig.vtime import COPY, Costs, Script
+from pagemig.studies import pictures, vtime
+from pagemig.studies.vtime import COPY, Costs, Script
+from pagemig.system.machine import LOCKS, STEPS, Machine, Node
 
 __all__ = [
     "PROCESSORS",
@@ -734,7 +734,7 @@ def run(args: argparse.Namespace) -> int:
     if args.output:
         if args.fit or args.costs:
             raise ValueError(f"--output {args.output}: --fit and --costs have no picture")
-        plot.check(args.output)
+        pictures.check(args.output)
     parameters = load(args.parameters)
     if args.fit or args.costs:
         print(_fitted(parameters) if args.fit else _costs(parameters))
@@ -751,8 +751,8 @@ def _draw(
 ) -> None:
     """Write the picture, or say what is missing."""
     try:
-        plot.rates(drawn, parameters.note, output)
-    except plot.MissingError as error:
+        pictures.rates(drawn, parameters.note, output)
+    except pictures.MissingError as error:
         print(f"\nNo picture: {error}")
     else:
         print(f"\nPicture: {output}")

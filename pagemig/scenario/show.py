@@ -8,10 +8,10 @@ from collections.abc import Collection
 from itertools import groupby
 from typing import Any, Final, TypeAlias
 
-from pagemig.corpus import choose, entries, placed
 from pagemig.kernels import DEFAULT_KERNEL, kernel_profile
 from pagemig.report import table
-from pagemig.scenario import ScenarioRun, inos, validate
+from pagemig.scenario.files import choose, entries, placed
+from pagemig.scenario.run import ScenarioRun, inos, validate
 
 __all__ = ["add_parser"]
 

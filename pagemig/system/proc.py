@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pagemig.constants import FILE_SHMEM, MPOL_DEFAULT, MPOL_MODE_FLAGS, PAGE_SHIFT, PAGE_SIZE
-from pagemig.frames import flag_bit, mapcounts, refcounts
 from pagemig.policy import Policy, policy_of, policy_text
+from pagemig.system.frames import flag_bit, mapcounts, refcounts
 
 if TYPE_CHECKING:
-    from pagemig.machine import Machine
-    from pagemig.process import Process
+    from pagemig.system.machine import Machine
+    from pagemig.system.process import Process
 
 __all__ = ["Vma", "numa_maps", "pagemap", "smaps", "status", "vmas"]
 

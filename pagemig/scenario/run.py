@@ -47,15 +47,15 @@ from pagemig.constants import (
     MiB,
     Pointer,
 )
-from pagemig.corpus import load
-from pagemig.credentials import INIT_PID, KTHREAD_PID
 from pagemig.errors import ProcessGoneError, SyscallError, errno_name
-from pagemig.frames import flag_bit, mapcounts
 from pagemig.kernels import DEFAULT_KERNEL, kernel_profile
-from pagemig.machine import File, Machine, Node
 from pagemig.policy import Bind
-from pagemig.proc import Vma, _take_apart
-from pagemig.process import Pin, Process
+from pagemig.scenario.files import load
+from pagemig.system.credentials import INIT_PID, KTHREAD_PID
+from pagemig.system.frames import flag_bit, mapcounts
+from pagemig.system.machine import File, Machine, Node
+from pagemig.system.proc import Vma, _take_apart
+from pagemig.system.process import Pin, Process
 
 __all__ = [
     "WINDOW",

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pagemig import _core
-from pagemig._args import (
+from pagemig.arguments import (
     Addresses,
     address_array,
     as_int,
@@ -43,13 +43,13 @@ from pagemig.constants import (
     MiB,
     TiB,
 )
-from pagemig.credentials import INIT_PID
 from pagemig.errors import no_copy, raise_errno
-from pagemig.frames import Frames, flag_bit, refcounts
 from pagemig.kernels import DEFAULT_KERNEL, KernelProfile, kernel_profile
-from pagemig.process import Process
-from pagemig.syscalls import MoveResult
-from pagemig.vmops import MigrateHook, run_hook
+from pagemig.system.credentials import INIT_PID
+from pagemig.system.frames import Frames, flag_bit, refcounts
+from pagemig.system.numa import MoveResult
+from pagemig.system.process import Process
+from pagemig.system.vmops import MigrateHook, run_hook
 
 __all__ = [
     "LOCKS",
@@ -888,7 +888,7 @@ class Machine(_core.Machine):
         """Call a function between the steps of every migration, so that a test can interfere there.
 
         A call that the function makes must not have to wait for that very migration, or it ends in
-        a RuntimeError; :class:`pagemig.actors.Actors` lets others act there that may.
+        a RuntimeError; :class:`pagemig.testing.actors.Actors` lets others act there that may.
 
         Parameters
         ----------

@@ -26,15 +26,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import auto, plot
-from .constants import MPOL_MF_MOVE, PAGE_SHIFT, PAGE_SIZE, STATUS_UNSET
-from .errors import SyscallError, errno_name
-from .kernels import DEFAULT_KERNEL
-from .machine import Machine, Node
-from .policy import Default, Interleave, Policy
-from .process import Process
-from .report import table
-from .trace import Trace, find, load, shipped
+from pagemig import auto
+from pagemig.constants import MPOL_MF_MOVE, PAGE_SHIFT, PAGE_SIZE, STATUS_UNSET
+from pagemig.errors import SyscallError, errno_name
+from pagemig.kernels import DEFAULT_KERNEL
+from pagemig.policy import Default, Interleave, Policy
+from pagemig.report import table
+from pagemig.studies import pictures
+from pagemig.system.machine import Machine, Node
+from pagemig.system.process import Process
+from pagemig.trace import Trace, find, load, shipped
 
 __all__ = [
     "Costs",
@@ -599,7 +600,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--output", metavar="FILE", help="write a picture (needs matplotlib): .png, .svg, .pdf"
     )
-    costs = parser.add_argument_group("what things cost (sources: pagemig.replay.Costs)")
+    costs = parser.add_argument_group("what things cost (sources: pagemig.studies.replay.Costs)")
     for parameter in fields(Costs):
         costs.add_argument(
             f"--{parameter.name.replace('_', '-')}",
@@ -624,7 +625,7 @@ def run(args: argparse.Namespace) -> int:
         "costs": costs,
     }
     if args.output:
-        plot.check(args.output)
+        pictures.check(args.output)
     placements = [name.strip() for name in args.policies.split(",")]
     machine = machine_for(traces, **options)
     policies = list(_policies(placements, machine))
@@ -654,8 +655,8 @@ def run(args: argparse.Namespace) -> int:
 def _draw(output: str, names: Sequence[str], traces: Sequence[Trace], runs: list[Run]) -> None:
     """Write the picture, or say what is missing."""
     try:
-        plot.residency(runs, output, title=_title(names, traces))
-    except plot.MissingError as error:
+        pictures.residency(runs, output, title=_title(names, traces))
+    except pictures.MissingError as error:
         print(f"No picture: {error}")
     else:
         print(f"Picture: {output}")

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from itertools import islice, zip_longest
 from typing import Any, TypeAlias
 
-from pagemig.corpus import Entry, choose, entries, placed
 from pagemig.kernels import DEFAULT_KERNEL, KERNELS, kernel_profile
 from pagemig.report import table
-from pagemig.scenario import MachineFactory, ScenarioRun, UnsupportedScenario, inos, validate
+from pagemig.scenario.files import Entry, choose, entries, placed
+from pagemig.scenario.run import MachineFactory, ScenarioRun, UnsupportedScenario, inos, validate
 
 __all__ = [
     "Agreement",
@@ -188,7 +188,7 @@ def compare(
     kernel : str
         Profile of the machine.
     machine : callable, optional
-        See :func:`pagemig.scenario.run`.
+        See :func:`pagemig.scenario.run.run`.
     check : bool, default False
         Check the machine's invariants after every operation.
 
@@ -335,7 +335,7 @@ def conform(
     Parameters
     ----------
     records : iterable of dict
-        Recorded scenarios, as :func:`pagemig.scenario.load` reads them.
+        Recorded scenarios, as :func:`pagemig.scenario.run.load` reads them.
     kernel : str
         Profile of the machine.
     check : bool, default False

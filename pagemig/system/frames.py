@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from pagemig.machine import Machine
+    from pagemig.system.machine import Machine
 
 __all__ = ["FRAME_FLAGS", "Frames", "flag_bit", "mapcounts", "refcounts"]
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pagemig import _core
-from pagemig._args import (
+from pagemig.arguments import (
     U64,
     Addresses,
     Nodemask,
@@ -52,7 +52,9 @@ from pagemig.constants import (
     STATUS_UNSET,
     Pointer,
 )
-from pagemig.credentials import (
+from pagemig.errors import ProcessGoneError, Refusal, errno_name, raise_errno
+from pagemig.policy import Policy, WeightedInterleave, fold_absent, nodes_of, policy_of
+from pagemig.system.credentials import (
     CAP_SYS_NICE,
     KERNEL_THREAD,
     KTHREAD_PID,
@@ -60,13 +62,11 @@ from pagemig.credentials import (
     may_access,
     may_signal,
 )
-from pagemig.errors import ProcessGoneError, Refusal, errno_name, raise_errno
-from pagemig.policy import Policy, WeightedInterleave, fold_absent, nodes_of, policy_of
 
 if TYPE_CHECKING:
     from pagemig.kernels import KernelProfile
-    from pagemig.machine import Machine
-    from pagemig.process import Process
+    from pagemig.system.machine import Machine
+    from pagemig.system.process import Process
 
 __all__ = ["MoveResult", "NumaCalls", "PolicyResult"]
 

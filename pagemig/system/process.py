@@ -2,7 +2,7 @@
 
 Everything is done by the core; this module turns what a person writes into its numbers, and its
 answers into results or errors.  Addresses and lengths are bytes.  The calls about placement
-(``move_pages``, ``mbind``, ...) are in :mod:`pagemig.syscalls`.
+(``move_pages``, ``mbind``, ...) are in :mod:`pagemig.system.numa`.
 """
 
 from collections.abc import Iterable
@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, SupportsIndex
 import numpy as np
 import numpy.typing as npt
 
-from pagemig import proc
-from pagemig._args import (
+from pagemig.arguments import (
     Addresses,
     address_array,
     as_int,
@@ -47,11 +46,12 @@ from pagemig.constants import (
     SIGNAL_NAMES,
 )
 from pagemig.errors import ProcessGoneError, Refusal, no_copy, raise_errno
-from pagemig.syscalls import NumaCalls
-from pagemig.vmops import MigrateHook, reserved_pfns
+from pagemig.system import proc
+from pagemig.system.numa import NumaCalls
+from pagemig.system.vmops import MigrateHook, reserved_pfns
 
 if TYPE_CHECKING:
-    from pagemig.machine import File, Machine
+    from pagemig.system.machine import File, Machine
 
 __all__ = ["AccessResult", "Pin", "Process", "TouchResult"]
 
@@ -331,7 +331,7 @@ class Process(NumaCalls):
             An address in it.
         migrate : callable or None
             ``migrate(vma, from_nodes, to_nodes, flags)`` with a
-            :class:`pagemig.vmops.MigratingVma`.  None or 0: done.  A negative errno, or an
+            :class:`pagemig.system.vmops.MigratingVma`.  None or 0: done.  A negative errno, or an
             ``OSError`` raised: ``migrate_pages`` ends with it and no page moves.  A positive number
             ends it under 2.6.18 with 0, under pmig it counts as pages left.
 
@@ -876,24 +876,24 @@ class Process(NumaCalls):
     # ---- looking inside -----------------------------------------------------------------------
 
     def pagemap(self, addr: int, n: int, *, pfns: bool = True) -> npt.NDArray[np.uint64]:
-        """Entries of ``/proc/PID/pagemap``; see :func:`pagemig.proc.pagemap`."""
+        """Entries of ``/proc/PID/pagemap``; see :func:`pagemig.system.proc.pagemap`."""
         self._must_live("pagemap")
         return proc.pagemap(
             self, as_ulong(addr, "addr"), _pages(n, "n"), pfns=check_bool(pfns, "pfns")
         )
 
     def numa_maps(self) -> str:
-        """Return the text of ``/proc/PID/numa_maps``; see :func:`pagemig.proc.numa_maps`."""
+        """Return the text of ``/proc/PID/numa_maps``; see :func:`pagemig.system.proc.numa_maps`."""
         self._must_live("numa_maps")
         return proc.numa_maps(self)
 
     def smaps(self) -> list[dict[str, Any]]:
-        """Return the counts of ``/proc/PID/smaps``; see :func:`pagemig.proc.smaps`."""
+        """Return the counts of ``/proc/PID/smaps``; see :func:`pagemig.system.proc.smaps`."""
         self._must_live("smaps")
         return proc.smaps(self)
 
     def vmas(self) -> list[proc.Vma]:
-        """Return the mappings by rising address; see :class:`pagemig.proc.Vma`."""
+        """Return the mappings by rising address; see :class:`pagemig.system.proc.Vma`."""
         self._must_live("vmas")
         return proc.vmas(self)
 
@@ -923,7 +923,7 @@ class Process(NumaCalls):
         return self._access_counts(as_ulong(addr, "addr") & -PAGE_SIZE, _pages(n, "n"))
 
     def status(self) -> dict[str, int]:
-        """Return counts of ``/proc/PID/status``; see :func:`pagemig.proc.status`."""
+        """Return counts of ``/proc/PID/status``; see :func:`pagemig.system.proc.status`."""
         self._must_live("status")
         return proc.status(self)
 

@@ -18,7 +18,7 @@ Examples
 A page is written while it is on the move; the writer has to wait, and its value is not lost.
 
 >>> import pagemig as pm
->>> from pagemig.actors import Actors
+>>> from pagemig.testing.actors import Actors
 >>> machine = pm.Machine([pm.Node("1MiB", cpus=1), "1MiB"], page_bytes=8)
 >>> app = machine.spawn()
 >>> page = app.mmap(pm.PAGE_SIZE)
@@ -37,7 +37,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pagemig import _core
-from pagemig.machine import STEPS, Machine
+from pagemig.system.machine import STEPS, Machine
 
 __all__ = ["WAITS", "Actor", "Actors", "Deadlock"]
 

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from .rates import Curve, Model
-    from .replay import Run
-    from .story import Story
+    from pagemig.studies.rates import Curve, Model
+    from pagemig.studies.replay import Run
+    from pagemig.studies.story import Story
 
 __all__ = ["MissingError", "check", "placements", "rates", "residency"]
 
@@ -89,7 +89,7 @@ def residency(runs: Sequence[Run], path: str | os.PathLike[str], *, title: str =
     Parameters
     ----------
     runs : sequence of Run
-        What `pagemig.replay.compare` answered; the first is drawn in grey behind the others.
+        What `replay.compare` answered; the first is drawn in grey behind the others.
     path : path-like
         The picture; its suffix says which kind.
     title : str
@@ -163,7 +163,7 @@ def rates(
     Parameters
     ----------
     machines : sequence of (Model, sequence of Curve)
-        Costs, and what `pagemig.rates.rates` answered for them.
+        Costs, and what `pagemig.studies.rates.rates` answered for them.
     note : mapping
         The note's figures, MB/s.
     path : path-like
@@ -223,7 +223,7 @@ def placements(stories: Sequence[Story], path: str | os.PathLike[str]) -> None:
     Parameters
     ----------
     stories : sequence of Story
-        What `pagemig.story.compare` answered.
+        What `pagemig.studies.story.compare` answered.
     path : path-like
         The picture; its suffix says which kind.
 

@@ -26,9 +26,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from .trace import PAGE_SHIFT, Header, LackeyReader, LineCache, Writer, touched
-from .trace.cache import LINE_SHIFT
-from .trace.lackey import Source
+from pagemig.trace import PAGE_SHIFT, Header, LackeyReader, LineCache, Writer, touched
+from pagemig.trace.cache import LINE_SHIFT
+from pagemig.trace.lackey import Source
 
 __all__ = ["RecordError", "Recording", "add_parser", "convert", "record"]
 

@@ -1,0 +1,1 @@
+"""Scenarios: the language of the recordings, its runner, and the model beside recorded kernels."""

@@ -1,0 +1,1 @@
+"""Studies of the model: a trace replayed, migration rates, one program under every kernel."""
