@@ -317,7 +317,7 @@ def run(kernel: str | KernelProfile, *, pages: int = 16) -> Story:
 
     Examples
     --------
-    >>> from pagemig import story
+    >>> from pagemig.studies import story
     >>> old, new = story.compare(["2.6.17", "2.6.18"])
     >>> old["lost"], new["lost"]
     (32, 0)
