@@ -22,7 +22,7 @@ SOURCES := setup.py $(shell find pagemig -name '*.pyx' -o -name '*.pxd' -o -name
 
 help:
 	@echo "make run     replay a shipped trace: a table, and a picture in $(OUTPUT)"
-	@echo "make test    the tests                (TESTS=tests/test_trace.py for some of them)"
+	@echo "make test    the tests                (TESTS=tests/studies/test_trace.py for some of them)"
 	@echo "make bench   the benchmarks: a table beside the latest saved run, which it becomes"
 	@echo "             (BENCH=benchmarks/bench_calls.py for some; make bench-smoke: do they run?)"
 	@echo "make lint    ruff, cython-lint, mypy --strict, stubtest"
@@ -130,15 +130,15 @@ asan: $(VENV)/.linked $(VENV)/.test
 mutants: $(VENV)/.linked $(VENV)/.test
 	$(call copied,thread,race)
 	cd build/tree-threadrace && { LD_PRELOAD=$$($(CC) -print-file-name=libtsan.so) $(FIXED) $(CURDIR)/$(PY) -m pytest \
-	  -s -p no:cacheprovider tests/test_threads.py -k first_faults >report.txt 2>&1; grep -q 'ThreadSanitizer: data race' report.txt; } \
+	  -s -p no:cacheprovider tests/threads/test_threads.py -k first_faults >report.txt 2>&1; grep -q 'ThreadSanitizer: data race' report.txt; } \
 	  || { echo "the planted race was not reported: see build/tree-threadrace/report.txt" >&2; exit 1; }
 	$(call copied,fast,nocopy)
-	cd build/tree-fastnocopy && { $(CURDIR)/$(PY) -m pytest -p no:cacheprovider tests/test_threads.py >report.txt 2>&1; test $$? -eq 1; } \
+	cd build/tree-fastnocopy && { $(CURDIR)/$(PY) -m pytest -p no:cacheprovider tests/threads/test_threads.py >report.txt 2>&1; test $$? -eq 1; } \
 	  || { echo "no test missed the copy: see build/tree-fastnocopy/report.txt" >&2; exit 1; }
 	$(call copied,fast,guards)
-	cd build/tree-fastguards && for mutant in $$($(CURDIR)/$(PY) tests/test_races.py); do \
+	cd build/tree-fastguards && for mutant in $$(PYTHONPATH=tests $(CURDIR)/$(PY) tests/races/test_races.py); do \
 	  PAGEMIG_MUTANT=$${mutant%:*} timeout 60 $(CURDIR)/$(PY) -m pytest -q -p no:cacheprovider \
-	    "tests/test_races.py::test_race[$${mutant#*:}]" >report-$${mutant#*:}.txt 2>&1; \
+	    "tests/races/test_races.py::test_race[$${mutant#*:}]" >report-$${mutant#*:}.txt 2>&1; \
 	  test $$? -eq 1 || { echo "the race of $$mutant was not noticed: see build/tree-fastguards/report-$${mutant#*:}.txt" >&2; exit 1; }; \
 	done
 	@echo "all mutants were found"
