@@ -32,7 +32,7 @@ from pagemig.mm.migrate cimport lists_begin, lists_end, lists_t, MIGRATE_CHUNK_S
 from pagemig.mm.mlock cimport sys_mlock, sys_mlockall, sys_munlock, sys_munlockall
 from pagemig.mm.mmap cimport sys_mmap, sys_mprotect, sys_mremap, sys_munmap, sys_set_mempolicy_home_node
 from pagemig.mm.page_alloc cimport (
-    anon_vma_of, arenas_release, file_of, mm_of, node_free_pages, page_to_nid, put_page, task_of, vec_at, vma_index,
+    anon_vma_of, arenas_release, file_of, mm_of, node_free_pages, page_to_nid, page_token, put_page, task_of, vec_at, vma_index,
     vma_of,
 )
 from pagemig.mm.pfnmap cimport pfn_is_reserved, remap_frames, sys_mmap_pfns, sys_vm_ops, vma_frames
@@ -236,6 +236,7 @@ cdef class Machine:
     # -- contexts: one per call and thread -------------------------------------------------------------------
 
     cdef ctx_t *enter(self) except NULL:
+        cdef bint asked = self.wait_hook is not None or self.is_nested()        # what may raise comes before what is held
         cdef ctx_t *c = ctx_get(self.m)
         if c == NULL:
             raise RuntimeError(f"more than {MAX_CTX} threads work on one machine at a time")
@@ -245,7 +246,7 @@ cdef class Machine:
         if self.step_hook is not None:
             c.step_fn = call_step
         c.wait_fn = call_wait
-        c.wait_mode = MODE_ACTORS if self.wait_hook is not None or self.is_nested() else MODE_THREADS
+        c.wait_mode = MODE_ACTORS if asked else MODE_THREADS
         return c
 
     cdef bint is_nested(self):
@@ -276,10 +277,14 @@ cdef class Machine:
             self.put_mm(c)
         if c.task:
             put_task(self.m, c.task)
-        error = self.hook_errors.pop(c.id, None) if self.hook_errors else None
-        if self.patience:
-            self.patience.pop(c.id, None)
-        ctx_put(c)
+        error = None
+        try:
+            if self.hook_errors:
+                error = self.hook_errors.pop(c.id, None)
+            if self.patience:
+                self.patience.pop(c.id, None)
+        finally:
+            ctx_put(c)
         if error is not None:
             raise error
         return 0
@@ -327,9 +332,11 @@ cdef class Machine:
         cdef uint64_t n = len(pfns)
         cdef vma_t *v = vma_of(self.m, vma)
         cdef ctx_t *c = self.enter()
-        with nogil:
-            remap_frames(c, v, addr >> 12, n, p)
-        self.leave(c)
+        try:
+            with nogil:
+                remap_frames(c, v, addr >> 12, n, p)
+        finally:
+            self.leave(c)
 
     def _all_reserved(self, pfns):
         """Whether all frames are kept for the kernel: no allocator gives them out."""
@@ -356,25 +363,31 @@ cdef class Machine:
         """Task index of a new process, or -ENOMEM."""
         cdef ctx_t *c = self.enter()
         cdef uint32_t t
-        with nogil:
-            t = task_new(c, cpu, uid)
-        self.leave(c)
+        try:
+            with nogil:
+                t = task_new(c, cpu, uid)
+        finally:
+            self.leave(c)
         return t if t else -ENOMEM
 
     def _new_file(self, uint32_t kind, uint64_t pages, uint64_t ino=0):
         """Index of a new file with one open handle, or -ENOMEM."""
         cdef ctx_t *c = self.enter()
         cdef uint32_t f
-        with nogil:
-            f = file_new(c, kind, pages, ino)
-        self.leave(c)
+        try:
+            with nogil:
+                f = file_new(c, kind, pages, ino)
+        finally:
+            self.leave(c)
         return f if f else -ENOMEM
 
     def _close_file(self, uint32_t file):
         cdef ctx_t *c = self.enter()
-        with nogil:
-            file_put(c, file)
-        self.leave(c)
+        try:
+            with nogil:
+                file_put(c, file)
+        finally:
+            self.leave(c)
 
     def _file_info(self, uint32_t file):
         """(kind, size in pages, inode number, cached pages) of a file."""
@@ -447,27 +460,33 @@ cdef class Machine:
         cdef uint32_t *p = <uint32_t *> data_of(pfns, cnp.NPY_UINT32, "pfns")
         cdef uint64_t n = len(pfns), gone
         cdef ctx_t *c = self.enter()
-        with nogil:
-            gone = swap_out(c, p, n)
-        self.leave(c)
+        try:
+            with nogil:
+                gone = swap_out(c, p, n)
+        finally:
+            self.leave(c)
         return gone
 
     def _swapoff(self, uint32_t device):
         """Bring everything on a device back into memory and use it no more: 0 or -errno."""
         cdef ctx_t *c = self.enter()
         cdef int rc
-        with nogil:
-            rc = swapoff(c, device)
-        self.leave(c)
+        try:
+            with nogil:
+                rc = swapoff(c, device)
+        finally:
+            self.leave(c)
         return rc
 
     def _swapon(self, uint32_t device):
         """Use a device again: 0 or -errno."""
         cdef ctx_t *c = self.enter()
         cdef int rc
-        with nogil:
-            rc = swapon(c, device)
-        self.leave(c)
+        try:
+            with nogil:
+                rc = swapon(c, device)
+        finally:
+            self.leave(c)
         return rc
 
     def _migrate_lists(self, pfns, int32_t nid):
@@ -486,21 +505,35 @@ cdef class Machine:
         l.failed = l.moved + n
         l.to = l.failed + n
         c = self.enter()
-        with nogil:
-            lists_begin(c, &l, p, n, nid)
-            rc = <int64_t> migrate_page_lists(c, &l)
-        left = l.source - <uint32_t *> cnp.PyArray_DATA(room)
-        found = [room[n:n + l.nr_moved].copy(), room[2 * n:2 * n + l.nr_failed].copy(), room[left:left + l.n].copy()]
-        look = self._list_content(found[0])
-        with nogil:
-            lists_end(c, &l)
-        self.leave(c)
-        return rc, found[0], found[1], found[2], look
+        try:
+            with nogil:
+                lists_begin(c, &l, p, n, nid)
+                rc = <int64_t> migrate_page_lists(c, &l)
+            try:
+                left = l.source - <uint32_t *> cnp.PyArray_DATA(room)
+                moved = room[n:n + l.nr_moved].copy()
+                failed = room[2 * n:2 * n + l.nr_failed].copy()
+                kept = room[left:left + l.n].copy()
+                content = self._list_content(moved)
+            finally:
+                with nogil:
+                    lists_end(c, &l)
+        finally:
+            self.leave(c)
+        return rc, moved, failed, kept, content
 
     def _list_content(self, pfns):
         """What the old frames of moved pages still hold."""
-        content = self._content_raw()
-        return None if content is None else content[pfns, 0].copy()
+        cdef uint32_t *p = <uint32_t *> data_of(pfns, cnp.NPY_UINT32, "pfns")
+        cdef uint64_t *o
+        cdef uint64_t i, n = len(pfns)
+        if self.m.page_bytes == 0:
+            return None
+        out = np.empty(n, np.uint64)
+        o = <uint64_t *> cnp.PyArray_DATA(out)
+        for i in range(n):
+            o[i] = page_token(self.m, p[i])
+        return out
 
     def _swap_map(self):
         """Entries and cache that name each slot, device after device, their headers first; without a copy."""
@@ -623,9 +656,11 @@ cdef class Machine:
         cdef uint64_t n = len(pfns)
         cdef ctx_t *c = self.enter()
         cdef int64_t rc
-        with nogil:
-            rc = migrate_frames(c, p, k, n, s)
-        self.leave(c)
+        try:
+            with nogil:
+                rc = migrate_frames(c, p, k, n, s)
+        finally:
+            self.leave(c)
         return rc
 
     def _evacuate(self, int nid, uint64_t first, uint64_t n, uint64_t targets, uint32_t max_passes, int keep,
@@ -634,27 +669,35 @@ cdef class Machine:
         cdef evacuation_t e
         cdef ctx_t *c
         cdef int rc
-        if holder is not None and get_task(self.m, holder._task, holder._pid) == NULL:
-            return -ESRCH, 0, 0
-        c = self.enter()
         e.first = first
         e.end = first + n
         e.targets = targets
         e.max_passes = max_passes
         e.keep = <keep_t> keep
-        e.keep_task = holder._task if holder is not None else 0
-        with nogil:
-            rc = offline_node(c, nid, &e) if nid >= 0 else migrate_range(c, &e)
-            if e.keep_task:
-                put_task(self.m, e.keep_task)
-        self.leave(c)
+        e.keep_task = 0
+        e.passes = 0
+        e.migrated = 0
+        c = self.enter()
+        try:
+            if holder is not None:
+                if get_task(self.m, holder._task, holder._pid) == NULL:
+                    return -ESRCH, 0, 0
+                e.keep_task = holder._task
+            with nogil:
+                rc = offline_node(c, nid, &e) if nid >= 0 else migrate_range(c, &e)
+                if e.keep_task:
+                    put_task(self.m, e.keep_task)
+        finally:
+            self.leave(c)
         return rc, e.passes, e.migrated
 
     def _online(self, int nid):
         cdef ctx_t *c = self.enter()
-        with nogil:
-            online_node(c, nid)
-        self.leave(c)
+        try:
+            with nogil:
+                online_node(c, nid)
+        finally:
+            self.leave(c)
 
     def _mappings(self, uint32_t pfn):
         """(address space, address) of whoever maps a frame, through the reverse map and in its order.
@@ -795,15 +838,17 @@ cdef class Process:
         """Become a user without privileges; a change of user makes the memory undumpable unless asked."""
         cdef ctx_t *c = self.begin()
         cdef task_t *t = self.t
-        with nogil:
-            pmg_spin_lock(&t.alloc_lock)
-            t.uid = t.euid = t.suid = uid
-            t.gid = gid
-            if uid:
-                pmg_store32(&t.caps, 0)
-            pmg_spin_unlock(&t.alloc_lock)
-            pmg_store32_rel(&mm_of(self.m, c.mm).dumpable, dumpable)
-        self.core.leave(c)
+        try:
+            with nogil:
+                pmg_spin_lock(&t.alloc_lock)
+                t.uid = t.euid = t.suid = uid
+                t.gid = gid
+                if uid:
+                    pmg_store32(&t.caps, 0)
+                pmg_spin_unlock(&t.alloc_lock)
+                pmg_store32_rel(&mm_of(self.m, c.mm).dumpable, dumpable)
+        finally:
+            self.core.leave(c)
 
     def _get_cpu(self):
         cdef uint32_t cpu = pmg_load32(&self.hold().cpu)
@@ -841,9 +886,11 @@ cdef class Process:
     def _mmap(self, uint64_t addr, uint64_t length, uint32_t prot, uint32_t flags, uint32_t file, uint64_t pgoff):
         cdef ctx_t *c = self.begin()
         cdef int64_t rc
-        with nogil:
-            rc = sys_mmap(c, self.t, addr, length, prot, flags, file, pgoff)
-        self.core.leave(c)
+        try:
+            with nogil:
+                rc = sys_mmap(c, self.t, addr, length, prot, flags, file, pgoff)
+        finally:
+            self.core.leave(c)
         return rc
 
     def _mmap_pfns(self, pfns, uint32_t prot, uint32_t ops):
@@ -851,81 +898,101 @@ cdef class Process:
         cdef uint64_t n = len(pfns)
         cdef ctx_t *c = self.begin()
         cdef int64_t rc
-        with nogil:
-            rc = sys_mmap_pfns(c, p, n, prot, ops)
-        self.core.leave(c)
+        try:
+            with nogil:
+                rc = sys_mmap_pfns(c, p, n, prot, ops)
+        finally:
+            self.core.leave(c)
         return rc
 
     def _vm_ops(self, uint64_t addr, uint32_t ops):
         cdef ctx_t *c = self.begin()
         cdef int rc
-        with nogil:
-            rc = sys_vm_ops(c, addr, ops)
-        self.core.leave(c)
+        try:
+            with nogil:
+                rc = sys_vm_ops(c, addr, ops)
+        finally:
+            self.core.leave(c)
         return rc
 
     def _munmap(self, uint64_t addr, uint64_t length):
         cdef ctx_t *c = self.begin()
         cdef int64_t rc
-        with nogil:
-            rc = sys_munmap(c, self.t, addr, length)
-        self.core.leave(c)
+        try:
+            with nogil:
+                rc = sys_munmap(c, self.t, addr, length)
+        finally:
+            self.core.leave(c)
         return rc
 
     def _mprotect(self, uint64_t addr, uint64_t length, uint32_t prot):
         cdef ctx_t *c = self.begin()
         cdef int64_t rc
-        with nogil:
-            rc = sys_mprotect(c, self.t, addr, length, prot)
-        self.core.leave(c)
+        try:
+            with nogil:
+                rc = sys_mprotect(c, self.t, addr, length, prot)
+        finally:
+            self.core.leave(c)
         return rc
 
     def _mremap(self, uint64_t old, uint64_t old_len, uint64_t new_len, uint32_t flags, uint64_t new_addr):
         cdef ctx_t *c = self.begin()
         cdef int64_t rc
-        with nogil:
-            rc = sys_mremap(c, self.t, old, old_len, new_len, flags, new_addr)
-        self.core.leave(c)
+        try:
+            with nogil:
+                rc = sys_mremap(c, self.t, old, old_len, new_len, flags, new_addr)
+        finally:
+            self.core.leave(c)
         return rc
 
     def _madvise(self, uint64_t addr, uint64_t length, int advice):
         cdef ctx_t *c = self.begin()
         cdef int64_t rc
-        with nogil:
-            rc = sys_madvise(c, self.t, addr, length, advice)
-        self.core.leave(c)
+        try:
+            with nogil:
+                rc = sys_madvise(c, self.t, addr, length, advice)
+        finally:
+            self.core.leave(c)
         return rc
 
     def _mlock(self, uint64_t addr, uint64_t length, bint onfault):
         cdef ctx_t *c = self.begin()
         cdef int64_t rc
-        with nogil:
-            rc = sys_mlock(c, self.t, addr, length, 1 if onfault else 0)
-        self.core.leave(c)
+        try:
+            with nogil:
+                rc = sys_mlock(c, self.t, addr, length, 1 if onfault else 0)
+        finally:
+            self.core.leave(c)
         return rc
 
     def _munlock(self, uint64_t addr, uint64_t length):
         cdef ctx_t *c = self.begin()
         cdef int64_t rc
-        with nogil:
-            rc = sys_munlock(c, self.t, addr, length)
-        self.core.leave(c)
+        try:
+            with nogil:
+                rc = sys_munlock(c, self.t, addr, length)
+        finally:
+            self.core.leave(c)
         return rc
 
     def _mlockall(self, uint32_t flags):
         cdef ctx_t *c = self.begin()
         cdef int64_t rc
-        with nogil:
-            rc = sys_mlockall(c, self.t, flags)
-        self.core.leave(c)
+        try:
+            with nogil:
+                rc = sys_mlockall(c, self.t, flags)
+        finally:
+            self.core.leave(c)
         return rc
 
     def _munlockall(self):
         cdef ctx_t *c = self.begin()
         cdef int64_t rc
-        with nogil:
-            rc = sys_munlockall(c, self.t)
-        self.core.leave(c)
+        try:
+            with nogil:
+                rc = sys_munlockall(c, self.t)
+        finally:
+            self.core.leave(c)
         return rc
 
     # -- accesses --------------------------------------------------------------------------------------------------
@@ -984,43 +1051,53 @@ cdef class Process:
     def _fork(self):
         cdef ctx_t *c = self.begin()
         cdef int64_t rc
-        with nogil:
-            rc = sys_fork(c, self.t)
-        self.core.leave(c)
+        try:
+            with nogil:
+                rc = sys_fork(c, self.t)
+        finally:
+            self.core.leave(c)
         return rc
 
     def _exit(self, bint zombie=False, bint oom=False):
         """Nothing is left to do when another thread was faster.  ``oom``: it was killed for want of memory."""
         cdef ctx_t *c = self.core.enter()
-        if self.attach(c):
-            with nogil:
-                do_exit(c, self.t, zombie, oom)
-        self.core.leave(c)
+        try:
+            if self.attach(c):
+                with nogil:
+                    do_exit(c, self.t, zombie, oom)
+        finally:
+            self.core.leave(c)
 
     def _reap(self):
         """Likewise."""
         cdef ctx_t *c = self.core.enter()
-        if self.attach(c):
-            with nogil:
-                task_reap(c, self.t)
-        self.core.leave(c)
+        try:
+            if self.attach(c):
+                with nogil:
+                    task_reap(c, self.t)
+        finally:
+            self.core.leave(c)
 
     def _pin(self, uint64_t addr, uint64_t n, bint longterm):
         """(pages held or -errno, pin index)."""
         cdef ctx_t *c = self.begin()
         cdef int64_t rc
         cdef uint32_t pin = 0
-        with nogil:
-            rc = sys_pin(c, self.t, addr, n, longterm, &pin)
-        self.core.leave(c)
+        try:
+            with nogil:
+                rc = sys_pin(c, self.t, addr, n, longterm, &pin)
+        finally:
+            self.core.leave(c)
         return rc, pin
 
     def _unpin(self, uint32_t pin):
         cdef ctx_t *c = self.enter()
         cdef int rc
-        with nogil:
-            rc = sys_unpin(c, self.t, pin)
-        self.core.leave(c)
+        try:
+            with nogil:
+                rc = sys_unpin(c, self.t, pin)
+        finally:
+            self.core.leave(c)
         return rc
 
     # -- files -----------------------------------------------------------------------------------------------------
@@ -1030,9 +1107,11 @@ cdef class Process:
         cdef uint64_t n = len(values)
         cdef ctx_t *c = self.enter()
         cdef int64_t rc
-        with nogil:
-            rc = file_write(c, file, index, n, v)
-        self.core.leave(c)
+        try:
+            with nogil:
+                rc = file_write(c, file, index, n, v)
+        finally:
+            self.core.leave(c)
         return rc
 
     def _fread(self, uint32_t file, uint64_t index, out):
@@ -1040,33 +1119,41 @@ cdef class Process:
         cdef uint64_t n = len(out)
         cdef ctx_t *c = self.enter()
         cdef int64_t rc
-        with nogil:
-            rc = file_read(c, file, index, n, v)
-        self.core.leave(c)
+        try:
+            with nogil:
+                rc = file_read(c, file, index, n, v)
+        finally:
+            self.core.leave(c)
         return rc
 
     def _ftruncate(self, uint32_t file, uint64_t pages):
         cdef ctx_t *c = self.enter()
         cdef int64_t rc
-        with nogil:
-            rc = file_truncate(c, file, pages)
-        self.core.leave(c)
+        try:
+            with nogil:
+                rc = file_truncate(c, file, pages)
+        finally:
+            self.core.leave(c)
         return rc
 
     def _punch(self, uint32_t file, uint64_t index, uint64_t n):
         cdef ctx_t *c = self.enter()
         cdef int64_t rc
-        with nogil:
-            rc = file_punch(c, file, index, n)
-        self.core.leave(c)
+        try:
+            with nogil:
+                rc = file_punch(c, file, index, n)
+        finally:
+            self.core.leave(c)
         return rc
 
     def _fadvise(self, uint32_t file, uint64_t index, uint64_t n, int advice, bint sync):
         cdef ctx_t *c = self.enter()
         cdef int64_t rc
-        with nogil:
-            rc = file_fadvise(c, file, index, n, advice, sync)
-        self.core.leave(c)
+        try:
+            with nogil:
+                rc = file_fadvise(c, file, index, n, advice, sync)
+        finally:
+            self.core.leave(c)
         return rc
 
     # -- policies and migration --------------------------------------------------------------------------------------
@@ -1074,9 +1161,11 @@ cdef class Process:
     def _set_mempolicy(self, uint32_t mode, uint32_t mode_flags, uint64_t user):
         cdef ctx_t *c = self.begin()
         cdef int rc
-        with nogil:
-            rc = set_task_policy(c, self.t, mode, mode_flags, user)
-        self.core.leave(c)
+        try:
+            with nogil:
+                rc = set_task_policy(c, self.t, mode, mode_flags, user)
+        finally:
+            self.core.leave(c)
         return rc
 
     def _get_task_policy(self):
@@ -1096,16 +1185,18 @@ cdef class Process:
         cdef vma_t *vma
         cdef ctx_t *c = self.look()
         cdef int rc
-        with nogil:
-            rc = mmap_read_lock(c, c.mm)
-            if rc == 0:
-                vma = vma_lookup(self.m, mm_of(self.m, c.mm), addr >> 12)
-                if vma == NULL:
-                    rc = -EFAULT
-                else:
-                    vma_own_policy(self.m, vma, addr >> 12, &pol)
-                mmap_read_unlock(c, c.mm)
-        self.core.leave(c)
+        try:
+            with nogil:
+                rc = mmap_read_lock(c, c.mm)
+                if rc == 0:
+                    vma = vma_lookup(self.m, mm_of(self.m, c.mm), addr >> 12)
+                    if vma == NULL:
+                        rc = -EFAULT
+                    else:
+                        vma_own_policy(self.m, vma, addr >> 12, &pol)
+                    mmap_read_unlock(c, c.mm)
+        finally:
+            self.core.leave(c)
         if rc:
             return rc
         if pol.mode == MPOL_DEFAULT:
@@ -1117,15 +1208,17 @@ cdef class Process:
         cdef ctx_t *c = self.look()
         cdef uint32_t pfn = 0
         cdef int64_t rc
-        with nogil:
-            rc = mmap_read_lock(c, c.mm)
-            if rc == 0:
-                rc = pin_user_pages(c, mm_of(self.m, c.mm), addr >> 12, 1, False, False, &pfn)
-                mmap_read_unlock(c, c.mm)
-            if rc == 1:
-                rc = page_to_nid(self.m, pfn)
-                put_page(c, pfn)
-        self.core.leave(c)
+        try:
+            with nogil:
+                rc = mmap_read_lock(c, c.mm)
+                if rc == 0:
+                    rc = pin_user_pages(c, mm_of(self.m, c.mm), addr >> 12, 1, False, False, &pfn)
+                    mmap_read_unlock(c, c.mm)
+                if rc == 1:
+                    rc = page_to_nid(self.m, pfn)
+                    put_page(c, pfn)
+        finally:
+            self.core.leave(c)
         return rc
 
     def _il_next(self):
@@ -1148,17 +1241,21 @@ cdef class Process:
     def _set_home_node(self, uint64_t start, uint64_t length, uint64_t node):
         cdef ctx_t *c = self.begin()
         cdef int64_t rc
-        with nogil:
-            rc = sys_set_mempolicy_home_node(c, self.t, start, length, node, 0)
-        self.core.leave(c)
+        try:
+            with nogil:
+                rc = sys_set_mempolicy_home_node(c, self.t, start, length, node, 0)
+        finally:
+            self.core.leave(c)
         return rc
 
     def _mbind(self, uint64_t start, uint64_t length, uint32_t mode, uint32_t mode_flags, uint64_t user, uint32_t flags):
         cdef ctx_t *c = self.begin()
         cdef int64_t rc
-        with nogil:
-            rc = sys_mbind(c, self.t, start, length, mode, mode_flags, user, flags)
-        self.core.leave(c)
+        try:
+            with nogil:
+                rc = sys_mbind(c, self.t, start, length, mode, mode_flags, user, flags)
+        finally:
+            self.core.leave(c)
         return rc
 
     cdef task_t *hold_target(self, Process target) noexcept:
@@ -1188,23 +1285,27 @@ cdef class Process:
             if <uint64_t> cnp.PyArray_DIM(status, 0) < min(readable, count):
                 raise ValueError(f"status must hold {min(readable, count)} entries")
         c = self.enter()
-        t = self.hold_target(target)
-        if t != NULL:
-            with nogil:
-                rc = sys_move_pages(c, t, a, k, readable, count, flags, s)
-            self.put_target(target)
-        self.core.leave(c)
+        try:
+            t = self.hold_target(target)
+            if t != NULL:
+                with nogil:
+                    rc = sys_move_pages(c, t, a, k, readable, count, flags, s)
+                self.put_target(target)
+        finally:
+            self.core.leave(c)
         return rc
 
     def _migrate_pages(self, Process target not None, uint64_t old, uint64_t new, uint32_t flags):
         cdef ctx_t *c = self.enter()
         cdef task_t *t = self.hold_target(target)
         cdef int64_t rc = -ESRCH
-        if t != NULL:
-            with nogil:
-                rc = sys_migrate_pages(c, t, old, new, flags)
-            self.put_target(target)
-        self.core.leave(c)
+        try:
+            if t != NULL:
+                with nogil:
+                    rc = sys_migrate_pages(c, t, old, new, flags)
+                self.put_target(target)
+        finally:
+            self.core.leave(c)
         return rc
 
     # -- looking ---------------------------------------------------------------------------------------------------
@@ -1218,19 +1319,21 @@ cdef class Process:
         cdef uint64_t room = 16, n = 0
         cdef vma_row_t *rows
         cdef int rc = 0
-        while True:
-            out = np.empty(room, VMA_DTYPE)
-            rows = <vma_row_t *> cnp.PyArray_DATA(out)
-            with nogil:
-                if c.mm:
-                    rc = mmap_read_lock(c, c.mm)
-                    if rc == 0:
-                        n = vma_rows(self.m, mm_of(self.m, c.mm), rows, room)
-                        mmap_read_unlock(c, c.mm)
-            if rc or n <= room:
-                break
-            room = n
-        self.core.leave(c)
+        try:
+            while True:
+                out = np.empty(room, VMA_DTYPE)
+                rows = <vma_row_t *> cnp.PyArray_DATA(out)
+                with nogil:
+                    if c.mm:
+                        rc = mmap_read_lock(c, c.mm)
+                        if rc == 0:
+                            n = vma_rows(self.m, mm_of(self.m, c.mm), rows, room)
+                            mmap_read_unlock(c, c.mm)
+                if rc or n <= room:
+                    break
+                room = n
+        finally:
+            self.core.leave(c)
         if rc:
             raise RuntimeError("the address space is being changed")
         return out[:n]
@@ -1246,19 +1349,21 @@ cdef class Process:
         out = cnp.PyArray_ZEROS(1, &shape, cnp.NPY_UINT64, 0)
         p = <uint64_t *> cnp.PyArray_DATA(out)
         c = self.look()
-        with nogil:
-            if c.mm and mmap_read_lock(c, c.mm) == 0:
-                mm = mm_of(self.m, c.mm)
-                while True:
-                    v = next_leaf(self.m, mm, v, end, &leaf)
-                    if v >= end:
-                        break
-                    stop = min(end, (v | 511) + 1)
-                    while v < stop:         # one by one: processors set accessed and dirty bits meanwhile
-                        p[v - first] = pmg_load(leaf_pte(self.m, leaf, v))
-                        v += 1
-                mmap_read_unlock(c, c.mm)
-        self.core.leave(c)
+        try:
+            with nogil:
+                if c.mm and mmap_read_lock(c, c.mm) == 0:
+                    mm = mm_of(self.m, c.mm)
+                    while True:
+                        v = next_leaf(self.m, mm, v, end, &leaf)
+                        if v >= end:
+                            break
+                        stop = min(end, (v | 511) + 1)
+                        while v < stop:         # one by one: processors set accessed and dirty bits meanwhile
+                            p[v - first] = pmg_load(leaf_pte(self.m, leaf, v))
+                            v += 1
+                    mmap_read_unlock(c, c.mm)
+        finally:
+            self.core.leave(c)
         return out
 
     def _access_counts(self, uint64_t addr, uint64_t n):
@@ -1271,12 +1376,14 @@ cdef class Process:
             return out
         counts = <uint32_t *> cnp.PyArray_DATA(out)
         c = self.look()
-        with nogil:
-            if c.mm and mmap_read_lock(c, c.mm) == 0:
-                for nid in range(self.m.nr_nodes):
-                    sum_counts(self.m, mm_of(self.m, c.mm), addr >> 12, n, nid, counts + nid * n)
-                mmap_read_unlock(c, c.mm)
-        self.core.leave(c)
+        try:
+            with nogil:
+                if c.mm and mmap_read_lock(c, c.mm) == 0:
+                    for nid in range(self.m.nr_nodes):
+                        sum_counts(self.m, mm_of(self.m, c.mm), addr >> 12, n, nid, counts + nid * n)
+                    mmap_read_unlock(c, c.mm)
+        finally:
+            self.core.leave(c)
         return out
 
 

@@ -1,0 +1,364 @@
+"""The interpreter runs out of memory inside a call: the call fails, and the machine goes on.
+
+``_testcapi.set_nomemory`` makes the n-th allocation of the interpreter fail, so every place where
+the core makes an object is met; ``numpy.empty`` raises where a call makes an array.  A hundred
+times over for every method, so that what a call does not leave adds up.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import pagemig as pm
+from pagemig import _core
+
+PAGE = pm.PAGE_SIZE
+TIMES = 100
+
+
+class World:
+    """A machine of today's kernel or of 2006 with a process, mapped memory, and a file."""
+
+    def __init__(self, kernel: str) -> None:
+        swap = ["1MiB"] if pm.KERNELS[kernel].swap else []
+        nodes = [pm.Node("1MiB", cpus=1, reserved="64KiB"), "1MiB", "1MiB"]
+        self.machine = pm.Machine(nodes, kernel=kernel, swap=swap, page_bytes=8, access_stats=True)
+        self.app = self.machine.spawn()
+        self.other = self.machine.spawn()
+        self.base = self.app.mmap(8 * PAGE)
+        self.app.touch(self.base, 8 * PAGE, write=True)
+        self.file = self.machine.file("ext4", 8 * PAGE)
+        self.app.fwrite(self.file, 0, 7, 4)
+        self.pages = np.arange(8, dtype=np.uint64) * PAGE + self.base
+        self.pfns = (self.app.pagemap(self.base, 8) & np.uint64((1 << 55) - 1)).astype(np.uint32)
+        self.pfn = int(self.pfns[0])
+        self.reserved = np.array([2, 3], dtype=np.uint32)
+        self.nodes = np.array([0, 1] * 4, dtype=np.int32)
+        self.status = np.empty(8, dtype=np.int32)
+        self.values = np.zeros(8, dtype=np.uint64)
+        self.child = self.app.fork()
+
+    def a_zombie(self) -> pm.Process:
+        child = self.app.fork()
+        child.exit(zombie=True)
+        return child
+
+    def with_pin(self) -> None:
+        self.app.unpin(self.app.pin(self.base, PAGE))
+
+    def traced(self) -> None:
+        self.machine.tracing = True
+        self.machine.tracing = False
+
+    def hooked(self) -> None:
+        self.machine.at_step(lambda step, pfns: [step, *pfns])
+        try:
+            self.app.move_pages(self.pages, [1, 0] * 4)
+        finally:
+            self.machine.at_step(None)
+
+    def set_cpu(self) -> None:
+        self.app.cpu = 0
+
+    def remapped(self) -> None:
+        base = self.app.mmap(4 * PAGE)
+        self.app.mremap(base, 4 * PAGE, 2 * PAGE)
+        self.app.mprotect(base, PAGE, "r")
+        self.app.munmap(base, 2 * PAGE)
+
+    def offline_online(self) -> None:
+        if 2 in self.machine.memory_nodes:
+            self.machine.offline(2)
+        self.machine.online(2)
+
+
+PROCESS: dict[str, Callable[[World], Any]] = {
+    "access": lambda w: w.app.access(w.pages, write=[True, False] * 4),
+    "access_counts": lambda w: w.app.access_counts(w.base, 8),
+    "alive": lambda w: w.app.alive,
+    "cpu": World.set_cpu,
+    "exit": lambda w: w.machine.spawn().exit(),
+    "fadvise": lambda w: w.app.fadvise(w.file, 0, 0, "dontneed"),
+    "fork": lambda w: w.app.fork().exit(),
+    "fread": lambda w: w.app.fread(w.file, 0, 4),
+    "ftruncate": lambda w: w.app.ftruncate(w.file, 8 * PAGE),
+    "fwrite": lambda w: w.app.fwrite(w.file, 0, [1, 2, 3]),
+    "get_mempolicy": lambda w: w.app.get_mempolicy(pm.MPOL_F_ADDR | pm.MPOL_F_NODE, w.base),
+    "limit_memlock": lambda w: w.app.limit_memlock("8MiB"),
+    "madvise": lambda w: w.app.madvise(w.base, PAGE, "willneed"),
+    "mbind": lambda w: w.app.mbind(w.base, 8 * PAGE, pm.Interleave([0, 1]), pm.MPOL_MF_MOVE),
+    "migrate_pages": lambda w: w.app.migrate_pages({0}, {1}),
+    "mlock": lambda w: w.app.mlock(w.base, PAGE),
+    "mlockall": lambda w: w.app.mlockall(current=True),
+    "mmap": lambda w: w.app.munmap(w.app.mmap(PAGE, populate=True), PAGE),
+    "mmap_pfns": lambda w: w.app.munmap(w.app.mmap_pfns([2, 3]), 2 * PAGE),
+    "move_pages": lambda w: w.app.move_pages(w.pages.tolist(), [0, 1] * 4, pid=w.app.pid),
+    "mprotect": World.remapped,
+    "mremap": World.remapped,
+    "munlock": lambda w: w.app.munlock(w.base, PAGE),
+    "munlockall": lambda w: w.app.munlockall(),
+    "munmap": World.remapped,
+    "node": lambda w: w.app.node,
+    "numa_maps": lambda w: w.app.numa_maps(),
+    "pagemap": lambda w: w.app.pagemap(w.base, 8),
+    "pid": lambda w: w.app.pid,
+    "pin": World.with_pin,
+    "punch": lambda w: w.app.punch(w.file, 0, PAGE),
+    "reap": lambda w: w.a_zombie().reap(),
+    "set_mempolicy": lambda w: w.app.set_mempolicy(pm.Bind([0, 1])),
+    "set_mempolicy_home_node": lambda w: w.app.set_mempolicy_home_node(w.base, PAGE, 0),
+    "set_vm_ops": lambda w: w.other.set_vm_ops(w.other.mmap(PAGE), migrate=None),
+    "setuid": lambda w: w.machine.spawn().setuid(1000),
+    "smaps": lambda w: w.app.smaps(),
+    "status": lambda w: w.app.status(),
+    "touch": lambda w: w.app.touch(w.base, 8 * PAGE),
+    "uid": lambda w: w.app.uid,
+    "unpin": World.with_pin,
+    "vmas": lambda w: w.app.vmas(),
+}
+MACHINE: dict[str, Callable[[World], Any]] = {
+    "at_step": World.hooked,
+    "check": lambda w: w.machine.check(full=True),
+    "content": lambda w: w.machine.content,
+    "context_counters": lambda w: w.machine.context_counters,
+    "counters": lambda w: w.machine.counters,
+    "cpu_node": lambda w: w.machine.cpu_node(0),
+    "cpus": lambda w: w.machine.cpus,
+    "file": lambda w: w.machine.file("tmpfs", PAGE).close(),
+    "frames": lambda w: w.machine.frames.refcount,
+    "free": lambda w: w.machine.free(0),
+    "kernel": lambda w: w.machine.kernel,
+    "mappings": lambda w: w.machine.mappings(w.pfn),
+    "memory_nodes": lambda w: w.machine.memory_nodes,
+    "migrate_frames": lambda w: w.machine.migrate_frames(w.pfns, [1] * 8),
+    "migrate_lists": lambda w: w.machine.migrate_lists(w.pfns, 1),
+    "migrate_range": lambda w: w.machine.migrate_range(w.pfn, 1),
+    "node_of": lambda w: w.machine.node_of(w.pfns),
+    "nr_cpus": lambda w: w.machine.nr_cpus,
+    "nr_nodes": lambda w: w.machine.nr_nodes,
+    "offline": World.offline_online,
+    "online": World.offline_online,
+    "page_tables": lambda w: w.machine.page_tables,
+    "process": lambda w: w.machine.process(w.app.pid),
+    "processes": lambda w: w.machine.processes,
+    "spawn": lambda w: w.machine.spawn().exit(),
+    "swap": lambda w: w.machine.swap,
+    "swap_out": lambda w: w.machine.swap_out(w.pfns),
+    "swapoff": lambda w: (w.machine.swapoff(0), w.machine.swapon(0)),
+    "swapon": lambda w: w.machine.swapon(0),
+    "table_pfn": lambda w: w.machine.table_pfn,
+    "trace": lambda w: w.machine.trace,
+    "tracing": World.traced,
+    "vmstat": lambda w: w.machine.vmstat,
+    "weights": lambda w: w.machine.weights,
+    "width": lambda w: setattr(w.machine, "width", w.machine.width),
+}
+#: The methods of the core's own classes, which make the objects; the arguments are there already.
+CORE_PROCESS: dict[str, Callable[[World], Any]] = {
+    "_access": lambda w: w.app._access(w.pages, True),
+    "_access_counts": lambda w: w.app._access_counts(w.base, 8),
+    "_cred": lambda w: w.app._cred(),
+    "_exit": lambda w: w.child._exit(True),
+    "_fadvise": lambda w: w.app._fadvise(w.file.index, 0, 4, 4, False),
+    "_faults": lambda w: w.app._faults(),
+    "_fork": lambda w: w.app._fork(),
+    "_fread": lambda w: w.app._fread(w.file.index, 0, w.values),
+    "_ftruncate": lambda w: w.app._ftruncate(w.file.index, 8),
+    "_fwrite": lambda w: w.app._fwrite(w.file.index, 0, w.values),
+    "_get_cpu": lambda w: w.app._get_cpu(),
+    "_get_task_policy": lambda w: w.app._get_task_policy(),
+    "_get_vma_policy": lambda w: w.app._get_vma_policy(w.base),
+    "_il_next": lambda w: w.app._il_next(),
+    "_limits": lambda w: w.app._limits(1 << 23),
+    "_lookup_node": lambda w: w.app._lookup_node(w.base),
+    "_madvise": lambda w: w.app._madvise(w.base, PAGE, 3),
+    "_mbind": lambda w: w.app._mbind(w.base, 8 * PAGE, pm.MPOL_BIND, 0, 2, pm.MPOL_MF_MOVE),
+    "_migrate_pages": lambda w: w.app._migrate_pages(w.app, 2, 1, pm.MPOL_MF_MOVE),
+    "_mlock": lambda w: w.app._mlock(w.base, PAGE, False),
+    "_mlockall": lambda w: w.app._mlockall(1),
+    "_mm": lambda w: w.app._mm,
+    "_mmap": lambda w: w.app._mmap(w.base + 16 * PAGE, PAGE, 3, 0x8032, 0, 0),
+    "_mmap_pfns": lambda w: w.app._mmap_pfns(w.reserved, 3, 0),
+    "_move_pages": lambda w: w.app._move_pages(w.app, w.pages, w.nodes, 2, w.status, 8),
+    "_mprotect": lambda w: w.app._mprotect(w.base, PAGE, 3),
+    "_mremap": lambda w: w.app._mremap(w.base, PAGE, PAGE, 1, 0),
+    "_munlock": lambda w: w.app._munlock(w.base, PAGE),
+    "_munlockall": lambda w: w.app._munlockall(),
+    "_munmap": lambda w: w.app._munmap(w.base + 7 * PAGE, PAGE),
+    "_pid": lambda w: w.app._pid,
+    "_pin": lambda w: w.app._pin(w.base, 1, True),
+    "_ptes": lambda w: w.app._ptes(w.base, 8),
+    "_punch": lambda w: w.app._punch(w.file.index, 0, 1),
+    "_reap": lambda w: w.child._reap(),
+    "_set_cpu": lambda w: w.app._set_cpu(0),
+    "_set_home_node": lambda w: w.app._set_home_node(w.base, PAGE, 0),
+    "_set_mempolicy": lambda w: w.app._set_mempolicy(pm.MPOL_BIND, 0, 1),
+    "_setuid": lambda w: w.app._setuid(0, 0, True),
+    "_task": lambda w: w.app._task,
+    "_touch": lambda w: w.app._touch(w.base, 8, False, None, w.values),
+    "_unpin": lambda w: w.app._unpin(1),
+    "_usage": lambda w: w.app._usage(),
+    "_vm_ops": lambda w: w.app._vm_ops(w.base, 0),
+    "_vmas": lambda w: w.app._vmas(),
+}
+CORE_MACHINE: dict[str, Callable[[World], Any]] = {
+    "_all_reserved": lambda w: w.machine._all_reserved(w.reserved),
+    "_at_step": World.hooked,
+    "_close_file": lambda w: w.machine.file("tmpfs", PAGE).close(),
+    "_content_raw": lambda w: w.machine._content_raw(),
+    "_counter": lambda w: w.machine._counter(0),
+    "_counters": lambda w: w.machine._counters(),
+    "_counters_raw": lambda w: w.machine._counters_raw(),
+    "_evacuate": lambda w: w.machine._evacuate(-1, w.pfn, 1, 6, 3, 2, w.app),
+    "_fallback": lambda w: w.machine._fallback(0),
+    "_file_busy": lambda w: w.machine._file_busy(w.file.index),
+    "_file_frames": lambda w: w.machine._file_frames(w.file.index),
+    "_file_info": lambda w: w.machine._file_info(w.file.index),
+    "_frames_raw": lambda w: w.machine._frames_raw(),
+    "_list_content": lambda w: w.machine._list_content(w.reserved),
+    "_mappings": lambda w: w.machine._mappings(w.pfn),
+    "_migrate_frames": lambda w: w.machine._migrate_frames(w.pfns, w.nodes, w.status),
+    "_migrate_lists": lambda w: w.machine._migrate_lists(w.pfns, 1),
+    "_mlock_counts": lambda w: w.machine._mlock_counts(),
+    "_new_file": lambda w: w.machine._new_file(2, 1),
+    "_node_free": lambda w: w.machine._node_free(0),
+    "_nr_frames": lambda w: w.machine._nr_frames,
+    "_on_wait": lambda w: w.machine._on_wait(None),
+    "_online": lambda w: w.machine._online(2),
+    "_poke": lambda w: w.machine._poke("frame", 1, "state"),
+    "_set_file_busy": lambda w: w.machine._set_file_busy(w.file.index, False),
+    "_set_file_ino": lambda w: w.machine._set_file_ino(w.file.index, 9),
+    "_set_next_ino": lambda w: w.machine._set_next_ino(100),
+    "_set_watermark": lambda w: w.machine._set_watermark(0, 0),
+    "_set_weight": lambda w: w.machine._set_weight(0, 1),
+    "_spawn": lambda w: w.machine._spawn(0, 0),
+    "_start_trace": World.traced,
+    "_stop_trace": World.traced,
+    "_swap_info": lambda w: w.machine._swap_info(),
+    "_swap_map": lambda w: w.machine._swap_map(),
+    "_swap_out": lambda w: w.machine._swap_out(w.pfns),
+    "_swapoff": lambda w: (w.machine._swapoff(0), w.machine._swapon(0)),
+    "_swapon": lambda w: w.machine._swapon(0),
+    "_tables_raw": lambda w: w.machine._tables_raw(),
+    "_trace_raw": lambda w: w.machine._trace_raw(),
+}
+#: Made with the machine, or called by a migrate operation only.
+OTHERS = {"_scatter", "_vma_frames", "_vma_info", "_vma_migrate", "_vma_remap"}
+#: What the kernels of 2006 alone have.
+OF_2006 = {"migrate_lists", "swap_out", "swapoff", "swapon"}
+OF_2006 |= {"_migrate_lists", "_swap_out", "_swapoff", "_swapon", "_swap_map"}
+PUBLIC = {f"Process.{name}": call for name, call in PROCESS.items()}
+PUBLIC |= {f"Machine.{name}": call for name, call in MACHINE.items()}
+CORE = {f"Process.{name}": call for name, call in CORE_PROCESS.items()}
+CORE |= {f"Machine.{name}": call for name, call in CORE_MACHINE.items()}
+
+
+def kernels_of(name: str) -> list[str]:
+    return ["2.6.17"] if name.partition(".")[2] in OF_2006 else ["6.1", "2.6.17"]
+
+
+def cases(calls: dict[str, Callable[[World], Any]]) -> list[tuple[str, str]]:
+    return [(name, kernel) for name in calls for kernel in kernels_of(name)]
+
+
+def call(world: World, function: Callable[[World], Any]) -> bool:
+    """Whether it failed: by the planted error (numpy has no exception then), or in the kernel."""
+    try:
+        function(world)
+    except (MemoryError, SystemError, OSError, ValueError):
+        return True
+    return False
+
+
+def goes_on(world: World) -> None:
+    """More calls than there are contexts find one each, and no invariant is broken."""
+    world.machine.check(full=True)
+    other = world.other
+    base = other.mmap(2 * PAGE)
+    assert other.touch(base, 2 * PAGE, write=True).done == 2
+    other.mbind(base, PAGE, pm.Bind([1]), pm.MPOL_MF_MOVE)
+    assert other.get_mempolicy(pm.MPOL_F_ADDR | pm.MPOL_F_NODE, base).mode == 1
+
+
+def test_every_method_is_tried() -> None:
+    attributes = {"machine", "nodes", "profile", "distances", "page_bytes", "access_stats"}
+    for cls, tried in ((pm.Process, PROCESS), (pm.Machine, MACHINE)):
+        assert {name for name in dir(cls) if name[0] != "_"} - attributes == set(tried)
+    for cls, tried in ((_core.Process, CORE_PROCESS), (_core.Machine, CORE_MACHINE)):
+        names = {name for name in vars(cls) if name[0] == "_" and name[1] != "_"}
+        assert names - OTHERS == set(tried)
+
+
+@pytest.mark.parametrize(("name", "kernel"), cases(CORE))
+def test_an_allocation_of_the_interpreter_fails(name: str, kernel: str) -> None:
+    capi = pytest.importorskip("_testcapi")
+    world = World(kernel)
+    call(world, CORE[name])
+    for at in range(TIMES):
+        capi.set_nomemory(at, at + 1)
+        try:
+            call(world, CORE[name])
+        finally:
+            capi.remove_mem_hooks()
+    goes_on(world)
+
+
+def planted(*args: object, **kwargs: object) -> Any:
+    raise MemoryError("planted")
+
+
+@pytest.mark.parametrize(("name", "kernel"), cases(PUBLIC) + cases(CORE))
+def test_an_array_cannot_be_made(name: str, kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(kernel)
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "empty", planted)
+        patch.setattr(np, "zeros", planted)
+        for _ in range(TIMES):
+            call(world, (PUBLIC | CORE)[name])
+    goes_on(world)
+
+
+class Careless(pm.Machine):
+    """Looking at the pages between a migration and their disposal fails."""
+
+    def _list_content(self, pfns: Any) -> Any:
+        raise MemoryError
+
+
+def test_isolated_pages_are_put_back() -> None:
+    nodes = [pm.Node("1MiB", cpus=1), "1MiB"]
+    machine = Careless(nodes, kernel="2.6.17", swap=["1MiB"], page_bytes=8)
+    app = machine.spawn()
+    base = app.mmap(4 * PAGE)
+    app.touch(base, 4 * PAGE, write=True)
+    pfns = app.pagemap(base, 4) & np.uint64((1 << 55) - 1)
+    for _ in range(TIMES):
+        with pytest.raises(MemoryError):
+            machine.migrate_lists(pfns, 1)
+        machine.check(full=True)
+    assert app.touch(base, PAGE).done == 1
+    assert not machine.frames.flag("isolated").any()
+
+
+def test_a_context_is_left_though_asking_for_the_thread_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World("6.1")
+    seen = 0
+
+    def hook(step: str, pfns: list[int]) -> None:
+        nonlocal seen
+        with monkeypatch.context() as patch:
+            patch.setattr(_core, "get_ident", planted)
+            for _ in range(TIMES):
+                with pytest.raises(MemoryError):
+                    world.other.mmap(PAGE)
+                seen += 1
+
+    world.machine.at_step(hook)
+    world.app.move_pages(world.pages[:1], 1, pm.MPOL_MF_MOVE_ALL)
+    world.machine.at_step(None)
+    assert seen
+    goes_on(world)
