@@ -12,7 +12,8 @@ from typing import Any, TypeAlias
 from pagemig.kernels import DEFAULT_KERNEL, KERNELS, kernel_profile
 from pagemig.report import table
 from pagemig.scenario.files import Entry, choose, entries, placed
-from pagemig.scenario.run import MachineFactory, ScenarioRun, UnsupportedScenario, inos, validate
+from pagemig.scenario.language import inos, validate
+from pagemig.scenario.run import MachineFactory, ScenarioRun, UnsupportedScenario
 
 __all__ = [
     "Agreement",
@@ -335,7 +336,7 @@ def conform(
     Parameters
     ----------
     records : iterable of dict
-        Recorded scenarios, as :func:`pagemig.scenario.run.load` reads them.
+        Recorded scenarios, as :func:`pagemig.scenario.files.load` reads them.
     kernel : str
         Profile of the machine.
     check : bool, default False

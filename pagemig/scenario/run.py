@@ -1,77 +1,55 @@
-"""The scenario language of the recorded kernels, run against a :class:`~pagemig.Machine`.
+"""Scenarios run on a :class:`~pagemig.Machine`; what the model answers, as a record has it.
 
-A scenario is what some processes do, operation by operation; a record is a scenario with what a
-real kernel answered and did.  ``tests/corpus/linux-6.1/README.md`` is the specification of both.
-Pages are numbered from the base of a window of the address space: page ``k`` is the address
-``0x100000000000 + 4096 * k``.
+:mod:`pagemig.scenario.language` is the language, :mod:`pagemig.scenario.view` what is shown of a
+process.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from errno import EACCES, EFAULT, ENOENT
-from itertools import groupby
-from typing import Any, Final, NamedTuple, TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from pagemig.constants import (
     BAD,
-    FADV_BY_NAME,
-    MADV_BY_NAME,
-    MCL_CURRENT,
-    MCL_FUTURE,
-    MCL_ONFAULT,
-    MPOL_BIND,
     MPOL_DEFAULT,
-    MPOL_F_ADDR,
-    MPOL_F_MEMS_ALLOWED,
-    MPOL_F_NODE,
-    MPOL_F_NUMA_BALANCING,
-    MPOL_F_RELATIVE_NODES,
-    MPOL_F_STATIC_NODES,
-    MPOL_INTERLEAVE,
-    MPOL_LOCAL,
-    MPOL_MF_LAZY,
-    MPOL_MF_MOVE,
-    MPOL_MF_MOVE_ALL,
-    MPOL_MF_STRICT,
-    MPOL_PREFERRED,
-    MPOL_PREFERRED_MANY,
-    MREMAP_DONTUNMAP,
-    MREMAP_FIXED,
-    MREMAP_MAYMOVE,
     NULL,
     PAGE_SHIFT,
     PAGE_SIZE,
-    STATUS_UNSET,
     MiB,
     Pointer,
 )
-from pagemig.errors import ProcessGoneError, SyscallError, errno_name
+from pagemig.errors import ProcessGoneError, SyscallError
 from pagemig.kernels import DEFAULT_KERNEL, kernel_profile
 from pagemig.policy import Bind
-from pagemig.scenario.files import load
+from pagemig.scenario.language import (
+    GET_FLAGS,
+    MLOCK_FLAGS,
+    MLOCKALL_FLAGS,
+    MOVE_FLAGS,
+    MREMAP_FLAGS,
+    POINTERS,
+    WINDOW,
+    Json,
+    Pages,
+    address_of,
+    addresses_of,
+    bits_of,
+    length_of,
+    maps_shared_anon,
+    mode_word,
+    nodemask,
+    status_name,
+    switches,
+    targets_of,
+    tokens,
+    validate,
+)
+from pagemig.scenario.view import Scene, View, runs
 from pagemig.system.credentials import INIT_PID, KTHREAD_PID
-from pagemig.system.frames import flag_bit, mapcounts
 from pagemig.system.machine import File, Machine, Node
-from pagemig.system.proc import Vma, _take_apart
 from pagemig.system.process import Pin, Process
 
-__all__ = [
-    "WINDOW",
-    "ScenarioRun",
-    "UnsupportedScenario",
-    "inos",
-    "load",
-    "run",
-    "validate",
-]
-
-#: A scenario, a record, an operation or a result, as JSON has them.
-Json: TypeAlias = dict[str, Any]
-
-#: Address of page 0 of a scenario.
-WINDOW: Final = 0x1000_0000_0000
+__all__ = ["ScenarioRun", "UnsupportedScenario", "run"]
 
 # A page of the window has a mapping that is no part of the scenario: page 511.
 _ANCHOR: Final = WINDOW + 511 * PAGE_SIZE
@@ -83,555 +61,10 @@ _PROGRAM_BYTES: Final = 9 * MiB
 
 _NOBODY_PID: Final = (1 << 22) - 1
 
-_ULONG: Final = (1 << 64) - 1
-
-#: Pages that an operation may list or touch one by one, and a page number that is an address.
-_MOST_PAGES: Final = 1 << 24
-_MOST_PAGE: Final = 1 << 50
-
 
 class UnsupportedScenario(ValueError):
     """The scenario asks for something the model does not have (huge pages)."""
 
-
-# ---- the language -----------------------------------------------------------------------------
-
-
-class _Kind(NamedTuple):
-    """A kind of value: which ones it has, and how to say so."""
-
-    has: Callable[[Any], bool]
-    expected: str
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_word(value: object) -> bool:
-    return _is_int(value) and -(1 << 63) <= value <= _ULONG  # type: ignore[operator]
-
-
-def _is_cint(value: object) -> bool:
-    return _is_int(value) and -(1 << 31) <= value < 1 << 31  # type: ignore[operator]
-
-
-def _is_count(value: object) -> bool:
-    return _is_int(value) and value >= 0  # type: ignore[operator]
-
-
-def _is_few(value: object) -> bool:
-    return _is_count(value) and value <= _MOST_PAGES  # type: ignore[operator]
-
-
-def _is_nodes(value: object) -> bool:
-    return isinstance(value, list) and all(map(_is_count, value))
-
-
-def _is_raw(value: object, has: Callable[[Any], bool]) -> bool:
-    return isinstance(value, dict) and set(value) == {"raw"} and has(value["raw"])
-
-
-def _is_address_text(text: object) -> bool:
-    try:
-        return 0 <= int(str(text), 0) <= _ULONG
-    except ValueError:
-        return False
-
-
-def _is_page(value: object) -> bool:
-    ranged = isinstance(value, dict) and set(value) == {"range"}
-    if isinstance(value, dict) and ranged:
-        value = value["range"]
-    if ranged or isinstance(value, list):
-        return (
-            isinstance(value, list)
-            and len(value) == 2
-            and all(map(_is_count, value))
-            and value[0] < _MOST_PAGE
-            and (_is_few(value[1]) if ranged else value[1] < PAGE_SIZE)
-        )
-    return (_is_count(value) and value < _MOST_PAGE) or _is_raw(  # type: ignore[operator]
-        value, _is_address_text
-    )
-
-
-def _is_pid(value: object) -> bool:
-    named = value in ("self", "none", "kthread", "init")
-    return named or _is_count(value) or _is_raw(value, _is_word)
-
-
-def _one_of(*names: str) -> _Kind:
-    return _Kind(
-        lambda value: isinstance(value, str) and value in names, "one of " + ", ".join(names)
-    )
-
-
-def _number_or(names: Mapping[str, int]) -> _Kind:
-    return _Kind(
-        lambda value: _is_word(value) or (isinstance(value, str) and value in names),
-        "a number or one of " + ", ".join(names),
-    )
-
-
-def _flags_of(names: Mapping[str, int]) -> _Kind:
-    def has(value: object) -> bool:
-        return isinstance(value, list) and all(
-            _is_word(flag) or (isinstance(flag, str) and flag in names) for flag in value
-        )
-
-    return _Kind(has, f"a list of numbers and of {', '.join(names)}")
-
-
-_MODES: Final = {
-    "default": MPOL_DEFAULT,
-    "preferred": MPOL_PREFERRED,
-    "bind": MPOL_BIND,
-    "interleave": MPOL_INTERLEAVE,
-    "local": MPOL_LOCAL,
-    "preferred_many": MPOL_PREFERRED_MANY,
-}
-_MODE_FLAGS: Final = {
-    "static": MPOL_F_STATIC_NODES,
-    "relative": MPOL_F_RELATIVE_NODES,
-    "balancing": MPOL_F_NUMA_BALANCING,
-}
-_MOVE_FLAGS: Final = {
-    "strict": MPOL_MF_STRICT,
-    "move": MPOL_MF_MOVE,
-    "move_all": MPOL_MF_MOVE_ALL,
-    "lazy": MPOL_MF_LAZY,
-    "internal": 1 << 4,
-}
-_MLOCK_FLAGS: Final = {"onfault": 1}
-_MLOCKALL_FLAGS: Final = {"current": MCL_CURRENT, "future": MCL_FUTURE, "onfault": MCL_ONFAULT}
-_MREMAP_FLAGS: Final = {
-    "maymove": MREMAP_MAYMOVE,
-    "fixed": MREMAP_FIXED,
-    "dontunmap": MREMAP_DONTUNMAP,
-}
-_GET_FLAGS: Final = {"node": MPOL_F_NODE, "addr": MPOL_F_ADDR, "mems": MPOL_F_MEMS_ALLOWED}
-_MMAP_KINDS: Final = ("anon", "anon_shared", "file_private", "file_shared")
-_FILE_KINDS: Final = ("tmpfs", "ramfs", "ext4")
-_POINTERS: Final = {None: NULL, "null": NULL, "bad": BAD}
-
-_COUNT = _Kind(_is_count, "a number from 0 on")
-_WORD = _Kind(_is_word, "a number of 64 bits")
-_BOOL = _Kind(lambda value: isinstance(value, bool), "true or false")
-_PROT = _Kind(lambda value: isinstance(value, str) and set(value) <= set("rwx"), "letters of rwx")
-_ADDRESS = _Kind(lambda value: value is None or _is_count(value), "a page number or null")
-_NODES = _Kind(
-    lambda value: value is None or value == "bad" or _is_nodes(value),
-    'a list of node numbers, null or "bad"',
-)
-_PID = _Kind(_is_pid, 'a process number, "self", "none", "kthread", "init" or {"raw": n}')
-_PAGES = _Kind(
-    lambda value: value in (None, "bad") or (isinstance(value, list) and all(map(_is_page, value))),
-    'a list of pages, [page, offset], {"range": [page, n]} or {"raw": "0x..."}, null or "bad"',
-)
-_TARGETS = _Kind(
-    lambda value: (
-        value in (None, "bad")
-        or _is_cint(value)
-        or (isinstance(value, list) and all(map(_is_cint, value)))
-    ),
-    'a node number, a list of them, null or "bad"',
-)
-
-_FEW = _Kind(_is_few, f"a number of pages from 0 to {_MOST_PAGES}")
-_RANGE: Final = {"at": _COUNT, "n": _COUNT}
-_BYTES: Final = {"boff": _WORD, "bytes": _WORD}
-_POLICY: Final = {"mode": _number_or(_MODES)}
-_NODEMASK: Final = {"nodes": _NODES, "mode_flags": _flags_of(_MODE_FLAGS), "maxnode": _WORD}
-_PART: Final = {"file": _COUNT, "off": _COUNT, "n": _FEW}
-_MOVE: Final = _flags_of(_MOVE_FLAGS)
-
-#: For each operation the fields it must have and those it may have.
-_OPERATIONS: Final[dict[str, tuple[dict[str, _Kind], dict[str, _Kind]]]] = {
-    "mmap": (
-        {**_RANGE, "kind": _one_of(*_MMAP_KINDS)},
-        {
-            **_BYTES,
-            "file": _COUNT,
-            "off": _COUNT,
-            "prot": _PROT,
-            "populate": _BOOL,
-            "locked": _BOOL,
-            "noreplace": _BOOL,
-        },
-    ),
-    "munmap": (_RANGE, _BYTES),
-    "touch": ({**_RANGE, "n": _FEW}, {"write": _BOOL, "tok": _COUNT}),
-    "mprotect": ({**_RANGE, "prot": _PROT}, _BYTES),
-    "mlock": (_RANGE, {**_BYTES, "flags": _flags_of(_MLOCK_FLAGS)}),
-    "munlock": (_RANGE, _BYTES),
-    "mlockall": ({"flags": _flags_of(_MLOCKALL_FLAGS)}, {}),
-    "munlockall": ({}, {}),
-    "madvise": ({**_RANGE, "advice": _number_or(MADV_BY_NAME)}, _BYTES),
-    "mremap": (
-        {**_RANGE, "new_n": _COUNT},
-        {
-            **_BYTES,
-            "new_at": _COUNT,
-            "flags": _flags_of(_MREMAP_FLAGS),
-        },
-    ),
-    "fork": ({"child": _COUNT}, {}),
-    "exit": ({}, {"zombie": _BOOL}),
-    "setuid": ({"uid": _COUNT}, {"dumpable": _BOOL}),
-    "set_mempolicy": (_POLICY, _NODEMASK),
-    "mbind": ({**_RANGE, **_POLICY}, {**_NODEMASK, **_BYTES, "flags": _MOVE}),
-    "get_mempolicy": (
-        {},
-        {
-            "flags": _flags_of(_GET_FLAGS),
-            "at": _ADDRESS,
-            "boff": _WORD,
-            "maxnode": _WORD,
-            "mask": _Kind(lambda v: isinstance(v, bool) or v == "bad", 'true, false or "bad"'),
-            "nomode": _BOOL,
-        },
-    ),
-    "set_home_node": ({**_RANGE, "node": _WORD}, {**_BYTES, "flags": _WORD}),
-    "move_pages": (
-        {"pid": _PID, "pages": _PAGES},
-        {
-            "nodes": _TARGETS,
-            "flags": _MOVE,
-            "count": _WORD,
-            "status": _one_of("null", "bad"),
-        },
-    ),
-    "migrate_pages": ({"pid": _PID, "from": _NODES, "to": _NODES}, {"maxnode": _WORD}),
-    "pin": ({**_RANGE, "how": _one_of("pipe", "uring"), "handle": _COUNT}, _BYTES),
-    "unpin": ({"handle": _COUNT}, {}),
-    "fwrite": ({**_PART, "tok": _COUNT}, {}),
-    "fread": (_PART, {}),
-    "ftruncate": ({"file": _COUNT, "pages": _COUNT}, {}),
-    "punch": (_PART, {}),
-    "fadvise": ({**_PART, "advice": _number_or(FADV_BY_NAME)}, {"sync": _BOOL}),
-    "burst": ({**_RANGE, "n": _FEW}, {"ms": _COUNT, "background": _BOOL}),
-    "nop": ({}, {}),
-    "wait": ({}, {}),
-}
-_COMMON: Final = {"op": _one_of(*_OPERATIONS), "p": _COUNT, "cpu": _COUNT}
-_FILE: Final = {
-    "kind": _one_of(*_FILE_KINDS),
-    "pages": _COUNT,
-    "fill": _Kind(lambda value: value is None or _is_count(value), "a token or null"),
-    "node": _Kind(lambda value: value is None or _is_count(value), "a node or null"),
-}
-
-
-def validate(scenario: Mapping[str, Any]) -> None:
-    """Check that a scenario is written in the language, before anything of it runs.
-
-    Parameters
-    ----------
-    scenario : mapping
-        ``ops`` and what else a scenario has; ``results`` are not looked at.
-
-    Raises
-    ------
-    ValueError
-        An operation or field that is not known or missing, or a value that cannot be meant; the
-        message names the operation's index, the field and the value.
-    """
-    ops, files = scenario.get("ops"), scenario.get("files", [])
-    if not isinstance(ops, list) or not isinstance(files, list):
-        wrong = files if isinstance(ops, list) else ops
-        raise ValueError(f"a scenario has lists of ops and files, not {wrong!r}")
-    for i, entry in enumerate(files):
-        _check(f"file {i}", entry, {"kind": _FILE["kind"], "pages": _FILE["pages"]}, _FILE)
-    for i, op in enumerate(ops):
-        _check_operation(f"operation {i}", op, len(files))
-
-
-def _check_operation(where: str, op: Any, nr_files: int) -> None:
-    if not isinstance(op, dict):
-        raise ValueError(f"{where}: {op!r} is not an object with op and p")
-    name: Any = op.get("op")
-    if not _COMMON["op"].has(name):
-        raise ValueError(f"{where}: op={name!r} is not {_COMMON['op'].expected}")
-    required, optional = _OPERATIONS[name]
-    needed = {"p": _COMMON["p"], **required}
-    if name == "mmap" and str(op.get("kind")).startswith("file"):
-        needed["file"] = _COUNT
-    if (name == "touch" and op.get("write")) or name == "fwrite":
-        needed["tok"] = _COUNT
-    _check(f"{where} ({name})", op, needed, {**_COMMON, **optional})
-    if "file" in needed and op["file"] >= nr_files:
-        raise ValueError(f"{where} ({name}): file={op['file']!r} is not one of {nr_files} files")
-
-
-def _check(
-    where: str, entry: Any, required: Mapping[str, _Kind], optional: Mapping[str, _Kind]
-) -> None:
-    if not isinstance(entry, dict):
-        raise ValueError(f"{where}: {entry!r} is not an object")
-    for name in required:
-        if name not in entry:
-            raise ValueError(f"{where}: {name} is missing in {entry!r}")
-    for name, value in entry.items():
-        kind = required.get(name) or optional.get(name)
-        if kind is None:
-            raise ValueError(f"{where}: {name}={value!r} is not a field it has")
-        if not kind.has(value):
-            raise ValueError(f"{where}: {name}={value!r} is not {kind.expected}")
-
-
-def _check_results(record: Mapping[str, Any]) -> None:
-    """Check that results have their states where recorded ones have them.
-
-    Values are not looked at: they are compared with those of the model.
-
-    Raises
-    ------
-    ValueError
-        They have not; the message names the operation.
-    """
-    results = record["results"]
-    if not isinstance(results, list):
-        raise ValueError(f"results must be a list, not {results!r}")
-    for i, result in enumerate(results):
-        states = result.get("state", {}) if isinstance(result, dict) else None
-        if not isinstance(states, dict):
-            raise ValueError(f"result {i} must be an object, and its state one, not {result!r}")
-        for number, state in states.items():
-            vmas = [] if state is None else state.get("vmas") if isinstance(state, dict) else None
-            if not isinstance(vmas, list) or not all(isinstance(vma, dict) for vma in vmas):
-                raise ValueError(f"result {i}: state {number} must have a list of vmas: {state!r}")
-            for vma in vmas:
-                _check_vma(f"result {i}: state {number}", vma, len(record.get("files", [])))
-
-
-def _check_vma(where: str, vma: Json, nr_files: int) -> None:
-    """Check what is read of a recorded mapping besides comparing it."""
-    needed = {"at": _COUNT, "n": _COUNT}
-    if "file" in vma or "shared_anon" in vma:
-        needed["ino"] = _COUNT
-    if "file" in vma:
-        needed["file"] = _Kind(
-            lambda value: _is_count(value) and value < nr_files, f"one of {nr_files} files"
-        )
-    for name, kind in needed.items():
-        if not kind.has(vma.get(name)):
-            raise ValueError(
-                f"{where}: {name}={vma.get(name)!r} of a mapping is not {kind.expected}"
-            )
-
-
-# ---- inode numbers ----------------------------------------------------------------------------
-
-
-def inos(record: Mapping[str, Any]) -> list[int]:
-    """Take the inode numbers, which are the kernel's choice, out of a recorded scenario.
-
-    Parameters
-    ----------
-    record : mapping
-        A scenario with its ``results``.
-
-    Returns
-    -------
-    list of int
-        One number for each of ``files``, then one for each ``mmap`` of shared anonymous memory in
-        the order of the operations; 0 where the recording does not show it.
-
-    Raises
-    ------
-    ValueError
-        The results are not laid out as recorded ones; the message says where.
-    """
-    _check_results(record)
-    found = [0] * len(record.get("files", []))
-    shared: list[int] = []
-    vmas: dict[str, list[Json]] = {}
-    for op, result in zip(record["ops"], record["results"], strict=False):
-        for number, state in result.get("state", {}).items():
-            vmas[number] = state["vmas"] if state else []
-            for vma in vmas[number]:
-                if "file" in vma:
-                    found[vma["file"]] = vma["ino"]
-        if _maps_shared_anon(op):
-            shared.append(_ino_at(vmas.get(str(op["p"]), []), op["at"], result))
-    return found + shared
-
-
-def _maps_shared_anon(op: Json) -> bool:
-    return bool(op["op"] == "mmap" and op["kind"] == "anon_shared")
-
-
-def _ino_at(vmas: Iterable[Json], page: int, result: Json) -> int:
-    if result.get("rc") == 0:
-        for vma in vmas:
-            if vma["at"] <= page < vma["at"] + vma["n"] and "shared_anon" in vma:
-                return int(vma["ino"])
-    return 0
-
-
-# ---- what is seen of a process ----------------------------------------------------------------
-
-_HEX: Final = np.frombuffer(b"0123456789abcdef", dtype=np.uint8)
-_DIGITS: Final = np.frombuffer(b"0123456789abcdefghijklmnopqrstuvwxy", dtype=np.uint8)
-_DOT: Final = np.uint8(ord("."))
-_ZERO_PAGE: Final = np.uint8(ord("z"))
-
-#: Digit of a page in ``bits`` by the bits of its pagemap entry.
-_PAGEMAP_BITS: Final = ((63, 1), (56, 2), (61, 4), (62, 8))
-
-#: Words of numa_maps that are not recorded: they depend on what the page lists did lately.
-_UNRECORDED: Final = ("active", "swapcache", "writeback", "kernelpagesize_kB", "file")
-
-#: Character of a status in ``query``; negative numbers index from the end.
-_QUERY: Final = np.full(256, ord("?"), dtype=np.uint8)
-_QUERY[: len(_DIGITS)] = _DIGITS
-_QUERY[[-ENOENT, -EACCES, -EFAULT]] = np.frombuffer(b".AF", dtype=np.uint8)
-
-_Pages: TypeAlias = npt.NDArray[np.uint64]
-_Text: TypeAlias = npt.NDArray[np.uint8]
-
-
-class _View:
-    """What can be seen of the window of one process: arrays over all its mapped pages, in order."""
-
-    def __init__(self, run: "ScenarioRun", process: Process) -> None:
-        self.run = run
-        self.process = process
-        self.rows = run._rows(process)
-        self.spans = [
-            (start, (end - start) >> PAGE_SHIFT)
-            for start, end in zip(
-                self.rows["start"].tolist(), self.rows["end"].tolist(), strict=True
-            )
-        ]
-        ptes = [process._ptes(start, n) for start, n in self.spans]
-        self.pages = _take_apart(run.machine, _joined(ptes))
-        self.content = run._content[np.where(self.pages.present, self.pages.pfn, 0)]
-        self.torn = np.zeros(len(self.content), dtype=np.bool_)
-        if run._bursts:
-            self.torn = self.pages.present & np.isin(self.pages.pfn, run._rewritten())
-        self.locked = process.status()["VmLck"]
-
-    def key(self) -> tuple[object, ...]:
-        """Everything the state is made from, cheap to compare with an earlier one."""
-        pages = self.pages
-        arrays = (self.rows, pages.ptes, pages.state, self.content, self.torn)
-        policy = self.process._get_task_policy()
-        return (self.locked, policy, *(array.tobytes() for array in arrays))
-
-    def state(self) -> Json:
-        """The state in the recorded format."""
-        texts = {"node": self._node()}
-        if "move_pages" in self.run.machine.profile.calls:
-            texts["query"] = self._query()
-        texts |= {
-            "bits": self._bits(),
-            "mapcount": self._mapcount(),
-            "kind": self._kind(),
-        }
-        policies = self._numa_maps()
-        shown = [vma for vma in self.process.vmas() if not self.run._is_outside(vma.start, vma.end)]
-        vmas, first = [], 0
-        for vma in shown:
-            part = slice(first, first := first + vma.pages)
-            entry = self._described(vma)
-            entry["policy"], entry["stat"] = policies[vma.start]
-            entry.update((name, self._shown(text[part])) for name, text in texts.items())
-            entry["val"] = self._values(part)
-            vmas.append(entry)
-        return {"locked_kb": self.locked, "vmas": vmas}
-
-    def _described(self, vma: Vma) -> Json:
-        at = (vma.start - WINDOW) >> PAGE_SHIFT
-        entry: Json = {"at": at, "n": vma.pages, "prot": vma.perms}
-        if vma.file:
-            number = self.run._file_numbers.get(vma.file)
-            entry |= {"shared_anon": True} if number is None else {"file": number}
-            entry |= {"off": vma.offset >> PAGE_SHIFT, "ino": vma.inode}
-        return entry
-
-    def _numa_maps(self) -> dict[int, tuple[str, dict[str, int]]]:
-        """Policy and counts of each mapping by its address, from the text of numa_maps.
-
-        Recorded is ``prefer-many`` for the kernel's ``prefer (many)``, and of another policy only
-        what stands before a blank (``weighted interleave:0-3``).
-        """
-        found = {}
-        for line in self.process.numa_maps().splitlines():
-            start, policy, *words = line.replace("prefer (many)", "prefer-many").split(" ")
-            counts = (word.split("=", 1) for word in words if "=" in word)
-            stat = {name: int(count) for name, count in counts if name not in _UNRECORDED}
-            found[int(start, 16)] = policy, stat
-        return found
-
-    def _shown(self, text: _Text) -> str | list[list[Any]]:
-        return _text_runs(text) if self.run.brief else text.tobytes().decode()
-
-    def _over_zero(self, text: _Text) -> _Text:
-        """``text`` where a page is, ``z`` for the zero page, ``.`` where nothing is."""
-        pages = self.pages
-        return np.where(pages.normal, text, np.where(pages.present, _ZERO_PAGE, _DOT))
-
-    def _node(self) -> _Text:
-        pfns = np.where(self.pages.normal, self.pages.pfn, 0)
-        return self._over_zero(_DIGITS[self.run.machine.node_of(pfns)])
-
-    def _mapcount(self) -> _Text:
-        return self._over_zero(_DIGITS[np.minimum(mapcounts(self.pages.state), len(_DIGITS) - 1)])
-
-    def _bits(self) -> _Text:
-        entries = _joined([self.process.pagemap(start, n) for start, n in self.spans])
-        digits = np.zeros(len(entries), dtype=np.uint64)
-        for shift, digit in _PAGEMAP_BITS:
-            digits |= (entries >> np.uint64(shift) & np.uint64(1)) * np.uint64(digit)
-        return _HEX[digits]
-
-    def _kind(self) -> _Text:
-        pages = self.pages
-        kinds = np.where(pages.state & flag_bit("anon"), 1, 0)
-        kinds |= np.where(pages.state & flag_bit("mlocked"), 2, 0)
-        kinds = np.where(pages.normal, kinds, 8)
-        return np.where(pages.present, _HEX[kinds], _DOT)
-
-    def _query(self) -> _Text:
-        """What a query with every privilege answers for each page."""
-        pages = [
-            np.arange(start, start + (n << PAGE_SHIFT), PAGE_SIZE, dtype=np.uint64)
-            for start, n in self.spans
-        ]
-        answer = self.run._observer.move_pages(_joined(pages), None, 0, pid=self.process)
-        return _QUERY[answer.status]
-
-    def _values(self, part: slice) -> bool | list[Any] | None:
-        present, values = self.pages.present[part], self.content[part]
-        if self.run.brief:
-            steps = values[present] - np.arange(len(values), dtype=np.uint64)[present]
-            return bool((steps == steps[0]).all()) if len(steps) else None
-        shown = values.astype(object)
-        shown[~present] = None
-        shown[self.torn[part]] = "torn"
-        listed: list[Any] = shown.tolist()
-        return listed
-
-
-def _joined(parts: list[_Pages]) -> _Pages:
-    return np.concatenate(parts) if parts else np.empty(0, dtype=np.uint64)
-
-
-def _text_runs(text: _Text) -> list[list[Any]]:
-    """Run lengths: ``[character, how many]`` for each run of equal characters."""
-    starts = np.flatnonzero(np.diff(text, prepend=text[:1] ^ 1))
-    lengths = np.diff(starts, append=len(text))
-    return [[chr(text[i]), int(n)] for i, n in zip(starts, lengths, strict=True)]
-
-
-def _runs(values: Iterable[Any]) -> list[list[Any]]:
-    """Run lengths of any values."""
-    return [[value, sum(1 for _ in group)] for value, group in groupby(values)]
-
-
-# ---- running ----------------------------------------------------------------------------------
 
 #: Makes the machine of a scenario from the name of a kernel.
 MachineFactory: TypeAlias = Callable[[str], Machine]
@@ -677,7 +110,7 @@ class ScenarioRun:
     kernel : str
         Profile of the machine.
     inos : sequence of int, optional
-        Inode numbers, as from :func:`inos`.
+        Inode numbers, as from :func:`~pagemig.scenario.language.inos`.
     machine : callable, optional
         Makes the machine from the kernel's name; page contents must be tokens (``page_bytes=8``).
 
@@ -692,7 +125,7 @@ class ScenarioRun:
     Raises
     ------
     ValueError
-        Not a scenario; see :func:`validate`.
+        Not a scenario; see :func:`~pagemig.scenario.language.validate`.
     UnsupportedScenario
         It asks for huge pages.
     """
@@ -711,9 +144,8 @@ class ScenarioRun:
         self.ops: list[Json] = scenario["ops"]
         self.brief = bool(scenario.get("brief"))
         self.machine = machine(kernel) if machine else _machine(kernel, brief=self.brief)
+        content = _content(self.machine)
         self.outcome = "ok"
-        self._anchor = () if scenario.get("no_anchor") else (_ANCHOR, _ANCHOR + PAGE_SIZE)
-        self._content: _Pages = _content(self.machine)
         self._pins: dict[int, Pin] = {}
         self._bursts: dict[int, tuple[int, int]] = {}
         self._starting: dict[int, tuple[int, int]] = {}
@@ -725,7 +157,14 @@ class ScenarioRun:
         self._files = [
             self._make_file(i, *made) for i, made in enumerate(zip(files, own, strict=True))
         ]
-        self._file_numbers = {file.index: i for i, file in enumerate(self._files)}
+        self._scene = Scene(
+            machine=self.machine,
+            observer=self._observer,
+            content=content,
+            files={file.index: i for i, file in enumerate(self._files)},
+            anchor=() if scenario.get("no_anchor") else (_ANCHOR, _ANCHOR + PAGE_SIZE),
+            brief=self.brief,
+        )
         self.processes = {0: self._first_process()}
 
     def __iter__(self) -> Iterator[Json]:
@@ -773,7 +212,7 @@ class ScenarioRun:
     def _first_process(self) -> Process:
         process = self.machine.spawn()
         process.mmap(_PROGRAM_BYTES, addr=_PROGRAM, prot="")
-        if self._anchor:
+        if self._scene.anchor:
             process.mmap(PAGE_SIZE, addr=_ANCHOR, prot="r")
             process.madvise(_ANCHOR, PAGE_SIZE, "dontdump")  # so that it merges with no neighbour
             process.touch(_ANCHOR, PAGE_SIZE)
@@ -788,7 +227,7 @@ class ScenarioRun:
         if entry.get("fill") is not None:
             writer = self._observer
             writer.set_mempolicy(Bind([node]))
-            writer.fwrite(file, 0, _tokens(entry["fill"], entry["pages"]))
+            writer.fwrite(file, 0, tokens(entry["fill"], entry["pages"]))
             writer.set_mempolicy(MPOL_DEFAULT)
             writer.fadvise(file, 0, size, "normal", sync=True)
         return file
@@ -797,7 +236,7 @@ class ScenarioRun:
 
     def state_of(self, process: Process) -> Json:
         """State of a process in the recorded format: ``locked_kb`` and ``vmas``."""
-        return _View(self, process).state()
+        return View(self._scene, process, self._rewritten()).state()
 
     def _changes(self) -> dict[str, Json | None]:
         """The processes that do not look as before, by number; None for those that are gone."""
@@ -813,7 +252,7 @@ class ScenarioRun:
             # A process in a background burst is busy: the recorder could not ask it.
             if number in self._bursts:
                 continue
-            view = _View(self, process)
+            view = View(self._scene, process, self._rewritten())
             key, (seen, state) = view.key(), self._seen.get(number, _GONE)
             if key == seen:
                 continue
@@ -822,16 +261,6 @@ class ScenarioRun:
             if now != state:
                 changed[str(number)] = now
         return changed
-
-    def _is_outside(self, start: int, end: int) -> bool:
-        """Whether a mapping is not the scenario's: outside the window, or the anchor."""
-        return start < WINDOW or (start, end) == self._anchor
-
-    def _rows(self, process: Process) -> Any:
-        """The scenario's mappings of a process."""
-        rows = process._vmas()
-        spans = zip(rows["start"].tolist(), rows["end"].tolist(), strict=True)
-        return rows[[not self._is_outside(start, end) for start, end in spans]]
 
     # ---- programs that run in the background --------------------------------------------------
 
@@ -844,19 +273,18 @@ class ScenarioRun:
                 if read.values is not None:
                     process.touch(addr, read.done * PAGE_SIZE, write=True, values=read.values + 1)
 
-    def _rewritten(self) -> _Pages:
+    def _rewritten(self) -> Pages | None:
         """Frames under a background burst: whoever reads both ends of one sees two generations."""
-        spans = [
+        if not self._bursts:
+            return None
+        return self._scene.frames(
             (self.processes[number], addr, length >> PAGE_SHIFT)
             for number, (addr, length) in self._bursts.items()
             if self.processes[number].alive
-        ]
-        ptes = _joined([process._ptes(addr, n) for process, addr, n in spans])
-        pages = _take_apart(self.machine, ptes)
-        return pages.pfn[pages.normal]
+        )
 
     def _op_burst(self, process: Process, op: Json, _i: int) -> Json:
-        burst = {op["p"]: (_at(op), op["n"] * PAGE_SIZE)}
+        burst = {op["p"]: (address_of(op), op["n"] * PAGE_SIZE)}
         if op.get("background"):
             # It gets going while the next operation runs.
             self._starting = burst
@@ -875,7 +303,7 @@ class ScenarioRun:
     # ---- address spaces -----------------------------------------------------------------------
 
     def _op_mmap(self, process: Process, op: Json, i: int) -> Json:
-        kind, length = op["kind"], _length(op)
+        kind, length = op["kind"], length_of(op)
         file = self._files[op["file"]] if kind.startswith("file") else None
         if ino := self._shared_inos.get(i, 0):
             self.machine._set_next_ino(ino)
@@ -883,7 +311,7 @@ class ScenarioRun:
             process,
             lambda: process.mmap(
                 length,
-                addr=_at(op),
+                addr=address_of(op),
                 prot=op.get("prot", "rw"),
                 shared=kind.endswith("shared"),
                 file=file,
@@ -895,12 +323,12 @@ class ScenarioRun:
         )
 
     def _op_munmap(self, process: Process, op: Json, _i: int) -> Json:
-        return _answered(lambda: process.munmap(_at(op), _length(op)))
+        return _answered(lambda: process.munmap(address_of(op), length_of(op)))
 
     def _op_touch(self, process: Process, op: Json, _i: int) -> Json:
         write = op.get("write", False)
-        values = _tokens(op["tok"], op["n"]) if write else None
-        touched = process.touch(_at(op), op["n"] * PAGE_SIZE, write=write, values=values)
+        values = tokens(op["tok"], op["n"]) if write else None
+        touched = process.touch(address_of(op), op["n"] * PAGE_SIZE, write=write, values=values)
         result: Json = {"rc": 0, "minflt": touched.minflt}
         if touched.signal == "SIGKILL" and process.alive:
             process.exit(zombie=True)
@@ -911,36 +339,38 @@ class ScenarioRun:
         return result
 
     def _op_mprotect(self, process: Process, op: Json, _i: int) -> Json:
-        return _answered(lambda: process.mprotect(_at(op), _length(op), op["prot"]))
+        return _answered(lambda: process.mprotect(address_of(op), length_of(op), op["prot"]))
 
     def _op_mlock(self, process: Process, op: Json, _i: int) -> Json:
-        flags = _switches(op.get("flags", ()), _MLOCK_FLAGS)
+        flags = switches(op.get("flags", ()), MLOCK_FLAGS)
         if flags is None:
             return dict(_REFUSED)
-        return _counted(process, lambda: process.mlock(_at(op), _length(op), **flags))
+        return _counted(process, lambda: process.mlock(address_of(op), length_of(op), **flags))
 
     def _op_munlock(self, process: Process, op: Json, _i: int) -> Json:
-        return _answered(lambda: process.munlock(_at(op), _length(op)))
+        return _answered(lambda: process.munlock(address_of(op), length_of(op)))
 
     def _op_mlockall(self, process: Process, op: Json, _i: int) -> Json:
-        flags = _switches(op["flags"], _MLOCKALL_FLAGS)
+        flags = switches(op["flags"], MLOCKALL_FLAGS)
         return dict(_REFUSED) if flags is None else _answered(lambda: process.mlockall(**flags))
 
     def _op_munlockall(self, process: Process, op: Json, _i: int) -> Json:
         return _answered(process.munlockall)
 
     def _op_madvise(self, process: Process, op: Json, _i: int) -> Json:
-        return _counted(process, lambda: process.madvise(_at(op), _length(op), op["advice"]))
+        return _counted(
+            process, lambda: process.madvise(address_of(op), length_of(op), op["advice"])
+        )
 
     def _op_mremap(self, process: Process, op: Json, _i: int) -> Json:
-        flags = _switches(op.get("flags", ()), _MREMAP_FLAGS)
+        flags = switches(op.get("flags", ()), MREMAP_FLAGS)
         if flags is None:
             return dict(_REFUSED)
         fixed = flags.pop("fixed")
         place = WINDOW + op.get("new_at", 0) * PAGE_SIZE if fixed else None
 
         def remap() -> int:
-            start, old, new = _at(op), _length(op), op["new_n"] * PAGE_SIZE
+            start, old, new = address_of(op), length_of(op), op["new_n"] * PAGE_SIZE
             moved = process.mremap(start, old, new, new_addr=place, **flags)
             return (moved - WINDOW) >> PAGE_SHIFT
 
@@ -993,23 +423,23 @@ class ScenarioRun:
         return result
 
     def _op_set_mempolicy(self, process: Process, op: Json, _i: int) -> Json:
-        nodes, maxnode = _nodemask(op.get("nodes")), op.get("maxnode")
-        return _answered(lambda: process.set_mempolicy(_mode_word(op), nodes, maxnode=maxnode))
+        nodes, maxnode = nodemask(op.get("nodes")), op.get("maxnode")
+        return _answered(lambda: process.set_mempolicy(mode_word(op), nodes, maxnode=maxnode))
 
     def _op_mbind(self, process: Process, op: Json, _i: int) -> Json:
-        nodes, flags = _nodemask(op.get("nodes")), _bits(op.get("flags", ()), _MOVE_FLAGS)
+        nodes, flags = nodemask(op.get("nodes")), bits_of(op.get("flags", ()), MOVE_FLAGS)
 
         def mbind() -> None:
-            word, maxnode = _mode_word(op), op.get("maxnode")
-            process.mbind(_at(op), _length(op), word, nodes, flags, maxnode=maxnode)
+            word, maxnode = mode_word(op), op.get("maxnode")
+            process.mbind(address_of(op), length_of(op), word, nodes, flags, maxnode=maxnode)
 
         return self._migrating(lambda: _answered(mbind))
 
     def _op_get_mempolicy(self, process: Process, op: Json, _i: int) -> Json:
         try:
             found = process.get_mempolicy(
-                _bits(op.get("flags", ()), _GET_FLAGS),
-                0 if op.get("at") is None else _at(op),
+                bits_of(op.get("flags", ()), GET_FLAGS),
+                0 if op.get("at") is None else address_of(op),
                 maxnode=op.get("maxnode", 1024),
                 nodemask={True: None, False: NULL, "bad": BAD}[op.get("mask", True)],
                 mode=NULL if op.get("nomode") else None,
@@ -1026,22 +456,24 @@ class ScenarioRun:
     def _op_set_home_node(self, process: Process, op: Json, _i: int) -> Json:
         flags = op.get("flags", 0)
         return _answered(
-            lambda: process.set_mempolicy_home_node(_at(op), _length(op), op["node"], flags)
+            lambda: process.set_mempolicy_home_node(
+                address_of(op), length_of(op), op["node"], flags
+            )
         )
 
     def _op_move_pages(self, process: Process, op: Json, _i: int) -> Json:
-        pages = _addresses(op["pages"])
+        pages = addresses_of(op["pages"])
         listed = 0 if isinstance(pages, Pointer) else len(pages)
 
         def move() -> Json:
             try:
                 moved = process.move_pages(
                     pages,
-                    _targets(op.get("nodes"), listed),
-                    _bits(op.get("flags", ()), _MOVE_FLAGS),
+                    targets_of(op.get("nodes"), listed),
+                    bits_of(op.get("flags", ()), MOVE_FLAGS),
                     pid=self._pid(op["pid"]),
                     count=op.get("count"),
-                    status=_POINTERS[op["status"]] if "status" in op else None,
+                    status=POINTERS[op["status"]] if "status" in op else None,
                 )
                 result: Json = {"rc": moved.rc}
             except SyscallError as error:
@@ -1053,15 +485,16 @@ class ScenarioRun:
         return self._migrating(move)
 
     def _statuses(self, stored: Iterable[int], listed: int) -> list[Any]:
-        names = [_status(number) for number in np.asarray(stored, dtype=np.int32).tolist()[:listed]]
+        numbers = np.asarray(stored, dtype=np.int32)[:listed].tolist()
+        names = [status_name(number) for number in numbers]
         names += [None] * (listed - len(names))
-        return _runs(names) if self.brief else names
+        return runs(names) if self.brief else names
 
     def _op_migrate_pages(self, process: Process, op: Json, _i: int) -> Json:
         def migrate() -> int:
             return process.migrate_pages(
-                _nodemask(op["from"]),
-                _nodemask(op["to"]),
+                nodemask(op["from"]),
+                nodemask(op["to"]),
                 pid=self._pid(op["pid"]),
                 maxnode=op.get("maxnode"),
             )
@@ -1072,7 +505,7 @@ class ScenarioRun:
 
     def _op_pin(self, process: Process, op: Json, _i: int) -> Json:
         def pin() -> int:
-            held = self._pins[op["handle"]] = process.pin(_at(op), _length(op), op["how"])
+            held = self._pins[op["handle"]] = process.pin(address_of(op), length_of(op), op["how"])
             return held.rc
 
         return _answered(pin, returns=True)
@@ -1084,7 +517,7 @@ class ScenarioRun:
         return _answered(lambda: process.unpin(pin))
 
     def _op_fwrite(self, process: Process, op: Json, _i: int) -> Json:
-        values = _tokens(op["tok"], op["n"])
+        values = tokens(op["tok"], op["n"])
         return _answered(lambda: process.fwrite(self._files[op["file"]], op["off"], values))
 
     def _op_fread(self, process: Process, op: Json, _i: int) -> Json:
@@ -1117,7 +550,7 @@ def _split_inos(
     given: Sequence[int] | None, ops: Iterable[Json], nr_files: int
 ) -> tuple[list[int], dict[int, int]]:
     """Inode numbers of the files, and of shared anonymous memory by the operation that maps it."""
-    shared = [i for i, op in enumerate(ops) if _maps_shared_anon(op)]
+    shared = [i for i, op in enumerate(ops) if maps_shared_anon(op)]
     if given is None:
         return [0] * nr_files, {}
     if len(given) != nr_files + len(shared):
@@ -1128,12 +561,12 @@ def _split_inos(
     return list(given[:nr_files]), dict(zip(shared, given[nr_files:], strict=True))
 
 
-def _content(machine: Machine) -> _Pages:
+def _content(machine: Machine) -> Pages:
     """The token of every frame, without a copy."""
     words = machine._content_raw()
     if words is None:
         raise ValueError(f"the machine must keep contents (page_bytes=8), not {machine!r}")
-    column: _Pages = words[:, 0]
+    column: Pages = words[:, 0]
     return column
 
 
@@ -1158,79 +591,8 @@ def _counted(process: Process, call: Callable[[], object]) -> Json:
     return result | {"minflt": faults} if faults else result
 
 
-def _at(op: Json) -> int:
-    return int(WINDOW + op["at"] * PAGE_SIZE + op.get("boff", 0)) & _ULONG
-
-
-def _length(op: Json) -> int:
-    return int(op.get("bytes", op["n"] * PAGE_SIZE)) & _ULONG
-
-
-def _tokens(token: int, n: int) -> _Pages:
-    """Content of ``n`` pages written with a token."""
-    return np.uint64(token * PAGE_SIZE & _ULONG) + np.arange(n, dtype=np.uint64)
-
-
-def _bits(flags: Iterable[str | int], names: Mapping[str, int]) -> int:
-    bits = 0
-    for flag in flags:
-        bits |= names[flag] if isinstance(flag, str) else flag
-    return bits
-
-
-def _switches(flags: Iterable[str | int], names: Mapping[str, int]) -> dict[str, bool] | None:
-    """Which flags are set, by name; None if one is that the call does not know."""
-    bits = _bits(flags, names)
-    if bits & ~sum(names.values()):
-        return None
-    return {name: bool(bits & bit) for name, bit in names.items()}
-
-
 #: What a call answers to a flag it does not know, before it looks at anything else.
 _REFUSED: Final = {"rc": -1, "errno": "EINVAL"}
-
-
-def _mode_word(op: Json) -> int:
-    mode = op["mode"]
-    flags = _bits(op.get("mode_flags", ()), _MODE_FLAGS)
-    return (_MODES[mode] if isinstance(mode, str) else mode) | flags
-
-
-def _nodemask(nodes: Any) -> Collection[int] | Pointer:
-    return nodes if isinstance(nodes, list) else _POINTERS[nodes]
-
-
-def _addresses(pages: Any) -> _Pages | Pointer:
-    if not isinstance(pages, list):
-        return _POINTERS[pages]
-    addresses: list[int] = []
-    for page in pages:
-        match page:
-            case [number, offset]:
-                addresses.append(WINDOW + number * PAGE_SIZE + offset)
-            case {"range": [first, n]}:
-                addresses.extend(
-                    range(WINDOW + first * PAGE_SIZE, WINDOW + (first + n) * PAGE_SIZE, PAGE_SIZE)
-                )
-            case {"raw": text}:
-                addresses.append(int(text, 0))
-            case _:
-                addresses.append(WINDOW + page * PAGE_SIZE)
-    return np.array(addresses, dtype=np.uint64)
-
-
-def _targets(nodes: Any, n: int) -> npt.NDArray[np.int32] | Pointer:
-    if isinstance(nodes, str) or nodes is None:
-        return _POINTERS[nodes]
-    listed = nodes if isinstance(nodes, list) else [nodes]
-    return np.resize(np.array(listed, dtype=np.int32), n if listed else 0)
-
-
-def _status(number: int) -> int | str | None:
-    """A status as a record has it: a node, the name of an error, None where nothing was stored."""
-    if number == STATUS_UNSET:
-        return None
-    return number if number >= 0 else errno_name(-number)
 
 
 def run(
@@ -1250,8 +612,9 @@ def run(
     kernel : str
         Profile of the machine.
     inos : sequence of int, optional
-        Inode numbers of files and shared objects, as :func:`inos` takes them from a record; 0
-        stands for one that is not known.  Without it the machine numbers them all.
+        Inode numbers of files and shared objects, as
+        :func:`~pagemig.scenario.language.inos` takes them from a record; 0 stands for one that is
+        not known.  Without it the machine numbers them all.
     machine : callable, optional
         Makes another machine than the recorded one from the kernel's name.  Its pages must have
         tokens as content (``page_bytes=8``).
@@ -1264,7 +627,8 @@ def run(
     Raises
     ------
     ValueError
-        Not a scenario (see :func:`validate`), or the wrong number of ``inos``.
+        Not a scenario (see :func:`~pagemig.scenario.language.validate`), or the wrong number of
+        ``inos``.
     UnsupportedScenario
         It asks for huge pages.
 

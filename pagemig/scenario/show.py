@@ -11,7 +11,8 @@ from typing import Any, Final, TypeAlias
 from pagemig.kernels import DEFAULT_KERNEL, kernel_profile
 from pagemig.report import table
 from pagemig.scenario.files import choose, entries, placed
-from pagemig.scenario.run import ScenarioRun, inos, validate
+from pagemig.scenario.language import inos, validate
+from pagemig.scenario.run import ScenarioRun
 
 __all__ = ["add_parser"]
 

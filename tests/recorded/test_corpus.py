@@ -17,7 +17,8 @@ import pytest
 import pagemig as pm
 from pagemig.commands.main import main
 from pagemig.scenario.conform import compare, describe, expand
-from pagemig.scenario.run import load, run
+from pagemig.scenario.files import load
+from pagemig.scenario.run import run
 from support import CORPUS
 
 KERNELS = ("6.1", "6.12")

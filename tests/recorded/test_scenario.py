@@ -12,15 +12,9 @@ import pytest
 from pagemig import Machine, Node
 from pagemig.report import table
 from pagemig.scenario.conform import Difference, compare, describe, differences, expand
-from pagemig.scenario.run import (
-    WINDOW,
-    ScenarioRun,
-    UnsupportedScenario,
-    inos,
-    load,
-    run,
-    validate,
-)
+from pagemig.scenario.files import load
+from pagemig.scenario.language import WINDOW, inos, validate
+from pagemig.scenario.run import ScenarioRun, UnsupportedScenario, run
 from support import CORPUS
 
 Op = dict[str, Any]

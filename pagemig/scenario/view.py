@@ -1,0 +1,233 @@
+"""What a scenario shows of a process after each operation, in the format of the recordings."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from errno import EACCES, EFAULT, ENOENT
+from itertools import groupby
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from pagemig.constants import (
+    PAGE_SHIFT,
+    PAGE_SIZE,
+)
+from pagemig.scenario.language import WINDOW, Json, Pages
+from pagemig.system.frames import flag_bit, mapcounts
+from pagemig.system.machine import Machine
+from pagemig.system.proc import Vma, _take_apart
+from pagemig.system.process import Process
+
+__all__ = ["Scene", "View", "runs"]
+
+_HEX: Final = np.frombuffer(b"0123456789abcdef", dtype=np.uint8)
+_DIGITS: Final = np.frombuffer(b"0123456789abcdefghijklmnopqrstuvwxy", dtype=np.uint8)
+_DOT: Final = np.uint8(ord("."))
+_ZERO_PAGE: Final = np.uint8(ord("z"))
+
+#: Digit of a page in ``bits`` by the bits of its pagemap entry.
+_PAGEMAP_BITS: Final = ((63, 1), (56, 2), (61, 4), (62, 8))
+
+#: Words of numa_maps that are not recorded: they depend on what the page lists did lately.
+_UNRECORDED: Final = ("active", "swapcache", "writeback", "kernelpagesize_kB", "file")
+
+#: Character of a status in ``query``; negative numbers index from the end.
+_QUERY: Final = np.full(256, ord("?"), dtype=np.uint8)
+_QUERY[: len(_DIGITS)] = _DIGITS
+_QUERY[[-ENOENT, -EACCES, -EFAULT]] = np.frombuffer(b".AF", dtype=np.uint8)
+
+_Text: TypeAlias = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is looked at of a machine that a scenario runs on.
+
+    Attributes
+    ----------
+    machine : Machine
+    observer : Process
+        A process with every privilege, which asks about the others.
+    content : ndarray of uint64
+        The token of every frame, without a copy.
+    files : dict of int to int
+        Number of a file in the scenario, by its index in the machine.
+    anchor : tuple of int
+        Start and end of a mapping in the window that is no part of the scenario; or nothing.
+    brief : bool
+        Pages are shown as runs of equal ones.
+    """
+
+    machine: Machine
+    observer: Process
+    content: Pages
+    files: dict[int, int]
+    anchor: tuple[int, ...]
+    brief: bool
+
+    def is_outside(self, start: int, end: int) -> bool:
+        """Whether a mapping is not the scenario's: outside the window, or the anchor."""
+        return start < WINDOW or (start, end) == self.anchor
+
+    def rows(self, process: Process) -> Any:
+        """The scenario's mappings of a process."""
+        rows = process._vmas()
+        spans = zip(rows["start"].tolist(), rows["end"].tolist(), strict=True)
+        return rows[[not self.is_outside(start, end) for start, end in spans]]
+
+    def frames(self, spans: Iterable[tuple[Process, int, int]]) -> Pages:
+        """Frames in ranges of processes, each an address and a number of pages."""
+        ptes = _joined([process._ptes(addr, n) for process, addr, n in spans])
+        pages = _take_apart(self.machine, ptes)
+        return pages.pfn[pages.normal]
+
+
+class View:
+    """What can be seen of the window of one process: arrays over all its mapped pages, in order.
+
+    Parameters
+    ----------
+    scene : Scene
+        What is looked at.
+    process : Process
+        Whose window.
+    rewritten : ndarray of uint64, optional
+        Frames that a program is writing to: a reader may see two generations of one.
+    """
+
+    def __init__(self, scene: Scene, process: Process, rewritten: Pages | None = None) -> None:
+        self.scene = scene
+        self.process = process
+        self.rows = scene.rows(process)
+        self.spans = [
+            (start, (end - start) >> PAGE_SHIFT)
+            for start, end in zip(
+                self.rows["start"].tolist(), self.rows["end"].tolist(), strict=True
+            )
+        ]
+        ptes = [process._ptes(start, n) for start, n in self.spans]
+        self.pages = _take_apart(scene.machine, _joined(ptes))
+        self.content = scene.content[np.where(self.pages.present, self.pages.pfn, 0)]
+        self.torn = np.zeros(len(self.content), dtype=np.bool_)
+        if rewritten is not None:
+            self.torn = self.pages.present & np.isin(self.pages.pfn, rewritten)
+        self.locked = process.status()["VmLck"]
+
+    def key(self) -> tuple[object, ...]:
+        """Everything the state is made from, cheap to compare with an earlier one."""
+        pages = self.pages
+        arrays = (self.rows, pages.ptes, pages.state, self.content, self.torn)
+        policy = self.process._get_task_policy()
+        return (self.locked, policy, *(array.tobytes() for array in arrays))
+
+    def state(self) -> Json:
+        """The state in the recorded format."""
+        texts = {"node": self._node()}
+        if "move_pages" in self.scene.machine.profile.calls:
+            texts["query"] = self._query()
+        texts |= {
+            "bits": self._bits(),
+            "mapcount": self._mapcount(),
+            "kind": self._kind(),
+        }
+        policies = self._numa_maps()
+        outside = self.scene.is_outside
+        shown = [vma for vma in self.process.vmas() if not outside(vma.start, vma.end)]
+        vmas, first = [], 0
+        for vma in shown:
+            part = slice(first, first := first + vma.pages)
+            entry = self._described(vma)
+            entry["policy"], entry["stat"] = policies[vma.start]
+            entry.update((name, self._shown(text[part])) for name, text in texts.items())
+            entry["val"] = self._values(part)
+            vmas.append(entry)
+        return {"locked_kb": self.locked, "vmas": vmas}
+
+    def _described(self, vma: Vma) -> Json:
+        at = (vma.start - WINDOW) >> PAGE_SHIFT
+        entry: Json = {"at": at, "n": vma.pages, "prot": vma.perms}
+        if vma.file:
+            number = self.scene.files.get(vma.file)
+            entry |= {"shared_anon": True} if number is None else {"file": number}
+            entry |= {"off": vma.offset >> PAGE_SHIFT, "ino": vma.inode}
+        return entry
+
+    def _numa_maps(self) -> dict[int, tuple[str, dict[str, int]]]:
+        """Policy and counts of each mapping by its address, from the text of numa_maps.
+
+        Recorded is ``prefer-many`` for the kernel's ``prefer (many)``, and of another policy only
+        what stands before a blank (``weighted interleave:0-3``).
+        """
+        found = {}
+        for line in self.process.numa_maps().splitlines():
+            start, policy, *words = line.replace("prefer (many)", "prefer-many").split(" ")
+            counts = (word.split("=", 1) for word in words if "=" in word)
+            stat = {name: int(count) for name, count in counts if name not in _UNRECORDED}
+            found[int(start, 16)] = policy, stat
+        return found
+
+    def _shown(self, text: _Text) -> str | list[list[Any]]:
+        return _text_runs(text) if self.scene.brief else text.tobytes().decode()
+
+    def _over_zero(self, text: _Text) -> _Text:
+        """``text`` where a page is, ``z`` for the zero page, ``.`` where nothing is."""
+        pages = self.pages
+        return np.where(pages.normal, text, np.where(pages.present, _ZERO_PAGE, _DOT))
+
+    def _node(self) -> _Text:
+        pfns = np.where(self.pages.normal, self.pages.pfn, 0)
+        return self._over_zero(_DIGITS[self.scene.machine.node_of(pfns)])
+
+    def _mapcount(self) -> _Text:
+        return self._over_zero(_DIGITS[np.minimum(mapcounts(self.pages.state), len(_DIGITS) - 1)])
+
+    def _bits(self) -> _Text:
+        entries = _joined([self.process.pagemap(start, n) for start, n in self.spans])
+        digits = np.zeros(len(entries), dtype=np.uint64)
+        for shift, digit in _PAGEMAP_BITS:
+            digits |= (entries >> np.uint64(shift) & np.uint64(1)) * np.uint64(digit)
+        return _HEX[digits]
+
+    def _kind(self) -> _Text:
+        pages = self.pages
+        kinds = np.where(pages.state & flag_bit("anon"), 1, 0)
+        kinds |= np.where(pages.state & flag_bit("mlocked"), 2, 0)
+        kinds = np.where(pages.normal, kinds, 8)
+        return np.where(pages.present, _HEX[kinds], _DOT)
+
+    def _query(self) -> _Text:
+        """What a query with every privilege answers for each page."""
+        pages = [
+            np.arange(start, start + (n << PAGE_SHIFT), PAGE_SIZE, dtype=np.uint64)
+            for start, n in self.spans
+        ]
+        answer = self.scene.observer.move_pages(_joined(pages), None, 0, pid=self.process)
+        return _QUERY[answer.status]
+
+    def _values(self, part: slice) -> bool | list[Any] | None:
+        present, values = self.pages.present[part], self.content[part]
+        if self.scene.brief:
+            steps = values[present] - np.arange(len(values), dtype=np.uint64)[present]
+            return bool((steps == steps[0]).all()) if len(steps) else None
+        shown = values.astype(object)
+        shown[~present] = None
+        shown[self.torn[part]] = "torn"
+        listed: list[Any] = shown.tolist()
+        return listed
+
+
+def _joined(parts: list[Pages]) -> Pages:
+    return np.concatenate(parts) if parts else np.empty(0, dtype=np.uint64)
+
+
+def _text_runs(text: _Text) -> list[list[Any]]:
+    """Run lengths: ``[character, how many]`` for each run of equal characters."""
+    starts = np.flatnonzero(np.diff(text, prepend=text[:1] ^ 1))
+    lengths = np.diff(starts, append=len(text))
+    return [[chr(text[i]), int(n)] for i, n in zip(starts, lengths, strict=True)]
+
+
+def runs(values: Iterable[Any]) -> list[list[Any]]:
+    """Run lengths of any values."""
+    return [[value, sum(1 for _ in group)] for value, group in groupby(values)]
