@@ -15,7 +15,7 @@ from pagemig.mm.access cimport access_deferred, access_many, touch_range, touch_
 from pagemig.mm.atomic cimport (
     pmg_load, pmg_load32, pmg_load32_acq, pmg_spin_lock, pmg_spin_unlock, pmg_store, pmg_store32, pmg_store32_rel,
 )
-from pagemig.mm.build cimport build_arenas, build_nodes, build_swap, records, set_profile
+from pagemig.mm.build cimport build_arenas, build_nodes, build_swap, node_spec_t, scatter, set_profile
 from pagemig.mm.calls cimport migrate_frames, sys_mbind, sys_migrate_pages, sys_move_pages
 from pagemig.mm.check cimport check_machine, checker_release, invariant_error, poke_field, violation_t
 from pagemig.mm.context cimport ctx_get, ctx_put, mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock
@@ -32,8 +32,8 @@ from pagemig.mm.migrate cimport lists_begin, lists_end, lists_t, MIGRATE_CHUNK_S
 from pagemig.mm.mlock cimport sys_mlock, sys_mlockall, sys_munlock, sys_munlockall
 from pagemig.mm.mmap cimport sys_mmap, sys_mprotect, sys_mremap, sys_munmap, sys_set_mempolicy_home_node
 from pagemig.mm.page_alloc cimport (
-    anon_vma_of, arenas_release, file_of, mm_of, node_free_pages, page_to_nid, page_token, put_page, task_of, vec_at, vma_index,
-    vma_of,
+    anon_vma_of, arena_new, arenas_release, file_of, mm_of, node_free_pages, page_to_nid, page_token, put_page, task_of,
+    vec_at, vma_index, vma_of,
 )
 from pagemig.mm.pfnmap cimport pfn_is_reserved, remap_frames, sys_mmap_pfns, sys_vm_ops, vma_frames
 from pagemig.mm.pgtable cimport leaf_pte, next_leaf, stats_rows, walk_leaf
@@ -43,8 +43,8 @@ from pagemig.mm.swapfile cimport swapoff, swapon
 from pagemig.mm.trace cimport trace_locks
 from pagemig.mm.truncate cimport file_fadvise, file_punch, file_truncate
 from pagemig.mm.types cimport (
-    C_LOCK_PAGE, C_LOCK_SWAP, ctx_t, FILE_SHMEM, file_t, frame_t, keep_t, machine_t, MAX_CTX, MAX_NODES, mm_t,
-    MODE_ACTORS, MODE_THREADS, MPOL_DEFAULT, MPOL_INTERLEAVE, mpol_t, MPOL_WEIGHTED_INTERLEAVE, node_t, NR_COUNTERS,
+    C_LOCK_PAGE, C_LOCK_SWAP, ctx_t, FILE_SHMEM, file_t, frame_t, keep_t, machine_t, MAX_CTX, MAX_NODES, MAX_SWAPFILES, mm_t,
+    MODE_ACTORS, MODE_THREADS, MPOL_DEFAULT, MPOL_INTERLEAVE, mpol_t, MPOL_WEIGHTED_INTERLEAVE, NR_COUNTERS,
     PG_anon, PMG_WAIT, STAGE, TASK_RUNNING, task_t, vma_t, WAIT_PASS,
 )
 from pagemig.mm.vma cimport vma_address, vma_lookup
@@ -199,36 +199,31 @@ cdef class Machine:
         self.patience = {}
         self.m.next_pid = 1000
         self.m.next_ino = 1
-        self.m.nr_frames = sum(node_pages)
-        build_nodes(self.m, node_pages, node_cpus, node_reserved, distances)
-        build_arenas(self.m)
-        build_swap(self.m, swap_slots or [])
-        if scatter_seed:
-            self._scatter(scatter_seed)
+        self.build(node_pages, node_cpus, node_reserved, distances, scatter_seed, swap_slots or [])
+
+    cdef int build(self, list pages, list cpus, list reserved, distances, uint64_t seed, list swap_slots) except -1:
+        cdef node_spec_t nodes[MAX_NODES]
+        cdef uint64_t slots[MAX_SWAPFILES]
+        cdef uint32_t i, n = <uint32_t> len(pages), devices = <uint32_t> len(swap_slots)
+        cdef uint8_t *rows = <uint8_t *> data_of(distances, cnp.NPY_UINT8, "distances")
+        for i in range(n):
+            nodes[i].pages = pages[i]
+            nodes[i].cpus = cpus[i]
+            nodes[i].reserved = reserved[i]
+            nodes[i].weight = 1
+        for i in range(devices):
+            slots[i] = swap_slots[i]
+        if build_nodes(self.m, nodes, n, rows) or build_arenas(self.m) or build_swap(self.m, slots, devices):
+            raise MemoryError("the host refused to reserve the memory of the machine")
+        if seed:
+            scatter(self.m, seed)
+        return 0
 
     def __dealloc__(self):
         checker_release(&self.checker)
         if self.m != NULL:
             arenas_release(self.m)
             free(self.m)
-
-    def _scatter(self, uint64_t seed):
-        """Hand out the free frames of every node in random order from now on."""
-        cdef node_t *node
-        cdef uint32_t i
-        cdef cnp.uint32_t[::1] order
-        cdef uint64_t k
-        rng = np.random.default_rng(seed)
-        for i in range(self.m.nr_nodes):
-            node = &self.m.node[i]
-            frames = np.concatenate([
-                np.array([node.stack[k] for k in range(node.nr_stack)], np.uint32) if node.nr_stack else np.empty(0, np.uint32),
-                np.arange(node.fresh, node.end, dtype=np.uint32)])
-            order = rng.permutation(frames)
-            for k in range(<uint64_t> order.shape[0]):
-                node.stack[k] = order[k]
-            node.nr_stack = order.shape[0]
-            node.fresh = node.end
 
     def __init__(self, *args, **kwargs):
         pass
@@ -625,7 +620,10 @@ cdef class Machine:
     def _start_trace(self, uint64_t capacity, bint locks=False):
         cdef int i, kind
         if self.m.trace == NULL or self.m.trace_max < capacity:
-            self.m.trace = <uint64_t *> records(self.m, capacity, 16)
+            self.m.trace_max = 0
+            self.m.trace = <uint64_t *> arena_new(self.m, capacity * 16)
+            if self.m.trace == NULL:
+                raise MemoryError(f"the host refused to reserve {capacity * 16} bytes")
             self.m.trace_max = capacity
         self.m.trace_n = 0
         for i in range(MAX_CTX):

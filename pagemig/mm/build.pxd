@@ -1,15 +1,23 @@
-"""Building a machine: a zeroed ``machine_t`` with page_bytes and access_stats set goes through these in order."""
-from libc.stdint cimport uint64_t
+"""Building a machine: a zeroed ``machine_t`` with page_bytes and access_stats set goes through these in order.
+
+They answer 0, or -ENOMEM where the host refuses the address space; ``arenas_release`` then gives back what it granted.
+"""
+from libc.stdint cimport uint32_t, uint64_t, uint8_t
 
 from pagemig.mm.types cimport machine_t
 
-# zeroed memory that goes with the machine; MemoryError where the host refuses
-cdef void *records(machine_t *m, uint64_t n, uint64_t size) except NULL
+ctypedef struct node_spec_t:
+    uint64_t pages
+    uint64_t reserved           # of those, kept for the kernel
+    uint32_t cpus
+    uint32_t weight             # of weighted interleaving
+
 # every switch of profile_t by its name
 cdef void set_profile(machine_t *m, dict profile) except *
-# pages, processors and pages kept for the kernel of each node; distances as an array of shape (n, n)
-cdef void build_nodes(machine_t *m, list pages, list cpus, list reserved, object distances) except *
-# MemoryError where the host refuses the address space
-cdef void build_arenas(machine_t *m) except *
+# n x n distances, by rows
+cdef int build_nodes(machine_t *m, const node_spec_t *nodes, uint32_t n, const uint8_t *distances) noexcept nogil
+cdef int build_arenas(machine_t *m) noexcept nogil
 # pages of each swap device
-cdef void build_swap(machine_t *m, list slots) except *
+cdef int build_swap(machine_t *m, const uint64_t *slots, uint32_t n) noexcept nogil
+# give out the free frames of every node in an order that ``seed`` decides
+cdef void scatter(machine_t *m, uint64_t seed) noexcept nogil

@@ -1,23 +1,17 @@
 """Building a machine: its profile, nodes with their fall-back order, and the reserved arenas of all records."""
+from libc.errno cimport ENOMEM
 from libc.stddef cimport size_t
-from libc.stdint cimport uint32_t, uint64_t, uint8_t, uintptr_t
+from libc.stdint cimport uint32_t, uint64_t, uint8_t
 from libc.string cimport memset
 
 from pagemig.mm.page_alloc cimport arena_new, slab_init
 from pagemig.mm.types cimport (
     anon_vma_t, ctx_t, file_t, frame_t, machine_t, MAX_CTX, MAX_NODES, mlock_pvec_t, mm_t, node_t, PCP_MAX, pcp_t,
-    PG_reserved, pin_t, ptdesc_t, PVEC_MAX, REF_ONE, rnode_t, sp_node_t, STATS_SLOTS, task_t, vma_t,
+    PG_reserved, pin_t, ptdesc_t, PVEC_MAX, REF_ONE, rnode_t, slab_t, sp_node_t, STATS_SLOTS, task_t, vma_t,
 )
 
 
-cdef void *records(machine_t *m, uint64_t n, uint64_t size) except NULL:
-    cdef void *p = arena_new(m, n * size)
-    if p == NULL:
-        raise MemoryError(f"the host refused to reserve {n * size} bytes")
-    return p
-
-
-cdef void build_zonelists(machine_t *m) noexcept:
+cdef void build_zonelists(machine_t *m) noexcept nogil:
     """Fall-back order of every node: itself, then the nearest not yet taken.
 
     Among equals the kernel prefers nodes with a higher number than its own, then those that were not yet the first
@@ -44,95 +38,154 @@ cdef void build_zonelists(machine_t *m) noexcept:
             used |= <uint64_t> 1 << best
 
 
-cdef void build_nodes(machine_t *m, list pages, list cpus, list reserved, object distances) except *:
-    cdef uint32_t i, cpu = 0
+cdef int build_nodes(machine_t *m, const node_spec_t *nodes, uint32_t n, const uint8_t *distances) noexcept nogil:
+    cdef uint32_t i, k, cpu = 0
     cdef uint64_t pfn = 0
     cdef node_t *node
     cdef uint32_t *stack
-    m.nr_nodes = <uint32_t> len(pages)
-    m.nr_frames = sum(pages)
-    for i in range(m.nr_nodes):
+    m.nr_nodes = n
+    for i in range(n):
         node = &m.node[i]
         node.first = pfn
-        node.end = pfn + <uint64_t> pages[i]
-        node.reserved = max(<uint64_t> reserved[i], 1 if pfn == 0 else 0)   # frame 0 is the zero page
+        node.end = pfn + nodes[i].pages
+        node.reserved = max(nodes[i].reserved, <uint64_t> (pfn == 0))       # frame 0 is the zero page
         node.fresh = min(node.end, node.first + node.reserved)
         node.nr_free = node.end - node.fresh
-        node.weight = 1
+        node.weight = <uint8_t> nodes[i].weight
         pfn = node.end
-        if pages[i]:
+        if nodes[i].pages:
             m.has_memory |= <uint64_t> 1 << i
         m.online |= <uint64_t> 1 << i
-        node.nr_cpus = cpus[i]
-        for _ in range(cpus[i]):
+        node.nr_cpus = nodes[i].cpus
+        for _ in range(nodes[i].cpus):
             m.cpu_node[cpu] = i
             cpu += 1
-        for k in range(m.nr_nodes):
-            m.distance[i][k] = distances[i, k]
+        for k in range(n):
+            m.distance[i][k] = distances[i * n + k]
+    m.nr_frames = pfn
     m.nr_cpus = cpu
     build_zonelists(m)
-    stack = <uint32_t *> records(m, m.nr_frames + PCP_MAX, 4)
-    for i in range(m.nr_nodes):
+    stack = <uint32_t *> arena_new(m, (m.nr_frames + PCP_MAX) * 4)
+    if stack == NULL:
+        return -ENOMEM
+    for i in range(n):
         m.node[i].stack = stack + m.node[i].first
+    return 0
 
 
-cdef void build_arenas(machine_t *m) except *:
-    cdef uint64_t n = m.nr_frames, tables = min(n + 4096, <uint64_t> 1 << 24)
-    cdef uint64_t many = min(max(4 * n, 1 << 18), 1 << 24)
-    cdef uint32_t i
-    m.frames = <frame_t *> records(m, n, sizeof(frame_t))
-    m.frames[0].state = PG_reserved | REF_ONE        # the zero page: our reference keeps it whoever pins it
-    m.mlock_count = <uint32_t *> records(m, n, 4)
-    m.mlock_pvec = <mlock_pvec_t *> records(m, m.nr_cpus + 1, sizeof(mlock_pvec_t))
-    if m.page_bytes:
-        m.content = <uint8_t *> records(m, n, m.page_bytes)
-    m.pt = <uint64_t *> records(m, tables, 4096)
-    m.ptdesc = <ptdesc_t *> records(m, tables, sizeof(ptdesc_t))
-    slab_init(&m.tables, m.ptdesc, sizeof(ptdesc_t), 24, <uint32_t> tables)
-    m.table_pfn = n + 4096
-    if m.access_stats:
-        m.stats = <uint32_t *> records(m, tables * 512 * m.nr_nodes * STATS_SLOTS, 4)
-    m.heap_max = max(n * 16, <uint64_t> 1 << 30)
-    m.heap = <char *> records(m, m.heap_max, 1)
-    m.heap_fresh = 64
-    slab_init(&m.vmas, records(m, many, sizeof(vma_t)), sizeof(vma_t), <size_t> &(<vma_t *> NULL).next, <uint32_t> many)
-    slab_init(&m.rnodes, records(m, 4 * many, sizeof(rnode_t)), sizeof(rnode_t),
-              <size_t> &(<rnode_t *> NULL).next, <uint32_t> (4 * many))
-    slab_init(&m.anon_vmas, records(m, many, sizeof(anon_vma_t)), sizeof(anon_vma_t),
-              <size_t> &(<anon_vma_t *> NULL).next, <uint32_t> many)
+cdef int build_slab(machine_t *m, slab_t *s, uint64_t n, uint32_t size, size_t next_off) noexcept nogil:
+    cdef void *base = arena_new(m, n * size)
+    if base == NULL:
+        return -ENOMEM
+    slab_init(s, base, size, <uint32_t> next_off, <uint32_t> n)
+    return 0
+
+
+cdef int build_slabs(machine_t *m) noexcept nogil:
+    """Records by index.  Those that ``keep`` their type are looked at by callers that may come too late."""
+    cdef uint64_t many = min(max(4 * m.nr_frames, <uint64_t> 1 << 18), <uint64_t> 1 << 24)
+    cdef uint64_t few = 1 << 16
+    if build_slab(m, &m.vmas, many, sizeof(vma_t), <size_t> &(<vma_t *> NULL).next) or \
+            build_slab(m, &m.rnodes, 4 * many, sizeof(rnode_t), <size_t> &(<rnode_t *> NULL).next) or \
+            build_slab(m, &m.anon_vmas, many, sizeof(anon_vma_t), <size_t> &(<anon_vma_t *> NULL).next) or \
+            build_slab(m, &m.sp_nodes, many, sizeof(sp_node_t), <size_t> &(<sp_node_t *> NULL).next) or \
+            build_slab(m, &m.files, many, sizeof(file_t), <size_t> &(<file_t *> NULL).next) or \
+            build_slab(m, &m.mms, few, sizeof(mm_t), <size_t> &(<mm_t *> NULL).next) or \
+            build_slab(m, &m.tasks, few, sizeof(task_t), <size_t> &(<task_t *> NULL).next) or \
+            build_slab(m, &m.pins, few, sizeof(pin_t), <size_t> &(<pin_t *> NULL).next):
+        return -ENOMEM
     m.anon_vmas.keep = 1            # see KEEP_RCU
-    slab_init(&m.sp_nodes, records(m, many, sizeof(sp_node_t)), sizeof(sp_node_t),
-              <size_t> &(<sp_node_t *> NULL).next, <uint32_t> many)
-    slab_init(&m.files, records(m, many, sizeof(file_t)), sizeof(file_t), <size_t> &(<file_t *> NULL).next, <uint32_t> many)
-    slab_init(&m.mms, records(m, 1 << 16, sizeof(mm_t)), sizeof(mm_t), <size_t> &(<mm_t *> NULL).next, 1 << 16)
-    slab_init(&m.tasks, records(m, 1 << 16, sizeof(task_t)), sizeof(task_t), <size_t> &(<task_t *> NULL).next, 1 << 16)
     m.mms.keep = m.tasks.keep = 1   # see mmget_not_zero, get_task
-    slab_init(&m.pins, records(m, 1 << 16, sizeof(pin_t)), sizeof(pin_t), <size_t> &(<pin_t *> NULL).next, 1 << 16)
-    m.ctx = <ctx_t *> records(m, MAX_CTX, sizeof(ctx_t))
-    pcps = <uintptr_t> records(m, MAX_CTX * MAX_NODES, sizeof(pcp_t))
+    return 0
+
+
+cdef int build_contexts(machine_t *m) noexcept nogil:
+    cdef uint32_t i
+    cdef pcp_t *pcps = <pcp_t *> arena_new(m, MAX_CTX * MAX_NODES * sizeof(pcp_t))
+    m.ctx = <ctx_t *> arena_new(m, MAX_CTX * sizeof(ctx_t))
+    if pcps == NULL or m.ctx == NULL:
+        return -ENOMEM
     for i in range(MAX_CTX):
         m.ctx[i].m = m
         m.ctx[i].id = i
-        m.ctx[i].pcp = (<pcp_t *> <uintptr_t> pcps) + i * MAX_NODES
+        m.ctx[i].pcp = pcps + i * MAX_NODES
+    return 0
 
 
-cdef void build_swap(machine_t *m, list slots) except *:
+cdef int build_arenas(machine_t *m) noexcept nogil:
+    cdef uint64_t n = m.nr_frames, tables = min(n + 4096, <uint64_t> 1 << 24)
+    m.frames = <frame_t *> arena_new(m, n * sizeof(frame_t))
+    m.mlock_count = <uint32_t *> arena_new(m, n * 4)
+    m.mlock_pvec = <mlock_pvec_t *> arena_new(m, (m.nr_cpus + 1) * sizeof(mlock_pvec_t))
+    m.pt = <uint64_t *> arena_new(m, tables * 4096)
+    m.heap_max = max(n * 16, <uint64_t> 1 << 30)
+    m.heap = <char *> arena_new(m, m.heap_max)
+    if m.page_bytes:
+        m.content = <uint8_t *> arena_new(m, n * m.page_bytes)
+    if m.access_stats:
+        m.stats = <uint32_t *> arena_new(m, tables * 512 * m.nr_nodes * STATS_SLOTS * 4)
+    if m.frames == NULL or m.mlock_count == NULL or m.mlock_pvec == NULL or m.pt == NULL or m.heap == NULL or \
+            (m.page_bytes and m.content == NULL) or (m.access_stats and m.stats == NULL) or \
+            build_slab(m, &m.tables, tables, sizeof(ptdesc_t), <size_t> &(<ptdesc_t *> NULL).next) or \
+            build_slabs(m) or build_contexts(m):
+        return -ENOMEM
+    m.frames[0].state = PG_reserved | REF_ONE        # the zero page: our reference keeps it whoever pins it
+    m.ptdesc = <ptdesc_t *> m.tables.base
+    m.table_pfn = n + 4096
+    m.heap_fresh = 64
+    return 0
+
+
+cdef int build_swap(machine_t *m, const uint64_t *slots, uint32_t n) noexcept nogil:
     """Devices lie one after the other in the arrays; slot 0 of each is its header."""
     cdef uint64_t total = 0
     cdef uint32_t i
-    m.nr_swapfiles = <uint32_t> len(slots)
-    for i in range(m.nr_swapfiles):
+    m.nr_swapfiles = n
+    for i in range(n):
         m.swap_info[i].first = <uint32_t> total
-        m.swap_info[i].max = slots[i] + 1
+        m.swap_info[i].max = <uint32_t> slots[i] + 1
         m.swap_info[i].next = 1
         total += m.swap_info[i].max
     m.nr_swap_slots = <uint32_t> total
-    if total:
-        m.swap_map = <uint32_t *> records(m, total, 4)
-        m.swap_cache = <uint32_t *> records(m, total, 4)
-        m.swap_entry = <uint32_t *> records(m, m.nr_frames, 4)
-        if m.page_bytes:
-            m.swap_content = <uint8_t *> records(m, total, m.page_bytes)
+    if not total:
+        return 0
+    m.swap_map = <uint32_t *> arena_new(m, total * 4)
+    m.swap_cache = <uint32_t *> arena_new(m, total * 4)
+    m.swap_entry = <uint32_t *> arena_new(m, m.nr_frames * 4)
+    if m.page_bytes:
+        m.swap_content = <uint8_t *> arena_new(m, total * m.page_bytes)
+    if m.swap_map == NULL or m.swap_cache == NULL or m.swap_entry == NULL or (m.page_bytes and m.swap_content == NULL):
+        return -ENOMEM
+    return 0
+
+
+cdef inline uint64_t splitmix64(uint64_t *state) noexcept nogil:
+    """The next number of Vigna's splitmix64."""
+    cdef uint64_t z
+    state[0] += 0x9e3779b97f4a7c15ull
+    z = (state[0] ^ (state[0] >> 30)) * 0xbf58476d1ce4e5b9ull
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebull
+    return z ^ (z >> 31)
+
+
+cdef void scatter(machine_t *m, uint64_t seed) noexcept nogil:
+    """Put the free frames of each node on its list, shuffled as Fisher and Yates do."""
+    cdef node_t *node
+    cdef uint32_t i, other
+    cdef uint64_t k, j
+    for i in range(m.nr_nodes):
+        node = &m.node[i]
+        while node.fresh < node.end:
+            node.stack[node.nr_stack] = <uint32_t> node.fresh
+            node.nr_stack += 1
+            node.fresh += 1
+        k = node.nr_stack
+        while k > 1:
+            j = splitmix64(&seed) % k           # fewer than 2^32 frames: the bias is below 2^-32
+            k -= 1
+            other = node.stack[j]
+            node.stack[j] = node.stack[k]
+            node.stack[k] = other
 
 
 cdef void set_profile(machine_t *m, dict profile) except *:

@@ -90,6 +90,7 @@ cdef extern from *:
 
     #define MAX_NODES 64
     #define MAX_CTX 64
+    #define MAX_SWAPFILES 29       /* the types above are migration entries */
     #define STAGE 64               /* pages the host handles at a time */
     #define STATS_SLOTS 8          /* contexts with access counts of their own; the last one is shared, by atomic adds */
     #define PCP_MAX 256            /* frames a context caches per node */
@@ -110,7 +111,8 @@ cdef extern from *:
         PG_order_shift, GUP_PIN_COUNTING_BIAS
         FAULT_FLAG_WRITE, FAULT_FLAG_UNSHARE
         VM_FAULT_OOM, VM_FAULT_SIGBUS, VM_FAULT_MAJOR, VM_FAULT_SIGSEGV, VM_FAULT_RETRY, VM_FAULT_WAIT
-        VM_FAULT_RESTARTED, PMG_WAIT, PMG_BUG, MAX_NODES, MAX_CTX, STAGE, STATS_SLOTS, PCP_MAX, PTRS_PER_PTE, DEF_MAX_MAP_COUNT
+        VM_FAULT_RESTARTED, PMG_WAIT, PMG_BUG, MAX_NODES, MAX_CTX, MAX_SWAPFILES
+        STAGE, STATS_SLOTS, PCP_MAX, PTRS_PER_PTE, DEF_MAX_MAP_COUNT
     const uint64_t TASK_SIZE_PAGES, MAX_INDEX_PAGES
 
 # ---- memory policies -----------------------------------------------------------------------------------
@@ -494,7 +496,7 @@ ctypedef struct machine_t:
     uint64_t heap_free[48]
     uint32_t heap_lock
     uint32_t nr_swapfiles
-    swap_info_t swap_info[29]   # the types above are migration entries
+    swap_info_t swap_info[MAX_SWAPFILES]
     uint32_t swap_lock          # guards swap_info and swap_map
     uint32_t tree_lock          # of the swap cache, one for all devices: guards swap_cache
     uint32_t nr_swap_slots      # in the arrays below
