@@ -245,7 +245,7 @@ CORE_MACHINE: dict[str, Callable[[World], Any]] = {
     "_trace_raw": lambda w: w.machine._trace_raw(),
 }
 #: Made with the machine, or called by a migrate operation only.
-OTHERS = {"_scatter", "_vma_frames", "_vma_info", "_vma_migrate", "_vma_remap"}
+OTHERS = {"_vma_frames", "_vma_info", "_vma_migrate", "_vma_remap"}
 #: What the kernels of 2006 alone have.
 OF_2006 = {"migrate_lists", "swap_out", "swapoff", "swapon"}
 OF_2006 |= {"_migrate_lists", "_swap_out", "_swapoff", "_swapon", "_swap_map"}
