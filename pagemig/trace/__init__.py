@@ -5,9 +5,12 @@ with the package, `Trace.from_accesses` and ``pagemig record`` make new ones.
 """
 
 from .cache import LineCache
-from .format import PAGE_SHIFT, Header, Trace, TraceError, Writer, load
+from .format import TraceFile, Writer
+from .header import PAGE_SHIFT, Header, TraceError
 from .lackey import Accesses, LackeyReader, touched
+from .runs import Runs
 from .shipped import find, shipped
+from .trace import Trace, load
 
 __all__ = [
     "PAGE_SHIFT",
@@ -15,8 +18,10 @@ __all__ = [
     "Header",
     "LackeyReader",
     "LineCache",
+    "Runs",
     "Trace",
     "TraceError",
+    "TraceFile",
     "Writer",
     "find",
     "load",

@@ -2,16 +2,16 @@
 
 A program touches the same few lines over and over; those accesses end in the processor's caches
 and no page placement makes them faster. `LineCache` takes them out of a stream of accesses: one
-direct-mapped cache of 64-byte lines with write-back, evaluated over whole arrays. It is a stand-in
-for a hierarchy, not a model of one.
+set-associative cache of 64-byte lines with LRU replacement and write-back. It is a stand-in for a
+hierarchy: the last level decides what reaches the memory, and it alone is modelled.
 
 The rules are:
 
-=========================  ====================================================================
+==========================  ===================================================================
 load or store, line absent  one access of the memory (of the access's own kind): the line's fill
 store, line there, clean    one write of the memory: the write-back this store will cause
 anything else               nothing
-=========================  ====================================================================
+==========================  ===================================================================
 
 so a page that is written by the program is written in the trace.
 """
@@ -21,35 +21,44 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from .columns import Sets
+
 __all__ = ["LINE_SHIFT", "LineCache"]
 
 #: log2 of the line size in bytes.
 LINE_SHIFT = 6
 
+_LARGEST = 1 << 30
+_MOST_WAYS = 1 << 10
+
 
 class LineCache:
-    """Direct-mapped write-back cache over arrays of accesses; keeps its state between calls.
+    """Set-associative write-back cache over arrays of accesses; keeps its state between calls.
 
     Parameters
     ----------
     size : int
-        Bytes; a power of two, 64 bytes to 4 MiB (set numbers then fit 16 bits, which is what
-        makes sorting by set linear).
+        Bytes; ``ways`` times a number of sets times 64. The number of sets need not be a power of
+        two: last levels of 33 or 36 MiB are real.
+    ways : int, default 16
+        Lines of a set; 1: direct-mapped.
 
     Raises
     ------
     ValueError
-        For any other size.
+        For a size that no such cache has.
     """
 
-    def __init__(self, size: int) -> None:
-        sets = size >> LINE_SHIFT
-        if size != sets << LINE_SHIFT or not 1 <= sets <= 1 << 16 or sets & (sets - 1):
-            raise ValueError(f"cache size {size} is not a power of two from 64 to {1 << 22} bytes")
-        self.size = size
-        self._mask = np.uint64(sets - 1)
-        self._line = np.full(sets, np.iinfo(np.uint64).max, np.uint64)
-        self._dirty = np.zeros(sets, np.bool_)
+    def __init__(self, size: int, ways: int = 16) -> None:
+        if not 1 <= ways <= _MOST_WAYS:
+            raise ValueError(f"ways {ways} is not from 1 to {_MOST_WAYS}")
+        sets = size // (ways << LINE_SHIFT)
+        if size != sets * ways << LINE_SHIFT or not 0 < size <= _LARGEST:
+            raise ValueError(
+                f"cache size {size} is not a multiple of {ways} ways of 64 bytes, up to {_LARGEST}"
+            )
+        self.size, self.ways = size, ways
+        self._sets = Sets(sets, ways)
 
     def filter(self, lines: NDArray[np.uint64], write: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Which accesses reach the memory.
@@ -66,36 +75,5 @@ class LineCache:
         ndarray of bool, shape (n,)
             True where the access is one of the memory too, by the rules above.
         """
-        if lines.size == 0:
-            return np.zeros(0, np.bool_)
-        sets = (lines & self._mask).astype(np.uint16)
-        order = np.argsort(sets, kind="stable")
-        sets, line, store = sets[order], lines[order], write[order]
-        first = np.empty(line.size, np.bool_)  # of its set in this call
-        first[0] = True
-        np.not_equal(sets[1:], sets[:-1], out=first[1:])
-
-        before = np.empty_like(line)
-        before[1:] = line[:-1]
-        before[first] = self._line[sets[first]]
-        fill = line != before
-
-        # Between two fills of a set the line stays: count its stores so far. What the line
-        # brought along from the last call is one store more, at the front of its stretch.
-        stretch = fill | first
-        inherited = np.zeros(line.size, np.int64)
-        inherited[first] = self._dirty[sets[first]] & ~fill[first]
-        total = np.cumsum(store.astype(np.int64) + inherited)
-        at = np.flatnonzero(stretch)
-        base = (total - store - inherited)[at]  # what earlier stretches had counted
-        stores = total - np.repeat(base, np.diff(at, append=line.size))
-
-        # A stretch's first store finds the line clean, unless the fill itself was the store.
-        passed = fill | (store & (stores == 1))
-        last = np.append(first[1:], True)
-        self._line[sets[last]] = line[last]
-        self._dirty[sets[last]] = stores[last] > 0
-
-        reached = np.empty(line.size, np.bool_)
-        reached[order] = passed
-        return reached
+        kinds = np.ascontiguousarray(write, np.bool_).view(np.uint8)
+        return self._sets.filter(np.ascontiguousarray(lines, np.uint64), kinds)

@@ -1,251 +1,344 @@
-"""Traces of page accesses, and the file they are kept in.
+"""The file that a trace is kept in: `Writer` makes one, `TraceFile` reads one block at a time.
 
-A trace is the order in which a program accessed its pages: *runs* of consecutive accesses to one
-page by one kind (load or store). Nothing but repetition is lost.
-
-The file (``.pmt``), all numbers little-endian:
+A trace is a sequence of *runs*: consecutive accesses to one page by one kind (load or store).
+Nothing but repetition is lost. The file (``.pmt``), all numbers little-endian:
 
 =========  =====================================================================================
-8 bytes    ``PMTRACE1``
-4 bytes    length of the header
-header     UTF-8 JSON: the keys of `Header`, plus ``runs``, ``pages`` (how many, and the stored
-           length of the next part) and ``blocks``: for each the number of its runs, the bytes per
-           element of its first column, and the stored lengths of its columns
+8 bytes    ``PMTRACE2``
+blocks     one after the other, each of three columns with an entry per run (at most `BLOCK`)
 pages      the page numbers (byte address / page size) in order of first access, each minus the
            one before, int64
-blocks     one after the other, each of three columns with an entry per run
+ticks      the time axis (`Header.tick`): accesses before each tick, each minus the one before,
+           uint64
+directory  UTF-8 JSON: the keys of `Header`, and what `_Directory` lists
+8 bytes    length of the directory
+4 bytes    CRC-32 of the directory
+8 bytes    ``PMTRACE2``
 =========  =====================================================================================
 
-A block's first column says which page, as a place in *pages* (uint16, or uint32 where that is too
-narrow); the second whether the accesses store, one bit; the third how many there are, uint32, its
-bytes by plane: all lowest bytes, then all second bytes, and so on. *pages* and the columns are xz
-streams, which carry checksums of their own.
+A block's first column says which page, as a place in *pages* (1 to 4 bytes, as many as the
+highest needs); the second whether the accesses store, one bit; the third how many there are, minus one
+(uint8, uint16 or uint32), its bytes by plane: all lowest bytes, then all second bytes, and so on.
+
+A column is stored as it is (codec 0), deflated (1), or as an xz stream (2). The directory has each
+column's codec and stored length and the CRC-32 of each block, of *pages* and of *ticks*, and their
+lengths must add up to the file: no byte of a file goes unchecked. How many bytes a column unpacks to
+follows from the number of its entries, and more are never unpacked.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import lzma
 import os
+import shutil
+import struct
+import tempfile
+import zlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from types import TracebackType
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["PAGE_SHIFT", "Header", "Trace", "TraceError", "Writer", "load"]
+from pagemig import files
 
-PAGE_SHIFT = 12
-MAGIC = b"PMTRACE1"
-#: Runs per block: what a writer holds uncompressed.
+from .clock import MOST as MOST_TICKS
+from .clock import Clock
+from .columns import Ranks, join, picked
+from .header import Header, TraceError
+from .runs import Columns, Runs
+
+__all__ = ["BLOCK", "MAGIC", "TraceFile", "Writer"]
+
+MAGIC = b"PMTRACE2"
+_TAIL = struct.Struct("<QI8s")
+#: Runs per block at most: what a writer or a reader holds unpacked.
 BLOCK = 1 << 20
-_PRESET = 6
-#: No part of a file is longer.
-_LARGEST = 1 << 32
-_MOST = np.iinfo(np.uint32).max
+#: Bytes of a directory at most; a block of a million runs takes some 70.
+_LARGEST_DIRECTORY = 1 << 26
 
+_STORED, _DEFLATED, _XZ = range(3)
+#: A column is deflated if that saves at least a third; below that, unpacking costs more time than
+#: reading.
+_WORTH = 2 / 3
+_PROBE = 1 << 16
 
-#: What reading a damaged file may raise, besides `TraceError`.
-_DAMAGE = (
-    lzma.LZMAError,
-    AttributeError,
-    EOFError,
-    KeyError,
-    OverflowError,
-    RecursionError,
-    TypeError,
-    ValueError,
-)
-
-
-class TraceError(ValueError):
-    """A file is not a trace, is damaged, or is of a later version."""
+# ---- columns ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Header:
-    """What a trace says about itself.
+class _Column:
+    """Where a column lies and how it is packed."""
 
-    Attributes
-    ----------
-    program : str
-        The command that was recorded.
-    source : str
-        The tool that saw the accesses.
-    cache : int
-        Bytes of the line cache the accesses went through before they were kept
-        (`pagemig.trace.cache`); 0: every access was kept.
-    references : int
-        Accesses of the program, before that cache.
-    accesses : int
-        Accesses in the trace.
-    page_size : int
-        Bytes.
-    note : str
-        Anything else.
-    """
+    codec: int
+    stored: int
 
-    program: str = ""
-    source: str = ""
-    cache: int = 0
-    references: int = 0
-    accesses: int = 0
-    page_size: int = 1 << PAGE_SHIFT
-    note: str = ""
+
+def _pack(data: NDArray[Any], small: bool, width: int = 0) -> tuple[_Column, bytes]:
+    """Pack a column; ``small`` takes xz for elements of ``2**width`` bytes, which is slow."""
+    raw = data.tobytes()
+    if small:
+        chain = {"id": lzma.FILTER_LZMA2, "preset": 6, "lc": 4 - width, "lp": width, "pb": width}
+        packed = lzma.compress(raw, filters=[chain])
+        return _Column(_XZ, len(packed)), packed
+    for piece in (raw[:_PROBE], raw):  # most columns that do not pack show it at their beginning
+        packed = zlib.compress(piece, 2)
+        if len(packed) > _WORTH * len(piece):
+            return _Column(_STORED, len(raw)), raw
+    return _Column(_DEFLATED, len(packed)), packed
+
+
+def _unpack(column: _Column, stored: bytes, size: int, what: str) -> bytes:
+    """Exactly ``size`` bytes of a column; never unpacks more than one byte beyond."""
+    if column.codec == _STORED:
+        raw = stored
+    elif column.codec == _DEFLATED:
+        raw = zlib.decompressobj().decompress(stored, size + 1)
+    elif column.codec == _XZ:
+        raw = lzma.LZMADecompressor(memlimit=1 << 26).decompress(stored, size + 1)
+    else:
+        raise TraceError(f"{what} is packed by codec {column.codec}, which this version has not")
+    if len(raw) != size:
+        raise TraceError(f"{what} unpacks to {len(raw)} bytes or more, not {size}")
+    return raw
 
 
 @dataclass(frozen=True)
-class Trace:
-    """A program's page accesses as runs, in order.
+class _Block:
+    """A block's line in the directory."""
 
-    Attributes
-    ----------
-    table : ndarray of uint64, shape (footprint,)
-        The pages accessed, as page numbers, ascending.
-    index : ndarray of int32, shape (runs,)
-        Each run's page, as an index into ``table``.
-    write : ndarray of bool, shape (runs,)
-        Whether each run's accesses store.
-    count : ndarray of uint32, shape (runs,)
-        How many accesses each run has, at least 1.
-    header : Header
-        Where the trace comes from.
-    """
-
-    table: NDArray[np.uint64]
-    index: NDArray[np.int32]
-    write: NDArray[np.bool_]
-    count: NDArray[np.uint32]
-    header: Header = field(default_factory=Header)
-
-    @classmethod
-    def from_accesses(
-        cls, pages: ArrayLike, write: ArrayLike = False, header: Header | None = None
-    ) -> Trace:
-        """Make a trace of single accesses.
-
-        Parameters
-        ----------
-        pages : array_like of int, shape (n,)
-            Page numbers in order of access.
-        write : array_like of bool, shape (n,) or a bool
-            Whether each access stores.
-        header : Header, optional
-            Its ``accesses`` is set to ``n``, and its ``references`` where it is 0.
-
-        Returns
-        -------
-        Trace
-        """
-        numbers = np.asarray(pages)
-        if numbers.size and (numbers.dtype.kind not in "iu" or numbers.min() < 0):
-            raise ValueError(f"pages must be page numbers from 0 to 2**64 - 1, not {pages!r}")
-        numbers = numbers.astype(np.uint64)
-        if numbers.ndim != 1:
-            raise ValueError(f"pages must have one dimension, not shape {numbers.shape}")
-        stores = np.broadcast_to(np.asarray(write, np.bool_), numbers.shape)
-        run_pages, run_write, run_count = _runs(numbers, stores, None)
-        table, index = np.unique(run_pages, return_inverse=True)
-        return cls(
-            table,
-            index.astype(np.int32),
-            run_write,
-            run_count.astype(np.uint32),
-            _counted(header or Header(), numbers.size),
-        )
+    runs: int
+    accesses: int
+    wide: int  # bytes of a place: 1 to 4
+    count_wide: int  # bytes of a count: 1, 2 or 4
+    places: _Column
+    kinds: _Column
+    counts: _Column
+    crc: int
 
     @property
-    def footprint(self) -> int:
-        """Number of different pages accessed."""
-        return self.table.size
+    def stored(self) -> int:
+        return self.places.stored + self.kinds.stored + self.counts.stored
+
+    def row(self) -> list[int]:
+        columns = (self.places, self.kinds, self.counts)
+        packing = [number for column in columns for number in (column.codec, column.stored)]
+        return [self.runs, self.accesses, self.wide, self.count_wide, *packing, self.crc]
+
+    @classmethod
+    def from_row(cls, row: list[int], number: int) -> _Block:
+        runs, accesses, wide, count_wide, *packing, crc = _counts(row, 11, f"block {number}")
+        if not 1 <= runs <= BLOCK or not 1 <= wide <= 4 or count_wide not in (1, 2, 4):
+            raise TraceError(f"block {number} has {runs} runs of {wide} and {count_wide} bytes")
+        if not runs <= accesses <= runs << 8 * count_wide:
+            raise TraceError(f"block {number} has {accesses} accesses in {runs} runs")
+        columns = [_Column(*packing[k : k + 2]) for k in (0, 2, 4)]
+        block = cls(runs, accesses, wide, count_wide, *columns, crc)
+        if block.stored > 2 * runs * (wide + 1 + count_wide) + 1024:
+            raise TraceError(f"block {number} has {block.stored} bytes for {runs} runs")
+        return block
+
+
+def _packed(
+    ranks: NDArray[np.uint32], write: NDArray[np.bool_], count: NDArray[np.uint32], small: bool
+) -> tuple[_Block, list[bytes]]:
+    """Pack a block of runs."""
+    wide = max((int(ranks.max()).bit_length() + 7) // 8, 1)
+    raw = ranks.astype("<u4").view(np.uint8).reshape(-1, 4)[:, :wide]
+    places = _pack(np.ascontiguousarray(raw), small, (0, 0, 1, 0, 2)[wide])
+    kinds = _pack(np.packbits(write), small)
+    less = count - np.uint32(1)
+    most = less.max()
+    count_wide = 1 if most < 1 << 8 else 2 if most < 1 << 16 else 4
+    planes = less.astype(f"<u{count_wide}").view(np.uint8).reshape(-1, count_wide).T
+    counts = _pack(np.ascontiguousarray(planes), small)
+    parts = [places[1], kinds[1], counts[1]]
+    crc = zlib.crc32(parts[2], zlib.crc32(parts[1], zlib.crc32(parts[0])))
+    accesses = int(count.sum(dtype=np.uint64))
+    columns = (places[0], kinds[0], counts[0])
+    return _Block(ranks.size, accesses, wide, count_wide, *columns, crc), parts
+
+
+def _unpacked(block: _Block, data: bytes, places: NDArray[np.int32], what: str) -> Columns:
+    """Pages, kinds and counts of a block's runs; the counterpart of `_packed`."""
+    if zlib.crc32(data) != block.crc:
+        raise TraceError(f"{what} is damaged: its checksum is another")
+    ends = (block.places.stored, block.places.stored + block.kinds.stored)
+    runs = block.runs
+    raw = _unpack(block.places, data[: ends[0]], runs * block.wide, what)
+    index = picked(np.frombuffer(raw, np.uint8), block.wide, places)
+    if index is None:
+        raise TraceError(f"{what} has a page beyond the {places.size} that there are")
+    bits = _unpack(block.kinds, data[ends[0] : ends[1]], -(-runs // 8), what)
+    write = np.unpackbits(np.frombuffer(bits, np.uint8), count=runs).view(np.bool_)
+    raw = _unpack(block.counts, data[ends[1] :], runs * block.count_wide, what)
+    planes = np.frombuffer(raw, np.uint8).reshape(block.count_wide, runs)
+    less = np.ascontiguousarray(planes.T).view(f"<u{block.count_wide}").reshape(-1)
+    if less.size and int(less.max()) == 0xFFFFFFFF:
+        raise TraceError(f"{what} has a run of 2**32 accesses")
+    count = less.astype(np.uint32) + np.uint32(1)
+    if int(count.sum(dtype=np.uint64)) != block.accesses:
+        raise TraceError(f"{what} has not the {block.accesses} accesses that the directory says")
+    return index, write, count
+
+
+def _counts(row: Any, length: int, what: str) -> list[int]:
+    """Check that a row of the directory is a list of counts."""
+    if not isinstance(row, list) or len(row) != length:
+        raise TraceError(f"{what} of the directory is not a list of {length} counts")
+    if not all(type(number) is int and 0 <= number < 1 << 63 for number in row):
+        raise TraceError(f"{what} of the directory has something that is no count")
+    return row
+
+
+# ---- the directory ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Pages or ticks: how many, how packed, and their checksum."""
+
+    size: int
+    column: _Column
+    crc: int
+
+    def row(self) -> list[int]:
+        return [self.size, self.column.codec, self.column.stored, self.crc]
+
+    @classmethod
+    def from_row(cls, row: Any, what: str) -> _Part:
+        size, codec, stored, crc = _counts(row, 4, what)
+        return cls(size, _Column(codec, stored), crc)
+
+
+@dataclass(frozen=True)
+class _Directory:
+    """What the end of a file says of the rest.
+
+    ``runs`` and the header's ``accesses`` are the sums over ``blocks``; ``pages`` and ``ticks`` are
+    rows of how many there are, codec, stored length and CRC-32; a row of ``blocks`` has runs,
+    accesses, bytes of a place, bytes of a count, codec and stored length of the three columns, and
+    the CRC-32 of the block.
+    """
+
+    header: Header
+    pages: _Part
+    ticks: _Part
+    blocks: list[_Block]
 
     @property
     def runs(self) -> int:
-        """Number of runs."""
-        return self.index.size
+        return sum(block.runs for block in self.blocks)
+
+    def text(self) -> bytes:
+        facts = asdict(self.header) | {
+            "runs": self.runs,
+            "pages": self.pages.row(),
+            "ticks": self.ticks.row(),
+            "blocks": [block.row() for block in self.blocks],
+        }
+        return json.dumps(facts, separators=(",", ":")).encode()
+
+    @classmethod
+    def from_text(cls, text: bytes) -> _Directory:
+        try:
+            facts = json.loads(text)
+            if not isinstance(facts, dict):
+                raise TraceError("its directory is not an object")
+            rows = facts["blocks"]
+            if not isinstance(rows, list):
+                raise TraceError("blocks of the directory is not a list")
+            found = cls(
+                Header.from_facts(facts),
+                _Part.from_row(facts["pages"], "pages"),
+                _Part.from_row(facts["ticks"], "ticks"),
+                [_Block.from_row(row, number) for number, row in enumerate(rows)],
+            )
+        except KeyError as error:
+            raise TraceError(f"its directory has no {error}") from None
+        except (RecursionError, UnicodeDecodeError, ValueError) as error:
+            if isinstance(error, TraceError):
+                raise
+            raise TraceError(f"its directory is not JSON: {error}") from None
+        found._check(facts)
+        return found
+
+    def _check(self, facts: dict[str, Any]) -> None:
+        """What must agree before anything is read."""
+        accesses = sum(block.accesses for block in self.blocks)
+        for what, said, there in (
+            ("accesses", self.header.accesses, accesses),
+            ("runs", facts.get("runs"), self.runs),
+        ):
+            if said != there:
+                raise TraceError(f"its blocks hold {there} {what}, not the {said} it says")
+        if self.pages.size > min(self.runs, 2**31 - 1):
+            raise TraceError(f"it has {self.pages.size} pages in {self.runs} runs")
+        if self.ticks.size > MOST_TICKS:
+            raise TraceError(f"it has {self.ticks.size} ticks, more than {MOST_TICKS}")
 
     @property
-    def accesses(self) -> int:
-        """Number of accesses."""
-        return int(self.count.sum(dtype=np.uint64))
+    def stored(self) -> int:
+        """Bytes of everything in front of the directory but the first eight."""
+        blocks = sum(block.stored for block in self.blocks)
+        return blocks + self.pages.column.stored + self.ticks.column.stored
 
-    @property
-    def pages(self) -> NDArray[np.uint64]:
-        """Each run's page number; shape (runs,)."""
-        return self.table[self.index]
 
-    def expand(self, start: int = 0, stop: int | None = None) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Single accesses of runs ``start`` to ``stop``.
-
-        Returns
-        -------
-        index : ndarray of int32
-            Each access's page, as an index into ``table``.
-        write : ndarray of bool
-            Whether each access stores.
-        """
-        part = slice(start, stop)
-        count = self.count[part]
-        return np.repeat(self.index[part], count), np.repeat(self.write[part], count)
-
-    def epochs(self, number: int) -> Iterator[tuple[int, int]]:
-        """Cut the trace into parts of about equally many accesses, at run borders.
-
-        Parameters
-        ----------
-        number : int
-            How many parts; fewer come out where runs are longer than a part.
-
-        Yields
-        ------
-        (int, int)
-            First run and the run after the last.
-        """
-        if number < 1:
-            raise ValueError(f"a trace is cut into at least 1 epoch, not {number}")
-        ends = np.cumsum(self.count, dtype=np.int64)
-        targets = [self.accesses * k // number for k in range(1, number + 1)]
-        cuts = np.minimum(np.searchsorted(ends, targets) + 1, self.runs)
-        borders = np.unique(np.concatenate(([0], cuts)))
-        yield from zip(borders[:-1].tolist(), borders[1:].tolist(), strict=True)
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the trace to a file (`load` reads it back)."""
-        writer = Writer(self.header)
-        for start in range(0, self.runs, BLOCK):
-            part = slice(start, start + BLOCK)
-            writer.add(self.table[self.index[part]], self.write[part], self.count[part])
-        writer.save(path)
-
-    def __repr__(self) -> str:
-        name = f" of {self.header.program!r}" if self.header.program else ""
-        return (
-            f"<Trace{name}: {self.accesses:,} accesses in {self.runs:,} runs to "
-            f"{self.footprint:,} pages>"
-        )
+# ---- writing ----------------------------------------------------------------------------------
 
 
 class Writer:
-    """Write a trace of any length with bounded memory: what is full is compressed at once.
+    """Write a trace of any length: memory is bounded by its footprint and a block.
+
+    The file appears when the writer is closed, whole or not at all (`pagemig.files.replaced`); a
+    ``with`` block that ends by an error leaves what was there before.
 
     Parameters
     ----------
+    path : path-like
+        The file.
     header : Header, optional
-        Where the trace comes from; `save` fills in the number of accesses.
+        Where the trace comes from; `close` fills in the number of accesses and the time axis.
+    unit : str
+        What the times given to `add` count.
+    small : bool
+        Take xz, which makes files a quarter smaller and takes twenty times as long to write.
     """
 
-    def __init__(self, header: Header | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        header: Header | None = None,
+        *,
+        unit: str = "",
+        small: bool = False,
+    ) -> None:
+        self.path = Path(path)
         self.header = header or Header()
         self.accesses = 0
+        self._unit, self._small = unit, small
+        self._stack = contextlib.ExitStack()
+        self._file = self._stack.enter_context(files.replaced(path))
+        self._file.write(MAGIC)
         self._waiting: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []
         self._held = 0
-        self._known = np.empty(0, np.uint64)  # ascending
-        self._rank = np.empty(0, np.int64)  # order of first access of each of them
-        self._blocks: list[tuple[int, int, bytes, bytes, bytes]] = []
+        self._ranks = Ranks()
+        self._clock = Clock()
+        self._closed = False
+        self._blocks: list[_Block] = []
 
-    def add(self, pages: ArrayLike, write: ArrayLike, count: ArrayLike | None = None) -> None:
+    def add(
+        self,
+        pages: ArrayLike,
+        write: ArrayLike,
+        count: ArrayLike | None = None,
+        time: NDArray[np.uint64] | None = None,
+    ) -> None:
         """Append accesses.
 
         Parameters
@@ -256,195 +349,273 @@ class Writer:
             Whether they store.
         count : array_like of int, shape (n,), optional
             How many accesses each stands for; without it one.
+        time : ndarray of uint64, shape (n,), optional
+            When they happened, in the writer's ``unit``.
         """
-        amounts = None if count is None else np.asarray(count, np.uint64)
-        part = _runs(np.asarray(pages, np.uint64), np.asarray(write, np.bool_), amounts)
+        numbers = np.ascontiguousarray(pages, np.uint64)
+        kinds = np.ascontiguousarray(write, np.bool_)
+        amounts = None if count is None else np.ascontiguousarray(count, np.uint64)
+        if time is not None:
+            self._clock.add(np.asarray(time, np.uint64), amounts)
+        part = join(numbers, kinds.view(np.uint8), amounts)
         if part[0].size:
             self.accesses += int(part[2].sum(dtype=np.uint64))
             self._waiting.append(part)
             self._held += part[0].size
-        if self._held >= BLOCK:
+        while self._held > BLOCK:
             self._flush(keep=1)  # the next accesses may belong to the last run
 
     def _flush(self, keep: int) -> None:
-        """Compress what waits, but for the last ``keep`` runs."""
-        waiting = zip(*self._waiting, strict=True)
-        pages, write, count = _runs(*(np.concatenate(column) for column in waiting))
-        end = max(pages.size - keep, 0)
+        """Write a block of the runs that wait, but for the last ``keep``."""
+        pages, write, count = self._waiting[0]
+        if len(self._waiting) > 1:
+            columns = zip(*self._waiting, strict=True)
+            pages, write, count = (np.concatenate(column) for column in columns)
+            pages, write, count = join(pages, write.view(np.uint8), count.astype(np.uint64))
+        end = min(BLOCK, pages.size - keep)
         if end:
-            rank = self._learn(pages[:end])
-            narrow = rank.max() < 1 << 16
-            places = _compress(rank.astype("<u2" if narrow else "<u4"), 1 if narrow else 2)
-            bits = _compress(np.packbits(write[:end]))
-            counts = count[:end].astype("<u4").view(np.uint8).reshape(-1, 4)
-            columns = (places, bits, _compress(np.ascontiguousarray(counts.T)))
-            self._blocks.append((end, 2 if narrow else 4, *columns))
+            self.put(self._ranks.of(pages[:end]), write[:end], count[:end])
         self._waiting = [(pages[end:], write[end:], count[end:])]
         self._held = pages.size - end
 
-    def _learn(self, pages: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """Ranks of pages in order of first access; pages not seen before get the next ones."""
-        fresh, where = np.unique(pages, return_index=True)
-        new = ~np.isin(fresh, self._known, assume_unique=True)
-        fresh, where = fresh[new], where[new]
-        rank = np.empty(fresh.size, np.int64)
-        rank[np.argsort(where)] = np.arange(fresh.size) + self._known.size
-        known = np.concatenate((self._known, fresh))
-        order = np.argsort(known)
-        self._known = known[order]
-        self._rank = np.concatenate((self._rank, rank))[order]
-        return self._rank[np.searchsorted(self._known, pages)]
+    def put(
+        self, ranks: NDArray[np.uint32], write: NDArray[np.bool_], count: NDArray[np.uint32]
+    ) -> None:
+        """Write a block of runs whose pages are ranks in the table that `end` gets."""
+        block, parts = _packed(ranks, write, count, self._small)
+        self._blocks.append(block)
+        self._file.writelines(parts)
 
-    def save(self, path: str | os.PathLike[str]) -> Header:
-        """Write the file, whole or not at all; the writer takes no more accesses.
+    def close(self, header: Header | None = None) -> Header:
+        """Write what waits and the directory, and put the file in its place.
+
+        Parameters
+        ----------
+        header : Header, optional
+            Takes the place of the one given at the start.
 
         Returns
         -------
         Header
             As written.
         """
-        if self._waiting:
-            self._flush(keep=0)
-        header = _counted(self.header, self.accesses)
-        table = np.empty_like(self._known)
-        table[self._rank] = self._known
-        packed = _compress(np.diff(table.astype("<i8"), prepend=0), 3)
-        facts = asdict(header) | {
-            "runs": sum(block[0] for block in self._blocks),
-            "pages": [table.size, len(packed)],
-            "blocks": [[*block[:2], *map(len, block[2:])] for block in self._blocks],
-        }
-        text = json.dumps(facts, separators=(",", ":")).encode()
-        target = Path(path)
-        part = target.with_name(target.name + ".part")
-        with part.open("wb") as file:
-            file.write(MAGIC + len(text).to_bytes(4, "little") + text + packed)
-            for block in self._blocks:
-                file.writelines(block[2:])
-        part.replace(target)
+        facts = replace(header or self.header, unit="", tick=0, duration=0)
+        if self._clock.running:
+            clock = self._clock
+            facts = replace(facts, unit=self._unit, tick=clock.tick, duration=clock.duration)
+        try:
+            while self._held:
+                self._flush(keep=0)
+            return self.end(self._ranks.pages, self._clock.ticks, facts)
+        except BaseException:
+            self.abandon()
+            raise
+
+    def end(
+        self, table: NDArray[np.uint64], ticks: NDArray[np.uint64], header: Header
+    ) -> Header:
+        """Write pages, in the order of their ranks, ticks and directory."""
+        self._closed = True
+        header = header.shown().counted(sum(block.accesses for block in self._blocks))
+        steps = np.diff(table.view("<i8"), prepend=np.int64(0))
+        pages = self._part(steps, 3)
+        rises = self._part(np.diff(ticks, prepend=np.uint64(0)).astype("<u8"), 3)
+        text = _Directory(header, pages, rises, self._blocks).text()
+        self._file.write(text + _TAIL.pack(len(text), zlib.crc32(text), MAGIC))
+        self._stack.close()
         return header
 
+    def _part(self, values: NDArray[Any], width: int) -> _Part:
+        column, packed = _pack(values, self._small, width)
+        self._file.write(packed)
+        return _Part(values.size, column, zlib.crc32(packed))
 
-def load(path: str | os.PathLike[str]) -> Trace:
-    """Read a trace.
+    def abandon(self) -> None:
+        """Leave what was at the path before."""
+        self._closed = True
+        error = _Abandoned()
+        with contextlib.suppress(_Abandoned):
+            self._stack.__exit__(_Abandoned, error, None)
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            self.abandon()
+        elif not self._closed:
+            self.close()
+
+
+class _Abandoned(Exception):
+    """Tells `files.replaced` to leave the old file."""
+
+
+# ---- reading ----------------------------------------------------------------------------------
+
+
+class TraceFile(Runs):
+    """A trace that stays in its file: memory is bounded by its footprint and a block.
+
+    Answers what `Trace` answers (`Runs`), except for the columns of all runs at once.
 
     Parameters
     ----------
-    path : path-like
-        A ``.pmt`` file.
-
-    Returns
-    -------
-    Trace
+    source : path-like or binary file
+        A ``.pmt`` file. What cannot seek, a pipe, is copied to a temporary file first.
 
     Raises
     ------
     TraceError
-        If the file is none, is damaged or ends early; the message says where.
+        If the file is not a trace, is damaged or ends early; the message says where.
+    MemoryError
+        If its footprint takes more memory than there is.
     OSError
         If it cannot be read.
     """
-    with Path(path).open("rb") as file:
+
+    def __init__(self, source: str | os.PathLike[str] | BinaryIO) -> None:
+        self._stack = contextlib.ExitStack()
+        if isinstance(source, str | os.PathLike):
+            self.name = os.fspath(source)
+            self._file: IO[bytes] = self._stack.enter_context(Path(source).open("rb"))
+        else:
+            self.name = str(getattr(source, "name", "<stream>"))
+            self._file = source
         try:
-            return _read(file)
-        except _DAMAGE as error:
-            raise TraceError(f"{os.fspath(path)}: {error}") from None
+            if not self._file.seekable():
+                self._file = self._stack.enter_context(spooled(self._file))
+            with self._named():
+                self._begin()
+        except BaseException:
+            self._stack.close()
+            raise
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """Begin errors with the file; what unpackers raise is damage."""
+        try:
+            yield
+        except (TraceError, lzma.LZMAError, zlib.error, EOFError) as error:
+            raise TraceError(f"{files.printable(self.name)}: {error}") from None
+
+    def _begin(self) -> None:
+        length = self._file.seek(0, os.SEEK_END)
+        self._file.seek(0)
+        magic = self._file.read(len(MAGIC))
+        if magic != MAGIC:
+            raise TraceError(f"not a pagemig trace (it does not begin with {MAGIC.decode()})")
+        directory = self._directory(length)
+        self.header = directory.header
+        self._blocks = directory.blocks
+        self._starts = np.cumsum([0, *(block.runs for block in self._blocks)])
+        self._offsets = np.cumsum([len(MAGIC), *(block.stored for block in self._blocks)])
+        pages = directory.pages
+        files.room(pages.size * 40, f"the table of {pages.size:,} pages of {self.name}")
+        steps = self._part(pages, "its pages", int(self._offsets[-1]))
+        table = np.cumsum(np.frombuffer(steps, "<i8")).view(np.uint64)
+        order = np.argsort(table)
+        self.table: NDArray[np.uint64] = table[order]
+        if (self.table[1:] == self.table[:-1]).any():
+            raise TraceError("its pages have one page twice")
+        self._places = np.empty(table.size, np.int32)
+        self._places[order] = np.arange(table.size, dtype=np.int32)
+        at = int(self._offsets[-1]) + pages.column.stored
+        ticks = np.cumsum(np.frombuffer(self._part(directory.ticks, "its ticks", at), "<u8"))
+        if ticks.size and (ticks[-1] > self.header.accesses or (ticks[1:] < ticks[:-1]).any()):
+            raise TraceError("its ticks do not ascend to the number of its accesses")
+        self.ticks: NDArray[np.uint64] = ticks.astype(np.uint64)
+        self._held: tuple[int, Columns] | None = None
+
+    def _directory(self, length: int) -> _Directory:
+        early = f"ends early: a whole one ends with {MAGIC.decode()}"
+        if length < len(MAGIC) + _TAIL.size:
+            raise TraceError(early)
+        self._file.seek(length - _TAIL.size)
+        size, crc, magic = _TAIL.unpack(self._file.read(_TAIL.size))
+        if magic != MAGIC:
+            raise TraceError(early)
+        at = length - _TAIL.size - size
+        if at < len(MAGIC) or size > _LARGEST_DIRECTORY:
+            raise TraceError(f"its directory is said to have {size} bytes")
+        text = self._bytes(at, size, "directory")
+        if zlib.crc32(text) != crc:
+            raise TraceError("its directory is damaged: its checksum is another")
+        found = _Directory.from_text(text)
+        if len(MAGIC) + found.stored != at:
+            raise TraceError(f"its parts have {found.stored} bytes, not {at - len(MAGIC)}")
+        return found
+
+    def _bytes(self, at: int, size: int, what: str) -> bytes:
+        self._file.seek(at)
+        data = self._file.read(size)
+        if len(data) != size:
+            raise TraceError(f"ends in its {what}: {len(data)} of {size} bytes are there")
+        return data
+
+    def _part(self, part: _Part, what: str, at: int) -> bytes:
+        data = self._bytes(at, part.column.stored, what)
+        if zlib.crc32(data) != part.crc:
+            raise TraceError(f"{what} are damaged: their checksum is another")
+        return _unpack(part.column, data, part.size * 8, what)
+
+    @property
+    def blocks(self) -> Iterator[Columns]:
+        """All runs, a block at a time: index, write and count."""
+        for number in range(len(self._blocks)):
+            yield self._block(number)
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """Runs and accesses of each block."""
+        return [(block.runs, block.accesses) for block in self._blocks]
+
+    def _block(self, number: int) -> Columns:
+        if self._held is None or self._held[0] != number:
+            self._held = None
+            block = self._blocks[number]
+            what = f"its block {number}"
+            with self._named():
+                data = self._bytes(int(self._offsets[number]), block.stored, what)
+                self._held = number, _unpacked(block, data, self._places, what)
+        return self._held[1]
+
+    def part(self, start: int, stop: int) -> Columns:
+        """Index, write and count of runs ``start`` to ``stop``."""
+        first, last = np.searchsorted(self._starts, (start, max(stop, start + 1) - 1), "right") - 1
+        columns = []
+        for number in range(int(first), min(int(last) + 1, len(self._blocks))):
+            base = int(self._starts[number])
+            cut = slice(max(start - base, 0), max(stop - base, 0))
+            columns.append(tuple(column[cut] for column in self._block(number)))
+        if len(columns) == 1:
+            return columns[0]  # type: ignore[return-value]
+        if not columns:
+            return np.empty(0, np.int32), np.empty(0, np.bool_), np.empty(0, np.uint32)
+        index, write, count = (np.concatenate(column) for column in zip(*columns, strict=True))
+        return index, write, count
+
+    def close(self) -> None:
+        """Close the file."""
+        self._held = None
+        self._stack.close()
+
+    def __enter__(self) -> TraceFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
-def _read(file: BinaryIO) -> Trace:
-    if file.read(len(MAGIC)) != MAGIC:
-        raise TraceError(f"not a pagemig trace (it does not begin with {MAGIC.decode()})")
-    length = int.from_bytes(_exactly(file, 4, "header"), "little")
-    facts = json.loads(_exactly(file, length, "header"))
-    header = _header(facts)
-    size, stored = facts["pages"]
-    table = np.cumsum(_column(file, stored, "<i8", "pages")).astype(np.uint64)
-    if table.size != size:
-        raise TraceError(f"it has {table.size} pages, not the {size} its header says")
-    columns = [_block(file, number, *sizes) for number, sizes in enumerate(facts["blocks"])] or [
-        (np.empty(0, np.int32), np.empty(0, np.bool_), np.empty(0, np.uint32))
-    ]
-    rank, write, count = (np.concatenate(column) for column in zip(*columns, strict=True))
-    if rank.size != facts["runs"] or (rank.size and not 0 <= rank.min() <= rank.max() < size):
-        raise TraceError("the blocks do not agree with the header")
-    order = np.argsort(table)
-    place = np.empty(size, np.int32)
-    place[order] = np.arange(size, dtype=np.int32)
-    return Trace(table[order], place[rank], write, count, header)
-
-
-def _header(facts: dict[str, Any]) -> Header:
-    """Take what a trace says about itself from its header."""
-    header = Header(**{f.name: facts[f.name] for f in fields(Header) if f.name in facts})
-    for name, value in asdict(header).items():
-        meant: type = type(getattr(Header, name))
-        if not isinstance(value, meant) or (isinstance(value, int) and value < 0):
-            what = "a count" if meant is int else "text"
-            raise TraceError(f"{name}={value!r} in its header is not {what}")
-    return header
-
-
-def _block(
-    file: BinaryIO, number: int, runs: int, width: int, places: int, bits: int, counts: int
-) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.uint32]]:
-    """Read one block: places, kinds and counts of its runs."""
-    what = f"block {number}"
-    place = _column(file, places, f"<u{width}", what).astype(np.int64)
-    kinds = np.unpackbits(_column(file, bits, "u1", what))
-    write = kinds[: place.size].astype(np.bool_)
-    count = np.ascontiguousarray(_column(file, counts, "u1", what).reshape(4, -1).T).view("<u4")
-    if not place.size == write.size == count.size == runs:
-        raise TraceError(f"{what} does not hold {runs} runs")
-    return place, write, count.reshape(-1)
-
-
-def _column(file: BinaryIO, length: int, dtype: str, what: str) -> NDArray[Any]:
-    return np.frombuffer(lzma.decompress(_exactly(file, length, what)), dtype)
-
-
-def _exactly(file: BinaryIO, length: int, what: str) -> bytes:
-    data = file.read(min(max(length, 0), _LARGEST))
-    if len(data) != length:
-        raise TraceError(f"ends in its {what}: {len(data)} of {length} bytes are there")
-    return data
-
-
-def _compress(data: NDArray[Any], width: int = 0) -> bytes:
-    """Pack elements of ``2**width`` bytes as an xz stream."""
-    chain = {"id": lzma.FILTER_LZMA2, "preset": _PRESET, "lc": 4 - width, "lp": width, "pb": width}
-    return lzma.compress(data.tobytes(), filters=[chain])
-
-
-def _runs(
-    pages: NDArray[np.uint64], write: NDArray[np.bool_], count: NDArray[np.uint64] | None
-) -> tuple[NDArray[np.uint64], NDArray[np.bool_], NDArray[np.uint64]]:
-    """Join neighbours of the same page and kind."""
-    if pages.size == 0:
-        return pages, write, np.empty(0, np.uint64)
-    new = np.empty(pages.size, np.bool_)
-    new[0] = True
-    np.not_equal(pages[1:], pages[:-1], out=new[1:])
-    new[1:] |= write[1:] != write[:-1]
-    at = np.flatnonzero(new)
-    if count is None:
-        joined = np.diff(at, append=pages.size).astype(np.uint64)
-    else:
-        joined = np.add.reduceat(count, at)
-    if joined.max() > _MOST:
-        at, joined = _split(at, joined)
-    return pages[at], write[at], joined
-
-
-def _split(
-    at: NDArray[np.intp], count: NDArray[np.uint64]
-) -> tuple[NDArray[np.intp], NDArray[np.uint64]]:
-    """Make several runs of each whose count does not fit 32 bits."""
-    parts = np.maximum(-(-count.astype(np.int64) // _MOST), 1)
-    ends = np.cumsum(parts) - 1
-    split = np.full(ends[-1] + 1, _MOST, np.uint64)
-    split[ends] = count - (parts.astype(np.uint64) - np.uint64(1)) * np.uint64(_MOST)
-    return np.repeat(at, parts), split
-
-
-def _counted(header: Header, accesses: int) -> Header:
-    return replace(header, accesses=accesses, references=header.references or accesses)
+@contextlib.contextmanager
+def spooled(stream: IO[bytes]) -> Iterator[IO[bytes]]:
+    """A temporary file with what is left of a stream that cannot seek."""
+    with tempfile.TemporaryFile() as file:
+        shutil.copyfileobj(stream, file, 1 << 20)
+        file.seek(0)
+        yield file

@@ -1,0 +1,139 @@
+"""Files that come from outside and files that must survive: what every reader and writer shares.
+
+A file is written whole or not at all (`replaced`). What is read is bounded before memory is taken
+(`room`, `Bounded`), and text from a file is shown without control characters (`printable`), so that
+no file can drive the terminal it is printed on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import resource
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+__all__ = ["available", "is_printable", "printable", "quoted", "replaced", "room"]
+
+#: C0 and C1 control characters, DEL, the two Unicode line separators, and what overrides the
+#: direction of text: what a terminal obeys instead of showing.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def is_printable(text: str) -> bool:
+    """Whether a terminal shows the text and obeys none of it."""
+    return _CONTROL.search(text) is None and not any("\ud800" <= c <= "\udfff" for c in text)
+
+
+def printable(text: str) -> str:
+    r"""Write control characters of a text as escapes.
+
+    Examples
+    --------
+    >>> printable("a\x1b[2Jb")
+    'a\\x1b[2Jb'
+    """
+    shown = _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
+    return shown.encode("utf-8", "backslashreplace").decode()
+
+
+def quoted(text: str | bytes, most: int = 80) -> str:
+    """A piece of a file for a message: printable, in quotes, at most ``most`` characters of it."""
+    known = text.decode("utf-8", "backslashreplace") if isinstance(text, bytes) else text
+    cut = known if len(known) <= most else known[:most] + "..."
+    return repr(printable(cut)) if is_printable(cut) else f"'{printable(cut)}'"
+
+
+def available() -> int:
+    """Bytes of memory that a process can still take: of the machine, and of its own limit."""
+    free = 1 << 62
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                free = int(line.split()[1]) << 10
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY:
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            taken = int(Path("/proc/self/statm").read_text().split()[0])
+            free = min(free, limit - taken * resource.getpagesize())
+    return max(free, 0)
+
+
+def room(needed: int, what: str, advice: str = "") -> None:
+    """Refuse to take more memory than there is.
+
+    Parameters
+    ----------
+    needed : int
+        Bytes that will be taken at once.
+    what : str
+        What takes them, for the message.
+    advice : str
+        What to do instead.
+
+    Raises
+    ------
+    MemoryError
+        If the machine, or the limit of the process, has less.
+    """
+    free = available()
+    if needed > free:
+        raise MemoryError(
+            f"{what} takes {needed / 2**30:,.2f} GiB and {free / 2**30:,.2f} GiB are available"
+            + (f"; {advice}" if advice else "")
+        )
+
+
+@contextlib.contextmanager
+def replaced(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a file for writing that takes the place of ``path`` when the block ends without error.
+
+    Whatever happens, also a power cut or ``kill -9``, ``path`` is afterwards what it was or the
+    whole new file: the bytes go to a file beside it, are written through to the disk, and the new
+    name is too. Devices and pipes are written as they are.
+
+    Yields
+    ------
+    binary file
+        Readable and writable, can seek unless ``path`` is a pipe or a device.
+
+    Raises
+    ------
+    OSError
+        If a file cannot be made there.
+    """
+    target = Path(os.path.realpath(path))
+    mode = _mode(target)
+    if mode is not None and not stat.S_ISREG(mode):
+        with target.open("wb") as file:  # a directory raises here
+            yield file
+        return
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        with part.open("w+b") as file:
+            if mode is not None:
+                os.fchmod(file.fileno(), stat.S_IMODE(mode))
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(target)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    except OSError:
+        pass  # some file systems cannot; the file itself is safe
+    finally:
+        os.close(folder)
+
+
+def _mode(path: Path) -> int | None:
+    try:
+        return path.stat().st_mode
+    except FileNotFoundError:
+        return None

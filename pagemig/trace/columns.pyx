@@ -1,0 +1,340 @@
+"""Loops over the columns of a trace: runs, ranks of pages, blocks of memory that accesses touch.
+
+Arrays go in and come out; nothing here knows files.
+"""
+
+import os
+
+import numpy as np
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+
+cdef uint32_t NONE = 0xFFFFFFFF  # an empty slot of the hash table
+cdef uint64_t MOST = 0xFFFFFFFF  # accesses of a run
+
+
+def join(const uint64_t[::1] pages, const uint8_t[::1] write, const uint64_t[::1] count=None):
+    """Join neighbours of the same page and kind.
+
+    Parameters
+    ----------
+    pages : ndarray of uint64, shape (n,)
+        Page numbers in order.
+    write : ndarray of bool, shape (n,)
+        Whether each stores.
+    count : ndarray of uint64, shape (n,), optional
+        How many accesses each stands for; without it one. Entries of 0 are left out.
+
+    Returns
+    -------
+    pages : ndarray of uint64, shape (runs,)
+    write : ndarray of bool, shape (runs,)
+    count : ndarray of uint32, shape (runs,)
+        A run of more than 2**32 - 1 accesses comes out as several.
+    """
+    cdef Py_ssize_t n = pages.shape[0], i, size = 0, needed = 0
+    cdef bint counted = count is not None
+    cdef uint64_t amount, page = 0, held = 0
+    cdef uint8_t kind = 0
+    if write.shape[0] != n or (counted and count.shape[0] != n):
+        raise ValueError(
+            f"pages, write and count must be of one length, not {n}, {write.shape[0]}"
+            + (f", {count.shape[0]}" if counted else "")
+        )
+    if counted:
+        for i in range(n):
+            needed += 1 + <Py_ssize_t>(count[i] // MOST)
+            if needed > n + (<Py_ssize_t>1 << 24):
+                raise ValueError(f"counts such as {count[i]} make more runs than a trace holds")
+    needed = max(needed, n) + 1
+    run_pages = np.empty(needed, np.uint64)
+    run_write = np.empty(needed, np.uint8)
+    run_count = np.empty(needed, np.uint32)
+    cdef uint64_t[::1] to_pages = run_pages
+    cdef uint8_t[::1] to_write = run_write
+    cdef uint32_t[::1] to_count = run_count
+    with nogil:
+        for i in range(n):
+            amount = count[i] if counted else 1
+            if held and pages[i] == page and (write[i] != 0) == kind and amount <= MOST - held:
+                held += amount
+                continue
+            if amount == 0:
+                continue
+            if held and pages[i] == page and (write[i] != 0) == kind:
+                amount -= MOST - held  # no overflow: held is at most MOST
+                held = MOST
+            if held:
+                to_pages[size], to_write[size], to_count[size] = page, kind, <uint32_t>held
+                size += 1
+            page, kind = pages[i], write[i] != 0
+            while amount > MOST:
+                to_pages[size], to_write[size], to_count[size] = page, kind, <uint32_t>MOST
+                size += 1
+                amount -= MOST
+            held = amount
+        if held:
+            to_pages[size], to_write[size], to_count[size] = page, kind, <uint32_t>held
+            size += 1
+    return run_pages[:size], run_write[:size].view(np.bool_), run_count[:size]
+
+
+cdef class Ranks:
+    """Numbers pages in the order in which they are first seen: 0, 1, 2, ...
+
+    A hash table with open addressing, seeded, so that no file can be made that is slow to read.
+    """
+
+    cdef uint64_t seed
+    cdef Py_ssize_t size
+    cdef object _keys, _slots, _pages
+
+    def __cinit__(self):
+        self.seed = int.from_bytes(os.urandom(8), "little") | 1
+        self.size = 0
+        self._keys = np.empty(1 << 10, np.uint64)
+        self._slots = np.full(1 << 10, NONE, np.uint32)
+        self._pages = np.empty(1 << 9, np.uint64)
+
+    def __len__(self):
+        return self.size
+
+    @property
+    def pages(self):
+        """The pages in order of their rank; ndarray of uint64."""
+        return self._pages[:self.size].copy()
+
+    def of(self, const uint64_t[::1] pages):
+        """Ranks of pages; pages not seen before get the next ones.
+
+        Returns
+        -------
+        ndarray of uint32, shape (n,)
+        """
+        cdef Py_ssize_t n = pages.shape[0], at = 0
+        ranks = np.empty(n, np.uint32)
+        cdef uint32_t[::1] out = ranks
+        while at < n:
+            at = self._look_up(pages, out, at)
+            if at < n:
+                self._grow()
+        return ranks
+
+    cdef Py_ssize_t _look_up(self, const uint64_t[::1] pages, uint32_t[::1] out, Py_ssize_t at):
+        """Number pages from place ``at`` on until all are done or the table is half full."""
+        cdef uint64_t[::1] keys = self._keys
+        cdef uint32_t[::1] slots = self._slots
+        cdef uint64_t[::1] known = self._pages
+        cdef Py_ssize_t n = pages.shape[0], room = known.shape[0]
+        cdef uint64_t mask = <uint64_t>(keys.shape[0] - 1), page, place
+        with nogil:
+            while at < n:
+                page = pages[at]
+                place = mixed(page, self.seed) & mask
+                while slots[place] != NONE and keys[place] != page:
+                    place = (place + 1) & mask
+                if slots[place] == NONE:
+                    if self.size == room:
+                        break
+                    keys[place], slots[place] = page, <uint32_t>self.size
+                    known[self.size] = page
+                    self.size += 1
+                out[at] = slots[place]
+                at += 1
+        return at
+
+    def _grow(self):
+        if self.size >= (<int64_t>1 << 31) - 1:
+            raise ValueError("a trace has at most 2**31 - 1 pages")
+        pages = self._pages
+        self._pages = np.empty(2 * pages.size, np.uint64)
+        self._keys = np.empty(4 * pages.size, np.uint64)
+        self._slots = np.full(4 * pages.size, NONE, np.uint32)
+        self.size = 0
+        self._look_up(pages, np.empty(pages.size, np.uint32), 0)
+
+
+cdef inline uint64_t mixed(uint64_t page, uint64_t seed) noexcept nogil:
+    """A hash of a page number: the finaliser of splitmix64."""
+    page = (page ^ seed) * <uint64_t>0xBF58476D1CE4E5B9
+    page = (page ^ (page >> 27)) * <uint64_t>0x94D049BB133111EB
+    return page ^ (page >> 31)
+
+
+def picked(const uint8_t[::1] ranks, int wide, const int32_t[::1] places):
+    """``places[ranks]`` for ranks of ``wide`` bytes each, or None if one is not among the places.
+
+    Parameters
+    ----------
+    ranks : ndarray of uint8, shape (n * wide,)
+        Little-endian.
+    wide : int
+        1 to 4.
+    places : ndarray of int32, shape (m,)
+        What to pick from.
+
+    Returns
+    -------
+    ndarray of int32, shape (n,), or None
+    """
+    if not 1 <= wide <= 4 or ranks.shape[0] % wide:
+        raise ValueError(f"{ranks.shape[0]} bytes are no ranks of {wide} bytes")
+    cdef Py_ssize_t n = ranks.shape[0] // wide, i
+    cdef uint32_t size = <uint32_t>min(places.shape[0], <int64_t>1 << 31), rank
+    cdef const uint8_t *at = &ranks[0] if n else NULL
+    cdef bint wild = False
+    index = np.empty(n, np.int32)
+    cdef int32_t[::1] out = index
+    with nogil:
+        for i in range(n):
+            rank = at[0]
+            if wide > 1:
+                rank |= <uint32_t>at[1] << 8
+            if wide > 2:
+                rank |= <uint32_t>at[2] << 16
+            if wide > 3:
+                rank |= <uint32_t>at[3] << 24
+            at += wide
+            if rank >= size:
+                wild = True
+                break
+            out[i] = places[rank]
+    return None if wild else index
+
+
+cdef inline uint64_t last_block(uint64_t address, uint32_t size, int shift) noexcept nogil:
+    """The block of an access's last byte; of its first where it would pass the last address."""
+    cdef uint64_t last = address + (size - (size != 0))
+    return (last if last >= address else address) >> shift
+
+
+def blocks(
+    const uint64_t[::1] address, const uint32_t[::1] size, int shift, Py_ssize_t start=0, uint64_t most=1 << 22
+):
+    """Which blocks of ``2**shift`` bytes accesses reach into, ascending within an access.
+
+    Parameters
+    ----------
+    address : ndarray of uint64, shape (n,)
+        First bytes.
+    size : ndarray of uint32, shape (n,)
+        Bytes of each.
+    shift : int
+        12 for pages, 6 for cache lines.
+    start : int
+        The access to begin with.
+    most : int
+        About how many blocks to return at most.
+
+    Returns
+    -------
+    blocks : ndarray of uint64, shape (m,)
+        Block numbers in order of access; an access that straddles gives several.
+    origin : ndarray of int64, shape (m,), or None
+        The access of each; None where accesses from ``start`` on touch one block each.
+    stop : int
+        The first access that is not among them; ``n`` at the end.
+    """
+    cdef Py_ssize_t n = address.shape[0], i, k = 0, stop = start
+    cdef uint64_t block, last, total = 0
+    if size.shape[0] != n or not 0 <= start <= n:
+        raise ValueError(f"address and size must be of one length above {start}, not {n} and {size.shape[0]}")
+    with nogil:
+        while stop < n and total < most:
+            total += last_block(address[stop], size[stop], shift) - (address[stop] >> shift) + 1
+            stop += 1
+    found = np.empty(total, np.uint64)
+    origin = np.empty(total, np.int64) if total != <uint64_t>(stop - start) else None
+    cdef uint64_t[::1] out = found
+    cdef int64_t[::1] of = origin
+    with nogil:
+        for i in range(start, stop):
+            block = address[i] >> shift
+            last = last_block(address[i], size[i], shift)
+            while True:
+                out[k] = block
+                if of is not None:
+                    of[k] = i
+                k += 1
+                if block >= last:
+                    break
+                block += 1
+    return found, origin, stop
+
+
+def first_seen(const int32_t[::1] index, Py_ssize_t number):
+    """Ranks of ``number`` pages in the order in which ``index`` has them first.
+
+    Returns
+    -------
+    ndarray of uint32, shape (number,)
+        Pages that are not there come last, in their own order.
+    """
+    cdef Py_ssize_t n = index.shape[0], i
+    cdef uint32_t next_rank = 0
+    cdef int32_t page
+    ranks = np.full(number, NONE, np.uint32)
+    cdef uint32_t[::1] rank = ranks
+    with nogil:
+        for i in range(n):
+            page = index[i]
+            if page < 0 or page >= number:
+                with gil:
+                    raise ValueError(f"index has a page {page}, and the table {number} pages")
+            if rank[page] == NONE:
+                rank[page] = next_rank
+                next_rank += 1
+        for i in range(number):
+            if rank[i] == NONE:
+                rank[i] = next_rank
+                next_rank += 1
+    return ranks
+
+
+cdef class Sets:
+    """Set-associative cache of lines with LRU replacement; the arrays behind `LineCache`.
+
+    An entry is a line number, shifted by one, with the dirty bit below it; a set has the most
+    recently used entry first.
+    """
+
+    cdef uint64_t sets
+    cdef Py_ssize_t ways
+    cdef object _entries
+
+    def __cinit__(self, Py_ssize_t sets, Py_ssize_t ways):
+        self.sets, self.ways = sets, ways
+        self._entries = np.full(sets * ways, np.iinfo(np.uint64).max, np.uint64)
+
+    def filter(self, const uint64_t[::1] lines, const uint8_t[::1] write):
+        """Which accesses reach the memory; ndarray of bool, shape (n,)."""
+        cdef uint64_t[::1] entries = self._entries
+        cdef Py_ssize_t n = lines.shape[0], ways = self.ways, i, k, way
+        cdef uint64_t line, entry, base
+        cdef uint64_t *of
+        cdef bint round = self.sets & (self.sets - 1) == 0
+        if write.shape[0] != n:
+            raise ValueError(f"lines and write must be of one length, not {n} and {write.shape[0]}")
+        passed = np.empty(n, np.uint8)
+        cdef uint8_t[::1] out = passed
+        with nogil:
+            for i in range(n):
+                line = lines[i]
+                base = (line & (self.sets - 1)) if round else line % self.sets
+                of = &entries[base * <uint64_t>ways]
+                way = 0
+                while way < ways and (of[way] >> 1) != line:
+                    way += 1
+                out[i] = way == ways
+                if way == ways:
+                    way -= 1
+                    entry = line << 1
+                else:
+                    entry = of[way]
+                if write[i] and not entry & 1:
+                    out[i] = True  # the write-back that this store will cause
+                    entry |= 1
+                for k in range(way, 0, -1):
+                    of[k] = of[k - 1]
+                of[0] = entry
+        return passed.view(np.bool_)
