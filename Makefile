@@ -14,7 +14,7 @@ NEEDS  := $(PY) -c 'import sys, tomllib; p = tomllib.load(open("pyproject.toml",
 TRACE  ?=
 OUTPUT ?= replay.png
 TESTS  ?=
-STUBBED := $(patsubst pagemig/%.pyi,pagemig.%,$(wildcard pagemig/*.pyi))
+STUBBED := $(subst /,.,$(patsubst %.pyi,%,$(shell find pagemig -name "*.pyi")))
 SOURCES := setup.py $(shell find pagemig -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 
 .DELETE_ON_ERROR:

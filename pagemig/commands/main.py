@@ -14,7 +14,8 @@ __all__ = ["MODULES", "main"]
 #: arguments that returns the exit status.
 MODULES = [
     "pagemig.studies.replay",
-    "pagemig.trace.record",
+    "pagemig.commands.record",
+    "pagemig.commands.trace",
     "pagemig.scenario.conform",
     "pagemig.scenario.show",
     "pagemig.studies.rates",

@@ -1,30 +1,39 @@
-"""Traces of page accesses: reading, writing, and making them from valgrind's lackey tool.
+"""Traces of page accesses: reading, writing, and making them from what other tools write.
 
-A trace is one program's page accesses in order. `load` reads one, `shipped` names those that come
-with the package, `Trace.from_accesses` and ``pagemig record`` make new ones.
+A trace is one program's page accesses in order. `load` reads one into memory, `TraceFile` reads one
+in pieces, `shipped` names those that come with the package. `Trace.from_accesses`, `Writer`,
+``pagemig record`` and ``pagemig trace convert`` make new ones; `reader` gives the accesses of any
+format, and `info` says what a trace is like.
 """
 
 from .cache import LineCache
+from .convert import Recording, convert
 from .format import TraceFile, Writer
 from .header import PAGE_SHIFT, Header, TraceError
-from .lackey import Accesses, LackeyReader, touched
+from .info import Info, info
+from .readers import FORMATS, Accesses, Reader, reader
 from .runs import Runs
 from .shipped import find, shipped
 from .trace import Trace, load
 
 __all__ = [
+    "FORMATS",
     "PAGE_SHIFT",
     "Accesses",
     "Header",
-    "LackeyReader",
+    "Info",
     "LineCache",
+    "Reader",
+    "Recording",
     "Runs",
     "Trace",
     "TraceError",
     "TraceFile",
     "Writer",
+    "convert",
     "find",
+    "info",
     "load",
+    "reader",
     "shipped",
-    "touched",
 ]

@@ -7,6 +7,7 @@ import os
 
 import numpy as np
 
+cimport cython
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 cdef uint32_t NONE = 0xFFFFFFFF  # an empty slot of the hash table
@@ -79,6 +80,7 @@ def join(const uint64_t[::1] pages, const uint8_t[::1] write, const uint64_t[::1
     return run_pages[:size], run_write[:size].view(np.bool_), run_count[:size]
 
 
+@cython.final
 cdef class Ranks:
     """Numbers pages in the order in which they are first seen: 0, 1, 2, ...
 
@@ -89,7 +91,7 @@ cdef class Ranks:
     cdef Py_ssize_t size
     cdef object _keys, _slots, _pages
 
-    def __cinit__(self):
+    def __init__(self):
         self.seed = int.from_bytes(os.urandom(8), "little") | 1
         self.size = 0
         self._keys = np.empty(1 << 10, np.uint64)
@@ -291,6 +293,7 @@ def first_seen(const int32_t[::1] index, Py_ssize_t number):
     return ranks
 
 
+@cython.final
 cdef class Sets:
     """Set-associative cache of lines with LRU replacement; the arrays behind `LineCache`.
 
@@ -302,7 +305,7 @@ cdef class Sets:
     cdef Py_ssize_t ways
     cdef object _entries
 
-    def __cinit__(self, Py_ssize_t sets, Py_ssize_t ways):
+    def __init__(self, Py_ssize_t sets, Py_ssize_t ways):
         self.sets, self.ways = sets, ways
         self._entries = np.full(sets * ways, np.iinfo(np.uint64).max, np.uint64)
 

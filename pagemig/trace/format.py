@@ -17,13 +17,14 @@ directory  UTF-8 JSON: the keys of `Header`, and what `_Directory` lists
 =========  =====================================================================================
 
 A block's first column says which page, as a place in *pages* (1 to 4 bytes, as many as the
-highest needs); the second whether the accesses store, one bit; the third how many there are, minus one
-(uint8, uint16 or uint32), its bytes by plane: all lowest bytes, then all second bytes, and so on.
+highest needs); the second whether the accesses store, one bit; the third how many there are, minus
+one (uint8, uint16 or uint32), its bytes by plane: all lowest bytes, then all second bytes, and so
+on.
 
 A column is stored as it is (codec 0), deflated (1), or as an xz stream (2). The directory has each
 column's codec and stored length and the CRC-32 of each block, of *pages* and of *ticks*, and their
-lengths must add up to the file: no byte of a file goes unchecked. How many bytes a column unpacks to
-follows from the number of its entries, and more are never unpacked.
+lengths must add up to the file: no byte of a file goes unchecked. How many bytes a column unpacks
+to follows from the number of its entries, and more are never unpacked.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -137,8 +138,8 @@ class _Block:
             raise TraceError(f"block {number} has {runs} runs of {wide} and {count_wide} bytes")
         if not runs <= accesses <= runs << 8 * count_wide:
             raise TraceError(f"block {number} has {accesses} accesses in {runs} runs")
-        columns = [_Column(*packing[k : k + 2]) for k in (0, 2, 4)]
-        block = cls(runs, accesses, wide, count_wide, *columns, crc)
+        places, kinds, counts = (_Column(*packing[k : k + 2]) for k in (0, 2, 4))
+        block = cls(runs, accesses, wide, count_wide, places, kinds, counts, crc)
         if block.stored > 2 * runs * (wide + 1 + count_wide) + 1024:
             raise TraceError(f"block {number} has {block.stored} bytes for {runs} runs")
         return block
@@ -345,7 +346,7 @@ class Writer:
         ----------
         pages : array_like of int, shape (n,)
             Page numbers in order of access.
-        write : array_like of bool, shape (n,)
+        write : array_like of bool, shape (n,) or a bool
             Whether they store.
         count : array_like of int, shape (n,), optional
             How many accesses each stands for; without it one.
@@ -353,7 +354,7 @@ class Writer:
             When they happened, in the writer's ``unit``.
         """
         numbers = np.ascontiguousarray(pages, np.uint64)
-        kinds = np.ascontiguousarray(write, np.bool_)
+        kinds = np.ascontiguousarray(np.broadcast_to(np.asarray(write, np.bool_), numbers.shape))
         amounts = None if count is None else np.ascontiguousarray(count, np.uint64)
         if time is not None:
             self._clock.add(np.asarray(time, np.uint64), amounts)
@@ -411,9 +412,7 @@ class Writer:
             self.abandon()
             raise
 
-    def end(
-        self, table: NDArray[np.uint64], ticks: NDArray[np.uint64], header: Header
-    ) -> Header:
+    def end(self, table: NDArray[np.uint64], ticks: NDArray[np.uint64], header: Header) -> Header:
         """Write pages, in the order of their ranks, ticks and directory."""
         self._closed = True
         header = header.shown().counted(sum(block.accesses for block in self._blocks))
@@ -468,6 +467,8 @@ class TraceFile(Runs):
     ----------
     source : path-like or binary file
         A ``.pmt`` file. What cannot seek, a pipe, is copied to a temporary file first.
+    name : str, optional
+        What errors call it.
 
     Raises
     ------
@@ -479,13 +480,14 @@ class TraceFile(Runs):
         If it cannot be read.
     """
 
-    def __init__(self, source: str | os.PathLike[str] | BinaryIO) -> None:
+    def __init__(self, source: str | os.PathLike[str] | IO[bytes], *, name: str = "") -> None:
         self._stack = contextlib.ExitStack()
         if isinstance(source, str | os.PathLike):
-            self.name = os.fspath(source)
-            self._file: IO[bytes] = self._stack.enter_context(Path(source).open("rb"))
+            self.name = files.printable(name or os.fspath(source))
+            file = Path(source).open("rb")  # noqa: SIM115 - the stack closes it
+            self._file: IO[bytes] = self._stack.enter_context(file)
         else:
-            self.name = str(getattr(source, "name", "<stream>"))
+            self.name = files.printable(name or str(getattr(source, "name", "<stream>")))
             self._file = source
         try:
             if not self._file.seekable():
@@ -502,7 +504,7 @@ class TraceFile(Runs):
         try:
             yield
         except (TraceError, lzma.LZMAError, zlib.error, EOFError) as error:
-            raise TraceError(f"{files.printable(self.name)}: {error}") from None
+            raise TraceError(f"{self.name}: {error}") from None
 
     def _begin(self) -> None:
         length = self._file.seek(0, os.SEEK_END)

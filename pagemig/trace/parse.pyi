@@ -1,7 +1,8 @@
-from typing import Any
+from typing import Any, final
 
 from numpy import bool_, uint32, uint64
 from numpy.typing import NDArray
+from typing_extensions import disjoint_base
 
 LARGEST: int
 ROLES: dict[str, int]
@@ -16,16 +17,19 @@ _Columns = tuple[
     NDArray[uint32] | None,
 ]
 
+@disjoint_base
 class Parser:
+    def __init__(self, *, skip: bool = False) -> None: ...
     malformed: int
     bad: int
     skipped: int
 
+@final
 class Lackey(Parser):
     instructions: int
-    def __init__(self, *, skip: bool = False) -> None: ...
     def feed(self, text: bytes | memoryview[Any]) -> _Columns: ...
 
+@final
 class Table(Parser):
     def __init__(
         self,
@@ -38,6 +42,6 @@ class Table(Parser):
     ) -> None: ...
     def feed(self, text: bytes | memoryview[Any]) -> _Columns: ...
 
+@final
 class Perf(Parser):
-    def __init__(self, *, skip: bool = False) -> None: ...
     def feed(self, text: bytes | memoryview[Any]) -> _Columns: ...

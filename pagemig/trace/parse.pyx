@@ -157,7 +157,7 @@ cdef class Parser:
     cdef readonly int64_t skipped
     cdef bint skip
 
-    def __cinit__(self, *_, bint skip=False, **__):
+    def __init__(self, *, bint skip=False):
         self.skip = skip
         self.malformed = self.skipped = 0
         self.bad = -1
@@ -308,6 +308,7 @@ cdef class Table(Parser):
         cdef int k
         if not 1 <= len(roles) <= 32:
             raise ValueError(f"a table has 1 to 32 columns, not {len(roles)}")
+        Parser.__init__(self, skip=skip)
         self.nr, self.delimiter = len(roles), ord(delimiter)
         for k in range(self.nr):
             self.roles[k] = ROLES[roles[k]]

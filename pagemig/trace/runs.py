@@ -1,4 +1,4 @@
-"""What can be asked of a trace, whether it lies in memory (`Trace`) or in its file (`TraceFile`)."""
+"""What can be asked of a trace, in memory (`Trace`) or in its file (`TraceFile`)."""
 
 from __future__ import annotations
 

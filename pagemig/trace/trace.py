@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,9 +13,11 @@ from numpy.typing import ArrayLike, NDArray
 from pagemig import files
 
 from .columns import Ranks, first_seen, join
-from .format import BLOCK, TraceFile, Writer
+from .convert import converted
+from .format import BLOCK, MAGIC, TraceFile, Writer
 from .header import Header
 from .runs import Columns, Runs
+from .streams import Source, opened
 
 __all__ = ["Trace", "load"]
 
@@ -136,13 +136,14 @@ class Trace(Runs):
             writer.end(table, self.ticks, self.header)
 
 
-def load(source: str | os.PathLike[str] | BinaryIO) -> Trace:
+def load(source: str | os.PathLike[str] | Source) -> Trace:
     """Read a trace into memory.
 
     Parameters
     ----------
     source : path-like or binary file
-        A ``.pmt`` file (`TraceFile` reads one without taking it into memory).
+        A ``.pmt`` file (`TraceFile` reads one without taking it into memory), or a trace of any
+        other format that `pagemig.trace.readers` knows; ``-`` is the standard input.
 
     Returns
     -------
@@ -157,15 +158,24 @@ def load(source: str | os.PathLike[str] | BinaryIO) -> Trace:
     OSError
         If it cannot be read.
     """
-    with TraceFile(source) as file:
-        needed = 9 * file.runs + 32 * min(file.runs, BLOCK)
-        files.room(needed, f"{file.name} in memory", "pagemig.trace.TraceFile reads it in pieces")
-        index = np.empty(file.runs, np.int32)
-        write = np.empty(file.runs, np.bool_)
-        count = np.empty(file.runs, np.uint32)
-        at = 0
-        for columns in file.blocks:
-            end = at + columns[0].size
-            index[at:end], write[at:end], count[at:end] = columns
-            at = end
-        return Trace(file.table, index, write, count, file.header, file.ticks)
+    with contextlib.ExitStack() as stack:
+        stream = stack.enter_context(opened(source))
+        if stream.peek(len(MAGIC)) != MAGIC:
+            return load(stack.enter_context(converted(stream)))
+        whole = stack.enter_context(stream.whole())
+        return _all(stack.enter_context(TraceFile(whole, name=stream.name)))
+
+
+def _all(file: TraceFile) -> Trace:
+    """Everything of a file."""
+    needed = 9 * file.runs + 32 * min(file.runs, BLOCK)
+    files.room(needed, f"{file.name} in memory", "pagemig.trace.TraceFile reads it in pieces")
+    index = np.empty(file.runs, np.int32)
+    write = np.empty(file.runs, np.bool_)
+    count = np.empty(file.runs, np.uint32)
+    at = 0
+    for columns in file.blocks:
+        end = at + columns[0].size
+        index[at:end], write[at:end], count[at:end] = columns
+        at = end
+    return Trace(file.table, index, write, count, file.header, file.ticks)

@@ -1,0 +1,125 @@
+"""``pagemig trace info`` and ``pagemig trace convert``: look at traces, and make them of others."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from pagemig.trace import TraceError, TraceFile, find
+from pagemig.trace.convert import convert, converted
+from pagemig.trace.format import MAGIC
+from pagemig.trace.info import BANDS, PARTS, info
+from pagemig.trace.pictures import check, draw
+from pagemig.trace.readers import FORMATS
+from pagemig.trace.streams import MissingError, opened
+
+from .record import add_filters, progress, said
+
+__all__ = ["add_parser"]
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add ``trace`` to the commands."""
+    parser = subparsers.add_parser(
+        "trace",
+        help="what a trace is like; traces of other tools made pagemig's",
+        description="Look at a trace, or make one of what another tool has written. Formats, known "
+        f"by their content: {', '.join(FORMATS)}; packed by gzip, bzip2, xz or zstd, or not.",
+    )
+    verbs = parser.add_subparsers(required=True, metavar="info | convert")
+    _add_info(verbs)
+    _add_convert(verbs)
+
+
+def _add_info(verbs: Any) -> None:
+    parser = verbs.add_parser(
+        "info",
+        help="footprint, hot pages, working set over time, a picture",
+        description="Say what a trace is like: footprint, hot pages, working set over time.",
+    )
+    parser.add_argument("file", metavar="FILE", help="a trace of any format, a shipped one, or -")
+    parser.add_argument("-o", "--output", metavar="FILE", help="a picture: .png, .svg or .pdf")
+    parser.add_argument(
+        "--parts", type=int, default=PARTS, metavar="N", help="parts of time (default: %(default)s)"
+    )
+    parser.set_defaults(main=run_info, run=run_info)
+
+
+def _add_convert(verbs: Any) -> None:
+    parser = verbs.add_parser(
+        "convert",
+        help="make a trace of another tool's",
+        description="Make a trace of what another tool has written. A file of several processes "
+        "becomes several traces, OUTPUT.pmt, OUTPUT-2.pmt and so on.",
+    )
+    parser.add_argument("file", metavar="FILE", help="what to read; - for the standard input")
+    parser.add_argument("output", nargs="?", metavar="OUTPUT", help="default: FILE.pmt")
+    parser.add_argument("--format", choices=list(FORMATS), help="instead of what the content says")
+    parser.add_argument("--program", default="", metavar="TEXT", help="what to call the program")
+    parser.add_argument(
+        "--threads", action="store_true", help="keep threads apart too, where the format tells them"
+    )
+    parser.add_argument(
+        "--lenient", action="store_true", help="count malformed lines instead of ending at one"
+    )
+    add_filters(parser, 0)
+    parser.set_defaults(main=run_convert, run=run_convert)
+
+
+def run_info(args: argparse.Namespace) -> int:
+    """Do what ``pagemig trace info`` was asked to."""
+    if not 1 <= args.parts <= 10_000:
+        raise ValueError(f"--parts {args.parts} is not from 1 to 10,000")
+    try:
+        if args.output:
+            check(args.output)
+        with contextlib.ExitStack() as stack:
+            name = args.file if args.file == "-" else os.fspath(find(args.file))
+            stream = stack.enter_context(opened(name))
+            if stream.peek(len(MAGIC)) == MAGIC:
+                whole = stack.enter_context(stream.whole())
+                trace = stack.enter_context(TraceFile(whole, name=stream.name))
+            else:
+                made = stack.enter_context(converted(stream))
+                trace = stack.enter_context(TraceFile(made, name=stream.name))
+            found = info(trace, parts=args.parts, bands=BANDS)
+    except MissingError as error:
+        print(f"pagemig trace: {error}", file=sys.stderr)
+        return 2
+    print(found)
+    if args.output:
+        draw(found, args.output)
+        print(f"Picture: {args.output}")
+    return 0
+
+
+def run_convert(args: argparse.Namespace) -> int:
+    """Do what ``pagemig trace convert`` was asked to."""
+    stem = "trace" if args.file == "-" else Path(args.file).name.split(".")[0]
+    output = args.output or f"{stem}.pmt"
+    if Path(output).exists() and Path(args.file).exists() and Path(output).samefile(args.file):
+        raise ValueError(f"{output} would take its own place: give another OUTPUT")
+    try:
+        done = convert(
+            args.file,
+            output,
+            format=args.format,
+            program=args.program,
+            cache=args.cache,
+            ways=args.ways,
+            skip=args.skip,
+            limit=args.limit,
+            apart="thread" if args.threads else "process",
+            lenient=args.lenient,
+            small=args.small,
+            report=progress(),
+        )
+    except (MissingError, TraceError) as error:
+        print(f"pagemig trace: {error}", file=sys.stderr)
+        return 2
+    said(done)
+    return done.status

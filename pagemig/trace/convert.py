@@ -1,0 +1,361 @@
+"""Accesses of any format in, traces out: cache in front, skip, limit, processes kept apart."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pagemig import files
+
+from .cache import LINE_SHIFT, LineCache
+from .columns import blocks
+from .format import Writer
+from .header import PAGE_SHIFT, Header, TraceError
+from .readers import Accesses, reader
+from .streams import Source
+
+__all__ = ["Options", "Recording", "Report", "Sink", "Stop", "beside", "check", "convert"]
+
+#: Called now and then with the accesses read and the accesses kept so far.
+Report = Callable[[int, int], None]
+
+#: Processes or threads that one file is taken apart into at most.
+_MOST_PARTS = 1000
+
+
+@dataclass(frozen=True)
+class Options:
+    """What becomes of accesses on their way into a trace.
+
+    Attributes
+    ----------
+    cache : int
+        Bytes of the line cache in front of the memory; 0 for none.
+    ways : int
+        Lines of a set of it.
+    skip : int
+        Accesses that are left out at the beginning of each process; they warm the cache.
+    limit : int, optional
+        Accesses after which to stop, of all processes together and before the cache.
+    small : bool
+        Whether files are packed by xz, which takes twenty times as long.
+    """
+
+    cache: int = 0
+    ways: int = 16
+    skip: int = 0
+    limit: int | None = None
+    small: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what means nothing before anything has started."""
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"limit must be at least 1 access, not {self.limit}")
+        if self.skip < 0:
+            raise ValueError(f"skip must be a number of accesses from 0 on, not {self.skip}")
+        if self.cache:
+            LineCache(self.cache, self.ways)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What came of a recording or a conversion.
+
+    Attributes
+    ----------
+    path : Path
+        The trace written.
+    header : Header
+        Its header.
+    malformed : int
+        Lines that were not of the format.
+    status : int
+        The program's exit status, 128 and the number of the signal that ended it; 0 where
+        something was converted or the limit ended the program.
+    first : str
+        The first malformed line, with its place and what was expected.
+    others : tuple of Recording
+        Traces of the other processes or threads, in order of their first access.
+    """
+
+    path: Path
+    header: Header
+    malformed: int = 0
+    status: int = 0
+    first: str = ""
+    others: tuple[Recording, ...] = field(default=())
+
+
+class Sink:
+    """Takes the accesses of one process and writes its trace.
+
+    Attributes
+    ----------
+    references : int
+        Accesses taken so far, without those that were skipped.
+    """
+
+    def __init__(self, path: Path, options: Options, unit: str = "") -> None:
+        self.path, self.options = path, options
+        self.writer = Writer(path, unit=unit, small=options.small)
+        self.references = 0
+        self._to_skip = options.skip
+        self._lines = LineCache(options.cache, options.ways) if options.cache else None
+
+    def add(self, accesses: Accesses, most: int | None = None) -> None:
+        """Take accesses, at most ``most`` of them after those to skip."""
+        first = min(self._to_skip, accesses.address.size)
+        if first and accesses.weight is not None:
+            totals = np.cumsum(accesses.weight, dtype=np.int64)
+            first = int(np.searchsorted(totals, self._to_skip, "right"))
+            self._to_skip -= int(totals[first - 1]) if first else 0
+        else:
+            self._to_skip -= first
+        last = accesses.address.size
+        if most is not None and accesses.weight is None:
+            last = min(last, first + most)
+        amount = last - first
+        if accesses.weight is not None:
+            if self._lines is not None:
+                raise ValueError("a cache takes single accesses, and these are counted: cache=0")
+            amount = int(accesses.weight[first:last].sum(dtype=np.int64))
+        self.references += amount
+        self._put(accesses, first, last)
+
+    def _put(self, accesses: Accesses, first: int, last: int) -> None:
+        """Let accesses up to ``last`` through the cache, and write those from ``first`` on."""
+        shift = PAGE_SHIFT if self._lines is None else LINE_SHIFT
+        at = first if self._lines is None else 0
+        address, size = accesses.address[:last], accesses.size[:last]
+        while at < last:
+            found, origin, stop = blocks(address, size, shift, at)
+            of = np.arange(at, stop) if origin is None else origin
+            if self._lines is None:
+                kept, pages = of >= first, found
+            else:
+                kept = self._lines.filter(found, accesses.write[of]) & (of >= first)
+                pages = found >> np.uint64(PAGE_SHIFT - LINE_SHIFT)
+            if not kept.all():
+                of, pages = of[kept], pages[kept]
+            self.writer.add(
+                pages,
+                accesses.write[of],
+                None if accesses.weight is None else accesses.weight[of].astype(np.uint64),
+                None if accesses.time is None else accesses.time[of],
+            )
+            at = stop
+
+    def close(self, header: Header) -> Recording | None:
+        """Write the trace; None, and no file, if there was no access."""
+        if self.references == 0:
+            self.writer.abandon()
+            return None
+        options = self.options
+        known = replace(
+            header,
+            cache=options.cache or header.cache,
+            ways=options.ways if options.cache else header.ways,
+            references=max(self.references, header.references),
+        )
+        return Recording(self.path, self.writer.close(known))
+
+
+class Stop:
+    """Whether a signal has asked to stop, while a ``with`` block runs.
+
+    SIGINT and SIGTERM set ``signal`` instead of ending the process, so that what has been read can
+    be kept; a second one raises `KeyboardInterrupt`. Outside the main thread signals stay as they
+    are.
+    """
+
+    def __init__(self) -> None:
+        self.signal = 0
+        self._before: dict[int, object] = {}
+
+    def _ask(self, number: int, _frame: object) -> None:
+        if self.signal:
+            raise KeyboardInterrupt
+        self.signal = number
+
+    def __enter__(self) -> Stop:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+
+def check(path: str | os.PathLike[str]) -> Path:
+    """Refuse a path that no trace can be written to, before the work is done.
+
+    Raises
+    ------
+    FileNotFoundError, IsADirectoryError
+        There is no such directory, or it is one.
+    """
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"no directory {str(target.parent)!r} for the trace")
+    if target.is_dir():
+        raise IsADirectoryError(f"{str(target)!r} is a directory, not a file for the trace")
+    return target
+
+
+def beside(path: Path, number: int) -> Path:
+    """The path of the trace of process ``number``, counted from 0: ``x.pmt``, ``x-2.pmt``, ..."""
+    return path if number == 0 else path.with_name(f"{path.stem}-{number + 1}{path.suffix}")
+
+
+def convert(
+    source: str | os.PathLike[str] | Source,
+    path: str | os.PathLike[str],
+    *,
+    format: str | None = None,
+    program: str = "",
+    cache: int = 0,
+    ways: int = 16,
+    skip: int = 0,
+    limit: int | None = None,
+    apart: Literal["process", "thread"] = "process",
+    lenient: bool = False,
+    small: bool = False,
+    report: Report | None = None,
+) -> Recording:
+    """Turn a trace of any format into one of pagemig's.
+
+    Memory is bounded by the footprint, whatever the length. Processes are kept apart, since one
+    page number is not the same page in two of them: the first that is met is written to ``path``,
+    others beside it (`beside`).
+
+    Parameters
+    ----------
+    source : path-like or binary file
+        What to read: a file, ``-`` for the standard input, or something to read bytes from.
+    path : path-like
+        The trace to write.
+    format : str, optional
+        A key of `pagemig.trace.readers.FORMATS`; without it the content says.
+    program : str
+        What to name in the header.
+    cache, ways, skip, limit, small
+        See `Options`.
+    apart : {"process", "thread"}
+        Whether threads are kept apart too, where the format tells them.
+    lenient : bool, default False
+        Count malformed lines instead of ending at the first.
+    report : callable, optional
+        Called now and then with the accesses read and the accesses kept so far.
+
+    Returns
+    -------
+    Recording
+
+    Raises
+    ------
+    TraceError
+        If it is not what its format says, or holds no access.
+    ValueError, OSError
+        An option that means nothing, no directory for the trace, a file that cannot be read.
+    """
+    if apart not in ("process", "thread"):
+        raise ValueError(f"apart must be process or thread, not {apart!r}")
+    options = Options(cache, ways, skip, limit, small)
+    target = check(path)
+    sinks: dict[int, Sink] = {}
+    with contextlib.ExitStack() as stack:
+        stack.callback(_abandon, sinks)
+        stop = stack.enter_context(Stop())
+        found = stack.enter_context(reader(source, format, skip=lenient))
+        references = 0
+        for chunk in found:
+            for owner, part in _apart(chunk, apart):
+                if owner not in sinks:
+                    if len(sinks) == _MOST_PARTS:
+                        raise TraceError(f"{found.stream.name}: more than {_MOST_PARTS} processes")
+                    sinks[owner] = Sink(beside(target, len(sinks)), options, found.unit)
+                sink = sinks[owner]
+                before = sink.references
+                sink.add(part, None if limit is None else limit - references)
+                references += sink.references - before
+            if report is not None:
+                report(references, sum(sink.writer.accesses for sink in sinks.values()))
+            if stop.signal or (limit is not None and references >= limit):
+                break
+        header = replace(found.header, program=program or found.header.program)
+        done = []
+        for owner, sink in sinks.items():
+            named = f"{apart} {owner}" if len(sinks) > 1 else ""
+            note = "; ".join(filter(None, [header.note, named, _cut(stop.signal)]))
+            recording = sink.close(replace(header, note=note))
+            if recording is not None:
+                done.append(recording)
+        if not done:
+            raise TraceError(
+                f"{found.stream.name}: no access was seen (read as {found.format})"
+                + (f"; {found.skipped:,} events told no address" if found.skipped else "")
+                + (f"; {found.first}" if found.first else "")
+            )
+        first, *others = done
+        return replace(
+            first,
+            malformed=found.malformed,
+            first=found.first,
+            others=tuple(others),
+            status=128 + stop.signal if stop.signal else 0,
+        )
+
+
+def _abandon(sinks: dict[int, Sink]) -> None:
+    """Leave no part of a file behind."""
+    for sink in sinks.values():
+        sink.writer.abandon()
+
+
+def _cut(number: int) -> str:
+    return f"ended early by {signal.Signals(number).name}" if number else ""
+
+
+def _apart(chunk: Accesses, by: str) -> Iterator[tuple[int, Accesses]]:
+    """The accesses of each process, or thread, in the order in which they appear."""
+    owner: NDArray[np.uint32] | None = chunk.process
+    if by == "thread" and chunk.thread is not None:
+        owner = chunk.thread
+    if owner is None or owner.size == 0 or (owner == owner[0]).all():
+        yield (0 if owner is None or owner.size == 0 else int(owner[0])), chunk
+        return
+    kinds, first = np.unique(owner, return_index=True)
+    for kind in kinds[np.argsort(first)]:
+        mine = owner == kind
+        yield int(kind), Accesses(*(None if c is None else c[mine] for c in chunk))  # type: ignore[arg-type]
+
+
+@contextlib.contextmanager
+def converted(source: str | os.PathLike[str] | Source) -> Iterator[Path]:
+    """A temporary trace made of something in another format.
+
+    Raises
+    ------
+    TraceError
+        If it is not what its format says, or holds several processes.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        done = convert(source, Path(folder) / "trace.pmt")
+        if done.others:
+            raise TraceError(
+                f"{files.printable(str(source))}: holds {len(done.others) + 1} processes; "
+                "pagemig trace convert writes a trace for each"
+            )
+        yield done.path

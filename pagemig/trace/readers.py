@@ -1,0 +1,969 @@
+"""Readers of other tools' traces: a format is known by its content, and read in bounded memory.
+
+`reader` opens a file and picks the reader; iterating over it gives `Accesses`, an array chunk at a
+time. What each format holds and how it is taken is in the reader's docstring. Addresses are bytes;
+a reader that is told of pages gives the first byte of each.
+
+A file that is not what its format says ends in a `TraceError` with the file, the line or record,
+its text and what was expected.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import zipfile
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pagemig import files
+
+from . import parse
+from .format import MAGIC, TraceFile
+from .header import PAGE_SHIFT, Header, TraceError
+from .streams import HEAD, MissingError, Source, Stream, opened
+
+__all__ = ["FORMATS", "Accesses", "Reader", "reader"]
+
+#: Bytes or records read at once: large enough to amortise calls, small enough to stay in cache.
+CHUNK = 1 << 20
+#: Bytes of a line at most.
+LONGEST = 1 << 16
+
+
+class Accesses(NamedTuple):
+    """Accesses in program order; a column that the format does not have is None."""
+
+    address: NDArray[np.uint64]
+    """First byte."""
+    size: NDArray[np.uint32]
+    """Bytes, at least 1; 1 where the format does not tell."""
+    write: NDArray[np.bool_]
+    """Whether the access stores."""
+    time: NDArray[np.uint64] | None = None
+    """When, in the reader's unit."""
+    process: NDArray[np.uint32] | None = None
+    """Process number; 0 where it is not known."""
+    thread: NDArray[np.uint32] | None = None
+    """Thread number; 0 where it is not known."""
+    weight: NDArray[np.uint32] | None = None
+    """How many accesses each stands for."""
+
+
+class Reader(ABC):
+    """Accesses of a trace, a chunk at a time.
+
+    Parameters
+    ----------
+    stream : Stream or binary file
+        Read to its end in pieces.
+    skip : bool, default False
+        Count malformed lines in ``malformed`` instead of ending at the first; formats of text only.
+
+    Attributes
+    ----------
+    malformed : int
+        Malformed lines so far.
+    skipped : int
+        Events so far that told no address.
+    first : str
+        The first malformed line, with its place and what was expected.
+    """
+
+    #: The format's name.
+    format: ClassVar[str]
+    #: What a line or record is, for messages.
+    expected: str = ""
+    #: What times count; empty where the format has none.
+    unit: str = ""
+    #: The tool that the header of a trace names.
+    tool: str = ""
+
+    def __init__(self, stream: Stream | Source, *, skip: bool = False) -> None:
+        name = str(getattr(stream, "name", "<stream>"))
+        self.stream = stream if isinstance(stream, Stream) else Stream(stream, name)
+        self.skip = skip
+        self.malformed = self.skipped = 0
+        self.first = ""
+
+    @classmethod
+    @abstractmethod
+    def knows(cls, head: bytes) -> bool:
+        """Whether a file that begins so is of this format."""
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Accesses]:
+        """The accesses, in order."""
+
+    @property
+    def header(self) -> Header:
+        """What the format tells of the trace."""
+        return Header(source=self.tool or self.format)
+
+    def wrong(self, place: str, text: str | bytes, why: str = "") -> TraceError:
+        """An error about a place of the file."""
+        return TraceError(
+            f"{self.stream.name}: {place}: {files.quoted(text)}: expected {why or self.expected}"
+        )
+
+
+class _TextReader(Reader):
+    """Reads whole lines and hands them to a compiled parser."""
+
+    parser: Any
+    #: Number of the first line that the parser is given.
+    line = 1
+
+    def __iter__(self) -> Iterator[Accesses]:
+        for line, text in _lines(self.stream, self.line):
+            columns = self.parser.feed(text)
+            if self.parser.bad >= 0 and not self.first:
+                place = line + text.count(b"\n", 0, self.parser.bad)
+                end = text.find(b"\n", self.parser.bad)
+                bad = text[self.parser.bad : end if end >= 0 else None]
+                error = self.wrong(f"line {place}", bad)
+                if not self.skip:
+                    raise error
+                self.first = str(error)
+            self.malformed, self.skipped = self.parser.malformed, self.parser.skipped
+            if columns[0].size:
+                yield Accesses(*columns)
+
+
+def _lines(stream: Stream, line: int) -> Iterator[tuple[int, bytes]]:
+    """Pieces of whole lines, each with the number of its first."""
+    rest = b""
+    while piece := stream.read(CHUNK):
+        text, newline, tail = piece.rpartition(b"\n")
+        if newline:
+            whole = rest + text + newline
+            yield line, whole
+            line += whole.count(b"\n")
+            rest = tail
+        else:
+            rest += piece
+        if len(rest) > max(LONGEST, CHUNK):
+            raise TraceError(
+                f"{stream.name}: line {line}: {files.quoted(rest[:40])}: expected a line of at "
+                f"most {LONGEST} bytes; is this text?"
+            )
+    if rest:
+        yield line, rest + b"\n"
+
+
+# ---- text -------------------------------------------------------------------------------------
+
+
+class LackeyReader(_TextReader):
+    """What valgrind's lackey tool writes with ``--trace-mem=yes``.
+
+    One access a line: a kind, a hexadecimal address without ``0x``, a size in bytes::
+
+        I  0401ab70,3
+         S 1fff000768,8
+         L 04222f48,8
+         M 0421e3c8,4
+
+    * ``L`` is a load; ``S`` a store; ``M`` (a load, then a store to the same place) one store.
+    * ``I`` is an instruction fetch. It is no access, a trace is about data; the number of fetches
+      so far is the time of an access.
+    * An access reaches from its address over its size; one that straddles a page touches both
+      pages. One beyond the last address or of more than 65,536 bytes is malformed.
+    * Up to two blanks may stand before the kind, any number behind it. The public traces of tiered
+      memory (tiered-mem-traces) have none before it and no fetches.
+    * ``==PID==``, ``--PID--`` and ``**PID**`` lines are valgrind's own talk and are passed over.
+
+    Lackey tells neither thread nor mappings; accesses come in the order in which the one simulated
+    processor made them.
+    """
+
+    format = "lackey"
+    tool = "valgrind lackey"
+    expected = "' L ADDRESS,SIZE' with kind L, S, M or I, as lackey --trace-mem=yes has it"
+    unit = "instructions"
+
+    def __init__(self, stream: Stream | Source, *, skip: bool = False) -> None:
+        super().__init__(stream, skip=skip)
+        self.parser = parse.Lackey(skip=skip)
+
+    @property
+    def instructions(self) -> int:
+        """Instruction fetches so far."""
+        return int(self.parser.instructions)
+
+    @classmethod
+    def knows(cls, head: bytes) -> bool:
+        """Whether a line of lackey's, or of valgrind's, comes first."""
+        return (
+            re.match(rb"\s*(==\d+== |--\d+-- |I  [0-9a-f]+,\d|[LSM] +[0-9a-f]+,\d)", head)
+            is not None
+        )
+
+
+#: What a column of a table may be called.
+_NAMES = {
+    "address": "address", "addr": "address", "vaddr": "address", "virtual_address": "address",
+    "ea": "address", "page": "page", "vpn": "page", "page_number": "page", "pages": "page",
+    "size": "size", "bytes": "size", "length": "size",
+    "write": "write", "w": "write", "is_write": "write", "rw": "write", "op": "write",
+    "kind": "write", "type": "write", "store": "write", "access": "write",
+    "time": "time", "timestamp": "time", "ts": "time", "ns": "time", "time_ns": "time",
+    "tid": "thread", "thread": "thread", "pid": "process", "process": "process",
+    "count": "count", "weight": "count", "accesses": "count",
+}  # fmt: skip
+
+_NAMED = "address (or addr), page, size, write (or rw, op), time, tid, pid, count"
+
+
+class TableReader(_TextReader):
+    """A table: CSV or the like, an access a line.
+
+    Columns are apart by commas, semicolons, tabs or blanks. A first line of names says what they
+    are: address or page, size, write, time, tid, pid, count, under the usual names; others are
+    passed over. Without names one column is the address, and of two columns the second is the kind.
+    Lines that begin with ``#`` are comments.
+
+    Numbers are decimal, or hexadecimal with ``0x``; addresses without it are hexadecimal where the
+    file's beginning has letters in one. A kind is 0 or 1, r or w, l or s, read or write, load or
+    store, true or false. Times with a decimal point are seconds and taken as nanoseconds, others
+    count what the file says.
+    """
+
+    format = "csv"
+
+    def __init__(self, stream: Stream | Source, *, skip: bool = False) -> None:
+        super().__init__(stream, skip=skip)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Find out what the columns are from the first lines."""
+        lines = [
+            line.decode("utf-8", "replace").strip("\r")
+            for line in self.stream.peek(HEAD).split(b"\n")
+        ]
+        at, rows = 0, []
+        for number, line in enumerate(lines):
+            if line.strip() and not line.startswith("#"):
+                at = at or number + 1
+                rows.append(line)
+        if not rows:
+            raise self.wrong("line 1", lines[0], "a table with an access a line")
+        delimiter = next((c for c in ",;\t" if c in rows[0]), " ")
+        fields = _fields(rows[0], delimiter)
+        named = not re.fullmatch(r"(0x)?[0-9a-fA-F]+", fields[0])
+        roles = self._roles(rows[0], fields, named, at)
+        sample = [_fields(row, delimiter) for row in rows[named:-1] or rows[named:]]
+        if named:
+            names = self.stream.peek(HEAD).split(b"\n", at)[:at]
+            self.stream.exactly(sum(len(name) + 1 for name in names))
+            self.line = at + 1
+        self.expected = delimiter.join(role or "anything" for role in roles)
+        times = [row[roles.index("time")] for row in sample[:1] if "time" in roles]
+        seconds = any("." in time for time in times)
+        self.unit = ("ns" if seconds or "ns" in fields else "time") if "time" in roles else ""
+        where = [k for k, role in enumerate(roles) if role in ("address", "page")]
+        letters = any(
+            re.search("[a-fA-F]", row[k]) and not row[k].lower().startswith("0x")
+            for row in sample
+            for k in where
+            if k < len(row) and re.fullmatch("[0-9a-fA-F]+", row[k])
+        )
+        self.parser = parse.Table(
+            roles, delimiter, hexadecimal=letters, seconds=seconds, skip=self.skip
+        )
+
+    def _roles(self, line: str, fields: Sequence[str], named: bool, at: int) -> list[str]:
+        if named:
+            roles = [_NAMES.get(name.lower(), "") for name in fields]
+            twice = [role for role in roles if role and roles.count(role) > 1]
+            if twice or ("address" in roles) == ("page" in roles) or len(roles) > 32:
+                why = f"names of columns, with one of address and page; known are {_NAMED}"
+                raise self.wrong(f"line {at}", line, why)
+            return roles
+        if len(fields) > 2:
+            why = f"a first line that names the {len(fields)} columns; known are {_NAMED}"
+            raise self.wrong(f"line {at}", line, why)
+        return ["address", "write"][: len(fields)]
+
+    @classmethod
+    def knows(cls, head: bytes) -> bool:
+        """Whether the first line names an address or a page, or is a number or two."""
+        for line in head.split(b"\n")[:50]:
+            text = line.decode("utf-8", "replace").strip()
+            if text and not text.startswith("#"):
+                delimiter = next((c for c in ",;\t" if c in text), " ")
+                fields = _fields(text, delimiter)
+                if {_NAMES.get(name.lower()) for name in fields} & {"address", "page"}:
+                    return True
+                return re.fullmatch(r"(0x)?[0-9a-fA-F]+", fields[0]) is not None
+        return False
+
+
+def _fields(row: str, delimiter: str) -> list[str]:
+    parts = row.split() if delimiter == " " else row.split(delimiter)
+    return [part.strip(' "') for part in parts]
+
+
+class PerfReader(_TextReader):
+    """What ``perf script`` prints of events with an address.
+
+    ``perf record -d`` records addresses, of page faults (``-e page-faults -c 1``) on any machine,
+    of loads and stores (``perf mem record``) where the processor samples them. Then
+    ``perf script -F comm,pid,tid,time,event,addr`` gives a line an event; ``ip``, ``sym``,
+    ``data_src`` and others may follow the address, and call chains are passed over::
+
+        st 30852/30852  3047.235399: page-faults:  55bd33730020 ffff...
+
+    The tracepoints ``exceptions:page_fault_user`` and ``_kernel`` carry their address as
+    ``address=0x...``. An access stores if the event's name has "store" in it, if its data source
+    is ``OP STORE``, or by bit 1 of a fault's error code; every other one counts as a load. Events
+    with address 0 told none and are counted in ``skipped``. Samples are no complete trace.
+    """
+
+    format = "perf"
+    tool = "perf script"
+    expected = (
+        "'COMM PID/TID TIME: EVENT: ADDRESS', as perf script -F comm,pid,tid,time,event,addr has it"
+    )
+    unit = "ns"
+
+    def __init__(self, stream: Stream | Source, *, skip: bool = False) -> None:
+        super().__init__(stream, skip=skip)
+        self.parser = parse.Perf(skip=skip)
+
+    @classmethod
+    def knows(cls, head: bytes) -> bool:
+        """Whether an early line has a time in seconds and an event behind it."""
+        return any(
+            re.search(rb"\s\d+\.\d{6,9}:\s+(\d+\s+)?\S+:(\s|$)", line) is not None
+            for line in head.split(b"\n")[:50]
+            if not line.startswith((b"#", b"\t"))
+        )
+
+
+class _DamonReader(Reader):
+    """What the two forms of DAMON's records have in common.
+
+    DAMON watches one page of each region at a time: a region with ``nr_accesses`` 5 was found
+    accessed at 5 of the samples of an aggregation interval. Every page of such a region counts as
+    accessed so often, and as loaded, since DAMON does not tell stores. Regions without an access
+    are passed over.
+    """
+
+    tool = "DAMON"
+    unit = "ns"
+
+    def region(self, place: str, text: str, start: int, end: int, nr: int, time: int) -> Accesses:
+        """Accesses of one region of one snapshot."""
+        first, last = start >> PAGE_SHIFT, (end + (1 << PAGE_SHIFT) - 1) >> PAGE_SHIFT
+        if not 0 <= start < end <= 1 << 64 or not 0 <= nr < 1 << 32 or not 0 <= time < 1 << 63:
+            raise self.wrong(place, text)
+        files.room(64 * (last - first), f"{self.stream.name}: {place}: a region that was accessed")
+        address = np.arange(first, last, dtype=np.uint64) << np.uint64(PAGE_SHIFT)
+        return Accesses(
+            address,
+            np.ones(address.size, np.uint32),
+            np.zeros(address.size, np.bool_),
+            np.full(address.size, time, np.uint64),
+            weight=np.full(address.size, nr, np.uint32),
+        )
+
+
+class DamonReader(_DamonReader):
+    r"""DAMON's tracepoints as ``perf script`` or ``trace-cmd report`` prints them.
+
+    Lines of ``damon:damon_aggregated`` and ``damon:damos_before_apply``; other events are passed
+    over. Addresses are decimal, ends exclusive, the age is missing in old kernels::
+
+        kdamond.0  4452 [000] 82820.952659: damon:damon_aggregated: \
+            target_id=0 nr_regions=8 94570-94580: 3 17
+
+    """
+
+    format = "damon"
+    expected = (
+        "'TIME: damon:damon_aggregated: target_id=N nr_regions=N START-END: NR_ACCESSES [AGE]'"
+    )
+
+    _EVENT = re.compile(
+        r"\s(\d+)\.(\d{1,9}):\s+(?:damon:)?damo(?:n_aggregated|s_before_apply): "
+        r"(?:\S+=\d+ )*(\d+)-(\d+): (\d+)(?: \d+)?\s*"
+    )
+
+    def __iter__(self) -> Iterator[Accesses]:
+        for number, text in _lines(self.stream, 1):
+            for line, raw in enumerate(text.splitlines(), number):
+                if b"damon_aggregated:" not in raw and b"damos_before_apply:" not in raw:
+                    continue
+                shown = raw.decode("utf-8", "replace")
+                found = self._EVENT.search(shown)
+                if found is None or found.end() != len(shown) or len(shown) > 1000:
+                    error = self.wrong(f"line {line}", raw)
+                    self.malformed += 1
+                    self.first = self.first or str(error)
+                    if not self.skip:
+                        raise error
+                    continue
+                seconds, part, start, end, nr = found.groups()
+                time = int(seconds) * 10**9 + int(part.ljust(9, "0"))
+                if int(nr):
+                    yield self.region(f"line {line}", shown, int(start), int(end), int(nr), time)
+
+    @classmethod
+    def knows(cls, head: bytes) -> bool:
+        """Whether an early line is of one of the tracepoints."""
+        return re.search(rb"(damon_aggregated|damos_before_apply): \S+=", head) is not None
+
+
+class DamonJsonReader(_DamonReader):
+    """Records of the ``damo`` tool: JSON, or JSON in a zlib stream (``json_compressed``).
+
+    A list of targets, each with snapshots, each with regions. Numbers may be text and have commas.
+    The text is read whole: at most `MOST` bytes of it.
+    """
+
+    format = "damon-json"
+    expected = "a list of objects with snapshots of regions, as damo record writes it"
+
+    #: Bytes of JSON at most.
+    MOST: ClassVar[int] = 1 << 28
+
+    def __iter__(self) -> Iterator[Accesses]:
+        records = self._records()
+        for at, record in enumerate(records):
+            for snapshot in self._list(f"record {at}", record, "snapshots"):
+                for region in self._list(f"record {at}", snapshot, "regions"):
+                    place, text = f"record {at}", str(region)
+                    try:
+                        samples = region["nr_accesses"]
+                        nr = _number(samples["samples"] if isinstance(samples, dict) else samples)
+                        start, end = _number(region["start"]), _number(region["end"])
+                        time = _number(snapshot["end_time"])
+                    except (KeyError, TypeError, ValueError):
+                        why = "a region with start, end and nr_accesses, in a snapshot with a time"
+                        raise self.wrong(place, text, why) from None
+                    if nr:
+                        yield self.region(place, text, start, end, nr, time)
+
+    def _records(self) -> list[Any]:
+        data = self.stream.exactly(self.MOST + 1)
+        try:
+            if data[:1] == b"\x78":
+                data = zlib.decompressobj().decompress(data, self.MOST + 1)
+        except zlib.error as error:
+            raise TraceError(f"{self.stream.name}: its zlib stream is damaged: {error}") from None
+        if len(data) > self.MOST:
+            raise TraceError(f"{self.stream.name}: more than {self.MOST} bytes of JSON")
+        files.room(12 * len(data), f"{self.stream.name}: its JSON")
+        try:
+            found = json.loads(data)
+        except (RecursionError, ValueError) as error:
+            raise TraceError(f"{self.stream.name}: not JSON: {error}") from None
+        if not isinstance(found, list):
+            raise self.wrong("record 0", str(found)[:100])
+        return found
+
+    def _list(self, place: str, value: Any, name: str) -> list[Any]:
+        found = value.get(name) if isinstance(value, dict) else None
+        if not isinstance(found, list):
+            raise self.wrong(place, str(value)[:100], f"an object with a list of {name}")
+        return found
+
+    @classmethod
+    def knows(cls, head: bytes) -> bool:
+        """Whether it is JSON that speaks of snapshots, or a zlib stream of such."""
+        if head[:2] in (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda"):
+            try:
+                head = zlib.decompressobj().decompress(head, 4096)
+            except zlib.error:
+                return False
+        return head.lstrip()[:1] == b"[" and b'"snapshots"' in head
+
+
+def _number(value: Any) -> int:
+    return int(value.replace(",", "")) if isinstance(value, str) else int(value)
+
+
+# ---- binary -----------------------------------------------------------------------------------
+
+
+class _RecordReader(Reader):
+    """Reads records of a fixed size."""
+
+    #: The layout of a record.
+    dtype: ClassVar[np.dtype[Any]]
+    #: Bytes in front of the first.
+    begin = 0
+
+    def records(self) -> Iterator[tuple[int, NDArray[Any]]]:
+        """Arrays of records, each with the number of its first."""
+        size, number = self.dtype.itemsize, 0
+        while data := self.stream.exactly(CHUNK // size * size):
+            rest = len(data) % size
+            if rest:
+                whole = number + len(data) // size
+                raise TraceError(
+                    f"{self.stream.name}: record {whole} (byte {self.begin + whole * size}): ends "
+                    f"after {rest} bytes: expected {size} bytes, {self.expected}"
+                )
+            yield number, np.frombuffer(data, self.dtype)
+            number += len(data) // size
+
+
+def _plain(
+    address: NDArray[np.uint64], write: NDArray[np.bool_] | None = None, **rest: Any
+) -> Accesses:
+    kinds = np.zeros(address.size, np.bool_) if write is None else write
+    return Accesses(address, np.ones(address.size, np.uint32), kinds, **rest)
+
+
+class U64Reader(_RecordReader):
+    """Addresses of 64 bits, little-endian, one after the other and nothing else: all are loads.
+
+    A file has no mark of this format. It is taken for one if its first addresses are ones that a
+    64-bit processor can have: below 2**57, or above 2**64 - 2**57.
+    """
+
+    format = "u64"
+    tool = "addresses of 64 bits"
+    expected = "an address"
+    dtype = np.dtype("<u8")
+
+    def __iter__(self) -> Iterator[Accesses]:
+        for _, addresses in self.records():
+            yield _plain(addresses.astype(np.uint64))
+
+    @classmethod
+    def knows(cls, head: bytes) -> bool:
+        """Whether the first numbers are addresses, and not text."""
+        numbers = np.frombuffer(head[: len(head) & ~7], "<u8")
+        low = numbers < np.uint64(1 << 57)
+        high = numbers >= np.uint64((1 << 64) - (1 << 57))
+        return numbers.size > 0 and bool((low | high).all()) and b"\0" in head
+
+
+class PintReader(_RecordReader):
+    """PINT v0, the samples that the simulator ftmemsim reads.
+
+    After ``PINT v0`` and a zero byte a header of 56 bytes, then records of a time in ns and an
+    address whose lowest twelve bits are the kind: 0 a read, 1 a write. The size of the file counts,
+    not the number of records that the header says.
+    """
+
+    format = "pint"
+    tool = "PINT"
+    expected = "a time and an address with kind 0 or 1 in its lowest twelve bits"
+    dtype = np.dtype([("time", "<u8"), ("address", "<u8")])
+    unit = "ns"
+    begin = 64
+
+    MAGIC: ClassVar[bytes] = b"PINT v0\0"
+
+    def __iter__(self) -> Iterator[Accesses]:
+        if len(self.stream.exactly(self.begin)) < self.begin:
+            raise TraceError(f"{self.stream.name}: ends in its header: expected 64 bytes")
+        for number, records in self.records():
+            kind = records["address"] & np.uint64(0xFFF)
+            if kind.max(initial=0) > 1:
+                at = int(np.argmax(kind > 1))
+                place = f"record {number + at} (byte {self.begin + 16 * (number + at)})"
+                raise self.wrong(place, f"kind {int(kind[at])}")
+            address = (records["address"] & ~np.uint64(0xFFF)).astype(np.uint64)
+            yield _plain(address, kind == 1, time=records["time"].astype(np.uint64))
+
+    @classmethod
+    def knows(cls, head: bytes) -> bool:
+        """Whether it begins with the mark of version 0."""
+        return head.startswith(cls.MAGIC)
+
+
+class ChampSimReader(_RecordReader):
+    """ChampSim's traces: an instruction a record of 64 bytes.
+
+    The instruction pointer, two bytes about branches, six registers, two addresses that it stores
+    to and four that it loads from; 0 stands for none. Loads come before stores; the time is the
+    number of the instruction. A file has no mark of this format: it is taken for one if the two
+    bytes about branches are 0 or 1 and only branches are taken. Traces of the Cloudsuite variant
+    have longer records and are not read.
+    """
+
+    format = "champsim"
+    tool = "ChampSim"
+    expected = "an instruction whose is_branch and branch_taken are 0 or 1"
+    dtype = np.dtype(
+        [
+            ("ip", "<u8"),
+            ("branch", "u1"),
+            ("taken", "u1"),
+            ("registers", "u1", 6),
+            ("stores", "<u8", 2),
+            ("loads", "<u8", 4),
+        ]
+    )
+    unit = "instructions"
+
+    def __iter__(self) -> Iterator[Accesses]:
+        for number, records in self.records():
+            odd = (records["branch"] > 1) | (records["taken"] > 1)
+            if odd.any():
+                at = int(np.argmax(odd))
+                shown = f"is_branch {records['branch'][at]}, branch_taken {records['taken'][at]}"
+                raise self.wrong(f"record {number + at} (byte {64 * (number + at)})", shown)
+            slots = np.concatenate((records["loads"], records["stores"]), axis=1)
+            used = slots != 0
+            time = np.arange(number, number + records.size, dtype=np.uint64)
+            kinds = np.broadcast_to(np.arange(6) >= 4, slots.shape)
+            when = np.repeat(time, used.sum(axis=1))
+            yield _plain(slots[used].astype(np.uint64), kinds[used], time=when)
+
+    @classmethod
+    def knows(cls, head: bytes) -> bool:
+        """Whether the first records are instructions."""
+        records = np.frombuffer(head[: len(head) // 64 * 64], cls.dtype)
+        canonical = records["ip"] < np.uint64(1 << 57)
+        return bool(
+            records.size
+            and ((records["branch"] <= 1) & (records["taken"] <= records["branch"])).all()
+            and (canonical & (records["ip"] > 0)).all()
+            and (records.size > 1 or records["branch"].any() or records["registers"].any())
+            and (records["loads"].any() or records["stores"].any() or records.size < 16)
+        )
+
+
+# ---- arrays -----------------------------------------------------------------------------------
+
+
+class _ColumnReader(Reader):
+    """Reads named columns of numbers."""
+
+    def accesses(self, columns: dict[str, NDArray[Any]], row: int) -> Accesses:
+        """Take columns by the names that `TableReader` knows."""
+        known: dict[str, NDArray[Any]] = {}
+        for name, column in columns.items():
+            role = _NAMES.get(name.lower())
+            if role is not None:
+                known[role] = self._whole(name, column, row)
+        if ("address" in known) == ("page" in known):
+            raise self.wrong(
+                "its columns", ", ".join(columns), f"one of address and page of {_NAMED}"
+            )
+        address = known.get("address")
+        if address is None:
+            pages = known["page"].astype(np.uint64)
+            self._below("page", pages, 1 << 52, row)
+            address = pages << np.uint64(PAGE_SHIFT)
+        address = np.ascontiguousarray(address, np.uint64)
+        size = known.get("size", np.ones(address.size, np.uint32))
+        self._below("size", size, parse.LARGEST + 1, row, least=1)
+        count = known.get("count")
+        if count is not None:
+            self._below("count", count, 1 << 32, row, least=1)
+        for name in ("process", "thread"):
+            if name in known:
+                self._below(name, known[name], 1 << 32, row)
+        self.unit = "time" if "time" in known else ""
+        return Accesses(
+            address,
+            size.astype(np.uint32),
+            known.get("write", np.zeros(address.size)).astype(np.bool_),
+            known["time"].astype(np.uint64) if "time" in known else None,
+            known["process"].astype(np.uint32) if "process" in known else None,
+            known["thread"].astype(np.uint32) if "thread" in known else None,
+            None if count is None else count.astype(np.uint32),
+        )
+
+    def _whole(self, name: str, column: NDArray[Any], row: int) -> NDArray[Any]:
+        if column.dtype.kind not in "iub" or column.ndim != 1:
+            raise self.wrong(f"column {name}", str(column.dtype), "one whole number a row")
+        if column.dtype.kind == "i" and column.size and column.min() < 0:
+            at = int(np.argmax(column < 0))
+            raise self.wrong(f"row {row + at}", f"{name} {column[at]}", "numbers from 0 on")
+        return column
+
+    def _below(self, name: str, column: NDArray[Any], end: int, row: int, least: int = 0) -> None:
+        wild = (column < least) | (column > end - 1)
+        if wild.any():
+            at = int(np.argmax(wild))
+            raise self.wrong(f"row {row + at}", f"{name} {column[at]}", f"{least} to {end - 1}")
+
+
+class NpyReader(_ColumnReader):
+    """An array in numpy's format: addresses, or rows of address and kind, or named fields.
+
+    One dimension of whole numbers: addresses, all loads. Two dimensions with two columns: address
+    and whether it stores. A structured array: fields by the names that `TableReader` knows.
+    """
+
+    format = "npy"
+    tool = "numpy"
+    expected = "addresses, rows of address and kind, or named fields"
+
+    def __iter__(self) -> Iterator[Accesses]:
+        for row, array in _rows(self.stream, self.stream.name):
+            if array.dtype.names:
+                yield self.accesses({name: array[name] for name in array.dtype.names}, row)
+            elif array.ndim == 1:
+                yield self.accesses({"address": array}, row)
+            elif array.ndim == 2 and array.shape[1] == 2:
+                yield self.accesses({"address": array[:, 0], "write": array[:, 1] != 0}, row)
+            else:
+                raise self.wrong("its header", f"shape {array.shape}, {array.dtype}")
+
+    @classmethod
+    def knows(cls, head: bytes) -> bool:
+        """Whether it begins with numpy's mark."""
+        return head.startswith(b"\x93NUMPY")
+
+
+def _rows(stream: Any, name: str) -> Iterator[tuple[int, NDArray[Any]]]:
+    """An array in numpy's format, some rows at a time, each with the number of its first."""
+    fmt = np.lib.format
+    try:
+        version = fmt.read_magic(stream)
+        read = fmt.read_array_header_1_0 if version == (1, 0) else fmt.read_array_header_2_0
+        shape, fortran, dtype = read(stream)
+    except (ValueError, EOFError, SyntaxError, TypeError, OSError, RecursionError) as error:
+        raise TraceError(f"{name}: its numpy header is damaged: {error}") from None
+    wide = int(np.prod(shape[1:], dtype=object)) if shape else 0
+    if not shape or dtype.hasobject or (fortran and len(shape) > 1) or not 0 < wide <= 64:
+        raise TraceError(
+            f"{name}: its header: shape {shape}, {files.quoted(str(dtype))}"
+            f"{', Fortran order' if fortran else ''}: expected whole numbers in C order"
+        )
+    size = max(dtype.itemsize * wide, 1)
+    row = 0
+    while row < shape[0]:
+        rows = min(max(CHUNK // size, 1), shape[0] - row)
+        data = _exactly(stream, rows * size)
+        if len(data) != rows * size:
+            raise TraceError(
+                f"{name}: ends after {row + len(data) // size} rows: expected {shape[0]}"
+            )
+        yield row, np.frombuffer(data, dtype).reshape((rows, *shape[1:]))
+        row += rows
+
+
+def _exactly(stream: Any, size: int) -> bytes:
+    pieces = []
+    while size and (piece := stream.read(size)):
+        pieces.append(piece)
+        size -= len(piece)
+    return b"".join(pieces)
+
+
+#: What reading a damaged archive may raise; RuntimeError where it is encrypted.
+_DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    KeyError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+)
+
+
+class NpzReader(_ColumnReader):
+    """Arrays of one length in numpy's archive, by the names that `TableReader` knows.
+
+    An archive has its table of contents at its end: one that comes through a pipe is copied to a
+    temporary file first.
+    """
+
+    format = "npz"
+    tool = "numpy"
+    expected = f"arrays of one length with the names {_NAMED}"
+
+    def __iter__(self) -> Iterator[Accesses]:
+        name = self.stream.name
+        with contextlib.ExitStack() as stack:
+            try:
+                archive = stack.enter_context(
+                    zipfile.ZipFile(stack.enter_context(self.stream.whole()))
+                )
+                names = [entry.removesuffix(".npy") for entry in archive.namelist()]
+                known = [entry for entry in names if entry.lower() in _NAMES]
+                if not known or len(known) > 16:
+                    raise self.wrong("its arrays", ", ".join(names[:20]))
+                columns = {
+                    entry: _rows(
+                        stack.enter_context(archive.open(f"{entry}.npy")), f"{name}: {entry}"
+                    )
+                    for entry in known
+                }
+                yield from self._together(columns)
+            except (
+                zipfile.BadZipFile,
+                zlib.error,
+                NotImplementedError,
+                KeyError,
+                EOFError,
+            ) as error:
+                raise TraceError(f"{name}: its archive is damaged: {error}") from None
+            except (RuntimeError, OSError) as error:
+                if isinstance(error, MissingError):
+                    raise
+                raise TraceError(f"{name}: its archive cannot be read: {error}") from None
+
+    def _together(
+        self, columns: dict[str, Iterator[tuple[int, NDArray[Any]]]]
+    ) -> Iterator[Accesses]:
+        """Rows of all columns side by side."""
+        held = {name: np.empty(0) for name in columns}
+        row = 0
+        while True:
+            for name, rows in columns.items():
+                if not held[name].size:
+                    held[name] = next(rows, (0, np.empty(0)))[1]
+            sizes = {name: len(array) for name, array in held.items()}
+            rows_now = min(sizes.values())
+            if rows_now == 0:
+                if any(sizes.values()):
+                    raise self.wrong(f"row {row}", str(sizes), "arrays of one length")
+                return
+            yield self.accesses({name: array[:rows_now] for name, array in held.items()}, row)
+            held = {name: array[rows_now:] for name, array in held.items()}
+            row += rows_now
+
+    @classmethod
+    def knows(cls, head: bytes) -> bool:
+        """Whether it is an archive whose first entry is an array."""
+        return head.startswith(b"PK\x03\x04") and b".npy" in head[:300]
+
+
+class ParquetReader(_ColumnReader):
+    """Columns of a parquet file, by the names that `TableReader` knows; needs pyarrow.
+
+    A parquet file has its table of contents at its end: one that comes through a pipe is copied to
+    a temporary file first.
+    """
+
+    format = "parquet"
+    tool = "parquet"
+    expected = f"columns of whole numbers with the names {_NAMED}"
+
+    def __iter__(self) -> Iterator[Accesses]:
+        try:
+            import pyarrow
+            from pyarrow import parquet
+        except ImportError:
+            raise MissingError(
+                f"reading {self.stream.name}, a parquet file, needs the package pyarrow: "
+                "pip install 'pagemig[traces]'"
+            ) from None
+        with self.stream.whole() as whole:
+            try:
+                file = parquet.ParquetFile(whole)
+                names = [n for n in file.schema_arrow.names if n.lower() in _NAMES]
+                row = 0
+                for batch in file.iter_batches(batch_size=CHUNK >> 3, columns=names):
+                    if any(column.null_count for column in batch.columns):
+                        raise self.wrong(f"row {row}", "an empty value", "a number in every row")
+                    arrays = {
+                        name: batch.column(name).to_numpy(zero_copy_only=False) for name in names
+                    }
+                    yield self.accesses(arrays, row)
+                    row += batch.num_rows
+            except (pyarrow.ArrowException, OSError) as error:
+                why = files.printable(str(error).splitlines()[0] if str(error) else "")
+                raise TraceError(f"{self.stream.name}: not a sound parquet file: {why}") from None
+
+    @classmethod
+    def knows(cls, head: bytes) -> bool:
+        """Whether it begins with the mark of parquet."""
+        return head.startswith(b"PAR1")
+
+
+class PmtReader(Reader):
+    """A trace of pagemig's own."""
+
+    format = "pmt"
+
+    def __iter__(self) -> Iterator[Accesses]:
+        with self.stream.whole() as whole, TraceFile(whole, name=self.stream.name) as file:
+            self._header, self.unit = file.header, file.header.unit
+            before = 0
+            for index, write, count in file.blocks:
+                address = file.table[index] << np.uint64(PAGE_SHIFT)
+                time = None
+                if self.unit:
+                    at = before + np.cumsum(count, dtype=np.uint64) - count
+                    ticks = np.searchsorted(file.ticks, at, "right")
+                    time = ticks.astype(np.uint64) * np.uint64(file.header.tick)
+                before += int(count.sum(dtype=np.uint64))
+                yield _plain(address, write, time=time, weight=count)
+
+    @property
+    def header(self) -> Header:
+        """What the file says; known once reading has begun."""
+        return self._header
+
+    _header = Header()
+
+    @classmethod
+    def knows(cls, head: bytes) -> bool:
+        """Whether it begins with the mark of a trace."""
+        return head.startswith(MAGIC)
+
+
+#: Readers by the name of their format, in the order in which they are asked whether they know a
+#: file: those with a mark first.
+FORMATS: dict[str, type[Reader]] = {
+    kind.format: kind
+    for kind in (
+        PmtReader, PintReader, NpyReader, NpzReader, ParquetReader, DamonJsonReader, DamonReader,
+        PerfReader, LackeyReader, TableReader, ChampSimReader, U64Reader,
+    )
+}  # fmt: skip
+
+
+@contextlib.contextmanager
+def reader(
+    source: str | os.PathLike[str] | Source, format: str | None = None, *, skip: bool = False
+) -> Iterator[Reader]:
+    """Open a trace of any format.
+
+    Parameters
+    ----------
+    source : path-like or binary file
+        A file, ``-`` for the standard input, or something to read bytes from; packed by gzip,
+        bzip2, xz or zstd or not.
+    format : str, optional
+        A key of `FORMATS`; without it the content says.
+    skip : bool, default False
+        Count malformed lines instead of ending at the first.
+
+    Yields
+    ------
+    Reader
+
+    Raises
+    ------
+    TraceError
+        If no format is known for it; the message lists them.
+    ValueError
+        If there is no such format.
+    OSError
+        If it cannot be opened.
+    """
+    if format is not None and format not in FORMATS:
+        raise ValueError(f"no format {format!r}; there are {', '.join(FORMATS)}")
+    with opened(source) as stream:
+        head = stream.peek()
+        kind = FORMATS.get(format or "")
+        if kind is None and not head:
+            raise TraceError(f"{stream.name}: it is empty: no access is in it")
+        kind = kind or next((kind for kind in FORMATS.values() if kind.knows(head)), None)
+        if kind is None:
+            raise TraceError(
+                f"{stream.name}: {files.quoted(head[:40])}: expected a trace of one of the formats "
+                f"{', '.join(FORMATS)}, and it looks like none; --format says which it is"
+            )
+        yield kind(stream, skip=skip)

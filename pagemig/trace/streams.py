@@ -1,0 +1,228 @@
+"""Bytes from a file or a pipe, unpacked on the way; the packing is known by content."""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import gzip
+import io
+import lzma
+import os
+import sys
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, Protocol, cast
+
+from pagemig import files
+
+from .format import spooled
+from .header import TraceError
+
+__all__ = ["HEAD", "MissingError", "Source", "Stream", "opened"]
+
+#: Bytes by which a format is known.
+HEAD = 1 << 16
+#: What unpacking xz or zstd may take. `xz -9` needs 65 MiB, `zstd --ultra` 128 MiB.
+_MOST_MEMORY = 1 << 28
+
+_MAGIC = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\x00": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+}
+
+#: What unpacking damaged bytes may raise.
+DAMAGE = (EOFError, OSError, ValueError, lzma.LZMAError, zlib.error)
+
+
+class MissingError(RuntimeError):
+    """A package that reads a format is not installed; the message says how to get it."""
+
+
+class Source(Protocol):
+    """What bytes can be read from."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most ``size`` bytes; none only at the end."""
+        ...
+
+
+class Stream(io.RawIOBase):
+    """A source whose beginning can be looked at.
+
+    Attributes
+    ----------
+    name : str
+        What errors call it; printable.
+    packed : str
+        How it was packed, for people; empty if it was not.
+    """
+
+    def __init__(self, source: Source, name: str, packed: str = "") -> None:
+        self.name, self.packed = files.printable(name), packed
+        self._source = source
+        self._head = b""
+
+    def peek(self, size: int = HEAD) -> bytes:
+        """The next bytes, which stay: ``size`` of them, fewer only at the end."""
+        while len(self._head) < size:
+            piece = self._more(size - len(self._head))
+            if not piece:
+                break
+            self._head += piece
+        return self._head[:size]
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most ``size`` bytes; none only at the end."""
+        if size < 0:
+            return b"".join(iter(lambda: self.read(1 << 20), b""))
+        if self._head:
+            piece, self._head = self._head[:size], self._head[size:]
+            return piece
+        return self._more(size)
+
+    def exactly(self, size: int) -> bytes:
+        """``size`` bytes, fewer only at the end."""
+        pieces = []
+        while size:
+            piece = self.read(min(size, 1 << 20))
+            if not piece:
+                break
+            pieces.append(piece)
+            size -= len(piece)
+        return b"".join(pieces)
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Fill a buffer; how many bytes came."""
+        piece = self.read(len(buffer))
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+    def readable(self) -> bool:
+        """Whether it can be read: yes."""
+        return True
+
+    def _more(self, size: int) -> bytes:
+        if not self.packed:
+            return self._source.read(size)
+        try:
+            return self._source.read(size)
+        except DAMAGE as error:
+            raise TraceError(f"{self.name}: its {self.packed} is damaged: {error}") from None
+
+    def seekable(self) -> bool:
+        """Whether a reader can jump about: see `whole`."""
+        return False
+
+    @contextlib.contextmanager
+    def whole(self) -> Iterator[IO[bytes]]:
+        """A file with everything that is left, that can seek; a temporary one where it must be."""
+        source: Any = self._source
+        plain = not self.packed and isinstance(source, io.BufferedReader | io.BytesIO)
+        plain = plain and source.seekable()
+        if plain:
+            source.seek(-len(self._head), os.SEEK_CUR)
+            self._head = b""
+            yield source
+        else:
+            with spooled(cast(IO[bytes], self)) as file:
+                yield file
+
+
+class _Xz(io.RawIOBase):
+    """Unpacks xz streams one after the other, in bounded memory."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._unpacker = lzma.LZMADecompressor(memlimit=_MOST_MEMORY)
+
+    def read(self, size: int = -1, /) -> bytes:
+        while True:
+            if self._unpacker.eof:
+                rest = self._unpacker.unused_data.lstrip(b"\0") or self._source.read(1 << 16)
+                rest = rest.lstrip(b"\0")
+                if not rest:
+                    return b""
+                self._unpacker = lzma.LZMADecompressor(memlimit=_MOST_MEMORY)
+                piece = self._unpacker.decompress(rest, size)
+            elif self._unpacker.needs_input:
+                packed = self._source.read(1 << 16)
+                if not packed:
+                    raise EOFError("it ends early")
+                piece = self._unpacker.decompress(packed, size)
+            else:
+                piece = self._unpacker.decompress(b"", size)
+            if piece:
+                return piece
+
+
+def _unpacked(stream: Stream, kind: str) -> Source:
+    file = cast(IO[bytes], stream)
+    if kind == "gzip":
+        return cast(Source, gzip.GzipFile(fileobj=file))
+    if kind == "bzip2":
+        return cast(Source, bz2.BZ2File(file))
+    if kind == "xz":
+        return _Xz(stream)
+    try:
+        import zstandard
+    except ImportError:
+        raise MissingError(
+            f"reading {stream.name}, which zstd packed, needs the package zstandard: "
+            "pip install 'pagemig[traces]'"
+        ) from None
+    unpacker = zstandard.ZstdDecompressor(max_window_size=_MOST_MEMORY >> 1)
+    return _Zstd(unpacker.stream_reader(file, read_across_frames=True))
+
+
+class _Zstd:
+    """Says damage as the others do."""
+
+    def __init__(self, reader: Any) -> None:
+        self._reader = reader
+
+    def read(self, size: int = -1, /) -> bytes:
+        import zstandard
+
+        try:
+            return cast(bytes, self._reader.read(size))
+        except zstandard.ZstdError as error:
+            raise ValueError(str(error)) from None
+
+
+@contextlib.contextmanager
+def opened(source: str | os.PathLike[str] | Source) -> Iterator[Stream]:
+    """Open a file, ``-`` for the standard input, or a binary file; unpack what is packed.
+
+    Yields
+    ------
+    Stream
+
+    Raises
+    ------
+    OSError
+        If it cannot be opened.
+    MissingError
+        If it is packed by zstd and the package is missing.
+    """
+    with contextlib.ExitStack() as stack:
+        if isinstance(source, str | os.PathLike):
+            name = os.fspath(source)
+            raw: Source = (
+                sys.stdin.buffer if name == "-" else stack.enter_context(Path(name).open("rb"))
+            )
+            name = "standard input" if name == "-" else name
+        else:
+            raw, name = source, str(getattr(source, "name", "<stream>"))
+        stream = raw if isinstance(raw, Stream) else Stream(raw, name)
+        packings: list[str] = []
+        while len(packings) < 3:
+            head = stream.peek(8)
+            kind = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
+            if kind is None:
+                break
+            packings.append(kind)
+            stream = Stream(_unpacked(stream, kind), stream.name, " of ".join(packings))
+        yield stream
