@@ -1,3 +1,5 @@
+"""Loops over the columns of a trace."""
+
 from typing import Any, final
 
 from numpy import bool_, int32, int64, uint8, uint32, uint64

@@ -1,3 +1,5 @@
+"""Compiled parsers of text: lines in, arrays of accesses out."""
+
 from typing import Any, final
 
 from numpy import bool_, uint32, uint64

@@ -560,7 +560,6 @@ cdef class Perf(Parser):
         """The address of an event, and the error code of a fault where it is told."""
         cdef text_t stop
         cdef text_t after
-        cdef uint64_t other = 0
         if end - p > 10 and memcmp(p, b"address=0x", 10) == 0:  # the tracepoint of page faults
             stop = hexadecimal(p + 10, end, address)
             if stop == NULL:
@@ -576,7 +575,23 @@ cdef class Perf(Parser):
         if hexadecimal(after, stop, address) != stop:
             return False
         p = skip_blanks(stop, end)
-        if p == end or p[0] == c'|':
+        if p == end:
             return True
-        stop = token_end(p, end)  # a second number: the first was not the instruction's address
-        return hexadecimal(p, stop, &other) == stop
+        while p < end:  # without a second number the first is the instruction's address
+            stop = token_end(p, end)
+            if p[0] == c'|' or self.is_number(p, stop):
+                return True
+            p = skip_blanks(stop, end)
+        return False
+
+    cdef bint is_number(self, text_t p, text_t end) noexcept nogil:
+        """Whether a token is an address or a data source, and not a symbol such as ``add``."""
+        cdef bint digit = False
+        if end - p < 6:
+            return False
+        while p < end:
+            if HEX[p[0]] == 255:
+                return False
+            digit |= p[0] <= 57
+            p += 1
+        return digit

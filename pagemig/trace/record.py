@@ -63,7 +63,8 @@ def record(
     Its input and output stay its own. SIGINT and SIGTERM end the program, and what was recorded
     until then is kept. A process that the program starts has its own memory and gets its own trace,
     beside the first (`pagemig.trace.convert.beside`); so has a program that a process turns into
-    (``exec``). Lackey runs the threads of a process one at a time and does not tell them apart.
+    (``exec``). What a child does between its fork and that is left out. Lackey runs the threads of
+    a process one at a time and does not tell them apart.
 
     Parameters
     ----------
@@ -149,12 +150,15 @@ def _recordings(
     """Close what was recorded."""
     limited = limit is not None and logs.references >= limit
     cut = f"ended early by {signal.Signals(signalled).name}" if signalled else ""
-    done = []
+    done: list[Recording] = []
     for log in logs.all:
+        if logs.left_by_exec(log):
+            continue
         name = shlex.join(command) if log is logs.all[0] else log.command
         recording = log.sink.close(Header(program=name, source="valgrind lackey", note=cut))
         if recording is not None:
-            done.append(replace(recording, malformed=log.parser.malformed))
+            path = recording.path.replace(beside(logs.target, len(done)))
+            done.append(replace(recording, path=path, malformed=log.parser.malformed))
     if not done:
         raise RecordError("no access was seen: did valgrind run the program?")
     status = 128 + signalled if signalled else 128 - status if status < 0 else status
@@ -208,7 +212,8 @@ class _Logs:
 
     def __init__(self, folder: Path, target: Path, options: Options) -> None:
         self.all: list[_Log] = []
-        self._folder, self._target, self._options = folder, target, options
+        self.target = target
+        self._folder, self._options = folder, options
 
     @property
     def references(self) -> int:
@@ -222,6 +227,11 @@ class _Logs:
 
     def _running(self) -> Iterator[_Log]:
         return (log for log in self.all if log.open)
+
+    def left_by_exec(self, log: _Log) -> bool:
+        """Whether a log is what a child did from its fork until it became another program."""
+        mine = [other for other in self.all if other.pid == log.pid]
+        return log is mine[0] and len(mine) > 1 and log is not self.all[0]
 
     def read(self) -> bool:
         """Take what has been written; whether any process is still there."""
@@ -243,7 +253,7 @@ class _Logs:
                 continue
             fd = os.open(path, os.O_RDWR)
             path.unlink()
-            sink = Sink(beside(self._target, len(self.all)), self._options, "instructions")
+            sink = Sink(beside(self.target, len(self.all)), self._options, "instructions")
             self.all.append(_Log(int(path.name), fd, sink))
 
     def end(self) -> None:

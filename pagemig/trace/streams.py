@@ -174,22 +174,47 @@ def _unpacked(stream: Stream, kind: str) -> Source:
             "pip install 'pagemig[traces]'"
         ) from None
     unpacker = zstandard.ZstdDecompressor(max_window_size=_MOST_MEMORY >> 1)
-    return _Zstd(unpacker.stream_reader(file, read_across_frames=True))
+    return _Zstd(stream, unpacker, zstandard.ZstdError)
 
 
 class _Zstd:
-    """Says damage as the others do."""
+    """Unpacks zstd frames one after the other, in bounded memory.
 
-    def __init__(self, reader: Any) -> None:
-        self._reader = reader
+    The package's own stream does not tell a file that ends early from a whole one. Here every piece
+    that goes in is so small that what comes out is: four bytes are at most 128 KiB.
+    """
+
+    PIECE = 1 << 10
+
+    def __init__(self, source: Source, unpacker: Any, error: type[Exception]) -> None:
+        self._source, self._unpacker, self._error = source, unpacker, error
+        self._frame: Any = None
+        self._packed = b""
+        self._held = b""
 
     def read(self, size: int = -1, /) -> bytes:
-        import zstandard
+        """At most ``size`` bytes; none only at the end."""
+        while not self._held:
+            self._packed = self._packed or self._source.read(1 << 16)
+            if not self._packed:
+                if self._frame is not None:
+                    raise EOFError("it ends early")
+                return b""
+            self._held = self._unpack()
+        piece, self._held = self._held[:size], self._held[size:]
+        return piece
 
+    def _unpack(self) -> bytes:
+        self._frame = self._frame or self._unpacker.decompressobj()
+        piece, self._packed = self._packed[: self.PIECE], self._packed[self.PIECE :]
         try:
-            return cast(bytes, self._reader.read(size))
-        except zstandard.ZstdError as error:
+            found = cast(bytes, self._frame.decompress(piece))
+        except self._error as error:
             raise ValueError(str(error)) from None
+        if self._frame.eof:
+            self._packed = cast(bytes, self._frame.unused_data) + self._packed
+            self._frame = None
+        return found
 
 
 @contextlib.contextmanager

@@ -415,7 +415,9 @@ def test_pages_that_unpack_to_more_than_they_may(tmp_path, codec):
 
 def test_a_trace_that_the_machine_has_no_memory_for(small, monkeypatch):
     monkeypatch.setattr(files, "available", lambda: 5000)
-    with pytest.raises(MemoryError, match=r"small.pmt in memory takes .*TraceFile reads it in pieces"):
+    with pytest.raises(
+        MemoryError, match=r"small.pmt in memory takes .*TraceFile reads it in pieces"
+    ):
         load(small)
     with TraceFile(small) as trace:
         assert trace.accesses == 300
