@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 
 from pagemig.commands.main import main
 from pagemig.trace import FORMATS, Trace, TraceError, convert, load, reader
+from pagemig.trace import format as trace_format
 from pagemig.trace import readers as trace_readers
 from pagemig.trace.readers import ChampSimReader, LackeyReader, PerfReader, TableReader
 
@@ -780,10 +781,12 @@ def test_options_that_mean_nothing(tmp_path, options):
     assert not list(tmp_path.iterdir())
 
 
-def test_converting_a_long_text_takes_memory_of_its_footprint(tmp_path):
+def test_converting_a_long_text_takes_memory_of_its_footprint(tmp_path, monkeypatch):
+    monkeypatch.setattr(trace_format, "BLOCK", 1 << 14)
+
     class Long:
         name = "long"
-        left = 60
+        left = 20
 
         def read(self, size, /):
             self.left -= 1
@@ -795,10 +798,9 @@ def test_converting_a_long_text_takes_memory_of_its_footprint(tmp_path):
 
     tracemalloc.start()
     done = convert(Long(), tmp_path / "x.pmt")
-    assert done.header.accesses == 59 * 50_000
-    # A block that waits (13 MB a million runs) and its copy while it is packed: not the 38 MB of
-    # the whole trace, nor more for a longer one.
-    assert tracemalloc.get_traced_memory()[1] < 110 << 20
+    assert done.header.accesses == 19 * 50_000
+    # A megabyte of text and its columns, which have room for shorter lines than these.
+    assert tracemalloc.get_traced_memory()[1] < 12 << 20
     tracemalloc.stop()
 
 
