@@ -12,7 +12,7 @@ none       no extensions: what ``make`` uses to link the tree before it builds i
 =========  ==============================================================================
 
 ``PAGEMIG_PLANT=race`` plants a data race in a lock, ``nocopy`` leaves out the copy of a page that
-moves, ``guards`` makes a build from which ``PAGEMIG_MUTANT=n`` takes the guard against race n:
+moves, ``guards`` makes a build from which ``PAGEMIG_MUTANT=GUARD_PINNED`` takes that guard out:
 ``make mutants`` demands that the sanitizer and the tests find them.
 """
 
@@ -20,6 +20,8 @@ import os
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 CFLAGS = {
     "fast": ["-O3", "-g1"],
@@ -119,9 +121,35 @@ def modules() -> list[Extension]:
     )
 
 
+#: Modules that only the tests and the benchmarks of this tree use: no wheel holds them.
+OWN_USE = ("pagemig.testing.host", "pagemig.testing.poke")
+
+
+class BuildExt(build_ext):
+    """The extensions; all of them in the tree itself, elsewhere those that others may use."""
+
+    def finalize_options(self) -> None:
+        """Choose them."""
+        super().finalize_options()
+        if not self.inplace:
+            self.extensions = [e for e in self.extensions or [] if e.name not in OWN_USE]
+
+
+class BuildPy(build_py):
+    """Everything else of the package, likewise."""
+
+    def find_data_files(self, package: str, src_dir: str) -> list[str]:
+        """Leave the sources of those out."""
+        own = tuple(f"{name.rpartition('.')[2]}.py" for name in OWN_USE)  # .pyx and .pyi
+        files: list[str] = super().find_data_files(package, src_dir)
+        outside = package != "pagemig.testing"
+        return [file for file in files if outside or not Path(file).name.startswith(own)]
+
+
 if __name__ == "__main__":
     found = modules()
     setup(
         ext_modules=found,
+        cmdclass={"build_ext": BuildExt, "build_py": BuildPy},
         options={"build_ext": {"parallel": JOBS, "force": bool(found) and mode_changed()}},
     )

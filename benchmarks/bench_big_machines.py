@@ -60,7 +60,7 @@ class Giant:
     def prove(self) -> None:
         """Assert where the pages are, and that frames of neighbours are neighbours or are not."""
         sample = min(self.pages, CALL)
-        frames = self.app.pagemap(self.base, sample) & np.uint64((1 << 55) - 1)
+        frames = self.app.frames(self.base, sample)
         assert (self.machine.node_of(frames) == self.side).all()
         share = near_share(frames)
         assert share < SCATTERED if self.scattered else share > SEQUENTIAL, share

@@ -17,7 +17,7 @@ from pagemig.mm.atomic cimport (
 )
 from pagemig.mm.build cimport build_arenas, build_nodes, build_swap, node_spec_t, scatter, set_profile
 from pagemig.mm.calls cimport migrate_frames, sys_mbind, sys_migrate_pages, sys_move_pages
-from pagemig.mm.check cimport check_machine, checker_release, invariant_error, poke_field, violation_t
+from pagemig.mm.check cimport check_machine, checker_release, invariant_error, violation_t
 from pagemig.mm.context cimport ctx_get, ctx_put, mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock
 from pagemig.mm.filemap cimport file_new, file_put, file_read, file_write
 from pagemig.mm.fork cimport (
@@ -35,17 +35,18 @@ from pagemig.mm.page_alloc cimport (
     anon_vma_of, arena_new, arenas_release, file_of, mm_of, node_free_pages, page_to_nid, page_token, put_page, task_of,
     vec_at, vma_index, vma_of,
 )
+from pagemig.mm.pagewalk cimport pagewalk_next, pagewalk_start, pagewalk_t
 from pagemig.mm.pfnmap cimport pfn_is_reserved, remap_frames, sys_mmap_pfns, sys_vm_ops, vma_frames
-from pagemig.mm.pgtable cimport leaf_pte, next_leaf, stats_rows, walk_leaf
+from pagemig.mm.pgtable cimport leaf_pte, stats_index, stats_rows, walk_leaf
 from pagemig.mm.pte cimport pte_pfn, pte_present
 from pagemig.mm.rmap cimport rmap_vmas
 from pagemig.mm.swapfile cimport swapoff, swapon
 from pagemig.mm.trace cimport trace_locks
 from pagemig.mm.truncate cimport file_fadvise, file_punch, file_truncate
 from pagemig.mm.types cimport (
-    C_LOCK_PAGE, C_LOCK_SWAP, ctx_t, FILE_SHMEM, file_t, frame_t, keep_t, machine_t, MAX_CTX, MAX_NODES, MAX_SWAPFILES, mm_t,
-    MODE_ACTORS, MODE_THREADS, MPOL_DEFAULT, MPOL_INTERLEAVE, mpol_t, MPOL_WEIGHTED_INTERLEAVE, NR_COUNTERS,
-    PG_anon, PMG_WAIT, STAGE, TASK_RUNNING, task_t, vma_t, WAIT_PASS,
+    C_LOCK_PAGE, C_LOCK_SWAP, ctx_t, FILE_SHMEM, file_t, frame_t, keep_t, machine_t, MAX_CTX, MAX_NODES, MAX_SWAPFILES,
+    mm_t, MODE_ACTORS, MODE_THREADS, MPOL_DEFAULT, MPOL_INTERLEAVE, mpol_t, MPOL_WEIGHTED_INTERLEAVE, NR_COUNTERS,
+    PG_anon, PMG_WAIT, PTRS_PER_PTE, STAGE, TASK_RUNNING, task_t, vma_t, WAIT_PASS,
 )
 from pagemig.mm.vma cimport vma_address, vma_lookup
 from pagemig.mm.vmscan cimport swap_out
@@ -350,7 +351,7 @@ cdef class Machine:
             return self.wait_nested(c) if what != WAIT_PASS and self.is_nested() else 0
         except BaseException as error:
             self.hook_errors.setdefault(c.id, error)
-            return -512
+            return -PMG_WAIT
 
     # -- building blocks -----------------------------------------------------------------------------------------
 
@@ -562,7 +563,8 @@ cdef class Machine:
 
     def _tables_raw(self):
         """Page tables handed out so far, shape (tables, 512), read-only, without a copy; table 0 is unused."""
-        return lend(self, self.m.pt, <uint64_t> self.m.tables.fresh * 512, cnp.NPY_UINT64).reshape(-1, 512)
+        return lend(self, self.m.pt, <uint64_t> self.m.tables.fresh * PTRS_PER_PTE, cnp.NPY_UINT64) \
+            .reshape(-1, PTRS_PER_PTE)
 
     @property
     def table_pfn(self):
@@ -602,10 +604,6 @@ cdef class Machine:
             raise MemoryError("no memory for the notes of check()")
         if rule:
             raise invariant_error(self.m, &v)
-
-    def _poke(self, str what, uint64_t index, str field, value=None):
-        """For tests: the old value of one field of one record; stores ``value`` unless it is None."""
-        return poke_field(self.m, what, index, field, value)
 
     # -- steps -----------------------------------------------------------------------------------------------------
 
@@ -1340,9 +1338,8 @@ cdef class Process:
         """Page-table entries of n pages, 0 where no table is; a copy."""
         cdef cnp.npy_intp shape = <cnp.npy_intp> n
         cdef uint64_t *p
-        cdef uint64_t v = addr >> 12, first = addr >> 12, end = (addr >> 12) + n, stop
-        cdef uint32_t leaf = 0
-        cdef mm_t *mm
+        cdef uint64_t v, first = addr >> 12
+        cdef pagewalk_t w
         cdef ctx_t *c
         out = cnp.PyArray_ZEROS(1, &shape, cnp.NPY_UINT64, 0)
         p = <uint64_t *> cnp.PyArray_DATA(out)
@@ -1350,15 +1347,10 @@ cdef class Process:
         try:
             with nogil:
                 if c.mm and mmap_read_lock(c, c.mm) == 0:
-                    mm = mm_of(self.m, c.mm)
-                    while True:
-                        v = next_leaf(self.m, mm, v, end, &leaf)
-                        if v >= end:
-                            break
-                        stop = min(end, (v | 511) + 1)
-                        while v < stop:         # one by one: processors set accessed and dirty bits meanwhile
-                            p[v - first] = pmg_load(leaf_pte(self.m, leaf, v))
-                            v += 1
+                    pagewalk_start(&w, self.m, mm_of(self.m, c.mm), first, first + n)
+                    while pagewalk_next(&w):
+                        for v in range(w.vpn, w.stop):  # one by one: processors set accessed and dirty bits meanwhile
+                            p[v - first] = pmg_load(leaf_pte(self.m, w.leaf, v))
                     mmap_read_unlock(c, c.mm)
         finally:
             self.core.leave(c)
@@ -1431,20 +1423,14 @@ cdef int set_task_policy(ctx_t *c, task_t *t, uint32_t mode, uint32_t mode_flags
 
 cdef void sum_counts(machine_t *m, mm_t *mm, uint64_t first, uint64_t n, uint32_t nid, uint32_t *out) noexcept nogil:
     """Add up the access counts of pages from one node over all slots; mmap_lock held."""
-    cdef uint64_t v = first, end = first + n
-    cdef uint32_t leaf = 0, slot
-    cdef uint32_t *row
-    while True:
-        v = next_leaf(m, mm, v, end, &leaf)
-        if v >= end:
-            return
-        while v < end:
+    cdef pagewalk_t w
+    cdef uint64_t v
+    cdef uint32_t slot
+    pagewalk_start(&w, m, mm, first, first + n)
+    while pagewalk_next(&w):
+        for v in range(w.vpn, w.stop):
             for slot in range(pmg_load32(&m.stats_slots)):
-                row = stats_rows(m, slot, nid) + <uint64_t> leaf * 512
-                out[v - first] += pmg_load32(row + (v & 511))
-            v += 1
-            if v & 511 == 0:
-                break
+                out[v - first] += pmg_load32(stats_rows(m, slot, nid) + stats_index(w.leaf, v))
 
 
 # -- long calls ----------------------------------------------------------------------------------------------------

@@ -24,7 +24,6 @@ __all__ = [
     "Nodemask",
     "address_array",
     "as_int",
-    "as_long",
     "as_size",
     "as_ulong",
     "check_bool",
@@ -89,12 +88,6 @@ def as_ulong(value: object, name: str, meant: str = "an integer") -> int:
     if not _LONG_MIN <= number <= U64:
         raise ValueError(f"{name} must fit 64 bits, not {number}")
     return number & U64
-
-
-def as_long(value: object, name: str) -> int:
-    """``value`` as a signed ``long``."""
-    number = as_ulong(value, name)
-    return number - (1 << 64) if number >> 63 else number
 
 
 def as_int(value: object, name: str, meant: str = "an integer") -> int:

@@ -32,7 +32,7 @@ class World:
         self.file = self.machine.file("ext4", 8 * PAGE)
         self.app.fwrite(self.file, 0, 7, 4)
         self.pages = np.arange(8, dtype=np.uint64) * PAGE + self.base
-        self.pfns = (self.app.pagemap(self.base, 8) & np.uint64((1 << 55) - 1)).astype(np.uint32)
+        self.pfns = self.app.frames(self.base, 8).astype(np.uint32)
         self.pfn = int(self.pfns[0])
         self.reserved = np.array([2, 3], dtype=np.uint32)
         self.nodes = np.array([0, 1] * 4, dtype=np.int32)
@@ -82,6 +82,7 @@ PROCESS: dict[str, Callable[[World], Any]] = {
     "exit": lambda w: w.machine.spawn().exit(),
     "fadvise": lambda w: w.app.fadvise(w.file, 0, 0, "dontneed"),
     "fork": lambda w: w.app.fork().exit(),
+    "frames": lambda w: w.app.frames(w.base, 8),
     "fread": lambda w: w.app.fread(w.file, 0, 4),
     "ftruncate": lambda w: w.app.ftruncate(w.file, 8 * PAGE),
     "fwrite": lambda w: w.app.fwrite(w.file, 0, [1, 2, 3]),
@@ -101,6 +102,7 @@ PROCESS: dict[str, Callable[[World], Any]] = {
     "munlockall": lambda w: w.app.munlockall(),
     "munmap": World.remapped,
     "node": lambda w: w.app.node,
+    "nodes": lambda w: w.app.nodes(w.base, 8),
     "numa_maps": lambda w: w.app.numa_maps(),
     "pagemap": lambda w: w.app.pagemap(w.base, 8),
     "pid": lambda w: w.app.pid,
@@ -227,7 +229,6 @@ CORE_MACHINE: dict[str, Callable[[World], Any]] = {
     "_nr_frames": lambda w: w.machine._nr_frames,
     "_on_wait": lambda w: w.machine._on_wait(None),
     "_online": lambda w: w.machine._online(2),
-    "_poke": lambda w: w.machine._poke("frame", 1, "state"),
     "_set_file_busy": lambda w: w.machine._set_file_busy(w.file.index, False),
     "_set_file_ino": lambda w: w.machine._set_file_ino(w.file.index, 9),
     "_set_next_ino": lambda w: w.machine._set_next_ino(100),
@@ -333,7 +334,7 @@ def test_isolated_pages_are_put_back() -> None:
     app = machine.spawn()
     base = app.mmap(4 * PAGE)
     app.touch(base, 4 * PAGE, write=True)
-    pfns = app.pagemap(base, 4) & np.uint64((1 << 55) - 1)
+    pfns = app.frames(base, 4)
     for _ in range(TIMES):
         with pytest.raises(MemoryError):
             machine.migrate_lists(pfns, 1)

@@ -4,14 +4,17 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from pagemig.mm.atomic cimport (
-    pmg_add, pmg_add32, pmg_cas, pmg_cas32, PMG_GUARD, pmg_likely, pmg_load, pmg_load32, pmg_or, pmg_prefetch,
-    pmg_prefetchw, pmg_store32, pmg_unlikely,
+    GUARD_RETRY, pmg_add, pmg_add32, pmg_cas, pmg_cas32, PMG_GUARD, pmg_likely, pmg_load, pmg_load32, pmg_or,
+    pmg_prefetch, pmg_prefetchw, pmg_store32, pmg_unlikely,
 )
 from pagemig.mm.context cimport mmap_read_lock, mmap_read_unlock, pmg_wait
 from pagemig.mm.frame cimport get_page
 from pagemig.mm.memory cimport get_entry_page, handle_mm_fault, wait_on_page_locked
 from pagemig.mm.page_alloc cimport count_event, mm_of, page_token, put_page, set_page_token
-from pagemig.mm.pgtable cimport leaf_pte, next_leaf, pte_lock, pte_unlock, read_pte, stats_rows, walk_leaf
+from pagemig.mm.pagewalk cimport pagewalk_next, pagewalk_start, pagewalk_t
+from pagemig.mm.pgtable cimport (
+    leaf_number, leaf_pte, pte_index, pte_lock, pte_unlock, read_pte, stats_index, stats_rows, walk_leaf,
+)
 from pagemig.mm.pte cimport (
     is_migration_entry, migration_entry_to_pfn, PTE_A, PTE_D, PTE_P, pte_pfn, PTE_RW, pte_t, SWP_MIG_SHIFT,
 )
@@ -123,10 +126,10 @@ cdef bint wait_for_entry(ctx_t *c, uint32_t pfn, uint32_t *spins, touch_t *r) no
         return not r.wait
     if spins[0] == 0:
         count_event(c, C_MIGRATION_WAIT, 1)
-    if not PMG_GUARD(8):
+    if not PMG_GUARD(GUARD_RETRY):
         get_page(c.m, pfn)
     err = pmg_wait(c, WAIT_PAGE, pfn, spins[0])
-    if not PMG_GUARD(8):
+    if not PMG_GUARD(GUARD_RETRY):
         put_page(c, pfn)
     if err:
         r.wait = 1
@@ -177,7 +180,7 @@ cdef inline bint touch_page(
             set_page_token(m, pfn, value[0])
         pte_unlock(c, leaf)
     if row != NULL:
-        count_access(c, row + (<uint64_t> leaf * 512 + (vpn & 511)), 1)
+        count_access(c, row + stats_index(leaf, vpn), 1)
     return True
 
 
@@ -193,7 +196,7 @@ cdef uint32_t touch_locked(
     while r.done < end:
         k = r.done
         v = vpn + k
-        if not leaf or v & 511 == 0:
+        if not leaf or pte_index(v) == 0:
             leaf = walk_leaf(m, mm.pgd, v) if v < TASK_SIZE_PAGES else 0
         if leaf and touch_page(c, leaf, v, write, values + k if values != NULL else NULL, out + k if out != NULL else NULL, row):
             r.done += 1
@@ -237,12 +240,12 @@ cdef uint32_t access_block(
     cdef pte_t pte, need, note
     for k in range(n):
         vpn = addresses[k] >> 12
-        if (vpn >> 9) != base:
+        if leaf_number(vpn) != base:
             leaf = walk_leaf(m, mm.pgd, vpn) if pmg_likely(vpn < TASK_SIZE_PAGES) else 0
             if pmg_unlikely(leaf == 0):
                 found = k
                 break
-            base = vpn >> 9
+            base = leaf_number(vpn)
         p[k] = leaf_pte(m, leaf, vpn)
         pmg_prefetchw(p[k])
     for k in range(found):
@@ -364,15 +367,18 @@ cdef int epoch_begin(machine_t *m, epoch_t *e, const uint64_t *addresses, uint64
 
 
 cdef void epoch_mark(machine_t *m, epoch_t *e) noexcept nogil:
-    cdef uint64_t vpn = e.first, end = e.first + e.pages, next
-    cdef uint32_t leaf = 0, mark, marks = 0
-    while vpn < end:
-        next = next_leaf(m, e.mm, vpn, end, &leaf)
-        while vpn < next:
+    cdef pagewalk_t w
+    cdef uint64_t vpn = e.first, end = e.first + e.pages
+    cdef uint32_t mark, marks = 0
+    cdef bint more = True
+    pagewalk_start(&w, m, e.mm, vpn, end)
+    while more:
+        more = pagewalk_next(&w)
+        while vpn < w.vpn:                  # no table: nothing is there
             e.count[vpn - e.first] = marks = PAGE_ABSENT
             vpn += 1
-        while leaf and vpn < min(end, (next | 511) + 1):
-            mark = page_mark(pmg_load(leaf_pte(m, leaf, vpn)))
+        while vpn < w.stop:
+            mark = page_mark(pmg_load(leaf_pte(m, w.leaf, vpn)))
             e.count[vpn - e.first] = mark
             marks |= mark
             vpn += 1
@@ -397,20 +403,17 @@ cdef void note_page(ctx_t *c, uint32_t leaf, uint64_t vpn, bint written) noexcep
 cdef void epoch_fold(ctx_t *c, epoch_t *e) noexcept nogil:
     cdef machine_t *m = c.m
     cdef uint32_t *row = stats_row(c)
-    cdef uint64_t vpn = e.first, end = e.first + e.pages, k
-    cdef uint32_t leaf = 0, n
-    while vpn < end:
-        vpn = next_leaf(m, e.mm, vpn, end, &leaf)
-        while leaf and vpn < end:
+    cdef pagewalk_t w
+    cdef uint64_t vpn
+    cdef uint32_t n
+    pagewalk_start(&w, m, e.mm, e.first, e.first + e.pages)
+    while pagewalk_next(&w):
+        for vpn in range(w.vpn, w.stop):
             n = e.count[vpn - e.first] & (PAGE_READONLY - 1)
             if n:
-                note_page(c, leaf, vpn, n & PAGE_WRITTEN)
+                note_page(c, w.leaf, vpn, n & PAGE_WRITTEN)
                 if row != NULL:
-                    k = <uint64_t> leaf * 512 + (vpn & 511)
-                    count_access(c, row + k, n // PAGE_ACCESS)
-            vpn += 1
-            if vpn & 511 == 0:
-                break
+                    count_access(c, row + stats_index(w.leaf, vpn), n // PAGE_ACCESS)
 
 
 cdef uint32_t epoch_fault(

@@ -3,7 +3,12 @@ from libc.stdint cimport uint32_t, uint64_t
 
 
 cdef extern from "pagemig/guards.h" nogil:
-    bint PMG_GUARD(int race) noexcept               # 1 but in the build of the mutants
+    bint PMG_GUARD(int guard) noexcept              # 1 but in the build of the mutants
+    enum:
+        GUARD_FREED, GUARD_PAGE_LOCK, GUARD_WRITEBACK, GUARD_PINNED, GUARD_GUP_ENTRY, GUARD_FAULT_ENTRY, GUARD_RETRY,
+        GUARD_WAITER, GUARD_UPTODATE, GUARD_SLEPT, GUARD_NO_MAPPING, GUARD_TRUNCATED, GUARD_FORK_ENTRY,
+        GUARD_PARENT_FIRST, GUARD_MPROTECT_ENTRY, GUARD_UNMAPPED_ENTRY, GUARD_MISSED_MAPPING, GUARD_SWAPCACHE,
+        GUARD_DIRTY, GUARD_SLOT, GUARD_MLOCKED, GUARD_ISOLATED, GUARD_MMAP_LOCK, GUARD_ZERO_PAGE, GUARD_SWAPOFF
 
 
 cdef extern from "pagemig/atomics.h" nogil:
@@ -38,7 +43,6 @@ cdef extern from "pagemig/atomics.h" nogil:
     void pmg_write_unlock(uint32_t *l) noexcept
     bint pmg_read_lock(uint32_t *l) noexcept
     bint pmg_write_lock(uint32_t *l) noexcept
-    void pmg_downgrade(uint32_t *l) noexcept
     void pmg_yield() noexcept
     int pmg_popcount(uint64_t v) noexcept
     int pmg_ctz(uint64_t v) noexcept

@@ -7,7 +7,8 @@ from libc.string cimport memset
 from pagemig.mm.page_alloc cimport arena_new, slab_init
 from pagemig.mm.types cimport (
     anon_vma_t, ctx_t, file_t, frame_t, machine_t, MAX_CTX, MAX_NODES, mlock_pvec_t, mm_t, node_t, PCP_MAX, pcp_t,
-    PG_reserved, pin_t, ptdesc_t, PVEC_MAX, REF_ONE, rnode_t, slab_t, sp_node_t, STATS_SLOTS, task_t, vma_t,
+    PG_reserved, pin_t, ptdesc_t, PTRS_PER_PTE, PVEC_MAX, REF_ONE, rnode_t, slab_t, sp_node_t, STATS_SLOTS, task_t,
+    vma_t,
 )
 
 
@@ -123,7 +124,7 @@ cdef int build_arenas(machine_t *m) noexcept nogil:
     if m.page_bytes:
         m.content = <uint8_t *> arena_new(m, n * m.page_bytes)
     if m.access_stats:
-        m.stats = <uint32_t *> arena_new(m, tables * 512 * m.nr_nodes * STATS_SLOTS * 4)
+        m.stats = <uint32_t *> arena_new(m, tables * PTRS_PER_PTE * m.nr_nodes * STATS_SLOTS * 4)
     if m.frames == NULL or m.mlock_count == NULL or m.mlock_pvec == NULL or m.pt == NULL or m.heap == NULL or \
             (m.page_bytes and m.content == NULL) or (m.access_stats and m.stats == NULL) or \
             build_slab(m, &m.tables, tables, sizeof(ptdesc_t), <size_t> &(<ptdesc_t *> NULL).next) or \

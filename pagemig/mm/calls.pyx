@@ -7,7 +7,9 @@ from libc.errno cimport EACCES, EAGAIN, EBUSY, EFAULT, EINVAL, EIO, ENODEV, ENOM
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 
-from pagemig.mm.atomic cimport pmg_cas, PMG_GUARD, pmg_load, pmg_load32, pmg_load_acq, pmg_popcount, pmg_prefetchw
+from pagemig.mm.atomic cimport (
+    GUARD_MMAP_LOCK, pmg_cas, PMG_GUARD, pmg_load, pmg_load32, pmg_load_acq, pmg_popcount, pmg_prefetchw,
+)
 from pagemig.mm.calls_2006 cimport do_migrate_pages_2006, mbind_2006, migrate_frames_2006, move_pages_2006
 from pagemig.mm.context cimport mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock
 from pagemig.mm.fork cimport get_task_mm, mmput
@@ -21,7 +23,7 @@ from pagemig.mm.migrate_stage cimport (
 )
 from pagemig.mm.mmap cimport mbind_range
 from pagemig.mm.page_alloc cimport count_event, mm_index, mm_of, page_to_nid, put_page, vec_at, vma_of
-from pagemig.mm.pgtable cimport leaf_pte, table_entries, walk_leaf
+from pagemig.mm.pgtable cimport leaf_number, leaf_pte, pte_index, table_entries, walk_leaf
 from pagemig.mm.pte cimport PTE_P, pte_pfn, PTE_PFN_MASK, PTE_SPECIAL, pte_t
 from pagemig.mm.queue cimport (
     list_putback, list_reserve, list_t, migrate_queue, next_pair, queue_begin, queue_pages_range, queue_t,
@@ -30,8 +32,8 @@ from pagemig.mm.queue cimport (
 from pagemig.mm.rmap cimport lru_cache_disable, lru_cache_enable
 from pagemig.mm.trace cimport STEP_ISOLATE, STEP_LOCK, trace
 from pagemig.mm.types cimport (
-    C_LOCK_LRU, ctx_t, frame_t, machine_t, MAP_ONE, mm_t, MPOL_DEFAULT, MPOL_MF_MOVE, MPOL_MF_MOVE_ALL,
-    MPOL_MF_STRICT, mpol_t, PG_isolated, PG_locked, PG_lru, PMG_WAIT, REF_ONE, STAGE, task_t, vma_t,
+    C_LOCK_LRU, ctx_t, frame_t, machine_t, MAP_ONE, mm_t, MPOL_DEFAULT, MPOL_MF_MOVE, MPOL_MF_MOVE_ALL, MPOL_MF_STRICT,
+    mpol_t, PG_isolated, PG_locked, PG_lru, PMG_WAIT, REF_ONE, STAGE, TASK_SIZE_PAGES, task_t, vma_t,
 )
 from pagemig.mm.vma cimport vma_address, vma_lookup, vma_slot
 
@@ -69,9 +71,9 @@ cdef inline vma_t *look_vma(look_t *l, uint64_t vpn) noexcept nogil:
 
 
 cdef inline pte_t look_pte(look_t *l, uint64_t vpn) noexcept nogil:
-    if vpn >> 9 != l.base:
-        l.base = vpn >> 9
-        l.leaf = walk_leaf(l.m, l.mm.pgd, vpn) if vpn >> 36 == 0 else 0
+    if leaf_number(vpn) != l.base:
+        l.base = leaf_number(vpn)
+        l.leaf = walk_leaf(l.m, l.mm.pgd, vpn) if vpn < TASK_SIZE_PAGES else 0
     return pmg_load_acq(leaf_pte(l.m, l.leaf, vpn)) if l.leaf else 0
 
 
@@ -211,9 +213,9 @@ cdef uint64_t gather_run(
     pages = l.vma.end - start
     while i < end and n < width:
         vpn = addresses[i] >> 12
-        if vpn >> 9 != base or vpn - start >= pages:
+        if leaf_number(vpn) != base or vpn - start >= pages:
             break
-        p = leaf + (vpn & 511)
+        p = leaf + pte_index(vpn)
         pte = pmg_load_acq(p)
         pfn = <uint32_t> pte_pfn(pte)
         if (pte & (PTE_P | PTE_SPECIAL)) != PTE_P or pfn - first < size:
@@ -559,7 +561,7 @@ cdef int64_t sys_mbind(
     cdef target_t target
     cdef mm_t *mm = mm_of(c.m, c.mm)
     cdef uint64_t first = start >> 12, end = (start + length) >> 12
-    cdef bint unlocked = c.m.profile.migrate_unlocked or not PMG_GUARD(24)
+    cdef bint unlocked = c.m.profile.migrate_unlocked or not PMG_GUARD(GUARD_MMAP_LOCK)
     cdef int64_t rc = mpol_new(c.m, mode, mode_flags, user, t.mems_allowed, &pol)
     if rc:
         return rc

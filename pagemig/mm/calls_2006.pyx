@@ -8,7 +8,7 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
-from pagemig.mm.atomic cimport PMG_GUARD, pmg_load, pmg_load32
+from pagemig.mm.atomic cimport GUARD_MMAP_LOCK, PMG_GUARD, pmg_load, pmg_load32
 from pagemig.mm.context cimport mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock
 from pagemig.mm.frame cimport frame_maps, page_state, page_test
 from pagemig.mm.gup cimport follow_page
@@ -19,7 +19,8 @@ from pagemig.mm.mmap cimport mbind_range
 from pagemig.mm.page_alloc cimport (
     alloc_page, alloc_pages_node, count_event, mm_of, page_to_nid, put_page, vec_at, vma_index, vma_of,
 )
-from pagemig.mm.pgtable cimport leaf_pte, next_leaf, pte_lock, pte_unlock
+from pagemig.mm.pagewalk cimport pagewalk_next, pagewalk_start, pagewalk_t
+from pagemig.mm.pgtable cimport leaf_pte, pte_lock, pte_unlock
 from pagemig.mm.pte cimport pte_pfn, pte_present, PTE_SPECIAL, pte_t
 from pagemig.mm.queue cimport (
     list_add, list_putback, list_t, next_pair, queue_begin, queue_t, queue_vma, vma_migratable,
@@ -167,19 +168,17 @@ cdef int collect_leaf(
 cdef int collect_misplaced(
         ctx_t *c, list_t *pages, list_t *nodes, mm_t *mm, uint64_t start, uint64_t end, uint32_t flags) noexcept nogil:
     cdef machine_t *m = c.m
-    cdef uint32_t i, leaf = 0
-    cdef uint64_t v, stop
+    cdef uint32_t i
+    cdef pagewalk_t w
     cdef vma_t *vma
     cdef int rc = 0
     for i in range(vma_slot(m, mm, start), mm.vmas.n):
         vma = vma_of(m, vec_at(m, &mm.vmas)[i])
-        v = max(start, vma.start)
-        stop = min(end, vma.end)
-        while v < stop and rc == 0 and (vma_migratable(m, vma) or flags & MPOL_MF_STRICT):
-            v = next_leaf(m, mm, v, stop, &leaf)
-            if v < stop:
-                rc = collect_leaf(c, pages, nodes, vma, leaf, v, min(stop, (v | 511) + 1), flags)
-                v = (v | 511) + 1
+        if not vma_migratable(m, vma) and not flags & MPOL_MF_STRICT:
+            continue
+        pagewalk_start(&w, m, mm, max(start, vma.start), min(end, vma.end))
+        while rc == 0 and pagewalk_next(&w):
+            rc = collect_leaf(c, pages, nodes, vma, w.leaf, w.vpn, w.stop, flags)
     return rc
 
 
@@ -267,13 +266,13 @@ cdef int64_t mbind_2006(
         return -PMG_WAIT
     queue_begin(&q, user, True, pol.mode == MPOL_DEFAULT, flags)
     q.mm = c.mm
-    if not PMG_GUARD(24):
+    if not PMG_GUARD(GUARD_MMAP_LOCK):
         mmap_write_unlock(c, c.mm)
     rc = mbind_locked(c, mm_of(c.m, c.mm), &q, start, end, pol, flags)
     list_putback(c, &q.list)
     lru_cache_enable(c)
     free(q.list.pfns)
-    if PMG_GUARD(24):
+    if PMG_GUARD(GUARD_MMAP_LOCK):
         mmap_write_unlock(c, c.mm)
     return rc
 

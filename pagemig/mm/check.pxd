@@ -48,5 +48,3 @@ ctypedef struct checker_t:      # zeroed by its owner, emptied by checker_releas
 cdef int check_machine(machine_t *m, checker_t *k, bint full, violation_t *v) noexcept nogil
 cdef void checker_release(checker_t *k) noexcept nogil
 cdef object invariant_error(machine_t *m, violation_t *v)       # the InvariantError to raise, in words
-# For tests: the old value of one field of one record; stores value unless it is None.
-cdef object poke_field(machine_t *m, str what, uint64_t index, str field, object value)

@@ -43,7 +43,6 @@ cdef int64_t file_read(ctx_t *c, uint32_t file, uint64_t index, uint64_t n, uint
 # write a locked page to where its file system keeps it, False: there is no such place
 cdef bint file_writepage(ctx_t *c, uint32_t pfn) noexcept nogil
 cdef bint try_to_release_page(ctx_t *c, uint32_t pfn) noexcept nogil                 # a locked, clean page gives up its buffers
-cdef int file_fsync(ctx_t *c, uint32_t file) noexcept nogil
 
 
 cdef enum:

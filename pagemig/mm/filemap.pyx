@@ -9,8 +9,8 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from pagemig.mm.atomic cimport (
-    pmg_add, pmg_add32, pmg_and, PMG_GUARD, pmg_load, pmg_load32, pmg_load_acq, pmg_or, pmg_spin_lock,
-    pmg_spin_unlock, pmg_store, pmg_store32, pmg_write_trylock, pmg_write_unlock, pmg_yield,
+    GUARD_SLEPT, GUARD_UPTODATE, pmg_add, pmg_add32, pmg_and, PMG_GUARD, pmg_load, pmg_load32, pmg_load_acq, pmg_or,
+    pmg_spin_lock, pmg_spin_unlock, pmg_store, pmg_store32, pmg_write_trylock, pmg_write_unlock, pmg_yield,
 )
 from pagemig.mm.context cimport lock_page, pmg_wait
 from pagemig.mm.frame cimport (
@@ -166,7 +166,7 @@ cdef int find_lock_page(ctx_t *c, file_t *f, uint64_t index, uint32_t *pfn) noex
             put_page(c, pfn[0])
             pfn[0] = 0
             return -PMG_WAIT
-        if page_belongs(c.m, pfn[0], f, index) or not PMG_GUARD(11):
+        if page_belongs(c.m, pfn[0], f, index) or not PMG_GUARD(GUARD_SLEPT):
             return 0
         # Truncated or migrated while this waited for the lock.
         unlock_page(c.m, pfn[0])
@@ -542,7 +542,7 @@ cdef int find_uptodate_page(ctx_t *c, file_t *f, uint64_t index, uint32_t *pfn) 
     while True:
         pfn[0] = find_get_page(c.m, f, index)
         # The flag before the content: acquired, since nothing is locked.
-        if pfn[0] == 0 or pmg_load_acq(&c.m.frames[pfn[0]].state) & PG_uptodate or not PMG_GUARD(10):
+        if pfn[0] == 0 or pmg_load_acq(&c.m.frames[pfn[0]].state) & PG_uptodate or not PMG_GUARD(GUARD_UPTODATE):
             return 0
         if lock_page(c, pfn[0]):
             put_page(c, pfn[0])
@@ -663,8 +663,3 @@ cdef bint try_to_release_page(ctx_t *c, uint32_t pfn) noexcept nogil:
     if page_test_clear(c.m, pfn, PG_private):
         put_page(c, pfn)
     return True
-
-
-cdef int file_fsync(ctx_t *c, uint32_t file) noexcept nogil:
-    cdef file_t *f = file_of(c.m, file)
-    return writeback_pages(c, f, 0, <uint64_t> -1) if has_disk(f) else 0

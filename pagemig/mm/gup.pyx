@@ -5,7 +5,7 @@ mmap_lock is held for reading.
 from libc.errno cimport EFAULT, EINVAL, ENOENT, ENOMEM, EOPNOTSUPP
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from pagemig.mm.atomic cimport pmg_add, PMG_GUARD, pmg_load, pmg_load_acq, pmg_store32
+from pagemig.mm.atomic cimport GUARD_GUP_ENTRY, pmg_add, PMG_GUARD, pmg_load, pmg_load_acq, pmg_store32
 from pagemig.mm.frame cimport get_page, page_counts_full, page_ref_add, page_state
 from pagemig.mm.memory cimport handle_mm_fault, migration_entry_wait, set_page_dirty
 from pagemig.mm.page_alloc cimport file_of, mm_of, put_page_refs, task_of
@@ -138,7 +138,7 @@ cdef int try_grab_page(ctx_t *c, mm_t *mm, uint64_t vpn, bint longterm, bint wri
         return 0
     pte_lock(c, leaf)
     pte = pmg_load(leaf_pte(m, leaf, vpn))
-    if (pte_present(pte) or not PMG_GUARD(6)) and not pte_protnone(pte) and (pte_write(pte) or not write):
+    if (pte_present(pte) or not PMG_GUARD(GUARD_GUP_ENTRY)) and not pte_protnone(pte) and (pte_write(pte) or not write):
         pfn[0] = <uint32_t> pte_pfn(pte)
         state = page_state(m, pfn[0])
         if longterm and not write and state & PG_anon and not state & PG_anon_exclusive:

@@ -10,7 +10,8 @@ from pagemig.mm.gup cimport populate_range
 from pagemig.mm.memory cimport ZAP_EVEN_COWS, zap_page_range
 from pagemig.mm.mmap cimport vma_modify
 from pagemig.mm.page_alloc cimport file_of, mm_of
-from pagemig.mm.pgtable cimport leaf_pte, next_leaf, pte_lock, pte_unlock
+from pagemig.mm.pagewalk cimport pagewalk_next, pagewalk_start, pagewalk_t
+from pagemig.mm.pgtable cimport leaf_pte, pte_lock, pte_unlock
 from pagemig.mm.pte cimport PTE_A, PTE_D, pte_pfn, pte_present, PTE_SPECIAL, pte_t
 from pagemig.mm.truncate cimport file_fadvise, file_punch
 from pagemig.mm.types cimport (
@@ -138,24 +139,21 @@ cdef bint madvise_free_page(machine_t *m, uint32_t pfn) noexcept nogil:
 cdef void madvise_free_range(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end) noexcept nogil:
     """Entries become old and clean, pages stay until somebody needs them (nobody does: there is no reclaim)."""
     cdef machine_t *m = c.m
-    cdef uint64_t vpn = start, stop
-    cdef uint32_t leaf = 0, pfn
+    cdef pagewalk_t w
+    cdef uint64_t vpn
+    cdef uint32_t pfn
     cdef pte_t pte
-    while True:
-        vpn = next_leaf(m, mm, vpn, end, &leaf)
-        if vpn >= end:
-            break
-        stop = min(end, (vpn | 511) + 1)
-        pte_lock(c, leaf)
-        while vpn < stop:
-            pte = leaf_pte(m, leaf, vpn)[0]
+    pagewalk_start(&w, m, mm, start, end)
+    while pagewalk_next(&w):
+        pte_lock(c, w.leaf)
+        for vpn in range(w.vpn, w.stop):
+            pte = leaf_pte(m, w.leaf, vpn)[0]
             pfn = <uint32_t> pte_pfn(pte)
             if pte_present(pte) and not pte & PTE_SPECIAL and madvise_free_page(m, pfn):
-                pmg_and(leaf_pte(m, leaf, vpn), ~(PTE_A | PTE_D))      # other threads may be setting them
+                pmg_and(leaf_pte(m, w.leaf, vpn), ~(PTE_A | PTE_D))     # other threads may be setting them
                 if page_test(m, pfn, PG_anon) and not page_test(m, pfn, PG_unevictable):
                     page_test_clear(m, pfn, PG_active | PG_referenced | PG_swapbacked)
-            vpn += 1
-        pte_unlock(c, leaf)
+        pte_unlock(c, w.leaf)
 
 
 cdef int madvise_dontneed_free(ctx_t *c, walk_t *w, vma_t *vma, uint64_t start, uint64_t end) noexcept nogil:

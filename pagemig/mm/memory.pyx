@@ -8,8 +8,8 @@ from libc.errno cimport ENOMEM
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from pagemig.mm.atomic cimport (
-    pmg_add, pmg_and, PMG_GUARD, pmg_load, pmg_load32, pmg_load32_acq, pmg_load_acq, pmg_store32, pmg_unlikely,
-    pmg_xchg,
+    GUARD_FAULT_ENTRY, GUARD_FORK_ENTRY, GUARD_TRUNCATED, GUARD_UNMAPPED_ENTRY, GUARD_WAITER, pmg_add, pmg_and,
+    PMG_GUARD, pmg_load, pmg_load32, pmg_load32_acq, pmg_load_acq, pmg_store32, pmg_unlikely, pmg_xchg,
 )
 from pagemig.mm.context cimport lock_page, pmg_wait
 from pagemig.mm.filemap cimport file_page_dirty, find_get_pages, has_disk, mmap_hit, page_belongs, vma_fault
@@ -19,7 +19,8 @@ from pagemig.mm.frame cimport (
 )
 from pagemig.mm.mempolicy cimport alloc_page_vma
 from pagemig.mm.page_alloc cimport copy_highpage, count_event, file_of, free_pages, mm_of, put_page, put_page_refs
-from pagemig.mm.pgtable cimport leaf_pte, next_leaf, pte_alloc, pte_lock, pte_unlock, read_pte, set_pte, walk_leaf
+from pagemig.mm.pagewalk cimport pagewalk_next, pagewalk_start, pagewalk_t
+from pagemig.mm.pgtable cimport leaf_end, leaf_pte, pte_alloc, pte_lock, pte_unlock, read_pte, set_pte, walk_leaf
 from pagemig.mm.pte cimport (
     is_migration_entry, migration_entry_set_type, migration_entry_to_pfn, PTE_A, PTE_D, pte_dirty, pte_none, pte_pfn,
     pte_present, PTE_RW, PTE_SPECIAL, pte_t, pte_write, SWP_MIGRATION_READ, swp_type,
@@ -273,7 +274,7 @@ cdef bint do_fault_around(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf) noe
     """
     cdef uint64_t window = c.m.profile.fault_around
     cdef uint64_t start = max(vpn & ~(window - 1), vma.start)
-    cdef uint64_t end = min(min(start + window, vma.end), (vpn | 511) + 1)
+    cdef uint64_t end = min(min(start + window, vma.end), leaf_end(vpn))
     cdef uint32_t n
     while start < end:
         n = <uint32_t> min(end - start, <uint64_t> STAGE)
@@ -398,7 +399,7 @@ cdef int handle_mm_fault(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t flags) noe
     if not pte_present(pte):
         if is_slot_entry(pte):
             return swap_fault(c, vma, vpn, leaf, pte, flags)
-        return VM_FAULT_RETRY if is_migration_entry(pte) and PMG_GUARD(7) else VM_FAULT_SIGBUS
+        return VM_FAULT_RETRY if is_migration_entry(pte) and PMG_GUARD(GUARD_FAULT_ENTRY) else VM_FAULT_SIGBUS
     if not pte_write(pte) and flags & (FAULT_FLAG_WRITE | FAULT_FLAG_UNSHARE):
         return do_wp_page(c, vma, vpn, leaf, (flags & FAULT_FLAG_UNSHARE) != 0)
     return 0
@@ -412,7 +413,7 @@ cdef uint32_t get_entry_page(ctx_t *c, mm_t *mm, uint64_t vpn) noexcept nogil:
     pte = pmg_load(leaf_pte(c.m, leaf, vpn))
     if is_migration_entry(pte):
         pfn = migration_entry_to_pfn(pte)
-        if PMG_GUARD(9):
+        if PMG_GUARD(GUARD_WAITER):
             get_page(c.m, pfn)
     pte_unlock(c, leaf)
     return pfn
@@ -426,7 +427,7 @@ cdef int wait_on_page_locked(ctx_t *c, uint32_t pfn) noexcept nogil:
     while err == 0 and page_test(c.m, pfn, PG_locked):
         err = pmg_wait(c, WAIT_PAGE, pfn, spins)
         spins += 1
-    if PMG_GUARD(9):
+    if PMG_GUARD(GUARD_WAITER):
         put_page(c, pfn)
     return err
 
@@ -476,12 +477,12 @@ cdef void zap_nonpresent(
         if how & ZAP_TRUNCATE and m.profile.truncate_leaves:
             return
         state = page_state(m, migration_entry_to_pfn(pte))
-        if not PMG_GUARD(13) or (state & PG_anon and not how & ZAP_EVEN_COWS):
+        if not PMG_GUARD(GUARD_TRUNCATED) or (state & PG_anon and not how & ZAP_EVEN_COWS):
             return
         add_entry_counter(m, vma, state, -1)
     elif not how & ZAP_EVEN_COWS:
         return
-    elif PMG_GUARD(17):
+    elif PMG_GUARD(GUARD_UNMAPPED_ENTRY):
         free_swap_and_cache(c, entry_slot(m, pte))
     set_pte(m, leaf, vpn, 0)
 
@@ -532,17 +533,11 @@ cdef void zap_pte_range(
 
 
 cdef void zap_page_range(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t start, uint64_t end, uint32_t how) noexcept nogil:
-    cdef machine_t *m = c.m
-    cdef uint64_t vpn = start, stop
-    cdef uint32_t leaf = 0
-    while True:
-        vpn = next_leaf(m, mm, vpn, end, &leaf)
-        if vpn >= end:
-            break
-        stop = min(end, (vpn | 511) + 1)
-        if pmg_load32(&m.ptdesc[leaf].used):
-            zap_pte_range(c, vma, leaf, vpn, stop, how)
-        vpn = stop
+    cdef pagewalk_t w
+    pagewalk_start(&w, c.m, mm, start, end)
+    while pagewalk_next(&w):
+        if pmg_load32(&c.m.ptdesc[w.leaf].used):
+            zap_pte_range(c, vma, w.leaf, w.vpn, w.stop, how)
     lru_add_drain(c)
 
 
@@ -593,11 +588,11 @@ cdef void copy_nonpresent_pte(
     """A page on the move that was exclusive no longer is, in parent and child.  The restore counts the new mapping."""
     cdef machine_t *m = c.m
     if is_slot_entry(pte):
-        if PMG_GUARD(14):
+        if PMG_GUARD(GUARD_FORK_ENTRY):
             swap_duplicate(c, entry_slot(m, pte))
     elif is_migration_entry(pte):
         add_entry_counter(m, dst, page_state(m, migration_entry_to_pfn(pte)), 1)
-        if swp_type(pte) != SWP_MIGRATION_READ and is_cow_mapping(src.flags) and PMG_GUARD(14):
+        if swp_type(pte) != SWP_MIGRATION_READ and is_cow_mapping(src.flags) and PMG_GUARD(GUARD_FORK_ENTRY):
             # The kernel took the mark off the page when it was unmapped; here it stays on until the page is frozen,
             # and a page that does not move after all must not keep it.
             pmg_and(&m.frames[migration_entry_to_pfn(pte)].state, ~PG_anon_exclusive)
@@ -631,20 +626,17 @@ cdef int copy_pte_range(
 cdef int copy_page_range(ctx_t *c, mm_t *dst_mm, vma_t *dst, mm_t *src_mm, vma_t *src) noexcept nogil:
     """Memory without a page of its own is not copied: faults bring the pages of a file back, or the zero page."""
     cdef machine_t *m = c.m
-    cdef uint64_t vpn = src.start, stop
-    cdef uint32_t src_leaf = 0, dst_leaf
+    cdef pagewalk_t w
+    cdef uint32_t dst_leaf
     if not src.anon_vma and not src.flags & VM_PFNMAP:
         return 0
-    while True:
-        vpn = next_leaf(m, src_mm, vpn, src.end, &src_leaf)
-        if vpn >= src.end:
-            return 0
-        stop = min(src.end, (vpn | 511) + 1)
-        if pmg_load32(&m.ptdesc[src_leaf].used):
-            dst_leaf = pte_alloc(c, dst_mm, vpn)
-            if not dst_leaf or copy_pte_range(c, dst, dst_leaf, src, src_leaf, vpn, stop):
+    pagewalk_start(&w, m, src_mm, src.start, src.end)
+    while pagewalk_next(&w):
+        if pmg_load32(&m.ptdesc[w.leaf].used):
+            dst_leaf = pte_alloc(c, dst_mm, w.vpn)
+            if not dst_leaf or copy_pte_range(c, dst, dst_leaf, src, w.leaf, w.vpn, w.stop):
                 return -ENOMEM
-        vpn = stop
+    return 0
 
 
 # -- get_user_pages --------------------------------------------------------------------------------------------
@@ -705,7 +697,7 @@ cdef int do_swap_page(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, pte_t p
                 return VM_FAULT_OOM if same_entry(c, leaf, vpn, pte) else 0
             major = VM_FAULT_MAJOR
             count_event(c, C_PGMAJFAULT, 1)
-        if PMG_GUARD(7) and lock_page(c, pfn):
+        if PMG_GUARD(GUARD_FAULT_ENTRY) and lock_page(c, pfn):
             put_page(c, pfn)
             return VM_FAULT_WAIT
         if page_test(m, pfn, PG_swapcache) and m.swap_entry[pfn] == slot:

@@ -8,7 +8,7 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memmove
 
-from pagemig.mm.atomic cimport PMG_GUARD, pmg_load, pmg_load32
+from pagemig.mm.atomic cimport GUARD_FREED, GUARD_RETRY, PMG_GUARD, pmg_load, pmg_load32
 from pagemig.mm.filemap cimport has_migratepage
 from pagemig.mm.frame cimport frame_maps, page_count, page_state
 from pagemig.mm.mempolicy cimport alloc_page_vma
@@ -287,7 +287,7 @@ cdef uint64_t list_pass(ctx_t *c, lists_t *l, uint32_t pass_) noexcept nogil:
         pfn = l.source[i]
         one_page(&st, pfn)
         at_step(c, STEP_ISOLATE, &st)
-        if page_count(c.m, pfn) == 1 and PMG_GUARD(1):
+        if page_count(c.m, pfn) == 1 and PMG_GUARD(GUARD_FREED):
             rc = 1                              # freed under us
         elif l.to == NULL:
             at_step(c, STEP_ALLOC, &st)
@@ -299,7 +299,7 @@ cdef uint64_t list_pass(ctx_t *c, lists_t *l, uint32_t pass_) noexcept nogil:
             if last_resort and rc == -EAGAIN and has_stuck_buffers(c, pfn):
                 rc = evict_one(c, pfn, force)
         i += 1
-        if rc == -EAGAIN and PMG_GUARD(8):
+        if rc == -EAGAIN and PMG_GUARD(GUARD_RETRY):
             l.source[kept] = pfn
             kept += 1
         elif rc < 0:
@@ -504,7 +504,7 @@ cdef void settle_stage(ctx_t *c, moves_t *mv, stage_t *st, const uint32_t *slots
             run.succeeded += 1
             continue
         set_result(mv, slots[j], st.rc[j])
-        if st.rc[j] == -EAGAIN and PMG_GUARD(8):
+        if st.rc[j] == -EAGAIN and PMG_GUARD(GUARD_RETRY):
             keep_page(mv, kept, st.src[j], slots[j])
         else:
             run.failed += 1

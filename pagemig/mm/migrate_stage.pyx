@@ -4,9 +4,11 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
 from pagemig.mm.atomic cimport (
-    pmg_add, pmg_and, pmg_cas, pmg_cas32, pmg_copy_fence, pmg_copy_pages, PMG_GUARD, pmg_likely, pmg_load, pmg_load32,
-    pmg_load_acq, pmg_or, pmg_prefetchw, pmg_read_trylock, pmg_read_unlock, pmg_spin_lock, pmg_spin_unlock, pmg_store,
-    pmg_store32, pmg_store_rel, pmg_sub, pmg_unlikely, pmg_xchg,
+    GUARD_DIRTY, GUARD_FREED, GUARD_ISOLATED, GUARD_MISSED_MAPPING, GUARD_MLOCKED, GUARD_NO_MAPPING, GUARD_PAGE_LOCK,
+    GUARD_PINNED, GUARD_SLOT, GUARD_SWAPCACHE, GUARD_UNMAPPED_ENTRY, GUARD_WRITEBACK, pmg_add, pmg_and, pmg_cas,
+    pmg_cas32, pmg_copy_fence, pmg_copy_pages, PMG_GUARD, pmg_likely, pmg_load, pmg_load32, pmg_load_acq, pmg_or,
+    pmg_prefetchw, pmg_read_trylock, pmg_read_unlock, pmg_spin_lock, pmg_spin_unlock, pmg_store, pmg_store32,
+    pmg_store_rel, pmg_sub, pmg_unlikely, pmg_xchg,
 )
 from pagemig.mm.context cimport lock_page, mmap_read_unlock, pmg_wait
 from pagemig.mm.filemap cimport file_writepage, has_migratepage, try_to_release_page
@@ -17,7 +19,7 @@ from pagemig.mm.page_alloc cimport (
     alloc_page, alloc_pages_node, anon_vma_of, count_event, file_of, free_pages, mm_of, page_address, page_to_nid,
     put_page, vec_at, vma_of,
 )
-from pagemig.mm.pgtable cimport pte_lock, pte_unlock, table_entries, walk_leaf
+from pagemig.mm.pgtable cimport leaf_number, pte_index, pte_lock, pte_unlock, table_entries, walk_leaf
 from pagemig.mm.pte cimport (
     is_migration_entry, make_migration_entry, migration_entry_bits, migration_entry_to_pfn, PTE_A, PTE_D, pte_pfn,
     pte_present, PTE_RW, PTE_SPECIAL, pte_t, SWP_MIGRATION_READ, SWP_MIGRATION_READ_EXCLUSIVE, SWP_MIGRATION_WRITE,
@@ -75,7 +77,7 @@ cdef bint isolate_lru_page(ctx_t *c, uint32_t pfn) noexcept nogil:
     cdef uint64_t *word = &c.m.frames[pfn].state
     cdef uint64_t s = pmg_load(word)
     count_event(c, C_LOCK_LRU, 1)
-    while (s & PG_lru or not PMG_GUARD(23)) and frame_refs(s) != 0:
+    while (s & PG_lru or not PMG_GUARD(GUARD_ISOLATED)) and frame_refs(s) != 0:
         if pmg_cas(word, s, ((s & ~PG_lru) | PG_isolated) + REF_ONE):
             trace(c, STEP_ISOLATE, pfn, 0)
             return True
@@ -205,7 +207,7 @@ cdef int page_state_error(ctx_t *c, uint32_t pfn, uint64_t s, uint32_t mapping, 
         if c.m.profile.truncated_crashes:
             c.bug = BUG_TRUNCATED_RMAP
         return -EAGAIN
-    if not PMG_GUARD(3):
+    if not PMG_GUARD(GUARD_WRITEBACK):
         return 0
     if not force or not alone:
         return -EBUSY if force else -EAGAIN
@@ -254,10 +256,10 @@ cdef void stage_lock(ctx_t *c, stage_t *st, uint32_t force) noexcept nogil:
             continue
         if i + AHEAD < st.n:
             pmg_prefetchw(&m.frames[st.src[i + AHEAD]])
-        if frame_refs(page_state(m, pfn)) == 1 and PMG_GUARD(1):
+        if frame_refs(page_state(m, pfn)) == 1 and PMG_GUARD(GUARD_FREED):
             st.rc[i] = 1                    # freed under us: counts as moved, its target stays unused
             continue
-        if not trylock_page(m, pfn) and PMG_GUARD(2):
+        if not trylock_page(m, pfn) and PMG_GUARD(GUARD_PAGE_LOCK):
             if not force & WAIT_FOR_LOCK:
                 st.rc[i] = -EAGAIN
                 continue
@@ -289,13 +291,13 @@ cdef void stage_swap(ctx_t *c, stage_t *st) noexcept nogil:
         if st.rc[i]:
             continue
         if st.state[i] & PG_anon:
-            if (not st.state[i] & PG_swapcache or not PMG_GUARD(19)) and not add_to_swap(c, st.src[i]):
+            if (not st.state[i] & PG_swapcache or not PMG_GUARD(GUARD_SWAPCACHE)) and not add_to_swap(c, st.src[i]):
                 st.rc[i] = -ENOMEM
                 continue
             st.state[i] = page_state(c.m, st.src[i])
         elif not has_migratepage(file_of(c.m, st.mapping[i])):
             continue                        # unmapped first, by the path for file systems that cannot migrate
-        if not explained_early(c.m, st.src[i]) and PMG_GUARD(4):
+        if not explained_early(c.m, st.src[i]) and PMG_GUARD(GUARD_PINNED):
             st.rc[i] = -EAGAIN
 
 
@@ -350,11 +352,11 @@ cdef void unmap_2006(const walk_t *w, stage_t *st, uint32_t i, uint32_t leaf, pt
     cdef uint32_t pfn = st.src[i]
     cdef pte_t old = pmg_load_acq(p), entry = 0
     cdef uint64_t s = page_state(m, pfn)
-    cdef bint stays = m.profile.engine == 0 and not st.swapping and not (s & PG_swapcache and PMG_GUARD(19))
+    cdef bint stays = m.profile.engine == 0 and not st.swapping and not (s & PG_swapcache and PMG_GUARD(GUARD_SWAPCACHE))
     cdef uint32_t *used = &m.ptdesc[leaf].used
     if pte_pfn(old) != pfn or not pte_present(old) or old & PTE_SPECIAL:
         return
-    if vma_flags(w.vma) & VM_DONTMIGRATE or (w.mlocked and (m.profile.locked_fails and PMG_GUARD(22) or st.swapping)):
+    if vma_flags(w.vma) & VM_DONTMIGRATE or (w.mlocked and (m.profile.locked_fails and PMG_GUARD(GUARD_MLOCKED) or st.swapping)):
         st.rc[i] = -EPERM                   # PTEs visited before stay as they were made
         return
     if stays:
@@ -398,14 +400,14 @@ cdef void restore_2006(const walk_t *w, stage_t *st, uint32_t i, pte_t *p, uint6
         pmg_store_rel(p, pte)
         swap_free(c, m.swap_entry[new])
     else:
-        if (migration_entry_to_pfn(e) != st.src[i] or not is_migration_entry(e)) and PMG_GUARD(17):
+        if (migration_entry_to_pfn(e) != st.src[i] or not is_migration_entry(e)) and PMG_GUARD(GUARD_UNMAPPED_ENTRY):
             return
         pmg_add(&m.frames[new].state, MAP_ONE + REF_ONE)
         if swp_type(e) == SWP_MIGRATION_WRITE and w.writable:
             pte |= PTE_RW
             if st.state[i] & PG_anon:
                 pmg_or(&m.frames[new].state, PG_anon_exclusive)
-        if w.mlocked and PMG_GUARD(22):
+        if w.mlocked and PMG_GUARD(GUARD_MLOCKED):
             mlock_vma_page(c, new, w.vma)
         pmg_store_rel(p, pte)
     st.restored[i] += 1
@@ -437,7 +439,7 @@ cdef inline void restore_one(
             pmg_add(word, MAP_ONE + REF_ONE)            # fork copied an entry meanwhile
         if exclusive and not pmg_load(word) & PG_anon_exclusive:
             pmg_or(word, PG_anon_exclusive)
-        if w.mlocked and PMG_GUARD(22):
+        if w.mlocked and PMG_GUARD(GUARD_MLOCKED):
             mlock_vma_page(w.c, new, w.vma)
     st.restored[i] += 1
     pmg_store_rel(p, pte)
@@ -479,10 +481,10 @@ cdef void walk_vma(
         if off >= pages:
             continue
         vpn = start + off
-        if vpn >> 9 != base:
+        if leaf_number(vpn) != base:
             if leaf:
                 pte_unlock(c, leaf)
-            base = vpn >> 9
+            base = leaf_number(vpn)
             leaf = walk_leaf(m, pgd, vpn)
             if leaf:
                 pte_lock(c, leaf)
@@ -495,16 +497,16 @@ cdef void walk_vma(
             continue
         if of_2006:
             if restore:
-                restore_2006(&w, st, i, table + (vpn & 511), vpn, st.dst[i] if moved else st.src[i])
+                restore_2006(&w, st, i, table + pte_index(vpn), vpn, st.dst[i] if moved else st.src[i])
             else:
-                unmap_2006(&w, st, i, leaf, table + (vpn & 511), vpn)
+                unmap_2006(&w, st, i, leaf, table + pte_index(vpn), vpn)
         elif restore:
             new = st.dst[i] if moved else st.src[i]
-            restore_one(&w, st, i, table + (vpn & 511), vpn, new,
+            restore_one(&w, st, i, table + pte_index(vpn), vpn, new,
                         only and moved and not w.mlocked and st.unmapped[i] == 1 and st.state[i] & PG_anon != 0)
         else:
             pmg_prefetchw(&w.frames[st.dst[i]])         # spread over the walk, not in a burst that would be dropped
-            unmap_one(&w, st, i, table + (vpn & 511), vpn)
+            unmap_one(&w, st, i, table + pte_index(vpn), vpn)
     if leaf:
         pte_unlock(c, leaf)
 
@@ -630,7 +632,7 @@ cdef void unmap_group(ctx_t *c, stage_t *st, uint32_t a, hold_t *h) noexcept nog
     cdef uint32_t i, b = h.end
     h.av = 0
     h.mm = 0
-    if st.mapping[a] == 0 and PMG_GUARD(12):
+    if st.mapping[a] == 0 and PMG_GUARD(GUARD_NO_MAPPING):
         return
     if not st.state[a] & PG_anon:
         f = file_of(m, st.mapping[a])
@@ -712,7 +714,7 @@ cdef inline void freeze_anon(frame_t *frames, stage_t *st, uint32_t i) noexcept 
     cdef uint64_t *word = &frames[st.src[i]].state
     cdef uint64_t s = pmg_load(word), kept = st.unmapped[i] & st.kept
     while True:
-        if ((frame_refs(s) != 1 + kept and PMG_GUARD(4)) or frame_maps(s) != kept) and PMG_GUARD(18):
+        if ((frame_refs(s) != 1 + kept and PMG_GUARD(GUARD_PINNED)) or frame_maps(s) != kept) and PMG_GUARD(GUARD_MISSED_MAPPING):
             st.rc[i] = -EAGAIN
             return
         if pmg_cas(word, s, frozen(s)):
@@ -729,8 +731,8 @@ cdef void freeze_swap(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
     cdef uint64_t s
     swap_tree_lock(c)
     s = pmg_load(word)
-    if (frame_maps(s) or (frame_refs(s) != 2 and PMG_GUARD(4)) or m.swap_cache[slot] != st.src[i]) and PMG_GUARD(18) or \
-            not pmg_cas(word, s, frozen(s)):
+    if (frame_maps(s) or (frame_refs(s) != 2 and PMG_GUARD(GUARD_PINNED)) or m.swap_cache[slot] != st.src[i]) and \
+            PMG_GUARD(GUARD_MISSED_MAPPING) or not pmg_cas(word, s, frozen(s)):
         st.rc[i] = -EAGAIN
     else:
         dress(m.frames, st, i, s, REF_ONE | PG_swapcache)
@@ -742,7 +744,7 @@ cdef void freeze_swap(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
 
 cdef inline bint cannot_move(file_t *f, stage_t *st, uint32_t i, uint64_t s) noexcept nogil:
     """Dirty, and its file system has neither a migrate operation nor a way to write it out."""
-    return f.kind == FILE_RAMFS and (s & PG_dirty or st.dirty[i]) and PMG_GUARD(20)
+    return f.kind == FILE_RAMFS and (s & PG_dirty or st.dirty[i]) and PMG_GUARD(GUARD_DIRTY)
 
 
 cdef void freeze_file(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
@@ -758,7 +760,7 @@ cdef void freeze_file(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
     if cannot_move(f, st, i, s):
         st.rc[i] = -EAGAIN if m.profile.engine == 1 else -EINVAL
     elif ((st.index[i] >= f.cache.n or vec_at(m, &f.cache)[st.index[i]] != st.src[i] or not s & PG_cached or
-            frame_refs(s) != 2 + buffers + kept or frame_maps(s) != kept) and PMG_GUARD(21)) or \
+            frame_refs(s) != 2 + buffers + kept or frame_maps(s) != kept) and PMG_GUARD(GUARD_SLOT)) or \
             not pmg_cas(word, s, frozen(s)):
         st.rc[i] = -EAGAIN
     else:
@@ -880,7 +882,7 @@ cdef void settle_target(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
     """Counts of the target follow the entries really restored; to the LRU, unlock it and drop our reference."""
     cdef uint64_t *word = &c.m.frames[st.dst[i]].state
     cdef uint32_t kept = st.unmapped[i] & st.kept
-    if st.restored[i] < kept and PMG_GUARD(17):         # zapped meanwhile
+    if st.restored[i] < kept and PMG_GUARD(GUARD_UNMAPPED_ENTRY):         # zapped meanwhile
         pmg_sub(word, (MAP_ONE + REF_ONE) * (kept - st.restored[i]))
     if frame_refs(pmg_sub(word, REF_ONE + PG_locked - PG_lru - copied_late(st.state[i]))) == 0:
         free_pages(c, &st.dst[i], 1)

@@ -9,7 +9,8 @@ from pagemig.mm.atomic cimport pmg_store, pmg_store32
 from pagemig.mm.context cimport mmap_write_lock, mmap_write_unlock
 from pagemig.mm.mmap cimport populate_pages, split_vma, vma_merge
 from pagemig.mm.page_alloc cimport mm_of
-from pagemig.mm.pgtable cimport leaf_pte, next_leaf, pte_lock, pte_unlock
+from pagemig.mm.pagewalk cimport pagewalk_next, pagewalk_start, pagewalk_t
+from pagemig.mm.pgtable cimport leaf_pte, pte_lock, pte_unlock
 from pagemig.mm.pte cimport pte_pfn, pte_present, PTE_SPECIAL, pte_t
 from pagemig.mm.rmap cimport lru_add_drain, mlock_vma_page, munlock_vma_page, vma_trees_lock, vma_trees_unlock
 from pagemig.mm.types cimport ctx_t, machine_t, mm_t, PMG_WAIT, TASK_SIZE_PAGES, task_t, VM_LOCKED, vma_t
@@ -34,28 +35,24 @@ cdef void mlock_vma_pages_range(
     """
     cdef machine_t *m = c.m
     cdef bint lock = (newflags & VM_LOCKED) != 0
-    cdef uint64_t vpn = start, stop
-    cdef uint32_t leaf = 0
+    cdef pagewalk_t w
+    cdef uint64_t vpn
     cdef pte_t pte
     lru_add_drain(c)
     vma_trees_lock(c, vma)
     pmg_store32(&vma.flags, newflags)
-    while True:
-        vpn = next_leaf(m, mm, vpn, end, &leaf)
-        if vpn >= end:
-            break
-        stop = min(end, (vpn | 511) + 1)
-        pte_lock(c, leaf)
-        while vpn < stop:
-            pte = leaf_pte(m, leaf, vpn)[0]
-            vpn += 1
+    pagewalk_start(&w, m, mm, start, end)
+    while pagewalk_next(&w):
+        pte_lock(c, w.leaf)
+        for vpn in range(w.vpn, w.stop):
+            pte = leaf_pte(m, w.leaf, vpn)[0]
             if not pte_present(pte) or pte & PTE_SPECIAL:
                 continue
             if lock:
                 mlock_vma_page(c, <uint32_t> pte_pfn(pte), vma)
             else:
                 munlock_vma_page(c, <uint32_t> pte_pfn(pte))
-        pte_unlock(c, leaf)
+        pte_unlock(c, w.leaf)
     vma_trees_unlock(c, vma)
     lru_add_drain(c)
 

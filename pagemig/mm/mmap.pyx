@@ -8,7 +8,7 @@ from libc.errno cimport EACCES, EAGAIN, EEXIST, EFAULT, EINVAL, ENOENT, ENOMEM, 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memmove
 
-from pagemig.mm.atomic cimport PMG_GUARD, pmg_load, pmg_load32, pmg_store, pmg_store32
+from pagemig.mm.atomic cimport GUARD_MPROTECT_ENTRY, PMG_GUARD, pmg_load, pmg_load32, pmg_store, pmg_store32
 from pagemig.mm.context cimport mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock
 from pagemig.mm.filemap cimport file_get, file_new, file_put
 from pagemig.mm.frame cimport page_test
@@ -19,8 +19,9 @@ from pagemig.mm.page_alloc cimport (
     count_event, file_of, mm_index, mm_of, rnode_of, slab_alloc, slab_free, vec_at, vec_insert, vec_remove, vma_index,
     vma_of,
 )
+from pagemig.mm.pagewalk cimport pagewalk_next, pagewalk_start, pagewalk_t
 from pagemig.mm.pgtable cimport (
-    free_pgtables, leaf_pte, next_leaf, pte_alloc, pte_lock, pte_unlock, set_pte, stats_rows, walk_leaf,
+    free_pgtables, leaf_end, leaf_pte, pte_alloc, pte_lock, pte_unlock, set_pte, stats_index, stats_rows, walk_leaf,
 )
 from pagemig.mm.pte cimport (
     is_writable_migration_entry, migration_entry_set_type, migration_entry_to_pfn, pte_dirty, pte_pfn, pte_present,
@@ -593,7 +594,7 @@ cdef bint change_pte(machine_t *m, vma_t *vma, uint32_t leaf, uint64_t vpn, pte_
             new |= PTE_RW
         set_pte(m, leaf, vpn, new)
         return True
-    if is_writable_migration_entry(pte) and PMG_GUARD(16):
+    if is_writable_migration_entry(pte) and PMG_GUARD(GUARD_MPROTECT_ENTRY):
         # Whether it may be written again is for a fault to find out.
         if page_test(m, migration_entry_to_pfn(pte), PG_anon) and not m.profile.plain_entries:
             set_pte(m, leaf, vpn, migration_entry_set_type(pte, SWP_MIGRATION_READ_EXCLUSIVE))
@@ -605,19 +606,15 @@ cdef bint change_pte(machine_t *m, vma_t *vma, uint32_t leaf, uint64_t vpn, pte_
 cdef void change_protection(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t start, uint64_t end) noexcept nogil:
     cdef machine_t *m = c.m
     cdef pte_t prot = vma_pte(m, vma, 0) & PTE_PROT_BITS
-    cdef uint64_t vpn = start, stop
-    cdef uint32_t leaf = 0
+    cdef pagewalk_t w
+    cdef uint64_t vpn
     cdef bint flush = False
-    while True:
-        vpn = next_leaf(m, mm, vpn, end, &leaf)
-        if vpn >= end:
-            break
-        stop = min(end, (vpn | 511) + 1)
-        pte_lock(c, leaf)
-        while vpn < stop:
-            flush |= change_pte(m, vma, leaf, vpn, prot)
-            vpn += 1
-        pte_unlock(c, leaf)
+    pagewalk_start(&w, m, mm, start, end)
+    while pagewalk_next(&w):
+        pte_lock(c, w.leaf)
+        for vpn in range(w.vpn, w.stop):
+            flush |= change_pte(m, vma, w.leaf, vpn, prot)
+        pte_unlock(c, w.leaf)
     count_event(c, C_TLB_FLUSH, flush)
 
 
@@ -688,7 +685,7 @@ cdef int sys_mprotect(ctx_t *c, task_t *t, uint64_t start, uint64_t length, uint
 
 cdef void move_stats(machine_t *m, uint32_t old_leaf, uint64_t old, uint32_t new_leaf, uint64_t new) noexcept nogil:
     """Access counts belong to the page that moves, not to its address."""
-    cdef uint64_t a = <uint64_t> old_leaf * 512 + (old & 511), b = <uint64_t> new_leaf * 512 + (new & 511)
+    cdef uint64_t a = stats_index(old_leaf, old), b = stats_index(new_leaf, new)
     cdef uint32_t nid, slot
     cdef uint32_t *row
     for slot in range(pmg_load32(&m.stats_slots)):
@@ -735,7 +732,8 @@ cdef uint64_t move_page_tables(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t old, uin
     cdef uint64_t done = 0, extent
     cdef uint32_t old_leaf, new_leaf
     while done < n:
-        extent = min(n - done, min(512 - ((old + done) & 511), 512 - ((new + done) & 511)))
+        extent = min(leaf_end(old + done) - old, leaf_end(new + done) - new)
+        extent = min(n, extent) - done
         old_leaf = walk_leaf(c.m, mm.pgd, old + done)
         if old_leaf:
             new_leaf = pte_alloc(c, mm, new + done)

@@ -76,7 +76,6 @@ cdef uint32_t alloc_pages_node(ctx_t *c, int32_t nid, uint32_t n, uint32_t *out)
 cdef void free_pages(ctx_t *c, const uint32_t *pfns, uint32_t n) noexcept nogil
 cdef void put_page(ctx_t *c, uint32_t pfn) noexcept nogil
 cdef void put_page_refs(ctx_t *c, uint32_t pfn, uint32_t n) noexcept nogil
-cdef void pcp_drain(ctx_t *c) noexcept nogil
 cdef uint64_t node_free_pages(machine_t *m, int32_t nid) noexcept nogil             # 0 when it is offline
 cdef void node_close(ctx_t *c, int32_t nid) noexcept nogil                          # gives out no frame until opened
 cdef void node_open(ctx_t *c, int32_t nid) noexcept nogil

@@ -386,12 +386,6 @@ cdef void put_page_refs(ctx_t *c, uint32_t pfn, uint32_t n) noexcept nogil:
         free_pages(c, &pfn, 1)
 
 
-cdef void pcp_drain(ctx_t *c) noexcept nogil:
-    cdef uint32_t i
-    for i in range(c.m.nr_nodes):
-        drain_all_pages(c, <int32_t> i, True)
-
-
 cdef void node_close(ctx_t *c, int32_t nid) noexcept nogil:
     """No frame of the node is given out from now on: those that contexts cache go back, and new ones do not get there."""
     pmg_and(&c.m.online, ~(<uint64_t> 1 << nid))

@@ -8,11 +8,36 @@ from libc.stdint cimport uint32_t, uint64_t
 from pagemig.mm.atomic cimport pmg_load_acq, pmg_spin_lock, pmg_spin_unlock, pmg_store32, pmg_store_rel
 from pagemig.mm.page_alloc cimport count_event
 from pagemig.mm.pte cimport PTE_P, PTE_PFN_MASK, pte_t
-from pagemig.mm.types cimport C_HOST_PTL_CONTENDED, C_LOCK_PTL, ctx_t, machine_t, mm_t
+from pagemig.mm.types cimport C_HOST_PTL_CONTENDED, C_LOCK_PTL, ctx_t, machine_t, mm_t, PTRS_PER_PTE
 
 
 cdef inline pte_t *table_entries(machine_t *m, uint32_t table) noexcept nogil:
-    return m.pt + <uint64_t> table * 512
+    return m.pt + <uint64_t> table * PTRS_PER_PTE
+
+
+cdef inline uint64_t pte_index(uint64_t vpn) noexcept nogil:
+    """Place of a page's entry in its leaf table."""
+    return vpn & (PTRS_PER_PTE - 1)
+
+
+cdef inline uint64_t leaf_number(uint64_t vpn) noexcept nogil:
+    """Pages of one number have their entries in one leaf table."""
+    return vpn // PTRS_PER_PTE
+
+
+cdef inline uint64_t leaf_end(uint64_t vpn) noexcept nogil:
+    """First page behind those whose entries are in the leaf table of ``vpn``."""
+    return (vpn | (PTRS_PER_PTE - 1)) + 1
+
+
+cdef inline uint64_t level_shift(uint32_t level) noexcept nogil:
+    """Pages covered by one entry of a table of ``level``, as a shift."""
+    return 9 * (level - 1)
+
+
+cdef inline uint64_t stats_index(uint32_t leaf, uint64_t vpn) noexcept nogil:
+    """Place of a page's access counts in the rows of ``stats_rows``."""
+    return <uint64_t> leaf * PTRS_PER_PTE + pte_index(vpn)
 
 
 cdef inline uint32_t entry_table(machine_t *m, pte_t e) noexcept nogil:
@@ -23,21 +48,21 @@ cdef inline uint32_t entry_table(machine_t *m, pte_t e) noexcept nogil:
 cdef inline uint32_t walk_leaf(machine_t *m, uint32_t pgd, uint64_t vpn) noexcept nogil:
     """Leaf table of a page, 0 when there is none.  No lock needed: see the module docstring."""
     cdef uint32_t t = pgd
-    t = entry_table(m, pmg_load_acq(table_entries(m, t) + ((vpn >> 27) & 511)))
+    t = entry_table(m, pmg_load_acq(table_entries(m, t) + pte_index(vpn >> 27)))
     if t:
-        t = entry_table(m, pmg_load_acq(table_entries(m, t) + ((vpn >> 18) & 511)))
+        t = entry_table(m, pmg_load_acq(table_entries(m, t) + pte_index(vpn >> 18)))
         if t:
-            t = entry_table(m, pmg_load_acq(table_entries(m, t) + ((vpn >> 9) & 511)))
+            t = entry_table(m, pmg_load_acq(table_entries(m, t) + pte_index(vpn >> 9)))
     return t
 
 
 cdef inline uint32_t *stats_rows(machine_t *m, uint32_t slot, uint32_t nid) noexcept nogil:
-    """Access counts of one slot from one node, indexed by table * 512 + entry."""
-    return m.stats + (<uint64_t> slot * m.nr_nodes + nid) * m.tables.max * 512
+    """Access counts of one slot from one node, indexed by ``stats_index``."""
+    return m.stats + (<uint64_t> slot * m.nr_nodes + nid) * m.tables.max * PTRS_PER_PTE
 
 
 cdef inline pte_t *leaf_pte(machine_t *m, uint32_t leaf, uint64_t vpn) noexcept nogil:
-    return table_entries(m, leaf) + (vpn & 511)
+    return table_entries(m, leaf) + pte_index(vpn)
 
 
 cdef inline void pte_lock(ctx_t *c, uint32_t leaf) noexcept nogil:

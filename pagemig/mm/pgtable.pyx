@@ -5,7 +5,7 @@ from libc.string cimport memset
 from pagemig.mm.atomic cimport pmg_load32, pmg_load_acq, pmg_store_rel
 from pagemig.mm.page_alloc cimport slab_alloc, slab_free
 from pagemig.mm.pte cimport pte_t, PTE_TABLE
-from pagemig.mm.types cimport ctx_t, machine_t, mm_t, ptdesc_t, TASK_SIZE_PAGES
+from pagemig.mm.types cimport ctx_t, machine_t, mm_t, ptdesc_t, PTRS_PER_PTE, TASK_SIZE_PAGES
 
 
 cdef uint32_t table_alloc(machine_t *m, uint32_t mm, uint32_t level, uint64_t vpn) noexcept nogil:
@@ -25,13 +25,8 @@ cdef void table_free(machine_t *m, uint32_t t) noexcept nogil:
     if m.stats != NULL and m.ptdesc[t].level == 1:
         for slot in range(pmg_load32(&m.stats_slots)):
             for nid in range(m.nr_nodes):
-                memset(stats_rows(m, slot, nid) + <uint64_t> t * 512, 0, 512 * 4)
+                memset(stats_rows(m, slot, nid) + stats_index(t, 0), 0, PTRS_PER_PTE * sizeof(uint32_t))
     slab_free(&m.tables, t)
-
-
-cdef inline uint64_t level_shift(uint32_t level) noexcept nogil:
-    """Pages covered by one entry of a table of ``level``, as a shift."""
-    return 9 * (level - 1)
 
 
 cdef uint32_t pgd_alloc(ctx_t *c, uint32_t mm) noexcept nogil:
@@ -47,7 +42,7 @@ cdef uint32_t child_alloc(ctx_t *c, uint32_t parent, uint64_t vpn) noexcept nogi
     cdef machine_t *m = c.m
     cdef uint32_t level = m.ptdesc[parent].level
     cdef uint64_t shift = level_shift(level)
-    cdef pte_t *e = table_entries(m, parent) + ((vpn >> shift) & 511)
+    cdef pte_t *e = table_entries(m, parent) + pte_index(vpn >> shift)
     cdef uint32_t t = entry_table(m, pmg_load_acq(e))
     if t:
         return t
@@ -81,7 +76,7 @@ cdef void free_range(
     cdef uint64_t base = start & ~(span - 1)
     cdef pte_t *e
     while base < end:
-        e = table_entries(m, table) + ((base >> level_shift(level)) & 511)
+        e = table_entries(m, table) + pte_index(base >> level_shift(level))
         t = entry_table(m, e[0])
         if t:
             if level > 2:
@@ -107,14 +102,14 @@ cdef void pgd_free(ctx_t *c, mm_t *mm) noexcept nogil:
 
 cdef uint64_t next_leaf(machine_t *m, mm_t *mm, uint64_t vpn, uint64_t end, uint32_t *leaf) noexcept nogil:
     cdef uint32_t t, level
-    cdef uint64_t span = 512
+    cdef uint64_t span = PTRS_PER_PTE
     leaf[0] = 0
     while vpn < min(end, TASK_SIZE_PAGES):
         t = mm.pgd
         level = 4
         while level > 1:
             span = <uint64_t> 1 << level_shift(level)
-            t = entry_table(m, pmg_load_acq(table_entries(m, t) + ((vpn >> level_shift(level)) & 511)))
+            t = entry_table(m, pmg_load_acq(table_entries(m, t) + pte_index(vpn >> level_shift(level))))
             if not t:
                 break
             level -= 1

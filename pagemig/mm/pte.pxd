@@ -71,10 +71,6 @@ cdef inline bint pte_dirty(pte_t pte) noexcept nogil:
     return (pte & PTE_D) != 0
 
 
-cdef inline bint pte_young(pte_t pte) noexcept nogil:
-    return (pte & PTE_A) != 0
-
-
 cdef inline bint is_swap_pte(pte_t pte) noexcept nogil:
     return pte != 0 and not pte_present(pte)
 
@@ -90,10 +86,6 @@ cdef inline bint is_migration_entry(pte_t pte) noexcept nogil:
 cdef inline bint is_writable_migration_entry(pte_t pte) noexcept nogil:
     """``is_write_migration_entry`` in the kernels of 2006."""
     return is_swap_pte(pte) and swp_type(pte) == SWP_MIGRATION_WRITE
-
-
-cdef inline bint is_readable_exclusive_migration_entry(pte_t pte) noexcept nogil:
-    return is_swap_pte(pte) and swp_type(pte) == SWP_MIGRATION_READ_EXCLUSIVE
 
 
 cdef inline uint32_t migration_entry_to_pfn(pte_t pte) noexcept nogil:

@@ -3,12 +3,13 @@ from libc.errno cimport EFAULT, EIO, ENOMEM
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 
-from pagemig.mm.atomic cimport pmg_ctz, PMG_GUARD, pmg_popcount, pmg_prefetchw
+from pagemig.mm.atomic cimport GUARD_ZERO_PAGE, pmg_ctz, PMG_GUARD, pmg_popcount, pmg_prefetchw
 from pagemig.mm.frame cimport frame_maps, page_state
 from pagemig.mm.migrate cimport migrate_pages, run_result
 from pagemig.mm.migrate_stage cimport AHEAD, isolate_lru_page, putback_lru_page, run_t, target_t
 from pagemig.mm.page_alloc cimport page_to_nid, vec_at, vma_of
-from pagemig.mm.pgtable cimport leaf_pte, next_leaf, pte_lock, pte_unlock
+from pagemig.mm.pagewalk cimport pagewalk_next, pagewalk_start, pagewalk_t
+from pagemig.mm.pgtable cimport leaf_pte, pte_lock, pte_unlock
 from pagemig.mm.pte cimport is_migration_entry, pte_pfn, pte_present, PTE_SPECIAL, pte_t
 from pagemig.mm.types cimport (
     ctx_t, machine_t, mm_t, MPOL_MF_MOVE, MPOL_MF_MOVE_ALL, MPOL_MF_STRICT, PG_reserved, VM_DONTMIGRATE, VM_IO,
@@ -71,13 +72,13 @@ cdef int queue_leaf(ctx_t *c, queue_t *q, vma_t *vma, uint32_t leaf, uint64_t vp
             if pte_present(pte):
                 pmg_prefetchw(&m.frames[pte_pfn(pte)])
         pte = leaf_pte(m, leaf, v)[0]
-        if not pte_present(pte) or (pte & PTE_SPECIAL and PMG_GUARD(25)):
+        if not pte_present(pte) or (pte & PTE_SPECIAL and PMG_GUARD(GUARD_ZERO_PAGE)):
             if m.profile.isolate_counts and is_migration_entry(pte):
                 q.failed += 1               # another migration has the page
             continue
         pfn = <uint32_t> pte_pfn(pte)
         s = page_state(m, pfn)
-        if (s & PG_reserved and PMG_GUARD(25)) or ((q.nodes >> page_to_nid(m, pfn)) & 1 != 0) == q.invert:
+        if (s & PG_reserved and PMG_GUARD(GUARD_ZERO_PAGE)) or ((q.nodes >> page_to_nid(m, pfn)) & 1 != 0) == q.invert:
             continue
         if not q.flags & (MPOL_MF_MOVE | MPOL_MF_MOVE_ALL):
             rc = -EIO
@@ -101,18 +102,12 @@ cdef int queue_leaf(ctx_t *c, queue_t *q, vma_t *vma, uint32_t leaf, uint64_t vp
 
 
 cdef int queue_vma(ctx_t *c, queue_t *q, mm_t *mm, vma_t *vma, uint64_t start, uint64_t end) noexcept nogil:
-    cdef uint64_t v = start, stop
-    cdef uint32_t leaf = 0
-    cdef int rc
-    while True:
-        v = next_leaf(c.m, mm, v, end, &leaf)
-        if v >= end:
-            return 0
-        stop = min(end, (v | 511) + 1)
-        rc = queue_leaf(c, q, vma, leaf, v, stop)
-        if rc:
-            return rc
-        v = stop
+    cdef pagewalk_t w
+    cdef int rc = 0
+    pagewalk_start(&w, c.m, mm, start, end)
+    while rc == 0 and pagewalk_next(&w):
+        rc = queue_leaf(c, q, vma, w.leaf, w.vpn, w.stop)
+    return rc
 
 
 cdef int queue_pages_range(ctx_t *c, queue_t *q, mm_t *mm, uint64_t start, uint64_t end) noexcept nogil:

@@ -4,9 +4,9 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from pagemig.mm.atomic cimport (
-    pmg_add, pmg_add32, pmg_and, pmg_cas32, PMG_GUARD, pmg_load, pmg_load32, pmg_or, pmg_read_lock, pmg_read_unlock,
-    pmg_spin_lock, pmg_spin_unlock, pmg_store32, pmg_store32_rel, pmg_store_rel, pmg_sub, pmg_write_lock,
-    pmg_write_unlock,
+    GUARD_PARENT_FIRST, pmg_add, pmg_add32, pmg_and, pmg_cas32, PMG_GUARD, pmg_load, pmg_load32, pmg_or,
+    pmg_read_lock, pmg_read_unlock, pmg_spin_lock, pmg_spin_unlock, pmg_store32, pmg_store32_rel, pmg_store_rel,
+    pmg_sub, pmg_write_lock, pmg_write_unlock,
 )
 from pagemig.mm.frame cimport frame_maps, page_test_set
 from pagemig.mm.mempolicy cimport mpol_equal
@@ -37,7 +37,7 @@ cdef inline uint32_t priority(uint32_t i) noexcept nogil:
 cdef inline bint before(machine_t *m, uint32_t a, uint32_t b) noexcept nogil:
     cdef rnode_t *x = rnode_of(m, a)
     cdef rnode_t *y = rnode_of(m, b)
-    return x.start < y.start or (x.start == y.start and (x.seq < y.seq) == PMG_GUARD(15))
+    return x.start < y.start or (x.start == y.start and (x.seq < y.seq) == PMG_GUARD(GUARD_PARENT_FIRST))
 
 
 cdef inline void pull(machine_t *m, uint32_t i) noexcept nogil:

@@ -3,13 +3,14 @@ from libc.errno cimport EBUSY, EINVAL, ENOMEM
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from pagemig.mm.atomic cimport PMG_GUARD, pmg_load32, pmg_load_acq, pmg_read_trylock, pmg_store32
+from pagemig.mm.atomic cimport GUARD_SWAPOFF, PMG_GUARD, pmg_load32, pmg_load_acq, pmg_read_trylock, pmg_store32
 from pagemig.mm.context cimport lock_page, mmap_read_lock, mmap_read_unlock
 from pagemig.mm.fork cimport mmget_not_zero, mmput
 from pagemig.mm.frame cimport get_page, page_test, unlock_page
 from pagemig.mm.memory cimport map_swap_page
 from pagemig.mm.page_alloc cimport alloc_page, count_event, mm_of, page_address, put_page, vec_at, vma_of
-from pagemig.mm.pgtable cimport leaf_pte, next_leaf
+from pagemig.mm.pagewalk cimport pagewalk_next, pagewalk_start, pagewalk_t
+from pagemig.mm.pgtable cimport leaf_pte
 from pagemig.mm.pte cimport pte_t
 from pagemig.mm.swap_state cimport (
     delete_from_swap_cache, insert_cache, lookup_swap_cache, slot_entry, swap_count_unless_zero, swap_free, swap_lock,
@@ -36,7 +37,7 @@ cdef void unuse_leaf(
 
 cdef inline bint page_of_slot(machine_t *m, uint32_t pfn, uint32_t slot) noexcept nogil:
     """Still: the page is locked.  While that was waited for it may have been migrated, and left the cache."""
-    return (page_test(m, pfn, PG_swapcache) and m.swap_entry[pfn] == slot) or not PMG_GUARD(26)
+    return (page_test(m, pfn, PG_swapcache) and m.swap_entry[pfn] == slot) or not PMG_GUARD(GUARD_SWAPOFF)
 
 
 cdef int lock_mm_of_page(ctx_t *c, uint32_t i, uint32_t pfn) noexcept nogil:
@@ -59,18 +60,16 @@ cdef int unuse_mm(ctx_t *c, uint32_t i, uint32_t slot, uint32_t pfn) noexcept no
     """0 with the page locked, or -PMG_WAIT without."""
     cdef machine_t *m = c.m
     cdef mm_t *mm = mm_of(m, i)
-    cdef uint32_t k, leaf = 0
-    cdef uint64_t vpn, stop
+    cdef pagewalk_t w
+    cdef uint32_t k
     cdef vma_t *vma
     if lock_mm_of_page(c, i, pfn):
         return -PMG_WAIT
     for k in range(mm.vmas.n if page_of_slot(m, pfn, slot) else 0):
         vma = vma_of(m, vec_at(m, &mm.vmas)[k])
-        vpn = next_leaf(m, mm, vma.start, vma.end, &leaf)
-        while vpn < vma.end:
-            stop = min(vma.end, (vpn | 511) + 1)
-            unuse_leaf(c, vma, leaf, vpn, stop, slot, pfn)
-            vpn = next_leaf(m, mm, stop, vma.end, &leaf)
+        pagewalk_start(&w, m, mm, vma.start, vma.end)
+        while pagewalk_next(&w):
+            unuse_leaf(c, vma, w.leaf, w.vpn, w.stop, slot, pfn)
     mmap_read_unlock(c, i)
     return 0
 

@@ -2,7 +2,7 @@
 from libc.errno cimport EFBIG, EINVAL, EOPNOTSUPP
 from libc.stdint cimport uint32_t, uint64_t
 
-from pagemig.mm.atomic cimport PMG_GUARD, pmg_store, pmg_write_unlock
+from pagemig.mm.atomic cimport GUARD_TRUNCATED, PMG_GUARD, pmg_store, pmg_write_unlock
 from pagemig.mm.filemap cimport (
     delete_from_page_cache, disk_discard, do_page_cache_ra, find_get_page, find_lock_page, find_page, has_disk,
     i_rwsem_lock, i_size_read, nr_slots, page_belongs, POSIX_FADV_DONTNEED, POSIX_FADV_NOREUSE, POSIX_FADV_WILLNEED,
@@ -49,7 +49,7 @@ cdef int truncate_inode_pages(ctx_t *c, file_t *f, uint64_t first, uint64_t last
                 return -PMG_WAIT
             if pfn:
                 # A fault may have mapped it again since the range was unmapped; under the page lock none can.
-                if page_mapcount(c.m, pfn) and not c.m.profile.truncate_leaves and PMG_GUARD(13):
+                if page_mapcount(c.m, pfn) and not c.m.profile.truncate_leaves and PMG_GUARD(GUARD_TRUNCATED):
                     unmap_mapping_pages(c, f, index, index, False)
                 delete_from_page_cache(c, pfn)
                 unlock_page(c.m, pfn)
@@ -73,7 +73,7 @@ cdef int file_truncate(ctx_t *c, uint32_t file, uint64_t pages) noexcept nogil:
         err = truncate_inode_pages(c, f, pages, last)
         # And once more, for the copies of faults that looked at the size before it changed: they had their page locked,
         # so now that every page was they are over.  To 2.6.22 once had to do.
-        if not c.m.profile.truncate_leaves and PMG_GUARD(13):
+        if not c.m.profile.truncate_leaves and PMG_GUARD(GUARD_TRUNCATED):
             unmap_mapping_pages(c, f, pages, last, True)
     if has_disk(f):
         disk_discard(c.m, f, pages, last - 1)

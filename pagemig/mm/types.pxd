@@ -487,9 +487,9 @@ ctypedef struct machine_t:
     uint8_t *content            # page_bytes per frame
     mlock_pvec_t *mlock_pvec    # one per CPU
     uint32_t *mlock_count       # mappings of a frame in locked VMAs
-    pte_t *pt                   # page tables, 512 entries each; table 0 is unused
+    pte_t *pt                   # page tables, PTRS_PER_PTE entries each; table 0 is unused
     ptdesc_t *ptdesc
-    uint32_t *stats             # access counts: [slot][node][table * 512 + entry], NULL when off; a slot has one writer
+    uint32_t *stats             # access counts: [slot][node][stats_index], NULL when off; a slot has one writer
     uint32_t stats_slots        # slots in use: threads that ever counted at the same time
     char *heap                  # arrays of vec_t; size classes in heap_free
     uint64_t heap_fresh, heap_max

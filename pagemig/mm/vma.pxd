@@ -43,10 +43,6 @@ cdef inline bint wants_writenotify(machine_t *m, vma_t *vma, uint32_t flags) noe
         file_of(m, vma.file).kind != FILE_SHMEM
 
 
-cdef inline bint vma_wants_writenotify(machine_t *m, vma_t *vma) noexcept nogil:
-    return wants_writenotify(m, vma, vma_flags(vma))
-
-
 cdef inline pte_t page_prot(machine_t *m, vma_t *vma, uint32_t flags) noexcept nogil:
     """Bits of a new entry: x86 entries start out young; only shared mappings that need no notice start writable."""
     cdef pte_t prot = PTE_P | PTE_US | PTE_A

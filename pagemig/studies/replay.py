@@ -252,11 +252,7 @@ class _Program:
 
     def where(self) -> NDArray[np.int32]:
         """Node of each page, -1 for none."""
-        entries = self.process.pagemap(self.base, self.trace.footprint)
-        present = entries >> np.uint64(63) != 0
-        node = np.full(entries.size, -1, np.int32)
-        node[present] = self.machine.node_of(entries[present] & np.uint64((1 << 55) - 1))
-        return node
+        return self.process.nodes(self.base, self.trace.footprint)
 
 
 Progress = Callable[[str, float], None]

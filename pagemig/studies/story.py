@@ -291,8 +291,6 @@ _MASK: Final = (0, 1, 2)
 #: An address whose page number is a multiple of 3, so that page i belongs on node i modulo 3; and
 #: below 2**32, so that kernels that look at 32 bits of it and at all think alike.
 _INTERLEAVED: Final = 3 << 40
-#: Bits of a pagemap entry that hold the frame number.
-_PAGEMAP_PFN: Final = (1 << 55) - 1
 
 
 def run(kernel: str | KernelProfile, *, pages: int = 16) -> Story:
@@ -417,14 +415,10 @@ class _Program:
 
     def _frames(self, name: str) -> npt.NDArray[np.int64]:
         """Frame of each page of a region, -1 where no entry maps one."""
-        entries = self.app.pagemap(self.base[name], self.pages)
-        frames = (entries & np.uint64(_PAGEMAP_PFN)).astype(np.int64)
-        return np.where(entries >> np.uint64(63), frames, -1)
+        return self.app.frames(self.base[name], self.pages)
 
     def _nodes(self, name: str) -> _Nodes:
-        frames = self._frames(name)
-        nodes = self.machine.node_of(np.maximum(frames, 0))
-        return np.where(frames >= 0, nodes, -1).astype(np.int32)
+        return self.app.nodes(self.base[name], self.pages)
 
     def _note(self, moment: str) -> None:
         """Write down where everything is."""
@@ -545,8 +539,7 @@ class _Program:
                 process.mmap(PAGE_SIZE)
             base = driver.mmap(process, self.size, node=0)
             process.migrate_pages([0], [1])
-            frames = process.pagemap(base, self.pages) & np.uint64(_PAGEMAP_PFN)
-            self.figures[name] = int((self.machine.node_of(frames) == 1).sum())
+            self.figures[name] = int((process.nodes(base, self.pages) == 1).sum())
 
     def look_at_lists(self) -> None:
         """One call for the anonymous pages, one of them pinned, and the locked ones."""

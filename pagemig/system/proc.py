@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pagemig.system.machine import Machine
     from pagemig.system.process import Process
 
-__all__ = ["Vma", "numa_maps", "pagemap", "smaps", "status", "vmas"]
+__all__ = ["Vma", "frames", "numa_maps", "pagemap", "smaps", "status", "vmas"]
 
 # ---- page-table entries, x86-64 layout ---------------------------------------------------------
 
@@ -266,6 +266,29 @@ def pagemap(process: "Process", addr: int, n: int, *, pfns: bool = True) -> _Wor
     once = pages.normal & (mapcounts(pages.state) == 1)
     entries |= np.where(once, _PM_EXCLUSIVE, np.uint64(0))
     return entries
+
+
+def frames(process: "Process", addr: int, n: int) -> npt.NDArray[np.int64]:
+    """Frame of each page.
+
+    Parameters
+    ----------
+    process : Process
+        Whose.
+    addr : int
+        Address of the first page, bytes.
+    n : int
+        Pages.
+
+    Returns
+    -------
+    ndarray of int64, shape (n,)
+        Frame numbers.  The zero page has one, and memory under PROT_NONE keeps its own; -1 where no
+        page is: never touched, swapped out, or on the move.
+    """
+    ptes = process._ptes(addr & -PAGE_SIZE, n)
+    numbers = ((ptes & _PFN_MASK) >> _PFN_SHIFT).astype(np.int64)
+    return np.where(ptes & _PRESENT, numbers, -1)
 
 
 # ---- numa_maps ---------------------------------------------------------------------------------

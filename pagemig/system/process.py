@@ -882,6 +882,73 @@ class Process(NumaCalls):
             self, as_ulong(addr, "addr"), _pages(n, "n"), pfns=check_bool(pfns, "pfns")
         )
 
+    def frames(self, addr: int, n: int) -> npt.NDArray[np.int64]:
+        """Frame of each page, -1 where no page is.
+
+        Parameters
+        ----------
+        addr : int
+            Address of the first page, bytes; anywhere in it.
+        n : int
+            Pages.
+
+        Returns
+        -------
+        ndarray of int64, shape (n,)
+            Frame numbers.  The zero page has one, and memory under PROT_NONE keeps its own; -1
+            stands for a page that was never touched, is swapped out, or is on the move.
+
+        Raises
+        ------
+        ProcessGoneError
+            The process has exited.
+
+        Examples
+        --------
+        >>> import pagemig as pm
+        >>> app = pm.Machine(["1MiB", "1MiB"]).spawn()
+        >>> base = app.mmap(3 * pm.PAGE_SIZE)
+        >>> _ = app.touch(base, 2 * pm.PAGE_SIZE, write=True)
+        >>> (app.frames(base, 3) >= 0).tolist()
+        [True, True, False]
+        """
+        self._must_live("pagemap")
+        return proc.frames(self, as_ulong(addr, "addr"), _pages(n, "n"))
+
+    def nodes(self, addr: int, n: int) -> npt.NDArray[np.int32]:
+        """Node of each page, -1 where no page is.
+
+        ``move_pages`` without targets asks the kernel the same, by its rules and in its errnos.
+
+        Parameters
+        ----------
+        addr : int
+            Address of the first page, bytes; anywhere in it.
+        n : int
+            Pages.
+
+        Returns
+        -------
+        ndarray of int32, shape (n,)
+            Nodes of :meth:`frames`.
+
+        Raises
+        ------
+        ProcessGoneError
+            The process has exited.
+
+        Examples
+        --------
+        >>> import pagemig as pm
+        >>> app = pm.Machine(["1MiB", "1MiB"]).spawn()
+        >>> base = app.mmap(3 * pm.PAGE_SIZE)
+        >>> _ = app.touch(base, 2 * pm.PAGE_SIZE, write=True)
+        >>> app.nodes(base, 3).tolist()
+        [0, 0, -1]
+        """
+        frames = self.frames(addr, n)
+        return np.where(frames < 0, np.int32(-1), self.machine.node_of(np.maximum(frames, 0)))
+
     def numa_maps(self) -> str:
         """Return the text of ``/proc/PID/numa_maps``; see :func:`pagemig.system.proc.numa_maps`."""
         self._must_live("numa_maps")

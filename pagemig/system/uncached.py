@@ -9,7 +9,6 @@ They have no page structs that migration could work on, so that a program moved 
 """
 
 from errno import ENOMEM
-from typing import Final
 
 import numpy as np
 
@@ -21,9 +20,6 @@ from pagemig.system.process import Process
 from pagemig.system.vmops import MigratingVma
 
 __all__ = ["UncachedAllocator"]
-
-#: Bits of a pagemap entry that hold the frame number.
-_PAGEMAP_PFN: Final = (1 << 55) - 1
 
 
 class UncachedAllocator:
@@ -138,10 +134,8 @@ class UncachedAllocator:
         SyscallError
             As ``Process.munmap``.
         """
-        entries = process.pagemap(addr, -(-length >> PAGE_SHIFT) if length > 0 else 0)
+        pfns = process.frames(addr, -(-length >> PAGE_SHIFT) if length > 0 else 0).tolist()
         process.munmap(addr, length)
-        present = entries[entries >> np.uint64(63) != 0]  # others name a slot, or nothing
-        pfns = (present & np.uint64(_PAGEMAP_PFN)).tolist()
         self._give_back([pfn for pfn in pfns if self._owner.get(pfn) is process])
 
     def migrate(

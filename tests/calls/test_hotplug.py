@@ -2,17 +2,16 @@
 
 import threading
 
-import numpy as np
 import pytest
 
 import pagemig as pm
 from pagemig.testing.actors import Actors
+from pagemig.testing.poke import poke
 from support.machines import PAGE, at, failing, four_nodes, mapped, where
 
 KEEPS = ["refcount", "rcu", "trylock"]
 #: The kernels of today, and those of 2006: none of them emptied nodes, the note asks for it.
 NOW, THEN = ["6.1", "6.12"], ["2.6.17", "2.6.17-mm", "2.6.18", "pmig"]
-ENTRY = (1 << 55) - 1
 
 
 def on_node(machine: pm.Machine, node: int, n: int, first: int = 0) -> pm.Process:
@@ -96,7 +95,7 @@ def test_pinned_page_ends_it_and_the_isolation_is_undone(kernel: str) -> None:
     machine = four_nodes(kernel, page_bytes=8)
     app = on_node(machine, 1, 4)
     pin = app.pin(at(2), PAGE)
-    pfn = int(app.pagemap(at(2), 1)[0]) & ENTRY
+    pfn = int(app.frames(at(2), 1)[0])
     error = failing(machine.offline, 1, max_passes=3)
     assert error.name == "EBUSY"
     assert (error.result.passes, error.result.migrated) == (3, 3)
@@ -129,7 +128,7 @@ def test_frames_of_the_kernel_and_nowhere_to_go() -> None:
 def test_ranges_of_frames() -> None:
     machine = four_nodes(page_bytes=8)
     app = on_node(machine, 1, 8)
-    pfns = app.pagemap(at(0), 8) & np.uint64(ENTRY)
+    pfns = app.frames(at(0), 8)
     first = int(pfns.min())
     result = machine.migrate_range(first, 4)
     assert (result.migrated, result.left.tolist()) == (4, [])
@@ -192,13 +191,13 @@ def test_processes_fault_and_fork(keep: str, step: int, kernel: str) -> None:
 
 
 def anon_vma_refs(machine: pm.Machine, number: int) -> int:
-    return machine._poke("anon_vma", number, "refcount")
+    return poke(machine, "anon_vma", number, "refcount")
 
 
 def test_refcount_keeps_the_anon_vma_when_everybody_is_gone() -> None:
     machine = four_nodes(page_bytes=8)
     app = on_node(machine, 1, 1)
-    number = int(machine.frames.mapping[int(app.pagemap(at(0), 1)[0]) & ENTRY])
+    number = int(machine.frames.mapping[int(app.frames(at(0), 1)[0])])
 
     def leave() -> int:
         app.exit()
@@ -216,7 +215,7 @@ def test_rcu_leaves_an_anon_vma_that_may_be_somebody_elses() -> None:
     """The record is given to another process, whose mappings are searched in vain."""
     machine = four_nodes(page_bytes=8)
     app = on_node(machine, 1, 1)
-    number = int(machine.frames.mapping[int(app.pagemap(at(0), 1)[0]) & ENTRY])
+    number = int(machine.frames.mapping[int(app.frames(at(0), 1)[0])])
 
     def leave() -> tuple[int, int, pm.Process]:
         app.exit()
@@ -224,7 +223,7 @@ def test_rcu_leaves_an_anon_vma_that_may_be_somebody_elses() -> None:
         heir = machine.spawn()
         mapped(heir, 1, touched=False)
         heir.touch(at(0), PAGE, write=True, values=[77])
-        mapping = machine.frames.mapping[int(heir.pagemap(at(0), 1)[0]) & ENTRY]
+        mapping = machine.frames.mapping[int(heir.frames(at(0), 1)[0])]
         return gone, int(mapping), heir
 
     actors = Actors(machine)
@@ -288,17 +287,17 @@ def test_trylock_fails_where_the_order_of_locks_is_inverted(keep: str) -> None:
     """mbind holds mmap_lock for writing and waits for the page lock, which the migration holds."""
     machine = four_nodes(page_bytes=8)
     app = on_node(machine, 1, 2)
-    pfn = int(app.pagemap(at(0), 1)[0]) & ENTRY
+    pfn = int(app.frames(at(0), 1)[0])
     actors = Actors(machine)
 
     def bind() -> None:
         app.mbind(at(0), PAGE, pm.Bind([3]), pm.MPOL_MF_MOVE)
 
     def let_go() -> None:
-        state = machine._poke("frame", pfn, "state")
-        machine._poke("frame", pfn, "state", state & ~1)
+        state = poke(machine, "frame", pfn, "state")
+        poke(machine, "frame", pfn, "state", state & ~1)
 
-    machine._poke("frame", pfn, "state", machine._poke("frame", pfn, "state") | 1)
+    poke(machine, "frame", pfn, "state", poke(machine, "frame", pfn, "state") | 1)
     binder = actors.add("mbind", bind)
     empty = actors.add("offline", lambda: machine.offline(1, keep=keep))
     actors.add("device", let_go)  # begins when offline waits for its second pass

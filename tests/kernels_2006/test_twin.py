@@ -521,7 +521,7 @@ class Scenario(Twin):
             for vpn, (kind, what) in task.ptes.items()
             if kind in "wr" and what.kind == "anon"
         ][: 1 + b % LENGTH]
-        pfns = [int(task.real.pagemap(at(vpn), 1)[0]) & ((1 << 55) - 1) for vpn, _ in anon]
+        pfns = [int(task.real.frames(at(vpn), 1)[0]) for vpn, _ in anon]
         gone = self.machine.swap_out(pfns)
         assert gone == sum(self.swap_out(frame) for _, frame in anon)
 

@@ -5,7 +5,6 @@ import threading
 import time
 from typing import Any
 
-import numpy as np
 import pytest
 
 import pagemig as pm
@@ -26,8 +25,7 @@ def machine_with_kept(kernel: str, nodes: int = 2, **options: Any) -> pm.Machine
 
 
 def nodes_of(process: pm.Process, first: int, n: int) -> list[int]:
-    entries = process.pagemap(at(first), n) & np.uint64((1 << 55) - 1)
-    return process.machine.node_of(entries).tolist()
+    return process.nodes(at(first), n).tolist()
 
 
 class Recorder:
@@ -185,7 +183,7 @@ def test_no_call_moves_what_has_no_page_structs(kernel: str) -> None:
     written = app.touch(base, 4 * PAGE, write=True, values=[1, 2, 3, 4])
     assert (written.minflt, written.signal) == (0, None)
     machine.check(full=True)
-    entries = (app.pagemap(base, 4) & np.uint64((1 << 55) - 1)).tolist()
+    entries = app.frames(base, 4).tolist()
     assert entries == kept(0)[:4]
     app.migrate_pages([0], [1])
     app.mbind(base, 4 * PAGE, pm.Bind([1]), pm.MPOL_MF_MOVE)
@@ -196,7 +194,7 @@ def test_no_call_moves_what_has_no_page_structs(kernel: str) -> None:
             assert failing(app.move_pages, [base], 1).name == "ENOENT"
         else:
             assert app.move_pages([base], 1).status.tolist() == [-errno.EFAULT]
-    assert (app.pagemap(base, 4) & np.uint64((1 << 55) - 1)).tolist() == entries
+    assert app.frames(base, 4).tolist() == entries
     assert app.touch(base, 4 * PAGE).values.tolist() == [1, 2, 3, 4]  # type: ignore[union-attr]
     machine.check(full=True)
 
@@ -237,7 +235,7 @@ def test_only_the_operation_moves_them(kernel: str) -> None:
     app.mmap(PAGE, addr=base + 64 * PAGE)  # 2.6.18 forgets the last mapping
     app.touch(base, 4 * PAGE, write=True, values=[1, 2, 3, 4])
     assert app.migrate_pages([0], [1]) == 0
-    entries = (app.pagemap(base, 4) & np.uint64((1 << 55) - 1)).tolist()
+    entries = app.frames(base, 4).tolist()
     assert entries == kept(0)[:2] + kept(1)[2:4]
     seen = app.touch(base, 4 * PAGE)
     assert (seen.values.tolist(), seen.minflt) == ([1, 2, 3, 4], 0)  # type: ignore[union-attr]
@@ -338,7 +336,7 @@ def test_overlapping_nodes_move_one_on_each() -> None:
     for i, base in enumerate(bases):
         app.touch(base, 4 * PAGE, write=True, values=range(10 * i, 10 * i + 4))
     assert app.migrate_pages([0, 1], [1, 2]) == 0
-    entries = [app.pagemap(base, 4) & np.uint64((1 << 55) - 1) for base in bases]
+    entries = [app.frames(base, 4) for base in bases]
     assert [set(machine.node_of(e).tolist()) for e in entries] == [{1}, {2}, {2}]
     for i, base in enumerate(bases):
         assert app.touch(base, 4 * PAGE).values.tolist() == list(  # type: ignore[union-attr]

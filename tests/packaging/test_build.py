@@ -137,6 +137,10 @@ def build(copy, what):
         return set(wheel.namelist())
 
 
+#: What only this tree's tests and benchmarks use.
+OWN_USE = {f"pagemig/testing/{name}" for name in ("host.pyx", "poke.pyx", "poke.pyi")}
+
+
 def shipped_files():
     """What a person who embeds or reads the package needs."""
     package = ROOT / "pagemig"
@@ -159,10 +163,27 @@ def test_sdist_can_be_built_from(copy):
 
 def test_wheel_holds_the_package_and_nothing_else(copy):
     names = build(copy, "wheel")
-    assert shipped_files() <= names
+    assert shipped_files() - OWN_USE <= names
+    own = ("pagemig/testing/host", "pagemig/testing/poke")
+    assert not [name for name in names if name.startswith(own)]
     others = {name.split("/")[0] for name in names} - {"pagemig"}
     assert others == {f"pagemig-{pagemig.__version__}.dist-info"}
     assert not [name for name in names if name.endswith(".c")]
+
+
+def test_what_the_tree_uses_itself_is_built_in_place_only():
+    code = """
+from setuptools import Distribution
+for inplace in (0, 1):
+    command = setup.BuildExt(Distribution({"ext_modules": setup.extensions()}))
+    command.inplace = inplace
+    command.ensure_finalized()
+    print(*(e.name for e in command.extensions if "testing" in e.name))
+"""
+    done = setup_py(code)
+    assert done.stdout.splitlines() == ["", "pagemig.testing.host pagemig.testing.poke"], (
+        done.stderr
+    )
 
 
 def test_version_is_said_once(project):

@@ -4,21 +4,22 @@ import pytest
 
 import pagemig as pm
 from pagemig.testing.actors import Actors, Deadlock
+from pagemig.testing.poke import poke
 from support.machines import PAGE, four_nodes, mapped
 
 LOCKED = 1 << 0
 
 
 def page_of(process: pm.Process, base: int) -> int:
-    return int(process.pagemap(base, 1)[0]) & ((1 << 55) - 1)
+    return int(process.frames(base, 1)[0])
 
 
 def lock(machine: pm.Machine, pfn: int) -> None:
-    machine._poke("frame", pfn, "state", machine._poke("frame", pfn, "state") | LOCKED)
+    poke(machine, "frame", pfn, "state", poke(machine, "frame", pfn, "state") | LOCKED)
 
 
 def unlock(machine: pm.Machine, pfn: int) -> None:
-    machine._poke("frame", pfn, "state", machine._poke("frame", pfn, "state") & ~LOCKED)
+    poke(machine, "frame", pfn, "state", poke(machine, "frame", pfn, "state") & ~LOCKED)
 
 
 def test_actors_run_in_order_one_at_a_time() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import pagemig as pm
+from pagemig.testing.poke import poke
 from support.machines import four_nodes
 
 
@@ -91,16 +92,16 @@ def test_a_page_that_is_locked_takes_no_neighbour_along(kernel: str) -> None:
     app = machine.spawn()
     base = app.mmap(8 * 4096)
     app.touch(base, 8 * 4096, write=True)
-    pfns = (app.pagemap(base, 8) & np.uint64((1 << 55) - 1)).tolist()
+    pfns = app.frames(base, 8).tolist()
     held = pfns[4]  # the first of the second stage
-    state = machine._poke("frame", held, "state")
-    machine._poke("frame", held, "state", state | 1)
+    state = poke(machine, "frame", held, "state")
+    poke(machine, "frame", held, "state", state | 1)
     tried: list[int] = []
 
     def attempt(_: str, stage: list[int]) -> None:
         tried.extend(stage)
-        if tried.count(held) == 3 and machine._poke("frame", held, "state") & 1:
-            machine._poke("frame", held, "state", machine._poke("frame", held, "state") & ~1)
+        if tried.count(held) == 3 and poke(machine, "frame", held, "state") & 1:
+            poke(machine, "frame", held, "state", poke(machine, "frame", held, "state") & ~1)
 
     machine.at_step(attempt, step=pm.STEP_ALLOC)
     assert app.migrate_pages({0}, {1}) == 0
@@ -184,7 +185,7 @@ def test_threads_of_a_process_pin_and_unpin_at_once() -> None:
 
     _meet(pin_and_unpin, pin_and_unpin)
     machine.check(full=True)
-    assert machine.frames.refcount[app.pagemap(base, 1)[0] & np.uint64((1 << 55) - 1)] == 1
+    assert machine.frames.refcount[app.frames(base, 1)[0]] == 1
 
 
 @pytest.mark.threads

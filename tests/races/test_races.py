@@ -4,13 +4,15 @@ A row of the table is a scenario and what comes of it under each engine; actors 
 migration put the other side exactly where it hurts.  After every one the machine is held against
 its invariants and the content is what was written.
 
-``guard`` is the number of the code that handles the race: ``make mutants`` takes it out of a build
-of its own (``PMG_GUARD`` in the core) and demands that the row fails there, under every engine.
+``guard`` names the code that handles the race: ``make mutants`` takes it out of a build of its own
+(``PMG_GUARD`` in the core) and demands that the row fails there, under every engine.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ import pytest
 
 import pagemig as pm
 from pagemig.testing.actors import Actor, Actors
+from pagemig.testing.poke import poke
 from support.machines import PAGE, error_of, four_nodes, mapped
 
 #: Which engine a kernel has: swap entries (A), migration entries of 2006 (B), or today's.
@@ -68,17 +71,17 @@ class Race:
         return [self.base + i * PAGE for i in range(n)]
 
     def pfn(self, page: int = 0) -> int:
-        entry = int(self.app.pagemap(self.base + page * PAGE, 1)[0])
-        assert entry >> 63, "not mapped"
-        return entry & ((1 << 55) - 1)
+        pfn = int(self.app.frames(self.base + page * PAGE, 1)[0])
+        assert pfn >= 0, "not mapped"
+        return pfn
 
     def refs(self, pfn: int) -> int:
         return int(self.machine.frames.refcount[pfn])
 
     def set(self, pfn: int, flag: int, on: bool) -> None:
         """What a device does to a page: lock it, write it back."""
-        state = self.machine._poke("frame", pfn, "state")
-        self.machine._poke("frame", pfn, "state", state | flag if on else state & ~flag)
+        state = poke(self.machine, "frame", pfn, "state")
+        poke(self.machine, "frame", pfn, "state", state | flag if on else state & ~flag)
 
     def migrator(self, n: int = 1, node: int = 1) -> Actor:
         def move() -> pm.MoveResult:
@@ -421,11 +424,11 @@ def missed_by_the_walk(race: Race) -> Outcome:
     child = race.app.fork()
     machine = race.machine
     [vma] = (row for row in child._vmas() if row["start"] == race.base)
-    node = machine._poke("vma", int(vma["index"]), "chain")
-    start = machine._poke("rnode", node, "start")
+    node = poke(machine, "vma", int(vma["index"]), "chain")
+    start = poke(machine, "rnode", node, "start")
     migrator = race.migrator()
-    race.at(pm.STEP_LOCK, lambda: machine._poke("rnode", node, "start", start + (1 << 31)))
-    race.at(pm.STEP_UNMAP, lambda: machine._poke("rnode", node, "start", start))
+    race.at(pm.STEP_LOCK, lambda: poke(machine, "rnode", node, "start", start + (1 << 31)))
+    race.at(pm.STEP_UNMAP, lambda: poke(machine, "rnode", node, "start", start))
     race.run()
     assert race.read() == race.read(child) == [5]
     return {"status": moved(migrator), "tries": race.tries, "rolled back": race.count(9)}
@@ -567,9 +570,9 @@ class Row:
     now: Outcome | None
     b: Outcome | None
     a: Outcome | None
-    guard: int = 0
+    guard: str = ""
     only: dict[str, Outcome] = field(default_factory=dict)
-    guard_2006: int = 0
+    guard_2006: str = ""
     unguarded: tuple[str, ...] = ()
 
     def mutants(self) -> list[str]:
@@ -603,7 +606,7 @@ ROWS = [
         now={"rc": 0, "status": [1], "copied": 0},
         b={"rc": 0, "status": [1], "copied": 0},
         a={"rc": 0, "copied": 0},
-        guard=1,
+        guard="GUARD_FREED",
         only={"2.6.17-mm": {"rc": 0, "copied": 0}},
     ),
     Row(
@@ -612,7 +615,7 @@ ROWS = [
         now={"waited": ["page"], "tries": 4, **MOVED},
         b={"waited": ["page"], "tries": 4, **MOVED},
         a={"waited": ["page"], "tries": 4},
-        guard=2,
+        guard="GUARD_PAGE_LOCK",
     ),
     Row(
         3,
@@ -620,18 +623,25 @@ ROWS = [
         now={"waited": ["writeback"], "tries": 4, **MOVED},
         b={"waited": ["writeback"], "tries": 4, **MOVED},
         a={"waited": ["writeback"], "tries": 2},
-        guard=3,
+        guard="GUARD_WRITEBACK",
         only={"2.6.17-mm": {"waited": ["writeback"], "tries": 2, **MOVED}},
     ),
-    Row(4, pinned_before, now=EAGAIN, b=EAGAIN, a={"rc": 1, "converted": False}, guard=4),
-    Row(5, pinned_late, now=EAGAIN, b=EAGAIN, a=EAGAIN, guard=4),
+    Row(
+        4,
+        pinned_before,
+        now=EAGAIN,
+        b=EAGAIN,
+        a={"rc": 1, "converted": False},
+        guard="GUARD_PINNED",
+    ),
+    Row(5, pinned_late, now=EAGAIN, b=EAGAIN, a=EAGAIN, guard="GUARD_PINNED"),
     Row(
         6,
         pin_meets_entry,
         now={"waited": ["page"], "pinned": [1, 2], **MOVED},
         b={"waited": ["page"], "pinned": [1, 2], **MOVED},
         a={"pinned": [1, 2]},
-        guard=6,
+        guard="GUARD_GUP_ENTRY",
     ),
     Row(
         7,
@@ -639,7 +649,7 @@ ROWS = [
         now={"waited": ["page"], "signal": None, "minflt": 1, "value": [7], **MOVED},
         b={"waited": ["page"], "signal": None, "value": [7], **MOVED},
         a={"waited": ["page"], "signal": None, "value": [7]},
-        guard=7,
+        guard="GUARD_FAULT_ENTRY",
     ),
     Row(
         8,
@@ -647,7 +657,7 @@ ROWS = [
         now={"tries": 1, **MOVED},
         b={"tries": 2, **MOVED},
         a={"tries": 2},
-        guard=8,
+        guard="GUARD_RETRY",
     ),
     Row(
         9,
@@ -655,8 +665,8 @@ ROWS = [
         now={"old_refs": 0, "waited": ["page"], **MOVED},
         b={"old_refs": 1, "waited": ["page"], **MOVED},
         a=None,
-        guard=8,
-        guard_2006=9,
+        guard="GUARD_RETRY",
+        guard_2006="GUARD_WAITER",
     ),
     Row(
         10,
@@ -664,7 +674,7 @@ ROWS = [
         now={"read": [5], "touched": [5], "waited": [["page"], ["page"]], **MOVED},
         b={"read": [5], "touched": [5], "waited": [["page"], ["page"]], **MOVED},
         a={"read": [5], "touched": [5]},
-        guard=10,
+        guard="GUARD_UPTODATE",
     ),
     Row(
         11,
@@ -672,7 +682,7 @@ ROWS = [
         now={"rc": 0, "waited": [["page"], ["page"]], "touched": [0], "read": [0]},
         b={"rc": 0, "waited": [["page"], ["page"]], "touched": [0], "read": [0]},
         a={"touched": [0], "read": [0]},
-        guard=11,
+        guard="GUARD_SLEPT",
         only={
             "2.6.17-mm": {"rc": 1, "touched": [0], "read": [0]},  # it stays mapped, and cannot move
             "2.6.18": {**TRUNCATED, "touched": [0], "read": [0]},
@@ -684,7 +694,7 @@ ROWS = [
         now={"rc": 1, "walked": 0},
         b={"rc": 1, "walked": 0},
         a={"rc": 1, "walked": 0},
-        guard=12,
+        guard="GUARD_NO_MAPPING",
         only={"2.6.18": TRUNCATED},
         unguarded=("2.6.18",),  # it crashes
     ),
@@ -694,7 +704,7 @@ ROWS = [
         now={"rc": 0, "waited": ["page"], "cached": 0, "signal": "SIGBUS", "free": True},
         b={"rc": 0, "cached": 0, "waited": ["page"], "signal": "SIGBUS", "free": True},
         a={"cached": 0, "signal": "SIGBUS", "free": True},
-        guard=13,
+        guard="GUARD_TRUNCATED",
         only={
             kernel: {"rc": 1, "cached": 0, "waited": ["page"], "signal": None}  # still mapped
             for kernel in ("2.6.17-mm", "2.6.18")
@@ -707,7 +717,7 @@ ROWS = [
         now={"cow": 1, "values": [7, 5], **MOVED},
         b={"cow": 1, "values": [7, 5], **MOVED},
         a={"cow": 1, "values": [7, 5], **MOVED},
-        guard=14,
+        guard="GUARD_FORK_ENTRY",
     ),
     Row(
         15,
@@ -715,7 +725,7 @@ ROWS = [
         now={"order": [0, 1, 2, 3], **MOVED},
         b={"order": [0, 1, 2, 3], **MOVED},
         a=None,
-        guard=15,
+        guard="GUARD_PARENT_FIRST",
     ),
     Row(
         16,
@@ -723,7 +733,7 @@ ROWS = [
         now={"minflt": 1, "value": [7], **MOVED},
         b={"minflt": 1, "value": [7], **MOVED},
         a={"minflt": 1, "value": [7], **MOVED},  # a swap entry is read-only in any case
-        guard=16,
+        guard="GUARD_MPROTECT_ENTRY",
         unguarded=("2.6.17",),  # no entry that could be written
     ),
     Row(
@@ -732,7 +742,7 @@ ROWS = [
         now={"rc": 0, "free": True},
         b={"rc": 0, "free": True},
         a={"free": True},
-        guard=17,
+        guard="GUARD_UNMAPPED_ENTRY",
         only={"2.6.17-mm": {"free": True}},  # with lists frames are taken one by one
     ),
     Row(
@@ -741,7 +751,7 @@ ROWS = [
         now={"tries": 2, "rolled back": 1, **MOVED},
         b={"tries": 2, "rolled back": 1, **MOVED},
         a={"tries": 2},
-        guard=18,
+        guard="GUARD_MISSED_MAPPING",
     ),
     # Only the kernels of 2006 have swap here.
     Row(
@@ -750,7 +760,7 @@ ROWS = [
         now=None,
         b={"rc": 0, "restored": False, "node": 1, "read again": 0},
         a={"rc": 0, "restored": True, "node": 1, "read again": 0},
-        guard=19,
+        guard="GUARD_SWAPCACHE",
     ),
     Row(
         20,
@@ -758,7 +768,7 @@ ROWS = [
         now={"rc": 1, "tries": 1, "rolled back": 1},
         b={"rc": 1},
         a={"rc": 1},
-        guard=20,
+        guard="GUARD_DIRTY",
         only={"6.12": {"rc": 1, "tries": 2, "rolled back": 2}},  # once asynchronously
     ),
     Row(
@@ -767,7 +777,7 @@ ROWS = [
         now={"tries": 2, "free": True, **MOVED},
         b={"tries": 2, "free": True, **MOVED},
         a={"free": True},
-        guard=21,
+        guard="GUARD_SLOT",
         # With four lists a page that was freed needs no target.
         only={"2.6.17-mm": {"tries": 1, "free": True, **MOVED}},
     ),
@@ -777,7 +787,7 @@ ROWS = [
         now={"status": [1, 1], "mlocked": [True, False]},
         b={"status": [1, 1], "mlocked": [True, False]},
         a={"failed": True, "present": [False, True]},
-        guard=22,
+        guard="GUARD_MLOCKED",
         only={"2.6.17-mm": {"failed": True, "present": [True, True]}},
     ),
     Row(
@@ -786,7 +796,7 @@ ROWS = [
         now={"first": [1], "second": [-16]},
         b={"first": [1], "second": [-16]},
         a=None,
-        guard=23,
+        guard="GUARD_ISOLATED",
     ),
     Row(
         24,
@@ -794,7 +804,7 @@ ROWS = [
         now={"waited": ["mm"], **WRITTEN_WHILE_MOVED},
         b={"waited": ["mm"], **WRITTEN_WHILE_MOVED},
         a={"waited": ["mm"], **WRITTEN_WHILE_MOVED},
-        guard=24,
+        guard="GUARD_MMAP_LOCK",
         only={"6.12": {"waited": ["page"], **WRITTEN_WHILE_MOVED}},  # mmap_lock is given back
     ),
     Row(
@@ -803,7 +813,7 @@ ROWS = [
         now={"status": [-14, 1], "mbind": NEVER_COLLECTED},
         b={"status": [-14, 1], "mbind": NEVER_COLLECTED},
         a={"mbind": NEVER_COLLECTED},
-        guard=25,
+        guard="GUARD_ZERO_PAGE",
         only={
             "2.6.17-mm": {"mbind": NEVER_COLLECTED},
             # not what its documentation says
@@ -816,7 +826,7 @@ ROWS = [
         now=None,
         b=None,
         a={"rc": 0, "waited": ["page"], "used": 0, "value": [5]},
-        guard=26,
+        guard="GUARD_SWAPOFF",
     ),
 ]
 
@@ -833,7 +843,9 @@ def test_race(row: Row, kernel: str) -> None:
 
 def test_the_table_is_whole() -> None:
     assert [row.number for row in ROWS] == list(range(1, 27))
-    assert all(row.guard for row in ROWS)
+    header = Path(pm.get_include()) / "pagemig" / "guards.h"
+    guards = set(re.findall(r"G\((GUARD_\w+)\)", header.read_text()))
+    assert {row.guard for row in ROWS} | {row.guard_2006 for row in ROWS} - {""} == guards
 
 
 if __name__ == "__main__":  # what `make mutants` takes out, and which row must fail then

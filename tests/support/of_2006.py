@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 import pagemig as pm
+from pagemig.testing.poke import poke
 from support.machines import PAGE, at, four_nodes, mapped
 
 #: Swap entries (engine A), migration entries before and after they were merged, and the note's own.
@@ -53,9 +54,9 @@ class World:
         return self.root.migrate_pages({0}, {1}, pid=self.app)
 
     def pfn(self, page: int = 0, process: pm.Process | None = None) -> int:
-        entry = int((process or self.app).pagemap(at(page), 1)[0])
-        assert entry >> 63, f"page {page} is not mapped"
-        return entry & ((1 << 55) - 1)
+        pfn = int((process or self.app).frames(at(page), 1)[0])
+        assert pfn >= 0, f"page {page} is not mapped"
+        return pfn
 
     def node(self, page: int = 0) -> int:
         return int(self.machine.node_of([self.pfn(page)])[0])
@@ -89,8 +90,8 @@ class World:
 
     def set(self, pfn: int, flag: int, on: bool) -> None:
         """What a device does to a page: lock it, write it back."""
-        state = self.machine._poke("frame", pfn, "state")
-        self.machine._poke("frame", pfn, "state", state | flag if on else state & ~flag)
+        state = poke(self.machine, "frame", pfn, "state")
+        poke(self.machine, "frame", pfn, "state", state | flag if on else state & ~flag)
 
     def count(self, name: str) -> int:
         return self.machine.counters[name]
@@ -135,7 +136,4 @@ def resident(processes: Sequence[pm.Process]) -> int:
 
 
 def nodes_of(process: pm.Process, first: int, n: int) -> list[int]:
-    words = process.pagemap(at(first), n)
-    there = words >> np.uint64(63) != 0
-    found = process.machine.node_of(np.where(there, words & np.uint64((1 << 55) - 1), 0))
-    return np.where(there, found, -1).tolist()
+    return process.nodes(at(first), n).tolist()

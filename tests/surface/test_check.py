@@ -13,6 +13,7 @@ import pytest
 import pagemig as pm
 from pagemig import InvariantError, Machine, Process
 from pagemig.mm import check
+from pagemig.testing.poke import SLABS, poke
 
 PAGE = pm.PAGE_SIZE
 RW, SPECIAL = 1 << 1, 1 << 9
@@ -48,10 +49,10 @@ class World:
         app.munmap(gone, 2 * PAGE)
 
     def get(self, what: str, index: int, field: str = "") -> int:
-        return self.machine._poke(what, index, field)
+        return poke(self.machine, what, index, field)
 
     def put(self, what: str, index: int, field: str, value: int) -> None:
-        self.machine._poke(what, index, field, value)
+        poke(self.machine, what, index, field, value)
 
     def add(self, what: str, index: int, field: str, n: int = 1) -> None:
         self.put(what, index, field, self.get(what, index, field) + n)
@@ -93,7 +94,7 @@ class World:
         return self.get("vma", self.vma(addr), "file")
 
     def slab(self, name: str) -> int:
-        return check.SLABS.index(name)
+        return SLABS.index(name)
 
 
 def change_pte(addr: str, change: Callable[[int], int]) -> Callable[[World], None]:
@@ -358,7 +359,7 @@ def test_check_passes_after_everything_is_gone(world: World) -> None:
     world.machine.check(full=True)
     world.file.close()
     world.machine.check(full=True)
-    for name in check.SLABS:
+    for name in SLABS:
         assert world.get("slab", world.slab(name), "used") == 0, name
     free = sum(world.machine.free(nid) for nid in range(2))
     assert free == 16 * pm.MiB - PAGE

@@ -31,8 +31,7 @@ static void *work(void *unused)
         pmg_spin_unlock(&spin);
         pmg_write_lock(&rw);
         counts[1]++;
-        pmg_downgrade(&rw);
-        pmg_read_unlock(&rw);
+        pmg_write_unlock(&rw);
         pmg_read_lock(&rw);
         pmg_read_unlock(&rw);
     }

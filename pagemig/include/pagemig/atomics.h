@@ -94,7 +94,6 @@ static inline int pmg_write_trylock(uint32_t *l)
 /* A waiter that gives up takes its request back; another one that still waits asks again. */
 static inline void pmg_write_forget(uint32_t *l) { __atomic_fetch_and(l, ~PMG_RW_PENDING, __ATOMIC_RELAXED); }
 static inline void pmg_write_unlock(uint32_t *l) { __atomic_fetch_and(l, ~PMG_RW_WRITER, __ATOMIC_RELEASE); }
-static inline void pmg_downgrade(uint32_t *l) { __atomic_fetch_sub(l, PMG_RW_WRITER - 1u, __ATOMIC_RELEASE); }
 /* Short read and write sections (trees): spin, then yield. */
 static inline int pmg_read_lock(uint32_t *l)
 {
