@@ -18,7 +18,7 @@ STUBBED := $(subst /,.,$(patsubst %.pyi,%,$(shell find pagemig -name "*.pyi")))
 SOURCES := setup.py $(shell find pagemig -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 
 .DELETE_ON_ERROR:
-.PHONY: help build run test bench bench-smoke lint format tsan asan mutants cover wheel clean
+.PHONY: help build run test bench bench-smoke lint format fuzz-files tsan asan mutants cover wheel clean
 
 help:
 	@echo "make run     replay a shipped trace: a table, and a picture in $(OUTPUT)"
@@ -27,6 +27,7 @@ help:
 	@echo "             (BENCH=benchmarks/bench_calls.py for some; make bench-smoke: do they run?)"
 	@echo "make lint    ruff, cython-lint, mypy --strict, stubtest"
 	@echo "make format  let ruff rewrite what lint would complain about"
+	@echo "make fuzz-files   every reader of files against damaged ones (SECONDS=600 for each reader)"
 	@echo "make tsan    the threaded tests under ThreadSanitizer"
 	@echo "make asan    the threaded tests under AddressSanitizer and UBSan"
 	@echo "make mutants builds with a planted race, without the copy, without guards: all must be found"
@@ -99,6 +100,12 @@ lint: $(VENV)/.built $(VENV)/.test $(VENV)/.lint
 format: $(VENV)/.lint
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
+
+# Five seconds a reader are part of the tests; FUZZ_SEED=n begins at another batch.
+SECONDS ?= 60
+
+fuzz-files: $(VENV)/.built $(VENV)/.test
+	FUZZ_SECONDS=$(SECONDS) $(PY) -m pytest -q tests/traces/test_fuzz_files.py
 
 # The sanitizers and the coverage get copies of the tree in build/, so the fast build next door
 # is left alone; tar keeps the files' times, so that a second run builds only what changed.

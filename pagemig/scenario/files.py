@@ -5,11 +5,13 @@ import json
 import re
 import sys
 import zlib
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
 
+from pagemig import files
 from pagemig.errors import KernelBug
 
 __all__ = ["Entry", "choose", "entries", "load", "placed"]
@@ -18,6 +20,11 @@ __all__ = ["Entry", "choose", "entries", "load", "placed"]
 Json: TypeAlias = dict[str, Any]
 
 _BLANKS: Final = re.compile(r"\s*")
+
+#: Characters of a file at most, unpacked: eighteen times the largest recording.
+_LARGEST: Final = 1 << 28
+#: Bytes of memory that a character of JSON takes once it is parsed, at most.
+_PARSED: Final = 16
 
 
 class Entry(NamedTuple):
@@ -49,6 +56,7 @@ def entries(path: str | Path) -> list[Entry]:
     text = _text(path)
     found: list[Entry] = []
     decoder, at, line = json.JSONDecoder(), 0, 1
+    doubtful = "\\" in text or not all(map(str.isprintable, text.split("\n")))
     while True:
         begin = _BLANKS.match(text, at).end()  # type: ignore[union-attr]
         line += text.count("\n", at, begin)
@@ -60,6 +68,10 @@ def entries(path: str | Path) -> list[Entry]:
             raise ValueError(f"{path}: line {error.lineno}: not JSON: {error.msg}") from None
         except RecursionError:
             raise ValueError(f"{path}: line {line}: nested too deeply for a scenario") from None
+        except ValueError as error:  # a number of thousands of digits
+            raise ValueError(f"{path}: line {line}: not JSON: {error}") from None
+        if doubtful and (bad := _unprintable(value)) is not None:
+            raise ValueError(f"{path}: line {line}: {files.quoted(bad)} has control characters")
         for scenario in value if isinstance(value, list) else [value]:
             if not isinstance(scenario, dict) or "ops" not in scenario:
                 raise ValueError(f"{path}: line {line}: not a scenario: an object with ops")
@@ -67,12 +79,36 @@ def entries(path: str | Path) -> list[Entry]:
         line += text.count("\n", begin, at)
 
 
+def _unprintable(value: Any) -> str | None:
+    """A text in a JSON value that a terminal would obey; line ends and tabs are harmless."""
+    waiting = deque([value])
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += value.keys()
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+        elif isinstance(value, str) and not files.is_printable(re.sub("[\n\t]", "", value)):
+            return value
+    return None
+
+
 def _text(path: str | Path) -> str:
+    """All of a file, which is refused before it takes more memory than there is."""
     try:
         if str(path) == "-":
-            return sys.stdin.read()
-        content = Path(path).read_bytes()
-        return (gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content).decode()
+            text = sys.stdin.read(_LARGEST + 1)
+        else:
+            with Path(path).open("rb") as file:
+                packed = file.read(2) == b"\x1f\x8b"
+                file.seek(0)
+                stream = gzip.GzipFile(fileobj=file) if packed else file
+                text = stream.read(_LARGEST + 1).decode()
+        if len(text) > _LARGEST:
+            raise ValueError(f"{path}: more than {_LARGEST} bytes, which no scenario has")
+        files.room(_PARSED * len(text), f"{path}: {len(text):,} bytes of JSON")
+        return text
     except UnicodeDecodeError:
         raise ValueError(f"{path}: not JSON: it is no UTF-8 text") from None
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:

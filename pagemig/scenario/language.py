@@ -194,9 +194,19 @@ _NODES = _Kind(
     'a list of node numbers, null or "bad"',
 )
 _PID = _Kind(_is_pid, 'a process number, "self", "none", "kthread", "init" or {"raw": n}')
+
+
+def _is_pages(value: object) -> bool:
+    if not isinstance(value, list):
+        return value in (None, "bad")
+    many = (page["range"][1] - 1 for page in value if isinstance(page, dict) and "range" in page)
+    return all(map(_is_page, value)) and _is_few(len(value) + sum(many))
+
+
 _PAGES = _Kind(
-    lambda value: value in (None, "bad") or (isinstance(value, list) and all(map(_is_page, value))),
-    'a list of pages, [page, offset], {"range": [page, n]} or {"raw": "0x..."}, null or "bad"',
+    _is_pages,
+    'a list of pages, [page, offset], {"range": [page, n]} or {"raw": "0x..."}, '
+    f'{_MOST_PAGES} of them at most, null or "bad"',
 )
 _TARGETS = _Kind(
     lambda value: (
@@ -312,6 +322,8 @@ def validate(scenario: Mapping[str, Any]) -> None:
         raise ValueError(f"a scenario has lists of ops and files, not {wrong!r}")
     for i, entry in enumerate(files):
         _check(f"file {i}", entry, {"kind": _FILE["kind"], "pages": _FILE["pages"]}, _FILE)
+        if entry.get("fill") is not None and not _is_few(entry["pages"]):
+            raise ValueError(f"file {i}: pages={entry['pages']!r} to fill is not {_FEW.expected}")
     for i, op in enumerate(ops):
         _check_operation(f"operation {i}", op, len(files))
 
@@ -483,20 +495,21 @@ def nodemask(nodes: Any) -> Collection[int] | Pointer:
 def addresses_of(pages: Any) -> Pages | Pointer:
     if not isinstance(pages, list):
         return POINTERS[pages]
-    addresses: list[int] = []
+    addresses = [np.empty(0, np.uint64)]
     for page in pages:
+        first, n = page, 1
         match page:
             case [number, offset]:
-                addresses.append(WINDOW + number * PAGE_SIZE + offset)
-            case {"range": [first, n]}:
-                addresses.extend(
-                    range(WINDOW + first * PAGE_SIZE, WINDOW + (first + n) * PAGE_SIZE, PAGE_SIZE)
-                )
+                addresses.append(np.array([WINDOW + number * PAGE_SIZE + offset], np.uint64))
+                continue
             case {"raw": text}:
-                addresses.append(int(text, 0))
-            case _:
-                addresses.append(WINDOW + page * PAGE_SIZE)
-    return np.array(addresses, dtype=np.uint64)
+                addresses.append(np.array([int(text, 0)], np.uint64))
+                continue
+            case {"range": [first, n]}:
+                pass
+        end = WINDOW + (first + n) * PAGE_SIZE
+        addresses.append(np.arange(WINDOW + first * PAGE_SIZE, end, PAGE_SIZE, dtype=np.uint64))
+    return np.concatenate(addresses)
 
 
 def targets_of(nodes: Any, n: int) -> npt.NDArray[np.int32] | Pointer:

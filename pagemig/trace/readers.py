@@ -14,6 +14,7 @@ import contextlib
 import json
 import os
 import re
+import warnings
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
@@ -722,15 +723,24 @@ class NpyReader(_ColumnReader):
         return head.startswith(b"\x93NUMPY")
 
 
+#: What reading says itself; anything else that a library raises is damage.
+_PASSED = (TraceError, MissingError, MemoryError)
+
+
 def _rows(stream: Any, name: str) -> Iterator[tuple[int, NDArray[Any]]]:
     """An array in numpy's format, some rows at a time, each with the number of its first."""
     fmt = np.lib.format
     try:
         version = fmt.read_magic(stream)
         read = fmt.read_array_header_1_0 if version == (1, 0) else fmt.read_array_header_2_0
-        shape, fortran, dtype = read(stream)
-    except (ValueError, EOFError, SyntaxError, TypeError, OSError, RecursionError) as error:
-        raise TraceError(f"{name}: its numpy header is damaged: {error}") from None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a header as Python 2 wrote it
+            shape, fortran, dtype = read(stream)
+    except _PASSED:
+        raise
+    except Exception as error:  # whatever Python's tokenizer has against it
+        shown = files.printable(str(error))[:200]
+        raise TraceError(f"{name}: its numpy header is damaged: {shown}") from None
     wide = int(np.prod(shape[1:], dtype=object)) if shape else 0
     if not shape or dtype.hasobject or (fortran and len(shape) > 1) or not 0 < wide <= 64:
         raise TraceError(
@@ -799,18 +809,11 @@ class NpzReader(_ColumnReader):
                     for entry in known
                 }
                 yield from self._together(columns)
-            except (
-                zipfile.BadZipFile,
-                zlib.error,
-                NotImplementedError,
-                KeyError,
-                EOFError,
-            ) as error:
-                raise TraceError(f"{name}: its archive is damaged: {error}") from None
-            except (RuntimeError, OSError) as error:
-                if isinstance(error, MissingError):
-                    raise
-                raise TraceError(f"{name}: its archive cannot be read: {error}") from None
+            except _PASSED:
+                raise
+            except Exception as error:  # zipfile has no one error for damage
+                shown = files.printable(str(error))[:200]
+                raise TraceError(f"{name}: its archive is damaged: {shown}") from None
 
     def _together(
         self, columns: dict[str, Iterator[tuple[int, NDArray[Any]]]]
@@ -862,6 +865,9 @@ class ParquetReader(_ColumnReader):
             try:
                 file = parquet.ParquetFile(whole)
                 names = [n for n in file.schema_arrow.names if n.lower() in _NAMES]
+                groups = (file.metadata.row_group(k) for k in range(file.num_row_groups))
+                largest = max((group.total_byte_size for group in groups), default=0)
+                files.room(2 * largest, f"{self.stream.name}: a group of its rows")
                 row = 0
                 for batch in file.iter_batches(batch_size=CHUNK >> 3, columns=names):
                     if any(column.null_count for column in batch.columns):

@@ -4,13 +4,16 @@ import copy
 import gzip
 import io
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pagemig import Machine, Node
+from pagemig import files as outside
 from pagemig.report import table
+from pagemig.scenario import files as scenario_files
 from pagemig.scenario.conform import Difference, compare, describe, differences, expand
 from pagemig.scenario.files import load
 from pagemig.scenario.language import WINDOW, inos, validate
@@ -452,3 +455,76 @@ def test_table_aligns_numbers_to_the_right() -> None:
         "a        1   0.50",
         "bcd   1000  12.25",
     ]
+
+
+# ---- hostile files ----------------------------------------------------------------------------
+
+
+def test_a_file_that_unpacks_to_more_than_any_scenario(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scenario_files, "_LARGEST", 1 << 20)
+    path = tmp_path / "bomb.json.gz"
+    path.write_bytes(gzip.compress(b" " * (1 << 20)) * 64)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"bomb\.json\.gz: more than 1048576 bytes"):
+        load(path)
+    assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    tracemalloc.stop()
+
+
+def test_a_file_that_the_machine_has_no_memory_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outside, "available", lambda: 100)
+    path = tmp_path / "x.json"
+    path.write_text('{"ops": []}')
+    with pytest.raises(MemoryError, match=r"x\.json: 11 bytes of JSON takes"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r'{"id": "a\u001b[2J", "ops": []}',
+        r'{"ops": [{"op": "nop\u009b", "p": 0}]}',
+        r'{"ops": [], "x\u0007": 1}',
+        r'{"ops": [], "note": "a\rb"}',
+        '{"ops": [], "note": "a\x9bb"}',
+        r'{"ops": [], "note": "\ud800"}',
+    ],
+)
+def test_text_that_a_terminal_would_obey_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_text('{"ops": []}\n' + text)
+    with pytest.raises(ValueError, match=r"x\.json: line 2: .* has control characters") as caught:
+        load(path)
+    assert str(caught.value).isprintable()
+
+
+def test_text_of_several_lines_and_other_scripts_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    scenario = {"ops": [], "note": "a\n\tb \u00e9 \u4e2d \U0001f600 \\\\b"}
+    for text in (json.dumps(scenario), json.dumps(scenario, ensure_ascii=False)):
+        path.write_text(text)
+        assert load(path) == [scenario]
+
+
+def test_a_number_of_thousands_of_digits_names_the_line(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text('{"ops": []}\n{"ops": [' + "9" * 10_000 + "]}")
+    with pytest.raises(ValueError, match=r"x\.json: line 2: not JSON"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        {"ops": [{"op": "move_pages", "p": 0, "pid": 0, "pages": [{"range": [0, 1 << 20]}] * 17}]},
+        {"files": [{"kind": "tmpfs", "pages": 1 << 25, "fill": 1}], "ops": []},
+    ],
+    ids=["pages", "fill"],
+)
+def test_more_pages_than_a_scenario_may_list(scenario: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="16777216"):
+        run(scenario)

@@ -1,15 +1,11 @@
 """Traces of other tools: each format against a naive twin or a sample, and what errors say.
 
-The samples of DAMON, ChampSim and PINT, and those of ``perf mem``, are written by hand from the
-formats' documentation: their tools cannot run on an ordinary machine. The one of page faults is in
-the form that ``perf script`` printed for a small program.
+`support.samples` has a small trace in each, and says which are written by hand.
 """
 
-import bz2
 import gzip
 import io
 import json
-import lzma
 import os
 import re
 import struct
@@ -19,19 +15,18 @@ import tracemalloc
 import zlib
 
 import numpy as np
+import pyarrow
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from pagemig.commands.main import main
 from pagemig.trace import FORMATS, Trace, TraceError, convert, load, reader
 from pagemig.trace import format as trace_format
 from pagemig.trace import readers as trace_readers
 from pagemig.trace.readers import ChampSimReader, LackeyReader, PerfReader, TableReader
-
-zstandard = pytest.importorskip("zstandard")
-pyarrow = pytest.importorskip("pyarrow")
-parquet = pytest.importorskip("pyarrow.parquet")
+from support.samples import CHAMPSIM, DAMON, JSON, PACKINGS, PERF, PINT, SAMPLE, SAMPLES, saved
 
 
 class Pieces(io.RawIOBase):
@@ -74,18 +69,6 @@ def columns(data, format=None):
 # ---- lackey -----------------------------------------------------------------------------------
 
 RECORD = re.compile(r" {0,2}([LSM]) +([0-9a-fA-F]{1,16}),(\d{1,10})")
-
-SAMPLE = """==12== Lackey, an example Valgrind tool
---12-- warning, or not
-I  0401ab70,3
- S 1fff000768,8
- L 04222f48,8
- M 0421e3c8,4
-  L 04222ffe,16
-I  0401ab73,5
-
- L 7ffffffffffff,1
-"""
 
 
 def naive_lackey(text):
@@ -319,20 +302,6 @@ def test_a_table_agrees_with_its_rows(values, chunk):
 
 # ---- perf -------------------------------------------------------------------------------------
 
-PERF = b"""# ========
-# captured on    : a machine
-#
-              st 30852/30852  3047.235399:          1                    page-faults:     55bd33730020 ffffffff8d4005b0 [unknown] ([kernel.kallsyms])
-              st 30852/30852 [001]  3047.235401: page-faults:u:     7f0c0f7cc000     7f0c0f7a4a10 _dl_start+0x10 (/lib/ld.so)
-\tffffffff8d4005b0 asm_exc_page_fault+0x20 ([kernel.kallsyms])
-
- my prog 1 77/78  3047.300000000: cpu/mem-loads,ldlat=30/P:     7ffd00001008         5080144 |OP LOAD|LVL L1 hit|SNP None
- my prog 1 77/79  3047.400000: cpu/mem-stores/P:     7ffd00002010
- a 12 [000]  3047.5: mem:     7ffd00003000         5080144 |OP STORE|LVL N/A
- a 12 [000]  3047.6: mem:                0
- a 12 [000]  3048.000001: exceptions:page_fault_user: address=0x7f00deadb000 ip=0x55d0 error_code=0x6
-"""
-
 
 def test_perf_sample():
     with reader(io.BytesIO(PERF)) as found:
@@ -405,29 +374,6 @@ def test_what_perf_itself_records(tmp_path):
 
 # ---- DAMON ------------------------------------------------------------------------------------
 
-DAMON = b"""# tracer: nop
-       kdamond.0  4452 [000] 82820.952659: damon:damon_aggregated: target_id=0 nr_regions=3 4096-12288: 0 17
-       kdamond.0  4452 [000] 82820.952660: damon:damon_aggregated: target_id=0 nr_regions=3 12288-20480: 3
-       kdamond.0  4452 [000] 82821.052660: damon:damos_before_apply: ctx_idx=0 scheme_idx=0 target_idx=0 nr_regions=1 8192-12288: 5 2
-"""
-
-JSON = [
-    {
-        "target_id": 0,
-        "snapshots": [
-            {
-                "start_time": "1,000",
-                "end_time": "2,000",
-                "regions": [
-                    {"start": "94,208", "end": "102,400", "nr_accesses": {"samples": "2", "percent": "10"}},
-                    {"start": 4096, "end": 8192, "nr_accesses": {"samples": 0}},
-                    {"start": "4096", "end": "8192", "nr_accesses": 7},
-                ],
-            }
-        ],
-    }
-]  # fmt: skip
-
 
 def test_damon_sample():
     format, unit, found = columns(DAMON)
@@ -488,18 +434,6 @@ def test_damo_json_that_is_none(value):
 # ---- binary -----------------------------------------------------------------------------------
 
 
-def champsim(ip, loads=(), stores=(), branch=0, taken=0):
-    loads, stores = [*loads, 0, 0, 0, 0][:4], [*stores, 0, 0][:2]
-    return struct.pack("<QBB6x2Q4Q", ip, branch, taken, *stores, *loads)
-
-
-CHAMPSIM = (
-    champsim(0x400000, loads=[0x7000, 0x8008], stores=[0x9000])
-    + champsim(0x400004, branch=1, taken=1)
-    + champsim(0x400008, stores=[0x7010, 0xA000])
-)
-
-
 def test_champsim_sample():
     format, unit, found = columns(CHAMPSIM)
     assert (format, unit) == ("champsim", "instructions")
@@ -507,12 +441,6 @@ def test_champsim_sample():
     assert found["write"] == [False, False, True, True, True]
     assert found["time"] == [0, 0, 0, 2, 2]
     assert ChampSimReader.dtype.itemsize == 64
-
-
-PINT = (
-    b"PINT v0\0" + struct.pack("<6Q8x", 2, 1, 0, 0, 0, 0)
-    + struct.pack("<2Q", 10, 0x7000) + struct.pack("<2Q", 25, 0x8001)
-)  # fmt: skip
 
 
 def test_pint_sample():
@@ -549,12 +477,6 @@ def test_a_malformed_record_is_named(data, format, why):
 
 
 # ---- arrays -----------------------------------------------------------------------------------
-
-
-def saved(save, *args, **kwargs):
-    buffer = io.BytesIO()
-    save(buffer, *args, **kwargs)
-    return buffer.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -641,52 +563,26 @@ def test_a_shape_larger_than_the_file_takes_no_memory():
 
 # ---- known by content -------------------------------------------------------------------------
 
-PACKINGS = {
-    "gzip": gzip.compress,
-    "bzip2": bz2.compress,
-    "xz": lzma.compress,
-    "zstd": zstandard.ZstdCompressor().compress,
-}
 
-SAMPLES = {
-    "lackey": SAMPLE.encode(),
-    "csv": b"addr,w\n4096,1\n",
-    "perf": PERF,
-    "damon": DAMON,
-    "damon-json": json.dumps(JSON).encode(),
-    "champsim": CHAMPSIM * 30,
-    "pint": PINT,
-    "u64": (np.arange(1000, dtype="<u8") * 4096 + 0x7F0000000000).tobytes(),
-    "npy": saved(np.save, np.arange(5)),
-    "npz": saved(np.savez, addr=np.arange(5)),
-    "parquet": saved(lambda b: parquet.write_table(pyarrow.table({"addr": [1]}), b)),
-}
-
-
-@pytest.fixture(scope="module")
-def samples(tmp_path_factory):
-    path = tmp_path_factory.mktemp("pmt") / "x.pmt"
-    Trace.from_accesses([1, 2, 1], [True, False, False]).save(path)
-    found = {**SAMPLES, "pmt": path.read_bytes()}
-    assert set(found) == set(FORMATS)
-    return found
+def test_there_is_a_sample_of_every_format():
+    assert set(SAMPLES) == set(FORMATS)
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_a_format_is_known_by_its_content(samples, format):
-    with reader(io.BytesIO(samples[format])) as found:
+def test_a_format_is_known_by_its_content(format):
+    with reader(io.BytesIO(SAMPLES[format])) as found:
         assert found.format == format
         assert sum(part.address.size for part in found) > 0
-    others = [kind.format for kind in FORMATS.values() if kind.knows(samples[format])]
+    others = [kind.format for kind in FORMATS.values() if kind.knows(SAMPLES[format])]
     assert others[0] == format
 
 
 @pytest.mark.parametrize("packing", PACKINGS)
 @pytest.mark.parametrize("format", FORMATS)
-def test_packing_is_known_by_content(samples, format, packing):
-    packed = PACKINGS[packing](samples[format])
-    assert rows(packed) == rows(samples[format])
-    assert rows(packed, chunk=7) == rows(samples[format])
+def test_packing_is_known_by_content(format, packing):
+    packed = PACKINGS[packing](SAMPLES[format])
+    assert rows(packed) == rows(SAMPLES[format])
+    assert rows(packed, chunk=7) == rows(SAMPLES[format])
 
 
 @pytest.mark.parametrize("packing", PACKINGS)
@@ -732,9 +628,9 @@ def test_a_missing_package_says_how_to_get_it(monkeypatch):
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_every_format_converts_to_the_same_accesses(samples, format, tmp_path):
-    done = convert(io.BytesIO(samples[format]), tmp_path / "x.pmt")
-    with reader(io.BytesIO(samples[format])) as found:
+def test_every_format_converts_to_the_same_accesses(format, tmp_path):
+    done = convert(io.BytesIO(SAMPLES[format]), tmp_path / "x.pmt")
+    with reader(io.BytesIO(SAMPLES[format])) as found:
         pages = []
         for part in found:
             weight = np.ones(part.address.size, int) if part.weight is None else part.weight
@@ -748,11 +644,11 @@ def test_every_format_converts_to_the_same_accesses(samples, format, tmp_path):
 
 
 @pytest.mark.parametrize("format", sorted(set(FORMATS) - {"perf"}))
-def test_load_reads_every_format(samples, format, tmp_path):
-    trace = load(io.BytesIO(samples[format]))
+def test_load_reads_every_format(format, tmp_path):
+    trace = load(io.BytesIO(SAMPLES[format]))
     assert trace.accesses > 0
     path = tmp_path / "file"
-    path.write_bytes(samples[format])
+    path.write_bytes(SAMPLES[format])
     assert load(path).pages.tolist() == trace.pages.tolist()
 
 
