@@ -18,8 +18,8 @@ MODULES = [
     "pagemig.commands.trace",
     "pagemig.scenario.conform",
     "pagemig.scenario.show",
-    "pagemig.studies.rates",
-    "pagemig.studies.story",
+    "pagemig.commands.rates",
+    "pagemig.commands.story",
 ]
 
 

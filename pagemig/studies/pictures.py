@@ -1,10 +1,9 @@
-"""Pictures, where matplotlib is installed; without it everything else works."""
+"""What the pictures of all studies share; without matplotlib everything else works."""
 
 from __future__ import annotations
 
-import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,17 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from pagemig.studies.rates import Curve, Model
     from pagemig.studies.replay import Run
-    from pagemig.studies.story import Story
 
-__all__ = ["MissingError", "check", "placements", "rates", "residency"]
+__all__ = ["MissingError", "check", "draw", "new_figure", "residency"]
 
 #: Bands of pages a residency map is drawn with; more would be finer than the picture.
 BANDS = 400
-
-#: Shapes and sizes by which curves that lie on each other can be told apart.
-_MARKERS = (("o", 6), ("o", 6), ("D", 11), ("s", 8), ("x", 6))
 
 #: What the colours of a residency map mean.
 _COLOURS = "share of neighbouring pages on\nthe fast node (white: untouched)"
@@ -32,7 +26,7 @@ class MissingError(RuntimeError):
     """matplotlib is not installed; the message says how to get it."""
 
 
-def _figure(**options: Any) -> Any:
+def new_figure(**options: Any) -> Any:
     """A new figure that needs no screen."""
     try:
         from matplotlib.figure import Figure
@@ -100,7 +94,7 @@ def residency(runs: Sequence[Run], path: str | os.PathLike[str], *, title: str =
     MissingError
         If matplotlib is not installed.
     """
-    figure = _figure(figsize=(4.2 * len(runs) + 0.8, 6.4), layout="constrained")
+    figure = new_figure(figsize=(4.2 * len(runs) + 0.8, 6.4), layout="constrained")
     rows = figure.subplots(2, len(runs), sharex=True, squeeze=False, height_ratios=(3, 2))
     slow = runs[0].accesses.shape[1] - 1
     most = max(int(run.moved.max(initial=0)) for run in runs)
@@ -153,112 +147,11 @@ def _shares(axes: Any, run: Run, base: Run, most: int) -> None:
         bars.set_ylabel("pages moved", color="C3")
 
 
-def rates(
-    machines: Sequence[tuple[Model, Sequence[Curve]]],
-    note: Mapping[str, Any],
-    path: str | os.PathLike[str],
-) -> None:
-    """Draw rate against the number of processors, a panel per machine, with the note's figures.
-
-    Parameters
-    ----------
-    machines : sequence of (Model, sequence of Curve)
-        Costs, and what `pagemig.studies.rates.rates` answered for them.
-    note : mapping
-        The note's figures, MB/s.
-    path : path-like
-        The picture; its suffix says which kind.
-
-    Raises
-    ------
-    MissingError
-        If matplotlib is not installed.
-    """
-    figure = _figure(figsize=(5.6 * len(machines), 5.4), layout="constrained")
-    panels = figure.subplots(1, len(machines), sharey=True, squeeze=False)[0]
-    for axes, (model, curves) in zip(panels, machines, strict=True):
-        for curve, marker in zip(curves, itertools.cycle(_MARKERS)):
-            _rate_curve(axes, curve, marker)
-        _note_figures(axes, note)
-        axes.set_title(f"{model.title} (fitted)", fontsize="medium")
-        axes.set_xscale("log", base=2)
-        ticks = curves[0].processors
-        axes.set_xticks(ticks, labels=[str(n) for n in ticks])
-        axes.set_xlabel("processors that migrate at once")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    panels[0].set_ylim(bottom=0)
-    panels[0].set_ylabel("MB/s of each")
-    figure.savefig(path, dpi=110)
-
-
-def _rate_curve(axes: Any, curve: Curve, marker: tuple[str, int]) -> None:
-    """One kernel; the second reading of the note's 250 is dashed."""
-    total = curve.reading == "total"
-    shape, size = marker
-    axes.plot(
-        curve.processors,
-        curve.mb_s,
-        marker=shape,
-        markersize=size,
-        fillstyle="none",
-        linestyle="--" if total else "-",
-        label=curve.kernel + (", if 250 is all" if total else ""),
-    )
-
-
-def _note_figures(axes: Any, note: Mapping[str, Any]) -> None:
-    """The note's ranges for one migration, and what it says of four."""
-    for design, colour in (("swap", "0.4"), ("entries", "0.7")):
-        single = note[design]["single"]
-        bar = {"color": colour, "linewidth": 5, "alpha": 0.6, "zorder": 0}
-        name = {"swap": "swap entries", "entries": "migration entries"}[design]
-        axes.plot([1, 1], [min(single), max(single)], label=f"the note, {name}", **bar)
-    four = note["swap"]["four"]
-    axes.plot([4, 4], [four, four / 4], "*", color="0.2", label=f"the note, {four} each or in all")
-
-
-def placements(stories: Sequence[Story], path: str | os.PathLike[str]) -> None:
-    """Draw where the pages of the story's program were, a panel per moment, a column per kernel.
-
-    Parameters
-    ----------
-    stories : sequence of Story
-        What `pagemig.studies.story.compare` answered.
-    path : path-like
-        The picture; its suffix says which kind.
-
-    Raises
-    ------
-    MissingError
-        If matplotlib is not installed.
-    """
-    moments = list(stories[0].placements)
-    figure = _figure(figsize=(3.0 * len(moments) + 1.4, 5.6), layout="constrained")
-    panels = figure.subplots(1, len(moments), squeeze=False)[0]
-    images = [
-        _placement(axes, stories, moment) for axes, moment in zip(panels, moments, strict=True)
-    ]
-    colours = figure.colorbar(images[-1], ax=panels[-1], ticks=range(4))
-    colours.set_label("node (white: no entry maps the page)")
-    figure.savefig(path, dpi=110)
-
-
-def _placement(axes: Any, stories: Sequence[Story], moment: str) -> Any:
-    """Node of every page at one moment; regions below each other."""
-    regions = list(stories[0].placements[moment])
-    size = stories[0].pages
-    nodes = np.array([np.concatenate(list(story.placements[moment].values())) for story in stories])
-    shown = np.ma.masked_less(nodes.T, 0)
-    image = axes.imshow(
-        shown, aspect="auto", cmap="viridis", vmin=-0.5, vmax=3.5, interpolation="nearest"
-    )
-    image.set_cmap(image.get_cmap().resampled(4))
-    for edge in range(1, len(regions)):
-        axes.axhline(edge * size - 0.5, color="white", linewidth=2)
-    axes.set_title(moment)
-    axes.set_xticks(range(len(stories)), [story.kernel for story in stories], rotation=60)
-    axes.set_yticks([(i + 0.5) * size - 0.5 for i in range(len(regions))], regions, rotation=90)
-    axes.tick_params(axis="y", length=0)
-    for label in axes.get_yticklabels():
-        label.set_verticalalignment("center")
-    return image
+def draw(write: Callable[[], None], output: str) -> None:
+    """Write a picture that a command was asked for, and say where it is or what is missing."""
+    try:
+        write()
+    except MissingError as error:
+        print(f"\nNo picture: {error}")
+    else:
+        print(f"\nPicture: {output}")

@@ -1,4 +1,4 @@
-"""``pagemig rates``: migration rates of N processors at once, in virtual time.
+"""Migration rates of N processors at once, in virtual time.
 
 A run of the model is recorded with the locks it takes (`record`), the record becomes what one
 processor does (`script`), and N processors replay it (`vtime`): they share the locks of the
@@ -10,7 +10,6 @@ Each processor moves the anonymous memory of a process of its own, all from one 
 So the locks of pages, page tables and reverse maps have one user each; `SHARED` are the others.
 """
 
-import argparse
 import math
 import tomllib
 from collections import Counter
@@ -27,11 +26,12 @@ import numpy.typing as npt
 from pagemig.constants import PAGE_SIZE
 from pagemig.kernels import kernel_profile
 from pagemig.report import table
-from pagemig.studies import pictures, vtime
+from pagemig.studies import vtime
 from pagemig.studies.vtime import COPY, Costs, Script
 from pagemig.system.machine import LOCKS, STEPS, Machine, Node
 
 __all__ = [
+    "PAGES",
     "PROCESSORS",
     "SHARED",
     "Curve",
@@ -39,12 +39,15 @@ __all__ = [
     "Parameters",
     "Reading",
     "Value",
+    "costs",
     "fit",
+    "fitted",
     "load",
     "locks_per_page",
     "published",
     "rates",
     "record",
+    "report",
     "script",
 ]
 
@@ -70,7 +73,8 @@ _DESIGNS: Final = {"swap": "swap entries", "entries": "migration entries"}
 _LIMIT: Final = """\
 N=2, 8 and 16 follow from the fit.  With migration entries copy_total_mb_s holds 8 and 16 back, of
 which the note says only that four do not reach it: another value would show there."""
-_PAGES: Final = 1024
+#: Pages each processor moves, at least.
+PAGES: Final = 1024
 _BATCH_BYTES: Final = 2 << 20
 _PTE_STEPS: Final = frozenset({"unmap", "restore", "rollback"})
 _DIVISORS: Final = frozenset({"page_bytes", "copy_mb_s", "copy_total_mb_s"})
@@ -262,7 +266,7 @@ def _check(what: str, value: Any, *, above: float | None = None) -> None:
 # -- from a run of the model to what a processor does -----------------------------------------
 
 
-def record(kernel: str, pages: int = _PAGES) -> npt.NDArray[Any]:
+def record(kernel: str, pages: int = PAGES) -> npt.NDArray[Any]:
     """Record the steps and locks of a migration.
 
     A process of one thread wrote ``pages`` pages of anonymous memory; ``migrate_pages`` moves them
@@ -410,7 +414,7 @@ def rates(
     *,
     reading: Reading = "each",
     processors: Sequence[int] = PROCESSORS,
-    pages: int = _PAGES,
+    pages: int = PAGES,
     trace: npt.NDArray[Any] | None = None,
 ) -> Curve:
     """Rates of a kernel on a machine, in virtual time.
@@ -651,7 +655,8 @@ def _use(row: Mapping[str, Any]) -> str:
     return "fitted" if row["fitted"] else "not fitted"
 
 
-def _costs(parameters: Parameters) -> str:
+def costs(parameters: Parameters) -> str:
+    """Lay out the parameters, with where each value is from."""
     models = list(parameters.models.values())
     rows = [
         [
@@ -674,8 +679,8 @@ def _notes(parameters: Parameters) -> list[Model]:
     return models
 
 
-def _report(parameters: Parameters, pages: int) -> tuple[str, list[tuple[Model, list[Curve]]]]:
-    """Return everything that is printed, and the note's curves for the picture."""
+def report(parameters: Parameters, pages: int) -> tuple[str, list[tuple[Model, list[Curve]]]]:
+    """Lay out all rates; the note's curves come along for the picture."""
     drawn = [(model, _note_curves(model, pages)) for model in _notes(parameters)]
     parts = [
         f"{model.title[0].upper()}{model.title[1:]} (fitted to the note)\n"
@@ -695,70 +700,8 @@ def _report(parameters: Parameters, pages: int) -> tuple[str, list[tuple[Model, 
     return "\n\n".join(parts), drawn
 
 
-# -- command ----------------------------------------------------------------------------------
-
-
-def add_parser(subparsers: Any) -> None:
-    """Add ``rates`` to the commands."""
-    parser = subparsers.add_parser(
-        "rates",
-        help="migration rates of N processors at once, beside published figures",
-        description="Replay the engines' own order of locks on N virtual processors and print "
-        "rates beside those of the note of 2006 and of today's kernels.",
-    )
-    parser.add_argument(
-        "--parameters", metavar="FILE", help="costs of your own, as pagemig/data/rates.toml"
-    )
-    parser.add_argument(
-        "--pages",
-        type=int,
-        default=_PAGES,
-        metavar="N",
-        help="pages each processor moves, at least (default: %(default)s)",
-    )
-    instead = parser.add_mutually_exclusive_group()
-    instead.add_argument("--costs", action="store_true", help="print the parameters, and no rates")
-    instead.add_argument(
-        "--fit", action="store_true", help="fit the note's machines anew, and print no rates"
-    )
-    parser.add_argument(
-        "--output", metavar="FILE", help="write a picture (needs matplotlib): .png, .svg, .pdf"
-    )
-    parser.set_defaults(main=run)
-
-
-def run(args: argparse.Namespace) -> int:
-    """Do what ``pagemig rates`` was asked to."""
-    if args.pages < 1:
-        raise ValueError(f"--pages must be at least 1, not {args.pages}")
-    if args.output:
-        if args.fit or args.costs:
-            raise ValueError(f"--output {args.output}: --fit and --costs have no picture")
-        pictures.check(args.output)
-    parameters = load(args.parameters)
-    if args.fit or args.costs:
-        print(_fitted(parameters) if args.fit else _costs(parameters))
-        return 0
-    text, drawn = _report(parameters, args.pages)
-    print(text)
-    if args.output:
-        _draw(drawn, parameters, args.output)
-    return 0
-
-
-def _draw(
-    drawn: Sequence[tuple[Model, Sequence[Curve]]], parameters: Parameters, output: str
-) -> None:
-    """Write the picture, or say what is missing."""
-    try:
-        pictures.rates(drawn, parameters.note, output)
-    except pictures.MissingError as error:
-        print(f"\nNo picture: {error}")
-    else:
-        print(f"\nPicture: {output}")
-
-
-def _fitted(parameters: Parameters) -> str:
+def fitted(parameters: Parameters) -> str:
+    """Lay out the machines of the note, fitted anew."""
     rows = [
         [model.name, name, f"{value:.4f}", f"{model[name]:.4f}"]
         for model in _notes(parameters)

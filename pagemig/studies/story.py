@@ -1,12 +1,10 @@
-"""``pagemig story``: one small program under every kernel, and what became of it, side by side.
+"""One small program under every kernel, and what became of it, side by side.
 
 The note of 2006 compares two kernels and proposes a third.  Here the same program runs under each
 of them, under what was merged and under today's: it is moved, moved again, touched, interleaved;
 and everything that is told of it was counted while it ran.  docs/history.md tells the story.
 """
 
-import argparse
-import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,12 +28,23 @@ from pagemig.errors import SyscallError
 from pagemig.kernels import KERNELS, KernelProfile, kernel_profile
 from pagemig.policy import Bind, Interleave
 from pagemig.report import table
-from pagemig.studies import pictures
 from pagemig.system.machine import File, Machine, Node
 from pagemig.system.process import Process
 from pagemig.system.uncached import UncachedAllocator
 
-__all__ = ["ACTS", "FIGURES", "REGIONS", "Figure", "Story", "Value", "compare", "run", "text"]
+__all__ = [
+    "ACTS",
+    "FIGURES",
+    "REGIONS",
+    "Figure",
+    "Story",
+    "Value",
+    "compare",
+    "introduction",
+    "known_acts",
+    "run",
+    "text",
+]
 
 #: A number, a word (an errno, ``ok``), or None where the kernel lacks the call.
 Value: TypeAlias = int | float | str | None
@@ -631,12 +640,12 @@ def text(stories: Sequence[Story], acts: Iterable[str] = tuple(ACTS)) -> str:
     ValueError
         No act has that name.
     """
-    chosen = _known(acts)
+    chosen = known_acts(acts)
     return "\n\n".join(_act_text(stories, act) for act in chosen)
 
 
-def _known(acts: Iterable[str]) -> list[str]:
-    """Acts in the order of the story."""
+def known_acts(acts: Iterable[str]) -> list[str]:
+    """Put acts into the order of the story; ValueError: no act has that name."""
     wanted = list(acts)
     for act in wanted:
         if act not in ACTS:
@@ -671,68 +680,9 @@ def _cell(value: Value) -> str:
     return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
-def _head(stories: Sequence[Story]) -> str:
+def introduction(stories: Sequence[Story]) -> str:
+    """Say what the program has and which kernels it runs under."""
     regions = [f"  {name:9}  {what}" for name, what in REGIONS.items()]
     kernels = [f"  {story.kernel:9}  {KERNELS[story.kernel].stands_for}" for story in stories]
     first = f"A program with {stories[0].pages} pages of each kind, on node 0 of four:"
     return "\n".join([first, *regions, "and the kernels it runs under:", *kernels])
-
-
-# ---- command ----------------------------------------------------------------------------------
-
-
-_DESCRIPTION: Final = (
-    "Run one small program under every kernel and print what became of it, side by side: swap "
-    "entries, migration entries, what was merged, what was proposed, and today. Every figure was "
-    "counted in the run. docs/history.md tells the story."
-)
-
-
-def add_parser(subparsers: Any) -> None:
-    """Add ``pagemig story`` to the command line."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "story",
-        help="one program under the kernels of 2006 and of today",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        description=textwrap.fill(_DESCRIPTION, 79),
-        epilog="\n".join(["acts:", *(f"  {name:12}{line}" for name, line in ACTS.items())]),
-    )
-    parser.add_argument("acts", metavar="ACT", nargs="*", help="only these acts (default: all)")
-    parser.add_argument(
-        "--kernel",
-        metavar="NAME",
-        action="append",
-        help="only this kernel; may be given more than once",
-    )
-    parser.add_argument(
-        "--pages", type=int, default=16, metavar="N", help="of each region (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--output",
-        metavar="FILE",
-        help="write a picture of where the pages were (needs matplotlib): .png, .svg, .pdf",
-    )
-    parser.set_defaults(main=_main)
-
-
-def _main(args: argparse.Namespace) -> int:
-    acts = _known(args.acts or ACTS)
-    if args.output:
-        pictures.check(args.output)
-    stories = compare(args.kernel or KERNELS, pages=args.pages)
-    if not args.acts:
-        print(_head(stories), end="\n\n")
-    print(text(stories, acts))
-    if args.output:
-        _draw(stories, args.output)
-    return 0
-
-
-def _draw(stories: Sequence[Story], output: str) -> None:
-    """Write the picture, or say what is missing."""
-    try:
-        pictures.placements(stories, output)
-    except pictures.MissingError as error:
-        print(f"\nNo picture: {error}")
-    else:
-        print(f"\nPicture: {output}")

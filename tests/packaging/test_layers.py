@@ -23,9 +23,7 @@ RINGS = {
     ("system.numa", "system.process"),
     ("system.vmops", "system.machine"),
     ("system.vmops", "system.process"),
-    ("studies.pictures", "studies.rates"),
     ("studies.pictures", "studies.replay"),
-    ("studies.pictures", "studies.story"),
 }
 
 

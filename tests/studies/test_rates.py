@@ -431,6 +431,6 @@ def test_without_matplotlib(
     def missing(**_: Any) -> None:
         raise plot.MissingError("pip install 'pagemig[plot]'")
 
-    monkeypatch.setattr(plot, "_figure", missing)
+    monkeypatch.setattr(plot, "new_figure", missing)
     assert main(["rates", "--pages", "256", "--output", str(tmp_path / "x.png")]) == 0
     assert "No picture: pip install" in capsys.readouterr().out
