@@ -11,10 +11,9 @@ cdef class Machine:
     cdef object step_hook
     cdef object wait_hook
     cdef dict hooked                # hooks that run, one inside the other, by thread
-    cdef dict patience              # when a call that a hook makes has waited long enough, by its context
-    cdef dict hook_errors           # what hooks raised, by the context (so the call) they interrupted
     cdef object __weakref__
-    cdef int build(self, list pages, list cpus, list reserved, distances, uint64_t seed, list swap_slots) except -1
+    cdef int build(
+        self, list pages, list cpus, list reserved, list watermarks, distances, uint64_t seed, list swap_slots) except -1
     cdef ctx_t *enter(self) except NULL
     cdef bint is_nested(self)
     cdef int wait_nested(self, ctx_t *c) except *

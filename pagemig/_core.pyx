@@ -5,6 +5,7 @@ whole call, and answers a count, an address or a negative errno.  What the numbe
 business of ``machine.py`` and ``process.py``.
 """
 cimport numpy as cnp
+from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.errno cimport EFAULT, EINVAL, EIO, ENOMEM, ESRCH
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -13,16 +14,19 @@ from libc.string cimport memcpy, memset
 
 from pagemig.mm.access cimport access_deferred, access_many, touch_range, touch_t
 from pagemig.mm.atomic cimport (
-    pmg_load, pmg_load32, pmg_load32_acq, pmg_spin_lock, pmg_spin_unlock, pmg_store, pmg_store32, pmg_store32_rel,
+    pmg_add32, pmg_load, pmg_load32, pmg_load32_acq, pmg_spin_lock, pmg_spin_unlock, pmg_store, pmg_store32, pmg_store32_rel,
 )
 from pagemig.mm.build cimport build_arenas, build_nodes, build_swap, node_spec_t, scatter, set_profile
 from pagemig.mm.calls cimport migrate_frames, sys_mbind, sys_migrate_pages, sys_move_pages
 from pagemig.mm.check cimport check_machine, checker_release, invariant_error, violation_t
-from pagemig.mm.context cimport ctx_get, ctx_put, mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock
-from pagemig.mm.filemap cimport file_new, file_put, file_read, file_write
+from pagemig.mm.context cimport (
+    all_vm_events, ctx_bind, ctx_first, ctx_get, ctx_put, ctx_release_all, mmap_read_lock, mmap_read_unlock,
+    mmap_write_lock, mmap_write_unlock,
+)
+from pagemig.mm.filemap cimport file_get_name, file_new, file_put, file_read, file_set_name, file_write
 from pagemig.mm.fork cimport (
-    do_exit, get_task, mmget_not_zero, mmput, mmput_unless_last, put_task, sys_fork, sys_pin, sys_unpin, task_new,
-    task_reap,
+    all_pids, do_exit, find_get_task_by_vpid, find_task, get_task, mmget_not_zero, mmput, mmput_unless_last, put_task,
+    sys_fork, sys_pin, sys_unpin, task_new, task_reap,
 )
 from pagemig.mm.gup cimport pin_user_pages
 from pagemig.mm.madvise cimport sys_madvise
@@ -44,9 +48,10 @@ from pagemig.mm.swapfile cimport swapoff, swapon
 from pagemig.mm.trace cimport trace_locks
 from pagemig.mm.truncate cimport file_fadvise, file_punch, file_truncate
 from pagemig.mm.types cimport (
-    C_LOCK_PAGE, C_LOCK_SWAP, ctx_t, FILE_SHMEM, file_t, frame_t, keep_t, machine_t, MAX_CTX, MAX_NODES, MAX_SWAPFILES,
-    mm_t, MODE_ACTORS, MODE_THREADS, MPOL_DEFAULT, MPOL_INTERLEAVE, mpol_t, MPOL_WEIGHTED_INTERLEAVE, NR_COUNTERS,
-    PG_anon, PMG_WAIT, PTRS_PER_PTE, STAGE, TASK_RUNNING, task_t, vma_t, WAIT_PASS,
+    C_LOCK_PAGE, C_LOCK_SWAP, ctx_t, FILE_SHMEM, file_t, frame_t, INIT_PID, keep_t, machine_t, MAX_NODES,
+    MAX_SWAPFILES, mm_t, MODE_ACTORS, MODE_THREADS, MPOL_DEFAULT, MPOL_INTERLEAVE, mpol_t, MPOL_WEIGHTED_INTERLEAVE,
+    NR_COUNTERS, PG_anon, PMG_WAIT, PTRS_PER_PTE, STAGE, TASK_FREE, TASK_RUNNING, task_t, vm_event_state_t, vma_t,
+    WAIT_PASS,
 )
 from pagemig.mm.vma cimport vma_address, vma_lookup
 from pagemig.mm.vmscan cimport swap_out
@@ -75,7 +80,7 @@ COUNTERS = (
     "host_mm_contended", "host_swap_contended", "host_waits",
 )
 assert len(COUNTERS) == NR_COUNTERS
-assert sizeof(ctx_t) % 8 == 0           # _counters_raw
+assert sizeof(vm_event_state_t) % 64 == 0       # _counters_raw; two processors never share a line
 
 FRAME_DTYPE = np.dtype([("state", np.uint64), ("mapping", np.uint32), ("index", np.uint32)], align=True)
 VMA_DTYPE = np.dtype([
@@ -111,10 +116,10 @@ cdef void vma_own_policy(machine_t *m, vma_t *vma, uint64_t vpn, mpol_t *out) no
 cdef object lend(object owner, void *data, uint64_t n, int typenum, bint writeable=False):
     """A numpy view of the machine's memory that keeps the machine alive."""
     cdef cnp.npy_intp shape = <cnp.npy_intp> n
-    a = cnp.PyArray_SimpleNewFromData(1, &shape, typenum, data)
+    cdef cnp.ndarray a = cnp.PyArray_SimpleNewFromData(1, &shape, typenum, data)
     cnp.set_array_base(a, owner)
     if not writeable:
-        a.flags.writeable = False
+        cnp.PyArray_CLEARFLAGS(a, cnp.NPY_ARRAY_WRITEABLE)
     return a
 
 
@@ -126,6 +131,22 @@ cdef inline void *data_of(object a, int typenum, str name) except? NULL:
 
 
 # -- hooks -----------------------------------------------------------------------------------------------------
+
+cdef void keep_error(ctx_t *c, object error) noexcept:
+    """What a hook raised comes out of the call that it interrupted; the first error says what went wrong."""
+    if c.error == NULL:
+        Py_INCREF(error)
+        c.error = <void *> error
+
+
+cdef object take_error(ctx_t *c):
+    if c.error == NULL:
+        return None
+    error = <object> c.error
+    Py_DECREF(error)
+    c.error = NULL
+    return error
+
 
 cdef int call_step(ctx_t *c, int step, const uint32_t *pfns, uint32_t n) noexcept nogil:
     with gil:
@@ -164,8 +185,8 @@ cdef class Machine:
 
     Parameters
     ----------
-    node_pages, node_cpus, node_reserved : list of int
-        Frames, processors and frames kept for the kernel, per node.
+    node_pages, node_cpus, node_reserved, node_watermarks : list of int
+        Frames, processors, frames kept for the kernel, and frames left to whoever takes no other node, per node.
     distances : ndarray of uint8, shape (n, n)
         Distance between nodes; decides the fall-back order, ties by number.
     page_bytes : int
@@ -186,8 +207,8 @@ cdef class Machine:
     """
 
     def __cinit__(self, list node_pages, list node_cpus, distances, int page_bytes, dict profile,
-                  list node_reserved, bint access_stats=False, uint64_t scatter_seed=0, list swap_slots=None,
-                  *args, **kwargs):
+                  list node_reserved, list node_watermarks, bint access_stats=False, uint64_t scatter_seed=0,
+                  list swap_slots=None, *args, **kwargs):
         self.m = <machine_t *> calloc(1, sizeof(machine_t))
         if self.m == NULL:
             raise MemoryError
@@ -195,14 +216,14 @@ cdef class Machine:
         self.m.page_bytes = page_bytes
         self.m.access_stats = access_stats
         self.m.width = STAGE
-        self.hook_errors = {}
         self.hooked = {}
-        self.patience = {}
         self.m.next_pid = 1000
         self.m.next_ino = 1
-        self.build(node_pages, node_cpus, node_reserved, distances, scatter_seed, swap_slots or [])
+        self.m.next_ops = 1
+        self.build(node_pages, node_cpus, node_reserved, node_watermarks, distances, scatter_seed, swap_slots or [])
 
-    cdef int build(self, list pages, list cpus, list reserved, distances, uint64_t seed, list swap_slots) except -1:
+    cdef int build(self, list pages, list cpus, list reserved, list watermarks, distances, uint64_t seed,
+                   list swap_slots) except -1:
         cdef node_spec_t nodes[MAX_NODES]
         cdef uint64_t slots[MAX_SWAPFILES]
         cdef uint32_t i, n = <uint32_t> len(pages), devices = <uint32_t> len(swap_slots)
@@ -211,6 +232,7 @@ cdef class Machine:
             nodes[i].pages = pages[i]
             nodes[i].cpus = cpus[i]
             nodes[i].reserved = reserved[i]
+            nodes[i].watermark = watermarks[i]
             nodes[i].weight = 1
         for i in range(devices):
             slots[i] = swap_slots[i]
@@ -223,6 +245,7 @@ cdef class Machine:
     def __dealloc__(self):
         checker_release(&self.checker)
         if self.m != NULL:
+            ctx_release_all(self.m)
             arenas_release(self.m)
             free(self.m)
 
@@ -232,10 +255,10 @@ cdef class Machine:
     # -- contexts: one per call and thread -------------------------------------------------------------------
 
     cdef ctx_t *enter(self) except NULL:
-        cdef bint asked = self.wait_hook is not None or self.is_nested()        # what may raise comes before what is held
+        cdef bint asked = self.wait_hook is not None or self.is_nested()    # what may raise comes before what is held
         cdef ctx_t *c = ctx_get(self.m)
         if c == NULL:
-            raise RuntimeError(f"more than {MAX_CTX} threads work on one machine at a time")
+            raise MemoryError("no memory for another call")
         c.data = <void *> self
         c.step_fn = NULL
         c.migrate_fn = call_migrate
@@ -251,11 +274,11 @@ cdef class Machine:
 
     cdef int wait_nested(self, ctx_t *c) except *:
         """One round of waiting in a call that a hook makes; it ends where nobody else is left to end it."""
-        cdef uint32_t i, busy = 0, depth = self.hooked[get_ident()]
-        now = monotonic()
-        for i in range(MAX_CTX):
-            busy += pmg_load32(&self.m.ctx[i].busy) != 0
-        if busy <= depth + 1 or now > self.patience.setdefault(c.id, now + HOOK_PATIENCE):
+        cdef uint32_t busy = pmg_load32(&self.m.ctx_busy), depth = self.hooked[get_ident()]
+        cdef double now = monotonic()
+        if c.nested_deadline == 0:
+            c.nested_deadline = now + HOOK_PATIENCE
+        if busy <= depth + 1 or now > c.nested_deadline:
             raise RuntimeError("a hook made a call that waits for what is held while the hook runs")
         sleep(0)
         return 0
@@ -273,14 +296,8 @@ cdef class Machine:
             self.put_mm(c)
         if c.task:
             put_task(self.m, c.task)
-        error = None
-        try:
-            if self.hook_errors:
-                error = self.hook_errors.pop(c.id, None)
-            if self.patience:
-                self.patience.pop(c.id, None)
-        finally:
-            ctx_put(c)
+        error = take_error(c)
+        ctx_put(c)
         if error is not None:
             raise error
         return 0
@@ -293,7 +310,7 @@ cdef class Machine:
             with Hooked(self):
                 hook(step, [pfns[i] for i in range(n)])
         except BaseException as error:
-            self.hook_errors.setdefault(c.id, error)        # the first says what went wrong
+            keep_error(c, error)
         return 0
 
     cdef int _run_migrate(self, ctx_t *c, vma_t *vma, uint64_t old, uint64_t new, uint32_t flags) noexcept:
@@ -301,12 +318,16 @@ cdef class Machine:
             with Hooked(self):
                 return self._vma_migrate(vma.ops, vma_index(self.m, vma), old, new, flags)
         except BaseException as error:
-            self.hook_errors.setdefault(c.id, error)
+            keep_error(c, error)
             return -EIO
 
     def _vma_migrate(self, uint32_t ops, uint32_t vma, uint64_t old, uint64_t new, uint32_t flags):
         """The migrate operation ``ops`` of a VMA; who registers some overrides this."""
         return 0
+
+    def _new_ops(self):
+        """A number for a table of operations."""
+        return pmg_add32(&self.m.next_ops, 1) - 1
 
     def _vma_info(self, uint32_t vma):
         """(address space, start, end in bytes, flags) of a VMA; for its migrate operation."""
@@ -350,21 +371,47 @@ cdef class Machine:
                 return int(hook(what, which))
             return self.wait_nested(c) if what != WAIT_PASS and self.is_nested() else 0
         except BaseException as error:
-            self.hook_errors.setdefault(c.id, error)
+            keep_error(c, error)
             return -PMG_WAIT
 
     # -- building blocks -----------------------------------------------------------------------------------------
 
     def _spawn(self, uint32_t cpu, uint32_t uid):
-        """Task index of a new process, or -ENOMEM."""
+        """Pid of a new process, or -ENOMEM."""
         cdef ctx_t *c = self.enter()
+        cdef int64_t pid = -ENOMEM
         cdef uint32_t t
         try:
             with nogil:
                 t = task_new(c, cpu, uid)
+                if t:
+                    pid = task_of(self.m, t).pid
         finally:
             self.leave(c)
-        return t if t else -ENOMEM
+        return pid
+
+    def _find_task(self, uint32_t pid):
+        """Whether a process has this pid, which was not reaped; init comes into being when it is asked for."""
+        cdef ctx_t *c = self.enter()
+        cdef task_t *t
+        try:
+            with nogil:
+                t = find_task(c, pid)
+                if t != NULL:
+                    put_task(self.m, <uint32_t> (t - task_of(self.m, 0)))
+        finally:
+            self.leave(c)
+        return t != NULL
+
+    def _pids(self):
+        """Pids of all processes that were not reaped, rising; init is not listed."""
+        cdef uint32_t room = 0, n = all_pids(self.m, NULL, 0)
+        pids = None
+        while n > room:             # more were started meanwhile
+            room = n + 16
+            pids = np.empty(room, np.uint32)
+            n = all_pids(self.m, <uint32_t *> cnp.PyArray_DATA(pids), room)
+        return [pid for pid in sorted(pids[:n].tolist()) if pid != INIT_PID] if n else []
 
     def _new_file(self, uint32_t kind, uint64_t pages, uint64_t ino=0):
         """Index of a new file with one open handle, or -ENOMEM."""
@@ -390,6 +437,20 @@ cdef class Machine:
         cdef file_t *f = file_of(self.m, file)
         return f.kind, pmg_load(&f.size), f.ino, pmg_load(&f.nrpages)
 
+    def _file_name(self, uint32_t file, uint64_t ino):
+        """What the file with this inode number is called; None: shared anonymous memory, or it is gone."""
+        cdef uint32_t room = 0, n = 256
+        name = b""
+        while n > room:
+            room = n
+            name = bytearray(room)
+            n = file_get_name(self.m, file, ino, <char *> name, room)
+        return name[:n].decode("utf-8", "surrogateescape") if n else None
+
+    def _set_file_name(self, uint32_t file, bytes name):
+        """0 or -ENOMEM."""
+        return file_set_name(self.m, file, name, <uint32_t> len(name))
+
     def _file_busy(self, uint32_t file):
         return pmg_load32(&file_of(self.m, file).busy) != 0
 
@@ -412,29 +473,23 @@ cdef class Machine:
         return out
 
     def _counters(self):
-        """Event counters by name, summed over all contexts."""
-        cdef int i, k
-        cdef uint64_t total
-        out = {}
-        for k in range(NR_COUNTERS):
-            total = 0
-            for i in range(MAX_CTX):
-                total += pmg_load(&self.m.ctx[i].count[k])
-            out[COUNTERS[k]] = total
-        return out
+        """Event counters by name, of all processors and of calls under way."""
+        cdef uint64_t total[64]
+        with nogil:
+            all_vm_events(self.m, total)
+        return {name: total[k] for k, name in enumerate(COUNTERS)}
 
     def _counters_raw(self):
-        """Counters of every context, shape (contexts, counters), read-only, without a copy."""
-        words = lend(self, self.m.ctx, MAX_CTX * sizeof(ctx_t) // 8, cnp.NPY_UINT64)
-        first = (<size_t> &(<ctx_t *> NULL).count) // 8
-        return words.reshape(MAX_CTX, -1)[:, first:first + NR_COUNTERS]
+        """Counters of every processor, shape (processors, counters), read-only, without a copy."""
+        cdef uint64_t n = sizeof(vm_event_state_t) // 8
+        words = lend(self, self.m.vm_events, self.m.nr_cpus * n, cnp.NPY_UINT64)
+        return words.reshape(-1, n)[:, :NR_COUNTERS]
 
     def _counter(self, int k):
-        cdef int i
-        cdef uint64_t total = 0
-        for i in range(MAX_CTX):
-            total += pmg_load(&self.m.ctx[i].count[k])
-        return total
+        cdef uint64_t total[64]
+        with nogil:
+            all_vm_events(self.m, total)
+        return total[k]
 
     def _node_free(self, int nid):
         return node_free_pages(self.m, nid)
@@ -442,10 +497,6 @@ cdef class Machine:
     def _fallback(self, int nid):
         """Nodes in the order an allocation that starts at ``nid`` tries them."""
         return [self.m.node[nid].fallback[i] for i in range(self.m.nr_nodes)]
-
-    def _set_watermark(self, int nid, uint64_t frames):
-        """Frames left to allocations that have nowhere else to go; others fall back first."""
-        self.m.node[nid].low = frames
 
     def _swap_info(self):
         """(slots, slots in use) of every swap device."""
@@ -538,6 +589,39 @@ cdef class Machine:
     def _set_weight(self, int nid, uint8_t weight):
         self.m.node[nid].weight = weight
 
+    def _weights(self):
+        """Weight of every node for weighted interleaving, 1 for those that are not there; an array of 64."""
+        return np.array([self.m.node[i].weight or 1 for i in range(MAX_NODES)], np.uint8)
+
+    @property
+    def nr_cpus(self):
+        """Number of processors."""
+        return self.m.nr_cpus
+
+    @property
+    def _memory_mask(self):
+        """Nodes with memory that are online, as bits: what every cpuset here allows."""
+        return pmg_load(&self.m.has_memory)
+
+    def _cpu_nid(self, uint32_t cpu):
+        return self.m.cpu_node[cpu]
+
+    def _node_range(self, int nid):
+        """(first frame, first behind the last) of a node."""
+        return self.m.node[nid].first, self.m.node[nid].end
+
+    def _nids(self, pfns):
+        """Node of frame numbers of uint64, -1 where there is no such frame."""
+        cdef uint64_t *p = <uint64_t *> data_of(pfns, cnp.NPY_UINT64, "pfns")
+        cdef uint64_t i, n = len(pfns)
+        cdef int32_t *o
+        out = np.empty(n, np.int32)
+        o = <int32_t *> cnp.PyArray_DATA(out)
+        with nogil:
+            for i in range(n):
+                o[i] = page_to_nid(self.m, <uint32_t> p[i]) if p[i] < self.m.nr_frames else -1
+        return out
+
     @property
     def _nr_frames(self):
         return self.m.nr_frames
@@ -573,6 +657,10 @@ cdef class Machine:
 
     def _mlock_counts(self):
         return lend(self, self.m.mlock_count, self.m.nr_frames, cnp.NPY_UINT32)
+
+    def _arenas(self):
+        """Every reserved arena as bytes, read-only, without a copy; for tests."""
+        return [lend(self, self.m.arenas[i], self.m.arena_bytes[i], cnp.NPY_UINT8) for i in range(self.m.nr_arenas)]
 
     def _content_raw(self):
         """First eight bytes of each frame as a strided view; None without content."""
@@ -616,7 +704,8 @@ cdef class Machine:
         self.wait_hook = hook
 
     def _start_trace(self, uint64_t capacity, bint locks=False):
-        cdef int i, kind
+        cdef int kind
+        cdef ctx_t *c = ctx_first(self.m)
         if self.m.trace == NULL or self.m.trace_max < capacity:
             self.m.trace_max = 0
             self.m.trace = <uint64_t *> arena_new(self.m, capacity * 16)
@@ -624,17 +713,30 @@ cdef class Machine:
                 raise MemoryError(f"the host refused to reserve {capacity * 16} bytes")
             self.m.trace_max = capacity
         self.m.trace_n = 0
-        for i in range(MAX_CTX):
+        while c != NULL:
             for kind in range(<int> C_LOCK_SWAP - <int> C_LOCK_PAGE + 1):
-                self.m.ctx[i].traced[kind] = self.m.ctx[i].count[<int> C_LOCK_PAGE + kind]
+                c.traced[kind] = c.count[<int> C_LOCK_PAGE + kind]
+            c = c.older
         self.m.tracing = 2 if locks else 1
+
+    @property
+    def _tracing(self):
+        return self.m.tracing != 0
+
+    @property
+    def _trace_locks(self):
+        return self.m.trace_locks != 0
+
+    @_trace_locks.setter
+    def _trace_locks(self, bint on):
+        self.m.trace_locks = on
 
     def _stop_trace(self):
         """Locks taken after a context's last step are recorded here, so that none is missing."""
-        cdef int i
-        if self.m.tracing == 2:
-            for i in range(MAX_CTX):
-                trace_locks(&self.m.ctx[i], 0)
+        cdef ctx_t *c = ctx_first(self.m)
+        while c != NULL and self.m.tracing == 2:
+            trace_locks(c, 0)
+            c = c.older
         self.m.tracing = 0
 
     def _trace_raw(self):
@@ -732,24 +834,30 @@ cdef class Process:
     Parameters
     ----------
     machine : Machine
-    task : int
-        Index the core gave it.
-    pid : int, optional
-        The core's number of the process; of whoever has the index now unless given.
+    pid : int
+        Its number.
+
+    Raises
+    ------
+    ProcessGoneError
+        No process has that number, or it was reaped.
     """
 
-    def __cinit__(self, Machine machine, uint32_t task, uint32_t pid=0, *args, **kwargs):
+    def __cinit__(self, Machine machine not None, uint32_t pid, *args, **kwargs):
         self.core = machine
         self.m = machine.m
-        self._task = task
-        self.t = task_of(self.m, task)
-        self._pid = pid or pmg_load32(&self.t.pid)
+        self._pid = pid
+        self.t = find_get_task_by_vpid(self.m, pid)
+        if self.t == NULL:
+            raise self.gone()
+        self._task = <uint32_t> (self.t - task_of(self.m, 0))
+        put_task(self.m, self._task)
 
     def __init__(self, *args, **kwargs):
         pass
 
     cdef object gone(self):
-        return ProcessGoneError(f"process {self._pid} has exited")
+        return ProcessGoneError(f"Process {self._pid} has exited")
 
     cdef task_t *hold(self) except NULL:
         """The record, which is this process's until put_task."""
@@ -763,8 +871,7 @@ cdef class Process:
         if get_task(self.m, self._task, self._pid) == NULL:
             return False
         c.task = self._task
-        c.cpu = pmg_load32(&self.t.cpu)
-        c.nid = <int32_t> self.m.cpu_node[c.cpu]
+        ctx_bind(c, pmg_load32(&self.t.cpu))
         return True
 
     cdef ctx_t *enter(self) except NULL:
@@ -809,6 +916,11 @@ cdef class Process:
     def alive(self):
         """False once the process has exited or was killed."""
         return pmg_load32_acq(&self.t.state) == TASK_RUNNING and pmg_load32(&self.t.pid) == self._pid
+
+    @property
+    def _reaped(self):
+        """True once its number is free."""
+        return pmg_load32_acq(&self.t.state) == TASK_FREE or pmg_load32(&self.t.pid) != self._pid
 
     def _cred(self):
         """(uid, euid, suid, gid, capabilities, dumpable), all of one moment."""
@@ -1045,22 +1157,25 @@ cdef class Process:
     # -- life ------------------------------------------------------------------------------------------------------
 
     def _fork(self):
+        """Pid of the child or -errno."""
         cdef ctx_t *c = self.begin()
         cdef int64_t rc
         try:
             with nogil:
                 rc = sys_fork(c, self.t)
+                if rc > 0:
+                    rc = task_of(self.m, <uint32_t> rc).pid
         finally:
             self.core.leave(c)
         return rc
 
-    def _exit(self, bint zombie=False, bint oom=False):
-        """Nothing is left to do when another thread was faster.  ``oom``: it was killed for want of memory."""
+    def _exit(self, bint zombie=False):
+        """Nothing is left to do when another thread was faster."""
         cdef ctx_t *c = self.core.enter()
         try:
             if self.attach(c):
                 with nogil:
-                    do_exit(c, self.t, zombie, oom)
+                    do_exit(c, self.t, zombie, False)
         finally:
             self.core.leave(c)
 
@@ -1406,7 +1521,7 @@ cdef uint64_t vma_rows(machine_t *m, mm_t *mm, vma_row_t *rows, uint64_t room) n
 cdef int set_task_policy(ctx_t *c, task_t *t, uint32_t mode, uint32_t mode_flags, uint64_t user) noexcept nogil:
     """Both locks: faults read the policy with mmap_lock for reading, calls on files with alloc_lock."""
     cdef mpol_t pol
-    cdef int rc = mpol_new(c.m, mode, mode_flags, user, t.mems_allowed, &pol)
+    cdef int rc = mpol_new(c.m, mode, mode_flags, user, &pol)
     if rc:
         return rc
     if mmap_write_lock(c, c.mm):
@@ -1476,7 +1591,7 @@ def mpol_effective(uint32_t mode, uint32_t flags, uint64_t user, uint64_t allowe
     m.profile.balancing_many = 1
     m.has_memory = allowed
     m.nr_nodes = MAX_NODES
-    rc = mpol_new(m, mode, flags, user, allowed, &pol)
+    rc = mpol_new(m, mode, flags, user, &pol)
     free(m)
     return pol.nodes if rc == 0 else 0
 

@@ -280,7 +280,7 @@ class Policy:
 
     def _weights(self, machine: "Machine | None") -> npt.NDArray[np.uint8]:
         if machine is not None:
-            return machine._weight_table
+            return machine._weights()
         return np.ones(_MAX_NODES, dtype=np.uint8)
 
 

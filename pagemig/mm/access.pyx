@@ -8,6 +8,7 @@ from pagemig.mm.atomic cimport (
     pmg_prefetch, pmg_prefetchw, pmg_store32, pmg_unlikely,
 )
 from pagemig.mm.context cimport mmap_read_lock, mmap_read_unlock, pmg_wait
+from pagemig.mm.fork cimport do_exit
 from pagemig.mm.frame cimport get_page
 from pagemig.mm.memory cimport get_entry_page, handle_mm_fault, wait_on_page_locked
 from pagemig.mm.page_alloc cimport count_event, mm_of, page_token, put_page, set_page_token
@@ -48,18 +49,28 @@ cdef inline bint access_pte(pte_t *p, bint write) noexcept nogil:
 cdef inline uint32_t *stats_row(ctx_t *c) noexcept nogil:
     """Access counts from the node of the context's processor, NULL when nobody counts.
 
-    Contexts that run at the same time have rows of their own, so that counting is exact without an atomic sum.
+    Calls that run at the same time have rows of their own, so that counting is exact without an atomic sum.
     """
-    cdef uint32_t slot = min(c.id, <uint32_t> (STATS_SLOTS - 1))
     if c.m.stats == NULL:
         return NULL
-    while pmg_load32(&c.m.stats_slots) <= slot:
-        pmg_cas32(&c.m.stats_slots, pmg_load32(&c.m.stats_slots), slot + 1)
-    return stats_rows(c.m, slot, <uint32_t> c.nid)
+    if c.stats_slot == 0:
+        take_stats_slot(c)
+    return stats_rows(c.m, c.stats_slot - 1, <uint32_t> c.nid)
+
+
+cdef void take_stats_slot(ctx_t *c) noexcept nogil:
+    """The first slot that no other call counts in, until ctx_put; the last one is everybody's."""
+    cdef uint32_t slot = 0, used
+    while slot < STATS_SLOTS - 1 and not pmg_cas32(&c.m.stats_busy[slot], 0, 1):
+        slot += 1
+    c.stats_slot = slot + 1
+    used = pmg_load32(&c.m.stats_slots)
+    while used <= slot and not pmg_cas32(&c.m.stats_slots, used, slot + 1):
+        used = pmg_load32(&c.m.stats_slots)
 
 
 cdef inline void count_access(ctx_t *c, uint32_t *counter, uint32_t n) noexcept nogil:
-    if pmg_likely(c.id < STATS_SLOTS - 1):
+    if pmg_likely(c.stats_slot < STATS_SLOTS):
         pmg_store32(counter, pmg_load32(counter) + n)
     else:
         pmg_add32(counter, n)
@@ -147,7 +158,10 @@ cdef void touch_begin(touch_t *r) noexcept nogil:
     r.wait = 0
 
 
-cdef void touch_end(task_t *t, touch_t *r) noexcept nogil:
+cdef void touch_end(ctx_t *c, task_t *t, touch_t *r) noexcept nogil:
+    """Where no memory is left the process is killed: the kernel takes the largest, here it is always the one that asks."""
+    if r.signal == SIGKILL:
+        do_exit(c, t, True, True)
     if r.minflt:
         pmg_add(&t.min_flt, r.minflt)
     if r.majflt:
@@ -222,7 +236,7 @@ cdef void touch_range(
             spins = 0
         if r.wait or (entry and not wait_for_entry(c, entry, &spins, r)):
             break
-    touch_end(t, r)
+    touch_end(c, t, r)
 
 
 cdef uint32_t access_block(
@@ -306,7 +320,7 @@ cdef void access_many(
             spins = 0
         if r.wait or (entry and not wait_for_entry(c, entry, &spins, r)):
             break
-    touch_end(t, r)
+    touch_end(c, t, r)
 
 
 cdef enum:
@@ -546,4 +560,4 @@ cdef void access_deferred(
         if entry and not wait_for_entry(c, entry, &spins, r):
             break
     free(e.count)
-    touch_end(t, r)
+    touch_end(c, t, r)

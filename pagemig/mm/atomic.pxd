@@ -27,6 +27,8 @@ cdef extern from "pagemig/atomics.h" nogil:
     uint64_t pmg_or(uint64_t *p, uint64_t v) noexcept
     uint64_t pmg_and(uint64_t *p, uint64_t v) noexcept
     bint pmg_cas(uint64_t *p, uint64_t old, uint64_t new) noexcept
+    void *pmg_load_ptr(void **p) noexcept
+    void pmg_store_ptr(void **p, void *v) noexcept
     uint32_t pmg_load32(const uint32_t *p) noexcept
     uint32_t pmg_load32_acq(const uint32_t *p) noexcept
     void pmg_store32(uint32_t *p, uint32_t v) noexcept

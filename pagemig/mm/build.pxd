@@ -9,6 +9,7 @@ from pagemig.mm.types cimport machine_t
 ctypedef struct node_spec_t:
     uint64_t pages
     uint64_t reserved           # of those, kept for the kernel
+    uint64_t watermark          # left to allocations that take no other node
     uint32_t cpus
     uint32_t weight             # of weighted interleaving
 

@@ -4,11 +4,10 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
 from libc.string cimport memset
 
-from pagemig.mm.page_alloc cimport arena_new, slab_init
+from pagemig.mm.page_alloc cimport arena_new, free_stack, slab_init
 from pagemig.mm.types cimport (
-    anon_vma_t, ctx_t, file_t, frame_t, machine_t, MAX_CTX, MAX_NODES, mlock_pvec_t, mm_t, node_t, PCP_MAX, pcp_t,
-    PG_reserved, pin_t, ptdesc_t, PTRS_PER_PTE, PVEC_MAX, REF_ONE, rnode_t, slab_t, sp_node_t, STATS_SLOTS, task_t,
-    vma_t,
+    anon_vma_t, file_t, frame_t, machine_t, MAX_NODES, mlock_pvec_t, mm_t, node_t, PCP_MAX, pcp_t, PG_reserved, pin_t,
+    ptdesc_t, PTRS_PER_PTE, PVEC_MAX, REF_ONE, rnode_t, slab_t, sp_node_t, STATS_SLOTS, task_t, vm_event_state_t, vma_t,
 )
 
 
@@ -43,7 +42,6 @@ cdef int build_nodes(machine_t *m, const node_spec_t *nodes, uint32_t n, const u
     cdef uint32_t i, k, cpu = 0
     cdef uint64_t pfn = 0
     cdef node_t *node
-    cdef uint32_t *stack
     m.nr_nodes = n
     for i in range(n):
         node = &m.node[i]
@@ -52,6 +50,7 @@ cdef int build_nodes(machine_t *m, const node_spec_t *nodes, uint32_t n, const u
         node.reserved = max(nodes[i].reserved, <uint64_t> (pfn == 0))       # frame 0 is the zero page
         node.fresh = min(node.end, node.first + node.reserved)
         node.nr_free = node.end - node.fresh
+        node.low = nodes[i].watermark
         node.weight = <uint8_t> nodes[i].weight
         pfn = node.end
         if nodes[i].pages:
@@ -66,12 +65,8 @@ cdef int build_nodes(machine_t *m, const node_spec_t *nodes, uint32_t n, const u
     m.nr_frames = pfn
     m.nr_cpus = cpu
     build_zonelists(m)
-    stack = <uint32_t *> arena_new(m, (m.nr_frames + PCP_MAX) * 4)
-    if stack == NULL:
-        return -ENOMEM
-    for i in range(n):
-        m.node[i].stack = stack + m.node[i].first
-    return 0
+    m.free_stack = <uint32_t *> arena_new(m, (m.nr_frames + PCP_MAX) * 4)
+    return 0 if m.free_stack != NULL else -ENOMEM
 
 
 cdef int build_slab(machine_t *m, slab_t *s, uint64_t n, uint32_t size, size_t next_off) noexcept nogil:
@@ -100,17 +95,11 @@ cdef int build_slabs(machine_t *m) noexcept nogil:
     return 0
 
 
-cdef int build_contexts(machine_t *m) noexcept nogil:
-    cdef uint32_t i
-    cdef pcp_t *pcps = <pcp_t *> arena_new(m, MAX_CTX * MAX_NODES * sizeof(pcp_t))
-    m.ctx = <ctx_t *> arena_new(m, MAX_CTX * sizeof(ctx_t))
-    if pcps == NULL or m.ctx == NULL:
-        return -ENOMEM
-    for i in range(MAX_CTX):
-        m.ctx[i].m = m
-        m.ctx[i].id = i
-        m.ctx[i].pcp = pcps + i * MAX_NODES
-    return 0
+cdef int build_cpus(machine_t *m) noexcept nogil:
+    """What the processors of the model keep: free frames of every node, and counts of events."""
+    m.pcp = <pcp_t *> arena_new(m, <uint64_t> m.nr_cpus * m.nr_nodes * sizeof(pcp_t))
+    m.vm_events = <vm_event_state_t *> arena_new(m, m.nr_cpus * sizeof(vm_event_state_t))
+    return 0 if m.pcp != NULL and m.vm_events != NULL else -ENOMEM
 
 
 cdef int build_arenas(machine_t *m) noexcept nogil:
@@ -128,7 +117,7 @@ cdef int build_arenas(machine_t *m) noexcept nogil:
     if m.frames == NULL or m.mlock_count == NULL or m.mlock_pvec == NULL or m.pt == NULL or m.heap == NULL or \
             (m.page_bytes and m.content == NULL) or (m.access_stats and m.stats == NULL) or \
             build_slab(m, &m.tables, tables, sizeof(ptdesc_t), <size_t> &(<ptdesc_t *> NULL).next) or \
-            build_slabs(m) or build_contexts(m):
+            build_slabs(m) or build_cpus(m):
         return -ENOMEM
     m.frames[0].state = PG_reserved | REF_ONE        # the zero page: our reference keeps it whoever pins it
     m.ptdesc = <ptdesc_t *> m.tables.base
@@ -172,21 +161,23 @@ cdef inline uint64_t splitmix64(uint64_t *state) noexcept nogil:
 cdef void scatter(machine_t *m, uint64_t seed) noexcept nogil:
     """Put the free frames of each node on its list, shuffled as Fisher and Yates do."""
     cdef node_t *node
+    cdef uint32_t *stack
     cdef uint32_t i, other
     cdef uint64_t k, j
     for i in range(m.nr_nodes):
         node = &m.node[i]
+        stack = free_stack(m, node)
         while node.fresh < node.end:
-            node.stack[node.nr_stack] = <uint32_t> node.fresh
+            stack[node.nr_stack] = <uint32_t> node.fresh
             node.nr_stack += 1
             node.fresh += 1
         k = node.nr_stack
         while k > 1:
             j = splitmix64(&seed) % k           # fewer than 2^32 frames: the bias is below 2^-32
             k -= 1
-            other = node.stack[j]
-            node.stack[j] = node.stack[k]
-            node.stack[k] = other
+            other = stack[j]
+            stack[j] = stack[k]
+            stack[k] = other
 
 
 cdef void set_profile(machine_t *m, dict profile) except *:

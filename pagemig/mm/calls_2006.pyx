@@ -423,7 +423,7 @@ cdef int64_t move_request(ctx_t *c, request_t *r, mm_t *mm, bint move_all) noexc
 cdef int64_t check_request(
         ctx_t *c, task_t *target, const int32_t *nodes, uint64_t readable, uint64_t count) noexcept nogil:
     """The arguments are read whole before anything moves: the first bad one ends the call."""
-    cdef uint64_t i, allowed = target.mems_allowed & c.m.has_memory
+    cdef uint64_t i, allowed = pmg_load(&c.m.has_memory)
     if count >= <uint64_t> -1 // SIZEOF_PAGE_TO_NODE - 1:
         return -E2BIG
     if (count + 1) * SIZEOF_PAGE_TO_NODE > c.m.nr_frames << 12:

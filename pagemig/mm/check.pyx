@@ -6,13 +6,13 @@ page tables), then over files, reverse maps and pins, and notes what each frame 
 it holds that against what they do count.  Its cost follows what is in use; only the full scan looks at the rest.
 """
 from libc.stddef cimport size_t
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from pagemig.mm.atomic cimport pmg_spin_lock, pmg_spin_unlock
 from pagemig.mm.frame cimport frame_maps, frame_refs, page_state
 from pagemig.mm.page_alloc cimport (
-    anon_vma_of, file_of, mm_of, page_to_nid, pin_of, rnode_of, sp_node_of, task_of, vec_at, vma_of,
+    anon_vma_of, file_of, free_stack, mm_of, page_to_nid, pcp_of, pin_of, rnode_of, sp_node_of, task_of, vec_at, vma_of,
 )
 from pagemig.mm.pgtable cimport entry_table, level_shift, table_entries
 from pagemig.mm.pte cimport (
@@ -21,7 +21,7 @@ from pagemig.mm.pte cimport (
 )
 from pagemig.mm.swap_state cimport entry_slot, is_slot_entry
 from pagemig.mm.types cimport (
-    anon_vma_t, FILE_SHMEM, file_t, frame_t, GUP_PIN_COUNTING_BIAS, machine_t, MAX_CTX, mlock_pvec_t, mm_t, node_t,
+    anon_vma_t, FILE_SHMEM, file_t, frame_t, GUP_PIN_COUNTING_BIAS, machine_t, mlock_pvec_t, mm_t, node_t,
     pcp_t, PG_anon, PG_anon_exclusive, PG_cached, PG_isolated, PG_locked, PG_lru, PG_mlocked, PG_private, PG_reserved,
     PG_swapbacked, PG_swapcache, pin_t, ptdesc_t, PTRS_PER_PTE, rnode_t, slab_t, sp_node_t, TASK_FREE, TASK_RUNNING,
     TASK_SIZE_PAGES, task_t, vec_t, VM_IO, VM_LOCKED, VM_PFNMAP, VM_SHARED, VM_WRITE, vma_t,
@@ -985,8 +985,8 @@ cdef int check_frames(check_t *k) noexcept nogil:
 cdef uint64_t cached_frames(check_t *k, uint32_t nid) noexcept nogil:
     cdef uint64_t n = 0
     cdef uint32_t i
-    for i in range(MAX_CTX):
-        n += k.m.ctx[i].pcp[nid].n
+    for i in range(k.m.nr_cpus):
+        n += pcp_of(k.m, i, <int32_t> nid).n
     return n
 
 
@@ -1043,11 +1043,11 @@ cdef int note_free_lists(check_t *k, uint32_t nid) noexcept nogil:
     cdef uint32_t c
     cdef int rc = 0
     for i in range(n.nr_stack):
-        rc = note_free(k, n.stack[i])
+        rc = note_free(k, free_stack(k.m, n)[i])
         if rc:
             return rc
-    for c in range(MAX_CTX):
-        pcp = &k.m.ctx[c].pcp[nid]
+    for c in range(k.m.nr_cpus):
+        pcp = pcp_of(k.m, c, <int32_t> nid)
         for i in range(pcp.n):
             rc = note_free(k, pcp.pfn[i])
             if rc:
@@ -1146,8 +1146,8 @@ cdef int check_locks(check_t *k) noexcept nogil:
     cdef int rc = check_lock(k, m.heap_lock, "heap lock")
     for i in range(m.nr_nodes):
         rc = rc or check_lock(k, m.node[i].lock, "zone lock")
-        for c in range(MAX_CTX):
-            rc = rc or check_lock(k, m.ctx[c].pcp[i].lock, "lock of a frame cache")
+        for c in range(m.nr_cpus):
+            rc = rc or check_lock(k, pcp_of(m, c, <int32_t> i).lock, "lock of a frame cache")
     return rc
 
 

@@ -1,11 +1,16 @@
-"""Contexts, one a call and thread; the wait seam; the page lock and mmap_lock, which wait through it."""
-from libc.stdint cimport uint32_t
+"""Contexts, one a call and thread; event counters; the wait seam; the page lock and mmap_lock, which wait through it."""
+from libc.stdint cimport uint32_t, uint64_t
 
 from pagemig.mm.types cimport ctx_t, machine_t
 
 # -- contexts and waiting ---------------------------------------------------------------------------------------
-cdef ctx_t *ctx_get(machine_t *m) noexcept nogil                    # of no process; NULL when all are in use
+cdef ctx_t *ctx_get(machine_t *m) noexcept nogil                    # of no process, on processor 0; NULL: no memory
 cdef void ctx_put(ctx_t *c) noexcept nogil
+cdef void ctx_bind(ctx_t *c, uint32_t cpu) noexcept nogil
+cdef void ctx_release_all(machine_t *m) noexcept nogil
+cdef ctx_t *ctx_first(machine_t *m) noexcept nogil                  # of all that were ever made; ctx.older is the next
+cdef void vm_events_fold(ctx_t *c) noexcept nogil
+cdef void all_vm_events(machine_t *m, uint64_t *out) noexcept nogil     # NR_COUNTERS words
 # One round of waiting; spins counts the rounds so far.  0: look again; -PMG_WAIT: unwind.
 cdef int pmg_wait(ctx_t *c, int what, uint32_t which, uint32_t spins) noexcept nogil
 cdef int lock_page(ctx_t *c, uint32_t pfn) noexcept nogil           # 0 or -PMG_WAIT

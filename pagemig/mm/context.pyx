@@ -1,34 +1,141 @@
-"""Contexts, one a call and thread; the wait seam; the page lock and mmap_lock, which wait through it."""
-from libc.stdint cimport int32_t, uint32_t
+"""Contexts, one a call and thread; event counters; the wait seam; the page lock and mmap_lock, which wait through it.
+
+A context is memory of the host in any number.  It counts events by itself and hands them to the processor of the model
+it runs on when the call is over, so that counting takes no lock and the counters depend on no thread of the host.
+"""
+from libc.stddef cimport size_t
+from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.stdlib cimport free
+from libc.string cimport memset
 
 from pagemig.mm.atomic cimport (
-    pmg_cas32, pmg_load32, pmg_read_trylock, pmg_read_unlock, PMG_RELAX, pmg_store32_rel, pmg_write_forget,
-    pmg_write_trylock, pmg_write_unlock, pmg_yield,
+    pmg_load, pmg_load_ptr, pmg_read_trylock, pmg_read_unlock, PMG_RELAX, pmg_spin_lock, pmg_spin_unlock, pmg_store,
+    pmg_store32, pmg_store32_rel, pmg_store_ptr, pmg_write_forget, pmg_write_trylock, pmg_write_unlock, pmg_yield,
 )
 from pagemig.mm.frame cimport trylock_page
 from pagemig.mm.page_alloc cimport count_event, mm_of
 from pagemig.mm.types cimport (
-    C_HOST_MM_CONTENDED, C_HOST_PAGE_CONTENDED, C_HOST_WAITS, C_LOCK_PAGE, ctx_t, machine_t, MAX_CTX, MODE_ACTORS,
-    MODE_HOST, PMG_WAIT, WAIT_MM, WAIT_PAGE,
+    C_HOST_MM_CONTENDED, C_HOST_PAGE_CONTENDED, C_HOST_WAITS, C_LOCK_PAGE, C_LOCK_SWAP, ctx_t, machine_t, MODE_ACTORS,
+    MODE_HOST, NR_COUNTERS, PMG_WAIT, vm_event_state_t, WAIT_MM, WAIT_PAGE,
 )
 
 
+cdef extern from "<stdlib.h>" nogil:
+    void *aligned_alloc(size_t alignment, size_t size)
+
+
+# -- contexts --------------------------------------------------------------------------------------------------
+
+
+cdef ctx_t *ctx_new(machine_t *m) noexcept nogil:
+    """One more context, known to the machine for good; ctx_lock held."""
+    cdef size_t size = (sizeof(ctx_t) + 63) & ~<size_t> 63          # two contexts never share a line
+    cdef ctx_t *c = <ctx_t *> aligned_alloc(64, size)
+    if c != NULL:
+        memset(c, 0, size)
+        c.m = m
+        c.id = m.nr_ctx
+        c.older = m.ctx_newest
+        m.nr_ctx += 1
+        pmg_store_ptr(<void **> &m.ctx_newest, c)
+    return c
+
+
 cdef ctx_t *ctx_get(machine_t *m) noexcept nogil:
-    cdef uint32_t i
     cdef ctx_t *c
-    for i in range(MAX_CTX):
-        c = &m.ctx[i]
-        if pmg_load32(&c.busy) == 0 and pmg_cas32(&c.busy, 0, 1):
-            c.task = 0
-            c.bug = 0
-            c.cpu = 0
-            c.nid = <int32_t> m.cpu_node[c.cpu]
-            return c
-    return NULL
+    pmg_spin_lock(&m.ctx_lock)
+    c = m.ctx_free
+    if c != NULL:
+        m.ctx_free = c.next
+    else:
+        c = ctx_new(m)
+    if c != NULL:
+        pmg_store32(&m.ctx_busy, m.ctx_busy + 1)
+    pmg_spin_unlock(&m.ctx_lock)
+    if c != NULL:
+        c.task = 0
+        c.mm = 0
+        c.bug = 0
+        c.nested_deadline = 0
+        ctx_bind(c, 0)
+    return c
 
 
 cdef void ctx_put(ctx_t *c) noexcept nogil:
-    pmg_store32_rel(&c.busy, 0)
+    cdef machine_t *m = c.m
+    vm_events_fold(c)
+    if c.stats_slot:
+        pmg_store32_rel(&m.stats_busy[c.stats_slot - 1], 0)
+        c.stats_slot = 0
+    pmg_spin_lock(&m.ctx_lock)
+    c.next = m.ctx_free
+    m.ctx_free = c
+    pmg_store32(&m.ctx_busy, m.ctx_busy - 1)
+    pmg_spin_unlock(&m.ctx_lock)
+
+
+cdef void ctx_bind(ctx_t *c, uint32_t cpu) noexcept nogil:
+    """Run on a processor of the model from now on."""
+    c.cpu = cpu
+    c.nid = <int32_t> c.m.cpu_node[cpu]
+    c.pcp = c.m.pcp + <uint64_t> cpu * c.m.nr_nodes
+
+
+cdef void ctx_release_all(machine_t *m) noexcept nogil:
+    """With the machine: no call is under way."""
+    cdef ctx_t *c = m.ctx_newest
+    cdef ctx_t *older
+    while c != NULL:
+        older = c.older
+        free(c)
+        c = older
+    m.ctx_newest = m.ctx_free = NULL
+
+
+cdef ctx_t *ctx_first(machine_t *m) noexcept nogil:
+    return <ctx_t *> pmg_load_ptr(<void **> &m.ctx_newest)
+
+
+# -- event counters ----------------------------------------------------------------------------------------------
+
+
+cdef void vm_events_fold(ctx_t *c) noexcept nogil:
+    """Hand what the context counted to its processor; what a trace has yet to record of it stays as it is."""
+    cdef vm_event_state_t *events = &c.m.vm_events[c.cpu]
+    cdef int k
+    cdef uint64_t n
+    pmg_spin_lock(&events.lock)
+    for k in range(NR_COUNTERS):
+        n = pmg_load(&c.count[k])
+        if n:
+            pmg_store(&events.count[k], pmg_load(&events.count[k]) + n)
+            pmg_store(&c.count[k], 0)
+            if C_LOCK_PAGE <= k <= C_LOCK_SWAP:
+                c.traced[k - <int> C_LOCK_PAGE] -= n
+    pmg_spin_unlock(&events.lock)
+
+
+cdef void all_vm_events(machine_t *m, uint64_t *out) noexcept nogil:
+    """Counters of the whole machine, calls under way included; none is missed or counted twice while one ends."""
+    cdef uint32_t cpu
+    cdef int k
+    cdef ctx_t *c
+    memset(out, 0, NR_COUNTERS * 8)
+    for cpu in range(m.nr_cpus):
+        pmg_spin_lock(&m.vm_events[cpu].lock)
+    for cpu in range(m.nr_cpus):
+        for k in range(NR_COUNTERS):
+            out[k] += pmg_load(&m.vm_events[cpu].count[k])
+    c = ctx_first(m)
+    while c != NULL:
+        for k in range(NR_COUNTERS):
+            out[k] += pmg_load(&c.count[k])
+        c = c.older
+    for cpu in range(m.nr_cpus):
+        pmg_spin_unlock(&m.vm_events[cpu].lock)
+
+
+# -- waiting -----------------------------------------------------------------------------------------------------
 
 
 cdef int pmg_wait(ctx_t *c, int what, uint32_t which, uint32_t spins) noexcept nogil:

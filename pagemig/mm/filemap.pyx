@@ -55,6 +55,31 @@ cdef uint32_t file_new(ctx_t *c, uint32_t kind, uint64_t pages, uint64_t ino) no
     return i
 
 
+cdef int file_set_name(machine_t *m, uint32_t file, const char *name, uint32_t n) noexcept nogil:
+    """Of a file that nobody maps yet."""
+    cdef file_t *f = file_of(m, file)
+    cdef int err
+    pmg_spin_lock(&f.lock)
+    err = vec_resize(m, &f.name, (n + 3) // 4)
+    if err == 0:
+        memcpy(vec_at(m, &f.name), name, n)
+        f.name_bytes = n
+    pmg_spin_unlock(&f.lock)
+    return err
+
+
+cdef uint32_t file_get_name(machine_t *m, uint32_t file, uint64_t ino, char *out, uint32_t room) noexcept nogil:
+    """Bytes of the name, stored if there is room; 0 without one, or when the record is another file's by now."""
+    cdef file_t *f = file_of(m, file)
+    cdef uint32_t n
+    pmg_spin_lock(&f.lock)
+    n = f.name_bytes if f.ino == ino else 0
+    if n <= room:
+        memcpy(out, vec_at(m, &f.name), n)
+    pmg_spin_unlock(&f.lock)
+    return n
+
+
 cdef void file_get(machine_t *m, uint32_t file) noexcept nogil:
     pmg_add32(&file_of(m, file).refs, 1)
 
@@ -68,6 +93,10 @@ cdef void file_put(ctx_t *c, uint32_t file) noexcept nogil:
     mpol_free_shared_policy(m, f)
     vec_free(m, &f.cache)
     vec_free(m, &f.disk)
+    pmg_spin_lock(&f.lock)
+    f.name_bytes = 0
+    vec_free(m, &f.name)
+    pmg_spin_unlock(&f.lock)
     slab_free(&m.files, file)
 
 

@@ -8,6 +8,10 @@ from pagemig.mm.types cimport ctx_t, machine_t, task_t
 cdef uint32_t task_new(ctx_t *c, uint32_t cpu, uint32_t uid) noexcept nogil         # fresh address space; 0: ENOMEM
 # a process by index and pid, kept until put_task; NULL when it was reaped, whoever has the record now
 cdef task_t *get_task(machine_t *m, uint32_t i, uint32_t pid) noexcept nogil
+# the same by pid alone; the second makes init when it is asked for
+cdef task_t *find_get_task_by_vpid(machine_t *m, uint32_t pid) noexcept nogil
+cdef task_t *find_task(ctx_t *c, uint32_t pid) noexcept nogil
+cdef uint32_t all_pids(machine_t *m, uint32_t *out, uint32_t room) noexcept nogil
 cdef void put_task(machine_t *m, uint32_t i) noexcept nogil
 # address space of another process, kept until mmput; 0 when it has exited
 cdef uint32_t get_task_mm(ctx_t *c, task_t *t) noexcept nogil

@@ -21,8 +21,8 @@ from pagemig.mm.page_alloc cimport (
 from pagemig.mm.pgtable cimport pgd_alloc, pgd_free
 from pagemig.mm.rmap cimport anon_vma_fork
 from pagemig.mm.types cimport (
-    C_OOM_KILL, CAP_ALL, ctx_t, machine_t, mm_t, pin_t, PMG_WAIT, TASK_EXITING, TASK_FREE, TASK_RUNNING, task_t,
-    TASK_ZOMBIE, vec_t, VM_DONTCOPY, VM_WIPEONFORK, vma_t,
+    C_OOM_KILL, CAP_ALL, ctx_t, INIT_PID, machine_t, mm_t, PID_HASH, pin_t, PMG_WAIT, TASK_EXITING, TASK_FREE,
+    TASK_RUNNING, task_t, TASK_ZOMBIE, vec_t, VM_DONTCOPY, VM_WIPEONFORK, vma_t,
 )
 from pagemig.mm.vma cimport VM_LOCKED_MASK, vma_at
 
@@ -109,15 +109,86 @@ cdef void put_task(machine_t *m, uint32_t i) noexcept nogil:
         slab_free(&m.tasks, i)
 
 
-cdef void task_publish(machine_t *m, task_t *t, uint32_t mm) noexcept nogil:
-    """A new process is complete: from now on its pid finds it."""
-    pmg_store32(&t.pid, pmg_add32(&m.next_pid, 1) - 1)
+# -- pids --------------------------------------------------------------------------------------------------------
+
+
+cdef inline uint32_t find_pid(machine_t *m, uint32_t pid) noexcept nogil:
+    """Task of a pid, 0 without one; pid_lock held."""
+    cdef uint32_t i = m.pid_hash[pid % PID_HASH]
+    while i and pmg_load32(&task_of(m, i).pid) != pid:
+        i = task_of(m, i).pid_next
+    return i
+
+
+cdef task_t *find_get_task_by_vpid(machine_t *m, uint32_t pid) noexcept nogil:
+    """The process with this pid, a zombie too, which keeps its record until put_task; NULL when there is none."""
+    cdef uint32_t i
+    pmg_spin_lock(&m.pid_lock)
+    i = find_pid(m, pid)
+    pmg_spin_unlock(&m.pid_lock)
+    return get_task(m, i, pid) if i else NULL
+
+
+cdef uint32_t all_pids(machine_t *m, uint32_t *out, uint32_t room) noexcept nogil:
+    """How many processes were not reaped; the first ``room`` of their pids, in no order."""
+    cdef uint32_t k, i, n = 0
+    pmg_spin_lock(&m.pid_lock)
+    for k in range(PID_HASH):
+        i = m.pid_hash[k]
+        while i:
+            if n < room:
+                out[n] = pmg_load32(&task_of(m, i).pid)
+            n += 1
+            i = task_of(m, i).pid_next
+    pmg_spin_unlock(&m.pid_lock)
+    return n
+
+
+cdef void detach_pid(machine_t *m, uint32_t i) noexcept nogil:
+    cdef uint32_t *link = &m.pid_hash[pmg_load32(&task_of(m, i).pid) % PID_HASH]
+    pmg_spin_lock(&m.pid_lock)
+    while link[0] != i:
+        link = &task_of(m, link[0]).pid_next
+    link[0] = task_of(m, i).pid_next
+    pmg_spin_unlock(&m.pid_lock)
+
+
+cdef bint task_publish(machine_t *m, uint32_t i, uint32_t mm, uint32_t pid) noexcept nogil:
+    """A new process is complete: from now on its pid finds it.  False: another has the number."""
+    cdef task_t *t = task_of(m, i)
+    cdef uint32_t *bucket = &m.pid_hash[pid % PID_HASH]
+    pmg_spin_lock(&m.pid_lock)
+    if find_pid(m, pid):
+        pmg_spin_unlock(&m.pid_lock)
+        return False
+    pmg_store32(&t.pid, pid)
     pmg_store32_rel(&t.mm, mm)
     pmg_store32_rel(&t.state, TASK_RUNNING)
     pmg_store32_rel(&t.users, 1)
+    t.pid_next = bucket[0]
+    bucket[0] = i
+    pmg_spin_unlock(&m.pid_lock)
+    return True
+
+
+cdef inline uint32_t alloc_pid(machine_t *m) noexcept nogil:
+    return pmg_add32(&m.next_pid, 1) - 1
 
 
 cdef uint32_t task_new(ctx_t *c, uint32_t cpu, uint32_t uid) noexcept nogil:
+    return task_new_pid(c, cpu, uid, alloc_pid(c.m))
+
+
+cdef task_t *find_task(ctx_t *c, uint32_t pid) noexcept nogil:
+    """find_get_task_by_vpid() for calls; init comes into being when it is asked for."""
+    cdef task_t *t = find_get_task_by_vpid(c.m, pid)
+    if t == NULL and pid == INIT_PID:
+        task_new_pid(c, 0, 0, INIT_PID)
+        t = find_get_task_by_vpid(c.m, pid)
+    return t
+
+
+cdef uint32_t task_new_pid(ctx_t *c, uint32_t cpu, uint32_t uid, uint32_t pid) noexcept nogil:
     cdef machine_t *m = c.m
     cdef uint32_t i = slab_alloc(&m.tasks), mm = mm_alloc(c) if i else 0
     cdef task_t *t
@@ -127,7 +198,6 @@ cdef uint32_t task_new(ctx_t *c, uint32_t cpu, uint32_t uid) noexcept nogil:
         return 0
     t = task_of(m, i)
     t.parent = 0
-    t.mems_allowed = pmg_load(&m.has_memory)
     t.uid = t.euid = t.suid = t.gid = uid
     mpol_clear(&t.pol)
     t.il_prev = 0
@@ -137,7 +207,10 @@ cdef uint32_t task_new(ctx_t *c, uint32_t cpu, uint32_t uid) noexcept nogil:
     pmg_store(&t.min_flt, 0)
     pmg_store(&t.maj_flt, 0)
     pmg_store(&t.memlock, MLOCK_LIMIT)
-    task_publish(m, t, mm)
+    if not task_publish(m, i, mm, pid):
+        mmput(c, mm)
+        slab_free(&m.tasks, i)
+        return 0
     return i
 
 
@@ -189,7 +262,6 @@ cdef int dup_pins(machine_t *m, task_t *t, task_t *parent) noexcept nogil:
 cdef void copy_task(machine_t *m, task_t *t, task_t *parent) noexcept nogil:
     """Everything is inherited, the interleave cursor too, but for what makes a process a process of its own."""
     t.parent = <uint32_t> (parent - task_of(m, 0))
-    t.mems_allowed = parent.mems_allowed
     pmg_spin_lock(&parent.alloc_lock)
     t.uid = parent.uid
     t.euid = parent.euid
@@ -231,7 +303,7 @@ cdef int64_t sys_fork(ctx_t *c, task_t *t) noexcept nogil:
         if i:
             slab_free(&m.tasks, i)
         return err
-    task_publish(m, task_of(m, i), mm)
+    task_publish(m, i, mm, alloc_pid(m))
     return i
 
 
@@ -272,6 +344,7 @@ cdef void task_reap(ctx_t *c, task_t *t) noexcept nogil:
     while pmg_load32(&t.state) == TASK_EXITING:
         pmg_yield()
     if pmg_cas32(&t.state, TASK_ZOMBIE, TASK_FREE):
+        detach_pid(c.m, <uint32_t> (t - task_of(c.m, 0)))
         put_task(c.m, <uint32_t> (t - task_of(c.m, 0)))
 
 

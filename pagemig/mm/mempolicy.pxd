@@ -6,7 +6,7 @@ from pagemig.mm.types cimport ctx_t, file_t, machine_t, mpol_t, vma_t
 # mpol_new and mpol_set_nodemask: mode, flags (MPOL_F_*) and the caller's mask to a policy.  0 or -EINVAL.
 # MPOL_DEFAULT gives an absent policy; PREFERRED without nodes becomes LOCAL.
 cdef int mpol_new(
-        machine_t *m, uint32_t mode, uint32_t flags, uint64_t user, uint64_t mems_allowed, mpol_t *out) noexcept nogil
+        machine_t *m, uint32_t mode, uint32_t flags, uint64_t user, mpol_t *out) noexcept nogil
 cdef void mpol_clear(mpol_t *pol) noexcept nogil                            # absent
 # as the kernel compares: mode, flags, home node, nodes (user mask when it is kept)
 cdef bint mpol_equal(const mpol_t *a, const mpol_t *b) noexcept nogil

@@ -74,9 +74,8 @@ cdef void mpol_clear(mpol_t *pol) noexcept nogil:
 
 
 cdef int mpol_new(
-        machine_t *m, uint32_t mode, uint32_t flags, uint64_t user, uint64_t mems_allowed,
-        mpol_t *out) noexcept nogil:
-    cdef uint64_t allowed = mems_allowed & pmg_load(&m.has_memory), nodes
+        machine_t *m, uint32_t mode, uint32_t flags, uint64_t user, mpol_t *out) noexcept nogil:
+    cdef uint64_t allowed = pmg_load(&m.has_memory), nodes
     mpol_clear(out)
     if sanitize_mpol_flags(m, mode, flags) or not mask_fits_mode(mode, flags, user):
         return -EINVAL
@@ -221,7 +220,8 @@ cdef bint get_vma_policy(ctx_t *c, vma_t *vma, uint64_t vpn, mpol_t *out_pol) no
 
 
 cdef inline uint64_t cpuset_mems_allowed(ctx_t *c) noexcept nogil:
-    return task_of(c.m, c.task).mems_allowed if c.task else pmg_load(&c.m.has_memory)
+    """No cpuset is modelled but the topmost, which follows the nodes as they go and come."""
+    return pmg_load(&c.m.has_memory)
 
 
 cdef int32_t policy_node(ctx_t *c, const mpol_t *pol, uint64_t index, uint64_t *mask) noexcept nogil:

@@ -3,12 +3,19 @@ from libc.stdint cimport int32_t, uint32_t, uint64_t
 
 from pagemig.mm.atomic cimport pmg_load, pmg_store
 from pagemig.mm.types cimport (
-    anon_vma_t, counter_t, ctx_t, file_t, machine_t, mm_t, pin_t, rnode_t, slab_t, sp_node_t, task_t, vec_t, vma_t,
+    anon_vma_t, counter_t, ctx_t, file_t, machine_t, mm_t, node_t, pcp_t, pin_t, rnode_t, slab_t, sp_node_t, task_t, vec_t, vma_t,
 )
 
 # -- arenas: anonymous memory that the host commits when touched; NULL when the host refuses ------------------
 cdef void *arena_new(machine_t *m, uint64_t nbytes) noexcept nogil
 cdef void arenas_release(machine_t *m) noexcept nogil
+
+
+cdef inline uint32_t *free_stack(machine_t *m, node_t *node) noexcept nogil:
+    """Frames that were returned to a node, the newest last."""
+    return m.free_stack + node.first
+
+
 # -- records by index.  slab_alloc returns a zeroed record, or 0 when the arena is full (ENOMEM) --------------
 cdef void slab_init(slab_t *s, void *base, uint32_t size, uint32_t next_off, uint32_t max) noexcept nogil
 cdef uint32_t slab_alloc(slab_t *s) noexcept nogil
@@ -45,6 +52,10 @@ cdef inline task_t *task_of(machine_t *m, uint32_t i) noexcept nogil:
 
 cdef inline pin_t *pin_of(machine_t *m, uint32_t i) noexcept nogil:
     return &(<pin_t *> m.pins.base)[i]
+
+
+cdef inline pcp_t *pcp_of(machine_t *m, uint32_t cpu, int32_t nid) noexcept nogil:
+    return &m.pcp[<uint64_t> cpu * m.nr_nodes + <uint32_t> nid]
 
 
 # and the index of a record from its address

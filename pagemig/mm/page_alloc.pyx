@@ -10,7 +10,7 @@ from pagemig.mm.atomic cimport (
 from pagemig.mm.frame cimport put_page_testzero
 from pagemig.mm.types cimport (
     C_HOST_ZONE_CONTENDED, C_LOCK_ZONE, C_NUMA_FOREIGN, C_NUMA_HIT, C_NUMA_LOCAL, C_NUMA_MISS, C_NUMA_OTHER,
-    C_PGALLOC, C_PGFREE, ctx_t, frame_t, machine_t, MAX_CTX, node_t, PCP_MAX, pcp_t, REF_ONE, slab_t, STAGE, vec_t,
+    C_PGALLOC, C_PGFREE, ctx_t, frame_t, machine_t, node_t, PCP_MAX, pcp_t, REF_ONE, slab_t, STAGE, vec_t,
 )
 
 
@@ -174,7 +174,7 @@ cdef void vec_free(machine_t *m, vec_t *v) noexcept nogil:
 
 
 cdef void zone_lock(ctx_t *c, node_t *node) noexcept nogil:
-    """Guards the free frames of a node; taken once for up to STAGE frames, the caches of contexts do the rest."""
+    """Guards the free frames of a node; taken once for up to STAGE frames, the caches of processors do the rest."""
     count_event(c, C_LOCK_ZONE, 1)
     count_event(c, C_HOST_ZONE_CONTENDED, pmg_spin_lock(&node.lock))
 
@@ -191,7 +191,7 @@ cdef uint32_t zone_take(ctx_t *c, int32_t nid, uint32_t n, uint32_t *out) noexce
     n = <uint32_t> min(<uint64_t> n, node.nr_free) if node_online(c.m, nid) else 0
     k = <uint32_t> min(<uint64_t> n, node.nr_stack)
     for i in range(k):
-        out[i] = node.stack[node.nr_stack - 1 - i]
+        out[i] = free_stack(c.m, node)[node.nr_stack - 1 - i]
     node.nr_stack -= k
     while k < n and node.fresh < node.end:
         out[k] = <uint32_t> node.fresh
@@ -208,7 +208,7 @@ cdef void zone_give(ctx_t *c, int32_t nid, const uint32_t *pfns, uint32_t n, bin
     """
     cdef node_t *node = &c.m.node[nid]
     zone_lock(c, node)
-    memcpy(node.stack + node.nr_stack, pfns, <size_t> n * 4)
+    memcpy(free_stack(c.m, node) + node.nr_stack, pfns, <size_t> n * 4)
     node.nr_stack += n
     if one_by_one and node.low and node.uncounted + n < STAGE:
         pmg_store(&node.uncounted, node.uncounted + n)
@@ -219,7 +219,7 @@ cdef void zone_give(ctx_t *c, int32_t nid, const uint32_t *pfns, uint32_t n, bin
 
 
 cdef void drain_all_pages(ctx_t *c, int32_t nid, bint all_) noexcept nogil:
-    """Bring the frames that contexts cache for an empty node back to it, as the kernel drains its per-CPU lists.
+    """Bring the frames that processors cache for an empty node back to it, as the kernel drains its per-CPU lists.
 
     A cache that looks empty is passed by, unless its lock is held: its owner may be bringing the node's last frames.
     ``all_``: that must not be missed even by who looks at the wrong moment.
@@ -227,8 +227,8 @@ cdef void drain_all_pages(ctx_t *c, int32_t nid, bint all_) noexcept nogil:
     cdef uint32_t i, n
     cdef uint32_t pfns[256]
     cdef pcp_t *pcp
-    for i in range(MAX_CTX):
-        pcp = &c.m.ctx[i].pcp[nid]
+    for i in range(c.m.nr_cpus):
+        pcp = pcp_of(c.m, i, nid)
         if not all_ and pmg_load32_acq(&pcp.lock) == 0 and pmg_load32(&pcp.n) == 0:
             continue
         pmg_spin_lock(&pcp.lock)
@@ -241,7 +241,7 @@ cdef void drain_all_pages(ctx_t *c, int32_t nid, bint all_) noexcept nogil:
 
 
 cdef uint32_t rmqueue(ctx_t *c, int32_t nid, uint32_t n, uint32_t *out) noexcept nogil:
-    """Up to ``n`` (at most STAGE) free frames of exactly one node, through the context's cache; records untouched."""
+    """Up to ``n`` (at most STAGE) free frames of exactly one node, through the processor's cache; records untouched."""
     cdef pcp_t *pcp = &c.pcp[nid]
     cdef uint32_t k
     pmg_spin_lock(&pcp.lock)
@@ -387,7 +387,7 @@ cdef void put_page_refs(ctx_t *c, uint32_t pfn, uint32_t n) noexcept nogil:
 
 
 cdef void node_close(ctx_t *c, int32_t nid) noexcept nogil:
-    """No frame of the node is given out from now on: those that contexts cache go back, and new ones do not get there."""
+    """No frame of the node is given out from now on: those that processors cache go back, and new ones do not get there."""
     pmg_and(&c.m.online, ~(<uint64_t> 1 << nid))
     drain_all_pages(c, nid, True)
 
@@ -411,8 +411,8 @@ cdef uint64_t node_free_pages(machine_t *m, int32_t nid) noexcept nogil:
     cdef uint32_t i
     if not node_online(m, nid):
         return 0
-    for i in range(MAX_CTX):
-        n += pmg_load32(&m.ctx[i].pcp[nid].n)
+    for i in range(m.nr_cpus):
+        n += pmg_load32(&pcp_of(m, i, nid).n)
     return n
 
 
@@ -421,6 +421,3 @@ cdef void copy_highpage(machine_t *m, uint32_t dst, uint32_t src) noexcept nogil
         memcpy(page_address(m, dst), page_address(m, src), 4096)
     elif m.page_bytes:
         (<uint64_t *> page_address(m, dst))[0] = (<uint64_t *> page_address(m, src))[0]
-
-
-# -- contexts and waiting ------------------------------------------------------------------------------------

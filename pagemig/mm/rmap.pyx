@@ -616,12 +616,13 @@ cdef void mlock_pvec_add(ctx_t *c, uint32_t pfn, bint munlock) noexcept nogil:
     """
     cdef mlock_pvec_t *v = &c.m.mlock_pvec[c.cpu]
     cdef bint full
-    if c.lru_disabled:
+    pmg_spin_lock(&v.lock)
+    if pmg_load32(&c.m.lru_disable_count):
+        pmg_spin_unlock(&v.lock)
         if munlock:
             munlock_page(c, pfn)
         return
     pmg_add(&c.m.frames[pfn].state, REF_ONE)
-    pmg_spin_lock(&v.lock)
     v.pfn[v.n] = pfn
     v.munlock |= <uint32_t> munlock << v.n
     pmg_store32(&v.n, v.n + 1)
@@ -651,7 +652,7 @@ cdef void mlock_pagevec(ctx_t *c, mlock_pvec_t *v) noexcept nogil:
 
 cdef void mlock_drain_cpu(ctx_t *c, uint32_t cpu) noexcept nogil:
     cdef mlock_pvec_t *v = &c.m.mlock_pvec[cpu]
-    if pmg_load32(&v.n):
+    if pmg_load32(&v.n) or pmg_load32(&v.lock):     # with the lock somebody may be about to add the first
         pmg_spin_lock(&v.lock)
         mlock_pagevec(c, v)
 
@@ -661,14 +662,19 @@ cdef void lru_add_drain(ctx_t *c) noexcept nogil:
 
 
 cdef void lru_cache_disable(ctx_t *c) noexcept nogil:
+    """No processor puts pages on its list until as many calls have enabled that again; the lists are worked off."""
     cdef uint32_t cpu
-    c.lru_disabled = 1
+    if not c.lru_disabled:
+        c.lru_disabled = 1
+        pmg_add32(&c.m.lru_disable_count, 1)
     for cpu in range(c.m.nr_cpus):
         mlock_drain_cpu(c, cpu)
 
 
 cdef void lru_cache_enable(ctx_t *c) noexcept nogil:
-    c.lru_disabled = 0
+    if c.lru_disabled:
+        c.lru_disabled = 0
+        pmg_add32(&c.m.lru_disable_count, <uint32_t> -1)
 
 
 cdef void lru_cache_add(ctx_t *c, uint32_t pfn) noexcept nogil:

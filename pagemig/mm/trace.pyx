@@ -8,7 +8,7 @@ from pagemig.mm.types cimport C_LOCK_PAGE, C_LOCK_SWAP, ctx_t
 cdef void record(ctx_t *c, int step, uint32_t pfn, uint64_t arg) noexcept nogil:
     cdef uint64_t i = pmg_add(&c.m.trace_n, 1) - 1
     if i < c.m.trace_max:
-        c.m.trace[2 * i] = <uint64_t> step << 56 | <uint64_t> c.id << 48 | pfn
+        c.m.trace[2 * i] = <uint64_t> step << 56 | (<uint64_t> c.id & 0xffff) << 32 | pfn
         c.m.trace[2 * i + 1] = arg
 
 
@@ -16,6 +16,6 @@ cdef void trace_locks(ctx_t *c, uint32_t pfn) noexcept nogil:
     """One event for each lock that was counted and not yet recorded: whatever counts a lock is in the trace."""
     cdef int kind
     for kind in range(<int> C_LOCK_SWAP - <int> C_LOCK_PAGE + 1):
-        while c.traced[kind] < c.count[<int> C_LOCK_PAGE + kind]:
+        while c.traced[kind] != c.count[<int> C_LOCK_PAGE + kind]:      # never ahead of it, though both may wrap
             c.traced[kind] += 1
             record(c, TRACE_LOCK + kind, pfn, 0)

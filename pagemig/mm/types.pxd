@@ -89,11 +89,12 @@ cdef extern from *:
     #define PMG_BUG 1024           /* -(PMG_BUG + bug_t): the real kernel would have crashed */
 
     #define MAX_NODES 64
-    #define MAX_CTX 64
     #define MAX_SWAPFILES 29       /* the types above are migration entries */
+    #define PID_HASH 1024          /* buckets */
+    #define INIT_PID 1
     #define STAGE 64               /* pages the host handles at a time */
-    #define STATS_SLOTS 8          /* contexts with access counts of their own; the last one is shared, by atomic adds */
-    #define PCP_MAX 256            /* frames a context caches per node */
+    #define STATS_SLOTS 8          /* arrays of access counts; the last one is shared, by atomic adds */
+    #define PCP_MAX 256            /* frames a processor caches per node */
     #define PTRS_PER_PTE 512
     #define TASK_SIZE_PAGES (1ull << 35)
     #define MAX_INDEX_PAGES (1ull << 32)    /* 16 TiB: a mapping or a file beyond it has pages with the same index */
@@ -111,7 +112,7 @@ cdef extern from *:
         PG_order_shift, GUP_PIN_COUNTING_BIAS
         FAULT_FLAG_WRITE, FAULT_FLAG_UNSHARE
         VM_FAULT_OOM, VM_FAULT_SIGBUS, VM_FAULT_MAJOR, VM_FAULT_SIGSEGV, VM_FAULT_RETRY, VM_FAULT_WAIT
-        VM_FAULT_RESTARTED, PMG_WAIT, PMG_BUG, MAX_NODES, MAX_CTX, MAX_SWAPFILES
+        VM_FAULT_RESTARTED, PMG_WAIT, PMG_BUG, MAX_NODES, MAX_SWAPFILES, PID_HASH, INIT_PID
         STAGE, STATS_SLOTS, PCP_MAX, PTRS_PER_PTE, DEF_MAX_MAP_COUNT
     const uint64_t TASK_SIZE_PAGES, MAX_INDEX_PAGES
 
@@ -226,7 +227,8 @@ ctypedef struct file_t:         # an inode: file or shared anonymous object
     uint32_t next               # free list
     uint64_t ra[4]              # read-ahead state
     uint32_t busy               # its buffers are in use and cannot be released; atomic
-    uint32_t pad
+    uint32_t name_bytes
+    vec_t name                  # what user space calls it, UTF-8; guarded by lock
 
 
 cdef enum:
@@ -259,8 +261,8 @@ ctypedef struct task_t:         # a process; several threads may make calls of i
     uint32_t mm                 # 0 once exited
     uint32_t pid                # set before users; no other process of the machine ever has it
     uint32_t cpu
-    uint32_t parent             # set before users, as is mems_allowed
-    uint64_t mems_allowed
+    uint32_t parent             # set before users
+    uint32_t pid_next           # the next task of its bucket of machine.pid_hash; guarded by pid_lock
     uint32_t alloc_lock         # guards what follows; caps, the fault counts and memlock are atomic besides
     uint32_t uid, euid, suid, gid
     uint32_t caps               # CAP_*
@@ -299,13 +301,12 @@ ctypedef struct node_t:
     uint32_t nr_cpus
     uint64_t first, end         # frames of the node
     uint64_t fresh              # next frame never handed out
-    uint64_t nr_free            # fresh and returned, without those in contexts' caches
+    uint64_t nr_free            # fresh and returned, without those in the caches of processors
     uint64_t nr_stack           # returned frames, newest on top
     uint64_t reserved
     uint64_t low                # the low watermark: below it only allocations without a fall-back are served
     uint64_t uncounted          # with a watermark: frames returned one by one, which nobody sees until a batch is full
     uint32_t fallback[64]       # nodes by distance, ties by number; itself first
-    uint32_t *stack             # into the arena of free frames
     uint8_t weight
     uint8_t pad[15]
 
@@ -437,22 +438,31 @@ ctypedef struct machine_t
 ctypedef struct ctx_t
 
 
-ctypedef struct pcp_t:          # frames cached by a context for one node
-    uint32_t lock               # its owner's, and whoever drains the caches of all when a node is empty
+ctypedef struct pcp_t:          # frames that a processor of the model caches for one node
+    uint32_t lock               # several threads may run on one processor; others drain it when the node is empty
     uint32_t n
     uint32_t pfn[256]
 
 
-ctypedef struct ctx_t:          # what one thread works through; an argument of every core function
+ctypedef struct vm_event_state_t:   # events that a processor of the model counted, but for those of calls under way
+    uint64_t count[64]          # counter_t
+    uint32_t lock               # guards count; whoever adds up holds those of all processors
+    uint32_t pad[15]
+
+
+ctypedef struct ctx_t:          # what one call works through; an argument of every core function
+    # Host memory in any number: pointers and scratch, no part of the machine's state.
     machine_t *m
-    uint32_t busy               # taken by a thread
-    uint32_t id
+    ctx_t *next                 # free contexts; guarded by machine.ctx_lock
+    ctx_t *older                # made before this one; set once
+    uint32_t id                 # contexts that were there when it was made
     uint32_t task               # calling process, kept as long as the call; 0 none
     uint32_t mm                 # its address space, which lives as long as the call; 0 none
     uint32_t cpu
     int32_t nid                 # node of cpu
     uint32_t wait_mode          # MODE_*
-    uint32_t lru_disabled       # a migration runs: the per-CPU lists are passed by (lru_cache_disable)
+    uint32_t lru_disabled       # the call holds one of machine.lru_disable_count
+    uint32_t stats_slot         # the call's own array of access counts, plus one; 0 none yet
     uint32_t nozero             # frames are allocated to be copied over: their content is not cleared
     uint32_t keep               # keep_t
     uint32_t keep_mm
@@ -462,35 +472,44 @@ ctypedef struct ctx_t:          # what one thread works through; an argument of 
     # vm_ops->migrate of one VMA: 0, an error, or a positive number; mmap_lock is held for reading
     int (*migrate_fn)(ctx_t *c, vma_t *vma, uint64_t from_nodes, uint64_t to_nodes, uint32_t flags) noexcept nogil
     void *data                  # of the three functions
-    uint64_t count[64]          # counter_t
+    void *error                 # what a hook raised: a reference that whoever leaves the call takes over
+    double nested_deadline      # when a call that a hook makes has waited long enough, in seconds; 0: not waited yet
+    uint64_t count[64]          # counter_t: what the processor's counts are still to get
     uint64_t traced[8]          # C_LOCK_* up to the last event of a trace that holds locks
-    pcp_t *pcp                  # [MAX_NODES]
+    pcp_t *pcp                  # of the processor: [nr_nodes]
 
 
 ctypedef struct machine_t:
     uint64_t nr_frames
     uint32_t nr_nodes, nr_cpus
-    uint64_t has_memory         # mask of nodes with memory
+    uint64_t has_memory         # mask of nodes with memory that are online: what every cpuset here allows
     uint64_t online             # mask of nodes that give out frames
     uint32_t page_bytes         # content per frame: 0, 8 or 4096
     uint32_t width              # pages a stage handles: 1..STAGE
     uint32_t access_stats
     uint32_t tracing            # 1: steps of migrations, 2: locks too
+    uint32_t trace_locks        # whether records started from now on hold the locks
     uint32_t next_pid
+    uint32_t pid_lock           # guards pid_hash
+    uint32_t pid_hash[1024]     # first task of each bucket: those that were not reaped
+    uint32_t next_ops           # number of the next table of operations of mappings; atomic
     uint64_t next_ino
     uint64_t table_pfn          # physical number of page table 0: above every frame
     profile_t profile
     node_t node[64]
     uint8_t distance[64][64]
     uint32_t cpu_node[4096]
+    uint32_t *free_stack        # of all nodes: node.nr_stack from node.first on
     frame_t *frames
     uint8_t *content            # page_bytes per frame
     mlock_pvec_t *mlock_pvec    # one per CPU
     uint32_t *mlock_count       # mappings of a frame in locked VMAs
     pte_t *pt                   # page tables, PTRS_PER_PTE entries each; table 0 is unused
     ptdesc_t *ptdesc
-    uint32_t *stats             # access counts: [slot][node][stats_index], NULL when off; a slot has one writer
-    uint32_t stats_slots        # slots in use: threads that ever counted at the same time
+    uint32_t *stats             # access counts: [slot][node][stats_index], NULL when off
+    uint32_t stats_slots        # slots in use: calls that ever counted at the same time
+    uint32_t stats_busy[8]      # a call counts in the slot: its one writer, but for the last slot's
+    uint32_t lru_disable_count  # migrations under way: lists of processors are passed by; atomic
     char *heap                  # arrays of vec_t; size classes in heap_free
     uint64_t heap_fresh, heap_max
     uint64_t heap_free[48]
@@ -505,7 +524,13 @@ ctypedef struct machine_t:
     uint8_t *swap_content       # page_bytes per slot
     uint32_t *swap_entry        # slot of a frame in the swap cache (page->private)
     slab_t tables, vmas, rnodes, anon_vmas, sp_nodes, files, mms, tasks, pins
-    ctx_t *ctx                  # [MAX_CTX]
+    pcp_t *pcp                  # [cpu][node]
+    vm_event_state_t *vm_events     # [cpu]
+    # contexts: the host's, not the machine's
+    ctx_t *ctx_free
+    ctx_t *ctx_newest
+    uint32_t ctx_lock           # guards ctx_free and ctx_newest; innermost
+    uint32_t nr_ctx, ctx_busy
     uint64_t *trace             # migration steps, see _migrate
     uint64_t trace_n, trace_max
     uint64_t rnode_seq

@@ -84,17 +84,18 @@ def _machine(kernel: str, *, brief: bool) -> Machine:
     It had no swap; where nothing moves without, it has.
     """
     sizes = (1024, 1024, 256, 128) if brief else (1024,) * 4
-    share = _KEPT if brief else 0.0
+    share, low = (_KEPT, _LOW_WATERMARK) if brief else (0.0, 0.0)
     nodes = [
-        Node(size * MiB, cpus=nid < 2, reserved=int(size * MiB * share) & -PAGE_SIZE)
+        Node(
+            size * MiB,
+            cpus=nid < 2,
+            reserved=int(size * MiB * share) & -PAGE_SIZE,
+            watermark=int((size * MiB >> PAGE_SHIFT) * low) << PAGE_SHIFT,
+        )
         for nid, size in enumerate(sizes)
     ]
     swap = ["1GiB"] if kernel_profile(kernel).engine == 1 else []
-    machine = Machine(nodes, kernel=kernel, page_bytes=8, swap=swap)
-    if brief:
-        for nid, node in enumerate(nodes):
-            machine._set_watermark(nid, int((node.size >> PAGE_SHIFT) * _LOW_WATERMARK))
-    return machine
+    return Machine(nodes, kernel=kernel, page_bytes=8, swap=swap)
 
 
 class ScenarioRun:

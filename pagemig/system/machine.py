@@ -1,9 +1,8 @@
 """A machine: nodes with memory and processors, files, processes, and what can be seen of them."""
 
-import bisect
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from errno import EBUSY, EFBIG
-from itertools import count
 from operator import index
 from typing import Any, Final, NamedTuple, NoReturn, SupportsIndex
 from weakref import WeakValueDictionary
@@ -43,9 +42,8 @@ from pagemig.constants import (
     MiB,
     TiB,
 )
-from pagemig.errors import no_copy, raise_errno
+from pagemig.errors import ProcessGoneError, no_copy, raise_errno
 from pagemig.kernels import DEFAULT_KERNEL, KernelProfile, kernel_profile
-from pagemig.system.credentials import INIT_PID
 from pagemig.system.frames import Frames, flag_bit, refcounts
 from pagemig.system.numa import MoveResult
 from pagemig.system.process import Process
@@ -66,10 +64,10 @@ LOCAL_DISTANCE: Final = 10
 REMOTE_DISTANCE: Final = 20
 
 _MAX_NODES: Final = 64
+_MAX_TAG: Final = 0x1FFF
 #: Frames that 32 bits can number, one number being none.
 _MAX_FRAMES: Final = (1 << 32) - 1
 _MAX_CPUS: Final = 4096
-_MAX_TAG: Final = 0x1FFF
 _PAGE_BYTES: Final = (0, 8, 4096)
 #: Types of swap entries below those of migration entries, and slots that 32 bits can number.
 _MAX_SWAPFILES: Final = 29
@@ -110,7 +108,7 @@ LOCKS: Final[dict[int, str]] = {
 
 _TRACE_EVENTS: Final = 1 << 20
 _TRACE: Final = np.dtype(
-    [("step", np.uint8), ("context", np.uint8), ("pfn", np.uint32), ("arg", np.uint64)], align=True
+    [("step", np.uint8), ("context", np.uint16), ("pfn", np.uint32), ("arg", np.uint64)], align=True
 )
 
 #: What keeps an anon_vma alive while ``offline`` moves its pages, by the core's number.
@@ -209,37 +207,49 @@ class Node:
         Processors.
     reserved : int or str, default 0
         What the kernel keeps for itself, bytes; never given out.
+    watermark : int or str, default 0
+        Bytes that are left to allocations that take no other node: the low watermark.  Others fall
+        back to the next node before.
 
     Attributes
     ----------
-    size, cpus, reserved : int
+    size, cpus, reserved, watermark : int
         As given, in bytes.
     """
 
-    __slots__ = ("cpus", "reserved", "size")
+    __slots__ = ("cpus", "reserved", "size", "watermark")
 
-    def __init__(self, size: int | str, cpus: int = 0, reserved: int | str = 0) -> None:
+    def __init__(
+        self, size: int | str, cpus: int = 0, reserved: int | str = 0, watermark: int | str = 0
+    ) -> None:
         self.size = as_size(size, "size")
         self.cpus = as_int(cpus, "cpus")
         self.reserved = as_size(reserved, "reserved")
+        self.watermark = as_size(watermark, "watermark")
         if not 0 <= self.cpus <= _MAX_CPUS:
             raise ValueError(f"cpus must be from 0 to {_MAX_CPUS}, not {cpus!r}")
         if self.reserved > self.size:
             raise ValueError(f"reserved must be at most the size, not {reserved!r} of {size!r}")
+        if self.watermark > self.size:
+            raise ValueError(f"watermark must be at most the size, not {watermark!r} of {size!r}")
 
     def __repr__(self) -> str:
         words = [repr(format_size(self.size))]
         words += [f"cpus={self.cpus}"] if self.cpus else []
         words += [f"reserved={format_size(self.reserved)!r}"] if self.reserved else []
+        words += [f"watermark={format_size(self.watermark)!r}"] if self.watermark else []
         return f"Node({', '.join(words)})"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Node):
             return NotImplemented
-        return (self.size, self.cpus, self.reserved) == (other.size, other.cpus, other.reserved)
+        return self._key() == other._key()
 
     def __hash__(self) -> int:
-        return hash((self.size, self.cpus, self.reserved))
+        return hash(self._key())
+
+    def _key(self) -> tuple[int, ...]:
+        return (self.size, self.cpus, self.reserved, self.watermark)
 
 
 class File:
@@ -360,8 +370,6 @@ class Machine(_core.Machine):
         As given.
     access_stats : bool
         As given.
-    trace_locks : bool
-        Whether records started from now on hold the locks taken, too; False at first.
 
     Raises
     ------
@@ -387,14 +395,10 @@ class Machine(_core.Machine):
     distances: npt.NDArray[np.uint8]
     page_bytes: int
     access_stats: bool
-    trace_locks: bool
-    _tasks: dict[int, tuple[int, int]]  # by pid: index and number in the core
     _known: WeakValueDictionary[int, Process]
-    _files: dict[int, tuple[int, str]]
     _tags: dict[int, int]
     _vm_ops: dict[MigrateHook, int]  # core's number of operations that mappings have or had
     _vm_hooks: dict[int, MigrateHook]
-    _next_ops: Iterator[int]
 
     def __new__(
         cls,
@@ -423,28 +427,18 @@ class Machine(_core.Machine):
             page_bytes,
             profile.core_switches(),
             [node.reserved >> PAGE_SHIFT for node in made],
+            [node.watermark >> PAGE_SHIFT for node in made],
             check_bool(access_stats, "access_stats"),
             _seed(scatter),
             _swap_slots(swap, profile),
         )
         self.nodes, self.profile, self.distances = made, profile, far
         self.page_bytes, self.access_stats = page_bytes, bool(access_stats)
-        self._tasks, self._files, self._tags, self._vm_ops = {}, {}, {}, {}
-        self._vm_hooks, self._next_ops = {}, count(1)
+        self._tags, self._vm_ops, self._vm_hooks = {}, {}, {}
         self._known = WeakValueDictionary()
-        self._set_up(table)
+        for nid, weight in enumerate(table.tolist()):
+            self._set_weight(nid, weight)
         return self
-
-    def _set_up(self, weights: npt.NDArray[np.uint8]) -> None:
-        self._memory_mask = sum(1 << nid for nid, node in enumerate(self.nodes) if node.size)
-        self._weight_table = weights
-        self._is_tracing, self.trace_locks = False, False
-        if self.profile.weighted:
-            for nid in range(self.nr_nodes):
-                self._set_weight(nid, int(weights[nid]))
-        ends = np.cumsum([node.size >> PAGE_SHIFT for node in self.nodes], dtype=np.uint64)
-        self._end_pfns = ends
-        self._cpu_ends = np.cumsum([node.cpus for node in self.nodes]).tolist()
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
         no_copy(self)
@@ -454,7 +448,7 @@ class Machine(_core.Machine):
         counts = (
             (self.nr_nodes, "node"),
             (self.nr_cpus, "cpu"),
-            (len(self._tasks.keys() - {INIT_PID}), "process"),
+            (len(self._pids()), "process"),
         )
         words = [counted(n, word) for n, word in counts]
         return f"<Machine {self.kernel}: {', '.join(words)}, {format_size(total)}>"
@@ -472,11 +466,6 @@ class Machine(_core.Machine):
         return len(self.nodes)
 
     @property
-    def nr_cpus(self) -> int:
-        """Number of processors."""
-        return int(self._cpu_ends[-1])
-
-    @property
     def cpus(self) -> tuple[int, ...]:
         """Node of every processor."""
         return tuple(nid for nid, node in enumerate(self.nodes) for _ in range(node.cpus))
@@ -489,7 +478,7 @@ class Machine(_core.Machine):
     @property
     def weights(self) -> tuple[int, ...]:
         """Weight of every node for weighted interleaving."""
-        return tuple(self._weight_table[: self.nr_nodes].tolist())
+        return tuple(self._weights()[: self.nr_nodes].tolist())
 
     def cpu_node(self, cpu: int) -> int:
         """Return the node of a processor.
@@ -499,7 +488,7 @@ class Machine(_core.Machine):
         ValueError
             There is no such processor.
         """
-        return bisect.bisect_right(self._cpu_ends, self._check_cpu(cpu))
+        return self._cpu_nid(self._check_cpu(cpu))
 
     def _check_cpu(self, cpu: int) -> int:
         number = as_int(cpu, "cpu")
@@ -554,9 +543,10 @@ class Machine(_core.Machine):
             A number beyond the last frame.
         """
         numbers = address_array(pfns, "pfns")
-        if len(numbers) and numbers.max() >= self._end_pfns[-1]:
-            raise ValueError(f"pfns must be below {self._end_pfns[-1]}, not {numbers.max()}")
-        return np.searchsorted(self._end_pfns, numbers, side="right").astype(np.int32)
+        nids = self._nids(numbers)
+        if len(nids) and nids.min() < 0:
+            raise ValueError(f"pfns must be below {self._nr_frames}, not {numbers.max()}")
+        return nids
 
     # ---- processes ----------------------------------------------------------------------------
 
@@ -585,10 +575,10 @@ class Machine(_core.Machine):
         user = as_int(uid, "uid")
         if user < 0:
             raise ValueError(f"uid must not be negative: {uid!r}")
-        task = self._spawn(self._check_cpu(cpu), user)
-        if task < 0:
-            raise_errno(task, "fork")
-        return self._adopt(task)
+        pid = self._spawn(self._check_cpu(cpu), user)
+        if pid < 0:
+            raise_errno(pid, "fork")
+        return self._object(pid)
 
     def process(self, pid: int) -> Process:
         """Return the process with a number.
@@ -598,51 +588,38 @@ class Machine(_core.Machine):
         KeyError
             There is none.
         """
-        return self._handle(as_int(pid, "pid"))
+        number = as_int(pid, "pid")
+        try:
+            return self._object(max(number, 0))
+        except ProcessGoneError:
+            raise KeyError(number) from None
 
     @property
     def processes(self) -> list[Process]:
         """All processes that were not reaped, by rising pid; init is not listed."""
-        tasks = sorted(self._tasks.items())
-        return [self._object(pid, *task) for pid, task in tasks if pid != INIT_PID]
+        there = []
+        for pid in self._pids():
+            with suppress(ProcessGoneError):  # another thread reaped it meanwhile
+                there.append(self._object(pid))
+        return there
 
-    def _handle(self, pid: int) -> Process:
-        """Return the object of a process, or raise KeyError: there is none."""
-        return self._object(pid, *self._tasks[pid])
-
-    def _object(self, pid: int, task: int, core_pid: int) -> Process:
-        """Return the object of a process.
+    def _object(self, pid: int) -> Process:
+        """Return the object of a process; ProcessGoneError: there is none.
 
         Objects hold their machine, not the other way round: a machine nobody refers to is gone at
         once, however many processes are left on it.
         """
         process = self._known.get(pid)
-        if process is None:
-            process = Process(self, task, core_pid)
-            process._number = pid
-            self._known[pid] = process
+        if process is None or process._reaped:
+            process = self._known[pid] = Process(self, pid)
         return process
-
-    def _adopt(self, task: int, pid: int | None = None) -> Process:
-        process = Process(self, task)
-        if pid is not None:
-            process._number = pid
-        self._tasks[process.pid] = task, process._pid
-        self._known[process.pid] = process
-        return process
-
-    def _forget(self, pid: int) -> None:
-        self._tasks.pop(pid, None)
-        self._known.pop(pid, None)
 
     def _find_pid(self, pid: int) -> Process | None:
         """Return the process a pid names; init comes into being when it is asked for."""
-        if pid not in self._tasks and pid == INIT_PID:
-            task = self._spawn(0, 0)
-            if task >= 0:
-                self._adopt(task, INIT_PID)
-        entry = self._tasks.get(pid)
-        return None if entry is None else self._object(pid, *entry)
+        try:
+            return self._object(pid) if pid > 0 and self._find_task(pid) else None
+        except ProcessGoneError:
+            return None
 
     # ---- files --------------------------------------------------------------------------------
 
@@ -690,13 +667,11 @@ class Machine(_core.Machine):
             raise_errno(at, "open")
         number = self._file_info(at)[2]
         name = f"/{kind}/{number}" if path is None else path
-        self._files[at] = (number, name)
+        rc = self._set_file_name(at, name.encode("utf-8", "surrogateescape"))
+        if rc < 0:
+            self._close_file(at)
+            raise_errno(rc, "open")
         return File(self, at, kind, name)
-
-    def _path_of(self, at: int, ino: int) -> str | None:
-        """Name of a file, None for shared anonymous memory (under a number once a file's)."""
-        known, path = self._files.get(at, (0, ""))
-        return path if known == ino else None
 
     # ---- looking inside -----------------------------------------------------------------------
 
@@ -706,11 +681,12 @@ class Machine(_core.Machine):
         return self._counters()
 
     @property
-    def context_counters(self) -> npt.NDArray[np.uint64]:
-        """The counters as they are kept, shape (contexts, counters): a row for each thread at work.
+    def cpu_counters(self) -> npt.NDArray[np.uint64]:
+        """The counters as they are kept, shape (processors, counters).
 
         A read-only view without a copy; the columns are in the order of :attr:`counters`, whose
-        values are their sums.
+        values are their sums.  A call adds what it counted when it ends, to the row of the
+        processor it ran on; :attr:`counters` has calls that are under way, too.
         """
         return self._counters_raw()
 
@@ -927,8 +903,8 @@ class Machine(_core.Machine):
             There is no such frame.
         """
         number = as_int(pfn, "pfn")
-        if not 0 <= number < self._end_pfns[-1]:
-            raise ValueError(f"pfn must be below {self._end_pfns[-1]}, not {pfn!r}")
+        if not 0 <= number < self._nr_frames:
+            raise ValueError(f"pfn must be below {self._nr_frames}, not {pfn!r}")
         owner = {process._mm: process for process in self.processes}
         return [(owner[mm], address) for mm, address in self._mappings(number) if mm in owner]
 
@@ -942,7 +918,7 @@ class Machine(_core.Machine):
             raise TypeError(f"migrate must be a function or None, not {migrate!r}")
         number = self._vm_ops.get(migrate)
         if number is None:  # no length is taken for a number: another thread may register, too
-            number = next(self._next_ops)
+            number = self._new_ops()
             self._vm_hooks[number] = migrate
             self._vm_ops[migrate] = number
         return number
@@ -1023,11 +999,8 @@ class Machine(_core.Machine):
         number = self._check_nid(nid)
         if number not in self.memory_nodes:
             raise ValueError(f"nid must be a node with memory that is online, not {nid!r}")
-        end = int(self._end_pfns[number])
-        first = end - (self.nodes[number].size >> PAGE_SHIFT)
-        result = self._empty("offline", number, first, end, 1 << number, max_passes, keep, holder)
-        self._memory_mask &= ~(1 << number)
-        return result
+        first, end = self._node_range(number)
+        return self._empty("offline", number, first, end, 1 << number, max_passes, keep, holder)
 
     def online(self, nid: int) -> None:
         """Give out frames of a node again that is offline; nothing moves back.
@@ -1041,7 +1014,6 @@ class Machine(_core.Machine):
         if number in self.memory_nodes or not self.nodes[number].size:
             raise ValueError(f"nid must be a node that is offline, not {nid!r}")
         self._online(number)
-        self._memory_mask |= 1 << number
 
     def migrate_range(
         self,
@@ -1077,9 +1049,9 @@ class Machine(_core.Machine):
         """
         first, count = as_int(first_pfn, "first_pfn"), as_int(n, "n")
         end = first + count
-        if first < 0 or count < 1 or end > self._end_pfns[-1]:
+        if first < 0 or count < 1 or end > self._nr_frames:
             wrong = f"not {first_pfn!r}, {n!r}"
-            raise ValueError(f"first_pfn and n must be frames below {self._end_pfns[-1]}, {wrong}")
+            raise ValueError(f"first_pfn and n must be frames below {self._nr_frames}, {wrong}")
         inside = self.node_of([first, end - 1])
         nodes = sum(1 << nid for nid in range(int(inside[0]), int(inside[1]) + 1))
         return self._empty("migrate_range", -1, first, end, nodes, max_passes, keep, holder)
@@ -1125,15 +1097,23 @@ class Machine(_core.Machine):
 
         Up to 2**20 events are kept.
         """
-        return self._is_tracing
+        return self._tracing
 
     @tracing.setter
     def tracing(self, on: bool) -> None:
         if check_bool(on, "tracing"):
-            self._start_trace(_TRACE_EVENTS, check_bool(self.trace_locks, "trace_locks"))
+            self._start_trace(_TRACE_EVENTS, self.trace_locks)
         else:
             self._stop_trace()
-        self._is_tracing = on
+
+    @property
+    def trace_locks(self) -> bool:
+        """Whether records started from now on hold the locks taken, too; False at first."""
+        return self._trace_locks
+
+    @trace_locks.setter
+    def trace_locks(self, on: bool) -> None:
+        self._trace_locks = check_bool(on, "trace_locks")
 
     @property
     def trace(self) -> npt.NDArray[Any]:
@@ -1150,7 +1130,7 @@ class Machine(_core.Machine):
         word = raw["word"]
         trace = np.empty(len(raw), dtype=_TRACE)
         trace["step"] = word >> np.uint64(56)
-        trace["context"] = word >> np.uint64(48) & np.uint64(0xFF)
+        trace["context"] = word >> np.uint64(32) & np.uint64(0xFFFF)
         trace["pfn"] = word & np.uint64(0xFFFFFFFF)
         trace["arg"] = raw["arg"]
         return trace

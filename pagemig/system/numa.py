@@ -148,13 +148,13 @@ class PolicyResult(NamedTuple):
 class NumaCalls(_core.Process):
     """System calls about memory placement; part of :class:`pagemig.Process`."""
 
-    __slots__ = ("_calls", "_ready", "machine")
+    __slots__ = ("_calls", "_has_move_pages", "machine")
 
     machine: "Machine"
     #: Calls the kernel has.
     _calls: frozenset[str]
-    #: Not exited, and move_pages exists: the short way through it is open.
-    _ready: bool
+    #: move_pages exists: the short way through it is open.
+    _has_move_pages: bool
 
     # ---- move_pages ---------------------------------------------------------------------------
 
@@ -211,7 +211,13 @@ class NumaCalls(_core.Process):
         whose migration fails in part keeps its statuses unset and ends the call with a positive
         return.
         """
-        if self._ready and flags == MPOL_MF_MOVE and pid == 0 and count is None and status is None:
+        if (
+            self._has_move_pages
+            and flags == MPOL_MF_MOVE
+            and pid == 0
+            and count is None
+            and status is None
+        ):
             # The short way: arrays as they are, lists as fast as can be.
             addresses: Any = pages
             targets: Any = nodes

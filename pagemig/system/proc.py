@@ -184,7 +184,7 @@ def _file_name(machine: "Machine", index: int) -> tuple[int, str]:
     if not index:
         return 0, ""
     kind, _size, inode, _cached = machine._file_info(index)
-    path = machine._path_of(index, inode)
+    path = machine._file_name(index, inode)
     if path is None:
         path = "/dev/zero (deleted)" if kind == FILE_SHMEM else f"(deleted file {inode})"
     return inode, path

@@ -151,23 +151,18 @@ class Process(NumaCalls):
         Its number, as the ``pid`` of a call.
     """
 
-    __slots__ = ("_gone", "_number")
+    __slots__ = ()
 
-    _gone: bool
-    _number: int
-
-    def __init__(self, machine: "Machine", task: int, core_pid: int = 0) -> None:
+    def __init__(self, machine: "Machine", pid: int) -> None:
         self.machine = machine
-        self._number = super().pid
-        self._gone = False
         self._calls = machine.profile.calls
-        self._ready = "move_pages" in self._calls
+        self._has_move_pages = "move_pages" in self._calls
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
         no_copy(self)
 
     def __repr__(self) -> str:
-        if self._gone:
+        if self._reaped:
             return f"<Process {self.pid}, exited>"
         if not self.alive:
             return f"<Process {self.pid}, zombie>"
@@ -180,16 +175,6 @@ class Process(NumaCalls):
         return f"<{who}, {counted(len(rows), 'mapping')}, {mapped} kB>"
 
     # ---- who and where ------------------------------------------------------------------------
-
-    @property
-    def pid(self) -> int:
-        """Its number."""
-        return self._number
-
-    @property
-    def alive(self) -> bool:
-        """It can run: neither exited nor killed."""
-        return not self._gone and super().alive
 
     @property
     def uid(self) -> int:
@@ -550,12 +535,8 @@ class Process(NumaCalls):
         )
 
     def _signalled(self, signal: int) -> str:
-        """Name of a signal that stopped an access; SIGKILL (no memory left) ends the process."""
-        name = SIGNAL_NAMES[signal]
-        if name == "SIGKILL":
-            self._ready = False
-            self._exit(True, True)
-        return name
+        """Name of a signal that stopped an access; SIGKILL, no memory left, made it a zombie."""
+        return SIGNAL_NAMES[signal]
 
     def _values_to_write(
         self, values: SupportsIndex | Iterable[int] | None, n: int, write: bool
@@ -599,8 +580,7 @@ class Process(NumaCalls):
         TypeError, ValueError
             Not integers, not one-dimensional, or lists of different lengths.
         """
-        if not (type(addresses) is _ndarray and addresses.dtype is _UINT64 and self._ready):
-            self._must_live("access")
+        self._must_live("access")
         places = address_array(addresses, "addresses")
         writes = write if write is True or write is False else _write_flags(write, len(places))
         if deferred is not False and deferred is not True:
@@ -626,7 +606,7 @@ class Process(NumaCalls):
             ENOMEM.
         """
         self._must_live("fork")
-        return self.machine._adopt(self._done("fork", self._fork()))
+        return self.machine._object(self._done("fork", self._fork()))
 
     def exit(self, *, zombie: bool = False) -> None:
         """End the process; its memory is given back.
@@ -638,9 +618,6 @@ class Process(NumaCalls):
         """
         self._must_live("exit")
         self._exit(check_bool(zombie, "zombie"))
-        self._ready = False
-        if not zombie:
-            self._forgotten()
 
     def reap(self) -> None:
         """Forget a zombie, as its parent does by ``wait``: the pid is free then.
@@ -650,15 +627,9 @@ class Process(NumaCalls):
         ValueError
             It still runs, or was reaped.
         """
-        if self._gone or self.alive:
+        if self._reaped or self.alive:
             raise ValueError(f"{self!r} is no zombie")
         self._reap()
-        self._forgotten()
-
-    def _forgotten(self) -> None:
-        self.machine._forget(self.pid)
-        self._ready = False
-        self._gone = True
 
     def setuid(self, uid: int, *, gid: int | None = None, dumpable: bool = False) -> None:
         """Become another user for good: all ids change, privileges are dropped.
@@ -775,7 +746,7 @@ class Process(NumaCalls):
         """
         self._must_live("fwrite")
         # More pages than there are frames do not fit: no need to write them out first.
-        most = min(_pages(n, "n"), int(self.machine._end_pfns[-1]) + 1)
+        most = min(_pages(n, "n"), self.machine._nr_frames + 1)
         data = _value_array(values, None if isinstance(values, Iterable) else most)
         offset = _pages(page_offset, "page_offset")
         return self._done("fwrite", self._fwrite(self._index_of(file), offset, data))

@@ -1,8 +1,8 @@
 """Any field of any record of a machine, to read and to store: what tests break, and wait for."""
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint32_t, uint64_t
 
 from pagemig._core cimport Machine
-from pagemig.mm.page_alloc cimport file_of, mm_of, task_of, vec_at
+from pagemig.mm.page_alloc cimport file_of, free_stack, mm_of, pcp_of, task_of, vec_at
 from pagemig.mm.pgtable cimport table_entries
 from pagemig.mm.types cimport (
     anon_vma_t, file_t, machine_t, mm_t, node_t, pcp_t, pin_t, ptdesc_t, rnode_t, slab_t, sp_node_t, swap_info_t,
@@ -51,9 +51,9 @@ cdef char *field_at(machine_t *m, str what, uint64_t index, str field, int *widt
     elif what == "node":
         base = <char *> &m.node[index]
     elif what == "stack":
-        base = <char *> &m.node[high].stack[low]
+        base = <char *> &free_stack(m, &m.node[high])[low]
     elif what == "pcp":
-        base = <char *> &m.ctx[high].pcp[low]
+        base = <char *> pcp_of(m, <uint32_t> high, <int32_t> low)
     elif what == "mm_vma":
         base = <char *> &vec_at(m, &mm_of(m, <uint32_t> high).vmas)[low]
     elif what == "cache":

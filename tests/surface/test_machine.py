@@ -380,7 +380,7 @@ def test_include_folder() -> None:
 
 def test_counters_are_also_a_view() -> None:
     machine = pm.Machine(["1MiB", "1MiB"])
-    view = machine.context_counters
+    view = machine.cpu_counters
     assert view.shape[1] == len(machine.counters)
     assert not view.flags.owndata
     assert not view.flags.writeable

@@ -124,8 +124,8 @@ MACHINE: dict[str, Callable[[World], Any]] = {
     "at_step": World.hooked,
     "check": lambda w: w.machine.check(full=True),
     "content": lambda w: w.machine.content,
-    "context_counters": lambda w: w.machine.context_counters,
     "counters": lambda w: w.machine.counters,
+    "cpu_counters": lambda w: w.machine.cpu_counters,
     "cpu_node": lambda w: w.machine.cpu_node(0),
     "cpus": lambda w: w.machine.cpus,
     "file": lambda w: w.machine.file("tmpfs", PAGE).close(),
@@ -152,6 +152,7 @@ MACHINE: dict[str, Callable[[World], Any]] = {
     "swapon": lambda w: w.machine.swapon(0),
     "table_pfn": lambda w: w.machine.table_pfn,
     "trace": lambda w: w.machine.trace,
+    "trace_locks": lambda w: setattr(w.machine, "trace_locks", False),
     "tracing": World.traced,
     "vmstat": lambda w: w.machine.vmstat,
     "weights": lambda w: w.machine.weights,
@@ -193,6 +194,7 @@ CORE_PROCESS: dict[str, Callable[[World], Any]] = {
     "_pin": lambda w: w.app._pin(w.base, 1, True),
     "_ptes": lambda w: w.app._ptes(w.base, 8),
     "_punch": lambda w: w.app._punch(w.file.index, 0, 1),
+    "_reaped": lambda w: w.app._reaped,
     "_reap": lambda w: w.child._reap(),
     "_set_cpu": lambda w: w.app._set_cpu(0),
     "_set_home_node": lambda w: w.app._set_home_node(w.base, PAGE, 0),
@@ -217,6 +219,17 @@ CORE_MACHINE: dict[str, Callable[[World], Any]] = {
     "_fallback": lambda w: w.machine._fallback(0),
     "_file_busy": lambda w: w.machine._file_busy(w.file.index),
     "_file_frames": lambda w: w.machine._file_frames(w.file.index),
+    "_cpu_nid": lambda w: w.machine._cpu_nid(0),
+    "_file_name": lambda w: w.machine._file_name(w.file.index, w.file.ino),
+    "_find_task": lambda w: w.machine._find_task(1),
+    "_memory_mask": lambda w: w.machine._memory_mask,
+    "_new_ops": lambda w: w.machine._new_ops(),
+    "_nids": lambda w: w.machine._nids(w.pages),
+    "_node_range": lambda w: w.machine._node_range(1),
+    "_pids": lambda w: w.machine._pids(),
+    "_tracing": lambda w: w.machine._tracing,
+    "_trace_locks": lambda w: w.machine._trace_locks,
+    "_weights": lambda w: w.machine._weights(),
     "_file_info": lambda w: w.machine._file_info(w.file.index),
     "_frames_raw": lambda w: w.machine._frames_raw(),
     "_list_content": lambda w: w.machine._list_content(w.reserved),
@@ -232,7 +245,7 @@ CORE_MACHINE: dict[str, Callable[[World], Any]] = {
     "_set_file_busy": lambda w: w.machine._set_file_busy(w.file.index, False),
     "_set_file_ino": lambda w: w.machine._set_file_ino(w.file.index, 9),
     "_set_next_ino": lambda w: w.machine._set_next_ino(100),
-    "_set_watermark": lambda w: w.machine._set_watermark(0, 0),
+    "_set_file_name": lambda w: w.machine._set_file_name(w.file.index, b"name"),
     "_set_weight": lambda w: w.machine._set_weight(0, 1),
     "_spawn": lambda w: w.machine._spawn(0, 0),
     "_start_trace": World.traced,
@@ -245,8 +258,8 @@ CORE_MACHINE: dict[str, Callable[[World], Any]] = {
     "_tables_raw": lambda w: w.machine._tables_raw(),
     "_trace_raw": lambda w: w.machine._trace_raw(),
 }
-#: Made with the machine, or called by a migrate operation only.
-OTHERS = {"_vma_frames", "_vma_info", "_vma_migrate", "_vma_remap"}
+#: For tests, or called by a migrate operation only.
+OTHERS = {"_arenas", "_vma_frames", "_vma_info", "_vma_migrate", "_vma_remap"}
 #: What the kernels of 2006 alone have.
 OF_2006 = {"migrate_lists", "swap_out", "swapoff", "swapon"}
 OF_2006 |= {"_migrate_lists", "_swap_out", "_swapoff", "_swapon", "_swap_map"}
