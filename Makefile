@@ -18,11 +18,12 @@ STUBBED := $(subst /,.,$(patsubst %.pyi,%,$(shell find pagemig -name "*.pyi")))
 SOURCES := setup.py $(shell find pagemig -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 
 .DELETE_ON_ERROR:
-.PHONY: help build run test bench bench-smoke lint format fuzz-files tsan asan mutants cover wheel clean
+.PHONY: help build run test full bench bench-smoke lint format fuzz-files tsan asan mutants cover wheel clean
 
 help:
 	@echo "make run     replay a shipped trace: a table, and a picture in $(OUTPUT)"
 	@echo "make test    the tests                (TESTS=tests/studies/test_trace.py for some of them)"
+	@echo "make full    what make test takes a part of: every recorded scenario through the core's own calls"
 	@echo "make bench   the benchmarks: a table beside the latest saved run, which it becomes"
 	@echo "             (BENCH=benchmarks/bench_calls.py for some; make bench-smoke: do they run?)"
 	@echo "make lint    ruff, cython-lint, mypy --strict, stubtest"
@@ -75,6 +76,10 @@ run: $(VENV)/.built $(VENV)/.plot
 
 test: $(VENV)/.built $(VENV)/.test
 	$(PY) -m pytest $(TESTS)
+
+# The whole of what the tests take a seeded part of.
+full: $(VENV)/.built $(VENV)/.test
+	PAGEMIG_FULL=1 $(PY) -m pytest tests/recorded/test_door.py
 
 # A table in units of the host's own loops, beside the latest saved run; benchmarks/README.md.
 BENCH ?=

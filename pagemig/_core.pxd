@@ -33,8 +33,6 @@ cdef class Process:
     cdef object __weakref__
     cdef object gone(self)
     cdef task_t *hold(self) except NULL
-    cdef task_t *hold_target(self, Process target) noexcept
-    cdef void put_target(self, Process target) noexcept
     cdef bint attach(self, ctx_t *c) noexcept
     cdef ctx_t *enter(self) except NULL
     cdef ctx_t *look(self) except NULL

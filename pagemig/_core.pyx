@@ -5,8 +5,9 @@ whole call, and answers a count, an address or a negative errno.  What the numbe
 business of ``machine.py`` and ``process.py``.
 """
 cimport numpy as cnp
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.errno cimport EFAULT, EINVAL, EIO, ENOMEM, ESRCH
+from libc.errno cimport EIO, ENOMEM, ESRCH
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
@@ -14,30 +15,32 @@ from libc.string cimport memcpy, memset
 
 from pagemig.mm.access cimport access_deferred, access_many, touch_range, touch_t
 from pagemig.mm.atomic cimport (
-    pmg_add32, pmg_load, pmg_load32, pmg_load32_acq, pmg_spin_lock, pmg_spin_unlock, pmg_store, pmg_store32, pmg_store32_rel,
+    pmg_add32, pmg_load, pmg_load32, pmg_load32_acq, pmg_spin_lock, pmg_spin_unlock, pmg_store, pmg_store32,
 )
 from pagemig.mm.build cimport build_arenas, build_nodes, build_swap, node_spec_t, scatter, set_profile
-from pagemig.mm.calls cimport migrate_frames, sys_mbind, sys_migrate_pages, sys_move_pages
+from pagemig.mm.calls cimport (
+    migrate_frames, pmg_sys_get_mempolicy, pmg_sys_mbind, pmg_sys_migrate_pages, pmg_sys_move_pages,
+    pmg_sys_set_mempolicy, pmg_sys_set_mempolicy_home_node, vma_own_policy,
+)
 from pagemig.mm.check cimport check_machine, checker_release, invariant_error, violation_t
 from pagemig.mm.context cimport (
     all_vm_events, ctx_bind, ctx_first, ctx_get, ctx_put, ctx_release_all, mmap_read_lock, mmap_read_unlock,
-    mmap_write_lock, mmap_write_unlock,
 )
+from pagemig.mm.cred cimport cred_t, get_cred, pmg_sys_setuid
 from pagemig.mm.filemap cimport file_get_name, file_new, file_put, file_read, file_set_name, file_write
 from pagemig.mm.fork cimport (
     all_pids, do_exit, find_get_task_by_vpid, find_task, get_task, mmget_not_zero, mmput, mmput_unless_last, put_task,
     sys_fork, sys_pin, sys_unpin, task_new, task_reap,
 )
-from pagemig.mm.gup cimport pin_user_pages
 from pagemig.mm.madvise cimport sys_madvise
 from pagemig.mm.memory_hotplug cimport evacuation_t, migrate_range, offline_node, online_node
-from pagemig.mm.mempolicy cimport mpol_new, mpol_shared_policy_lookup, policy_node
+from pagemig.mm.mempolicy cimport mpol_set_nodemask, policy_node, sanitize_mpol_flags
 from pagemig.mm.migrate cimport lists_begin, lists_end, lists_t, MIGRATE_CHUNK_SIZE, migrate_page_lists
 from pagemig.mm.mlock cimport sys_mlock, sys_mlockall, sys_munlock, sys_munlockall
-from pagemig.mm.mmap cimport sys_mmap, sys_mprotect, sys_mremap, sys_munmap, sys_set_mempolicy_home_node
+from pagemig.mm.mmap cimport sys_mmap, sys_mprotect, sys_mremap, sys_munmap
 from pagemig.mm.page_alloc cimport (
-    anon_vma_of, arena_new, arenas_release, file_of, mm_of, node_free_pages, page_to_nid, page_token, put_page, task_of,
-    vec_at, vma_index, vma_of,
+    anon_vma_of, arena_new, arenas_release, file_of, mm_of, node_free_pages, page_to_nid, page_token, task_of, vec_at,
+    vma_index, vma_of,
 )
 from pagemig.mm.pagewalk cimport pagewalk_next, pagewalk_start, pagewalk_t
 from pagemig.mm.pfnmap cimport pfn_is_reserved, remap_frames, sys_mmap_pfns, sys_vm_ops, vma_frames
@@ -48,12 +51,13 @@ from pagemig.mm.swapfile cimport swapoff, swapon
 from pagemig.mm.trace cimport trace_locks
 from pagemig.mm.truncate cimport file_fadvise, file_punch, file_truncate
 from pagemig.mm.types cimport (
-    C_LOCK_PAGE, C_LOCK_SWAP, ctx_t, FILE_SHMEM, file_t, frame_t, INIT_PID, keep_t, machine_t, MAX_NODES,
-    MAX_SWAPFILES, mm_t, MODE_ACTORS, MODE_THREADS, MPOL_DEFAULT, MPOL_INTERLEAVE, mpol_t, MPOL_WEIGHTED_INTERLEAVE,
+    C_LOCK_PAGE, C_LOCK_SWAP, ctx_t, file_t, frame_t, INIT_PID, keep_t, machine_t, MAX_NODES, MAX_SWAPFILES, mm_t,
+    MODE_ACTORS, MODE_THREADS, MPOL_F_NUMA_BALANCING, MPOL_F_RELATIVE_NODES, MPOL_F_STATIC_NODES, mpol_t, nodemask_t,
     NR_COUNTERS, PG_anon, PMG_WAIT, PTRS_PER_PTE, STAGE, TASK_FREE, TASK_RUNNING, task_t, vm_event_state_t, vma_t,
     WAIT_PASS,
 )
-from pagemig.mm.vma cimport vma_address, vma_lookup
+from pagemig.mm.uaccess cimport PMG_BAD, pmg_user_t
+from pagemig.mm.vma cimport vma_address
 from pagemig.mm.vmscan cimport swap_out
 
 from threading import get_ident
@@ -103,14 +107,6 @@ cdef struct vma_row_t:
 assert VMA_DTYPE.itemsize == sizeof(vma_row_t)
 
 
-cdef void vma_own_policy(machine_t *m, vma_t *vma, uint64_t vpn, mpol_t *out) noexcept nogil:
-    """Policy of a mapping without looking at the task's: of shared memory the object's at that page."""
-    out[0] = vma.pol
-    if vma.file and file_of(m, vma.file).kind == FILE_SHMEM and not mpol_shared_policy_lookup(
-            m, file_of(m, vma.file), vma.pgoff + (vpn - vma.start), out):
-        out.mode = MPOL_DEFAULT
-
-
 # -- arrays ----------------------------------------------------------------------------------------------------
 
 cdef object lend(object owner, void *data, uint64_t n, int typenum, bint writeable=False):
@@ -128,6 +124,29 @@ cdef inline void *data_of(object a, int typenum, str name) except? NULL:
     if not cnp.PyArray_Check(a) or cnp.PyArray_TYPE(a) != typenum or not cnp.PyArray_IS_C_CONTIGUOUS(a):
         raise TypeError(f"{name} must be a C-contiguous array of the exact type, not {a!r:.80}")
     return cnp.PyArray_DATA(a)
+
+
+cdef pmg_user_t user_of(object memory, int typenum) except *:
+    """Memory of the caller: None is NULL; bytes or an array are what can be reached, none of it a wild pointer."""
+    cdef pmg_user_t u
+    u.p = NULL
+    u.bytes = 0
+    if memory is None:
+        return u
+    if typenum == cnp.NPY_UINT8:
+        u.p = PyBytes_AS_STRING(memory)
+        u.bytes = PyBytes_GET_SIZE(memory)
+    else:
+        u.p = data_of(memory, typenum, "an array of a call")
+        u.bytes = cnp.PyArray_NBYTES(memory)
+    if u.p == NULL:
+        u.p = <void *> PMG_BAD
+    return u
+
+
+cdef inline int64_t answer(int64_t rc, uint32_t rule) noexcept:
+    """What a call answered as one number: errors.py takes it apart again."""
+    return rc - (<int64_t> rule << 12) if rc < 0 else rc
 
 
 # -- hooks -----------------------------------------------------------------------------------------------------
@@ -924,39 +943,23 @@ cdef class Process:
 
     def _cred(self):
         """(uid, euid, suid, gid, capabilities, dumpable), all of one moment."""
-        cdef task_t *t = self.hold()
-        cdef uint32_t uid, euid, suid, gid, caps, mm, dumpable = 1
-        with nogil:
-            pmg_spin_lock(&t.alloc_lock)
-            uid = t.uid
-            euid = t.euid
-            suid = t.suid
-            gid = t.gid
-            caps = t.caps
-            pmg_spin_unlock(&t.alloc_lock)
-            mm = pmg_load32_acq(&t.mm)
-            if mm:
-                dumpable = pmg_load32_acq(&mm_of(self.m, mm).dumpable)
-                if pmg_load32(&t.mm) != mm:         # perhaps another's
-                    dumpable = 1
-            put_task(self.m, self._task)
-        return uid, euid, suid, gid, caps, dumpable != 0
-
-    def _setuid(self, uint32_t uid, uint32_t gid, bint dumpable):
-        """Become a user without privileges; a change of user makes the memory undumpable unless asked."""
-        cdef ctx_t *c = self.begin()
-        cdef task_t *t = self.t
+        cdef cred_t cred
+        cdef ctx_t *c = self.enter()
         try:
-            with nogil:
-                pmg_spin_lock(&t.alloc_lock)
-                t.uid = t.euid = t.suid = uid
-                t.gid = gid
-                if uid:
-                    pmg_store32(&t.caps, 0)
-                pmg_spin_unlock(&t.alloc_lock)
-                pmg_store32_rel(&mm_of(self.m, c.mm).dumpable, dumpable)
+            get_cred(c, self.t, &cred)
         finally:
             self.core.leave(c)
+        return cred.uid, cred.euid, cred.suid, cred.gid, cred.caps, bool(cred.dumpable)
+
+    def _setuid(self, uint32_t uid, uint32_t gid, bint dumpable):
+        cdef ctx_t *c = self.begin()
+        cdef int64_t rc
+        try:
+            with nogil:
+                rc = pmg_sys_setuid(c, uid, gid, dumpable)
+        finally:
+            self.core.leave(c)
+        return rc
 
     def _get_cpu(self):
         cdef uint32_t cpu = pmg_load32(&self.hold().cpu)
@@ -1269,18 +1272,33 @@ cdef class Process:
 
     # -- policies and migration --------------------------------------------------------------------------------------
 
-    def _set_mempolicy(self, uint32_t mode, uint32_t mode_flags, uint64_t user):
+    def _set_mempolicy(self, uint32_t mode, nodes, uint64_t maxnode):
+        cdef pmg_user_t mask = user_of(nodes, cnp.NPY_UINT8)
+        cdef uint32_t rule = 0
+        cdef int64_t rc
         cdef ctx_t *c = self.begin()
-        cdef int rc
         try:
             with nogil:
-                rc = set_task_policy(c, self.t, mode, mode_flags, user)
+                rc = pmg_sys_set_mempolicy(c, mode, &mask, maxnode, &rule)
         finally:
             self.core.leave(c)
-        return rc
+        return answer(rc, rule)
+
+    def _get_mempolicy(self, mode, nodes, uint64_t maxnode, uint64_t addr, uint64_t flags):
+        """Mode word (int32) and mask (uint64) are stored where there is room."""
+        cdef pmg_user_t word = user_of(mode, cnp.NPY_INT32), mask = user_of(nodes, cnp.NPY_UINT64)
+        cdef uint32_t rule = 0
+        cdef int64_t rc
+        cdef ctx_t *c = self.begin()
+        try:
+            with nogil:
+                rc = pmg_sys_get_mempolicy(c, &word, &mask, maxnode, addr, flags, &rule)
+        finally:
+            self.core.leave(c)
+        return answer(rc, rule)
 
     def _get_task_policy(self):
-        """(mode, mode flags, nodes, the caller's nodes)."""
+        """(mode, mode flags, nodes, the caller's nodes below 64)."""
         cdef mpol_t pol
         cdef task_t *t = self.hold()
         with nogil:
@@ -1290,134 +1308,54 @@ cdef class Process:
             put_task(self.m, self._task)
         return pol.mode, pol.flags, pol.nodes, pol.user
 
-    def _get_vma_policy(self, uint64_t addr):
-        """The same of the mapping at addr (shared memory: of the object there), or -EFAULT."""
-        cdef mpol_t pol
-        cdef vma_t *vma
-        cdef ctx_t *c = self.look()
-        cdef int rc
-        try:
-            with nogil:
-                rc = mmap_read_lock(c, c.mm)
-                if rc == 0:
-                    vma = vma_lookup(self.m, mm_of(self.m, c.mm), addr >> 12)
-                    if vma == NULL:
-                        rc = -EFAULT
-                    else:
-                        vma_own_policy(self.m, vma, addr >> 12, &pol)
-                    mmap_read_unlock(c, c.mm)
-        finally:
-            self.core.leave(c)
-        if rc:
-            return rc
-        if pol.mode == MPOL_DEFAULT:
-            return MPOL_DEFAULT, 0, 0, 0
-        return pol.mode, pol.flags, pol.nodes, pol.user
-
-    def _lookup_node(self, uint64_t addr):
-        """Node of the page at addr, faulted in by a read, or -errno."""
-        cdef ctx_t *c = self.look()
-        cdef uint32_t pfn = 0
+    def _set_mempolicy_home_node(self, uint64_t start, uint64_t length, uint64_t node, uint64_t flags):
+        cdef uint32_t rule = 0
         cdef int64_t rc
-        try:
-            with nogil:
-                rc = mmap_read_lock(c, c.mm)
-                if rc == 0:
-                    rc = pin_user_pages(c, mm_of(self.m, c.mm), addr >> 12, 1, False, False, &pfn)
-                    mmap_read_unlock(c, c.mm)
-                if rc == 1:
-                    rc = page_to_nid(self.m, pfn)
-                    put_page(c, pfn)
-        finally:
-            self.core.leave(c)
-        return rc
-
-    def _il_next(self):
-        """The node the next interleaved allocation without a mapping will take."""
-        cdef task_t *t = self.hold()
-        cdef uint64_t nodes
-        cdef uint32_t _step, k
-        with nogil:
-            pmg_spin_lock(&t.alloc_lock)
-            k = t.il_prev
-            nodes = t.pol.nodes
-            pmg_spin_unlock(&t.alloc_lock)
-            put_task(self.m, self._task)
-        for _step in range(MAX_NODES):
-            k = (k + 1) % MAX_NODES
-            if (nodes >> k) & 1:
-                return k
-        return -EINVAL
-
-    def _set_home_node(self, uint64_t start, uint64_t length, uint64_t node):
         cdef ctx_t *c = self.begin()
-        cdef int64_t rc
         try:
             with nogil:
-                rc = sys_set_mempolicy_home_node(c, self.t, start, length, node, 0)
+                rc = pmg_sys_set_mempolicy_home_node(c, start, length, node, flags, &rule)
         finally:
             self.core.leave(c)
-        return rc
+        return answer(rc, rule)
 
-    def _mbind(self, uint64_t start, uint64_t length, uint32_t mode, uint32_t mode_flags, uint64_t user, uint32_t flags):
+    def _mbind(self, uint64_t start, uint64_t length, uint32_t mode, nodes, uint64_t maxnode, uint64_t flags):
+        cdef pmg_user_t mask = user_of(nodes, cnp.NPY_UINT8)
+        cdef uint32_t rule = 0
+        cdef int64_t rc
         cdef ctx_t *c = self.begin()
-        cdef int64_t rc
         try:
             with nogil:
-                rc = sys_mbind(c, self.t, start, length, mode, mode_flags, user, flags)
+                rc = pmg_sys_mbind(c, start, length, mode, &mask, maxnode, flags, &rule)
         finally:
             self.core.leave(c)
-        return rc
+        return answer(rc, rule)
 
-    cdef task_t *hold_target(self, Process target) noexcept:
-        """The process a call is about, kept until put_target; NULL when it was reaped.  The caller itself is kept anyway."""
-        return self.t if target is self else get_task(self.m, target._task, target._pid)
-
-    cdef void put_target(self, Process target) noexcept:
-        if target is not self:
-            put_task(self.m, target._task)
-
-    def _move_pages(self, Process target not None, addresses, nodes, uint32_t flags, status, uint64_t count):
-        """The call as the kernel answers it; nodes None: a query; status None: memory that cannot be written."""
-        cdef uint64_t *a = <uint64_t *> data_of(addresses, cnp.NPY_UINT64, "addresses")
-        cdef uint64_t readable = cnp.PyArray_DIM(addresses, 0)
-        cdef int32_t *k = NULL
-        cdef int32_t *s = NULL
-        cdef ctx_t *c
-        cdef task_t *t
-        cdef int64_t rc = -ESRCH
-        if nodes is not None:
-            k = <int32_t *> data_of(nodes, cnp.NPY_INT32, "nodes")
-            readable = min(readable, <uint64_t> cnp.PyArray_DIM(nodes, 0))
-            if k == NULL:
-                k = <int32_t *> <void *> self.m         # an empty list is not a query
-        if status is not None:
-            s = <int32_t *> data_of(status, cnp.NPY_INT32, "status")
-            if <uint64_t> cnp.PyArray_DIM(status, 0) < min(readable, count):
-                raise ValueError(f"status must hold {min(readable, count)} entries")
-        c = self.enter()
-        try:
-            t = self.hold_target(target)
-            if t != NULL:
-                with nogil:
-                    rc = sys_move_pages(c, t, a, k, readable, count, flags, s)
-                self.put_target(target)
-        finally:
-            self.core.leave(c)
-        return rc
-
-    def _migrate_pages(self, Process target not None, uint64_t old, uint64_t new, uint32_t flags):
+    def _move_pages(self, int32_t pid, uint64_t count, pages, nodes, status, uint32_t flags):
+        """nodes None: a query; what is no memory cannot be read or written."""
+        cdef pmg_user_t p = user_of(pages, cnp.NPY_UINT64), k = user_of(nodes, cnp.NPY_INT32)
+        cdef pmg_user_t s = user_of(status, cnp.NPY_INT32)
+        cdef uint32_t rule = 0
+        cdef int64_t rc
         cdef ctx_t *c = self.enter()
-        cdef task_t *t = self.hold_target(target)
-        cdef int64_t rc = -ESRCH
         try:
-            if t != NULL:
-                with nogil:
-                    rc = sys_migrate_pages(c, t, old, new, flags)
-                self.put_target(target)
+            with nogil:
+                rc = pmg_sys_move_pages(c, pid, count, &p, &k, &s, flags, &rule)
         finally:
             self.core.leave(c)
-        return rc
+        return answer(rc, rule)
+
+    def _migrate_pages(self, int32_t pid, uint64_t maxnode, old_nodes, new_nodes):
+        cdef pmg_user_t old = user_of(old_nodes, cnp.NPY_UINT8), new = user_of(new_nodes, cnp.NPY_UINT8)
+        cdef uint32_t rule = 0
+        cdef int64_t rc
+        cdef ctx_t *c = self.enter()
+        try:
+            with nogil:
+                rc = pmg_sys_migrate_pages(c, pid, maxnode, &old, &new, &rule)
+        finally:
+            self.core.leave(c)
+        return answer(rc, rule)
 
     # -- looking ---------------------------------------------------------------------------------------------------
 
@@ -1518,24 +1456,6 @@ cdef uint64_t vma_rows(machine_t *m, mm_t *mm, vma_row_t *rows, uint64_t room) n
     return n
 
 
-cdef int set_task_policy(ctx_t *c, task_t *t, uint32_t mode, uint32_t mode_flags, uint64_t user) noexcept nogil:
-    """Both locks: faults read the policy with mmap_lock for reading, calls on files with alloc_lock."""
-    cdef mpol_t pol
-    cdef int rc = mpol_new(c.m, mode, mode_flags, user, &pol)
-    if rc:
-        return rc
-    if mmap_write_lock(c, c.mm):
-        return -PMG_WAIT
-    pmg_spin_lock(&t.alloc_lock)
-    t.pol = pol
-    if pol.mode == MPOL_INTERLEAVE or pol.mode == MPOL_WEIGHTED_INTERLEAVE:
-        t.il_prev = MAX_NODES - 1           # the first node of the mask is next
-        t.il_weight = 0
-    pmg_spin_unlock(&t.alloc_lock)
-    mmap_write_unlock(c, c.mm)
-    return 0
-
-
 cdef void sum_counts(machine_t *m, mm_t *mm, uint64_t first, uint64_t n, uint32_t nid, uint32_t *out) noexcept nogil:
     """Add up the access counts of pages from one node over all slots; mmap_lock held."""
     cdef pagewalk_t w
@@ -1580,18 +1500,23 @@ cdef void add_touch(touch_t *r, touch_t *part) noexcept:
 
 # -- the arithmetic of policies, for whole arrays ------------------------------------------------------------------
 
-def mpol_effective(uint32_t mode, uint32_t flags, uint64_t user, uint64_t allowed):
-    """Nodes a policy uses where only ``allowed`` are there; 0 where the kernel answers EINVAL."""
+def mpol_effective(uint32_t mode, uint32_t flags, bytes user, uint64_t allowed):
+    """Nodes of a set of 1,024 bits that a policy uses where only ``allowed`` are there; 0 for EINVAL."""
     cdef machine_t *m = <machine_t *> calloc(1, sizeof(machine_t))
+    cdef nodemask_t mask
     cdef mpol_t pol
+    cdef uint32_t rule, word = mode | flags
     cdef int rc
     if m == NULL:
         raise MemoryError
-    m.profile.weighted = 1
+    memset(&mask, 0, sizeof(mask))
+    memcpy(&mask, PyBytes_AS_STRING(user), min(<size_t> len(user), sizeof(mask)))
+    m.profile.mode_mask = 0x7f
+    m.profile.mode_flags = MPOL_F_STATIC_NODES | MPOL_F_RELATIVE_NODES | MPOL_F_NUMA_BALANCING
     m.profile.balancing_many = 1
     m.has_memory = allowed
     m.nr_nodes = MAX_NODES
-    rc = mpol_new(m, mode, flags, user, &pol)
+    rc = sanitize_mpol_flags(m, word, &mode, &flags, &rule) or mpol_set_nodemask(m, mode, flags, &mask, &pol, &rule)
     free(m)
     return pol.nodes if rc == 0 else 0
 

@@ -4,7 +4,6 @@ What no C argument could hold is a ``TypeError`` or ``ValueError`` that names th
 kernel would refuse passes through here unharmed and gets the kernel's errno later.
 """
 
-import errno
 import re
 from array import array
 from collections.abc import Iterable
@@ -15,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from pagemig.constants import MAX_NUMNODES, NULL, PAGE_SIZE, PROT_NONE, Pointer
-from pagemig.errors import Refusal
 
 __all__ = [
     "U64",
@@ -31,7 +29,7 @@ __all__ = [
     "node_array",
     "one_of",
     "prot_bits",
-    "read_nodemask",
+    "user_memory",
     "user_nodemask",
     "word_of",
 ]
@@ -274,41 +272,19 @@ def default_maxnode(mask: Nodemask | Pointer) -> int:
     return 65 if isinstance(mask, Pointer) else mask.words * 64 + 1
 
 
-def read_nodemask(mask: Nodemask | Pointer, maxnode: int) -> int:
-    """Return what the kernel reads of a user's mask.
+def user_memory(mask: Nodemask | Pointer, maxnode: int) -> bytes | None:
+    """Return the memory behind a mask: None for NULL, none of it for a wild pointer.
 
-    Parameters
-    ----------
-    mask : Nodemask or Pointer
-        The argument.
-    maxnode : int
-        As passed, an unsigned long.  Only ``maxnode - 1`` bits are read.
-
-    Returns
-    -------
-    int
-        The mask, at most ``MAX_NUMNODES`` bits, or ``-EINVAL``, ``-EFAULT``.
-
-    Notes
-    -----
-    Order of checks (``get_nodes``; recorded in hand-048, hand-071, hand-090): no bits or no
-    pointer is the empty set; more than ``PAGE_SIZE * 8`` bits is EINVAL (so is ``maxnode`` 0 with a
-    pointer, which wraps); unreadable memory EFAULT; a bit beyond ``MAX_NUMNODES`` EINVAL.  Memory
-    behind the caller's own words is not zero: reading it for bits beyond ``MAX_NUMNODES`` is EINVAL
-    too (recorded with ``maxnode`` 32769 in hand-048).
+    Memory behind the caller's own words is not 0 where it is beyond ``MAX_NUMNODES`` (recorded with
+    ``maxnode`` 32769 in hand-048).
     """
-    bits = (maxnode - 1) & U64
-    if bits == 0 or mask is NULL:
-        return 0
-    if bits > _MASK_BITS:
-        return Refusal(errno.EINVAL, f"maxnode {maxnode} is more than a page of bits")
     if isinstance(mask, Pointer):
-        return -errno.EFAULT
-    read = mask.bits & ((1 << bits) - 1)
-    if read >> MAX_NUMNODES or (bits > MAX_NUMNODES and bits > mask.words * 64):
-        rule = f"the mask, read to maxnode {maxnode}, has bits beyond node {MAX_NUMNODES - 1}"
-        return Refusal(errno.EINVAL, rule)
-    return read
+        return None if mask is NULL else b""
+    words = min(mask.words, _MASK_BITS // 64)
+    memory = mask.bits.to_bytes(words * 8, "little")
+    if (maxnode - 1) & U64 > words * 64:
+        memory = memory.ljust(MAX_NUMNODES // 8, b"\0").ljust(_MASK_BITS // 8, b"\xff")
+    return memory
 
 
 # ---- arrays of move_pages and access ----------------------------------------------------------

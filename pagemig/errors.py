@@ -13,15 +13,18 @@ This module imports nothing of pagemig, so that every layer, the core too, can r
 
 import errno
 import os
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 __all__ = [
+    "RULES",
     "InvariantError",
     "KernelBug",
     "ProcessGoneError",
-    "Refusal",
     "SyscallError",
     "errno_name",
+    "errno_of",
     "no_copy",
     "raise_errno",
 ]
@@ -130,35 +133,74 @@ def errno_name(number: int) -> str:
     return _KERNEL_NAMES.get(positive) or errno.errorcode.get(positive, str(positive))
 
 
-class Refusal(int):
-    """A negative errno that knows which rule was broken.
+#: Which rule of the kernel a call broke, by the core's number (mm/rules.pxd); added to the error as
+#: a note.
+RULES: dict[int, str] = {
+    1: "flags may be MPOL_MF_MOVE and MPOL_MF_MOVE_ALL only",
+    2: "MPOL_MF_MOVE_ALL needs CAP_SYS_NICE",
+    3: "that process has no memory: a zombie or a kernel thread",
+    4: "to_nodes has nodes without memory here, and no CAP_SYS_NICE",
+    5: "to_nodes has nodes without memory here",
+    6: "to_nodes has no node with memory here",
+    7: "mode {mode:#x} is not known to Linux {kernel}",
+    8: "MPOL_F_STATIC_NODES and MPOL_F_RELATIVE_NODES exclude each other",
+    9: "MPOL_F_NUMA_BALANCING does not go with mode {mode} in Linux {kernel}",
+    10: "maxnode {maxnode} is more than a page of bits",
+    11: "the mask, read to maxnode {maxnode}, has bits beyond node 1023",
+    12: "flags may be MPOL_MF_STRICT, _MOVE and _MOVE_ALL only",
+    13: "the address {addr:#x} is not a multiple of the page size",
+    14: "the range from {addr:#x} ends beyond the last address",
+    15: "the node set has a node without memory here",
+    16: "no node of the set has memory here",
+    17: "this mode takes no nodes",
+    18: "the node set is empty",
+    19: "maxnode is below the {nr_nodes} nodes there are",
+    20: "maxnode is more than a page of bits",
+    21: "flags may be MPOL_F_NODE, _ADDR and _MEMS_ALLOWED only",
+    22: "MPOL_F_MEMS_ALLOWED goes with no other flag",
+    23: "an address is given without MPOL_F_ADDR",
+    24: "MPOL_F_NODE alone is for a process that interleaves",
+    25: "flags must be 0",
+    26: "there is no node {node} on this machine",
+}
+#: A refusal is one negative number: the errno below this, the rule above.
+_RULE_SHIFT = 12
 
-    Attributes
-    ----------
-    rule : str
-        The rule, as it is added to the error's text by a note.
+
+def errno_of(rc: int) -> int:
+    """Errno in the answer of a call that failed, without the rule.
+
+    Examples
+    --------
+    >>> errno_of(-(3 << 12 | 22))
+    22
     """
-
-    rule: str
-
-    def __new__(cls, number: int, rule: str) -> "Refusal":
-        """``-number`` and the rule."""
-        self = super().__new__(cls, -number)
-        self.rule = rule
-        return self
+    return -rc & (1 << _RULE_SHIFT) - 1
 
 
-def raise_errno(rc: int, call: str, result: Any = None) -> NoReturn:
+def raise_errno(
+    rc: int,
+    call: str,
+    result: Any = None,
+    *,
+    note: str | None = None,
+    words: Mapping[str, object] = MappingProxyType({}),
+) -> NoReturn:
     """Raise the :class:`SyscallError` of a negative return value.
 
     Parameters
     ----------
     rc : int
-        ``-errno``; the rule of a :class:`Refusal` becomes a note of the exception.
+        What the core answered: ``-errno``, and the number of the rule that was broken, which
+        becomes a note of the exception.
     call : str
         Name of the system call.
     result : object, optional
         What was done before it failed.
+    note : str, optional
+        A note of the caller's.
+    words : mapping of str to object
+        What the sentences of ``RULES`` name.
 
     Raises
     ------
@@ -167,12 +209,14 @@ def raise_errno(rc: int, call: str, result: Any = None) -> NoReturn:
     KernelBug
         the number says that the real kernel would have crashed.
     """
-    number = int(-rc)
+    number, rule = errno_of(rc), -rc >> _RULE_SHIFT
     if number > _BUG:
         raise KernelBug(_BUG_SITES[number - _BUG])
     error = _CLASS_OF.get(number, SyscallError)(number, call, result)
-    if isinstance(rc, Refusal):
-        error.add_note(rc.rule)
+    if rule:
+        error.add_note(RULES[rule].format_map(words))
+    if note:
+        error.add_note(note)
     raise error
 
 

@@ -29,6 +29,16 @@ __all__ = ["DEFAULT_KERNEL", "KERNELS", "KernelProfile", "kernel_profile"]
 _CORE: Final = MappingProxyType({"core": True})
 
 
+#: Calls that a kernel may lack, as the core numbers them.
+_CALL_BITS: Final = {
+    "mbind": 1,
+    "set_mempolicy": 2,
+    "get_mempolicy": 4,
+    "migrate_pages": 8,
+    "move_pages": 16,
+    "set_mempolicy_home_node": 32,
+}
+
 #: What the engine of swap entries, and the lists of before 2.6.18, are made for.
 _SWAP_ENTRIES: Final = ("swap", "plain_entries", "counts_drop", "rules_2006")
 _FOUR_LISTS: Final = ("rules_2006",)
@@ -229,13 +239,13 @@ class KernelProfile:
 
     def __post_init__(self) -> None:
         """Refuse values that are no switches, and switches that need others."""
+        if not isinstance(self.calls, Set):
+            raise TypeError(f"calls must be a set of names, not {self.calls!r}")
         for switch, value in self.core_switches().items():
             if not isinstance(value, int):
                 raise TypeError(f"{switch} must be an integer, not {value!r}")
             if not 0 <= value < 1 << 32:
                 raise ValueError(f"{switch} must be from 0 to 2**32 - 1, not {value}")
-        if not isinstance(self.calls, Set):
-            raise TypeError(f"calls must be a set of names, not {self.calls!r}")
         if self.engine > 1:
             raise ValueError(f"engine must be 0 or 1, not {self.engine}")
         for needs, wanted in (("engine", _SWAP_ENTRIES), ("four_lists", _FOUR_LISTS)):
@@ -247,7 +257,15 @@ class KernelProfile:
 
     def core_switches(self) -> dict[str, int]:
         """Return the switches the core reads, by the names of its ``profile_t``."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.metadata.get("core")}
+        switches = {f.name: getattr(self, f.name) for f in fields(self) if f.metadata.get("core")}
+        return switches | {
+            "call_mask": sum(bit for name, bit in _CALL_BITS.items() if name in self.calls),
+            "mode_mask": sum(1 << mode for mode in self.modes),
+            "mode_flags": self.mode_flags,
+            "subset_nodes": int(self.subset_nodes),
+            "absent_targets": int(self.absent_targets),
+            "uid_access": int(self.uid_access),
+        }
 
     def balancing_modes(self) -> frozenset[int]:
         """Modes that ``MPOL_F_NUMA_BALANCING`` may be combined with."""

@@ -44,7 +44,6 @@ __all__ = [
     "Preferred",
     "PreferredMany",
     "WeightedInterleave",
-    "fold_absent",
     "mask_of",
     "nodelist",
     "nodes_of",
@@ -221,7 +220,7 @@ class Policy:
         return nodes_of(self._effective(mask_of(_node_numbers(allowed, "allowed"))))
 
     def _effective(self, allowed: int) -> int:
-        user = fold_absent(self.mask, allowed, self.flags)
+        user = self.mask.to_bytes(MAX_NUMNODES // 8, "little")
         return _core.mpol_effective(self.mode, self.flags, user, allowed)
 
     def targets(
@@ -299,25 +298,6 @@ def _node_numbers(nodes: Iterable[int], name: str) -> tuple[int, ...]:
 def _nearest(local: int, mask: int) -> int:
     """Return the node tried first where all are equally far: itself, else the lowest."""
     return local if mask >> local & 1 else nodes_of(mask)[0]
-
-
-def fold_absent(user: int, allowed: int, flags: int) -> int:
-    """``user`` in 64 bits: nodes above 63 exist on no machine, but count in a relative set.
-
-    A relative node number counts modulo the number of allowed nodes, so one above 63 is replaced by
-    an equivalent one that the machine does not have either.  (Beyond 32 nodes there may be no such
-    number below 64; then the equivalent one that is there stands for it.)
-    """
-    low = user & ((1 << _MAX_NODES) - 1)
-    high = user ^ low
-    weight = allowed.bit_count()
-    if not (high and flags & MPOL_F_RELATIVE_NODES and weight):
-        return low
-    first = allowed.bit_length()
-    for nid in nodes_of(high):
-        place = first + (nid - first) % weight
-        low |= 1 << (place if place < _MAX_NODES else nid % weight)
-    return low
 
 
 class Default(Policy):

@@ -6,8 +6,9 @@ from libc.string cimport memset
 
 from pagemig.mm.page_alloc cimport arena_new, free_stack, slab_init
 from pagemig.mm.types cimport (
-    anon_vma_t, file_t, frame_t, machine_t, MAX_NODES, mlock_pvec_t, mm_t, node_t, PCP_MAX, pcp_t, PG_reserved, pin_t,
-    ptdesc_t, PTRS_PER_PTE, PVEC_MAX, REF_ONE, rnode_t, slab_t, sp_node_t, STATS_SLOTS, task_t, vm_event_state_t, vma_t,
+    anon_vma_t, file_t, frame_t, machine_t, MAX_NODES, mlock_pvec_t, mm_t, node_t, nodemask_rec_t, PCP_MAX, pcp_t,
+    PG_reserved, pin_t, ptdesc_t, PTRS_PER_PTE, PVEC_MAX, REF_ONE, rnode_t, slab_t, sp_node_t, STATS_SLOTS, task_t,
+    vm_event_state_t, vma_t,
 )
 
 
@@ -88,7 +89,8 @@ cdef int build_slabs(machine_t *m) noexcept nogil:
             build_slab(m, &m.files, many, sizeof(file_t), <size_t> &(<file_t *> NULL).next) or \
             build_slab(m, &m.mms, few, sizeof(mm_t), <size_t> &(<mm_t *> NULL).next) or \
             build_slab(m, &m.tasks, few, sizeof(task_t), <size_t> &(<task_t *> NULL).next) or \
-            build_slab(m, &m.pins, few, sizeof(pin_t), <size_t> &(<pin_t *> NULL).next):
+            build_slab(m, &m.pins, few, sizeof(pin_t), <size_t> &(<pin_t *> NULL).next) or \
+            build_slab(m, &m.nodemasks, few, sizeof(nodemask_rec_t), <size_t> &(<nodemask_rec_t *> NULL).next):
         return -ENOMEM
     m.anon_vmas.keep = 1            # see KEEP_RCU
     m.mms.keep = m.tasks.keep = 1   # see mmget_not_zero, get_task
@@ -223,5 +225,11 @@ cdef void set_profile(machine_t *m, dict profile) except *:
     m.profile.vma_hooks = left.pop("vma_hooks")
     m.profile.last_unhooked = left.pop("last_unhooked")
     m.profile.truncated_crashes = left.pop("truncated_crashes")
+    m.profile.call_mask = left.pop("call_mask")
+    m.profile.mode_mask = left.pop("mode_mask")
+    m.profile.mode_flags = left.pop("mode_flags")
+    m.profile.subset_nodes = left.pop("subset_nodes")
+    m.profile.absent_targets = left.pop("absent_targets")
+    m.profile.uid_access = left.pop("uid_access")
     if left:
         raise ValueError(f"profile has switches the core does not know: {', '.join(left)}")

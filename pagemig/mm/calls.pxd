@@ -1,18 +1,30 @@
 """move_pages, mbind and migrate_pages of today's kernels, and what they share with those of 2006."""
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
-from pagemig.mm.types cimport ctx_t, task_t
+from pagemig.mm.types cimport ctx_t, machine_t, mpol_t, vma_t
+from pagemig.mm.uaccess cimport pmg_user_t
 
-# addresses (bytes) and nodes hold `readable` entries, the caller asked for `count`; nodes NULL: a query.
-# A NULL status is memory that cannot be written: -EFAULT at the first store.
-cdef int64_t sys_move_pages(
-        ctx_t *c, task_t *target, const uint64_t *addresses, const int32_t *nodes, uint64_t readable, uint64_t count,
-        uint32_t flags, int32_t *status) noexcept nogil
-cdef int64_t sys_migrate_pages(ctx_t *c, task_t *target, uint64_t old, uint64_t new, uint32_t flags) noexcept nogil
-# start aligned, length > 0 (bytes): from the mode/mask consistency on
-cdef int64_t sys_mbind(
-        ctx_t *c, task_t *t, uint64_t start, uint64_t length, uint32_t mode, uint32_t mode_flags, uint64_t user,
-        uint32_t flags) noexcept nogil
+# The system calls, with the arguments of the kernel's in their order and all of its checks: they answer what the kernel
+# answers, -errno with the number of the rule that refused (rule may be NULL).  The caller is ctx.task; ctx.mm is its
+# address space but for move_pages and migrate_pages, which find their own.
+cdef int64_t pmg_sys_move_pages(
+        ctx_t *c, int32_t pid, uint64_t count, const pmg_user_t *pages, const pmg_user_t *nodes,
+        const pmg_user_t *status, uint32_t flags, uint32_t *rule) noexcept nogil
+cdef int64_t pmg_sys_migrate_pages(
+        ctx_t *c, int32_t pid, uint64_t maxnode, const pmg_user_t *old_nodes, const pmg_user_t *new_nodes,
+        uint32_t *rule) noexcept nogil
+cdef int64_t pmg_sys_mbind(
+        ctx_t *c, uint64_t start, uint64_t length, uint32_t mode, const pmg_user_t *nodes, uint64_t maxnode,
+        uint64_t flags, uint32_t *rule) noexcept nogil
+cdef int64_t pmg_sys_set_mempolicy(
+        ctx_t *c, uint32_t mode, const pmg_user_t *nodes, uint64_t maxnode, uint32_t *rule) noexcept nogil
+cdef int64_t pmg_sys_get_mempolicy(
+        ctx_t *c, const pmg_user_t *mode, const pmg_user_t *nodes, uint64_t maxnode, uint64_t addr, uint64_t flags,
+        uint32_t *rule) noexcept nogil
+cdef int64_t pmg_sys_set_mempolicy_home_node(
+        ctx_t *c, uint64_t start, uint64_t length, uint64_t home_node, uint64_t flags, uint32_t *rule) noexcept nogil
+# the policy that counts at a page of a mapping, without looking at the task's: of shared memory the object's
+cdef void vma_own_policy(machine_t *m, vma_t *vma, uint64_t vpn, mpol_t *out) noexcept nogil
 # page i to node i, with no process context; status[i]: node or negative errno
 cdef int64_t migrate_frames(
         ctx_t *c, const uint32_t *pfns, const int32_t *nodes, uint64_t n, int32_t *status) noexcept nogil

@@ -3,26 +3,32 @@
 They feed the engine in _migrate.pyx.  The whole list of a call is isolated before it is migrated; where nobody can tell
 the difference move_pages lets the first pass run ahead, a stage at a time.
 """
-from libc.errno cimport EACCES, EAGAIN, EBUSY, EFAULT, EINVAL, EIO, ENODEV, ENOMEM
+from libc.errno cimport EACCES, EAGAIN, EBUSY, EFAULT, EINVAL, EIO, ENODEV, ENOMEM, ENOSYS, EPERM
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free
+from libc.string cimport memcpy, memset
 
 from pagemig.mm.atomic cimport (
-    GUARD_MMAP_LOCK, pmg_cas, PMG_GUARD, pmg_load, pmg_load32, pmg_load_acq, pmg_popcount, pmg_prefetchw,
+    GUARD_MMAP_LOCK, pmg_cas, PMG_GUARD, pmg_load, pmg_load32, pmg_load_acq, pmg_prefetchw, pmg_spin_lock,
+    pmg_spin_unlock,
 )
 from pagemig.mm.calls_2006 cimport do_migrate_pages_2006, mbind_2006, migrate_frames_2006, move_pages_2006
 from pagemig.mm.context cimport mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock
+from pagemig.mm.cred cimport capable, get_target, put_target
 from pagemig.mm.fork cimport get_task_mm, mmput
 from pagemig.mm.frame cimport frame_maps, frame_refs, page_state, unlock_page
-from pagemig.mm.gup cimport follow_page
-from pagemig.mm.mempolicy cimport get_task_policy, interleave_index, mpol_new
+from pagemig.mm.gup cimport follow_page, pin_user_pages
+from pagemig.mm.mempolicy cimport (
+    get_task_policy, il_next, interleave_index, mpol_clear, mpol_new, sanitize_mpol_flags, vma_policy,
+)
 from pagemig.mm.migrate cimport begin_chunk, finish_run, migrate_pages
 from pagemig.mm.migrate_stage cimport (
     AHEAD, CHUNK, collect, interleaves, isolate_lru_page, OPEN, page_in_vma, putback_lru_page, run_begin, run_stage,
     run_t, stage_t, target_t, whole_index,
 )
-from pagemig.mm.mmap cimport mbind_range
-from pagemig.mm.page_alloc cimport count_event, mm_index, mm_of, page_to_nid, put_page, vec_at, vma_of
+from pagemig.mm.mmap cimport mbind_range, sys_set_mempolicy_home_node
+from pagemig.mm.nodemask cimport nodes_absent, nodes_clear, nodes_weight
+from pagemig.mm.page_alloc cimport count_event, mm_index, mm_of, page_to_nid, put_page, task_of, vec_at, vma_of
 from pagemig.mm.pgtable cimport leaf_number, leaf_pte, pte_index, table_entries, walk_leaf
 from pagemig.mm.pte cimport PTE_P, pte_pfn, PTE_PFN_MASK, PTE_SPECIAL, pte_t
 from pagemig.mm.queue cimport (
@@ -30,16 +36,28 @@ from pagemig.mm.queue cimport (
     vma_migratable,
 )
 from pagemig.mm.rmap cimport lru_cache_disable, lru_cache_enable
+from pagemig.mm.rules cimport (
+    refuse, RULE_ADDR_FLAG, RULE_BIND_FLAGS, RULE_GET_FLAGS, RULE_HOME_FLAGS, RULE_HOME_NODE, RULE_MASK_BEYOND,
+    RULE_MASK_SIZE, RULE_MAXNODE_LARGE, RULE_MAXNODE_SMALL, RULE_MEMS_ALLOWED, RULE_MOVE_ALL, RULE_MOVE_FLAGS,
+    RULE_NO_MEMORY, RULE_NOT_INTERLEAVING, RULE_RANGE_WRAPS, RULE_TO_NODES_ABSENT, RULE_TO_NODES_NONE,
+    RULE_TO_NODES_PRIVILEGE, RULE_UNALIGNED,
+)
 from pagemig.mm.trace cimport STEP_ISOLATE, STEP_LOCK, trace
 from pagemig.mm.types cimport (
-    C_LOCK_LRU, ctx_t, frame_t, machine_t, MAP_ONE, mm_t, MPOL_DEFAULT, MPOL_MF_MOVE, MPOL_MF_MOVE_ALL, MPOL_MF_STRICT,
-    mpol_t, PG_isolated, PG_locked, PG_lru, PMG_WAIT, REF_ONE, STAGE, TASK_SIZE_PAGES, task_t, vma_t,
+    C_LOCK_LRU, CALL_GET_MEMPOLICY, CALL_MBIND, CALL_MIGRATE_PAGES, CALL_MOVE_PAGES, CALL_SET_HOME_NODE,
+    CALL_SET_MEMPOLICY, CAP_SYS_NICE, ctx_t, frame_t, machine_t, MAP_ONE, MAX_NODES, mm_t, MPOL_DEFAULT, MPOL_F_ADDR,
+    MPOL_F_MEMS_ALLOWED, MPOL_F_NODE, MPOL_F_RELATIVE_NODES, MPOL_F_STATIC_NODES, MPOL_INTERLEAVE, MPOL_LOCAL,
+    MPOL_MF_MOVE, MPOL_MF_MOVE_ALL, MPOL_MF_STRICT, MPOL_PREFERRED, mpol_t, MPOL_WEIGHTED_INTERLEAVE, NODEMASK_WORDS,
+    nodemask_t, PG_isolated, PG_locked, PG_lru, PMG_WAIT, REF_ONE, STAGE, TASK_SIZE_PAGES,
+    task_t, vma_t,
 )
+from pagemig.mm.uaccess cimport pmg_user_t, user_at, user_entries
 from pagemig.mm.vma cimport vma_address, vma_lookup, vma_slot
 
 
 cdef enum:
     SCAN = 32                   # entries of a list looked at together
+    MASK_BITS = 4096 * 8        # of a user's node mask at most
 
 
 # a page on the LRU that nobody has locked or isolated, mapped once; and what isolating and locking it adds
@@ -129,6 +147,7 @@ cdef struct move_t:                 # one move_pages call
     uint32_t mm
     uint64_t count                  # what the caller asked for
     int32_t *status
+    uint64_t writable               # entries of status that can be stored to
     bint locked                     # mmap_lock held for reading
     # the run: pages isolated for one node
     list_t list                     # isolated, those `tried` first
@@ -339,11 +358,11 @@ cdef int64_t move_pages_and_store_status(ctx_t *c, move_t *mv, int32_t node, uin
         rc = mv.run.error
     elif mv.run.failed:
         rc = <int64_t> (mv.run.failed + mv.count - i)
-    elif mv.status == NULL:
-        rc = -EFAULT
     else:
-        for k in range(start, i):
+        for k in range(start, min(i, mv.writable)):
             mv.status[k] = node
+        if i > mv.writable:
+            rc = -EFAULT
     begin_run(c, mv)
     return rc
 
@@ -385,7 +404,7 @@ cdef bint may_run_ahead(
 
 
 cdef int64_t do_pages_move(
-        ctx_t *c, move_t *mv, task_t *target, const uint64_t *addresses, const int32_t *nodes, uint64_t readable,
+        ctx_t *c, move_t *mv, const uint64_t *addresses, const int32_t *nodes, uint64_t readable,
         bint migrate_all) noexcept nogil:
     """Entries in order; a run ends where the node changes, where an entry is settled at once, or at the end."""
     cdef look_t l, far
@@ -435,7 +454,7 @@ cdef int64_t do_pages_move(
             if mv.chunks and mv.list.n == CHUNK:
                 run_chunk_ahead(c, mv, current)
             continue
-        if mv.status == NULL:
+        if i > mv.writable:
             err = -EFAULT
             i -= 1
             break
@@ -450,10 +469,9 @@ cdef int64_t do_pages_move(
 
 cdef int64_t pages_stat(
         ctx_t *c, uint32_t mm, const uint64_t *addresses, uint64_t readable, uint64_t count,
-        int32_t *status) noexcept nogil:
+        int32_t *status, uint64_t writable) noexcept nogil:
     cdef int64_t err
-    if count and status == NULL:
-        return -EFAULT
+    readable = min(readable, writable)
     if count > readable:                    # looked at in blocks of 16: only whole ones are answered
         readable -= readable % 16
     err = do_pages_stat(c, mm, addresses, min(readable, count), status)
@@ -461,13 +479,14 @@ cdef int64_t pages_stat(
 
 
 cdef int64_t pages_move(
-        ctx_t *c, uint32_t mm, task_t *target, const uint64_t *addresses, const int32_t *nodes, uint64_t readable,
-        uint64_t count, uint32_t flags, int32_t *status) noexcept nogil:
+        ctx_t *c, uint32_t mm, const uint64_t *addresses, const int32_t *nodes, uint64_t readable, uint64_t count,
+        uint32_t flags, int32_t *status, uint64_t writable) noexcept nogil:
     cdef move_t mv
     cdef int64_t err
     mv.mm = mm
     mv.count = count
     mv.status = status
+    mv.writable = writable
     mv.list.pfns = NULL
     mv.list.cap = 0
     mv.locked = False
@@ -477,7 +496,7 @@ cdef int64_t pages_move(
     mv.chunks = False
     begin_run(c, &mv)
     lru_cache_disable(c)
-    err = do_pages_move(c, &mv, target, addresses, nodes, readable, flags & MPOL_MF_MOVE_ALL != 0)
+    err = do_pages_move(c, &mv, addresses, nodes, readable, flags & MPOL_MF_MOVE_ALL != 0)
     if mv.locked:
         mmap_read_unlock(c, mv.mm)
     list_putback(c, &mv.list)
@@ -486,20 +505,45 @@ cdef int64_t pages_move(
     return err
 
 
-cdef int64_t sys_move_pages(
-        ctx_t *c, task_t *target, const uint64_t *addresses, const int32_t *nodes, uint64_t readable, uint64_t count,
-        uint32_t flags, int32_t *status) noexcept nogil:
-    cdef uint32_t mm = get_task_mm(c, target)
-    cdef int64_t rc
-    if mm == 0:
-        return -EINVAL
+cdef int64_t move_pages_of(
+        ctx_t *c, uint32_t mm, uint64_t count, const pmg_user_t *pages, const pmg_user_t *nodes,
+        const pmg_user_t *status, uint32_t flags) noexcept nogil:
+    """Entries that lie in the caller's memory count as they come to be read; no target nodes at all is a query."""
+    cdef const uint64_t *addresses = <const uint64_t *> pages.p
+    cdef const int32_t *targets = <const int32_t *> nodes.p
+    cdef int32_t *stored = <int32_t *> status.p
+    cdef uint64_t readable = user_entries(pages, 8), writable = user_entries(status, 4)
+    if targets != NULL:
+        readable = min(readable, user_entries(nodes, 4))
     if c.m.profile.rules_2006:
-        rc = move_pages_2006(c, mm, target, addresses, nodes, readable, count, flags, status)
-    elif nodes == NULL:
-        rc = pages_stat(c, mm, addresses, readable, count, status)
+        return move_pages_2006(c, mm, addresses, targets, readable, count, flags, stored, writable)
+    if targets == NULL:
+        return pages_stat(c, mm, addresses, readable, count, stored, writable)
+    return pages_move(c, mm, addresses, targets, readable, count, flags, stored, writable)
+
+
+cdef int64_t pmg_sys_move_pages(
+        ctx_t *c, int32_t pid, uint64_t count, const pmg_user_t *pages, const pmg_user_t *nodes,
+        const pmg_user_t *status, uint32_t flags, uint32_t *rule) noexcept nogil:
+    cdef task_t *target = NULL
+    cdef uint32_t mm
+    cdef int64_t rc
+    if not c.m.profile.call_mask & CALL_MOVE_PAGES:
+        return -ENOSYS
+    if flags & ~<uint32_t> (MPOL_MF_MOVE | MPOL_MF_MOVE_ALL):
+        return refuse(EINVAL, RULE_MOVE_FLAGS, rule)
+    if flags & MPOL_MF_MOVE_ALL and not capable(c, CAP_SYS_NICE):
+        return refuse(EPERM, RULE_MOVE_ALL, rule)
+    rc = get_target(c, pid, &target)
+    if rc:
+        return rc
+    mm = get_task_mm(c, target) if target != NULL else 0
+    if mm:
+        rc = move_pages_of(c, mm, count, pages, nodes, status, flags)
+        mmput(c, mm)
     else:
-        rc = pages_move(c, mm, target, addresses, nodes, readable, count, flags, status)
-    mmput(c, mm)
+        rc = refuse(EINVAL, RULE_NO_MEMORY, rule)
+    put_target(c, target)
     return rc
 
 
@@ -552,29 +596,23 @@ cdef void target_by_policy(
             return
 
 
-cdef int64_t sys_mbind(
-        ctx_t *c, task_t *t, uint64_t start, uint64_t length, uint32_t mode, uint32_t mode_flags, uint64_t user,
-        uint32_t flags) noexcept nogil:
-    cdef mpol_t pol
+cdef int64_t do_mbind(
+        ctx_t *c, uint64_t first, uint64_t end, const mpol_t *pol, uint64_t user, uint32_t flags) noexcept nogil:
+    """Pages first..end; misplaced is what lies outside the caller's nodes."""
     cdef queue_t q
     cdef target_t target
     cdef mm_t *mm = mm_of(c.m, c.mm)
-    cdef uint64_t first = start >> 12, end = (start + length) >> 12
     cdef bint unlocked = c.m.profile.migrate_unlocked or not PMG_GUARD(GUARD_MMAP_LOCK)
-    cdef int64_t rc = mpol_new(c.m, mode, mode_flags, user, &pol)
-    if rc:
-        return rc
-    if c.m.profile.rules_2006:
-        return mbind_2006(c, first, end, &pol, user, flags)
+    cdef int64_t rc
     if mmap_write_lock(c, c.mm):
         return -PMG_WAIT
-    queue_begin(&q, user, True, mode == MPOL_DEFAULT, flags)
+    queue_begin(&q, user, True, pol.mode == MPOL_DEFAULT, flags)
     if flags & (MPOL_MF_MOVE | MPOL_MF_MOVE_ALL):
         lru_cache_disable(c)
-    rc = queue_and_bind(c, mm, &q, first, end, &pol)
+    rc = queue_and_bind(c, mm, &q, first, end, pol)
     if rc == 0 and q.list.n:
         if c.m.profile.mbind_ilx:
-            target_by_policy(c, mm, &q, first, end, &pol, &target)
+            target_by_policy(c, mm, &q, first, end, pol, &target)
         else:
             target_by_vma(c, mm, first, &target)
     if unlocked:
@@ -587,6 +625,223 @@ cdef int64_t sys_mbind(
     if not unlocked:
         mmap_write_unlock(c, c.mm)
     return rc
+
+
+cdef int64_t page_range(uint64_t start, uint64_t *length, uint32_t *rule) noexcept nogil:
+    """Round a length up to pages: 1, 0 for an empty range, -EINVAL for one that is unaligned or wraps."""
+    if start & 4095:
+        return refuse(EINVAL, RULE_UNALIGNED, rule)
+    length[0] = (length[0] + 4095) & ~<uint64_t> 4095
+    if start + length[0] < start:
+        return refuse(EINVAL, RULE_RANGE_WRAPS, rule)
+    return length[0] != 0
+
+
+cdef int64_t pmg_sys_mbind(
+        ctx_t *c, uint64_t start, uint64_t length, uint32_t mode, const pmg_user_t *nodes, uint64_t maxnode,
+        uint64_t flags, uint32_t *rule) noexcept nogil:
+    cdef nodemask_t user
+    cdef mpol_t pol
+    cdef uint32_t mode_flags = 0
+    cdef int64_t rc
+    if not c.m.profile.call_mask & CALL_MBIND:
+        return -ENOSYS
+    rc = sanitize_mpol_flags(c.m, mode, &mode, &mode_flags, rule)
+    if rc:
+        return rc
+    rc = get_nodes(&user, nodes, maxnode, rule)
+    if rc:
+        return rc
+    if flags & ~<uint64_t> (MPOL_MF_STRICT | MPOL_MF_MOVE | MPOL_MF_MOVE_ALL):
+        return refuse(EINVAL, RULE_BIND_FLAGS, rule)
+    if flags & MPOL_MF_MOVE_ALL and not capable(c, CAP_SYS_NICE):
+        return refuse(EPERM, RULE_MOVE_ALL, rule)
+    rc = page_range(start, &length, rule)
+    if rc <= 0:
+        return rc
+    if mode == MPOL_DEFAULT:
+        flags &= ~<uint64_t> MPOL_MF_STRICT
+    rc = mpol_new(c.m, mode, mode_flags, &user, &pol, rule)
+    if rc:
+        return rc
+    if c.m.profile.rules_2006:
+        return mbind_2006(c, start >> 12, (start + length) >> 12, &pol, user.bits[0], <uint32_t> flags)
+    return do_mbind(c, start >> 12, (start + length) >> 12, &pol, user.bits[0], <uint32_t> flags)
+
+
+# -- set_mempolicy, get_mempolicy, set_mempolicy_home_node -----------------------------------------------------------
+
+
+cdef int get_nodes(nodemask_t *out, const pmg_user_t *mask, uint64_t maxnode, uint32_t *rule) noexcept nogil:
+    """Read ``maxnode - 1`` bits of a mask; those beyond MAX_NUMNODES are read, too, and must be 0.
+
+    No bits or no pointer is the empty set (recorded in hand-048, hand-071 and hand-090).
+    """
+    cdef uint64_t bits = maxnode - 1, i, word
+    cdef const uint64_t *at
+    nodes_clear(out)
+    if bits == 0 or mask.p == NULL:
+        return 0
+    if bits > MASK_BITS:
+        return refuse(EINVAL, RULE_MASK_SIZE, rule)
+    i = (bits + 63) // 64
+    while i:
+        i -= 1
+        at = <const uint64_t *> user_at(mask, i * 8, 8)
+        if at == NULL:
+            return -EFAULT
+        memcpy(&word, at, 8)
+        if bits - i * 64 < 64:
+            word &= (<uint64_t> 1 << (bits - i * 64)) - 1
+        if i < NODEMASK_WORDS:
+            out.bits[i] = word
+        elif word:
+            return refuse(EINVAL, RULE_MASK_BEYOND, rule)
+    return 0
+
+
+cdef int64_t pmg_sys_set_mempolicy(
+        ctx_t *c, uint32_t mode, const pmg_user_t *nodes, uint64_t maxnode, uint32_t *rule) noexcept nogil:
+    """Both locks: faults read the policy with mmap_lock for reading, calls on files with alloc_lock."""
+    cdef task_t *t = task_of(c.m, c.task)
+    cdef nodemask_t user
+    cdef mpol_t pol
+    cdef uint32_t mode_flags = 0
+    cdef int64_t rc
+    if not c.m.profile.call_mask & CALL_SET_MEMPOLICY:
+        return -ENOSYS
+    rc = sanitize_mpol_flags(c.m, mode, &mode, &mode_flags, rule)
+    if rc == 0:
+        rc = get_nodes(&user, nodes, maxnode, rule)
+    if rc == 0:
+        rc = mpol_new(c.m, mode, mode_flags, &user, &pol, rule)
+    if rc:
+        return rc
+    if mmap_write_lock(c, c.mm):
+        return -PMG_WAIT
+    pmg_spin_lock(&t.alloc_lock)
+    t.pol = pol
+    if pol.mode == MPOL_INTERLEAVE or pol.mode == MPOL_WEIGHTED_INTERLEAVE:
+        t.il_prev = MAX_NODES - 1           # the first node of the mask is next
+        t.il_weight = 0
+    pmg_spin_unlock(&t.alloc_lock)
+    mmap_write_unlock(c, c.mm)
+    return 0
+
+
+cdef void vma_own_policy(machine_t *m, vma_t *vma, uint64_t vpn, mpol_t *out) noexcept nogil:
+    if not vma_policy(m, vma, vpn, out):
+        mpol_clear(out)
+
+
+cdef int64_t policy_at(ctx_t *c, uint64_t addr, mpol_t *out) noexcept nogil:
+    """The policy of the mapping at an address without the task's; of shared memory the object's there."""
+    cdef vma_t *vma
+    cdef int64_t rc = 0
+    if mmap_read_lock(c, c.mm):
+        return -PMG_WAIT
+    vma = vma_lookup(c.m, mm_of(c.m, c.mm), addr >> 12)
+    if vma == NULL:
+        rc = -EFAULT
+    else:
+        vma_own_policy(c.m, vma, addr >> 12, out)
+    mmap_read_unlock(c, c.mm)
+    return rc
+
+
+cdef int64_t lookup_node(ctx_t *c, uint64_t addr) noexcept nogil:
+    """Node of the page at an address, which is brought in by a read."""
+    cdef uint32_t pfn = 0
+    cdef int64_t rc
+    if mmap_read_lock(c, c.mm):
+        return -PMG_WAIT
+    rc = pin_user_pages(c, mm_of(c.m, c.mm), addr >> 12, 1, False, False, &pfn)
+    mmap_read_unlock(c, c.mm)
+    if rc == 1:
+        rc = page_to_nid(c.m, pfn)
+        put_page(c, pfn)
+    return rc
+
+
+cdef int64_t do_get_mempolicy(
+        ctx_t *c, uint64_t addr, uint64_t flags, uint64_t *nodes, uint32_t *rule) noexcept nogil:
+    """Mode word, or a node with MPOL_F_NODE; the caller's own nodes for static and relative ones."""
+    cdef task_t *t = task_of(c.m, c.task)
+    cdef mpol_t pol
+    cdef int64_t rc
+    if flags & ~<uint64_t> (MPOL_F_NODE | MPOL_F_ADDR | MPOL_F_MEMS_ALLOWED):
+        return refuse(EINVAL, RULE_GET_FLAGS, rule)
+    if flags & MPOL_F_MEMS_ALLOWED:
+        if flags & (MPOL_F_NODE | MPOL_F_ADDR):
+            return refuse(EINVAL, RULE_MEMS_ALLOWED, rule)
+        nodes[0] = pmg_load(&c.m.has_memory)
+        return 0
+    if flags & MPOL_F_ADDR:
+        rc = policy_at(c, addr, &pol)
+        if rc:
+            return rc
+    elif addr:
+        return refuse(EINVAL, RULE_ADDR_FLAG, rule)
+    else:
+        pmg_spin_lock(&t.alloc_lock)
+        pol = t.pol
+        pmg_spin_unlock(&t.alloc_lock)
+    nodes[0] = pol.user if pol.flags & (MPOL_F_STATIC_NODES | MPOL_F_RELATIVE_NODES) else pol.nodes
+    if flags & MPOL_F_NODE:
+        rc = lookup_node(c, addr) if flags & MPOL_F_ADDR else il_next(c, t)
+        return refuse(EINVAL, RULE_NOT_INTERLEAVING, rule) if rc == -EINVAL and not flags & MPOL_F_ADDR else rc
+    if pol.mode == MPOL_LOCAL and not (c.m.profile.mode_mask >> MPOL_LOCAL) & 1:
+        return MPOL_PREFERRED           # a policy of no nodes, before LOCAL was a mode
+    return pol.mode | pol.flags
+
+
+cdef int64_t pmg_sys_get_mempolicy(
+        ctx_t *c, const pmg_user_t *mode, const pmg_user_t *nodes, uint64_t maxnode, uint64_t addr, uint64_t flags,
+        uint32_t *rule) noexcept nogil:
+    cdef uint64_t mask = 0, nbytes = (maxnode + 62) // 64 * 8
+    cdef int64_t rc
+    cdef int32_t word
+    cdef char *out
+    if not c.m.profile.call_mask & CALL_GET_MEMPOLICY:
+        return -ENOSYS
+    if nodes.p != NULL and maxnode < c.m.nr_nodes:
+        return refuse(EINVAL, RULE_MAXNODE_SMALL, rule)
+    rc = do_get_mempolicy(c, addr, flags, &mask, rule)
+    if rc < 0:
+        return rc
+    if mode.p != NULL:
+        word = <int32_t> rc
+        out = <char *> user_at(mode, 0, 4)
+        if out == NULL:
+            return -EFAULT
+        memcpy(out, &word, 4)
+    if nodes.p != NULL:
+        if user_at(nodes, 0, 8) == NULL:
+            return -EFAULT
+        if maxnode - 1 > MASK_BITS:
+            return refuse(EINVAL, RULE_MAXNODE_LARGE, rule)
+        nbytes = max(nbytes, <uint64_t> 8)
+        out = <char *> user_at(nodes, 0, nbytes)
+        if out == NULL:
+            return -EFAULT
+        memset(out, 0, nbytes)
+        memcpy(out, &mask, 8)
+    return 0
+
+
+cdef int64_t pmg_sys_set_mempolicy_home_node(
+        ctx_t *c, uint64_t start, uint64_t length, uint64_t home_node, uint64_t flags, uint32_t *rule) noexcept nogil:
+    cdef int64_t rc
+    if not c.m.profile.call_mask & CALL_SET_HOME_NODE:
+        return -ENOSYS
+    if start & 4095:
+        return refuse(EINVAL, RULE_UNALIGNED, rule)
+    if flags:
+        return refuse(EINVAL, RULE_HOME_FLAGS, rule)
+    if home_node >= c.m.nr_nodes:
+        return refuse(EINVAL, RULE_HOME_NODE, rule)
+    rc = page_range(start, &length, rule)
+    return rc if rc <= 0 else sys_set_mempolicy_home_node(c, task_of(c.m, c.task), start, length, home_node, 0)
 
 
 # -- migrate_pages ---------------------------------------------------------------------------------------------
@@ -610,9 +865,11 @@ cdef int64_t migrate_to_node(ctx_t *c, uint32_t mm, int32_t source, int32_t dest
     return rc
 
 
-cdef int64_t do_migrate_pages(ctx_t *c, uint32_t mm, uint64_t old, uint64_t new, uint32_t flags) noexcept nogil:
+cdef int64_t do_migrate_pages(
+        ctx_t *c, uint32_t mm, const nodemask_t *old, const nodemask_t *new, uint32_t flags) noexcept nogil:
     # If the sets have unequal sizes, a node that is in both stays as it is.
-    cdef uint64_t left = old, stay = old & new if pmg_popcount(old) != pmg_popcount(new) else 0
+    cdef uint64_t left = old.bits[0]
+    cdef uint64_t stay = left & new.bits[0] if nodes_weight(old) != nodes_weight(new) else 0
     cdef int32_t s = 0, d = 0
     cdef int64_t busy = 0, rc = 0
     while rc >= 0 and next_pair(left, stay, old, new, &s, &d):
@@ -623,12 +880,10 @@ cdef int64_t do_migrate_pages(ctx_t *c, uint32_t mm, uint64_t old, uint64_t new,
     return rc if rc < 0 else busy
 
 
-cdef int64_t sys_migrate_pages(ctx_t *c, task_t *target, uint64_t old, uint64_t new, uint32_t flags) noexcept nogil:
+cdef int64_t migrate_pages_of(
+        ctx_t *c, uint32_t mm, const nodemask_t *old, const nodemask_t *new, uint32_t flags) noexcept nogil:
     cdef int64_t rc = -PMG_WAIT
-    cdef uint32_t mm = get_task_mm(c, target)
     cdef bint unlocked = c.m.profile.migrate_unlocked
-    if mm == 0:
-        return -EINVAL
     if unlocked or mmap_read_lock(c, mm) == 0:
         lru_cache_disable(c)
         if c.m.profile.rules_2006:
@@ -638,7 +893,49 @@ cdef int64_t sys_migrate_pages(ctx_t *c, task_t *target, uint64_t old, uint64_t 
         lru_cache_enable(c)
         if not unlocked:
             mmap_read_unlock(c, mm)
-    mmput(c, mm)
+    return rc
+
+
+cdef int check_targets(ctx_t *c, nodemask_t *new, uint32_t *rule) noexcept nogil:
+    """Which target nodes the caller may name; those without memory are left out today."""
+    cdef uint64_t allowed = pmg_load(&c.m.has_memory)
+    cdef bint absent = new.bits[0] & ~allowed != 0 or nodes_absent(new)
+    if absent and not capable(c, CAP_SYS_NICE):
+        return refuse(EPERM, RULE_TO_NODES_PRIVILEGE, rule)
+    if c.m.profile.rules_2006:
+        return refuse(EINVAL, RULE_TO_NODES_ABSENT, rule) if absent and not c.m.profile.absent_targets else 0
+    allowed &= new.bits[0]
+    nodes_clear(new)
+    new.bits[0] = allowed
+    return 0 if allowed else refuse(EINVAL, RULE_TO_NODES_NONE, rule)
+
+
+cdef int64_t pmg_sys_migrate_pages(
+        ctx_t *c, int32_t pid, uint64_t maxnode, const pmg_user_t *old_nodes, const pmg_user_t *new_nodes,
+        uint32_t *rule) noexcept nogil:
+    cdef nodemask_t old, new
+    cdef task_t *target = NULL
+    cdef uint32_t mm
+    cdef int64_t rc
+    if not c.m.profile.call_mask & CALL_MIGRATE_PAGES:
+        return -ENOSYS
+    rc = get_nodes(&old, old_nodes, maxnode, rule)
+    if rc == 0:
+        rc = get_nodes(&new, new_nodes, maxnode, rule)
+    if rc == 0:
+        rc = get_target(c, pid, &target)
+    if rc:
+        return rc
+    mm = get_task_mm(c, target) if target != NULL else 0
+    if mm or not c.m.profile.uid_access:        # as for a signal: memory is asked for before the nodes are
+        rc = check_targets(c, &new, rule)
+    if rc == 0 and not mm:
+        rc = refuse(EINVAL, RULE_NO_MEMORY, rule)
+    if rc == 0:
+        rc = migrate_pages_of(c, mm, &old, &new, MPOL_MF_MOVE_ALL if capable(c, CAP_SYS_NICE) else MPOL_MF_MOVE)
+    if mm:
+        mmput(c, mm)
+    put_target(c, target)
     return rc
 
 

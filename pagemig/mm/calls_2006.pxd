@@ -1,15 +1,16 @@
-"""mbind, migrate_pages and move_pages of 2.6.17, 2.6.18 and pmig, from where Python has checked the arguments."""
+"""mbind, migrate_pages and move_pages of 2.6.17, 2.6.18 and pmig, from where calls.pyx has checked the arguments."""
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
-from pagemig.mm.types cimport ctx_t, mpol_t, task_t
+from pagemig.mm.types cimport ctx_t, mpol_t, nodemask_t, task_t
 
 # start, end in pages; the policy is made, mmap_lock is not yet held
 cdef int64_t mbind_2006(ctx_t *c, uint64_t start, uint64_t end, const mpol_t *pol, uint64_t user, uint32_t flags) noexcept nogil
 # mmap_lock of mm held for reading
-cdef int64_t do_migrate_pages_2006(ctx_t *c, uint32_t mm, uint64_t old, uint64_t new, uint32_t flags) noexcept nogil
+cdef int64_t do_migrate_pages_2006(
+        ctx_t *c, uint32_t mm, const nodemask_t *old, const nodemask_t *new, uint32_t flags) noexcept nogil
 cdef int64_t move_pages_2006(
-        ctx_t *c, uint32_t mm, task_t *target, const uint64_t *addresses, const int32_t *nodes, uint64_t readable,
-        uint64_t count, uint32_t flags, int32_t *status) noexcept nogil
+        ctx_t *c, uint32_t mm, const uint64_t *addresses, const int32_t *nodes, uint64_t readable, uint64_t count,
+        uint32_t flags, int32_t *status, uint64_t writable) noexcept nogil
 # frames without a process; status[i]: node or negative errno, returns how many did not move, or -errno
 cdef int64_t migrate_frames_2006(
         ctx_t *c, const uint32_t *pfns, const int32_t *nodes, uint64_t n, int32_t *status) noexcept nogil

@@ -29,8 +29,8 @@ from pagemig.mm.rmap cimport lru_cache_disable, lru_cache_enable
 from pagemig.mm.swap_state cimport nr_swap_pages
 from pagemig.mm.types cimport (
     BUG_NO_FILE, BUG_OFFLINE_NODE, BUG_VMA_ADDRESS, C_REQUESTS_SCANNED, ctx_t, frame_t, machine_t, mm_t, MPOL_DEFAULT,
-    MPOL_INTERLEAVE, MPOL_MF_MOVE, MPOL_MF_MOVE_ALL, MPOL_MF_STRICT, mpol_t, PG_anon, PMG_BUG, PMG_WAIT,
-    TASK_SIZE_PAGES, task_t, VM_DONTMIGRATE, vma_t,
+    MPOL_INTERLEAVE, MPOL_MF_MOVE, MPOL_MF_MOVE_ALL, MPOL_MF_STRICT, mpol_t, nodemask_t, PG_anon, PMG_BUG, PMG_WAIT,
+    TASK_SIZE_PAGES, VM_DONTMIGRATE, vma_t,
 )
 from pagemig.mm.vma cimport find_vma, vma_address, vma_slot
 
@@ -324,13 +324,14 @@ cdef int64_t migrate_to_node_2006(ctx_t *c, uint32_t mm, int32_t source, int32_t
     return rc
 
 
-cdef int64_t do_migrate_pages_2006(ctx_t *c, uint32_t mm, uint64_t old, uint64_t new, uint32_t flags) noexcept nogil:
+cdef int64_t do_migrate_pages_2006(
+        ctx_t *c, uint32_t mm, const nodemask_t *old, const nodemask_t *new, uint32_t flags) noexcept nogil:
     """Unlike today, sets of unequal size may empty a node into one that is emptied later: its pages move twice."""
-    cdef uint64_t left = old
+    cdef uint64_t left = old.bits[0]
     cdef int32_t s = 0, d = 0
     cdef int64_t busy = 0, rc = 0
     if c.m.profile.vma_hooks:
-        rc = migrate_vmas(c, mm_of(c.m, mm), old, new, flags)
+        rc = migrate_vmas(c, mm_of(c.m, mm), old.bits[0], new.bits[0], flags)
         if rc < 0 or (rc and c.m.profile.last_unhooked):
             return min(rc, <int64_t> 0)         # a positive answer ends the call as if all had gone well
         busy = rc
@@ -421,7 +422,7 @@ cdef int64_t move_request(ctx_t *c, request_t *r, mm_t *mm, bint move_all) noexc
 
 
 cdef int64_t check_request(
-        ctx_t *c, task_t *target, const int32_t *nodes, uint64_t readable, uint64_t count) noexcept nogil:
+        ctx_t *c, const int32_t *nodes, uint64_t readable, uint64_t count) noexcept nogil:
     """The arguments are read whole before anything moves: the first bad one ends the call."""
     cdef uint64_t i, allowed = pmg_load(&c.m.has_memory)
     if count >= <uint64_t> -1 // SIZEOF_PAGE_TO_NODE - 1:
@@ -460,12 +461,12 @@ cdef int64_t do_request(ctx_t *c, request_t *r, uint32_t mm, bint move_all) noex
 
 
 cdef int64_t move_pages_2006(
-        ctx_t *c, uint32_t mm, task_t *target, const uint64_t *addresses, const int32_t *nodes, uint64_t readable,
-        uint64_t count, uint32_t flags, int32_t *status) noexcept nogil:
+        ctx_t *c, uint32_t mm, const uint64_t *addresses, const int32_t *nodes, uint64_t readable, uint64_t count,
+        uint32_t flags, int32_t *status, uint64_t writable) noexcept nogil:
     """Statuses reach the user only where the call does not fail: neither -ENOENT nor -ENOMEM stores one."""
     cdef request_t r
     cdef uint64_t i
-    cdef int64_t rc = check_request(c, target, nodes, readable, count)
+    cdef int64_t rc = check_request(c, nodes, readable, count)
     if rc:
         return rc
     memset(&r, 0, sizeof(r))
@@ -476,10 +477,10 @@ cdef int64_t move_pages_2006(
     if r.status == NULL:
         return -ENOMEM
     rc = do_request(c, &r, mm, flags & MPOL_MF_MOVE_ALL != 0)
-    if rc >= 0 and status == NULL and count:
-        rc = -EFAULT
-    for i in range(count if rc >= 0 else 0):
+    for i in range(min(count, writable) if rc >= 0 else 0):
         status[i] = r.status[i]
+    if rc >= 0 and count > writable:
+        rc = -EFAULT
     free(r.pages.pfns)
     free(r.slots.pfns)
     free(r.status)

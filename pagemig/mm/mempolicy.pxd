@@ -1,12 +1,17 @@
 """Memory policies: making them, finding the one that counts, the node of each page, shared policies."""
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
-from pagemig.mm.types cimport ctx_t, file_t, machine_t, mpol_t, vma_t
+from pagemig.mm.types cimport ctx_t, file_t, machine_t, mpol_t, nodemask_t, task_t, vma_t
 
-# mpol_new and mpol_set_nodemask: mode, flags (MPOL_F_*) and the caller's mask to a policy.  0 or -EINVAL.
-# MPOL_DEFAULT gives an absent policy; PREFERRED without nodes becomes LOCAL.
+# Mode, flags (MPOL_F_*) and the caller's mask to a policy: 0, or -EINVAL and the rule; mpol_new also -ENOMEM, since it
+# keeps a set with nodes above 63.  MPOL_DEFAULT gives an absent policy; PREFERRED without nodes becomes LOCAL.
+cdef int mpol_set_nodemask(
+        machine_t *m, uint32_t mode, uint32_t flags, const nodemask_t *user, mpol_t *out, uint32_t *rule) noexcept nogil
 cdef int mpol_new(
-        machine_t *m, uint32_t mode, uint32_t flags, uint64_t user, mpol_t *out) noexcept nogil
+        machine_t *m, uint32_t mode, uint32_t flags, const nodemask_t *user, mpol_t *out, uint32_t *rule) noexcept nogil
+# a mode word taken apart: 0, or -EINVAL and the rule
+cdef int sanitize_mpol_flags(
+        machine_t *m, uint32_t word, uint32_t *mode, uint32_t *flags, uint32_t *rule) noexcept nogil
 cdef void mpol_clear(mpol_t *pol) noexcept nogil                            # absent
 # as the kernel compares: mode, flags, home node, nodes (user mask when it is kept)
 cdef bint mpol_equal(const mpol_t *a, const mpol_t *b) noexcept nogil
@@ -19,6 +24,7 @@ cdef bint vma_policy(machine_t *m, vma_t *vma, uint64_t vpn, mpol_t *out) noexce
 # default).
 # ilx: what is added to the interleave index (inode number for shmem).  out_pol is a copy.
 cdef bint get_vma_policy(ctx_t *c, vma_t *vma, uint64_t vpn, mpol_t *out_pol) noexcept nogil
+cdef int32_t il_next(ctx_t *c, task_t *t) noexcept nogil                    # -EINVAL: it does not interleave
 cdef void get_task_policy(ctx_t *c, mpol_t *out) noexcept nogil      # absent without a task
 # a frame for a page under a policy (mode MPOL_DEFAULT: local), zeroed, one reference; 0 when nothing is left.
 # index is the interleave index (already biased); the zonelist starts at the node of c.cpu unless the policy says

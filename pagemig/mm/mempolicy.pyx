@@ -6,32 +6,42 @@ by its alloc_lock too, and either is enough to read it); those of a shared objec
 """
 from libc.errno cimport EINVAL, ENOMEM
 from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.string cimport memcmp
 
 from pagemig.mm.atomic cimport (
     pmg_ctz, pmg_load, pmg_load32, pmg_popcount, pmg_spin_lock, pmg_spin_unlock, pmg_store32_rel,
 )
+from pagemig.mm.nodemask cimport nodes_absent, nodes_empty
 from pagemig.mm.page_alloc cimport (
-    alloc_page, count_event, file_of, page_to_nid, slab_alloc, slab_free, sp_node_of, task_of,
+    alloc_page, count_event, file_of, nodemask_of, page_to_nid, slab_alloc, slab_free, sp_node_of, task_of,
+)
+from pagemig.mm.rules cimport (
+    refuse, RULE_BALANCING, RULE_MODE, RULE_MODE_NO_NODES, RULE_NODES_ABSENT, RULE_NODES_EMPTY, RULE_NODES_NONE,
+    RULE_STATIC_RELATIVE,
 )
 from pagemig.mm.types cimport (
     C_NUMA_INTERLEAVE, ctx_t, FILE_SHMEM, file_t, machine_t, MPOL_BIND, MPOL_DEFAULT, MPOL_F_NUMA_BALANCING,
     MPOL_F_RELATIVE_NODES, MPOL_F_STATIC_NODES, MPOL_INTERLEAVE, MPOL_LOCAL, MPOL_PREFERRED, MPOL_PREFERRED_MANY,
-    mpol_t, MPOL_WEIGHTED_INTERLEAVE, sp_node_t, task_t, vma_t,
+    mpol_t, MPOL_WEIGHTED_INTERLEAVE, NODEMASK_HASH, nodemask_t,
+    NODEMASK_WORDS, sp_node_t, task_t, vma_t,
 )
 
 
 # -- making a policy -----------------------------------------------------------------------------------------
 
 
-cdef int sanitize_mpol_flags(machine_t *m, uint32_t mode, uint32_t flags) noexcept nogil:
-    cdef uint32_t last = MPOL_WEIGHTED_INTERLEAVE if m.profile.weighted else MPOL_PREFERRED_MANY
-    if mode > last:
-        return -EINVAL
-    if flags & MPOL_F_STATIC_NODES and flags & MPOL_F_RELATIVE_NODES:
-        return -EINVAL
-    if flags & MPOL_F_NUMA_BALANCING and mode != MPOL_BIND:
-        if not (m.profile.balancing_many and mode == MPOL_PREFERRED_MANY):
-            return -EINVAL
+cdef int sanitize_mpol_flags(
+        machine_t *m, uint32_t word, uint32_t *mode, uint32_t *flags, uint32_t *rule) noexcept nogil:
+    """Take a mode word apart: 0, or -EINVAL for a mode that the kernel lacks and flags that do not go together."""
+    flags[0] = word & m.profile.mode_flags
+    mode[0] = word & ~flags[0]
+    if mode[0] >= 32 or not (m.profile.mode_mask >> mode[0]) & 1:
+        return refuse(EINVAL, RULE_MODE, rule)
+    if flags[0] & MPOL_F_STATIC_NODES and flags[0] & MPOL_F_RELATIVE_NODES:
+        return refuse(EINVAL, RULE_STATIC_RELATIVE, rule)
+    if flags[0] & MPOL_F_NUMA_BALANCING and mode[0] != MPOL_BIND:
+        if not (m.profile.balancing_many and mode[0] == MPOL_PREFERRED_MANY):
+            return refuse(EINVAL, RULE_BALANCING, rule)
     return 0
 
 
@@ -43,26 +53,50 @@ cdef inline uint64_t nth_node(uint64_t nodes, uint32_t n) noexcept nogil:
     return nodes & (~nodes + 1)
 
 
-cdef uint64_t mpol_relative_nodemask(uint64_t user, uint64_t allowed) noexcept nogil:
+cdef uint64_t mpol_relative_nodemask(const nodemask_t *user, uint64_t allowed) noexcept nogil:
     """Fold the caller's mask to the number of allowed nodes, then let bit i mean the i-th allowed node."""
     cdef uint32_t weight = <uint32_t> pmg_popcount(allowed)
-    cdef uint64_t out = 0
+    cdef uint32_t i
+    cdef uint64_t out = 0, word
     if weight == 0:
         return 0
-    while user:
-        out |= nth_node(allowed, <uint32_t> pmg_ctz(user) % weight)
-        user &= user - 1
+    for i in range(NODEMASK_WORDS):
+        word = user.bits[i]
+        while word:
+            out |= nth_node(allowed, (64 * i + <uint32_t> pmg_ctz(word)) % weight)
+            word &= word - 1
     return out
 
 
-cdef bint mask_fits_mode(uint32_t mode, uint32_t flags, uint64_t user) noexcept nogil:
+cdef int mask_fits_mode(uint32_t mode, bint kept, bint empty, uint32_t *rule) noexcept nogil:
     """DEFAULT and LOCAL want no nodes, PREFERRED may go without unless the mask would have to be kept."""
-    cdef bint kept = (flags & (MPOL_F_STATIC_NODES | MPOL_F_RELATIVE_NODES)) != 0
-    if mode == MPOL_DEFAULT:
-        return user == 0
-    if mode == MPOL_LOCAL:
-        return user == 0 and not kept
-    return user != 0 or (mode == MPOL_PREFERRED and not kept)
+    if mode == MPOL_DEFAULT or mode == MPOL_LOCAL:
+        if not empty:
+            return refuse(EINVAL, RULE_MODE_NO_NODES, rule)
+        return refuse(EINVAL, RULE_NODES_EMPTY, rule) if mode == MPOL_LOCAL and kept else 0
+    return refuse(EINVAL, RULE_NODES_EMPTY, rule) if empty and (kept or mode != MPOL_PREFERRED) else 0
+
+
+cdef uint32_t intern_nodemask(machine_t *m, const nodemask_t *mask) noexcept nogil:
+    """The record of a set; 0: ENOMEM."""
+    cdef uint64_t hash_ = 0
+    cdef uint32_t i
+    cdef uint32_t *bucket
+    for i in range(NODEMASK_WORDS):
+        hash_ = (hash_ ^ mask.bits[i]) * <uint64_t> 0x9e3779b97f4a7c15
+    bucket = &m.nodemask_hash[(hash_ >> 32) % NODEMASK_HASH]
+    pmg_spin_lock(&m.nodemask_lock)
+    i = bucket[0]
+    while i and memcmp(&nodemask_of(m, i).mask, mask, sizeof(nodemask_t)):
+        i = nodemask_of(m, i).next
+    if not i:
+        i = slab_alloc(&m.nodemasks)
+        if i:
+            nodemask_of(m, i).mask = mask[0]
+            nodemask_of(m, i).next = bucket[0]
+            bucket[0] = i
+    pmg_spin_unlock(&m.nodemask_lock)
+    return i
 
 
 cdef void mpol_clear(mpol_t *pol) noexcept nogil:
@@ -71,35 +105,52 @@ cdef void mpol_clear(mpol_t *pol) noexcept nogil:
     pol.home_node = -1
     pol.nodes = 0
     pol.user = 0
+    pol.user_mask = 0
+    pol.pad = 0
 
 
-cdef int mpol_new(
-        machine_t *m, uint32_t mode, uint32_t flags, uint64_t user, mpol_t *out) noexcept nogil:
+cdef int mpol_set_nodemask(
+        machine_t *m, uint32_t mode, uint32_t flags, const nodemask_t *user, mpol_t *out, uint32_t *rule) noexcept nogil:
+    """A policy of a mode that sanitize_mpol_flags let through."""
     cdef uint64_t allowed = pmg_load(&m.has_memory), nodes
+    cdef bint kept = (flags & (MPOL_F_STATIC_NODES | MPOL_F_RELATIVE_NODES)) != 0, empty = nodes_empty(user)
+    cdef int err
     mpol_clear(out)
-    if sanitize_mpol_flags(m, mode, flags) or not mask_fits_mode(mode, flags, user):
-        return -EINVAL
-    if mode == MPOL_DEFAULT:
-        return 0
-    if user == 0:
+    if m.profile.subset_nodes and (user.bits[0] & ~allowed or nodes_absent(user)):
+        return refuse(EINVAL, RULE_NODES_ABSENT, rule)
+    err = mask_fits_mode(mode, kept, empty, rule)
+    if err or mode == MPOL_DEFAULT:
+        return err
+    if empty:
         mode = MPOL_LOCAL
-    nodes = mpol_relative_nodemask(user, allowed) if flags & MPOL_F_RELATIVE_NODES else user & allowed
+    nodes = mpol_relative_nodemask(user, allowed) if flags & MPOL_F_RELATIVE_NODES else user.bits[0] & allowed
     if mode != MPOL_LOCAL and nodes == 0:
-        return -EINVAL
+        return refuse(EINVAL, RULE_NODES_NONE, rule)
     if mode == MPOL_PREFERRED:
         nodes = nth_node(nodes, 0)
     out.mode = <unsigned short> mode
     out.flags = <unsigned short> flags
     out.nodes = nodes
-    out.user = user if flags & (MPOL_F_STATIC_NODES | MPOL_F_RELATIVE_NODES) else nodes
+    out.user = user.bits[0] if kept else nodes
     return 0
+
+
+cdef int mpol_new(
+        machine_t *m, uint32_t mode, uint32_t flags, const nodemask_t *user, mpol_t *out, uint32_t *rule) noexcept nogil:
+    cdef int err = mpol_set_nodemask(m, mode, flags, user, out, rule)
+    if err == 0 and out.flags & (MPOL_F_STATIC_NODES | MPOL_F_RELATIVE_NODES) and nodes_absent(user):
+        out.user_mask = intern_nodemask(m, user)
+        if not out.user_mask:
+            mpol_clear(out)
+            return -ENOMEM
+    return err
 
 
 cdef bint mpol_equal(const mpol_t *a, const mpol_t *b) noexcept nogil:
     if a.mode == MPOL_DEFAULT or b.mode == MPOL_DEFAULT:
         return a.mode == b.mode
     return a.mode == b.mode and a.flags == b.flags and a.home_node == b.home_node and a.nodes == b.nodes \
-        and a.user == b.user
+        and a.user == b.user and a.user_mask == b.user_mask
 
 
 # -- interleaving --------------------------------------------------------------------------------------------
@@ -158,6 +209,16 @@ cdef int32_t interleave_nodes(machine_t *m, task_t *t) noexcept nogil:
         t.il_weight = node_weight(m, t.il_prev)
     t.il_weight -= 1
     return <int32_t> t.il_prev
+
+
+cdef int32_t il_next(ctx_t *c, task_t *t) noexcept nogil:
+    """The node that the next page without an address will take; the cursor stays."""
+    cdef int32_t nid = -EINVAL
+    pmg_spin_lock(&t.alloc_lock)
+    if t.pol.mode == MPOL_INTERLEAVE or (t.pol.mode == MPOL_WEIGHTED_INTERLEAVE and c.m.profile.weighted):
+        nid = next_node_in(t.il_prev, t.pol.nodes)
+    pmg_spin_unlock(&t.alloc_lock)
+    return nid
 
 
 cdef uint64_t interleave_index(ctx_t *c, vma_t *vma, uint64_t vpn) noexcept nogil:

@@ -3,7 +3,8 @@ from libc.stdint cimport int32_t, uint32_t, uint64_t
 
 from pagemig.mm.atomic cimport pmg_load, pmg_store
 from pagemig.mm.types cimport (
-    anon_vma_t, counter_t, ctx_t, file_t, machine_t, mm_t, node_t, pcp_t, pin_t, rnode_t, slab_t, sp_node_t, task_t, vec_t, vma_t,
+    anon_vma_t, counter_t, ctx_t, file_t, machine_t, mm_t, node_t, nodemask_rec_t, pcp_t, pin_t, rnode_t, slab_t,
+    sp_node_t, task_t, vec_t, vma_t,
 )
 
 # -- arenas: anonymous memory that the host commits when touched; NULL when the host refuses ------------------
@@ -52,6 +53,10 @@ cdef inline task_t *task_of(machine_t *m, uint32_t i) noexcept nogil:
 
 cdef inline pin_t *pin_of(machine_t *m, uint32_t i) noexcept nogil:
     return &(<pin_t *> m.pins.base)[i]
+
+
+cdef inline nodemask_rec_t *nodemask_of(machine_t *m, uint32_t i) noexcept nogil:
+    return &(<nodemask_rec_t *> m.nodemasks.base)[i]
 
 
 cdef inline pcp_t *pcp_of(machine_t *m, uint32_t cpu, int32_t nid) noexcept nogil:

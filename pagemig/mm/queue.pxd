@@ -2,7 +2,7 @@
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from pagemig.mm.migrate_stage cimport target_t
-from pagemig.mm.types cimport ctx_t, machine_t, mm_t, vma_t
+from pagemig.mm.types cimport ctx_t, machine_t, mm_t, nodemask_t, vma_t
 
 
 # a growing list of pages; -ENOMEM leaves it as it was
@@ -29,7 +29,8 @@ cdef void queue_begin(queue_t *q, uint64_t nodes, bint invert, bint discontig_ok
 cdef int queue_vma(ctx_t *c, queue_t *q, mm_t *mm, vma_t *vma, uint64_t start, uint64_t end) noexcept nogil
 cdef bint vma_migratable(machine_t *m, vma_t *vma) noexcept nogil
 cdef bint next_pair(
-        uint64_t left, uint64_t stay, uint64_t old, uint64_t new, int32_t *source, int32_t *dest) noexcept nogil
+        uint64_t left, uint64_t stay, const nodemask_t *old, const nodemask_t *new, int32_t *source,
+        int32_t *dest) noexcept nogil
 
 cdef int list_grow(list_t *l) noexcept nogil
 

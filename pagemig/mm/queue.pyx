@@ -3,17 +3,18 @@ from libc.errno cimport EFAULT, EIO, ENOMEM
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 
-from pagemig.mm.atomic cimport GUARD_ZERO_PAGE, pmg_ctz, PMG_GUARD, pmg_popcount, pmg_prefetchw
+from pagemig.mm.atomic cimport GUARD_ZERO_PAGE, PMG_GUARD, pmg_popcount, pmg_prefetchw
 from pagemig.mm.frame cimport frame_maps, page_state
 from pagemig.mm.migrate cimport migrate_pages, run_result
 from pagemig.mm.migrate_stage cimport AHEAD, isolate_lru_page, putback_lru_page, run_t, target_t
+from pagemig.mm.nodemask cimport nodes_nth, nodes_weight
 from pagemig.mm.page_alloc cimport page_to_nid, vec_at, vma_of
 from pagemig.mm.pagewalk cimport pagewalk_next, pagewalk_start, pagewalk_t
 from pagemig.mm.pgtable cimport leaf_pte, pte_lock, pte_unlock
 from pagemig.mm.pte cimport is_migration_entry, pte_pfn, pte_present, PTE_SPECIAL, pte_t
 from pagemig.mm.types cimport (
-    ctx_t, machine_t, mm_t, MPOL_MF_MOVE, MPOL_MF_MOVE_ALL, MPOL_MF_STRICT, PG_reserved, VM_DONTMIGRATE, VM_IO,
-    VM_LOCKED, VM_PFNMAP, vma_t,
+    ctx_t, machine_t, mm_t, MPOL_MF_MOVE, MPOL_MF_MOVE_ALL, MPOL_MF_STRICT, nodemask_t, PG_reserved, VM_DONTMIGRATE,
+    VM_IO, VM_LOCKED, VM_PFNMAP, vma_t,
 )
 from pagemig.mm.vma cimport vma_slot
 
@@ -159,20 +160,17 @@ cdef int64_t migrate_queue(ctx_t *c, queue_t *q, const target_t *t) noexcept nog
     return rc if rc < 0 else rc + <int64_t> q.failed
 
 
-cdef int32_t node_remap(int32_t s, uint64_t old, uint64_t new) noexcept nogil:
+cdef int32_t node_remap(int32_t s, const nodemask_t *old, const nodemask_t *new) noexcept nogil:
     """The n-th node of ``old`` goes to number n modulo |new| of ``new``."""
-    cdef int32_t r
-    if not (old >> s) & 1 or new == 0:
+    cdef uint32_t n = nodes_weight(new)
+    if not (old.bits[0] >> s) & 1 or n == 0:
         return s
-    r = pmg_popcount(old & ((<uint64_t> 1 << s) - 1)) % pmg_popcount(new)
-    while r:
-        new &= new - 1
-        r -= 1
-    return pmg_ctz(new)
+    return nodes_nth(new, <uint32_t> pmg_popcount(old.bits[0] & ((<uint64_t> 1 << s) - 1)) % n)
 
 
 cdef bint next_pair(
-        uint64_t left, uint64_t stay, uint64_t old, uint64_t new, int32_t *source, int32_t *dest) noexcept nogil:
+        uint64_t left, uint64_t stay, const nodemask_t *old, const nodemask_t *new, int32_t *source,
+        int32_t *dest) noexcept nogil:
     """A pair whose destination does not itself wait to be emptied, else the last pair that moves at all.
 
     Nodes in ``stay`` are not emptied, though they count among ``left``.
@@ -188,6 +186,6 @@ cdef bint next_pair(
         source[0] = s
         dest[0] = d
         found = True
-        if not (left >> d) & 1:
+        if d >= 64 or not (left >> d) & 1:
             break
     return found

@@ -90,6 +90,8 @@ cdef extern from *:
 
     #define MAX_NODES 64
     #define MAX_SWAPFILES 29       /* the types above are migration entries */
+    #define NODEMASK_WORDS 16      /* 1,024 nodes */
+    #define NODEMASK_HASH 256      /* buckets */
     #define PID_HASH 1024          /* buckets */
     #define INIT_PID 1
     #define STAGE 64               /* pages the host handles at a time */
@@ -112,8 +114,8 @@ cdef extern from *:
         PG_order_shift, GUP_PIN_COUNTING_BIAS
         FAULT_FLAG_WRITE, FAULT_FLAG_UNSHARE
         VM_FAULT_OOM, VM_FAULT_SIGBUS, VM_FAULT_MAJOR, VM_FAULT_SIGSEGV, VM_FAULT_RETRY, VM_FAULT_WAIT
-        VM_FAULT_RESTARTED, PMG_WAIT, PMG_BUG, MAX_NODES, MAX_SWAPFILES, PID_HASH, INIT_PID
-        STAGE, STATS_SLOTS, PCP_MAX, PTRS_PER_PTE, DEF_MAX_MAP_COUNT
+        VM_FAULT_RESTARTED, PMG_WAIT, PMG_BUG, MAX_NODES, MAX_SWAPFILES, NODEMASK_WORDS, NODEMASK_HASH, PID_HASH
+        INIT_PID, STAGE, STATS_SLOTS, PCP_MAX, PTRS_PER_PTE, DEF_MAX_MAP_COUNT
     const uint64_t TASK_SIZE_PAGES, MAX_INDEX_PAGES
 
 # ---- memory policies -----------------------------------------------------------------------------------
@@ -130,9 +132,22 @@ cdef enum:
     MPOL_F_STATIC_NODES = 0x8000
     MPOL_F_RELATIVE_NODES = 0x4000
     MPOL_F_NUMA_BALANCING = 0x2000
+    MPOL_F_NODE = 1
+    MPOL_F_ADDR = 2
+    MPOL_F_MEMS_ALLOWED = 4
     MPOL_MF_STRICT = 1
     MPOL_MF_MOVE = 2
     MPOL_MF_MOVE_ALL = 4
+
+
+ctypedef struct nodemask_t:
+    uint64_t bits[16]
+
+
+ctypedef struct nodemask_rec_t:     # a set with nodes above 63; there is one record of each set, and it stays
+    nodemask_t mask
+    uint32_t next               # of its bucket of machine.nodemask_hash; free list
+    uint32_t pad
 
 
 ctypedef struct mpol_t:
@@ -140,7 +155,9 @@ ctypedef struct mpol_t:
     uint16_t flags              # MPOL_F_*
     int32_t home_node           # -1 none
     uint64_t nodes              # what allocation uses
-    uint64_t user               # the caller's mask (kept for STATIC and RELATIVE, else equal to nodes)
+    uint64_t user               # the caller's nodes below 64 (kept for STATIC and RELATIVE, else equal to nodes)
+    uint32_t user_mask          # and the record of all where there are others: tells policies apart; 0 none
+    uint32_t pad
 
 # ---- records -------------------------------------------------------------------------------------------
 
@@ -395,8 +412,24 @@ ctypedef struct profile_t:
     uint32_t vma_hooks          # vm_ops->migrate is called by migrate_pages
     uint32_t last_unhooked      # but not for the last VMA (to 2.6.28)
     uint32_t truncated_crashes  # the file rmap walk of a page that was truncated (to 2.6.22)
+    # which calls there are and what they take
+    uint32_t call_mask          # CALL_*
+    uint32_t mode_mask          # bit MPOL_*
+    uint32_t mode_flags         # MPOL_F_*
+    uint32_t subset_nodes       # a set with a node that is not there is EINVAL (to 2.6.23)
+    uint32_t absent_targets     # migrate_pages takes a target node that is not there (to 2.6.22)
+    uint32_t uid_access         # permission is asked as for a signal (to 4.12)
 
 # ---- contexts and the machine --------------------------------------------------------------------------
+
+
+cdef enum call_t:               # bits of profile.call_mask
+    CALL_MBIND = 1
+    CALL_SET_MEMPOLICY = 2
+    CALL_GET_MEMPOLICY = 4
+    CALL_MIGRATE_PAGES = 8
+    CALL_MOVE_PAGES = 16
+    CALL_SET_HOME_NODE = 32
 
 
 cdef enum bug_t:                # where the real code would have crashed; errors.py has the words
@@ -523,7 +556,9 @@ ctypedef struct machine_t:
     uint32_t *swap_cache        # frame with the content of a slot, 0 none
     uint8_t *swap_content       # page_bytes per slot
     uint32_t *swap_entry        # slot of a frame in the swap cache (page->private)
-    slab_t tables, vmas, rnodes, anon_vmas, sp_nodes, files, mms, tasks, pins
+    slab_t tables, vmas, rnodes, anon_vmas, sp_nodes, files, mms, tasks, pins, nodemasks
+    uint32_t nodemask_lock      # guards nodemask_hash
+    uint32_t nodemask_hash[256]
     pcp_t *pcp                  # [cpu][node]
     vm_event_state_t *vm_events     # [cpu]
     # contexts: the host's, not the machine's

@@ -64,7 +64,6 @@ LOCAL_DISTANCE: Final = 10
 REMOTE_DISTANCE: Final = 20
 
 _MAX_NODES: Final = 64
-_MAX_TAG: Final = 0x1FFF
 #: Frames that 32 bits can number, one number being none.
 _MAX_FRAMES: Final = (1 << 32) - 1
 _MAX_CPUS: Final = 4096
@@ -396,7 +395,6 @@ class Machine(_core.Machine):
     page_bytes: int
     access_stats: bool
     _known: WeakValueDictionary[int, Process]
-    _tags: dict[int, int]
     _vm_ops: dict[MigrateHook, int]  # core's number of operations that mappings have or had
     _vm_hooks: dict[int, MigrateHook]
 
@@ -434,7 +432,7 @@ class Machine(_core.Machine):
         )
         self.nodes, self.profile, self.distances = made, profile, far
         self.page_bytes, self.access_stats = page_bytes, bool(access_stats)
-        self._tags, self._vm_ops, self._vm_hooks = {}, {}, {}
+        self._vm_ops, self._vm_hooks = {}, {}
         self._known = WeakValueDictionary()
         for nid, weight in enumerate(table.tolist()):
             self._set_weight(nid, weight)
@@ -613,13 +611,6 @@ class Machine(_core.Machine):
         if process is None or process._reaped:
             process = self._known[pid] = Process(self, pid)
         return process
-
-    def _find_pid(self, pid: int) -> Process | None:
-        """Return the process a pid names; init comes into being when it is asked for."""
-        try:
-            return self._object(pid) if pid > 0 and self._find_task(pid) else None
-        except ProcessGoneError:
-            return None
 
     # ---- files --------------------------------------------------------------------------------
 
@@ -1134,21 +1125,6 @@ class Machine(_core.Machine):
         trace["pfn"] = word & np.uint64(0xFFFFFFFF)
         trace["arg"] = raw["arg"]
         return trace
-
-    # ---- node masks beyond 64 nodes -----------------------------------------------------------
-
-    def _mask_tag(self, mask: int) -> int:
-        """Return a number from 1 to 8191 for a mask with nodes above 63; 0 when none is left."""
-        tag = self._tags.get(mask)
-        if tag is None and len(self._tags) < _MAX_TAG:
-            tag = self._tags.setdefault(mask, len(self._tags) + 1)
-        return tag or 0
-
-    def _tagged_mask(self, tag: int, user: int) -> int:
-        """Return the user mask behind a tag; ``user`` itself without one."""
-        if not tag:
-            return user
-        return next((mask for mask, number in self._tags.items() if number == tag), user)
 
 
 # ---- arguments --------------------------------------------------------------------------------

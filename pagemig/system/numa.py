@@ -1,4 +1,4 @@
-"""The NUMA system calls: checks in the kernel's order, then the core does the work.
+"""The NUMA system calls: arguments become the kernel's, the core checks them and does the work.
 
 The calls are methods of the calling process, since its credentials, processor and ``pid=0`` follow
 from it.  Arguments may be raw, as a C program passes them: mode words, node collections with a
@@ -9,7 +9,6 @@ The order of checks is that of the recordings hand-006 to hand-017, 048, 071 to 
 """
 
 from array import array
-from errno import EFAULT, EINVAL, ENOSYS, EPERM, ESRCH
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, TypeAlias, overload
 
 import numpy as np
@@ -17,7 +16,6 @@ import numpy.typing as npt
 
 from pagemig import _core
 from pagemig.arguments import (
-    U64,
     Addresses,
     Nodemask,
     NodeSet,
@@ -26,45 +24,23 @@ from pagemig.arguments import (
     as_ulong,
     default_maxnode,
     node_array,
-    read_nodemask,
+    user_memory,
     user_nodemask,
 )
 from pagemig.constants import (
     BAD,
     MAX_NUMNODES,
-    MPOL_DEFAULT,
-    MPOL_F_ADDR,
-    MPOL_F_MEMS_ALLOWED,
-    MPOL_F_NODE,
-    MPOL_F_NUMA_BALANCING,
-    MPOL_F_RELATIVE_NODES,
-    MPOL_F_STATIC_NODES,
-    MPOL_INTERLEAVE,
-    MPOL_LOCAL,
     MPOL_MF_MOVE,
-    MPOL_MF_MOVE_ALL,
-    MPOL_MF_STRICT,
     MPOL_MODE_FLAGS,
-    MPOL_PREFERRED,
-    MPOL_WEIGHTED_INTERLEAVE,
     NULL,
     PAGE_SIZE,
     STATUS_UNSET,
     Pointer,
 )
-from pagemig.errors import ProcessGoneError, Refusal, errno_name, raise_errno
-from pagemig.policy import Policy, WeightedInterleave, fold_absent, nodes_of, policy_of
-from pagemig.system.credentials import (
-    CAP_SYS_NICE,
-    KERNEL_THREAD,
-    KTHREAD_PID,
-    Credentials,
-    may_access,
-    may_signal,
-)
+from pagemig.errors import ProcessGoneError, errno_name, errno_of, raise_errno
+from pagemig.policy import Policy, WeightedInterleave, nodes_of, policy_of
 
 if TYPE_CHECKING:
-    from pagemig.kernels import KernelProfile
     from pagemig.system.machine import Machine
     from pagemig.system.process import Process
 
@@ -72,8 +48,8 @@ __all__ = ["MoveResult", "NumaCalls", "PolicyResult"]
 
 _UINT64: Final = np.dtype(np.uint64)
 _INT32: Final = np.dtype(np.int32)
-_STATIC_OR_RELATIVE: Final = MPOL_F_STATIC_NODES | MPOL_F_RELATIVE_NODES
-_TAG_BITS: Final = 0x1FFF
+_UINT_MAX: Final = (1 << 32) - 1
+_PAGE_WORDS: Final = PAGE_SIZE // 8
 _NO_ADDRESSES: Final = np.empty(0, dtype=np.uint64)
 _NO_NODES: Final = np.empty(0, dtype=np.int32)
 #: Statuses that a MoveResult shows.
@@ -148,13 +124,9 @@ class PolicyResult(NamedTuple):
 class NumaCalls(_core.Process):
     """System calls about memory placement; part of :class:`pagemig.Process`."""
 
-    __slots__ = ("_calls", "_has_move_pages", "machine")
+    __slots__ = ("machine",)
 
     machine: "Machine"
-    #: Calls the kernel has.
-    _calls: frozenset[str]
-    #: move_pages exists: the short way through it is open.
-    _has_move_pages: bool
 
     # ---- move_pages ---------------------------------------------------------------------------
 
@@ -211,13 +183,7 @@ class NumaCalls(_core.Process):
         whose migration fails in part keeps its statuses unset and ends the call with a positive
         return.
         """
-        if (
-            self._has_move_pages
-            and flags == MPOL_MF_MOVE
-            and pid == 0
-            and count is None
-            and status is None
-        ):
+        if flags == MPOL_MF_MOVE and pid == 0 and count is None and status is None:
             # The short way: arrays as they are, lists as fast as can be.
             addresses: Any = pages
             targets: Any = nodes
@@ -246,10 +212,10 @@ class NumaCalls(_core.Process):
                 n = len(addresses)
                 stored = _empty(n, _INT32)
                 stored.fill(STATUS_UNSET)
-                rc = self._move_pages(self, addresses, targets, MPOL_MF_MOVE, stored, n)
+                rc = self._move_pages(0, n, addresses, targets, stored, MPOL_MF_MOVE)
                 if rc >= 0:
                     return MoveResult(rc, stored)
-                self._fail("move_pages", _with_stored(rc, stored), MoveResult(rc, stored))
+                self._fail_move(rc, stored, told=True)
         return self._move_pages_any(pages, nodes, flags, pid, count, status)
 
     def _move_pages_any(
@@ -268,37 +234,26 @@ class NumaCalls(_core.Process):
         targets = _move_targets(nodes, None if isinstance(pages, Pointer) else n)
         total = _listed(pages, nodes, n) if count is None else as_ulong(count, "count")
         stored = _status_array(status, n)
-        rc = self._checked_move(
-            as_int(flags, "flags"), self._pid_number(pid), addresses, targets, stored, total
+        rc = self._move_pages(
+            self._pid_number(pid),
+            total,
+            addresses,
+            targets,
+            stored,
+            as_int(flags, "flags") & _UINT_MAX,
         )
-        result = MoveResult(rc, _unset(n) if stored is None else stored)
         if rc < 0:
-            self._fail("move_pages", rc if status is not None else _with_stored(rc, stored), result)
-        return result
+            self._fail_move(rc, _unset(n) if stored is None else stored, told=status is None)
+        return MoveResult(rc, _unset(n) if stored is None else stored)
 
-    def _checked_move(
-        self,
-        flags: int,
-        pid: int,
-        addresses: npt.NDArray[np.uint64],
-        targets: npt.NDArray[np.int32] | None,
-        stored: npt.NDArray[np.int32] | None,
-        total: int,
-    ) -> int:
-        if "move_pages" not in self._calls:
-            return -ENOSYS
-        if flags & ~(MPOL_MF_MOVE | MPOL_MF_MOVE_ALL):
-            return Refusal(EINVAL, "flags may be MPOL_MF_MOVE and MPOL_MF_MOVE_ALL only")
-        if flags & MPOL_MF_MOVE_ALL and not self._capable(CAP_SYS_NICE):
-            return _NO_MOVE_ALL
-        target = self._find_target(pid)
-        if isinstance(target, int):
-            return target
-        if target is None or not target.alive:
-            return _NO_MEMORY
-        if targets is not None and len(targets) < len(addresses):
-            addresses = addresses[: len(targets)]
-        return self._move_pages(target, addresses, targets, flags, stored, total)
+    def _fail_move(self, rc: int, stored: npt.NDArray[np.int32], *, told: bool) -> NoReturn:
+        """Raise the error of move_pages; where its statuses are new, say how far it came."""
+        number = errno_of(rc)
+        note = None
+        if told and len(stored) and number == -rc:
+            n = int(np.count_nonzero(stored != STATUS_UNSET))
+            note = f"{n} of {len(stored)} statuses were stored before, see result.names"
+        self._fail("move_pages", rc, MoveResult(-number, stored), note=note)
 
     # ---- migrate_pages ------------------------------------------------------------------------
 
@@ -342,54 +297,13 @@ class NumaCalls(_core.Process):
         old, new = user_nodemask(from_nodes, "from_nodes"), user_nodemask(to_nodes, "to_nodes")
         if maxnode is None:
             maxnode = max(default_maxnode(old), default_maxnode(new))
-        rc = self._checked_migrate(old, new, as_ulong(maxnode, "maxnode"), self._pid_number(pid))
+        bits = as_ulong(maxnode, "maxnode")
+        rc = self._migrate_pages(
+            self._pid_number(pid), bits, user_memory(old, bits), user_memory(new, bits)
+        )
         if rc < 0:
-            self._fail("migrate_pages", rc)
+            self._fail("migrate_pages", rc, maxnode=bits)
         return rc
-
-    def _checked_migrate(
-        self, old_mask: Nodemask | Pointer, new_mask: Nodemask | Pointer, maxnode: int, pid: int
-    ) -> int:
-        if "migrate_pages" not in self._calls:
-            return -ENOSYS
-        old = read_nodemask(old_mask, maxnode)
-        if old < 0:
-            return old
-        new = read_nodemask(new_mask, maxnode)
-        if new < 0:
-            return new
-        target = self._find_target(pid)
-        if isinstance(target, int):
-            return target
-        if self.machine.profile.uid_access and (target is None or not target.alive):
-            return _NO_MEMORY  # in 2006 before any permission is asked
-        allowed = self.machine._memory_mask
-        privileged = self._capable(CAP_SYS_NICE)
-        if new & ~allowed and not privileged:
-            return Refusal(EPERM, "to_nodes has nodes without memory here, and no CAP_SYS_NICE")
-        if self.machine.profile.rules_2006:
-            if new & ~allowed and not self.machine.profile.absent_targets:
-                return Refusal(EINVAL, "to_nodes has nodes without memory here")
-            new = self._source_mask(new)
-        else:
-            new &= allowed
-            if not new:
-                return Refusal(EINVAL, "to_nodes has no node with memory here")
-        if target is None or not target.alive:
-            return _NO_MEMORY
-        flags = MPOL_MF_MOVE_ALL if privileged else MPOL_MF_MOVE
-        return self._migrate_pages(target, self._source_mask(old), new, flags)
-
-    def _source_mask(self, old: int) -> int:
-        """``old`` in 64 bits.  Nodes above 63 only count: they take places that no node has."""
-        mask, extra = old & U64, (old >> 64).bit_count()
-        for place in range(self.machine.nr_nodes, 64):
-            if not extra:
-                break
-            if not mask >> place & 1:
-                mask |= 1 << place
-                extra -= 1
-        return mask
 
     # ---- mbind --------------------------------------------------------------------------------
 
@@ -459,42 +373,17 @@ class NumaCalls(_core.Process):
             word = as_ulong(policy, "policy", "a Policy or a mode")
             mask = user_nodemask(NULL if nodes is None else nodes)
         bits = default_maxnode(mask) if maxnode is None else as_ulong(maxnode, "maxnode")
-        rc = self._checked_mbind(
-            as_ulong(addr, "addr"),
+        start = as_ulong(addr, "addr")
+        rc = self._mbind(
+            start,
             as_ulong(length, "length"),
-            word,
-            mask,
+            word & _UINT_MAX,
+            user_memory(mask, bits),
             bits,
             as_ulong(flags or 0, "flags"),
         )
         if rc < 0:
-            self._fail("mbind", rc)
-
-    def _checked_mbind(
-        self, addr: int, length: int, word: int, user: Nodemask | Pointer, maxnode: int, flags: int
-    ) -> int:
-        if "mbind" not in self._calls:
-            return -ENOSYS
-        mode = _mode_of(word, self.machine.profile)
-        if mode < 0:
-            return mode
-        mask = read_nodemask(user, maxnode)
-        if mask < 0:
-            return mask
-        if flags & ~(MPOL_MF_STRICT | MPOL_MF_MOVE | MPOL_MF_MOVE_ALL):
-            return Refusal(EINVAL, "flags may be MPOL_MF_STRICT, _MOVE and _MOVE_ALL only")
-        if flags & MPOL_MF_MOVE_ALL and not self._capable(CAP_SYS_NICE):
-            return _NO_MOVE_ALL
-        length = _checked_range(addr, length)
-        if length <= 0:
-            return length
-        if mode == MPOL_DEFAULT:
-            flags &= ~MPOL_MF_STRICT
-        nodes, mode_flags = self._core_mask(mask, word & MPOL_MODE_FLAGS)
-        if nodes < 0:
-            return nodes
-        rc = self._mbind(addr, length, mode, mode_flags, nodes, flags)
-        return self._nodes_rule(mode, mask) if rc == -EINVAL else rc
+            self._fail("mbind", rc, addr=start, mode=word, maxnode=bits)
 
     # ---- set_mempolicy, get_mempolicy, set_mempolicy_home_node ---------------------------------
 
@@ -535,24 +424,9 @@ class NumaCalls(_core.Process):
             word = as_ulong(policy, "policy", "a Policy or a mode")
             mask = user_nodemask(NULL if nodes is None else nodes)
         bits = default_maxnode(mask) if maxnode is None else as_ulong(maxnode, "maxnode")
-        rc = self._checked_set_mempolicy(word, mask, bits)
+        rc = self._set_mempolicy(word & _UINT_MAX, user_memory(mask, bits), bits)
         if rc < 0:
-            self._fail("set_mempolicy", rc)
-
-    def _checked_set_mempolicy(self, word: int, user: Nodemask | Pointer, maxnode: int) -> int:
-        if "set_mempolicy" not in self._calls:
-            return -ENOSYS
-        mode = _mode_of(word, self.machine.profile)
-        if mode < 0:
-            return mode
-        mask = read_nodemask(user, maxnode)
-        if mask < 0:
-            return mask
-        nodes, mode_flags = self._core_mask(mask, word & MPOL_MODE_FLAGS)
-        if nodes < 0:
-            return nodes
-        rc = self._set_mempolicy(mode, mode_flags, nodes)
-        return self._nodes_rule(mode, mask) if rc == -EINVAL else rc
+            self._fail("set_mempolicy", rc, mode=word, maxnode=bits)
 
     def get_mempolicy(
         self,
@@ -593,69 +467,16 @@ class NumaCalls(_core.Process):
             EFAULT (nothing mapped, bad pointer), EINVAL (more than a page of mask).
         """
         self._must_live("get_mempolicy")
-        answer: PolicyResult | int = self._checked_get_mempolicy(
-            as_ulong(flags, "flags"),
-            as_ulong(addr, "addr"),
-            as_ulong(maxnode, "maxnode"),
-            _out_pointer(nodemask, "nodemask"),
-            _out_pointer(mode, "mode"),
-        )
-        if isinstance(answer, int):
-            self._fail("get_mempolicy", answer)
-        return answer
-
-    def _checked_get_mempolicy(
-        self, flags: int, addr: int, maxnode: int, nodemask: Pointer | None, mode: Pointer | None
-    ) -> PolicyResult | int:
-        if "get_mempolicy" not in self._calls:
-            return -ENOSYS
-        if nodemask is not NULL and maxnode < self.machine.nr_nodes:
-            return Refusal(EINVAL, f"maxnode is below the {self.machine.nr_nodes} nodes there are")
-        found = self._find_mempolicy(flags, addr)
-        if isinstance(found, int):
-            return found
-        word, mask = found
-        if mode is BAD:
-            return -EFAULT
-        if nodemask is BAD:
-            return -EFAULT
-        if nodemask is not NULL and maxnode - 1 > PAGE_SIZE * 8:
-            return Refusal(EINVAL, "maxnode is more than a page of bits")
+        bits = as_ulong(maxnode, "maxnode")
+        word = _room(mode, "mode", np.int32, 1)
+        mask = _room(nodemask, "nodemask", np.uint64, _mask_words(bits))
+        rc = self._get_mempolicy(word, mask, bits, as_ulong(addr, "addr"), as_ulong(flags, "flags"))
+        if rc < 0:
+            self._fail("get_mempolicy", rc)
         return PolicyResult(
-            None if mode is NULL else word, None if nodemask is NULL else nodes_of(mask)
+            None if word is None else int(word[0]),
+            None if mask is None else nodes_of(int(mask[0])),
         )
-
-    def _find_mempolicy(self, flags: int, addr: int) -> tuple[int, int] | int:
-        """Mode word or node, and mask; or ``-errno``."""
-        if flags & ~(MPOL_F_NODE | MPOL_F_ADDR | MPOL_F_MEMS_ALLOWED):
-            return Refusal(EINVAL, "flags may be MPOL_F_NODE, _ADDR and _MEMS_ALLOWED only")
-        if flags & MPOL_F_MEMS_ALLOWED:
-            if flags & (MPOL_F_NODE | MPOL_F_ADDR):
-                return Refusal(EINVAL, "MPOL_F_MEMS_ALLOWED goes with no other flag")
-            return 0, self.machine._memory_mask
-        if flags & MPOL_F_ADDR:
-            policy = self._get_vma_policy(addr)
-            if isinstance(policy, int):
-                return policy
-        elif addr:
-            return Refusal(EINVAL, "an address is given without MPOL_F_ADDR")
-        else:
-            policy = self._get_task_policy()
-        word = policy[0]
-        if word == MPOL_LOCAL and word not in self.machine.profile.modes:
-            word = MPOL_PREFERRED  # a policy of no nodes, before LOCAL was a mode
-        if flags & MPOL_F_NODE:
-            word = self._node_asked(flags, addr, word)
-            return word if word < 0 else (word, self._user_mask(policy))
-        return word | policy[1] & MPOL_MODE_FLAGS, self._user_mask(policy)
-
-    def _node_asked(self, flags: int, addr: int, mode: int) -> int:
-        if flags & MPOL_F_ADDR:
-            return self._lookup_node(addr)
-        weighted = mode == MPOL_WEIGHTED_INTERLEAVE and self.machine.profile.weighted
-        if mode == MPOL_INTERLEAVE or weighted:
-            return self._il_next()
-        return Refusal(EINVAL, "MPOL_F_NODE alone is for a process that interleaves")
 
     def set_mempolicy_home_node(self, addr: int, length: int, node: int, flags: int = 0) -> None:
         """Say which node of a Bind or PreferredMany range is to be tried first.
@@ -677,34 +498,14 @@ class NumaCalls(_core.Process):
             mapping of the range has a policy).
         """
         self._must_live("set_mempolicy_home_node")
-        rc = self._checked_home_node(
-            as_ulong(addr, "addr"),
-            as_ulong(length, "length"),
-            as_ulong(node, "node"),
-            as_ulong(flags, "flags"),
+        start, home = as_ulong(addr, "addr"), as_ulong(node, "node")
+        rc = self._set_mempolicy_home_node(
+            start, as_ulong(length, "length"), home, as_ulong(flags, "flags")
         )
         if rc < 0:
-            self._fail("set_mempolicy_home_node", rc)
+            self._fail("set_mempolicy_home_node", rc, addr=start, node=home)
 
-    def _checked_home_node(self, addr: int, length: int, node: int, flags: int) -> int:
-        if "set_mempolicy_home_node" not in self._calls:
-            return -ENOSYS
-        if addr % PAGE_SIZE:
-            return _checked_range(addr, length)
-        if flags:
-            return Refusal(EINVAL, "flags must be 0")
-        if node >= self.machine.nr_nodes:
-            return Refusal(EINVAL, f"there is no node {node} on this machine")
-        length = _checked_range(addr, length)
-        return length if length <= 0 else self._set_home_node(addr, length, node)
-
-    # ---- what the checks ask ------------------------------------------------------------------
-
-    def _credentials(self) -> Credentials:
-        return Credentials(*self._cred())
-
-    def _capable(self, capability: int) -> bool:
-        return bool(self._cred()[4] & capability)
+    # ---- help ---------------------------------------------------------------------------------
 
     def _pid_number(self, pid: Pid) -> int:
         if isinstance(pid, NumaCalls):
@@ -713,103 +514,23 @@ class NumaCalls(_core.Process):
             return pid.pid
         return as_int(pid, "pid", "a Process or a number")
 
-    def _find_target(self, pid: int) -> "Process | int | None":
-        """Return the process behind ``pid``; None for a kernel thread; ``-ESRCH`` or ``-EPERM``."""
-        if not pid or pid == self.pid:
-            return self  # type: ignore[return-value]
-        if pid == KTHREAD_PID:
-            mine = self._credentials()
-            if self.machine.profile.uid_access:
-                return None  # no memory is found before permission is asked
-            return None if may_access(mine, KERNEL_THREAD, target_has_mm=False) else -EPERM
-        target = self.machine._find_pid(pid)
-        if target is None:
-            return -ESRCH
-        mine = self._credentials()
-        try:
-            his = target._credentials()
-        except ProcessGoneError:
-            return -ESRCH  # another thread reaped it meanwhile
-        if self.machine.profile.uid_access:
-            permitted = not target.alive or may_signal(mine, his)
-        else:
-            permitted = may_access(mine, his, target_has_mm=target.alive)
-        return target if permitted else -EPERM
-
-    def _core_mask(self, mask: int, mode_flags: int) -> tuple[int, int]:
-        """Return a user mask in the core's 64 bits, and the mode flags with a tag for the rest.
-
-        Nodes above 63 are on no machine: they make a mask not empty, count in a relative set, and
-        tell two otherwise equal static or relative policies apart, nothing else.
-        """
-        if self.machine.profile.subset_nodes and mask & ~self.machine._memory_mask:
-            return Refusal(EINVAL, "the node set has a node without memory here"), mode_flags
-        if not mask >> 64:
-            return mask, mode_flags
-        low = fold_absent(mask, self.machine._memory_mask, mode_flags)
-        if not low:
-            return Refusal(EINVAL, "no node of the set has memory here"), mode_flags
-        if mode_flags & _STATIC_OR_RELATIVE:
-            mode_flags |= self.machine._mask_tag(mask) & _TAG_BITS
-        return low, mode_flags
-
-    def _nodes_rule(self, mode: int, mask: int) -> int:
-        """Return the EINVAL of a mode against its nodes: what the core refuses in a policy."""
-        if mode in (MPOL_DEFAULT, MPOL_LOCAL) and mask:
-            return Refusal(EINVAL, "this mode takes no nodes")
-        if not mask:
-            return Refusal(EINVAL, "the node set is empty")
-        if not mask & self.machine._memory_mask:
-            return Refusal(EINVAL, "no node of the set has memory here")
-        return -EINVAL
-
-    def _user_mask(self, policy: tuple[int, int, int, int]) -> int:
-        """Return the mask get_mempolicy reports: the caller's own for static and relative nodes."""
-        _mode, flags, nodes, user = policy
-        if not flags & _STATIC_OR_RELATIVE:
-            return nodes
-        return self.machine._tagged_mask(flags & _TAG_BITS, user) & U64
-
     def _must_live(self, call: str) -> None:
         if not self.alive:
             raise ProcessGoneError(f"{self!r} cannot call {call}")
 
-    def _fail(self, call: str, rc: int, result: object = None) -> NoReturn:
+    def _fail(
+        self, call: str, rc: int, result: object = None, *, note: str | None = None, **values: int
+    ) -> NoReturn:
+        """Raise a call's error; ``values`` are what the words of its rule name."""
         self._must_live(call)
-        raise_errno(rc, call, result)
+        profile = self.machine.profile
+        if "mode" in values:
+            values["mode"] = values["mode"] & _UINT_MAX & ~profile.mode_flags
+        words = {"kernel": profile.name, "nr_nodes": self.machine.nr_nodes, **values}
+        raise_errno(rc, call, result, note=note, words=words)
 
 
 # ---- arguments --------------------------------------------------------------------------------
-
-
-#: What several calls refuse.
-_NO_MOVE_ALL: Final = Refusal(EPERM, "MPOL_MF_MOVE_ALL needs CAP_SYS_NICE")
-_NO_MEMORY: Final = Refusal(EINVAL, "that process has no memory: a zombie or a kernel thread")
-
-
-def _mode_of(word: int, profile: "KernelProfile") -> int:
-    """Mode of a mode word (a C int), or ``-EINVAL``: unknown, or flags that exclude each other."""
-    word &= 0xFFFFFFFF
-    flags = word & profile.mode_flags
-    mode = word & ~flags
-    if mode not in profile.modes:
-        return Refusal(EINVAL, f"mode {mode:#x} is not known to Linux {profile.name}")
-    if flags & _STATIC_OR_RELATIVE == _STATIC_OR_RELATIVE:
-        return Refusal(EINVAL, "MPOL_F_STATIC_NODES and MPOL_F_RELATIVE_NODES exclude each other")
-    if flags & MPOL_F_NUMA_BALANCING and mode not in profile.balancing_modes():
-        rule = f"MPOL_F_NUMA_BALANCING does not go with mode {mode} in Linux {profile.name}"
-        return Refusal(EINVAL, rule)
-    return mode
-
-
-def _checked_range(addr: int, length: int) -> int:
-    """Length rounded up to pages; 0 for an empty range; ``-EINVAL`` when unaligned or wrapping."""
-    if addr % PAGE_SIZE:
-        return Refusal(EINVAL, f"the address {addr:#x} is not a multiple of the page size")
-    length = (length + PAGE_SIZE - 1 & U64) & -PAGE_SIZE
-    if addr + length > U64:
-        return Refusal(EINVAL, f"the range from {addr:#x} ends beyond the last address")
-    return length
 
 
 def _policy_word(policy: Policy) -> tuple[int, Nodemask | Pointer]:
@@ -826,10 +547,16 @@ def _policy_flags(nodes: object, flags: int | None, maxnode: int | None) -> int:
     return 0 if given is None else as_ulong(given, "flags")
 
 
-def _out_pointer(value: object, name: str) -> Pointer | None:
+def _mask_words(maxnode: int) -> int:
+    """Words that get_mempolicy writes of a mask, one at least; more than a page is refused."""
+    return min(max((maxnode + 62) // 64, 1), _PAGE_WORDS)
+
+
+def _room(value: object, name: str, dtype: type[Any], n: int) -> npt.NDArray[Any] | None:
+    """Memory for an answer; None for NULL, and none of it behind a wild pointer."""
     if value is not None and not isinstance(value, Pointer):
         raise TypeError(f"{name} must be NULL, BAD or None (room for the answer), not {value!r}")
-    return value
+    return None if value is NULL else np.zeros(0 if value is BAD else n, dtype=dtype)
 
 
 def _unset(n: int) -> npt.NDArray[np.int32]:
@@ -851,14 +578,6 @@ def _status_array(
     if not (status.flags.c_contiguous and status.flags.writeable) or len(status) < n:
         raise ValueError(f"status must be contiguous, writable and {n} long, not {len(status)}")
     return status
-
-
-def _with_stored(rc: int, stored: npt.NDArray[np.int32] | None) -> int:
-    """Add to an error of move_pages how far it came."""
-    if isinstance(rc, Refusal) or stored is None or not len(stored):
-        return rc
-    n = int(np.count_nonzero(stored != STATUS_UNSET))
-    return Refusal(-rc, f"{n} of {len(stored)} statuses were stored before, see result.names")
 
 
 def _listed(pages: object, nodes: Addresses | int | Pointer | None, n: int) -> int:

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pagemig.constants import FILE_SHMEM, MPOL_DEFAULT, MPOL_MODE_FLAGS, PAGE_SHIFT, PAGE_SIZE
+from pagemig.constants import (
+    FILE_SHMEM,
+    MPOL_DEFAULT,
+    MPOL_F_RELATIVE_NODES,
+    MPOL_F_STATIC_NODES,
+    PAGE_SHIFT,
+    PAGE_SIZE,
+)
 from pagemig.policy import Policy, policy_of, policy_text
 from pagemig.system.frames import flag_bit, mapcounts, refcounts
 
@@ -154,11 +161,12 @@ def _vma(process: "Process", row: Any) -> Vma:
     machine = process.machine
     flags, index = int(row["flags"]), int(row["file"])
     inode, path = _file_name(machine, index)
-    own = process._get_vma_policy(int(row["start"]))
+    mode, mode_flags, nodes = int(row["mode"]), int(row["mode_flags"]), int(row["nodes"])
     policy, shown = None, process._get_task_policy()
-    if not isinstance(own, int) and own[0] != MPOL_DEFAULT:
-        policy = policy_of(own[0], own[1] & MPOL_MODE_FLAGS, process._user_mask(own))
-        shown = own
+    if mode != MPOL_DEFAULT:
+        asked = mode_flags & (MPOL_F_STATIC_NODES | MPOL_F_RELATIVE_NODES)
+        policy = policy_of(mode, mode_flags, int(row["user_nodes"]) if asked else nodes)
+        shown = mode, mode_flags, nodes, 0
     return Vma(
         start=int(row["start"]),
         end=int(row["end"]),

@@ -7,7 +7,7 @@ answers into results or errors.  Addresses and lengths are bytes.  The calls abo
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from errno import EINVAL, EPERM
+from errno import EINVAL
 from typing import TYPE_CHECKING, Any, Final, NoReturn, SupportsIndex
 
 import numpy as np
@@ -45,7 +45,7 @@ from pagemig.constants import (
     PAGE_SIZE,
     SIGNAL_NAMES,
 )
-from pagemig.errors import ProcessGoneError, Refusal, no_copy, raise_errno
+from pagemig.errors import ProcessGoneError, no_copy, raise_errno
 from pagemig.system import proc
 from pagemig.system.numa import NumaCalls
 from pagemig.system.vmops import MigrateHook, reserved_pfns
@@ -155,8 +155,6 @@ class Process(NumaCalls):
 
     def __init__(self, machine: "Machine", pid: int) -> None:
         self.machine = machine
-        self._calls = machine.profile.calls
-        self._has_move_pages = "move_pages" in self._calls
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
         no_copy(self)
@@ -263,7 +261,7 @@ class Process(NumaCalls):
         index = 0 if file is None else self._index_of(file)
         if start % PAGE_SIZE:
             rule = f"the offset {start:#x} is not a multiple of the page size"
-            raise_errno(Refusal(EINVAL, rule), "mmap")
+            raise_errno(-EINVAL, "mmap", note=rule)
         rc = self._mmap(place, size, bits, flags, index, start >> PAGE_SHIFT)
         return self._done("mmap", rc, place if fixed or noreplace else 0, size)
 
@@ -457,7 +455,7 @@ class Process(NumaCalls):
         flags |= MCL_ONFAULT if check_bool(onfault, "onfault") else 0
         rc = self._mlockall(flags)
         if rc == -EINVAL:
-            rc = Refusal(EINVAL, "neither current nor future is asked for")
+            raise_errno(rc, "mlockall", note="neither current nor future is asked for")
         self._done("mlockall", rc)
 
     def munlockall(self) -> None:
@@ -653,10 +651,7 @@ class Process(NumaCalls):
         user = _user_id(uid, "uid")
         group = user if gid is None else _user_id(gid, "gid")
         open_ = check_bool(dumpable, "dumpable")
-        mine = self._credentials()
-        if not mine.caps and (user, group) != (mine.uid, mine.gid):
-            raise_errno(-EPERM, "setuid")
-        self._setuid(user, group, open_)
+        self._done("setuid", self._setuid(user, group, open_))
 
     def limit_memlock(self, size: int | str) -> None:
         """Set RLIMIT_MEMLOCK: how many bytes it may lock without CAP_IPC_LOCK.
@@ -978,11 +973,12 @@ class Process(NumaCalls):
     def _done(self, call: str, rc: int, addr: int = 0, length: int = PAGE_SIZE) -> int:
         """Return what a call answered; where it refused a range, say what is wrong with it."""
         if rc < 0:
+            note = None
             if rc == -EINVAL and addr % PAGE_SIZE:
-                rc = Refusal(EINVAL, f"the address {addr:#x} is not a multiple of the page size")
+                note = f"the address {addr:#x} is not a multiple of the page size"
             elif rc == -EINVAL and not length:
-                rc = Refusal(EINVAL, "the length is 0")
-            raise_errno(rc, call)
+                note = "the length is 0"
+            raise_errno(rc, call, note=note)
         return rc
 
     def _index_of(self, file: "File") -> int:

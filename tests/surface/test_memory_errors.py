@@ -16,6 +16,7 @@ from pagemig import _core
 
 PAGE = pm.PAGE_SIZE
 TIMES = 100
+NODE_0, NODE_1 = (1).to_bytes(8, "little"), (2).to_bytes(8, "little")
 
 
 class World:
@@ -172,19 +173,17 @@ CORE_PROCESS: dict[str, Callable[[World], Any]] = {
     "_fwrite": lambda w: w.app._fwrite(w.file.index, 0, w.values),
     "_get_cpu": lambda w: w.app._get_cpu(),
     "_get_task_policy": lambda w: w.app._get_task_policy(),
-    "_get_vma_policy": lambda w: w.app._get_vma_policy(w.base),
-    "_il_next": lambda w: w.app._il_next(),
+    "_get_mempolicy": lambda w: w.app._get_mempolicy(None, None, 0, w.base, 3),
     "_limits": lambda w: w.app._limits(1 << 23),
-    "_lookup_node": lambda w: w.app._lookup_node(w.base),
     "_madvise": lambda w: w.app._madvise(w.base, PAGE, 3),
-    "_mbind": lambda w: w.app._mbind(w.base, 8 * PAGE, pm.MPOL_BIND, 0, 2, pm.MPOL_MF_MOVE),
-    "_migrate_pages": lambda w: w.app._migrate_pages(w.app, 2, 1, pm.MPOL_MF_MOVE),
+    "_mbind": lambda w: w.app._mbind(w.base, 8 * PAGE, 2, NODE_1, 65, 2),
+    "_migrate_pages": lambda w: w.app._migrate_pages(0, 65, NODE_1, NODE_0),
     "_mlock": lambda w: w.app._mlock(w.base, PAGE, False),
     "_mlockall": lambda w: w.app._mlockall(1),
     "_mm": lambda w: w.app._mm,
     "_mmap": lambda w: w.app._mmap(w.base + 16 * PAGE, PAGE, 3, 0x8032, 0, 0),
     "_mmap_pfns": lambda w: w.app._mmap_pfns(w.reserved, 3, 0),
-    "_move_pages": lambda w: w.app._move_pages(w.app, w.pages, w.nodes, 2, w.status, 8),
+    "_move_pages": lambda w: w.app._move_pages(0, 8, w.pages, w.nodes, w.status, 2),
     "_mprotect": lambda w: w.app._mprotect(w.base, PAGE, 3),
     "_mremap": lambda w: w.app._mremap(w.base, PAGE, PAGE, 1, 0),
     "_munlock": lambda w: w.app._munlock(w.base, PAGE),
@@ -197,8 +196,8 @@ CORE_PROCESS: dict[str, Callable[[World], Any]] = {
     "_reaped": lambda w: w.app._reaped,
     "_reap": lambda w: w.child._reap(),
     "_set_cpu": lambda w: w.app._set_cpu(0),
-    "_set_home_node": lambda w: w.app._set_home_node(w.base, PAGE, 0),
-    "_set_mempolicy": lambda w: w.app._set_mempolicy(pm.MPOL_BIND, 0, 1),
+    "_set_mempolicy": lambda w: w.app._set_mempolicy(2, NODE_0, 65),
+    "_set_mempolicy_home_node": lambda w: w.app._set_mempolicy_home_node(w.base, PAGE, 0, 0),
     "_setuid": lambda w: w.app._setuid(0, 0, True),
     "_task": lambda w: w.app._task,
     "_touch": lambda w: w.app._touch(w.base, 8, False, None, w.values),

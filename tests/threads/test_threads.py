@@ -461,7 +461,13 @@ def test_a_call_keeps_the_record_of_its_process() -> None:
     assert later._task == index  # now it is free
     assert not victim.alive
     assert victim._mm == 0
-    for ask in (victim._cred, victim._get_cpu, victim._faults, victim._usage, victim._il_next):
+    for ask in (
+        victim._cred,
+        victim._get_cpu,
+        victim._faults,
+        victim._usage,
+        victim._get_task_policy,
+    ):
         with pytest.raises(pm.ProcessGoneError):
             ask()
     victim._exit()

@@ -1,0 +1,42 @@
+"""Recorded calls through the core's own door: checks and their order are the core's, not Python's.
+
+All scenarios by hand and a tenth of the random ones; ``make full`` takes them all.
+"""
+
+import os
+import random
+from typing import Any
+
+import pytest
+
+import pagemig as pm
+from pagemig.scenario.conform import compare, describe
+from pagemig.scenario.files import load
+from support import CORPUS, door
+
+KERNELS = ("6.1", "6.12")
+SEED = 9
+
+
+def chosen() -> list[Any]:
+    found = []
+    for kernel in KERNELS:
+        for name in ("hand", "random", "full"):
+            records = load(CORPUS / f"linux-{kernel}" / f"{name}.jsonl.gz")
+            if name != "hand" and not os.environ.get("PAGEMIG_FULL"):
+                records = random.Random(SEED).sample(records, len(records) // 10)
+            found += [pytest.param(kernel, r, id=f"{kernel}-{r['id']}") for r in records]
+    return found
+
+
+@pytest.fixture(autouse=True)
+def through_the_door(monkeypatch: pytest.MonkeyPatch) -> None:
+    for call in door.CALLS:
+        monkeypatch.setattr(pm.Process, call.__name__, call)
+
+
+@pytest.mark.parametrize(("kernel", "record"), chosen())
+def test_agrees_with_the_recorded_kernel(kernel: str, record: dict[str, Any]) -> None:
+    agreement = compare(record, kernel=kernel, check=True)
+    if not agreement.agrees:
+        pytest.fail(describe(agreement), pytrace=False)
