@@ -9,6 +9,8 @@ from typing_extensions import disjoint_base
 
 COUNTERS: tuple[str, ...]
 HOOK_PATIENCE: float
+PROFILE: np.dtype[np.void]
+PVEC_LARGEST: int
 FRAME_DTYPE: np.dtype[np.void]
 VMA_DTYPE: np.dtype[np.void]
 TRACE_DTYPE: np.dtype[np.void]
@@ -38,7 +40,7 @@ class Machine:
         node_cpus: list[int],
         distances: npt.NDArray[np.uint8],
         page_bytes: int,
-        profile: dict[str, int],
+        profile: bytes,
         node_reserved: list[int],
         node_watermarks: list[int],
         access_stats: bool = False,

@@ -17,7 +17,7 @@ from pagemig.mm.access cimport access_deferred, access_many, touch_range, touch_
 from pagemig.mm.atomic cimport (
     pmg_add32, pmg_load, pmg_load32, pmg_load32_acq, pmg_spin_lock, pmg_spin_unlock, pmg_store, pmg_store32,
 )
-from pagemig.mm.build cimport build_arenas, build_nodes, build_swap, node_spec_t, scatter, set_profile
+from pagemig.mm.build cimport build_arenas, build_nodes, build_swap, node_spec_t, profile_layout, scatter, set_profile
 from pagemig.mm.calls cimport (
     migrate_frames, pmg_sys_get_mempolicy, pmg_sys_mbind, pmg_sys_migrate_pages, pmg_sys_move_pages,
     pmg_sys_set_mempolicy, pmg_sys_set_mempolicy_home_node, vma_own_policy,
@@ -53,8 +53,8 @@ from pagemig.mm.truncate cimport file_fadvise, file_punch, file_truncate
 from pagemig.mm.types cimport (
     C_LOCK_PAGE, C_LOCK_SWAP, ctx_t, file_t, frame_t, INIT_PID, keep_t, machine_t, MAX_NODES, MAX_SWAPFILES, mm_t,
     MODE_ACTORS, MODE_THREADS, MPOL_F_NUMA_BALANCING, MPOL_F_RELATIVE_NODES, MPOL_F_STATIC_NODES, mpol_t, nodemask_t,
-    NR_COUNTERS, PG_anon, PMG_WAIT, PTRS_PER_PTE, STAGE, TASK_FREE, TASK_RUNNING, task_t, vm_event_state_t, vma_t,
-    WAIT_PASS,
+    NR_COUNTERS, PG_anon, PMG_WAIT, profile_t, PTRS_PER_PTE, PVEC_MAX, STAGE, TASK_FREE, TASK_RUNNING, task_t,
+    vm_event_state_t, vma_t, WAIT_PASS,
 )
 from pagemig.mm.uaccess cimport PMG_BAD, pmg_user_t
 from pagemig.mm.vma cimport vma_address
@@ -71,6 +71,12 @@ cnp.import_array()
 
 HOOK_PATIENCE = 10.0        # seconds a call that a hook makes waits while other threads may still end it
 
+_places = profile_layout()
+#: ``profile_t``: kernels.py compares its own record with it.
+PROFILE = np.dtype({"names": list(_places), "formats": [np.uint32] * len(_places),
+                    "offsets": [4 * at for at in _places.values()], "itemsize": sizeof(profile_t)})
+PVEC_LARGEST = PVEC_MAX
+
 COUNTERS = (
     "pgfault", "pgmajfault", "pgalloc", "pgfree",
     "numa_hit", "numa_miss", "numa_foreign", "numa_interleave", "numa_local", "numa_other",
@@ -80,7 +86,7 @@ COUNTERS = (
     "tlb_flush", "ptes_dropped", "ptes_restored",
     "pswpin", "pswpout", "swap_slots", "requests_scanned",
     "lock_page", "lock_zone", "lock_lru", "lock_ptl", "lock_anon_vma", "lock_i_mmap", "lock_tree", "lock_swap",
-    "host_page_contended", "host_zone_contended", "host_ptl_contended", "host_rmap_contended",
+    "host_ptl", "host_rmap", "host_page_contended", "host_zone_contended", "host_ptl_contended", "host_rmap_contended",
     "host_mm_contended", "host_swap_contended", "host_waits",
 )
 assert len(COUNTERS) == NR_COUNTERS
@@ -210,8 +216,8 @@ cdef class Machine:
         Distance between nodes; decides the fall-back order, ties by number.
     page_bytes : int
         Content kept per page: 0, 8 or 4096 bytes.
-    profile : dict
-        The switches of ``profile_t`` by name.
+    profile : bytes
+        A record of the dtype ``PROFILE``, which is ``profile_t``.
     access_stats : bool
         Count accesses per page and node.
     scatter_seed : int
@@ -225,13 +231,14 @@ cdef class Machine:
         The host refused the address space.
     """
 
-    def __cinit__(self, list node_pages, list node_cpus, distances, int page_bytes, dict profile,
+    def __cinit__(self, list node_pages, list node_cpus, distances, int page_bytes, bytes profile,
                   list node_reserved, list node_watermarks, bint access_stats=False, uint64_t scatter_seed=0,
                   list swap_slots=None, *args, **kwargs):
         self.m = <machine_t *> calloc(1, sizeof(machine_t))
         if self.m == NULL:
             raise MemoryError
-        set_profile(self.m, profile)
+        if set_profile(self.m, <const char *> profile, len(profile)):
+            raise ValueError(f"profile must be a record of {PROFILE.itemsize} bytes, not {len(profile)}")
         self.m.page_bytes = page_bytes
         self.m.access_stats = access_stats
         self.m.width = STAGE
@@ -255,6 +262,8 @@ cdef class Machine:
             nodes[i].weight = 1
         for i in range(devices):
             slots[i] = swap_slots[i]
+        if devices and not self.m.profile.swap:
+            raise ValueError("swap needs a kernel profile with swap=1, which only those of 2006 have")
         if build_nodes(self.m, nodes, n, rows) or build_arenas(self.m) or build_swap(self.m, slots, devices):
             raise MemoryError("the host refused to reserve the memory of the machine")
         if seed:

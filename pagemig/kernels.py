@@ -8,9 +8,14 @@ common.  Half of the switches are read by the core (they have the names of the f
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, fields, replace
+from textwrap import wrap
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
+
+from pagemig._core import PROFILE, PVEC_LARGEST
 from pagemig.constants import (
     MPOL_BIND,
     MPOL_DEFAULT,
@@ -26,7 +31,7 @@ from pagemig.constants import (
 
 __all__ = ["DEFAULT_KERNEL", "KERNELS", "KernelProfile", "kernel_profile"]
 
-_CORE: Final = MappingProxyType({"core": True})
+_LARGEST: Final = (1 << 32) - 1
 
 
 #: Calls that a kernel may lack, as the core numbers them.
@@ -39,233 +44,358 @@ _CALL_BITS: Final = {
     "set_mempolicy_home_node": 32,
 }
 
-#: What the engine of swap entries, and the lists of before 2.6.18, are made for.
-_SWAP_ENTRIES: Final = ("swap", "plain_entries", "counts_drop", "rules_2006")
-_FOUR_LISTS: Final = ("rules_2006",)
+
+def _doc(text: str) -> dict[str, Any]:
+    return {"doc": text}
+
+
+def _checked(
+    default: int, doc: str, range_: tuple[int, int] = (0, 1), *, core: bool = False
+) -> Any:
+    """Declare a number that is refused outside ``range_``, both ends included."""
+    return field(default=default, metadata={**_doc(doc), "range": range_, "core": core})
+
+
+def _switch(default: int, doc: str, range_: tuple[int, int] = (0, 1)) -> Any:
+    """Declare a switch that the core reads: a field of the same name and place in ``profile_t``."""
+    return _checked(default, doc, range_, core=True)
+
+
+#: What a mechanism is only made together with.
+_NEEDS: Final = {
+    "engine": ("swap", "plain_entries", "counts_drop", "check_range"),
+    "counts_drop": ("plain_entries",),
+    "plain_entries": ("counts_drop",),
+    "four_lists": ("counts_drop", "check_range"),
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KernelProfile:
-    """What one kernel does differently.
+    """What one kernel does differently."""
 
-    Fields marked *core* are passed to the core as integers.
-
-    Attributes
-    ----------
-    name : str
-        As given to ``Machine(kernel=...)``.
-    stands_for : str
-        The kernels this profile answers for.
-    engine : int
-        *core*.  0: migration entries (2.6.18 and later, and -mm before), 1: swap entries (2.6.16,
-        2.6.17).
-    passes : int
-        *core*.  Passes over what is left of a migration: 10 (2.6.18 to 6.2, one page at a time), 7
-        (6.3 and later, after the asynchronous batch), 11 (2.6.16, 2.6.17).
-    force_pass : int
-        *core*.  From this pass on, counted from 0, the page lock is waited for: 3 to 6.2; 0 from
-        6.3 on, where the passes without waiting are the asynchronous ones.
-    writeback_pass : int
-        *core*.  The same for writeback: 1 (2.6.16, 2.6.17), 3 (2.6.18 to 6.2), 0.
-    batch : int
-        *core*.  Pages unmapped before one TLB flush: 1 to 6.2, 512 from 6.3 on.
-    async_first : int
-        *core*.  1 from 6.3 on: a synchronous caller first tries the whole list without waiting.
-    async_passes : int
-        *core*.  Passes of that first try: 3.
-    copy_first : int
-        *core*.  1: the page is copied before the reference count is frozen (6.11, 6.12 and later).
-    untouched_enoent : int
-        *core*.  Status of anonymous memory never touched in move_pages: 0 ``-EFAULT`` (4.3 to
-        6.11), 1 ``-ENOENT`` (before 4.3 and from 6.12 on).
-    mbind_ilx : int
-        *core*.  mbind's target of a page: 0 from the mapping found by scanning the range (to 6.6),
-        1 from the policy and the page's index (6.7 and later); also the inode number added to the
-        index of shared memory when it is migrated.
-    isolate_counts : int
-        *core*.  1: pages that could not be isolated count as failed (6.7 and later).
-    migrate_unlocked : int
-        *core*.  1: mbind and migrate_pages give mmap_lock back before they migrate what they
-        collected (6.7 and later).
-    pagevec : int
-        *core*.  Pages a processor collects before it takes them off the count of locked ones: 15
-        (5.18 and later), 31 (6.10 and later).  Until then they look locked, and hold one reference
-        more.  1, at once, in the kernels of 2006: there locked pages are not counted.
-    pcp_bulk : int
-        *core*.  0: what a node has between its low watermark and the lowest is left to callers that
-        take no other node.  1: the processor that filled the node has it on its own list (6.7 and
-        later, where these lists grow).
-    ahead_is_minor : int
-        *core*.  1: a fault that only starts read-ahead is minor; 0: major, since it gives mmap_lock
-        up for that and begins again (5.1 to 6.5; from 6.6 on it holds the lock of its VMA instead).
-    gup_checks_files : int
-        *core*.  Registering buffers over files on a disk: 0 ``-EOPNOTSUPP`` for every mapping (to
-        6.4), 1 ``-EFAULT`` for shared ones, while private ones may be pinned (6.5 and later).
-    populate_whole : int
-        *core*.  1: ``MADV_POPULATE_*`` ends at the first hole of its range (6.9 and later); 0:
-        passes over it.
-    mprotect_unaccounts : int
-        *core*.  1: anonymous memory nothing was written to is no longer accounted for once it
-        cannot be written, and merges with mappings that never were (6.6 and later).
-    swap : int
-        *core*.  1: the machine may have swap devices, and anonymous pages go through a swap cache.
-        Later kernels have them too; here they are part of the kernels of 2006 only.
-    four_lists : int
-        *core*.  1: ``migrate_pages(from, to, moved, failed)`` with targets allocated 257 at a time
-        before it begins (to 2.6.17); the caller disposes of the pages.
-    plain_entries : int
-        *core*.  1: a migration entry is READ or WRITE: the accessed bit is lost, dirtiness goes to
-        the page, no entry says that the page was exclusive (to 5.18).
-    counts_drop : int
-        *core*.  1: with each entry a page loses its reference and its mapcount at once, and the
-        references left must be the ones a migration explains; 0: they are frozen together.
-    locked_fails : int
-        *core*.  1: try_to_unmap fails for good where VM_LOCKED is set, ``-EPERM`` (to 2.6.17).
-    locked_skipped : int
-        *core*.  1: migrate_pages and mbind with MOVE alone take nothing from VM_LOCKED mappings (to
-        2.6.20), though move_pages and STRICT with MOVE do.
-    waiter_refs : int
-        *core*.  1: who waits for a migration entry holds a reference on the old page, and so can
-        make the migration fail that it waits for (2.6.18 to 5.18).
-    family_anon_vma : int
-        *core*.  1: a whole fork family shares one anon_vma (to 2.6.33).
-    truncate_leaves : int
-        *core*.  1: truncation passes over entries that are no pages, and what was on the move stays
-        mapped though it no longer belongs to the file (to 2.6.22).
-    rss_uncounted : int
-        *core*.  1: fork and munmap do not count migration entries in the resident set (2.6.18).
-    rules_2006 : int
-        *core*.  1: mbind, migrate_pages and move_pages check, collect and answer as in 2006.
-    first_vma : int
-        *core*.  1: mbind places all pages by the first mapping of the range (2.6.18 to 2.6.23).
-    arrays : int
-        *core*.  1: pages and targets go to the engine in arrays, page i to target i, so that mbind
-        with interleaving and MOVE puts every page of the range on its own node, those inside the
-        node set too.  No kernel does; the note of 2006 asks for it.
-    this_node : int
-        *core*.  1: a page goes to the node that was asked for or nowhere (2.6.19 and later); 0: to
-        the next one when that is full.  Read where ``rules_2006`` is 1.
-    nothing_enoent : int
-        *core*.  1: move_pages that isolates nothing fails with ``-ENOENT`` (2.6.18 to 2.6.27).
-    zero_enoent : int
-        *core*.  1: status of the zero page is ``-ENOENT`` (2.6.18 to 2.6.28), else ``-EFAULT``.
-    vma_hooks : int
-        *core*.  1: migrate_pages calls the ``migrate`` operation of mappings (2.6.18 and later).
-    last_unhooked : int
-        *core*.  1: but never that of the last mapping (2.6.18 to 2.6.28).
-    truncated_crashes : int
-        *core*.  1: a truncated page that somebody still holds crashes the reverse map walk (2.6.18
-        to 2.6.22).
-    subset_nodes : bool
-        A node set with a node that is not there is EINVAL (to 2.6.23), else that node is left out.
-    absent_targets : bool
-        migrate_pages takes a target node that is not there, and crashes where a page would go there
-        (to 2.6.22).  Read where ``rules_2006`` is 1.
-    uid_access : bool
-        Who may move whose pages is asked as for a signal (to 4.12), else as for ptrace.
-    interleave_bits : int
-        Bits of the page number that decide the interleave node: 32 to 6.6, 64 from 6.7 on.  The
-        core knows it from ``mbind_ilx``.
-    weighted : int
-        *core*.  1: ``MPOL_WEIGHTED_INTERLEAVE`` exists (6.9 and later).
-    balancing_many : int
-        *core*.  1: ``MPOL_F_NUMA_BALANCING`` also with ``MPOL_PREFERRED_MANY`` (by 6.12); else
-        with ``MPOL_BIND`` only (5.12 and later).
-    fault_around : int
-        *core*.  Pages a read fault of a file maps around itself where they are cached: 16 (3.15
-        and later).
-    modes : frozenset of int
-        Policy modes the calls know; others are EINVAL.  LOCAL since 3.8, PREFERRED_MANY since 5.15,
-        WEIGHTED_INTERLEAVE since 6.9.
-    mode_flags : int
-        Mode flags the calls know: STATIC and RELATIVE since 2.6.26, NUMA_BALANCING since 5.12.
-    calls : frozenset of str
-        NUMA system calls that exist; others are ENOSYS.  move_pages since 2.6.18,
-        set_mempolicy_home_node since 5.17.
-    mode_names : mapping of int to str
-        The kernel's text for a mode in ``numa_maps``.
-    """
-
-    name: str
-    stands_for: str
-    engine: int = field(default=0, metadata=_CORE)
-    passes: int = field(default=10, metadata=_CORE)
-    force_pass: int = field(default=3, metadata=_CORE)
-    batch: int = field(default=1, metadata=_CORE)
-    async_first: int = field(default=0, metadata=_CORE)
-    async_passes: int = field(default=0, metadata=_CORE)
-    copy_first: int = field(default=0, metadata=_CORE)
-    untouched_enoent: int = field(default=0, metadata=_CORE)
-    mbind_ilx: int = field(default=0, metadata=_CORE)
-    isolate_counts: int = field(default=0, metadata=_CORE)
-    weighted: int = field(default=0, metadata=_CORE)
-    balancing_many: int = field(default=0, metadata=_CORE)
-    fault_around: int = field(default=16, metadata=_CORE)
-    migrate_unlocked: int = field(default=0, metadata=_CORE)
-    pagevec: int = field(default=15, metadata=_CORE)
-    pcp_bulk: int = field(default=0, metadata=_CORE)
-    ahead_is_minor: int = field(default=0, metadata=_CORE)
-    gup_checks_files: int = field(default=0, metadata=_CORE)
-    populate_whole: int = field(default=0, metadata=_CORE)
-    mprotect_unaccounts: int = field(default=0, metadata=_CORE)
-    writeback_pass: int = field(default=3, metadata=_CORE)
-    swap: int = field(default=0, metadata=_CORE)
-    four_lists: int = field(default=0, metadata=_CORE)
-    plain_entries: int = field(default=0, metadata=_CORE)
-    counts_drop: int = field(default=0, metadata=_CORE)
-    locked_fails: int = field(default=0, metadata=_CORE)
-    locked_skipped: int = field(default=0, metadata=_CORE)
-    waiter_refs: int = field(default=0, metadata=_CORE)
-    family_anon_vma: int = field(default=0, metadata=_CORE)
-    truncate_leaves: int = field(default=0, metadata=_CORE)
-    rss_uncounted: int = field(default=0, metadata=_CORE)
-    rules_2006: int = field(default=0, metadata=_CORE)
-    first_vma: int = field(default=0, metadata=_CORE)
-    arrays: int = field(default=0, metadata=_CORE)
-    this_node: int = field(default=0, metadata=_CORE)
-    nothing_enoent: int = field(default=0, metadata=_CORE)
-    zero_enoent: int = field(default=0, metadata=_CORE)
-    vma_hooks: int = field(default=0, metadata=_CORE)
-    last_unhooked: int = field(default=0, metadata=_CORE)
-    truncated_crashes: int = field(default=0, metadata=_CORE)
-    subset_nodes: bool = False
-    absent_targets: bool = False
-    uid_access: bool = False
-    interleave_bits: int = 32
-    modes: frozenset[int]
-    mode_flags: int
-    calls: frozenset[str]
-    mode_names: Mapping[int, str]
+    # A switch is declared and documented here, and named in profile_t (mm/types.pxd) at the same
+    # place; the import fails where the two disagree.
+    name: str = field(
+        metadata=_doc(
+            "As given to ``Machine(kernel=...)``.",
+        )
+    )
+    stands_for: str = field(
+        metadata=_doc(
+            "The kernels this profile answers for.",
+        )
+    )
+    engine: int = _switch(
+        0,
+        "0: migration entries (2.6.18 and later, and -mm before), 1: swap entries "
+        "(2.6.16, 2.6.17).",
+    )
+    passes: int = _switch(
+        10,
+        "Passes over what is left of a migration: 10 (2.6.18 through 6.2, one page at a "
+        "time), 7 (6.3 and later, after the asynchronous batch), 11 (2.6.16, 2.6.17).",
+        range_=(0, _LARGEST),
+    )
+    force_pass: int = _switch(
+        3,
+        "From this pass on, counted from 0, the page lock is waited for: 3 to 6.2; 0 "
+        "from 6.3 on, where the passes without waiting are the asynchronous ones.",
+        range_=(0, _LARGEST),
+    )
+    writeback_pass: int = _switch(
+        3,
+        "The same for writeback: 1 (2.6.16, 2.6.17), 3 (2.6.18 to 6.2), 0.",
+        range_=(0, _LARGEST),
+    )
+    batch: int = _switch(
+        1,
+        "Pages unmapped before one TLB flush: 1 through 6.2, 512 from 6.3 on. With more "
+        "than 1 and ``async_first=0`` nothing is waited for, as for the asynchronous "
+        "callers of 6.3.",
+        range_=(1, _LARGEST),
+    )
+    async_first: int = _switch(
+        0,
+        "1 from 6.3 on: a synchronous caller first tries a whole batch without waiting, "
+        "then page by page what is left of it.",
+    )
+    async_passes: int = _switch(
+        0,
+        "Passes of that first try: 3.",
+        range_=(0, _LARGEST),
+    )
+    copy_first: int = _switch(
+        0,
+        "1: the page is copied before the reference count is frozen (6.11, 6.12 and later).",
+    )
+    untouched_enoent: int = _switch(
+        0,
+        "Status of anonymous memory never touched in move_pages: 0 ``-EFAULT`` (4.3 to "
+        "6.11), 1 ``-ENOENT`` (before 4.3 and from 6.12 on).",
+    )
+    mbind_ilx: int = _switch(
+        0,
+        "mbind's target of a page: 0 from the mapping found by scanning the range "
+        "(through 6.6), 1 from the policy and the page's index (6.7 and later); also "
+        "the inode number added to the index of shared memory when it is migrated.",
+    )
+    isolate_counts: int = _switch(
+        0,
+        "1: pages that could not be isolated count as failed (6.7 and later).",
+    )
+    migrate_unlocked: int = _switch(
+        0,
+        "1: mbind and migrate_pages give mmap_lock back before they migrate what they "
+        "collected (6.7 and later).",
+    )
+    weighted: int = _switch(
+        0,
+        "1: ``MPOL_WEIGHTED_INTERLEAVE`` exists (6.9 and later).",
+    )
+    balancing_many: int = _switch(
+        0,
+        "1: ``MPOL_F_NUMA_BALANCING`` also with ``MPOL_PREFERRED_MANY`` (by 6.12); else "
+        "with ``MPOL_BIND`` only (5.12 and later).",
+    )
+    fault_around: int = _switch(
+        16,
+        "Pages a read fault of a file maps around itself where they are cached: 16 "
+        "(3.15 and later).",
+        range_=(0, _LARGEST),
+    )
+    pagevec: int = _switch(
+        15,
+        "Pages a processor collects before it takes them off the count of locked ones: "
+        "15 (5.18 and later), 31 (6.10 and later). Until then they look locked, and "
+        "hold one reference more. 1, at once, in the kernels of 2006, where locked "
+        "pages are not counted.",
+        range_=(1, PVEC_LARGEST),
+    )
+    pcp_bulk: int = _switch(
+        0,
+        "0: what a node has between its low watermark and the lowest is left to callers "
+        "that take no other node. 1: the processor that filled the node has it on its "
+        "own list (6.7 and later, where these lists grow).",
+    )
+    ahead_is_minor: int = _switch(
+        0,
+        "1: a fault that only starts read-ahead is minor; 0: major, since it gives "
+        "mmap_lock up for that and begins again (5.1 to 6.5; from 6.6 on it holds the "
+        "lock of its VMA instead).",
+    )
+    gup_checks_files: int = _switch(
+        0,
+        "Registering buffers over files on a disk: 0 ``-EOPNOTSUPP`` for every mapping "
+        "(through 6.4), 1 ``-EFAULT`` for shared ones, while private ones may be pinned "
+        "(6.5 and later).",
+    )
+    populate_whole: int = _switch(
+        0,
+        "1: ``MADV_POPULATE_*`` ends at the first hole of its range (6.9 and later); 0: "
+        "passes over it.",
+    )
+    mprotect_unaccounts: int = _switch(
+        0,
+        "1: anonymous memory nothing was written to is no longer accounted for once it "
+        "cannot be written, and merges with mappings that never were (6.6 and later).",
+    )
+    swap: int = _switch(
+        0,
+        "1: the machine may have swap devices, and anonymous pages go through a swap "
+        "cache. Later kernels have them too; here they are modelled for the kernels of "
+        "2006 only.",
+    )
+    four_lists: int = _switch(
+        0,
+        "1: ``migrate_pages(from, to, moved, failed)`` with targets allocated 257 at a "
+        "time before it begins (through 2.6.17); the caller disposes of the pages.",
+    )
+    plain_entries: int = _switch(
+        0,
+        "1: a migration entry is READ or WRITE: the accessed bit is lost, dirtiness "
+        "goes to the page, no entry says that the page was exclusive (through 5.18). "
+        "Set together with ``counts_drop``.",
+    )
+    counts_drop: int = _switch(
+        0,
+        "1: with each entry a page loses its reference and its mapcount at once, and "
+        "the references left must be the ones a migration explains; 0: they are frozen "
+        "together.",
+    )
+    locked_fails: int = _switch(
+        0,
+        "1: try_to_unmap fails for good where VM_LOCKED is set, ``-EPERM`` (through 2.6.17).",
+    )
+    locked_skipped: int = _switch(
+        0,
+        "1: migrate_pages and mbind with MOVE alone take nothing from VM_LOCKED "
+        "mappings (through 2.6.20), though move_pages and STRICT with MOVE do.",
+    )
+    waiter_refs: int = _switch(
+        0,
+        "1: a fault that waits for a migration entry holds a reference on the old page, "
+        "and so can make the migration fail that it waits for (2.6.18 through 5.18).",
+    )
+    family_anon_vma: int = _switch(
+        0,
+        "1: a whole fork family shares one anon_vma (through 2.6.33).",
+    )
+    truncate_leaves: int = _switch(
+        0,
+        "1: truncation skips non-present entries, and what was on the move stays mapped "
+        "though it no longer belongs to the file (through 2.6.22).",
+    )
+    rss_uncounted: int = _switch(
+        0,
+        "1: fork and munmap do not count migration entries in the resident set (2.6.18).",
+    )
+    check_range: int = _switch(
+        0,
+        "1: mbind and migrate_pages collect with ``check_range``: the lists of all "
+        "processors are drained first, a hole counts between mappings and after the "
+        "last of all only, and what was collected moves even where setting the policy "
+        "failed half-way (2.6.16 through 2.6.18).",
+    )
+    strict_collects: int = _switch(
+        0,
+        "1: with MOVE and STRICT mbind also takes pages of mappings that cannot be "
+        "migrated; 0: they count as failed.",
+    )
+    busy_ignored: int = _switch(
+        0,
+        "1: a page that could not be isolated is not counted as failed, with STRICT "
+        "neither; 0: ``isolate_counts`` says when it is.",
+    )
+    shared_nodes_move: int = _switch(
+        0,
+        "1: migrate_pages with sets of unequal size also empties nodes that are in "
+        "both, so that pages may move twice; 0: such a node stays as it is.",
+    )
+    page_results: int = _switch(
+        0,
+        "1: a page's target is asked for by its place in the request and its result is "
+        "stored there, and a page that failed for good is put back at once (2.6.18, and "
+        "while ``new_page_t`` had a result).",
+    )
+    whole_request: int = _switch(
+        0,
+        "1: move_pages looks at its whole request before anything moves, migrates "
+        "everything as one list, and stores the statuses when all is over (2.6.18 "
+        "through 2.6.28).",
+    )
+    first_vma: int = _switch(
+        0,
+        "1: mbind places all pages by the first mapping of the range (2.6.18 to 2.6.23).",
+    )
+    arrays: int = _switch(
+        0,
+        "1: pages and targets go to the engine in arrays, page i to target i, so that "
+        "mbind with interleaving and MOVE puts every page of the range on its own node, "
+        "those inside the node set too. No kernel does; the note of 2006 asks for it.",
+    )
+    this_node: int = _switch(
+        0,
+        "1: a page goes to the node that was asked for or nowhere (2.6.19 and later); "
+        "0: to the next one when that is full. Read where ``page_results`` is 1.",
+    )
+    nothing_enoent: int = _switch(
+        0,
+        "1: move_pages that isolates nothing fails with ``-ENOENT`` (2.6.18 to 2.6.27).",
+    )
+    zero_enoent: int = _switch(
+        0,
+        "1: status of the zero page is ``-ENOENT`` (2.6.18 to 2.6.28), else ``-EFAULT``.",
+    )
+    vma_hooks: int = _switch(
+        0,
+        "1: migrate_pages calls the ``migrate`` operation of mappings (2.6.18 and later).",
+    )
+    last_unhooked: int = _switch(
+        0,
+        "1: but never that of the last mapping (2.6.18 to 2.6.28).",
+    )
+    truncated_crashes: int = _switch(
+        0,
+        "1: a truncated page that somebody still holds crashes the reverse map walk "
+        "(2.6.18 to 2.6.22).",
+    )
+    subset_nodes: int = _switch(
+        0,
+        "1: a node set with a node that is not there is EINVAL (through 2.6.23); 0: "
+        "that node is left out.",
+    )
+    absent_targets: int = _switch(
+        0,
+        "Nodes of migrate_pages' target set that are not there: 0 are left out, 1 make "
+        "it EINVAL, 2 are taken, and the kernel crashes where a page would go there "
+        "(through 2.6.22).",
+        range_=(0, 2),
+    )
+    uid_access: int = _switch(
+        0,
+        "1: who may move whose pages is asked as for a signal (through 4.12); 0: as for ptrace.",
+    )
+    interleave_bits: int = _checked(
+        32,
+        "Bits of the page number that decide the interleave node: 32 to 6.6, 64 from "
+        "6.7 on. The core knows it from ``mbind_ilx``.",
+        range_=(32, 64),
+    )
+    modes: frozenset[int] = field(
+        metadata=_doc(
+            "Policy modes the calls know; others are EINVAL. LOCAL since 3.8, "
+            "PREFERRED_MANY since 5.15, WEIGHTED_INTERLEAVE since 6.9.",
+        )
+    )
+    mode_flags: int = field(
+        metadata={"core": True}
+        | _doc(
+            "Mode flags the calls know: STATIC and RELATIVE since 2.6.26, NUMA_BALANCING "
+            "since 5.12.",
+        )
+    )
+    calls: frozenset[str] = field(
+        metadata=_doc(
+            "NUMA system calls that exist; others are ENOSYS. move_pages since 2.6.18, "
+            "set_mempolicy_home_node since 5.17.",
+        )
+    )
+    mode_names: Mapping[int, str] = field(
+        metadata=_doc(
+            "The kernel's text for a mode in ``numa_maps``.",
+        )
+    )
 
     def __post_init__(self) -> None:
         """Refuse values that are no switches, and switches that need others."""
+        for one in fields(self):
+            if "range" in one.metadata:
+                _check_number(one.name, getattr(self, one.name), *one.metadata["range"])
         if not isinstance(self.calls, Set):
             raise TypeError(f"calls must be a set of names, not {self.calls!r}")
-        for switch, value in self.core_switches().items():
-            if not isinstance(value, int):
-                raise TypeError(f"{switch} must be an integer, not {value!r}")
-            if not 0 <= value < 1 << 32:
-                raise ValueError(f"{switch} must be from 0 to 2**32 - 1, not {value}")
-        if self.engine > 1:
-            raise ValueError(f"engine must be 0 or 1, not {self.engine}")
-        for needs, wanted in (("engine", _SWAP_ENTRIES), ("four_lists", _FOUR_LISTS)):
+        for needs, wanted in _NEEDS.items():
             lacking = [switch for switch in wanted if not getattr(self, switch)]
             if getattr(self, needs) and lacking:
                 raise ValueError(f"{needs}={getattr(self, needs)} needs {', '.join(lacking)}")
         if self.four_lists and (self.arrays or "move_pages" in self.calls):
             raise ValueError(f"four_lists={self.four_lists} needs neither arrays nor move_pages")
+        if self.batch > 1 and self.counts_drop:
+            raise ValueError(f"batch={self.batch} needs counts_drop=0")
 
-    def core_switches(self) -> dict[str, int]:
-        """Return the switches the core reads, by the names of its ``profile_t``."""
-        switches = {f.name: getattr(self, f.name) for f in fields(self) if f.metadata.get("core")}
-        return switches | {
-            "call_mask": sum(bit for name, bit in _CALL_BITS.items() if name in self.calls),
-            "mode_mask": sum(1 << mode for mode in self.modes),
-            "mode_flags": self.mode_flags,
-            "subset_nodes": int(self.subset_nodes),
-            "absent_targets": int(self.absent_targets),
-            "uid_access": int(self.uid_access),
-        }
+    @property
+    def call_mask(self) -> int:
+        """The bits of ``calls``."""
+        return sum(bit for name, bit in _CALL_BITS.items() if name in self.calls)
+
+    @property
+    def mode_mask(self) -> int:
+        """Bit ``m`` for each mode m of ``modes``."""
+        return sum(1 << mode for mode in self.modes)
+
+    def record(self) -> npt.NDArray[np.void]:
+        """Return the switches that the core reads as its ``profile_t``."""
+        return np.array(tuple(getattr(self, name) for name in _RECORD.names or ()), _RECORD)
 
     def balancing_modes(self) -> frozenset[int]:
         """Modes that ``MPOL_F_NUMA_BALANCING`` may be combined with."""
@@ -273,6 +403,35 @@ class KernelProfile:
             return frozenset()
         many = {MPOL_PREFERRED_MANY} if self.balancing_many else set()
         return frozenset({MPOL_BIND} | many)
+
+
+def _check_number(name: str, value: object, least: int, most: int) -> None:
+    if not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer, not {value!r}")
+    if not least <= value <= most:
+        span = "0 or 1" if (least, most) == (0, 1) else f"from {least} to {most}"
+        raise ValueError(f"{name} must be {span}, not {value}")
+
+
+def _documented() -> str:
+    """The class's docstring with the fields as its attributes; *core* marks what the core reads."""
+    lines = [KernelProfile.__doc__ or "", "", "Attributes", "----------"]
+    for one in fields(KernelProfile):
+        core = "*core*.  " if one.metadata.get("core") else ""
+        lines.append(f"{one.name} : {getattr(one.type, '__name__', one.type)}")
+        lines += [f"    {line}" for line in wrap(core + one.metadata["doc"], 92)]
+    return "\n".join(lines) + "\n"
+
+
+KernelProfile.__doc__ = _documented()
+
+_SWITCHES: Final = [one.name for one in fields(KernelProfile) if one.metadata.get("core")]
+_RECORD: Final = np.dtype([(name, np.uint32) for name in [*_SWITCHES, "call_mask", "mode_mask"]])
+if _RECORD != PROFILE:
+    raise ImportError(
+        f"the switches of kernels.py {_RECORD.names} are not those of profile_t {PROFILE.names}:"
+        " build again (make build)"
+    )
 
 
 _MODES_6_1: Final = frozenset(
@@ -375,10 +534,13 @@ _LINUX_2_6_17: Final = KernelProfile(
     locked_skipped=1,
     family_anon_vma=1,
     truncate_leaves=1,
-    rules_2006=1,
-    subset_nodes=True,
-    absent_targets=True,
-    uid_access=True,
+    check_range=1,
+    strict_collects=1,
+    busy_ignored=1,
+    shared_nodes_move=1,
+    subset_nodes=1,
+    absent_targets=2,
+    uid_access=1,
     modes=_MODES_2006,
     mode_flags=0,
     calls=_CALLS_2_6_17,
@@ -403,6 +565,8 @@ _LINUX_2_6_18: Final = replace(
     writeback_pass=3,
     four_lists=0,
     locked_fails=0,
+    page_results=1,
+    whole_request=1,
     first_vma=1,
     nothing_enoent=1,
     zero_enoent=1,
@@ -426,7 +590,7 @@ _PMIG: Final = replace(
     zero_enoent=0,
     last_unhooked=0,
     truncated_crashes=0,
-    absent_targets=False,
+    absent_targets=1,
 )
 
 #: Profile by name, oldest kernel first; ``pmig`` stands where its patches do.

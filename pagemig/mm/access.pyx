@@ -7,7 +7,7 @@ from pagemig.mm.atomic cimport (
     GUARD_RETRY, pmg_add, pmg_add32, pmg_cas, pmg_cas32, PMG_GUARD, pmg_likely, pmg_load, pmg_load32, pmg_or,
     pmg_prefetch, pmg_prefetchw, pmg_store32, pmg_unlikely,
 )
-from pagemig.mm.context cimport mmap_read_lock, mmap_read_unlock, pmg_wait
+from pagemig.mm.context cimport mmap_read_lock, mmap_read_unlock, pmg_wait, waits_anew
 from pagemig.mm.fork cimport do_exit
 from pagemig.mm.frame cimport get_page
 from pagemig.mm.memory cimport get_entry_page, handle_mm_fault, wait_on_page_locked
@@ -21,8 +21,8 @@ from pagemig.mm.pte cimport (
 )
 from pagemig.mm.types cimport (
     C_MIGRATION_WAIT, ctx_t, FAULT_FLAG_WRITE, machine_t, mm_t, STAGE, STATS_SLOTS, TASK_SIZE_PAGES, task_t,
-    VM_FAULT_MAJOR, VM_FAULT_OOM, VM_FAULT_RESTARTED, VM_FAULT_RETRY, VM_FAULT_SIGSEGV, VM_FAULT_WAIT, VM_WRITE,
-    vma_t, WAIT_PAGE,
+    VM_FAULT_MAJOR, VM_FAULT_OOM, VM_FAULT_RESTARTED, VM_FAULT_RETRY, VM_FAULT_SIGSEGV, VM_FAULT_WAIT, VM_WRITE, vma_t,
+    WAIT_PAGE,
 )
 from pagemig.mm.vma cimport vma_is_accessible, vma_lookup
 
@@ -131,12 +131,13 @@ cdef bint wait_for_entry(ctx_t *c, uint32_t pfn, uint32_t *spins, touch_t *r) no
     No reference on the old page, see migration_entry_wait; or one that came with the entry.
     """
     cdef int err
+    cdef bint first = spins[0] == 0 and waits_anew(c, WAIT_PAGE, pfn)
     if c.m.profile.waiter_refs:
-        r.minflt += 1
+        r.minflt += first
         r.wait = wait_on_page_locked(c, pfn) != 0
         return not r.wait
-    if spins[0] == 0:
-        count_event(c, C_MIGRATION_WAIT, 1)
+    count_event(c, C_MIGRATION_WAIT, first)
+    r.minflt += first
     if not PMG_GUARD(GUARD_RETRY):
         get_page(c.m, pfn)
     err = pmg_wait(c, WAIT_PAGE, pfn, spins[0])
@@ -145,7 +146,6 @@ cdef bint wait_for_entry(ctx_t *c, uint32_t pfn, uint32_t *spins, touch_t *r) no
     if err:
         r.wait = 1
         return False
-    r.minflt += spins[0] == 0
     spins[0] += 1
     return True
 
@@ -234,6 +234,7 @@ cdef void touch_range(
         mmap_read_unlock(c, c.mm)
         if r.done != before:
             spins = 0
+            c.wait_what = 0
         if r.wait or (entry and not wait_for_entry(c, entry, &spins, r)):
             break
     touch_end(c, t, r)
@@ -318,6 +319,7 @@ cdef void access_many(
         mmap_read_unlock(c, c.mm)
         if r.done != before:
             spins = 0
+            c.wait_what = 0
         if r.wait or (entry and not wait_for_entry(c, entry, &spins, r)):
             break
     touch_end(c, t, r)

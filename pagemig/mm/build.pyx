@@ -1,13 +1,13 @@
 """Building a machine: its profile, nodes with their fall-back order, and the reserved arenas of all records."""
-from libc.errno cimport ENOMEM
+from libc.errno cimport EINVAL, ENOMEM
 from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from pagemig.mm.page_alloc cimport arena_new, free_stack, slab_init
 from pagemig.mm.types cimport (
     anon_vma_t, file_t, frame_t, machine_t, MAX_NODES, mlock_pvec_t, mm_t, node_t, nodemask_rec_t, PCP_MAX, pcp_t,
-    PG_reserved, pin_t, ptdesc_t, PTRS_PER_PTE, PVEC_MAX, REF_ONE, rnode_t, slab_t, sp_node_t, STATS_SLOTS, task_t,
+    PG_reserved, pin_t, profile_t, ptdesc_t, PTRS_PER_PTE, REF_ONE, rnode_t, slab_t, sp_node_t, STATS_SLOTS, task_t,
     vm_event_state_t, vma_t,
 )
 
@@ -132,6 +132,8 @@ cdef int build_swap(machine_t *m, const uint64_t *slots, uint32_t n) noexcept no
     """Devices lie one after the other in the arrays; slot 0 of each is its header."""
     cdef uint64_t total = 0
     cdef uint32_t i
+    if n and not m.profile.swap:
+        return -EINVAL
     m.nr_swapfiles = n
     for i in range(n):
         m.swap_info[i].first = <uint32_t> total
@@ -182,54 +184,18 @@ cdef void scatter(machine_t *m, uint64_t seed) noexcept nogil:
             stack[k] = other
 
 
-cdef void set_profile(machine_t *m, dict profile) except *:
-    """Every switch of ``profile_t`` by its name; one it does not know is refused."""
-    cdef dict left = dict(profile)
-    m.profile.passes = left.pop("passes")
-    m.profile.force_pass = left.pop("force_pass")
-    m.profile.batch = left.pop("batch")
-    m.profile.copy_first = left.pop("copy_first")
-    m.profile.untouched_enoent = left.pop("untouched_enoent")
-    m.profile.mbind_ilx = left.pop("mbind_ilx")
-    m.profile.weighted = left.pop("weighted")
-    m.profile.balancing_many = left.pop("balancing_many")
-    m.profile.isolate_counts = left.pop("isolate_counts")
-    m.profile.async_first = left.pop("async_first")
-    m.profile.async_passes = left.pop("async_passes")
-    m.profile.fault_around = left.pop("fault_around")
-    m.profile.engine = left.pop("engine")
-    m.profile.migrate_unlocked = left.pop("migrate_unlocked")
-    m.profile.pagevec = min(left.pop("pagevec"), PVEC_MAX)
-    m.profile.pcp_bulk = left.pop("pcp_bulk")
-    m.profile.ahead_is_minor = left.pop("ahead_is_minor")
-    m.profile.gup_checks_files = left.pop("gup_checks_files")
-    m.profile.populate_whole = left.pop("populate_whole")
-    m.profile.mprotect_unaccounts = left.pop("mprotect_unaccounts")
-    m.profile.writeback_pass = left.pop("writeback_pass")
-    m.profile.swap = left.pop("swap")
-    m.profile.four_lists = left.pop("four_lists")
-    m.profile.plain_entries = left.pop("plain_entries")
-    m.profile.counts_drop = left.pop("counts_drop")
-    m.profile.locked_fails = left.pop("locked_fails")
-    m.profile.locked_skipped = left.pop("locked_skipped")
-    m.profile.waiter_refs = left.pop("waiter_refs")
-    m.profile.family_anon_vma = left.pop("family_anon_vma")
-    m.profile.truncate_leaves = left.pop("truncate_leaves")
-    m.profile.rss_uncounted = left.pop("rss_uncounted")
-    m.profile.rules_2006 = left.pop("rules_2006")
-    m.profile.first_vma = left.pop("first_vma")
-    m.profile.arrays = left.pop("arrays")
-    m.profile.this_node = left.pop("this_node")
-    m.profile.nothing_enoent = left.pop("nothing_enoent")
-    m.profile.zero_enoent = left.pop("zero_enoent")
-    m.profile.vma_hooks = left.pop("vma_hooks")
-    m.profile.last_unhooked = left.pop("last_unhooked")
-    m.profile.truncated_crashes = left.pop("truncated_crashes")
-    m.profile.call_mask = left.pop("call_mask")
-    m.profile.mode_mask = left.pop("mode_mask")
-    m.profile.mode_flags = left.pop("mode_flags")
-    m.profile.subset_nodes = left.pop("subset_nodes")
-    m.profile.absent_targets = left.pop("absent_targets")
-    m.profile.uid_access = left.pop("uid_access")
-    if left:
-        raise ValueError(f"profile has switches the core does not know: {', '.join(left)}")
+cdef dict profile_layout():
+    """Number of the word where each switch of ``profile_t`` lies: each is set to its own, and read by its name."""
+    cdef profile_t p
+    cdef uint32_t *word = <uint32_t *> &p
+    cdef uint32_t i
+    for i in range(sizeof(profile_t) // 4):
+        word[i] = i
+    return p
+
+
+cdef int set_profile(machine_t *m, const void *record, uint64_t size) noexcept nogil:
+    if size != sizeof(profile_t):
+        return -EINVAL
+    memcpy(&m.profile, record, size)
+    return 0

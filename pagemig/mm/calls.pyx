@@ -8,29 +8,26 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 
-from pagemig.mm.atomic cimport (
-    GUARD_MMAP_LOCK, pmg_cas, PMG_GUARD, pmg_load, pmg_load32, pmg_load_acq, pmg_prefetchw, pmg_spin_lock,
-    pmg_spin_unlock,
-)
+from pagemig.mm.atomic cimport GUARD_MMAP_LOCK, PMG_GUARD, pmg_load, pmg_load32, pmg_spin_lock, pmg_spin_unlock
 from pagemig.mm.calls_2006 cimport do_migrate_pages_2006, mbind_2006, migrate_frames_2006, move_pages_2006
 from pagemig.mm.context cimport mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock
 from pagemig.mm.cred cimport capable, get_target, put_target
 from pagemig.mm.fork cimport get_task_mm, mmput
-from pagemig.mm.frame cimport frame_maps, frame_refs, page_state, unlock_page
-from pagemig.mm.gup cimport follow_page, pin_user_pages
+from pagemig.mm.frame cimport frame_maps, page_state, unlock_page
+from pagemig.mm.gup cimport look_ahead, look_begin, look_page, look_pte, look_t, look_vma, pin_user_pages
 from pagemig.mm.mempolicy cimport (
     get_task_policy, il_next, interleave_index, mpol_clear, mpol_new, sanitize_mpol_flags, vma_policy,
 )
 from pagemig.mm.migrate cimport begin_chunk, finish_run, migrate_pages
 from pagemig.mm.migrate_stage cimport (
-    AHEAD, CHUNK, collect, interleaves, isolate_lru_page, OPEN, page_in_vma, putback_lru_page, run_begin, run_stage,
-    run_t, stage_t, target_t, whole_index,
+    AHEAD, chunk_of, collect, gather, gather_run, in_batches, interleaves, isolate_lru_page, page_in_vma,
+    putback_lru_page, run_begin, run_stage, run_t, shift_stage, stage_room, stage_t, target_begin, target_t, ungather,
+    whole_index,
 )
 from pagemig.mm.mmap cimport mbind_range, sys_set_mempolicy_home_node
 from pagemig.mm.nodemask cimport nodes_absent, nodes_clear, nodes_weight
-from pagemig.mm.page_alloc cimport count_event, mm_index, mm_of, page_to_nid, put_page, task_of, vec_at, vma_of
-from pagemig.mm.pgtable cimport leaf_number, leaf_pte, pte_index, table_entries, walk_leaf
-from pagemig.mm.pte cimport PTE_P, pte_pfn, PTE_PFN_MASK, PTE_SPECIAL, pte_t
+from pagemig.mm.page_alloc cimport mm_index, mm_of, page_to_nid, put_page, task_of, vec_at, vma_of
+from pagemig.mm.pte cimport pte_pfn
 from pagemig.mm.queue cimport (
     list_putback, list_reserve, list_t, migrate_queue, next_pair, queue_begin, queue_pages_range, queue_t,
     vma_migratable,
@@ -42,13 +39,11 @@ from pagemig.mm.rules cimport (
     RULE_NO_MEMORY, RULE_NOT_INTERLEAVING, RULE_RANGE_WRAPS, RULE_TO_NODES_ABSENT, RULE_TO_NODES_NONE,
     RULE_TO_NODES_PRIVILEGE, RULE_UNALIGNED,
 )
-from pagemig.mm.trace cimport STEP_ISOLATE, STEP_LOCK, trace
 from pagemig.mm.types cimport (
-    C_LOCK_LRU, CALL_GET_MEMPOLICY, CALL_MBIND, CALL_MIGRATE_PAGES, CALL_MOVE_PAGES, CALL_SET_HOME_NODE,
-    CALL_SET_MEMPOLICY, CAP_SYS_NICE, ctx_t, frame_t, machine_t, MAP_ONE, MAX_NODES, mm_t, MPOL_DEFAULT, MPOL_F_ADDR,
-    MPOL_F_MEMS_ALLOWED, MPOL_F_NODE, MPOL_F_RELATIVE_NODES, MPOL_F_STATIC_NODES, MPOL_INTERLEAVE, MPOL_LOCAL,
-    MPOL_MF_MOVE, MPOL_MF_MOVE_ALL, MPOL_MF_STRICT, MPOL_PREFERRED, mpol_t, MPOL_WEIGHTED_INTERLEAVE, NODEMASK_WORDS,
-    nodemask_t, PG_isolated, PG_locked, PG_lru, PMG_WAIT, REF_ONE, STAGE, TASK_SIZE_PAGES,
+    CALL_GET_MEMPOLICY, CALL_MBIND, CALL_MIGRATE_PAGES, CALL_MOVE_PAGES, CALL_SET_HOME_NODE, CALL_SET_MEMPOLICY,
+    CAP_SYS_NICE, ctx_t, machine_t, MAX_NODES, mm_t, MPOL_DEFAULT, MPOL_F_ADDR, MPOL_F_MEMS_ALLOWED, MPOL_F_NODE,
+    MPOL_F_RELATIVE_NODES, MPOL_F_STATIC_NODES, MPOL_INTERLEAVE, MPOL_LOCAL, MPOL_MF_MOVE, MPOL_MF_MOVE_ALL,
+    MPOL_MF_STRICT, MPOL_PREFERRED, mpol_t, MPOL_WEIGHTED_INTERLEAVE, nodemask_t, NODEMASK_WORDS, PMG_WAIT, STAGE,
     task_t, vma_t,
 )
 from pagemig.mm.uaccess cimport pmg_user_t, user_at, user_entries
@@ -60,60 +55,7 @@ cdef enum:
     MASK_BITS = 4096 * 8        # of a user's node mask at most
 
 
-# a page on the LRU that nobody has locked or isolated, mapped once; and what isolating and locking it adds
-cdef uint64_t ONE_USER = PG_lru | PG_locked | PG_isolated | <uint64_t> 0xfffff << 44
-
-
-cdef uint64_t TO_ISOLATED = REF_ONE + PG_isolated + PG_locked - PG_lru
-
-
-# -- a growing list of isolated pages --------------------------------------------------------------------------
-
-
 # -- move_pages ------------------------------------------------------------------------------------------------
-
-
-cdef struct look_t:                 # where the last address was found: neighbours are near
-    machine_t *m
-    mm_t *mm
-    vma_t *vma
-    uint32_t leaf
-    uint64_t base
-    uint64_t near                   # the line of frames that look_ahead fetched last
-
-
-cdef inline vma_t *look_vma(look_t *l, uint64_t vpn) noexcept nogil:
-    if l.vma == NULL or vpn < l.vma.start or vpn >= l.vma.end:
-        l.vma = vma_lookup(l.m, l.mm, vpn)
-    return l.vma
-
-
-cdef inline pte_t look_pte(look_t *l, uint64_t vpn) noexcept nogil:
-    if leaf_number(vpn) != l.base:
-        l.base = leaf_number(vpn)
-        l.leaf = walk_leaf(l.m, l.mm.pgd, vpn) if vpn < TASK_SIZE_PAGES else 0
-    return pmg_load_acq(leaf_pte(l.m, l.leaf, vpn)) if l.leaf else 0
-
-
-cdef void look_begin(look_t *l, machine_t *m, mm_t *mm) noexcept nogil:
-    l.m = m
-    l.mm = mm
-    l.vma = NULL
-    l.leaf = 0
-    l.base = <uint64_t> -1
-    l.near = 0
-
-
-cdef inline uint32_t look_page(ctx_t *c, look_t *l, uint64_t vpn, int *err) noexcept nogil:
-    """Frame behind a page of l.vma without a reference, or 0 and the kernel's errno for what is not there."""
-    cdef pte_t pte = look_pte(l, vpn)
-    cdef uint32_t pfn
-    if pte & PTE_P and not pte & PTE_SPECIAL:
-        return <uint32_t> pte_pfn(pte)
-    pfn = follow_page(c, l.vma, vpn, err)
-    if pfn:
-        put_page(c, pfn)
-    return pfn
 
 
 cdef int64_t do_pages_stat(
@@ -135,14 +77,6 @@ cdef int64_t do_pages_stat(
     return 0
 
 
-cdef inline void look_ahead(look_t *l, uint64_t vpn) noexcept nogil:
-    """Prefetch a frame that will be wanted; whatever is read here is read again before it counts."""
-    cdef pte_t pte = look_pte(l, vpn)
-    if pte & PTE_P and pte >> 14 != l.near:         # four records are a line, and neighbours often come together
-        l.near = pte >> 14
-        pmg_prefetchw(&l.m.frames[pte_pfn(pte)])
-
-
 cdef struct move_t:                 # one move_pages call
     uint32_t mm
     uint64_t count                  # what the caller asked for
@@ -158,20 +92,25 @@ cdef struct move_t:                 # one move_pages call
     int32_t node                    # its target
     uint64_t rise, same             # entries up to here have rising addresses, one node
     stage_t st                      # the stage being gathered then
+    uint32_t room                   # pages it may take
 
 
 cdef void begin_run(ctx_t *c, move_t *mv) noexcept nogil:
     mv.list.n = 0
     mv.tried = 0
     mv.st.n = 0
+    mv.room = c.m.width
     run_begin(&mv.run)
 
 
 cdef void run_ahead(ctx_t *c, move_t *mv, int32_t node) noexcept nogil:
-    """First pass over the pages gathered; what must be tried again joins the list."""
+    """First pass over the pages gathered, without mmap_lock; what must be tried again joins the list."""
     cdef target_t t
     cdef uint32_t i, gathered
-    t.nid = node
+    target_begin(&t, node)
+    if mv.locked:
+        mmap_read_unlock(c, mv.mm)
+        mv.locked = False
     while mv.st.n:
         gathered = mv.st.n
         run_stage(c, &mv.st, &t, 0)
@@ -186,117 +125,22 @@ cdef void run_ahead(ctx_t *c, move_t *mv, int32_t node) noexcept nogil:
         mv.list.n += collect(c, &mv.st, &t, mv.list.pfns + mv.list.n, &mv.run)
         mv.tried = mv.list.n
         shift_stage(&mv.st, gathered)
+        mv.room = stage_room(c, &t)
 
 
 cdef void run_chunk_ahead(ctx_t *c, move_t *mv, int32_t node) noexcept nogil:
     cdef target_t t
     mmap_read_unlock(c, mv.mm)
     mv.locked = False
-    t.nid = node
+    target_begin(&t, node)
     begin_chunk(c, mv.list.pfns, mv.list.n, &t, &mv.run)
     mv.list.n = 0
     mv.chunks = not mv.run.error            # then the others are isolated and put back, as the kernel does
 
 
-cdef void shift_stage(stage_t *st, uint32_t gathered) noexcept nogil:
-    """Keep what a stage did not get to for lack of targets."""
-    cdef uint32_t i, done = st.n
-    st.n = gathered - done
-    for i in range(st.n):
-        st.src[i] = st.src[done + i]
-        st.open[i] = st.open[done + i]
-        st.state[i] = st.state[done + i]
-        st.mapping[i] = st.mapping[done + i]
-        st.index[i] = st.index[done + i]
-
-
-cdef uint64_t gather_run(
-        ctx_t *c, move_t *mv, look_t *l, look_t *far, const uint64_t *addresses, uint64_t i,
-        uint64_t end) noexcept nogil:
-    """Gather entries from ``i`` on while nothing about them is unusual: same leaf and VMA as the one before, mapped
-    once, on the LRU, not locked, not on the node yet.  Returns the first entry that wants a closer look.
-    """
-    cdef machine_t *m = c.m
-    cdef stage_t *st = &mv.st
-    cdef pte_t *leaf = table_entries(m, l.leaf)
-    cdef frame_t *frames = m.frames
-    cdef uint64_t base = l.base, start, pages, first = m.node[mv.node].first, size = m.node[mv.node].end - first
-    cdef uint32_t n = st.n, width = m.width, pfn
-    cdef uint64_t vpn, s
-    cdef frame_t *f
-    cdef pte_t *p
-    cdef pte_t pte
-    if l.vma == NULL or not l.leaf or m.tracing:
-        return i
-    start = l.vma.start
-    pages = l.vma.end - start
-    while i < end and n < width:
-        vpn = addresses[i] >> 12
-        if leaf_number(vpn) != base or vpn - start >= pages:
-            break
-        p = leaf + pte_index(vpn)
-        pte = pmg_load_acq(p)
-        pfn = <uint32_t> pte_pfn(pte)
-        if (pte & (PTE_P | PTE_SPECIAL)) != PTE_P or pfn - first < size:
-            break
-        if i + AHEAD < end:
-            look_ahead(far, addresses[i + AHEAD] >> 12)
-        f = &frames[pfn]
-        s = pmg_load(&f.state)
-        if (s & ONE_USER) != (PG_lru | MAP_ONE) or not pmg_cas(&f.state, s, s + TO_ISOLATED):
-            break
-        st.src[n] = pfn
-        st.open[n] = OPEN
-        st.state[n] = s + TO_ISOLATED
-        st.mapping[n] = f.mapping
-        st.index[n] = f.index
-        n += 1
-        if (pmg_load_acq(p) ^ pte) & PTE_PFN_MASK:
-            st.n = n                        # unmapped or moved between the look and the isolation
-            ungather(c, st)
-            n -= 1
-            break
-        i += 1
-    count_event(c, C_LOCK_LRU, n - st.n)
-    st.n = n
-    return i
-
-
-cdef inline bint gather(ctx_t *c, stage_t *st, uint32_t pfn) noexcept nogil:
-    """Isolate a page into the stage, and lock it in the same step if nobody else has."""
-    cdef frame_t *f = &c.m.frames[pfn]
-    cdef uint64_t s = pmg_load(&f.state), new
-    cdef uint32_t i = st.n
-    while True:
-        if not s & PG_lru or frame_refs(s) == 0:
-            return False
-        new = ((s & ~PG_lru) | PG_isolated | PG_locked) + REF_ONE
-        if pmg_cas(&f.state, s, new):
-            break
-        s = pmg_load(&f.state)
-    st.src[i] = pfn
-    st.open[i] = 0 if s & PG_locked else OPEN
-    st.state[i] = new
-    st.mapping[i] = pmg_load32(&f.mapping)      # for good only with the lock
-    st.index[i] = pmg_load32(&f.index)
-    st.n = i + 1
-    count_event(c, C_LOCK_LRU, 1)
-    trace(c, STEP_ISOLATE, pfn, 0)
-    if st.open[i]:
-        trace(c, STEP_LOCK, pfn, 0)
-    return True
-
-
-cdef void ungather(ctx_t *c, stage_t *st) noexcept nogil:
-    st.n -= 1
-    if st.open[st.n]:
-        unlock_page(c.m, st.src[st.n])
-    putback_lru_page(c, st.src[st.n])
-
-
 cdef int add_page_for_migration(
         ctx_t *c, look_t *l, uint64_t vpn, int32_t node, bint migrate_all, move_t *mv) noexcept nogil:
-    """1: isolated and listed.  0: already on the node.  Else the status to store.
+    """1: isolated and listed.  0: already on the node.  -EAGAIN: what was gathered must go first.  Else the status to store.
 
     The whole run is isolated before it is migrated, so that a page listed twice answers EBUSY.  While addresses
     rise and every page is mapped once none can come twice, and the first pass runs ahead, stage by stage, or with
@@ -315,12 +159,13 @@ cdef int add_page_for_migration(
     maps = frame_maps(page_state(c.m, pfn))
     if maps > 1 and not migrate_all:
         return -EACCES
-    if mv.st.n == 0 and list_reserve(&mv.list, mv.list.n + STAGE):      # room first: an isolated page must not be lost
+    if list_reserve(&mv.list, mv.list.n + STAGE):       # room first: an isolated page must not be lost
         return -ENOMEM
     mv.chunks &= maps <= 1
     if mv.ahead and (maps > 1 or mv.run.error):
         mv.ahead = False
-        run_ahead(c, mv, node)
+        if mv.st.n:
+            return -EAGAIN
     # Between the look and the isolation the page may have been unmapped, freed or moved: isolate, look again.
     if mv.ahead:
         if not gather(c, &mv.st, pfn):
@@ -328,8 +173,6 @@ cdef int add_page_for_migration(
         if pte_pfn(look_pte(l, vpn)) != pfn:
             ungather(c, &mv.st)
             return -EBUSY
-        if mv.st.n >= c.m.width:
-            run_ahead(c, mv, node)
         return 1
     if not isolate_lru_page(c, pfn):
         return -EBUSY
@@ -352,7 +195,7 @@ cdef int64_t move_pages_and_store_status(ctx_t *c, move_t *mv, int32_t node, uin
     run_ahead(c, mv, node)
     if mv.list.n == 0 and mv.run.succeeded == 0 and mv.run.failed == 0 and not mv.run.error:
         return 0
-    t.nid = node
+    target_begin(&t, node)
     finish_run(c, mv.list.pfns, mv.list.n, mv.tried, &t, &mv.run)
     if mv.run.error:
         rc = mv.run.error
@@ -408,6 +251,7 @@ cdef int64_t do_pages_move(
         bint migrate_all) noexcept nogil:
     """Entries in order; a run ends where the node changes, where an entry is settled at once, or at the end."""
     cdef look_t l, far
+    cdef target_t t
     cdef uint64_t i = 0, start = 0
     cdef int64_t err = 0, err1
     cdef int32_t current = -1
@@ -428,9 +272,11 @@ cdef int64_t do_pages_move(
             current = nodes[i]
             start = i
             mv.node = current
-            mv.ahead = c.step_fn == NULL and may_run_ahead(mv, addresses, nodes, i, min(readable, mv.count))
-            mv.chunks = mv.ahead and c.m.profile.async_first != 0 and c.m.tracing == 0
-            mv.ahead = mv.ahead and not c.m.profile.async_first
+            target_begin(&t, current)
+            mv.room = stage_room(c, &t)
+            mv.ahead = may_run_ahead(mv, addresses, nodes, i, min(readable, mv.count))
+            mv.chunks = mv.ahead and in_batches(c.m)
+            mv.ahead = mv.ahead and not in_batches(c.m)
         if not mv.locked:
             if mmap_read_lock(c, mv.mm):
                 err = -PMG_WAIT
@@ -438,20 +284,24 @@ cdef int64_t do_pages_move(
             mv.locked = True
             look_begin(&l, c.m, mm_of(c.m, mv.mm))
             look_begin(&far, c.m, mm_of(c.m, mv.mm))
-        if mv.ahead and mv.st.n:
-            i = gather_run(c, mv, &l, &far, addresses, i, min(mv.same, readable))
-            if mv.st.n >= c.m.width or i == mv.same:
-                if mv.st.n >= c.m.width:
-                    mmap_read_unlock(c, mv.mm)
-                    mv.locked = False
-                    run_ahead(c, mv, current)
+        if mv.ahead and not mv.run.error and mv.list.n + STAGE <= mv.list.cap:
+            i = gather_run(c, &mv.st, current, mv.room, &l, &far, addresses, i, min(mv.same, readable))
+            if mv.st.n >= mv.room:
+                run_ahead(c, mv, current)
+                continue
+            if i == mv.same:
                 continue
         if i + AHEAD < readable:
             look_ahead(&far, addresses[i + AHEAD] >> 12)
         rc = add_page_for_migration(c, &l, addresses[i] >> 12, current, migrate_all, mv)
+        if rc == -EAGAIN:
+            run_ahead(c, mv, current)
+            continue
         i += 1
         if rc > 0:
-            if mv.chunks and mv.list.n == CHUNK:
+            if mv.st.n >= mv.room:
+                run_ahead(c, mv, current)
+            if mv.chunks and mv.list.n == chunk_of(c.m):
                 run_chunk_ahead(c, mv, current)
             continue
         if i > mv.writable:
@@ -515,7 +365,7 @@ cdef int64_t move_pages_of(
     cdef uint64_t readable = user_entries(pages, 8), writable = user_entries(status, 4)
     if targets != NULL:
         readable = min(readable, user_entries(nodes, 4))
-    if c.m.profile.rules_2006:
+    if c.m.profile.whole_request:
         return move_pages_2006(c, mm, addresses, targets, readable, count, flags, stored, writable)
     if targets == NULL:
         return pages_stat(c, mm, addresses, readable, count, stored, writable)
@@ -563,7 +413,7 @@ cdef int queue_and_bind(ctx_t *c, mm_t *mm, queue_t *q, uint64_t start, uint64_t
 
 cdef void target_by_vma(ctx_t *c, mm_t *mm, uint64_t start, target_t *t) noexcept nogil:
     """To 6.6 each page asks the mappings from ``start`` on for its policy, see new_page."""
-    t.nid = -1
+    target_begin(t, -1)
     t.mm = mm_index(c.m, mm)
     t.start = start
     t.pol.mode = MPOL_DEFAULT
@@ -579,9 +429,8 @@ cdef void target_by_policy(
     cdef uint32_t i, pfn = q.list.pfns[0]
     cdef uint64_t vpn
     cdef vma_t *vma
-    t.nid = -1
+    target_begin(t, -1)
     t.pol = pol[0]
-    t.ilx = 0
     if t.pol.mode == MPOL_DEFAULT:
         get_task_policy(c, &t.pol)
     if not interleaves(&t.pol):
@@ -664,7 +513,7 @@ cdef int64_t pmg_sys_mbind(
     rc = mpol_new(c.m, mode, mode_flags, &user, &pol, rule)
     if rc:
         return rc
-    if c.m.profile.rules_2006:
+    if c.m.profile.check_range:
         return mbind_2006(c, start >> 12, (start + length) >> 12, &pol, user.bits[0], <uint32_t> flags)
     return do_mbind(c, start >> 12, (start + length) >> 12, &pol, user.bits[0], <uint32_t> flags)
 
@@ -859,7 +708,7 @@ cdef int64_t migrate_to_node(ctx_t *c, uint32_t mm, int32_t source, int32_t dest
     queue_pages_range(c, &q, mm_of(c.m, mm), 0, <uint64_t> 1 << 36)
     if unlocked:
         mmap_read_unlock(c, mm)
-    t.nid = dest
+    target_begin(&t, dest)
     rc = migrate_queue(c, &q, &t)
     free(q.list.pfns)
     return rc
@@ -886,7 +735,7 @@ cdef int64_t migrate_pages_of(
     cdef bint unlocked = c.m.profile.migrate_unlocked
     if unlocked or mmap_read_lock(c, mm) == 0:
         lru_cache_disable(c)
-        if c.m.profile.rules_2006:
+        if c.m.profile.check_range:
             rc = do_migrate_pages_2006(c, mm, old, new, flags)
         else:
             rc = do_migrate_pages(c, mm, old, new, flags)
@@ -902,8 +751,8 @@ cdef int check_targets(ctx_t *c, nodemask_t *new, uint32_t *rule) noexcept nogil
     cdef bint absent = new.bits[0] & ~allowed != 0 or nodes_absent(new)
     if absent and not capable(c, CAP_SYS_NICE):
         return refuse(EPERM, RULE_TO_NODES_PRIVILEGE, rule)
-    if c.m.profile.rules_2006:
-        return refuse(EINVAL, RULE_TO_NODES_ABSENT, rule) if absent and not c.m.profile.absent_targets else 0
+    if c.m.profile.absent_targets:
+        return refuse(EINVAL, RULE_TO_NODES_ABSENT, rule) if absent and c.m.profile.absent_targets == 1 else 0
     allowed &= new.bits[0]
     nodes_clear(new)
     new.bits[0] = allowed
@@ -949,7 +798,7 @@ cdef int64_t migrate_frames(
     cdef run_t run
     cdef uint64_t i, failed = 0
     cdef uint32_t pfn
-    if c.m.profile.rules_2006:
+    if c.m.profile.page_results or c.m.profile.four_lists:
         return migrate_frames_2006(c, pfns, nodes, n, status)
     lru_cache_disable(c)
     for i in range(n):
@@ -961,7 +810,7 @@ cdef int64_t migrate_frames(
         elif not isolate_lru_page(c, pfn):
             status[i] = -EBUSY
         else:
-            t.nid = nodes[i]
+            target_begin(&t, nodes[i])
             migrate_pages(c, &pfn, 1, &t, &run)
             status[i] = run.error if run.error else (-EAGAIN if run.failed else nodes[i])
         failed += status[i] < 0

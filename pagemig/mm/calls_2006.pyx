@@ -14,23 +14,22 @@ from pagemig.mm.frame cimport frame_maps, page_state, page_test
 from pagemig.mm.gup cimport follow_page
 from pagemig.mm.mempolicy cimport alloc_page_vma, get_vma_policy, interleave_index, policy_node
 from pagemig.mm.migrate cimport migrate_one_page, migrate_pages_2006, migrate_pages_each, moves_t
-from pagemig.mm.migrate_stage cimport isolate_lru_page, new_page, putback_lru_page, run_t, target_t
+from pagemig.mm.migrate_stage cimport isolate_lru_page, new_page, putback_lru_page, run_t, target_begin, target_t
 from pagemig.mm.mmap cimport mbind_range
+from pagemig.mm.nodemask cimport nodes_weight
 from pagemig.mm.page_alloc cimport (
     alloc_page, alloc_pages_node, count_event, mm_of, page_to_nid, put_page, vec_at, vma_index, vma_of,
 )
 from pagemig.mm.pagewalk cimport pagewalk_next, pagewalk_start, pagewalk_t
 from pagemig.mm.pgtable cimport leaf_pte, pte_lock, pte_unlock
 from pagemig.mm.pte cimport pte_pfn, pte_present, PTE_SPECIAL, pte_t
-from pagemig.mm.queue cimport (
-    list_add, list_putback, list_t, next_pair, queue_begin, queue_t, queue_vma, vma_migratable,
-)
+from pagemig.mm.queue cimport list_add, list_putback, list_t, next_pair, queue_begin, queue_t, queue_vma, vma_migratable
 from pagemig.mm.rmap cimport lru_cache_disable, lru_cache_enable
 from pagemig.mm.swap_state cimport nr_swap_pages
 from pagemig.mm.types cimport (
-    BUG_NO_FILE, BUG_OFFLINE_NODE, BUG_VMA_ADDRESS, C_REQUESTS_SCANNED, ctx_t, frame_t, machine_t, mm_t, MPOL_DEFAULT,
-    MPOL_INTERLEAVE, MPOL_MF_MOVE, MPOL_MF_MOVE_ALL, MPOL_MF_STRICT, mpol_t, nodemask_t, PG_anon, PMG_BUG, PMG_WAIT,
-    TASK_SIZE_PAGES, VM_DONTMIGRATE, vma_t,
+    BUG_NO_FILE, BUG_OFFLINE_NODE, BUG_VMA_ADDRESS, C_REQUESTS_SCANNED, ctx_t, frame_t, KEEP_REFCOUNT, machine_t, mm_t,
+    MPOL_DEFAULT, MPOL_INTERLEAVE, MPOL_MF_MOVE, MPOL_MF_MOVE_ALL, MPOL_MF_STRICT, mpol_t, nodemask_t, PG_anon, PMG_BUG,
+    PMG_WAIT, TASK_SIZE_PAGES, VM_DONTMIGRATE, vma_t,
 )
 from pagemig.mm.vma cimport find_vma, vma_address, vma_slot
 
@@ -79,47 +78,47 @@ cdef int check_range(ctx_t *c, queue_t *q, mm_t *mm, uint64_t start, uint64_t en
 # -- mbind ---------------------------------------------------------------------------------------------------------
 
 
-cdef bint address_in_vma(ctx_t *c, uint32_t pfn, vma_t *vma, uint64_t *vpn) noexcept nogil:
-    """``page_address_in_vma``; False: it answers -EFAULT, or the kernel would have crashed (``c.bug``)."""
+cdef int address_in_vma(ctx_t *c, uint32_t pfn, vma_t *vma, uint64_t *vpn) noexcept nogil:
+    """``page_address_in_vma``: 0, -EFAULT, or where the kernel would have crashed."""
     cdef frame_t *f = &c.m.frames[pfn]
     cdef uint32_t mapping = pmg_load32(&f.mapping)
     if page_test(c.m, pfn, PG_anon):
         if not vma.anon_vma or vma.anon_vma != mapping:
-            return False
+            return -EFAULT
     elif mapping == 0:
-        return False
+        return -EFAULT
     elif vma.file == 0:
-        c.bug = BUG_NO_FILE
-        return False
+        return -(PMG_BUG + <int> BUG_NO_FILE)
     elif vma.file != mapping:
-        return False
+        return -EFAULT
     vpn[0] = vma_address(vma, pmg_load32(&f.index))
-    if vpn[0] == <uint64_t> -1 and not page_test(c.m, pfn, PG_anon):
-        c.bug = BUG_VMA_ADDRESS
-    return vpn[0] != <uint64_t> -1
+    if vpn[0] != <uint64_t> -1:
+        return 0
+    return -EFAULT if page_test(c.m, pfn, PG_anon) else -(PMG_BUG + <int> BUG_VMA_ADDRESS)
 
 
-cdef uint32_t new_vma_page(ctx_t *c, uint32_t pfn, uint32_t slot, const void *private_) noexcept nogil:
+cdef int64_t new_vma_page(ctx_t *c, uint32_t pfn, uint32_t slot, const void *private_) noexcept nogil:
     """2.6.18 asks the first VMA of the range for every page: where it does not map that one, the error is taken for
     an address, and interleaving lands on whatever node that comes to.
     """
     cdef const target_t *t = <const target_t *> private_
     cdef vma_t *vma = vma_of(c.m, t.vma)
     cdef uint64_t vpn = 0
-    if not address_in_vma(c, pfn, vma, &vpn):
-        if c.bug:
-            return 0
-        vpn = <uint64_t> (-<int64_t> EFAULT) >> 12
+    cdef int rc = address_in_vma(c, pfn, vma, &vpn)
+    if rc <= -PMG_BUG:
+        return rc
+    if rc:
+        vpn = <uint64_t> (<int64_t> rc) >> 12
     return alloc_page_vma(c, vma, vpn)
 
 
-cdef uint32_t new_own_vma_page(ctx_t *c, uint32_t pfn, uint32_t slot, const void *private_) noexcept nogil:
+cdef int64_t new_own_vma_page(ctx_t *c, uint32_t pfn, uint32_t slot, const void *private_) noexcept nogil:
     """By the VMA that maps the page, as it was meant."""
     cdef vma_t *hint = NULL
     return new_page(c, pfn, <const target_t *> private_, &hint)
 
 
-cdef uint32_t new_array_page(ctx_t *c, uint32_t pfn, uint32_t slot, const void *private_) noexcept nogil:
+cdef int64_t new_array_page(ctx_t *c, uint32_t pfn, uint32_t slot, const void *private_) noexcept nogil:
     """Page i to target i: exactly the node that the caller's array has in the page's place."""
     cdef uint32_t new = 0
     alloc_pages_node(c, (<const int32_t *> private_)[slot], 1, &new)
@@ -197,8 +196,10 @@ cdef int64_t interleave_exactly(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end
         mv.slots = NULL
         mv.n = pages.n
         mv.get_new_page = new_array_page
+        mv.nodes = <const int32_t *> nodes.pfns
         mv.private_ = nodes.pfns
         mv.result = NULL
+        mv.keep.how = KEEP_REFCOUNT
         migrate_pages_each(c, &mv, &run)
         pages.n = 0
         rc = run.error or <int64_t> run.failed
@@ -217,8 +218,7 @@ cdef int64_t migrate_misplaced(
     cdef run_t run
     cdef vma_t *first = find_vma(m, mm, start)
     memset(&run, 0, sizeof(run))
-    memset(&t, 0, sizeof(t))
-    t.nid = -1
+    target_begin(&t, -1)
     t.mm = q.mm
     t.start = start
     t.pol.mode = MPOL_DEFAULT
@@ -230,8 +230,11 @@ cdef int64_t migrate_misplaced(
         mv.slots = NULL
         mv.n = q.list.n
         mv.get_new_page = new_vma_page if m.profile.first_vma else new_own_vma_page
+        mv.nodes = NULL
+        mv.nid = -1
         mv.private_ = &t
         mv.result = NULL
+        mv.keep.how = KEEP_REFCOUNT
         migrate_pages_each(c, &mv, &run)
     q.list.n = 0
     return run.error or <int64_t> run.failed
@@ -308,14 +311,13 @@ cdef int64_t migrate_to_node_2006(ctx_t *c, uint32_t mm, int32_t source, int32_t
     cdef target_t t
     cdef run_t run
     cdef int64_t rc = 0
-    memset(&t, 0, sizeof(t))
+    target_begin(&t, dest)
     memset(&run, 0, sizeof(run))
     queue_begin(&q, <uint64_t> 1 << source, False, True, flags)
     check_range(c, &q, mm_of(c.m, mm), 0, TASK_SIZE_PAGES)
     if q.list.n and dest >= <int32_t> c.m.nr_nodes:
         rc = -(PMG_BUG + <int64_t> BUG_OFFLINE_NODE)
     elif q.list.n:
-        t.nid = dest
         migrate_pages_2006(c, q.list.pfns, q.list.n, &t, &run)
         q.list.n = 0
         rc = run.error or <int64_t> run.failed
@@ -327,15 +329,17 @@ cdef int64_t migrate_to_node_2006(ctx_t *c, uint32_t mm, int32_t source, int32_t
 cdef int64_t do_migrate_pages_2006(
         ctx_t *c, uint32_t mm, const nodemask_t *old, const nodemask_t *new, uint32_t flags) noexcept nogil:
     """Unlike today, sets of unequal size may empty a node into one that is emptied later: its pages move twice."""
-    cdef uint64_t left = old.bits[0]
+    cdef uint64_t left = old.bits[0], stay = 0
     cdef int32_t s = 0, d = 0
     cdef int64_t busy = 0, rc = 0
+    if not c.m.profile.shared_nodes_move and nodes_weight(old) != nodes_weight(new):
+        stay = old.bits[0] & new.bits[0]
     if c.m.profile.vma_hooks:
         rc = migrate_vmas(c, mm_of(c.m, mm), old.bits[0], new.bits[0], flags)
         if rc < 0 or (rc and c.m.profile.last_unhooked):
             return min(rc, <int64_t> 0)         # a positive answer ends the call as if all had gone well
         busy = rc
-    while rc >= 0 and next_pair(left, 0, old, new, &s, &d):
+    while rc >= 0 and next_pair(left, stay, old, new, &s, &d):
         left &= ~(<uint64_t> 1 << s)
         rc = migrate_to_node_2006(c, mm, s, d, flags)
         if rc > 0:
@@ -354,7 +358,7 @@ ctypedef struct request_t:              # one move_pages call of 2.6.18
     list_t pages, slots                 # isolated, and their places in the request
 
 
-cdef uint32_t new_page_node(ctx_t *c, uint32_t pfn, uint32_t slot, const void *private_) noexcept nogil:
+cdef int64_t new_page_node(ctx_t *c, uint32_t pfn, uint32_t slot, const void *private_) noexcept nogil:
     """2.6.18 looks for the page in the request from its start on: the whole call costs the square of its pages."""
     cdef const request_t *r = <const request_t *> private_
     count_event(c, C_REQUESTS_SCANNED, <uint64_t> slot + 1)
@@ -414,8 +418,10 @@ cdef int64_t move_request(ctx_t *c, request_t *r, mm_t *mm, bint move_all) noexc
     mv.slots = r.slots.pfns
     mv.n = r.pages.n
     mv.get_new_page = new_array_page if c.m.profile.arrays else new_page_node
+    mv.nodes = r.nodes
     mv.private_ = <const void *> r.nodes if c.m.profile.arrays else <const void *> r
     mv.result = r.status
+    mv.keep.how = KEEP_REFCOUNT
     migrate_pages_each(c, &mv, &run)
     r.pages.n = 0
     return run.error or <int64_t> run.failed
@@ -524,8 +530,10 @@ cdef int64_t migrate_frames_2006(
         mv.slots = r.slots.pfns
         mv.n = r.pages.n
         mv.get_new_page = new_array_page if c.m.profile.arrays else new_page_node
+        mv.nodes = nodes
         mv.private_ = <const void *> nodes if c.m.profile.arrays else <const void *> &r
         mv.result = status
+        mv.keep.how = KEEP_REFCOUNT
         migrate_pages_each(c, &mv, &run)
     lru_cache_enable(c)
     free(r.pages.pfns)

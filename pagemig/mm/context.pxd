@@ -11,7 +11,19 @@ cdef void ctx_release_all(machine_t *m) noexcept nogil
 cdef ctx_t *ctx_first(machine_t *m) noexcept nogil                  # of all that were ever made; ctx.older is the next
 cdef void vm_events_fold(ctx_t *c) noexcept nogil
 cdef void all_vm_events(machine_t *m, uint64_t *out) noexcept nogil     # NR_COUNTERS words
-# One round of waiting; spins counts the rounds so far.  0: look again; -PMG_WAIT: unwind.
+
+
+cdef inline void wait_over(ctx_t *c, int what, uint32_t which) noexcept nogil:
+    """It is there: if the context wishes it again, that is another wait."""
+    if c.wait_what == <uint32_t> what and c.wait_which == which:
+        c.wait_what = 0
+
+
+cdef inline bint waits_anew(const ctx_t *c, int what, uint32_t which) noexcept nogil:
+    """Not the wait that the context is in already: a host that owns time polls, and a wait counts once."""
+    return c.wait_what != <uint32_t> what or c.wait_which != which
+
+# One round of waiting; spins counts the rounds so far.  0: look again; -PMG_WAIT: unwind, and ctx.wait_what says for what.
 cdef int pmg_wait(ctx_t *c, int what, uint32_t which, uint32_t spins) noexcept nogil
 cdef int lock_page(ctx_t *c, uint32_t pfn) noexcept nogil           # 0 or -PMG_WAIT
 cdef int mmap_read_lock(ctx_t *c, uint32_t mm) noexcept nogil       # 0 or -PMG_WAIT

@@ -55,7 +55,7 @@ cdef ctx_t *ctx_get(machine_t *m) noexcept nogil:
     if c != NULL:
         c.task = 0
         c.mm = 0
-        c.bug = 0
+        c.wait_what = 0
         c.nested_deadline = 0
         ctx_bind(c, 0)
     return c
@@ -139,9 +139,14 @@ cdef void all_vm_events(machine_t *m, uint64_t *out) noexcept nogil:
 
 
 cdef int pmg_wait(ctx_t *c, int what, uint32_t which, uint32_t spins) noexcept nogil:
-    """The one place where anything waits: page lock, migration entry, writeback, mm lock, inode lock."""
-    if spins == 0:
+    """The one place where anything waits: page lock, migration entry, writeback, mm lock, inode lock.
+
+    A host that polls comes back with the same wish: it is the same wait, and counted once.
+    """
+    if spins == 0 and waits_anew(c, what, which):
         count_event(c, C_HOST_WAITS, 1)
+    c.wait_what = what
+    c.wait_which = which
     if c.wait_mode == MODE_HOST:
         return -PMG_WAIT
     if c.wait_mode == MODE_ACTORS and c.wait_fn != NULL:
@@ -155,12 +160,13 @@ cdef int pmg_wait(ctx_t *c, int what, uint32_t which, uint32_t spins) noexcept n
 
 cdef int lock_page(ctx_t *c, uint32_t pfn) noexcept nogil:
     cdef uint32_t spins = 0
-    count_event(c, C_LOCK_PAGE, 1)
+    count_event(c, C_LOCK_PAGE, waits_anew(c, WAIT_PAGE, pfn))
     while not trylock_page(c.m, pfn):
-        count_event(c, C_HOST_PAGE_CONTENDED, spins == 0)
+        count_event(c, C_HOST_PAGE_CONTENDED, spins == 0 and waits_anew(c, WAIT_PAGE, pfn))
         if pmg_wait(c, WAIT_PAGE, pfn, spins):
             return -PMG_WAIT
         spins += 1
+    wait_over(c, WAIT_PAGE, pfn)
     return 0
 
 
@@ -168,10 +174,11 @@ cdef int mmap_read_lock(ctx_t *c, uint32_t mm) noexcept nogil:
     cdef uint32_t spins = 0
     cdef uint32_t *word = &mm_of(c.m, mm).lock
     while not pmg_read_trylock(word):
-        count_event(c, C_HOST_MM_CONTENDED, spins == 0)
+        count_event(c, C_HOST_MM_CONTENDED, spins == 0 and waits_anew(c, WAIT_MM, mm))
         if pmg_wait(c, WAIT_MM, mm, spins):
             return -PMG_WAIT
         spins += 1
+    wait_over(c, WAIT_MM, mm)
     return 0
 
 
@@ -179,11 +186,12 @@ cdef int mmap_write_lock(ctx_t *c, uint32_t mm) noexcept nogil:
     cdef uint32_t spins = 0
     cdef uint32_t *word = &mm_of(c.m, mm).lock
     while not pmg_write_trylock(word):
-        count_event(c, C_HOST_MM_CONTENDED, spins == 0)
+        count_event(c, C_HOST_MM_CONTENDED, spins == 0 and waits_anew(c, WAIT_MM, mm))
         if pmg_wait(c, WAIT_MM, mm, spins):
             pmg_write_forget(word)
             return -PMG_WAIT
         spins += 1
+    wait_over(c, WAIT_MM, mm)
     return 0
 
 

@@ -12,14 +12,14 @@ from pagemig.mm.atomic cimport (
     GUARD_SLEPT, GUARD_UPTODATE, pmg_add, pmg_add32, pmg_and, PMG_GUARD, pmg_load, pmg_load32, pmg_load_acq, pmg_or,
     pmg_spin_lock, pmg_spin_unlock, pmg_store, pmg_store32, pmg_write_trylock, pmg_write_unlock, pmg_yield,
 )
-from pagemig.mm.context cimport lock_page, pmg_wait
+from pagemig.mm.context cimport lock_page, pmg_wait, wait_over
 from pagemig.mm.frame cimport (
     frame_maps, get_page_unless_zero, page_mapcount, page_state, page_test, page_test_clear, page_test_set,
     unlock_page,
 )
 from pagemig.mm.mempolicy cimport alloc_page_cache, alloc_page_shmem, mpol_free_shared_policy
 from pagemig.mm.page_alloc cimport (
-    count_event, file_index, file_of, mm_of, page_address, page_token, put_page, set_page_token, slab_alloc,
+    clear_highpage, count_event, file_index, file_of, mm_of, page_address, page_token, put_page, set_page_token, slab_alloc,
     slab_free, vec_at, vec_free, vec_resize, vma_of,
 )
 from pagemig.mm.pgtable cimport leaf_pte, pte_lock, pte_unlock, walk_leaf
@@ -126,6 +126,7 @@ cdef int i_rwsem_lock(ctx_t *c, uint32_t file) noexcept nogil:
         if pmg_wait(c, WAIT_I_RWSEM, file, spins):
             return -PMG_WAIT
         spins += 1
+    wait_over(c, WAIT_I_RWSEM, file)
     return 0
 
 
@@ -243,6 +244,7 @@ cdef int add_new_page(ctx_t *c, file_t *f, uint64_t index, vma_t *vma, uint32_t 
     pfn[0] = alloc_page_shmem(c, f, index, vma) if shmem else alloc_page_cache(c)
     if pfn[0] == 0:
         return -ENOMEM
+    clear_highpage(m, pfn[0])
     pmg_or(&m.frames[pfn[0]].state, PG_locked | PG_uptodate | (PG_swapbacked if shmem else 0))
     if has_disk(f):
         disk_read(m, f, index, pfn[0])
@@ -645,7 +647,7 @@ cdef void page_mkclean(ctx_t *c, file_t *f, uint32_t pfn, uint64_t index) noexce
     cdef uint32_t i, n = VMAS, skip = 0
     if frame_maps(page_state(m, pfn)) == 0:
         return
-    i_mmap_lock_read(c, f)
+    i_mmap_lock_read(c, f, 1)
     while n == VMAS:
         n = rmap_vmas(m, f.tree, <uint32_t> index, <uint32_t> index, skip, vmas, VMAS)
         for i in range(n):

@@ -11,14 +11,16 @@ from pagemig.mm.atomic cimport (
     GUARD_FAULT_ENTRY, GUARD_FORK_ENTRY, GUARD_TRUNCATED, GUARD_UNMAPPED_ENTRY, GUARD_WAITER, pmg_add, pmg_and,
     PMG_GUARD, pmg_load, pmg_load32, pmg_load32_acq, pmg_load_acq, pmg_store32, pmg_unlikely, pmg_xchg,
 )
-from pagemig.mm.context cimport lock_page, pmg_wait
+from pagemig.mm.context cimport lock_page, pmg_wait, wait_over, waits_anew
 from pagemig.mm.filemap cimport file_page_dirty, find_get_pages, has_disk, mmap_hit, page_belongs, vma_fault
 from pagemig.mm.frame cimport (
-    get_page, page_count, page_counts_full, page_mapcount, page_maybe_dma_pinned, page_state, page_test,
-    page_test_set, put_page_testzero, trylock_page, unlock_page,
+    get_page, page_count, page_counts_full, page_mapcount, page_maybe_dma_pinned, page_state, page_test, page_test_set,
+    put_page_testzero, trylock_page, unlock_page,
 )
 from pagemig.mm.mempolicy cimport alloc_page_vma
-from pagemig.mm.page_alloc cimport copy_highpage, count_event, file_of, free_pages, mm_of, put_page, put_page_refs
+from pagemig.mm.page_alloc cimport (
+    clear_highpage, copy_highpage, count_event, file_of, free_pages, mm_of, put_page, put_page_refs,
+)
 from pagemig.mm.pagewalk cimport pagewalk_next, pagewalk_start, pagewalk_t
 from pagemig.mm.pgtable cimport leaf_end, leaf_pte, pte_alloc, pte_lock, pte_unlock, read_pte, set_pte, walk_leaf
 from pagemig.mm.pte cimport (
@@ -30,8 +32,8 @@ from pagemig.mm.rmap cimport (
     page_remove_rmap,
 )
 from pagemig.mm.swap_state cimport (
-    can_share_swap_page, delete_from_swap_cache, entry_slot, exclusive_swap_page, free_swap_and_cache,
-    free_swap_cache, is_slot_entry, lookup_swap_cache, read_swap_cache, swap_duplicate, swap_free, vm_swap_full,
+    can_share_swap_page, delete_from_swap_cache, entry_slot, exclusive_swap_page, free_swap_and_cache, free_swap_cache,
+    is_slot_entry, lookup_swap_cache, read_swap_cache, swap_duplicate, swap_free, vm_swap_full,
 )
 from pagemig.mm.types cimport (
     C_COW, C_COW_REUSE, C_FAULT_AROUND, C_MIGRATION_WAIT, C_PGFAULT, C_PGMAJFAULT, C_ZERO_PAGE_FAULT, ctx_t,
@@ -88,6 +90,7 @@ cdef int do_anonymous_page(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, bi
         pfn = alloc_page_vma(c, vma, vpn)
         if not pfn:
             return VM_FAULT_OOM
+        clear_highpage(m, pfn)
         pte = maybe_mkwrite(vma_pte(m, vma, pfn) | PTE_D, vma)
     else:
         pte = vm_page_prot(m, vma) | PTE_SPECIAL
@@ -143,6 +146,8 @@ cdef int wp_page_copy(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, pte_t o
         return VM_FAULT_OOM
     if old:
         copy_highpage(m, new, old)
+    else:
+        clear_highpage(m, new)
     pte = vma_pte(m, vma, new)
     if not unshare:
         pte = maybe_mkwrite(pte | PTE_D, vma)
@@ -423,12 +428,14 @@ cdef int wait_on_page_locked(ctx_t *c, uint32_t pfn) noexcept nogil:
     """Until a page we hold a reference on is unlocked; drops the reference.  0 or -PMG_WAIT."""
     cdef uint32_t spins = 0
     cdef int err = 0
-    count_event(c, C_MIGRATION_WAIT, 1)
+    count_event(c, C_MIGRATION_WAIT, waits_anew(c, WAIT_PAGE, pfn))
     while err == 0 and page_test(c.m, pfn, PG_locked):
         err = pmg_wait(c, WAIT_PAGE, pfn, spins)
         spins += 1
     if PMG_GUARD(GUARD_WAITER):
         put_page(c, pfn)
+    if err == 0:
+        wait_over(c, WAIT_PAGE, pfn)
     return err
 
 
@@ -443,11 +450,12 @@ cdef int migration_entry_wait(ctx_t *c, mm_t *mm, uint64_t vpn) noexcept nogil:
         pfn = get_entry_page(c, mm, vpn)
         return wait_on_page_locked(c, pfn) if pfn else 0
     while is_migration_entry(pte):
-        count_event(c, C_MIGRATION_WAIT, spins == 0)
+        count_event(c, C_MIGRATION_WAIT, spins == 0 and waits_anew(c, WAIT_PAGE, migration_entry_to_pfn(pte)))
         if pmg_wait(c, WAIT_PAGE, migration_entry_to_pfn(pte), spins):
             return -PMG_WAIT
         spins += 1
         pte = read_pte(c.m, mm, vpn)
+    wait_over(c, WAIT_PAGE, c.wait_which)
     return 0
 
 

@@ -1,7 +1,7 @@
 """Emptying nodes and ranges of frames, with no process asking: memory hotplug."""
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
-from pagemig.mm.types cimport ctx_t, keep_t
+from pagemig.mm.types cimport ctx_t, keep_t, kept_by_t
 
 
 ctypedef struct evacuation_t:
@@ -10,6 +10,7 @@ ctypedef struct evacuation_t:
     uint32_t keep_task          # whose mmap_lock is held, for KEEP_MMAP_LOCK; the caller has a reference on it
     keep_t keep
     uint32_t max_passes
+    kept_by_t held              # what keep asks for, while pages are on the move
     # what it came to
     uint32_t passes
     uint64_t migrated

@@ -12,7 +12,7 @@ from pagemig.mm.context cimport mmap_read_lock, mmap_read_unlock, pmg_wait
 from pagemig.mm.fork cimport get_task_mm, mmput
 from pagemig.mm.frame cimport frame_refs, page_state
 from pagemig.mm.migrate cimport migrate_pages
-from pagemig.mm.migrate_stage cimport isolate_lru_page, putback_lru_page, run_t, TARGET_NEAREST, target_t
+from pagemig.mm.migrate_stage cimport isolate_lru_page, putback_lru_page, run_t, target_begin, TARGET_NEAREST, target_t
 from pagemig.mm.page_alloc cimport node_close, node_in_use, node_open, task_of
 from pagemig.mm.rmap cimport lru_cache_disable, lru_cache_enable
 from pagemig.mm.types cimport ctx_t, KEEP_MMAP_LOCK, KEEP_REFCOUNT, machine_t, node_t, PG_reserved, PMG_BUG, WAIT_PASS
@@ -39,16 +39,16 @@ cdef int migrate_batch(ctx_t *c, evacuation_t *e, uint32_t *pfns, uint32_t n) no
     cdef target_t t
     cdef run_t run
     cdef uint32_t i
-    if c.keep == KEEP_MMAP_LOCK and mmap_read_lock(c, c.keep_mm):
+    if e.held.how == KEEP_MMAP_LOCK and mmap_read_lock(c, e.held.mm):
         for i in range(n):
             putback_lru_page(c, pfns[i])
         return -EBUSY
-    t.nid = TARGET_NEAREST
+    target_begin(&t, TARGET_NEAREST)
     t.nodes = e.targets
-    t.vma = 0
+    t.keep = e.held
     migrate_pages(c, pfns, n, &t, &run)
-    if c.keep == KEEP_MMAP_LOCK:
-        mmap_read_unlock(c, c.keep_mm)
+    if e.held.how == KEEP_MMAP_LOCK:
+        mmap_read_unlock(c, e.held.mm)
     e.migrated += run.succeeded
     return run.error
 
@@ -71,20 +71,19 @@ cdef int do_migrate_range(ctx_t *c, evacuation_t *e) noexcept nogil:
 
 cdef int keep_begin(ctx_t *c, evacuation_t *e) noexcept nogil:
     """The address space whose mmap_lock is to be held is kept from here on, even if its process exits."""
-    c.keep = e.keep
-    c.keep_mm = 0
+    e.held.how = e.keep
+    e.held.mm = 0
     if e.keep == KEEP_MMAP_LOCK:
-        c.keep_mm = get_task_mm(c, task_of(c.m, e.keep_task))
-        if c.keep_mm == 0:
-            c.keep = KEEP_REFCOUNT
+        e.held.mm = get_task_mm(c, task_of(c.m, e.keep_task))
+        if e.held.mm == 0:
+            e.held.how = KEEP_REFCOUNT
             return -ESRCH
     return 0
 
 
-cdef void keep_end(ctx_t *c) noexcept nogil:
-    if c.keep == KEEP_MMAP_LOCK:
-        mmput(c, c.keep_mm)
-    c.keep = KEEP_REFCOUNT
+cdef void keep_end(ctx_t *c, evacuation_t *e) noexcept nogil:
+    if e.held.how == KEEP_MMAP_LOCK:
+        mmput(c, e.held.mm)
 
 
 cdef inline uint64_t not_empty(ctx_t *c, evacuation_t *e, int32_t closed) noexcept nogil:
@@ -109,7 +108,7 @@ cdef int evacuate(ctx_t *c, evacuation_t *e, int32_t closed) noexcept nogil:
         e.passes += 1
         err = do_migrate_range(c, e)
     lru_cache_enable(c)
-    keep_end(c)
+    keep_end(c, e)
     if err <= -PMG_BUG:
         return err
     if not not_empty(c, e, closed):

@@ -6,7 +6,7 @@ and an allocator (2.6.18), arrays (pmig).
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from pagemig.mm.migrate_stage cimport run_t, target_t
-from pagemig.mm.types cimport ctx_t
+from pagemig.mm.types cimport ctx_t, kept_by_t
 
 # migrates isolated pages; returns with the list empty: moved pages freed, others put back
 cdef void migrate_pages(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *target, run_t *run) noexcept nogil
@@ -14,7 +14,7 @@ cdef void migrate_pages(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *ta
 cdef void finish_run(
         ctx_t *c, uint32_t *pfns, uint64_t n, uint64_t tried, const target_t *target, run_t *run) noexcept nogil
 cdef int64_t run_result(run_t *run) noexcept nogil
-# a CHUNK of a run whose other pages are not isolated yet; finish_run ends it
+# a chunk of a run whose other pages are not isolated yet; finish_run ends it
 cdef void begin_chunk(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *target, run_t *run) noexcept nogil
 
 
@@ -32,6 +32,7 @@ cdef struct lists_t:
     uint64_t nr_moved
     uint32_t *failed            # room for n
     uint64_t nr_failed
+    kept_by_t keep
 
 # pages not migrated: those that failed and those to be tried again; of `to` only what was not used is left
 cdef uint64_t migrate_page_lists(ctx_t *c, lists_t *l) noexcept nogil
@@ -43,7 +44,8 @@ cdef int32_t migrate_one_page(ctx_t *c, uint32_t pfn, int32_t nid) noexcept nogi
 # the driver: targets by t in chunks; moved pages are freed, the others put back, in run is how many.  0 or -errno
 cdef int migrate_pages_to(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *t, run_t *run) noexcept nogil
 # -- from 2.6.18 on: the allocator sees the page it allocates for; slot is the page's place in the caller's request
-ctypedef uint32_t (*new_page_t)(ctx_t *c, uint32_t pfn, uint32_t slot, const void *private_) noexcept nogil
+# a frame, 0 for none, -(PMG_BUG + bug_t)
+ctypedef int64_t (*new_page_t)(ctx_t *c, uint32_t pfn, uint32_t slot, const void *private_) noexcept nogil
 
 
 cdef struct moves_t:
@@ -51,8 +53,11 @@ cdef struct moves_t:
     uint32_t *slots             # NULL: the position in pfns, which then must not be compacted by the caller
     uint64_t n
     new_page_t get_new_page
+    const int32_t *nodes        # where each is to go, by slot; NULL: all to nid
+    int32_t nid                 # -1: where a policy says
     const void *private_
     int32_t *result             # by slot, NULL: nobody asks
+    kept_by_t keep
 
 # nothing is left on the list: moved pages are freed, the others put back
 cdef void migrate_pages_each(ctx_t *c, moves_t *mv, run_t *run) noexcept nogil

@@ -13,22 +13,23 @@ from pagemig.mm.filemap cimport has_migratepage
 from pagemig.mm.frame cimport frame_maps, page_count, page_state
 from pagemig.mm.mempolicy cimport alloc_page_vma
 from pagemig.mm.migrate_stage cimport (
-    at_step, CHUNK, collect, DONE, HELD, how_hard, isolate_lru_page, load_stage, new_page, one_page, putback_lru_page,
-    run_begin, run_stage, run_t, short_of_frames, stage_end, stage_move, stage_t, stage_take, stage_unmap,
-    TARGET_NEAREST, target_t, WAIT_FOR_ALL,
+    at_step, chunk_of, collect, DONE, HELD, how_hard, in_batches, isolate_lru_page, load_stage, new_page, one_page,
+    putback_lru_page, run_begin, run_stage, run_t, short_of_frames, stage_end, stage_move, stage_t, stage_take,
+    stage_unmap, TARGET_NEAREST, target_t, WAIT_FOR_ALL,
 )
 from pagemig.mm.page_alloc cimport alloc_page, alloc_pages_node, count_event, file_of, free_pages, page_to_nid, vma_of
 from pagemig.mm.rmap cimport lru_cache_disable, lru_cache_enable
 from pagemig.mm.trace cimport STEP_ALLOC, STEP_ISOLATE
 from pagemig.mm.types cimport (
-    C_PGMIGRATE_FAIL, C_PGMIGRATE_SUCCESS, C_TLB_FLUSH, ctx_t, PG_cached, PG_dirty, PG_private, PMG_BUG, STAGE, vma_t,
+    C_PGMIGRATE_FAIL, C_PGMIGRATE_SUCCESS, C_TLB_FLUSH, ctx_t, KEEP_REFCOUNT, PG_cached, PG_dirty, PG_private, PMG_BUG,
+    vma_t,
 )
 from pagemig.mm.vmscan cimport evict_one
 
 
 cdef uint64_t migrate_chunk(
         ctx_t *c, uint32_t *pfns, uint64_t n, uint64_t tried, const target_t *t, run_t *run) noexcept nogil:
-    """All passes over up to CHUNK pages; returns how many are left, compacted to the front.
+    """All passes over up to a chunk of pages; returns how many are left, compacted to the front.
 
     The first ``tried`` pages have their first pass behind them.
     """
@@ -40,7 +41,7 @@ cdef uint64_t migrate_chunk(
         i = kept = tried
         tried = 0
         while i < n:
-            load_stage(c.m, &st, pfns + i, n - i)
+            load_stage(c, &st, t, pfns + i, n - i)
             run_stage(c, &st, t, WAIT_FOR_ALL if pass_ >= c.m.profile.force_pass else 0)
             if st.n == 0:
                 run.error = -ENOMEM
@@ -60,6 +61,10 @@ cdef uint64_t migrate_chunk(
     return kept
 
 
+cdef enum:
+    BATCH_ROOM = 8              # stages a batch has room for at first
+
+
 cdef struct batch_t:
     stage_t *stage              # those with pages unmapped, in the order of the list
     uint32_t n, cap
@@ -69,11 +74,11 @@ cdef stage_t *batch_room(batch_t *b) noexcept nogil:
     """The stage after the last one, or NULL."""
     cdef stage_t *p
     if b.n == b.cap:
-        p = <stage_t *> realloc(b.stage, (2 * b.cap + CHUNK // STAGE) * sizeof(stage_t))
+        p = <stage_t *> realloc(b.stage, (2 * b.cap + BATCH_ROOM) * sizeof(stage_t))
         if p == NULL:
             return NULL
         b.stage = p
-        b.cap = 2 * b.cap + CHUNK // STAGE
+        b.cap = 2 * b.cap + BATCH_ROOM
     return &b.stage[b.n]
 
 
@@ -124,7 +129,7 @@ cdef uint64_t unmap_batch(
         while i < n:
             st = batch_room(b)
             if st != NULL:
-                load_stage(c.m, st, pfns + i, n - i)
+                load_stage(c, st, t, pfns + i, n - i)
                 stage_unmap(c, st, t, force)
             if st == NULL or st.n == 0:
                 run.error = -ENOMEM
@@ -178,6 +183,8 @@ cdef uint64_t migrate_pages_sync(
     cdef run_t first
     cdef uint64_t i, kept = 0, left
     run_begin(&first)
+    if not c.m.profile.async_first:             # an asynchronous caller: all passes, nothing is waited for
+        return migrate_pages_batch(c, b, pfns, n, t, c.m.profile.passes, 0, run)
     left = migrate_pages_batch(c, b, pfns, n, t, c.m.profile.async_passes, 0, &first)
     run.succeeded += first.succeeded
     if first.error:
@@ -195,7 +202,7 @@ cdef uint64_t migrate_pages_sync(
 
 cdef void migrate_pages(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *target, run_t *run) noexcept nogil:
     run_begin(run)
-    if c.m.profile.rules_2006:
+    if c.m.profile.page_results or c.m.profile.four_lists:
         migrate_pages_2006(c, pfns, n, target, run)
     else:
         finish_run(c, pfns, n, 0, target, run)
@@ -204,11 +211,11 @@ cdef void migrate_pages(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *ta
 cdef void run_chunk(
         ctx_t *c, batch_t *b, uint32_t *pfns, uint64_t n, uint64_t tried, const target_t *target,
         run_t *run) noexcept nogil:
-    """All passes over up to CHUNK pages; what is left is put back."""
+    """All passes over up to a chunk of pages; what is left is put back."""
     cdef uint64_t i, left
     if run.error:
         left = n
-    elif c.m.profile.async_first:
+    elif in_batches(c.m):
         left = migrate_pages_sync(c, b, pfns, n, target, run)
     else:
         left = migrate_chunk(c, pfns, n, tried, target, run)
@@ -217,7 +224,7 @@ cdef void run_chunk(
 
 
 cdef void begin_chunk(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *target, run_t *run) noexcept nogil:
-    """The next CHUNK of a run that is not all there yet."""
+    """The next chunk of a run that is not all there yet."""
     cdef batch_t b
     b.stage = NULL
     b.cap = 0
@@ -233,7 +240,7 @@ cdef void finish_run(
     b.stage = NULL
     b.cap = 0
     while i < n:
-        k = min(n - i, <uint64_t> CHUNK)
+        k = min(n - i, <uint64_t> chunk_of(c.m))
         run_chunk(c, &b, pfns + i, k, min(tried - min(tried, i), k), target, run)
         i += k
     free(b.stage)
@@ -260,7 +267,7 @@ cdef int move_one(ctx_t *c, lists_t *l, uint32_t pfn, uint32_t force) noexcept n
     cdef stage_t st
     one_page(&st, pfn)
     st.dst[0] = l.to[l.nr_to - 1]
-    stage_take(c, &st, force)
+    stage_take(c, &st, l.keep, force)
     stage_move(c, &st)
     stage_end(c, &st, True)
     if st.rc[0] == 0:
@@ -346,6 +353,7 @@ cdef uint64_t putback_all(ctx_t *c, const uint32_t *pfns, uint64_t n) noexcept n
 cdef void lists_begin(ctx_t *c, lists_t *l, const uint32_t *pfns, uint64_t n, int32_t nid) noexcept nogil:
     cdef uint64_t i
     l.n = l.nr_to = l.nr_moved = l.nr_failed = 0
+    l.keep.how = KEEP_REFCOUNT
     lru_cache_disable(c)
     for i in range(n):
         if isolate_lru_page(c, pfns[i]):
@@ -354,13 +362,11 @@ cdef void lists_begin(ctx_t *c, lists_t *l, const uint32_t *pfns, uint64_t n, in
     if nid < 0:
         l.to = NULL
         return
-    c.nozero = 1
     while l.nr_to < min(l.n, <uint64_t> (MIGRATE_CHUNK_SIZE + 1)):
         l.to[l.nr_to] = alloc_page(c, nid, pmg_load(&c.m.online))
         if l.to[l.nr_to] == 0:
             break
         l.nr_to += 1
-    c.nozero = 0
 
 
 cdef void lists_putback(ctx_t *c, lists_t *l) noexcept nogil:
@@ -379,9 +385,7 @@ cdef void lists_end(ctx_t *c, lists_t *l) noexcept nogil:
 cdef int32_t migrate_one_page(ctx_t *c, uint32_t pfn, int32_t nid) noexcept nogil:
     cdef lists_t l
     cdef uint32_t to, moved, failed
-    c.nozero = 1
     to = alloc_page(c, nid, pmg_load(&c.m.online))
-    c.nozero = 0
     if to == 0:
         putback_lru_page(c, pfn)
         return -ENOMEM
@@ -391,6 +395,7 @@ cdef int32_t migrate_one_page(ctx_t *c, uint32_t pfn, int32_t nid) noexcept nogi
     l.moved = &moved
     l.failed = &failed
     l.n = l.nr_to = 1
+    l.keep.how = KEEP_REFCOUNT
     migrate_page_lists(c, &l)
     count_event(c, C_PGMIGRATE_SUCCESS, l.nr_moved)
     count_event(c, C_PGMIGRATE_FAIL, 1 - l.nr_moved)
@@ -402,7 +407,6 @@ cdef int one_chunk(ctx_t *c, lists_t *l, const target_t *t, uint64_t *offset, ru
     """Allocate for one chunk and migrate; 1: there was a target for every page of it and more pages are left."""
     cdef uint64_t i, want = min(l.n, <uint64_t> (MIGRATE_CHUNK_SIZE + 1))
     l.nr_to = 0
-    c.nozero = 1
     for i in range(want):
         l.to[i] = target_ahead(c, t, l.source[i], offset[0])
         if l.to[i] == 0:
@@ -410,7 +414,6 @@ cdef int one_chunk(ctx_t *c, lists_t *l, const target_t *t, uint64_t *offset, ru
             break
         offset[0] += 1
         l.nr_to += 1
-    c.nozero = 0
     if run.error == 0:
         migrate_page_lists(c, l)
         run.succeeded += putback_all(c, l.moved, l.nr_moved)
@@ -430,6 +433,7 @@ cdef int migrate_pages_to(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *
     l.source = pfns
     l.n = n
     l.to = room
+    l.keep = t.keep
     l.moved = room + MIGRATE_CHUNK_SIZE + 1
     failed = l.moved + n
     while True:
@@ -468,30 +472,48 @@ cdef void keep_page(moves_t *mv, uint64_t *kept, uint32_t pfn, uint32_t slot) no
     kept[0] += 1
 
 
+cdef inline int32_t wanted_node(moves_t *mv, uint32_t slot) noexcept nogil:
+    """The node a page is to go to; -1: a policy says, page by page."""
+    return mv.nodes[slot] if mv.nodes != NULL else mv.nid
+
+
+cdef bint ends_stage(ctx_t *c, uint32_t pfn, int32_t wanted, uint64_t *sources, uint64_t *targets) noexcept nogil:
+    """A page whose target may be a frame that a page before it gives back, or that is none of those at hand."""
+    cdef uint64_t from_ = <uint64_t> 1 << page_to_nid(c.m, pfn), to = <uint64_t> 1 << wanted if wanted >= 0 else 0
+    cdef bint first = sources[0] == 0
+    if not first and ((to & sources[0]) | (from_ & targets[0]) or (to and c.pcp[wanted].n == 0)):
+        return True
+    sources[0] |= from_
+    targets[0] |= to
+    return False
+
+
 cdef uint32_t take_targets(ctx_t *c, moves_t *mv, stage_t *st, uint32_t *slots, uint64_t i, run_t *run) noexcept nogil:
     """Fill a stage from page ``i`` on; returns how many pages were looked at.
 
     Without a frame 2.6.18 gives up the whole list (``run.error``); with arrays only that page does not move.
     """
-    cdef uint32_t j, n = st.n, pfn
+    cdef uint32_t j, n = st.n
+    cdef int64_t pfn
+    cdef uint64_t sources = 0, targets = 0
     st.n = 0
-    c.nozero = 1
     for j in range(n):
+        if ends_stage(c, mv.pfns[i + j], wanted_node(mv, slot_of(mv, i + j)), &sources, &targets):
+            n = j
+            break
         pfn = mv.get_new_page(c, mv.pfns[i + j], slot_of(mv, i + j), mv.private_)
-        if pfn:
+        if pfn > 0:
             st.src[st.n] = mv.pfns[i + j]
-            st.dst[st.n] = pfn
+            st.dst[st.n] = <uint32_t> pfn
             slots[st.n] = slot_of(mv, i + j)
             st.n += 1
-        elif c.m.profile.arrays and not c.bug:
+        elif c.m.profile.arrays and pfn == 0:
             set_result(mv, slot_of(mv, i + j), -ENOMEM)
             run.failed += 1
             putback_lru_page(c, mv.pfns[i + j])
         else:
-            run.error = -ENOMEM
-            c.nozero = 0
+            run.error = <int> pfn or -ENOMEM
             return j
-    c.nozero = 0
     return n
 
 
@@ -503,6 +525,9 @@ cdef void settle_stage(ctx_t *c, moves_t *mv, stage_t *st, const uint32_t *slots
             set_result(mv, slots[j], page_to_nid(c.m, st.dst[j]))       # of a page freed under us: the unused target's
             run.succeeded += 1
             continue
+        if st.rc[j] <= -PMG_BUG:
+            run.error = st.rc[j]                # the machine stays as it was before that step
+            st.rc[j] = -EAGAIN
         set_result(mv, slots[j], st.rc[j])
         if st.rc[j] == -EAGAIN and PMG_GUARD(GUARD_RETRY):
             keep_page(mv, kept, st.src[j], slots[j])
@@ -527,13 +552,11 @@ cdef uint64_t one_pass(ctx_t *c, moves_t *mv, uint64_t n, uint32_t force, run_t 
         at_step(c, STEP_ISOLATE, &st)
         looked = take_targets(c, mv, &st, slots, i, run)
         if st.n:
-            stage_take(c, &st, force)
+            stage_take(c, &st, mv.keep, force)
             stage_move(c, &st)
             stage_end(c, &st, True)
             settle_stage(c, mv, &st, slots, &kept, run)
         i += looked
-        if c.bug:
-            run.error = -(PMG_BUG + <int> c.bug)
     while i < n:                                # given up: not tried in this pass
         keep_page(mv, &kept, mv.pfns[i], slot_of(mv, i))
         i += 1
@@ -567,7 +590,7 @@ cdef void migrate_pages_each(ctx_t *c, moves_t *mv, run_t *run) noexcept nogil:
 # -- any target --------------------------------------------------------------------------------------------------------
 
 
-cdef uint32_t new_target_page(ctx_t *c, uint32_t pfn, uint32_t slot, const void *private_) noexcept nogil:
+cdef int64_t new_target_page(ctx_t *c, uint32_t pfn, uint32_t slot, const void *private_) noexcept nogil:
     """``new_node_page``, and what other callers ask for."""
     cdef const target_t *t = <const target_t *> private_
     cdef uint32_t new = 0
@@ -591,6 +614,9 @@ cdef void migrate_pages_2006(ctx_t *c, uint32_t *pfns, uint64_t n, const target_
     mv.slots = NULL
     mv.n = n
     mv.get_new_page = new_target_page
+    mv.nodes = NULL
+    mv.nid = t.nid
+    mv.keep = t.keep
     mv.private_ = t
     mv.result = NULL
     migrate_pages_each(c, &mv, run)

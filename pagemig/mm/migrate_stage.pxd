@@ -1,12 +1,14 @@
 """The stages of a migration, at any width; the profile parameterises them.  ``migrate`` orders them."""
 from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.string cimport memset
 
-from pagemig.mm.types cimport ctx_t, machine_t, MPOL_INTERLEAVE, mpol_t, MPOL_WEIGHTED_INTERLEAVE, vma_t
+from pagemig.mm.gup cimport look_t
+from pagemig.mm.types cimport ctx_t, kept_by_t, machine_t, MPOL_INTERLEAVE, mpol_t, MPOL_WEIGHTED_INTERLEAVE, vma_t
 
 
 cdef enum:
     TARGET_NEAREST = -2
-    CHUNK = 512                 # pages that share their passes (HPAGE_PMD_NR, later NR_MAX_BATCHED_MIGRATION)
+    CHUNK = 512                 # pages that share their passes where each is flushed on its own
     AHEAD = 24                  # entries between the prefetch of a frame and its use
     OPEN = 1                    # stage_t.open: the page is locked by this stage
     PUBLISHED = 2               # its target is out of our hands
@@ -22,6 +24,7 @@ ctypedef struct target_t:
     mpol_t pol
     uint64_t ilx                # from 6.7 on by pol alone: interleave index of a page less its index in its object
     uint32_t vma                # to 2.6.17, if not 0: by this VMA at addresses that rise from its start on
+    kept_by_t keep              # what keeps the anon_vma of each page while it is unmapped
 
 
 cdef inline bint interleaves(const mpol_t *pol) noexcept nogil:
@@ -48,10 +51,12 @@ cdef struct stage_t:
     uint32_t unmapped[64]       # entries installed: the references the freeze explains
     uint32_t restored[64]
     uint32_t dirty[64]          # a removed PTE was dirty
+    uint32_t walked[64]         # 1: the kernel looks for its mappings, to unmap and once more to restore
     uint32_t open[64]           # 0, OPEN or PUBLISHED
     hold_t hold[64]             # where a group starts
     uint32_t held               # pages that are HELD
     bint swapping               # pages are swapped out, not moved
+    kept_by_t keep
     uint32_t kept               # all bits if the counts of unmapped entries are still the page's, else 0
 
 
@@ -65,10 +70,10 @@ cdef enum:                      # how hard a stage tries
 ctypedef struct run_t:
     uint64_t succeeded
     uint64_t failed             # pages not migrated
-    int error                   # 0, -ENOMEM, -PMG_WAIT
+    int error                   # 0, -ENOMEM, -(PMG_BUG + bug_t)
 
 # a stage from its targets on: lock and unmap, then copy and switch, then restore and put back
-cdef void stage_take(ctx_t *c, stage_t *st, uint32_t force) noexcept nogil
+cdef void stage_take(ctx_t *c, stage_t *st, kept_by_t keep, uint32_t force) noexcept nogil
 cdef void stage_move(ctx_t *c, stage_t *st) noexcept nogil
 # try_to_unmap of locked pages that have no target
 cdef void stage_unmap_only(ctx_t *c, stage_t *st) noexcept nogil
@@ -81,9 +86,38 @@ cdef uint32_t new_page(ctx_t *c, uint32_t pfn, const target_t *t, vma_t **hint) 
 cdef bint short_of_frames(machine_t *m, uint32_t n) noexcept nogil
 cdef uint64_t whole_index(ctx_t *c, uint32_t pfn) noexcept nogil
 cdef bint page_in_vma(machine_t *m, uint32_t pfn, vma_t *vma) noexcept nogil
+# gather pages into a stage, isolated and in most cases locked: one; or from an array of addresses what is as most pages are.
+# The room of a stage is stage_room's; shift_stage keeps what it did not get to for lack of targets
+cdef bint gather(ctx_t *c, stage_t *st, uint32_t pfn) noexcept nogil
+cdef void ungather(ctx_t *c, stage_t *st) noexcept nogil
+cdef uint64_t gather_run(
+        ctx_t *c, stage_t *st, int32_t node, uint32_t width, look_t *l, look_t *far, const uint64_t *addresses, uint64_t i,
+        uint64_t end) noexcept nogil
+cdef void shift_stage(stage_t *st, uint32_t gathered) noexcept nogil
 # takes the isolation reference; False: not on the LRU
 cdef bint isolate_lru_page(ctx_t *c, uint32_t pfn) noexcept nogil
 cdef void putback_lru_page(ctx_t *c, uint32_t pfn) noexcept nogil
+
+
+cdef inline bint in_batches(const machine_t *m) noexcept nogil:
+    """Pages are unmapped together, with one TLB flush, and then moved."""
+    return m.profile.batch > 1 or m.profile.async_first
+
+
+cdef inline uint32_t chunk_of(const machine_t *m) noexcept nogil:
+    """Pages that share their passes; of kernels with batches NR_MAX_BATCHED_MIGRATION."""
+    return m.profile.batch if in_batches(m) else CHUNK
+
+
+cdef inline uint32_t stage_room(ctx_t *c, const target_t *t) noexcept nogil:
+    """Pages a stage may take: no more than targets are at hand, see rmqueue."""
+    return c.m.width if t.nid < 0 or c.pcp[t.nid].n == 0 else min(c.m.width, c.pcp[t.nid].n)
+
+
+cdef inline void target_begin(target_t *t, int32_t nid) noexcept nogil:
+    """To one node; the caller says the rest for what is not (nid below 0)."""
+    memset(t, 0, sizeof(target_t))
+    t.nid = nid
 
 
 cdef inline void run_begin(run_t *run) noexcept nogil:
@@ -109,5 +143,6 @@ cdef enum:
     HELD = 2
     DONE = 3
 
-cdef void load_stage(machine_t *m, stage_t *st, const uint32_t *pfns, uint64_t n) noexcept nogil
+cdef void load_stage(ctx_t *c, stage_t *st, const target_t *t, const uint32_t *pfns, uint64_t n) noexcept nogil
+cdef void pass_target_on(machine_t *m, stage_t *st, uint32_t i) noexcept nogil
 cdef void stage_unmap(ctx_t *c, stage_t *st, const target_t *t, uint32_t force) noexcept nogil

@@ -1,6 +1,6 @@
 """The stages of a migration, at any width; the profile parameterises them.  ``migrate`` orders them."""
 from libc.errno cimport EAGAIN, EBUSY, EINVAL, ENOMEM, EPERM
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from pagemig.mm.atomic cimport (
@@ -13,17 +13,18 @@ from pagemig.mm.atomic cimport (
 from pagemig.mm.context cimport lock_page, mmap_read_unlock, pmg_wait
 from pagemig.mm.filemap cimport file_writepage, has_migratepage, try_to_release_page
 from pagemig.mm.fork cimport mmput
-from pagemig.mm.frame cimport frame_maps, frame_refs, get_page, page_state, trylock_page
+from pagemig.mm.frame cimport frame_maps, frame_refs, get_page, page_state, trylock_page, unlock_page
+from pagemig.mm.gup cimport look_ahead, look_t
 from pagemig.mm.mempolicy cimport alloc_pages_policy, get_vma_policy
 from pagemig.mm.page_alloc cimport (
     alloc_page, alloc_pages_node, anon_vma_of, count_event, file_of, free_pages, mm_of, page_address, page_to_nid,
     put_page, vec_at, vma_of,
 )
-from pagemig.mm.pgtable cimport leaf_number, pte_index, pte_lock, pte_unlock, table_entries, walk_leaf
+from pagemig.mm.pgtable cimport leaf_number, pte_index, pte_lock_uncounted, pte_unlock, table_entries, walk_leaf
 from pagemig.mm.pte cimport (
-    is_migration_entry, make_migration_entry, migration_entry_bits, migration_entry_to_pfn, PTE_A, PTE_D, pte_pfn,
-    pte_present, PTE_RW, PTE_SPECIAL, pte_t, SWP_MIGRATION_READ, SWP_MIGRATION_READ_EXCLUSIVE, SWP_MIGRATION_WRITE,
-    swp_type,
+    is_migration_entry, make_migration_entry, migration_entry_bits, migration_entry_to_pfn, PTE_A, PTE_D, PTE_P,
+    pte_pfn, PTE_PFN_MASK, pte_present, PTE_RW, PTE_SPECIAL, pte_t, SWP_MIGRATION_READ, SWP_MIGRATION_READ_EXCLUSIVE,
+    SWP_MIGRATION_WRITE, swp_type,
 )
 from pagemig.mm.rmap cimport (
     anon_vma_lock_read, anon_vma_lock_typed, anon_vma_unlock_read, anon_vma_unlock_typed, i_mmap_lock_read,
@@ -38,11 +39,12 @@ from pagemig.mm.trace cimport (
     TRACE_ROLLBACK,
 )
 from pagemig.mm.types cimport (
-    BUG_TRUNCATED_RMAP, C_LOCK_LRU, C_LOCK_PAGE, C_LOCK_TREE, C_PTES_DROPPED, C_PTES_RESTORED, C_TLB_FLUSH, ctx_t,
-    FILE_MINIX, FILE_RAMFS, file_t, frame_t, GUP_PIN_COUNTING_BIAS, KEEP_MMAP_LOCK, KEEP_REFCOUNT, KEEP_TRYLOCK,
-    machine_t, MAP_ONE, mm_t, mpol_t, PG_active, PG_anon, PG_anon_exclusive, PG_cached, PG_dirty, PG_isolated,
-    PG_locked, PG_lru, PG_private, PG_readahead, PG_referenced, PG_swapbacked, PG_swapcache, PG_uptodate,
-    PG_writeback, REF_ONE, STAGE, VM_DONTMIGRATE, VM_LOCKED, VM_WRITE, vma_t, WAIT_WRITEBACK,
+    BUG_TRUNCATED_RMAP, C_LOCK_ANON_VMA, C_LOCK_LRU, C_LOCK_PAGE, C_LOCK_PTL, C_LOCK_TREE, C_PTES_DROPPED,
+    C_PTES_RESTORED, C_TLB_FLUSH, ctx_t, FILE_MINIX, FILE_RAMFS, file_t, frame_t, GUP_PIN_COUNTING_BIAS, KEEP_MMAP_LOCK,
+    KEEP_REFCOUNT, KEEP_TRYLOCK, kept_by_t, machine_t, MAP_ONE, mm_t, mpol_t, PG_active, PG_anon, PG_anon_exclusive,
+    PG_cached, PG_dirty, PG_isolated, PG_locked, PG_lru, PG_private, PG_readahead, PG_referenced, PG_swapbacked,
+    PG_swapcache, PG_uptodate, PG_writeback, PMG_BUG, REF_ONE, STAGE, VM_DONTMIGRATE, VM_LOCKED, VM_WRITE, vma_t,
+    WAIT_WRITEBACK,
 )
 from pagemig.mm.vma cimport page_prot, vma_address, vma_flags, vma_slot
 
@@ -94,6 +96,126 @@ cdef void putback_lru_page(ctx_t *c, uint32_t pfn) noexcept nogil:
         free_pages(c, &pfn, 1)
 
 
+# -- gathering ---------------------------------------------------------------------------------------------------
+
+
+# a page on the LRU that nobody has locked or isolated, mapped once; and what isolating it adds
+cdef uint64_t ONE_USER = PG_lru | PG_locked | PG_isolated | <uint64_t> 0xfffff << 44
+
+
+cdef uint64_t TO_ISOLATED = REF_ONE + PG_isolated - PG_lru
+
+
+cdef inline uint32_t locks_at_once(ctx_t *c) noexcept nogil:
+    """A page is isolated and locked in one step, unless a hook wants to stand between the two, as others may in the kernel."""
+    return OPEN if c.step_fn == NULL else 0
+
+
+cdef void trace_gathered(ctx_t *c, uint32_t pfn, uint32_t opened) noexcept nogil:
+    count_event(c, C_LOCK_LRU, 1)
+    trace(c, STEP_ISOLATE, pfn, 0)
+    if opened:
+        trace(c, STEP_LOCK, pfn, 0)
+
+
+cdef bint gather(ctx_t *c, stage_t *st, uint32_t pfn) noexcept nogil:
+    """Isolate a page into the stage, and lock it in the same step if nobody else has."""
+    cdef frame_t *f = &c.m.frames[pfn]
+    cdef uint64_t s = pmg_load(&f.state), new
+    cdef uint32_t i = st.n
+    cdef bint fuse = locks_at_once(c) != 0
+    while True:
+        if not s & PG_lru or frame_refs(s) == 0:
+            return False
+        new = ((s & ~PG_lru) | PG_isolated | (PG_locked if fuse else 0)) + REF_ONE
+        if pmg_cas(&f.state, s, new):
+            break
+        s = pmg_load(&f.state)
+    st.src[i] = pfn
+    st.open[i] = 0 if s & PG_locked or not fuse else OPEN
+    st.state[i] = new
+    st.mapping[i] = pmg_load32(&f.mapping)      # for good only with the lock
+    st.index[i] = pmg_load32(&f.index)
+    st.n = i + 1
+    trace_gathered(c, pfn, st.open[i])
+    return True
+
+
+cdef void ungather(ctx_t *c, stage_t *st) noexcept nogil:
+    st.n -= 1
+    if st.open[st.n]:
+        unlock_page(c.m, st.src[st.n])
+    putback_lru_page(c, st.src[st.n])
+
+
+cdef uint64_t gather_run(
+        ctx_t *c, stage_t *st, int32_t node, uint32_t width, look_t *l, look_t *far, const uint64_t *addresses, uint64_t i,
+        uint64_t end) noexcept nogil:
+    """Gather entries from ``i`` on while nothing about them is unusual: same leaf and VMA as the one before, mapped
+    once, on the LRU, not locked, not on the node yet.  Returns the first entry that wants a closer look.
+    """
+    cdef machine_t *m = c.m
+    cdef pte_t *leaf = table_entries(m, l.leaf)
+    cdef frame_t *frames = m.frames
+    cdef uint64_t base = l.base, start, pages, first = m.node[node].first, size = m.node[node].end - first
+    cdef uint32_t n = st.n, begun, pfn, opened = locks_at_once(c)
+    cdef uint64_t vpn, s, taken = TO_ISOLATED + (PG_locked if opened else 0)
+    cdef bint tracing = m.tracing != 0
+    cdef frame_t *f
+    cdef pte_t *p
+    cdef pte_t pte
+    if l.vma == NULL or not l.leaf:
+        return i
+    begun = n
+    start = l.vma.start
+    pages = l.vma.end - start
+    while i < end and n < width:
+        vpn = addresses[i] >> 12
+        if leaf_number(vpn) != base or vpn - start >= pages:
+            break
+        p = leaf + pte_index(vpn)
+        pte = pmg_load_acq(p)
+        pfn = <uint32_t> pte_pfn(pte)
+        if (pte & (PTE_P | PTE_SPECIAL)) != PTE_P or pfn - first < size:
+            break
+        if i + AHEAD < end:
+            look_ahead(far, addresses[i + AHEAD] >> 12)
+        f = &frames[pfn]
+        s = pmg_load(&f.state)
+        if (s & ONE_USER) != (PG_lru | MAP_ONE) or not pmg_cas(&f.state, s, s + taken):
+            break
+        st.src[n] = pfn
+        st.open[n] = opened
+        st.state[n] = s + taken
+        st.mapping[n] = f.mapping
+        st.index[n] = f.index
+        n += 1
+        if tracing:
+            trace_gathered(c, pfn, opened)
+        if (pmg_load_acq(p) ^ pte) & PTE_PFN_MASK:
+            st.n = n                        # unmapped or moved between the look and the isolation
+            ungather(c, st)
+            n -= 1
+            break
+        i += 1
+    if not tracing:
+        count_event(c, C_LOCK_LRU, n - begun)
+    st.n = n
+    return i
+
+
+cdef void shift_stage(stage_t *st, uint32_t gathered) noexcept nogil:
+    """Keep what a stage did not get to for lack of targets."""
+    cdef uint32_t i, done = st.n
+    st.n = gathered - done
+    for i in range(st.n):
+        st.src[i] = st.src[done + i]
+        st.open[i] = st.open[done + i]
+        st.state[i] = st.state[done + i]
+        st.mapping[i] = st.mapping[done + i]
+        st.index[i] = st.index[done + i]
+
+
 # -- targets -----------------------------------------------------------------------------------------------------
 
 
@@ -121,7 +243,7 @@ cdef uint64_t whole_index(ctx_t *c, uint32_t pfn) noexcept nogil:
     cdef vma_t *v
     if not av:
         return whole
-    anon_vma_lock_read(c, av)
+    anon_vma_lock_read(c, av, 0)            # the kernel has the whole index in the page
     if rmap_vmas(m, anon_vma_of(m, av).tree, index, index, 0, &vma, 1):
         v = vma_of(m, vma)
         whole = v.pgoff + (vma_address(v, index) - v.start)
@@ -175,14 +297,10 @@ cdef void stage_alloc(ctx_t *c, stage_t *st, const target_t *t) noexcept nogil:
     cdef vma_t *hint = NULL
     if t.nid >= 0:
         st.got = alloc_pages_node(c, t.nid, st.n, st.dst)
-        if st.got == 0 and st.n > 1:        # less than a stage is left
-            while st.got < st.n and alloc_pages_node(c, t.nid, 1, &st.dst[st.got]):
-                st.got += 1
     else:
         st.got = 0
         if short_of_frames(c.m, st.n):
             st.n = 1
-        c.nozero = 1
         for i in range(st.n):
             if t.nid == TARGET_NEAREST:
                 pfn = alloc_page(c, page_to_nid(c.m, st.src[i]), t.nodes)
@@ -192,21 +310,41 @@ cdef void stage_alloc(ctx_t *c, stage_t *st, const target_t *t) noexcept nogil:
                 break
             st.dst[i] = pfn
             st.got += 1
-        c.nozero = 0
+
+
+cdef void pass_target_on(machine_t *m, stage_t *st, uint32_t i) noexcept nogil:
+    """Page ``i`` does not move: page by page the next one for that node would get its target, and so on.
+
+    What it has in the end goes back unused, so that the next stage begins where one by one it would.
+    """
+    cdef int32_t nid = page_to_nid(m, st.dst[i])
+    cdef uint32_t j, pfn = st.dst[i]
+    for j in range(i + 1, st.n):
+        if page_to_nid(m, st.dst[j]) == nid:
+            st.dst[i] = st.dst[j]
+            st.dst[j] = pfn
+            pfn = st.dst[i]
+
+
+cdef void pass_targets_on(machine_t *m, stage_t *st) noexcept nogil:
+    cdef uint32_t i
+    if pmg_likely(any_result(st, 0, st.n) == 0):
+        return
+    for i in range(st.n):
+        if st.rc[i]:
+            pass_target_on(m, st, i)
 
 
 # -- lock ----------------------------------------------------------------------------------------------------------
 
 
 cdef int page_state_error(ctx_t *c, uint32_t pfn, uint64_t s, uint32_t mapping, bint force, bint alone) noexcept nogil:
-    """What keeps a locked page from moving now: 0, -EAGAIN, or -EBUSY where its I/O must be waited for alone."""
+    """What keeps a locked page from moving now: 0, -EAGAIN, -EBUSY where its I/O must be waited for alone, or a bug."""
     cdef uint32_t spins = 0
     if pmg_likely(not s & PG_writeback and mapping != 0):
         return 0
     if mapping == 0:                        # truncated while it was isolated
-        if c.m.profile.truncated_crashes:
-            c.bug = BUG_TRUNCATED_RMAP
-        return -EAGAIN
+        return -(PMG_BUG + <int> BUG_TRUNCATED_RMAP) if c.m.profile.truncated_crashes else -EAGAIN
     if not PMG_GUARD(GUARD_WRITEBACK):
         return 0
     if not force or not alone:
@@ -244,6 +382,7 @@ cdef void stage_lock(ctx_t *c, stage_t *st, uint32_t force) noexcept nogil:
     memset(st.unmapped, 0, st.n * sizeof(st.unmapped[0]))
     memset(st.restored, 0, st.n * sizeof(st.restored[0]))
     memset(st.dirty, 0, st.n * sizeof(st.dirty[0]))
+    memset(st.walked, 0, st.n * sizeof(st.walked[0]))
     st.kept = 0 if m.profile.counts_drop else 0xffffffffu
     st.swapping = False
     if all_locked(st):
@@ -313,16 +452,21 @@ cdef struct walk_t:             # what a walk over one VMA reads once: a store t
 
 
 cdef inline void unmap_one(const walk_t *w, stage_t *st, uint32_t i, pte_t *p, uint64_t vpn) noexcept nogil:
-    """Replace one PTE by a migration entry; the leaf is locked.  The counts stay, the freeze explains them."""
+    """Replace one PTE by a migration entry; the leaf is locked.  The counts stay, the freeze explains them.
+
+    The kernel takes the lock where something is present: for entries replaced stage_putback counts it, or the trace.
+    """
     cdef uint32_t pfn = st.src[i]
     cdef pte_t old = pmg_load_acq(p), type = SWP_MIGRATION_READ
     cdef uint64_t s
     if pte_pfn(old) != pfn or not pte_present(old) or old & PTE_SPECIAL:
+        count_event(w.c, C_LOCK_PTL, pte_present(old))
         return
     s = pmg_load(&w.frames[pfn].state)
     if s & PG_anon_exclusive:
         if frame_refs(s) >= GUP_PIN_COUNTING_BIAS:
             st.rc[i] = -EAGAIN              # an exclusive page with a long-term pin may not lose its mapping
+            count_event(w.c, C_LOCK_PTL, 1)
             return
         type = SWP_MIGRATION_READ_EXCLUSIVE
     if old & PTE_RW:
@@ -338,10 +482,11 @@ cdef inline void unmap_one(const walk_t *w, stage_t *st, uint32_t i, pte_t *p, u
         munlock_vma_page(w.c, pfn)
     st.unmapped[i] += 1
     if w.tracing:
+        count_event(w.c, C_LOCK_PTL, 1)
         trace(w.c, STEP_UNMAP, pfn, vpn)
 
 
-cdef void unmap_2006(const walk_t *w, stage_t *st, uint32_t i, uint32_t leaf, pte_t *p, uint64_t vpn) noexcept nogil:
+cdef void unmap_count_now(const walk_t *w, stage_t *st, uint32_t i, uint32_t leaf, pte_t *p, uint64_t vpn) noexcept nogil:
     """``try_to_unmap_one``: what is left in place of a PTE, and its reference and mapcount go at once.
 
     A page in the swap cache leaves a swap entry, the page of a file under the swap entry engine nothing at all; both
@@ -354,6 +499,7 @@ cdef void unmap_2006(const walk_t *w, stage_t *st, uint32_t i, uint32_t leaf, pt
     cdef uint64_t s = page_state(m, pfn)
     cdef bint stays = m.profile.engine == 0 and not st.swapping and not (s & PG_swapcache and PMG_GUARD(GUARD_SWAPCACHE))
     cdef uint32_t *used = &m.ptdesc[leaf].used
+    count_event(c, C_LOCK_PTL, pte_present(old))
     if pte_pfn(old) != pfn or not pte_present(old) or old & PTE_SPECIAL:
         return
     if vma_flags(w.vma) & VM_DONTMIGRATE or (w.mlocked and (m.profile.locked_fails and PMG_GUARD(GUARD_MLOCKED) or st.swapping)):
@@ -387,11 +533,12 @@ cdef void unmap_2006(const walk_t *w, stage_t *st, uint32_t i, uint32_t leaf, pt
     trace(c, STEP_UNMAP, pfn, vpn)
 
 
-cdef void restore_2006(const walk_t *w, stage_t *st, uint32_t i, pte_t *p, uint64_t vpn, uint32_t new) noexcept nogil:
+cdef void restore_count_now(const walk_t *w, stage_t *st, uint32_t i, pte_t *p, uint64_t vpn, uint32_t new) noexcept nogil:
     """``remove_migration_pte`` and ``unuse_pte``: old, clean, and for a swap entry as vm_page_prot has it: read-only."""
     cdef ctx_t *c = w.c
     cdef machine_t *m = c.m
     cdef pte_t e = pmg_load(p), pte = (w.prot | <pte_t> new << 12) & ~PTE_A
+    count_event(c, C_LOCK_PTL, e != 0 and not pte_present(e))
     if st.state[i] & PG_swapcache:
         if m.profile.engine != 1 or e != slot_entry(m, m.swap_entry[new]):
             return
@@ -419,12 +566,14 @@ cdef inline void restore_one(
     """Replace the migration entry of src[i] by a PTE for ``new`` (the target, or the source on rollback).
 
     ``alone``: no other VMA can map the page, so that this store publishes the target for good: until then its
-    record is private and its final state is written plainly, without lock or further reference.
+    record is private and its final state is written plainly, without lock or further reference.  The kernel takes
+    the lock before it looks; counted as in unmap_one.
     """
     cdef uint64_t *word = &w.frames[new].state
     cdef pte_t e = pmg_load(p), pte
     cdef bint exclusive
     if migration_entry_to_pfn(e) != st.src[i] or not is_migration_entry(e):
+        count_event(w.c, C_LOCK_PTL, 1)
         return
     # An entry is dirty only where the page is, too: what the PTE knew went to the page when it was unmapped.
     pte = w.prot | <pte_t> new << 12 | migration_entry_bits(e)
@@ -444,6 +593,7 @@ cdef inline void restore_one(
     st.restored[i] += 1
     pmg_store_rel(p, pte)
     if w.tracing:
+        count_event(w.c, C_LOCK_PTL, 1)
         trace(w.c, STEP_RESTORE if new != st.src[i] else TRACE_ROLLBACK, new, vpn)
 
 
@@ -464,7 +614,7 @@ cdef void walk_vma(
     cdef uint32_t pgd = mm_of(m, vma.mm).pgd, pgoff = <uint32_t> vma.pgoff
     cdef uint64_t start = vma.start, pages = vma.end - start        # the rmap lock keeps them
     cdef uint32_t flags = vma_flags(vma)
-    cdef bint of_2006 = m.profile.plain_entries != 0
+    cdef bint count_now = m.profile.counts_drop != 0
     cdef pte_t *table = NULL
     cdef walk_t w
     w.c = c
@@ -487,7 +637,7 @@ cdef void walk_vma(
             base = leaf_number(vpn)
             leaf = walk_leaf(m, pgd, vpn)
             if leaf:
-                pte_lock(c, leaf)
+                pte_lock_uncounted(c, leaf)
                 table = table_entries(m, leaf)
                 if restore and vma_flags(vma) != flags:     # mprotect may have been here before us
                     flags = vma_flags(vma)
@@ -495,15 +645,16 @@ cdef void walk_vma(
                     w.writable = flags & VM_WRITE != 0
         if not leaf:
             continue
-        if of_2006:
+        if count_now:
             if restore:
-                restore_2006(&w, st, i, table + pte_index(vpn), vpn, st.dst[i] if moved else st.src[i])
+                restore_count_now(&w, st, i, table + pte_index(vpn), vpn, st.dst[i] if moved else st.src[i])
             else:
-                unmap_2006(&w, st, i, leaf, table + pte_index(vpn), vpn)
+                unmap_count_now(&w, st, i, leaf, table + pte_index(vpn), vpn)
         elif restore:
             new = st.dst[i] if moved else st.src[i]
-            restore_one(&w, st, i, table + pte_index(vpn), vpn, new,
-                        only and moved and not w.mlocked and st.unmapped[i] == 1 and st.state[i] & PG_anon != 0)
+            restore_one(
+                &w, st, i, table + pte_index(vpn), vpn, new,
+                only and moved and not w.mlocked and st.unmapped[i] == 1 and st.state[i] & PG_anon != 0)
         else:
             pmg_prefetchw(&w.frames[st.dst[i]])         # spread over the walk, not in a burst that would be dropped
             unmap_one(&w, st, i, table + pte_index(vpn), vpn)
@@ -586,7 +737,7 @@ cdef uint32_t hold_mapping_mm(ctx_t *c, stage_t *st, uint32_t a, uint32_t b, uin
             n = rmap_vmas(m, tree, st.index[i], st.index[i], skip, vmas, RMAP_MAX)
             for j in range(n):
                 mm = vma_of(m, vmas[j]).mm
-                if mm == c.keep_mm if c.keep == KEEP_MMAP_LOCK else mmap_hold(mm_of(m, mm)):
+                if mm == st.keep.mm if st.keep.how == KEEP_MMAP_LOCK else mmap_hold(mm_of(m, mm)):
                     return mm
             skip += n
     return 0
@@ -606,9 +757,9 @@ cdef bint mmap_hold(mm_t *mm) noexcept nogil:
 
 
 cdef bint keep_anon_vma(ctx_t *c, stage_t *st, uint32_t a, uint32_t b, hold_t *h) noexcept nogil:
-    """Trade the reference on a locked anon_vma for what ``c.keep`` says.  False: nothing keeps it, leave the pages."""
+    """Trade the reference on a locked anon_vma for what ``st.keep`` says.  False: nothing keeps it, leave the pages."""
     cdef uint32_t i
-    if c.keep == KEEP_MMAP_LOCK or c.keep == KEEP_TRYLOCK:
+    if st.keep.how == KEEP_MMAP_LOCK or st.keep.how == KEEP_TRYLOCK:
         h.mm = hold_mapping_mm(c, st, a, b, h.av)
         if h.mm == 0:
             for i in range(a, b):
@@ -625,18 +776,44 @@ cdef void release_mms(ctx_t *c, const uint32_t *mms, uint32_t n) noexcept nogil:
         mmput(c, mms[i])
 
 
+cdef uint32_t walked(stage_t *st, uint32_t a, uint32_t b) noexcept nogil:
+    """The same once a walk is over that began with every page in order: those unmapped, or refused.  Vectors again."""
+    cdef uint32_t i, n = 0
+    for i in range(a, b):
+        st.walked[i] = <uint32_t> ((st.unmapped[i] | <uint32_t> st.rc[i]) != 0)
+        n += st.walked[i]
+    return n
+
+
+cdef uint32_t walks_to_unmap(stage_t *st, uint32_t a, uint32_t b, bint unmapped_too) noexcept nogil:
+    """Pages of a group whose mappings the kernel looks for, one by one; noted for the second time."""
+    cdef uint32_t i, n = 0
+    for i in range(a, b):
+        st.walked[i] = <uint32_t> (st.rc[i] == 0) & (<uint32_t> (frame_maps(st.state[i]) != 0) | <uint32_t> unmapped_too)
+        n += st.walked[i]
+    return n
+
+
+cdef uint32_t walks_to_restore(stage_t *st, uint32_t a, uint32_t b, bint moved_only) noexcept nogil:
+    cdef uint32_t i, n = 0
+    for i in range(a, b):
+        n += (<uint32_t> (st.rc[i] == 0) if moved_only else st.walked[i]) & <uint32_t> (st.rc[i] < HELD)
+    return n
+
+
 cdef void unmap_group(ctx_t *c, stage_t *st, uint32_t a, hold_t *h) noexcept nogil:
-    """``try_to_migrate``; *h keeps the anon_vma alive until the group is restored, in the way of ``c.keep``."""
+    """``try_to_migrate``; *h keeps the anon_vma alive until the group is restored, in the way of ``st.keep``."""
     cdef machine_t *m = c.m
     cdef file_t *f
     cdef uint32_t i, b = h.end
+    cdef bint in_order
     h.av = 0
     h.mm = 0
     if st.mapping[a] == 0 and PMG_GUARD(GUARD_NO_MAPPING):
         return
     if not st.state[a] & PG_anon:
         f = file_of(m, st.mapping[a])
-        i_mmap_lock_read(c, f)
+        i_mmap_lock_read(c, f, walks_to_unmap(st, a, b, m.profile.counts_drop))     # then asked of unmapped pages, too
         walk_tree(c, st, a, b, f.tree, False, False)
         i_mmap_unlock_read(c, f)
         return
@@ -646,11 +823,14 @@ cdef void unmap_group(ctx_t *c, stage_t *st, uint32_t a, hold_t *h) noexcept nog
             break
     if not h.av:
         return                              # no page of the group is mapped any more
-    anon_vma_lock_read(c, h.av)
-    if c.keep == KEEP_REFCOUNT or keep_anon_vma(c, st, a, b, h):
+    in_order = not m.profile.counts_drop and not m.tracing and any_result(st, a, b) == 0
+    anon_vma_lock_read(c, h.av, 0 if in_order else walks_to_unmap(st, a, b, False))
+    if st.keep.how == KEEP_REFCOUNT or keep_anon_vma(c, st, a, b, h):
         walk_tree(c, st, a, b, anon_vma_of(m, h.av).tree, False, False)
+    if in_order:
+        count_event(c, C_LOCK_ANON_VMA, walked(st, a, b))
     anon_vma_unlock_read(c, h.av)
-    if c.keep != KEEP_REFCOUNT:
+    if st.keep.how != KEEP_REFCOUNT:
         put_anon_vma(m, h.av)
 
 
@@ -667,14 +847,14 @@ cdef void restore_group(ctx_t *c, stage_t *st, uint32_t a, const hold_t *h) noex
         if m.profile.engine == 1:
             return                          # nothing is left of the mappings of a file
         f = file_of(m, st.mapping[a])
-        i_mmap_lock_read(c, f)
+        i_mmap_lock_read(c, f, walks_to_restore(st, a, b, False))
         walk_tree(c, st, a, b, f.tree, True, True)
         if failed:
             walk_tree(c, st, a, b, f.tree, True, False)
         i_mmap_unlock_read(c, f)
     elif av:
         # with more than KEEP_RCU it is alive: 0 means that no VMA is left in it
-        root = anon_vma_lock_typed(c, av)
+        root = anon_vma_lock_typed(c, av, walks_to_restore(st, a, b, m.profile.engine == 1))
         if root == 0:
             return
         walk_tree(c, st, a, b, anon_vma_of(m, av).tree, True, True)
@@ -809,7 +989,9 @@ cdef void stage_check(ctx_t *c, stage_t *st) noexcept nogil:
 
 
 cdef void stage_freeze(ctx_t *c, stage_t *st) noexcept nogil:
+    """A batch keeps the target of a page that fails until it is done, as it does with what was copied already."""
     cdef frame_t *frames = c.m.frames
+    cdef bint pass_on = not c.m.profile.copy_first and not in_batches(c.m)
     cdef uint32_t i
     for i in range(st.n):
         if st.rc[i]:
@@ -820,6 +1002,8 @@ cdef void stage_freeze(ctx_t *c, stage_t *st) noexcept nogil:
             freeze_swap(c, st, i)
         else:
             freeze_anon(frames, st, i)
+        if pmg_unlikely(st.rc[i] != 0) and pass_on:
+            pass_target_on(c.m, st, i)
 
 
 cdef void stage_copy(ctx_t *c, stage_t *st) noexcept nogil:
@@ -953,8 +1137,10 @@ cdef void stage_putback(ctx_t *c, stage_t *st) noexcept nogil:
             settle_source(c, st, i)
     count_event(c, C_PTES_DROPPED, dropped)
     count_event(c, C_PTES_RESTORED, restored)
-    if not c.m.profile.async_first and not c.m.profile.counts_drop:
-        count_event(c, C_TLB_FLUSH, dropped)            # each entry with its own flush; those of 2006 are counted there
+    if not tracing and not c.m.profile.counts_drop:
+        count_event(c, C_LOCK_PTL, dropped + restored)  # else each where it was taken
+    if not in_batches(c.m) and not c.m.profile.counts_drop:
+        count_event(c, C_TLB_FLUSH, dropped)            # each entry with its own flush; with counts_drop it was counted there
     if n:
         free_pages(c, done, n)
     if spare:
@@ -967,12 +1153,13 @@ cdef void stage_unmap(ctx_t *c, stage_t *st, const target_t *t, uint32_t force) 
     stage_alloc(c, st, t)
     st.n = st.got
     if st.n:
-        stage_take(c, st, force)
+        stage_take(c, st, t.keep, force)
 
 
-cdef void stage_take(ctx_t *c, stage_t *st, uint32_t force) noexcept nogil:
+cdef void stage_take(ctx_t *c, stage_t *st, kept_by_t keep, uint32_t force) noexcept nogil:
     """Lock and unmap, with the targets there."""
     cdef uint32_t a = 0
+    st.keep = keep
     at_step(c, STEP_ALLOC, st)
     stage_lock(c, st, force)
     if c.m.profile.engine == 1:
@@ -983,6 +1170,7 @@ cdef void stage_take(ctx_t *c, stage_t *st, uint32_t force) noexcept nogil:
         if st.open[a]:
             unmap_group(c, st, a, &st.hold[a])
         a = st.hold[a].end
+    pass_targets_on(c.m, st)
     at_step(c, STEP_UNMAP, st)
 
 
@@ -990,6 +1178,7 @@ cdef void stage_unmap_only(ctx_t *c, stage_t *st) noexcept nogil:
     """For pages that are not moved but swapped out: what was unmapped stays so, and the anon_vma may go."""
     cdef uint32_t i, a = 0
     st.kept = 0
+    st.keep.how = KEEP_REFCOUNT
     st.swapping = True
     for i in range(st.n):
         st.rc[i] = 0
@@ -1001,7 +1190,7 @@ cdef void stage_unmap_only(ctx_t *c, stage_t *st) noexcept nogil:
     while a < st.n:
         find_group(st, a)
         unmap_group(c, st, a, &st.hold[a])
-        if c.keep == KEEP_REFCOUNT and st.hold[a].av:
+        if st.keep.how == KEEP_REFCOUNT and st.hold[a].av:
             put_anon_vma(c.m, st.hold[a].av)
         a = st.hold[a].end
     at_step(c, STEP_UNMAP, st)
@@ -1031,9 +1220,9 @@ cdef void stage_end(ctx_t *c, stage_t *st, bint last) noexcept nogil:
     while a < st.n:
         if st.open[a]:
             restore_group(c, st, a, &st.hold[a])
-            if last and c.keep == KEEP_REFCOUNT and st.hold[a].av:
+            if last and st.keep.how == KEEP_REFCOUNT and st.hold[a].av:
                 put_anon_vma(c.m, st.hold[a].av)
-            elif last and c.keep == KEEP_TRYLOCK and st.hold[a].mm:
+            elif last and st.keep.how == KEEP_TRYLOCK and st.hold[a].mm:
                 mms[n] = st.hold[a].mm
                 n += 1
         a = st.hold[a].end
@@ -1056,9 +1245,10 @@ cdef void run_stage(ctx_t *c, stage_t *st, const target_t *t, uint32_t force) no
 # -- passes ----------------------------------------------------------------------------------------------------
 
 
-cdef void load_stage(machine_t *m, stage_t *st, const uint32_t *pfns, uint64_t n) noexcept nogil:
+cdef void load_stage(ctx_t *c, stage_t *st, const target_t *t, const uint32_t *pfns, uint64_t n) noexcept nogil:
+    cdef machine_t *m = c.m
     cdef uint32_t i
-    st.n = <uint32_t> min(n, <uint64_t> m.width)
+    st.n = <uint32_t> min(n, <uint64_t> stage_room(c, t))
     for i in range(st.n):
         st.src[i] = pfns[i]
         st.open[i] = 0

@@ -84,10 +84,10 @@ cdef int vec_resize(machine_t *m, vec_t *v, uint64_t n) noexcept nogil
 cdef int vec_insert(machine_t *m, vec_t *v, uint32_t at, uint32_t value) noexcept nogil
 cdef void vec_remove(machine_t *m, vec_t *v, uint32_t at) noexcept nogil
 cdef void vec_free(machine_t *m, vec_t *v) noexcept nogil
-# -- frames.  A new frame has one reference, no flags, zeroed content ------------------------------------------
+# -- frames.  A new frame has one reference, no flags, and whatever content it had: who does not write all of it clears it ---
 # first node with a free frame in the zonelist of nid among mask; 0 when there is none.  Counts numa_* events.
 cdef uint32_t alloc_page(ctx_t *c, int32_t nid, uint64_t mask) noexcept nogil
-# exactly nid, at most n frames; returns how many, written to out
+# exactly nid, at most n frames; returns how many, written to out: fewer than n where the context's cache has fewer
 cdef uint32_t alloc_pages_node(ctx_t *c, int32_t nid, uint32_t n, uint32_t *out) noexcept nogil
 cdef void free_pages(ctx_t *c, const uint32_t *pfns, uint32_t n) noexcept nogil
 cdef void put_page(ctx_t *c, uint32_t pfn) noexcept nogil
@@ -111,6 +111,7 @@ cdef inline int32_t page_to_nid(machine_t *m, uint32_t pfn) noexcept nogil:
 cdef inline void *page_address(machine_t *m, uint32_t pfn) noexcept nogil:
     return m.content + <uint64_t> pfn * m.page_bytes
 
+cdef void clear_highpage(machine_t *m, uint32_t pfn) noexcept nogil
 cdef void copy_highpage(machine_t *m, uint32_t dst, uint32_t src) noexcept nogil
 
 

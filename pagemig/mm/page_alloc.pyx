@@ -241,25 +241,32 @@ cdef void drain_all_pages(ctx_t *c, int32_t nid, bint all_) noexcept nogil:
 
 
 cdef uint32_t rmqueue(ctx_t *c, int32_t nid, uint32_t n, uint32_t *out) noexcept nogil:
-    """Up to ``n`` (at most STAGE) free frames of exactly one node, through the processor's cache; records untouched."""
+    """Up to ``n`` free frames of exactly one node, through the processor's cache; records untouched.
+
+    Those that one call after the other would get, in that order, and no more than the cache holds: its next refill may
+    come only when the frames of pages that failed are back.
+    """
     cdef pcp_t *pcp = &c.pcp[nid]
-    cdef uint32_t k
+    cdef uint32_t i, k
     pmg_spin_lock(&pcp.lock)
-    if pcp.n < n:
-        pmg_store32_rel(&pcp.n, pcp.n + zone_take(c, nid, STAGE, pcp.pfn + pcp.n))
-        if pcp.n < n:
+    if pcp.n == 0:
+        pmg_store32_rel(&pcp.n, zone_take(c, nid, STAGE, pcp.pfn))
+        if pcp.n == 0:
             pmg_spin_unlock(&pcp.lock)
             if not node_online(c.m, nid):
                 return 0
             drain_all_pages(c, nid, False)
-            return zone_take(c, nid, n, out)
-    k = pcp.n - n
+            return zone_take(c, nid, 1, out)
     if n == 1:                              # a page at a time: fetch the record of the one after next
+        k = pcp.n - 1
         out[0] = pcp.pfn[k]
         if k >= 4:
             pmg_prefetchw(&c.m.frames[pcp.pfn[k - 4]])
     else:
-        memcpy(out, pcp.pfn + k, n * 4)
+        n = min(n, pcp.n)
+        k = pcp.n - n
+        for i in range(n):
+            out[i] = pcp.pfn[k + n - 1 - i]
     pmg_store32_rel(&pcp.n, k)
     pmg_spin_unlock(&pcp.lock)
     return n
@@ -284,8 +291,6 @@ cdef uint32_t prep_new_page(ctx_t *c, uint32_t pfn) noexcept nogil:
     f.mapping = 0
     f.index = 0
     pmg_store_rel(&f.state, REF_ONE)
-    if m.page_bytes and not c.nozero:
-        memset(page_address(m, pfn), 0, m.page_bytes)
     return pfn
 
 
@@ -334,8 +339,11 @@ cdef uint32_t alloc_page(ctx_t *c, int32_t nid, uint64_t mask) noexcept nogil:
 
 
 cdef uint32_t alloc_pages_node(ctx_t *c, int32_t nid, uint32_t n, uint32_t *out) noexcept nogil:
-    """Targets of a migration: the records are the caller's to fill and content is not zeroed, it will be copied over."""
-    cdef uint32_t k = rmqueue(c, nid, n, out) if zone_watermark_ok(c.m, nid, False) else 0
+    """Targets of a migration: the records are the caller's to fill.
+
+    Where a node has a watermark, each frame is asked for on its own.
+    """
+    cdef uint32_t k = rmqueue(c, nid, 1 if c.m.node[nid].low else n, out) if zone_watermark_ok(c.m, nid, False) else 0
     if k:
         numa_event(c, nid, nid, k)
     return k
@@ -366,7 +374,8 @@ cdef void free_pages(ctx_t *c, const uint32_t *pfns, uint32_t n) noexcept nogil:
             i += 1
         pmg_store32_rel(&pcp.n, k)
         if (m.node[nid].low or not node_online(m, nid)) and pcp.n:
-            zone_give(c, nid, pcp.pfn, pcp.n, True)
+            for k in range(pcp.n):
+                zone_give(c, nid, &pcp.pfn[k], 1, True)
             pmg_store32_rel(&pcp.n, 0)
         elif pcp.n == PCP_MAX:
             # The older half goes back, in one section; the newer, still in the host's cache, stays.
@@ -414,6 +423,11 @@ cdef uint64_t node_free_pages(machine_t *m, int32_t nid) noexcept nogil:
     for i in range(m.nr_cpus):
         n += pmg_load32(&pcp_of(m, i, nid).n)
     return n
+
+
+cdef void clear_highpage(machine_t *m, uint32_t pfn) noexcept nogil:
+    if m.page_bytes:
+        memset(page_address(m, pfn), 0, m.page_bytes)
 
 
 cdef void copy_highpage(machine_t *m, uint32_t dst, uint32_t src) noexcept nogil:

@@ -8,7 +8,9 @@ from libc.stdint cimport uint32_t, uint64_t
 from pagemig.mm.atomic cimport pmg_load_acq, pmg_spin_lock, pmg_spin_unlock, pmg_store32, pmg_store_rel
 from pagemig.mm.page_alloc cimport count_event
 from pagemig.mm.pte cimport PTE_P, PTE_PFN_MASK, pte_t
-from pagemig.mm.types cimport C_HOST_PTL_CONTENDED, C_LOCK_PTL, ctx_t, machine_t, mm_t, PTRS_PER_PTE
+from pagemig.mm.types cimport (
+    C_HOST_PTL_CONTENDED, C_LOCK_PTL, ctx_t, machine_t, mm_t, PTRS_PER_PTE, C_HOST_PTL,
+)
 
 
 cdef inline pte_t *table_entries(machine_t *m, uint32_t table) noexcept nogil:
@@ -65,9 +67,15 @@ cdef inline pte_t *leaf_pte(machine_t *m, uint32_t leaf, uint64_t vpn) noexcept 
     return table_entries(m, leaf) + pte_index(vpn)
 
 
+cdef inline void pte_lock_uncounted(ctx_t *c, uint32_t leaf) noexcept nogil:
+    """For a caller that keeps the lock where the modelled kernel takes it page by page, and counts that itself."""
+    count_event(c, C_HOST_PTL, 1)
+    count_event(c, C_HOST_PTL_CONTENDED, pmg_spin_lock(&c.m.ptdesc[leaf].lock))
+
+
 cdef inline void pte_lock(ctx_t *c, uint32_t leaf) noexcept nogil:
     count_event(c, C_LOCK_PTL, 1)
-    count_event(c, C_HOST_PTL_CONTENDED, pmg_spin_lock(&c.m.ptdesc[leaf].lock))
+    pte_lock_uncounted(c, leaf)
 
 
 cdef inline void pte_unlock(ctx_t *c, uint32_t leaf) noexcept nogil:

@@ -84,7 +84,7 @@ cdef int queue_leaf(ctx_t *c, queue_t *q, vma_t *vma, uint32_t leaf, uint64_t vp
         if not q.flags & (MPOL_MF_MOVE | MPOL_MF_MOVE_ALL):
             rc = -EIO
             break
-        if not m.profile.rules_2006 and not vma_migratable(m, vma):
+        if not m.profile.strict_collects and not vma_migratable(m, vma):
             rc = queue_failed(c, q)
             if rc:
                 break
@@ -96,7 +96,7 @@ cdef int queue_leaf(ctx_t *c, queue_t *q, vma_t *vma, uint32_t leaf, uint64_t vp
             break
         if not isolate_lru_page(c, pfn):
             q.list.n -= 1
-            if not m.profile.rules_2006 and (q.flags & MPOL_MF_STRICT or m.profile.isolate_counts):
+            if not m.profile.busy_ignored and (q.flags & MPOL_MF_STRICT or m.profile.isolate_counts):
                 rc = queue_failed(c, q)
     pte_unlock(c, leaf)
     return rc

@@ -26,13 +26,14 @@ cdef void vma_trees_insert(ctx_t *c, vma_t *vma) noexcept nogil
 # keep walks out of the VMA for a while without changing its place
 cdef void vma_trees_lock(ctx_t *c, vma_t *vma) noexcept nogil
 cdef void vma_trees_unlock(ctx_t *c, vma_t *vma) noexcept nogil
-# -- locks of a page's mapping (readers: rmap walks; writers: the functions above) --------------------------------
-cdef void anon_vma_lock_read(ctx_t *c, uint32_t av) noexcept nogil
+# -- locks of a page's mapping (readers: rmap walks; writers: the functions above).  A walk may be for many pages: n is how
+#    often the modelled kernel would take the lock for them, page by page ----------------------------------------------
+cdef void anon_vma_lock_read(ctx_t *c, uint32_t av, uint32_t n) noexcept nogil
 cdef void anon_vma_unlock_read(ctx_t *c, uint32_t av) noexcept nogil
 # the same without a reference; the root to unlock, or 0 when no VMA is left in it
-cdef uint32_t anon_vma_lock_typed(ctx_t *c, uint32_t av) noexcept nogil
+cdef uint32_t anon_vma_lock_typed(ctx_t *c, uint32_t av, uint32_t n) noexcept nogil
 cdef void anon_vma_unlock_typed(ctx_t *c, uint32_t root) noexcept nogil
-cdef void i_mmap_lock_read(ctx_t *c, file_t *f) noexcept nogil
+cdef void i_mmap_lock_read(ctx_t *c, file_t *f, uint32_t n) noexcept nogil
 cdef void i_mmap_unlock_read(ctx_t *c, file_t *f) noexcept nogil
 # VMAs of a tree that overlap page indices first..last, at most max from the skip-th on; returns how many were written.
 cdef uint32_t rmap_vmas(

@@ -14,10 +14,10 @@ from pagemig.mm.page_alloc cimport (
     anon_vma_of, count_event, file_of, mm_of, put_page, rnode_of, slab_alloc, slab_free, vec_at, vma_index, vma_of,
 )
 from pagemig.mm.types cimport (
-    anon_vma_t, C_HOST_RMAP_CONTENDED, C_LOCK_ANON_VMA, C_LOCK_I_MMAP, C_UNEVICTABLE_MLOCKED, C_UNEVICTABLE_MUNLOCKED,
-    ctx_t, file_t, frame_t, machine_t, MAP_ONE, mlock_pvec_t, mm_t, PG_anon, PG_anon_exclusive, PG_lru, PG_mlocked,
-    PG_swapbacked, PG_unevictable, PG_uptodate, PVEC_MAX, REF_ONE, rnode_t, VM_EXEC, VM_IO, VM_LOCKED, VM_PFNMAP,
-    VM_READ, VM_WRITE, vma_t,
+    anon_vma_t, C_HOST_RMAP, C_HOST_RMAP_CONTENDED, C_LOCK_ANON_VMA, C_LOCK_I_MMAP, C_UNEVICTABLE_MLOCKED,
+    C_UNEVICTABLE_MUNLOCKED, ctx_t, file_t, frame_t, machine_t, MAP_ONE, mlock_pvec_t, mm_t, PG_anon, PG_anon_exclusive,
+    PG_lru, PG_mlocked, PG_swapbacked, PG_unevictable, PG_uptodate, PVEC_MAX, REF_ONE, rnode_t, VM_EXEC, VM_IO,
+    VM_LOCKED, VM_PFNMAP, VM_READ, VM_WRITE, vma_t,
 )
 from pagemig.mm.vma cimport linear_page_index, rss_add, vma_flags, vma_slot
 
@@ -182,6 +182,7 @@ cdef uint32_t rnode_new(machine_t *m, vma_t *vma, uint32_t owner) noexcept nogil
 cdef void anon_vma_lock_write(ctx_t *c, uint32_t root) noexcept nogil:
     """Guards the trees of a whole fork family against rmap walks; taken under mmap_lock, before page-table locks."""
     count_event(c, C_LOCK_ANON_VMA, 1)
+    count_event(c, C_HOST_RMAP, 1)
     count_event(c, C_HOST_RMAP_CONTENDED, pmg_write_lock(&anon_vma_of(c.m, root).lock))
 
 
@@ -189,12 +190,13 @@ cdef void anon_vma_unlock_write(ctx_t *c, uint32_t root) noexcept nogil:
     pmg_write_unlock(&anon_vma_of(c.m, root).lock)
 
 
-cdef void anon_vma_lock_read(ctx_t *c, uint32_t av) noexcept nogil:
-    count_event(c, C_LOCK_ANON_VMA, 1)
+cdef void anon_vma_lock_read(ctx_t *c, uint32_t av, uint32_t n) noexcept nogil:
+    count_event(c, C_LOCK_ANON_VMA, n)
+    count_event(c, C_HOST_RMAP, 1)
     count_event(c, C_HOST_RMAP_CONTENDED, pmg_read_lock(&anon_vma_of(c.m, anon_vma_of(c.m, av).root).lock))
 
 
-cdef uint32_t anon_vma_lock_typed(ctx_t *c, uint32_t av) noexcept nogil:
+cdef uint32_t anon_vma_lock_typed(ctx_t *c, uint32_t av, uint32_t n) noexcept nogil:
     """Lock an anon_vma that nothing keeps alive; its root, or 0 when it is gone and with it every mapping.
 
     The record is an anon_vma still, but whose?  A tree that is not empty under the lock of a root that has not changed
@@ -202,7 +204,8 @@ cdef uint32_t anon_vma_lock_typed(ctx_t *c, uint32_t av) noexcept nogil:
     """
     cdef anon_vma_t *record = anon_vma_of(c.m, av)
     cdef uint32_t root = pmg_load32(&record.root)
-    count_event(c, C_LOCK_ANON_VMA, 1)
+    count_event(c, C_LOCK_ANON_VMA, n)
+    count_event(c, C_HOST_RMAP, 1)
     count_event(c, C_HOST_RMAP_CONTENDED, pmg_read_lock(&anon_vma_of(c.m, root).lock))
     if pmg_load32(&record.refcount) and pmg_load32(&record.tree) and pmg_load32(&record.root) == root:
         return root
@@ -221,11 +224,13 @@ cdef void anon_vma_unlock_read(ctx_t *c, uint32_t av) noexcept nogil:
 cdef void i_mmap_lock_write(ctx_t *c, file_t *f) noexcept nogil:
     """Guards the tree of a file's mappings; outside anon_vma.lock."""
     count_event(c, C_LOCK_I_MMAP, 1)
+    count_event(c, C_HOST_RMAP, 1)
     count_event(c, C_HOST_RMAP_CONTENDED, pmg_write_lock(&f.i_mmap_lock))
 
 
-cdef void i_mmap_lock_read(ctx_t *c, file_t *f) noexcept nogil:
-    count_event(c, C_LOCK_I_MMAP, 1)
+cdef void i_mmap_lock_read(ctx_t *c, file_t *f, uint32_t n) noexcept nogil:
+    count_event(c, C_LOCK_I_MMAP, n)
+    count_event(c, C_HOST_RMAP, 1)
     count_event(c, C_HOST_RMAP_CONTENDED, pmg_read_lock(&f.i_mmap_lock))
 
 

@@ -24,7 +24,7 @@ cdef void unmap_mapping_pages(ctx_t *c, file_t *f, uint64_t first, uint64_t last
     cdef uint32_t i, n = VMAS, skip = 0
     cdef uint64_t lo, hi
     cdef vma_t *vma
-    i_mmap_lock_read(c, f)
+    i_mmap_lock_read(c, f, 1)
     while n == VMAS:
         n = rmap_vmas(m, f.tree, <uint32_t> min(first, <uint64_t> 0xffffffffu), <uint32_t> min(last, <uint64_t> 0xffffffffu),
                       skip, vmas, VMAS)

@@ -351,7 +351,8 @@ ctypedef struct slab_t:         # allocator of fixed-size records by index; inde
     uint32_t keep               # records keep their type: not cleared when handed out again
 
 # ---- counters ------------------------------------------------------------------------------------------
-# The first family is what the modelled kernel does (deterministic), the second what the host contends for.
+# Two families: what the modelled kernel does, which depends neither on ``machine.width`` nor on the host (locks are
+# counted for each page where that kernel takes them for each page); and what the host takes and contends for.
 
 
 cdef enum counter_t:
@@ -363,62 +364,66 @@ cdef enum counter_t:
     C_TLB_FLUSH, C_PTES_DROPPED, C_PTES_RESTORED
     C_PSWPIN, C_PSWPOUT, C_SWAP_SLOTS, C_REQUESTS_SCANNED
     C_LOCK_PAGE, C_LOCK_ZONE, C_LOCK_LRU, C_LOCK_PTL, C_LOCK_ANON_VMA, C_LOCK_I_MMAP, C_LOCK_TREE, C_LOCK_SWAP
+    C_HOST_PTL, C_HOST_RMAP
     C_HOST_PAGE_CONTENDED, C_HOST_ZONE_CONTENDED, C_HOST_PTL_CONTENDED, C_HOST_RMAP_CONTENDED
     C_HOST_MM_CONTENDED, C_HOST_SWAP_CONTENDED, C_HOST_WAITS
     NR_COUNTERS
 
-# ---- kernel profile: the switches the core reads (kernels.py documents each) ---------------------------
+# ---- kernel profile: the switches that the core reads; kernels.py says what each is, and is compared at import ----
 
 
 ctypedef struct profile_t:
-    uint32_t passes             # passes over the list of a migration
-    uint32_t force_pass         # from this pass on page lock and writeback are waited for
-    uint32_t batch              # pages unmapped under one TLB flush
-    uint32_t copy_first         # copy before the freeze
-    uint32_t untouched_enoent   # move_pages: ENOENT, not EFAULT, for anonymous memory never touched
-    uint32_t mbind_ilx          # mbind computes interleave from the policy, not by scanning VMAs (6.7)
-    uint32_t weighted           # MPOL_WEIGHTED_INTERLEAVE exists
-    uint32_t balancing_many     # MPOL_F_NUMA_BALANCING also with PREFERRED_MANY
-    uint32_t isolate_counts     # pages that could not be isolated count as failed (6.7)
-    uint32_t async_first        # a synchronous caller tries async_passes asynchronous batches first (6.3)
+    uint32_t engine
+    uint32_t passes
+    uint32_t force_pass
+    uint32_t writeback_pass
+    uint32_t batch
+    uint32_t async_first
     uint32_t async_passes
-    uint32_t fault_around       # pages mapped around a read fault of a file
-    uint32_t engine             # 0 migration entries, 1 swap entries (2006)
-    uint32_t migrate_unlocked   # mbind and migrate_pages drop mmap_lock before they migrate (6.7)
-    uint32_t pagevec            # pages a list of a processor takes before it is worked off, at most PVEC_MAX
-    uint32_t pcp_bulk           # processors fill their lists of free pages in bulk, past the watermarks (6.7)
-    uint32_t ahead_is_minor     # a fault that starts read-ahead for others is not major (to 5.0, and from 6.6 on)
-    uint32_t gup_checks_files   # get_user_pages itself refuses long-term pins of shared writable disk files (6.5)
-    uint32_t populate_whole     # MADV_POPULATE_* takes the range as a whole and ends at its first hole (6.9)
-    uint32_t mprotect_unaccounts    # VM_ACCOUNT goes with the right to write, where nothing was written yet (6.6)
-    # the kernels of 2006; the fields below are 0 in today's, but for writeback_pass
-    uint32_t writeback_pass     # from this pass on writeback is waited for
-    uint32_t swap               # swap devices may be there
-    uint32_t four_lists         # migrate_pages(from, to, moved, failed), targets allocated ahead (to 2.6.17)
-    uint32_t plain_entries      # entries are READ or WRITE and nothing else: the accessed bit is lost
-    uint32_t counts_drop        # a page loses reference and mapcount with each entry, not when it is frozen
-    uint32_t locked_fails       # try_to_unmap fails with -EPERM where VM_LOCKED is set
-    uint32_t locked_skipped     # mbind and migrate_pages take nothing from VM_LOCKED VMAs (to 2.6.20)
-    uint32_t waiter_refs        # who waits for a migration entry holds a reference on the old page
-    uint32_t family_anon_vma    # one anon_vma for a fork family
-    uint32_t truncate_leaves    # truncation passes over entries that are no pages (to 2.6.22)
-    uint32_t rss_uncounted      # fork and munmap do not count migration entries
-    uint32_t rules_2006         # mbind, migrate_pages and move_pages in the way of 2006
-    uint32_t first_vma          # mbind asks the first VMA of its range for all targets (2.6.18 to 2.6.23)
-    uint32_t arrays             # page i to target i; mbind interleaves pages inside the set, too (no kernel)
-    uint32_t this_node          # a target is exactly the node or none (2.6.19)
-    uint32_t nothing_enoent     # move_pages with nothing to isolate answers -ENOENT (to 2.6.27)
-    uint32_t zero_enoent        # status of the zero page: -ENOENT, not -EFAULT (to 2.6.28)
-    uint32_t vma_hooks          # vm_ops->migrate is called by migrate_pages
-    uint32_t last_unhooked      # but not for the last VMA (to 2.6.28)
-    uint32_t truncated_crashes  # the file rmap walk of a page that was truncated (to 2.6.22)
-    # which calls there are and what they take
-    uint32_t call_mask          # CALL_*
-    uint32_t mode_mask          # bit MPOL_*
-    uint32_t mode_flags         # MPOL_F_*
-    uint32_t subset_nodes       # a set with a node that is not there is EINVAL (to 2.6.23)
-    uint32_t absent_targets     # migrate_pages takes a target node that is not there (to 2.6.22)
-    uint32_t uid_access         # permission is asked as for a signal (to 4.12)
+    uint32_t copy_first
+    uint32_t untouched_enoent
+    uint32_t mbind_ilx
+    uint32_t isolate_counts
+    uint32_t migrate_unlocked
+    uint32_t weighted
+    uint32_t balancing_many
+    uint32_t fault_around
+    uint32_t pagevec
+    uint32_t pcp_bulk
+    uint32_t ahead_is_minor
+    uint32_t gup_checks_files
+    uint32_t populate_whole
+    uint32_t mprotect_unaccounts
+    uint32_t swap
+    uint32_t four_lists
+    uint32_t plain_entries
+    uint32_t counts_drop
+    uint32_t locked_fails
+    uint32_t locked_skipped
+    uint32_t waiter_refs
+    uint32_t family_anon_vma
+    uint32_t truncate_leaves
+    uint32_t rss_uncounted
+    uint32_t check_range
+    uint32_t strict_collects
+    uint32_t busy_ignored
+    uint32_t shared_nodes_move
+    uint32_t page_results
+    uint32_t whole_request
+    uint32_t first_vma
+    uint32_t arrays
+    uint32_t this_node
+    uint32_t nothing_enoent
+    uint32_t zero_enoent
+    uint32_t vma_hooks
+    uint32_t last_unhooked
+    uint32_t truncated_crashes
+    uint32_t subset_nodes
+    uint32_t absent_targets
+    uint32_t uid_access
+    uint32_t mode_flags
+    uint32_t call_mask
+    uint32_t mode_mask
 
 # ---- contexts and the machine --------------------------------------------------------------------------
 
@@ -453,8 +458,13 @@ cdef enum:
 cdef enum keep_t:               # what keeps an anon_vma alive while nothing maps the page (its entries are on the move)
     KEEP_REFCOUNT = 0           # a reference on it
     KEEP_RCU = 1                # nothing: its record stays an anon_vma, though perhaps of somebody else
-    KEEP_MMAP_LOCK = 2          # the caller holds mmap_lock of ctx.keep_mm, and moves only what that maps
+    KEEP_MMAP_LOCK = 2          # the caller holds mmap_lock of kept_by_t.mm, and moves only what that maps
     KEEP_TRYLOCK = 3            # mmap_lock of an address space found through the reverse map, by trylock
+
+
+ctypedef struct kept_by_t:
+    uint32_t how                # keep_t
+    uint32_t mm
 
 
 cdef enum:
@@ -494,12 +504,10 @@ ctypedef struct ctx_t:          # what one call works through; an argument of ev
     uint32_t cpu
     int32_t nid                 # node of cpu
     uint32_t wait_mode          # MODE_*
+    uint32_t wait_what          # WAIT_* that the context last waited for and did not get yet; 0 nothing
+    uint32_t wait_which         # the page, address space, file
     uint32_t lru_disabled       # the call holds one of machine.lru_disable_count
     uint32_t stats_slot         # the call's own array of access counts, plus one; 0 none yet
-    uint32_t nozero             # frames are allocated to be copied over: their content is not cleared
-    uint32_t keep               # keep_t
-    uint32_t keep_mm
-    uint32_t bug                # bug_t that this call ran into; 0 none
     int (*wait_fn)(ctx_t *c, int what, uint32_t which) noexcept nogil
     int (*step_fn)(ctx_t *c, int step, const uint32_t *pfns, uint32_t n) noexcept nogil   # NULL: no hook
     # vm_ops->migrate of one VMA: 0, an error, or a positive number; mmap_lock is held for reading

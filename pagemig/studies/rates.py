@@ -270,8 +270,8 @@ def record(kernel: str, pages: int = PAGES) -> npt.NDArray[Any]:
     """Record the steps and locks of a migration.
 
     A process of one thread wrote ``pages`` pages of anonymous memory; ``migrate_pages`` moves them
-    to another node, for the third time: lists and caches are warm.  Kernels that go page by page
-    are run so (``Machine.width``), since the host's own batches would take locks less often.
+    to another node, for the third time: lists and caches are warm.  ``Machine.width`` is 1: the
+    counts do not depend on it, but so each lock stands beside the page that it is taken for.
 
     Parameters
     ----------
@@ -311,7 +311,7 @@ def _machine(kernel: str, pages: int) -> Machine:
     size = 4 * pages * PAGE_SIZE
     options: dict[str, Any] = {"swap": [size]} if profile.engine == 1 else {}
     machine = Machine([Node(size, cpus=1), Node(size)], kernel=kernel, **options)
-    machine.width = min(profile.batch, machine.width)
+    machine.width = 1
     return machine
 
 

@@ -423,7 +423,7 @@ class Machine(_core.Machine):
             [node.cpus for node in made],
             far,
             page_bytes,
-            profile.core_switches(),
+            profile.record().tobytes(),
             [node.reserved >> PAGE_SHIFT for node in made],
             [node.watermark >> PAGE_SHIFT for node in made],
             check_bool(access_stats, "access_stats"),
@@ -645,7 +645,7 @@ class Machine(_core.Machine):
             Another kind, minix on a kernel of today, not a size, an inode number below 1.
         """
         one_of(kind, _FILE_KINDS, "kind")
-        if kind == "minix" and not self.profile.rules_2006:
+        if kind == "minix" and not self.profile.counts_drop:
             raise ValueError(f"minix is modelled for the kernels of 2006 only, not {self.kernel}")
         number = 0 if ino is None else as_ulong(ino, "ino")
         if ino is not None and not 0 < ino < 1 << 63:

@@ -352,7 +352,6 @@ def test_the_other_pages_do_not_wait(kernel: str) -> None:
 def test_locks_for_an_anon_page(kernel: str, m: int) -> None:
     """Section 3.11: tree_lock four times a page against none, swap_lock 2m + 2 times."""
     world, n = World(kernel), 20
-    world.machine.width = 1  # the host's batches would take rmap locks less often
     world.anon(n, mappers=m)
     before = world.machine.counters
     assert world.move() == 0
@@ -369,7 +368,6 @@ def test_locks_for_an_anon_page(kernel: str, m: int) -> None:
 def test_locks_for_a_clean_file_page(kernel: str) -> None:
     """The slot is switched under the file's tree_lock, once: sections 3.4 and 4.4."""
     world, n = World(kernel), 20
-    world.machine.width = 1
     world.file = world.machine.file("ext4", n * PAGE)
     world.app.touch(world.app.mmap(n * PAGE, addr=at(0), file=world.file), n * PAGE)
     before = world.machine.counters

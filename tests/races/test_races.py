@@ -50,7 +50,7 @@ class Race:
         self.actors = Actors(self.machine)
         self.base = 0
         self.file: pm.File | None = None
-        self.of_2006 = bool(self.machine.profile.rules_2006)
+        self.of_2006 = bool(self.machine.profile.counts_drop)
         #: Where the real kernel would have crashed, if it would.
         self.bug: str | None = None
 

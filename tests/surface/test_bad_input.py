@@ -500,11 +500,11 @@ NO_KERNELS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
     ("6.1", {"batch": "x"}, TypeError, "batch must be .*'x'"),
     ("6.1", {"pagevec": None}, TypeError, "pagevec"),
     ("6.1", {"calls": 3}, TypeError, "calls"),
-    ("6.1", {"engine": 1}, ValueError, "engine=1 needs swap, plain_entries, counts_drop, rules"),
+    ("6.1", {"engine": 1}, ValueError, "engine=1 needs swap, plain_entries, counts_drop, check"),
     ("2.6.18", {"engine": 2}, ValueError, "engine must be 0 or 1"),
     ("2.6.17", {"plain_entries": 0}, ValueError, "engine=1 needs plain_entries"),
     ("2.6.17", {"counts_drop": 0}, ValueError, "engine=1 needs counts_drop"),
-    ("6.12", {"four_lists": 1}, ValueError, "four_lists=1 needs rules_2006"),
+    ("6.12", {"four_lists": 1}, ValueError, "four_lists=1 needs counts_drop, check_range"),
     ("pmig", {"four_lists": 1}, ValueError, "four_lists=1 needs neither"),
     ("2.6.17-mm", {"arrays": 1}, ValueError, "four_lists=1 needs neither"),
 ]
