@@ -1,0 +1,368 @@
+"""A process of the machine that runs: where its pages are, which were used, and moving them."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pagemig.constants import MPOL_MF_MOVE, PAGE_SHIFT, PAGE_SIZE, STATUS_UNSET
+from pagemig.errors import ProcessGoneError, Refusal, raise_errno
+from pagemig.system.numa import MoveResult
+from pagemig.system.proc import Vma
+
+__all__ = ["Process"]
+
+#: Numbers of system calls, by machine: move_pages and migrate_pages.
+_NUMBERS = {"x86_64": (279, 256), "aarch64": (239, 238), "riscv64": (239, 238)}
+
+_IDLE = Path("/sys/kernel/mm/page_idle/bitmap")
+_PFN = np.uint64((1 << 55) - 1)
+_PRESENT = np.uint64(1 << 63)
+_SOFT_DIRTY = np.uint64(1 << 55)
+_MAPS = re.compile(
+    r"(?P<start>[0-9a-f]+)-(?P<end>[0-9a-f]+) (?P<perms>\S{4}) (?P<offset>[0-9a-f]+) \S+ "
+    r"(?P<inode>\d+) *(?P<path>.*)"
+)
+#: Pages asked about at once.
+_BATCH = 1 << 16
+
+
+class Process:
+    """A process of this machine; methods are named, answer and fail as those of the model.
+
+    What a call may do is for the kernel to say: moving pages of another user's process, looking at
+    frame numbers and idle bits need privileges.
+
+    Parameters
+    ----------
+    pid : int, default 0
+        Its number; 0 is the process that calls.
+
+    Raises
+    ------
+    ProcessGoneError
+        There is none of that number.
+    """
+
+    def __init__(self, pid: int = 0) -> None:
+        if isinstance(pid, bool) or not isinstance(pid, int) or not 0 <= pid < 1 << 31:
+            raise ValueError(f"pid must be the number of a process, not {pid!r}")
+        self.pid = pid or os.getpid()
+        self._dir = Path(f"/proc/{self.pid}")
+        if not self.alive:
+            raise ProcessGoneError(f"there is no process {self.pid}")
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs, and is no zombie."""
+        try:
+            state = (self._dir / "stat").read_bytes().rpartition(b")")[2].split()[0]
+        except (OSError, IndexError):
+            return False
+        return state not in (b"Z", b"X")
+
+    @contextmanager
+    def _asking(self, call: str) -> Iterator[None]:
+        """Say what the model says when a process is gone, or not ours to ask."""
+        try:
+            yield
+        except (FileNotFoundError, ProcessLookupError):
+            if not self.alive:
+                raise ProcessGoneError(f"{call}: process {self.pid} is gone") from None
+            raise
+        except PermissionError as error:
+            raise_errno(
+                Refusal(error.errno or errno.EACCES, f"process {self.pid} is not ours to look at"),
+                call,
+            )
+
+    # ---- looking ------------------------------------------------------------------------------
+
+    def vmas(self) -> list[Vma]:
+        """Mappings by rising address, with the policy that ``numa_maps`` prints.
+
+        ``flags`` are those of ``perms``: 1 read, 2 write, 4 execute, 8 shared.
+        """
+        with self._asking("vmas"):
+            text = (self._dir / "maps").read_text(errors="backslashreplace")
+        policies = self._policies()
+        found = []
+        for line in text.splitlines():
+            row = _MAPS.fullmatch(line)
+            if row is None:
+                continue
+            start, end, perms = int(row["start"], 16), int(row["end"], 16), row["perms"]
+            shown = zip(perms, "rwxs", strict=True)
+            flags = sum(1 << bit for bit, (have, name) in enumerate(shown) if have == name)
+            found.append(
+                Vma(start, end, perms, int(row["offset"], 16), flags, int(row["inode"]),
+                    int(row["inode"]), row["path"], None, policies.get(start, "default"), -1)
+            )  # fmt: skip
+        return found
+
+    def _policies(self) -> dict[int, str]:
+        try:
+            lines = self.numa_maps().splitlines()
+        except OSError:
+            return {}
+        return {int(line.split()[0], 16): line.split()[1] for line in lines if line.strip()}
+
+    def numa_maps(self) -> str:
+        """Return the text of ``/proc/PID/numa_maps``.
+
+        Raises
+        ------
+        SyscallError
+            ENOSYS: the kernel was built without NUMA.
+        """
+        path = self._dir / "numa_maps"
+        if self.alive and not path.exists():
+            raise_errno(Refusal(errno.ENOSYS, "this kernel was built without NUMA"), "numa_maps")
+        with self._asking("numa_maps"):
+            return path.read_text(errors="backslashreplace")
+
+    def pagemap(self, addr: int, n: int, *, pfns: bool = True) -> NDArray[np.uint64]:
+        """Entries of ``/proc/PID/pagemap``.
+
+        Parameters
+        ----------
+        addr : int
+            Address of the first page, anywhere in it.
+        n : int
+            Pages; 0 stands for those beyond the address space.
+        pfns : bool, default True
+            Keep frame numbers; the kernel gives 0 for them to a caller without CAP_SYS_ADMIN.
+
+        Returns
+        -------
+        ndarray of uint64, shape (n,)
+        """
+        found = np.zeros(n, np.uint64)
+        with self._asking("pagemap"), (self._dir / "pagemap").open("rb", buffering=0) as file:
+            for at in range(0, n, _BATCH):
+                many = min(_BATCH, n - at)
+                data = os.pread(file.fileno(), 8 * many, ((addr >> PAGE_SHIFT) + at) * 8)
+                entries = np.frombuffer(data[: len(data) & ~7], np.uint64)
+                found[at : at + entries.size] = entries
+        if not pfns:
+            present = found & _PRESENT != 0
+            found[present] &= ~_PFN
+        return found
+
+    def nodes(self, addr: int, n: int) -> NDArray[np.int32]:
+        """Node of each page, -1 where no page is; what ``move_pages`` without targets answers.
+
+        Parameters
+        ----------
+        addr : int
+            Address of the first page.
+        n : int
+            Pages.
+
+        Returns
+        -------
+        ndarray of int32, shape (n,)
+        """
+        base = addr & ~(PAGE_SIZE - 1)
+        pages = base + (np.arange(n, dtype=np.uint64) << np.uint64(PAGE_SHIFT))
+        return np.maximum(self.move_pages(pages).status, -1)
+
+    # ---- which pages were used ----------------------------------------------------------------
+
+    def clear(self) -> None:
+        """Begin to watch: forget which pages were accessed and written so far.
+
+        Writes 1 (referenced) and 4 (soft dirty) to ``/proc/PID/clear_refs``, and marks the frames
+        of the process idle where the kernel has idle page tracking and we may.
+        """
+        with self._asking("clear_refs"):
+            for what in ("1", "4"):
+                (self._dir / "clear_refs").write_text(what)
+
+    def dirty(self, addr: int, n: int) -> NDArray[np.bool_] | None:
+        """Which pages were written since `clear`; None where the kernel does not say.
+
+        Needs CONFIG_MEM_SOFT_DIRTY: without it the kernel never sets the bit, which shows by a
+        page of our own that is written and not dirty.
+        """
+        if not _soft_dirty():
+            return None
+        dirty: NDArray[np.bool_] = self.pagemap(addr, n) & _SOFT_DIRTY != 0
+        return dirty
+
+    def mark_idle(self, addr: int, n: int) -> bool:
+        """Mark the frames of pages idle; whether the kernel lets us (``page_idle/bitmap``)."""
+        frames = self._frames(addr, n)
+        if frames is None:
+            return False
+        words, bits = frames >> np.uint64(6), np.uint64(1) << (frames & np.uint64(63))
+        try:
+            with _IDLE.open("r+b", buffering=0) as file:
+                for word in np.unique(words):
+                    mask = np.bitwise_or.reduce(bits[words == word])
+                    os.pwrite(file.fileno(), int(mask).to_bytes(8, "little"), int(word) * 8)
+        except OSError:
+            return False
+        return True
+
+    def accessed(self, addr: int, n: int) -> NDArray[np.bool_] | None:
+        """Which pages were accessed since `mark_idle`; None where the kernel does not say.
+
+        Needs CONFIG_IDLE_PAGE_TRACKING and root. Pages that are not present count as not accessed.
+        """
+        frames = self._frames(addr, n)
+        if frames is None:
+            return None
+        present = self.pagemap(addr, n) & _PRESENT != 0
+        found = np.zeros(n, np.bool_)
+        try:
+            with _IDLE.open("rb", buffering=0) as file:
+                words = frames >> np.uint64(6)
+                known = {
+                    word: int.from_bytes(os.pread(file.fileno(), 8, word * 8), "little")
+                    for word in np.unique(words).tolist()
+                }
+        except OSError:
+            return None
+        idle = np.array([known[word] for word in words.tolist()], np.uint64)
+        found[present] = idle >> (frames & np.uint64(63)) & np.uint64(1) == 0
+        return found
+
+    def _frames(self, addr: int, n: int) -> NDArray[np.uint64] | None:
+        """Frame numbers of the pages present; None where the kernel hides them or has no bitmap."""
+        if not _IDLE.exists():
+            return None
+        entries = self.pagemap(addr, n)
+        frames: NDArray[np.uint64] = entries[entries & _PRESENT != 0] & _PFN
+        return None if frames.size and not frames.any() else frames
+
+    # ---- moving -------------------------------------------------------------------------------
+
+    def move_pages(
+        self, pages: ArrayLike, nodes: ArrayLike | None = None, flags: int = MPOL_MF_MOVE
+    ) -> MoveResult:
+        """Move pages to nodes, or ask where they are.
+
+        Parameters
+        ----------
+        pages : array_like of int, shape (n,)
+            Addresses in bytes, anywhere in their page.
+        nodes : array_like of int, shape (n,) or an int, optional
+            Target of each page, or of all; None only asks.
+        flags : int, default MPOL_MF_MOVE
+            As for the model's.
+
+        Returns
+        -------
+        MoveResult
+            Pages not migrated, and for each its node or a negative errno.
+
+        Raises
+        ------
+        SyscallError
+            The kernel's: EINVAL, EPERM, ESRCH, EACCES, ENODEV, ENOMEM, EFAULT; ENOSYS for a kernel
+            without NUMA. ``result.status`` says what was done before.
+        TypeError, ValueError
+            Not whole numbers, or lists of different lengths.
+        """
+        addresses = _whole(pages, np.uint64, "pages")
+        targets = None if nodes is None else _whole(nodes, np.int32, "nodes", addresses.size)
+        status = np.full(addresses.size, STATUS_UNSET, np.int32)
+        rc = _call(
+            0,
+            ctypes.c_int(0 if self.pid == os.getpid() else self.pid),
+            ctypes.c_ulong(addresses.size),
+            ctypes.c_void_p(addresses.ctypes.data),
+            None if targets is None else ctypes.c_void_p(targets.ctypes.data),
+            ctypes.c_void_p(status.ctypes.data),
+            ctypes.c_int(flags),
+        )
+        if rc < 0:
+            raise_errno(rc, "move_pages", MoveResult(rc, status))
+        return MoveResult(rc, status)
+
+    def migrate_pages(self, old: Iterable[int], new: Iterable[int]) -> int:
+        """Move every page of the process that lies on some nodes to others.
+
+        Parameters
+        ----------
+        old, new : iterables of int
+            Nodes.
+
+        Returns
+        -------
+        int
+            Pages that could not be moved.
+
+        Raises
+        ------
+        SyscallError
+            The kernel's: EINVAL, EPERM, ESRCH; ENOSYS for a kernel without NUMA.
+        """
+        masks = [np.zeros(16, np.uint64) for _ in range(2)]
+        for mask, given in zip(masks, (old, new), strict=True):
+            for nid in given:
+                if not 0 <= nid < 1024:
+                    raise ValueError(f"a node is a number from 0 to 1023, not {nid!r}")
+                mask[nid >> 6] |= np.uint64(1 << (nid & 63))
+        rc = _call(
+            1,
+            ctypes.c_int(0 if self.pid == os.getpid() else self.pid),
+            ctypes.c_ulong(1025),
+            *(ctypes.c_void_p(mask.ctypes.data) for mask in masks),
+        )
+        if rc < 0:
+            raise_errno(rc, "migrate_pages")
+        return rc
+
+    def __repr__(self) -> str:
+        return f"<live Process {self.pid}{'' if self.alive else ', gone'}>"
+
+
+def _whole(values: ArrayLike, dtype: type, name: str, n: int | None = None) -> NDArray[np.generic]:
+    """An array of whole numbers that the kernel can read, as long as it has to be."""
+    given = np.asarray(values)
+    if given.size and given.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be whole numbers, not {given.dtype}")
+    if n is not None:
+        if given.ndim == 0:
+            given = np.full(n, given)
+        if given.shape != (n,):
+            raise ValueError(f"{name} must be one number or {n}, not of shape {given.shape}")
+    if given.ndim != 1:
+        raise ValueError(f"{name} must have one dimension, not shape {given.shape}")
+    limits = np.iinfo(dtype)
+    if given.size and not (limits.min <= int(given.min()) and int(given.max()) <= limits.max):
+        raise ValueError(f"{name} must be from {limits.min} to {limits.max}")
+    return np.ascontiguousarray(given, dtype)
+
+
+def _call(which: int, *args: object) -> int:
+    """Make a system call; its value, or a negative errno. The interpreter lock is released."""
+    numbers = _NUMBERS.get(platform.machine())
+    if numbers is None:
+        return Refusal(errno.ENOSYS, f"the number of the call is not known on {platform.machine()}")
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.syscall.restype = ctypes.c_long
+    rc = int(libc.syscall(ctypes.c_long(numbers[which]), *args))
+    return rc if rc >= 0 else -ctypes.get_errno()
+
+
+def _soft_dirty() -> bool:
+    """Whether the kernel keeps soft-dirty bits: a page of our own is written, and looked at."""
+    page = np.zeros(2 * PAGE_SIZE, np.uint8)
+    page[:] = 1
+    addr = page.ctypes.data + PAGE_SIZE & ~(PAGE_SIZE - 1)
+    data = Path("/proc/self/pagemap").open("rb", buffering=0)  # noqa: SIM115 - closed below
+    with data:
+        entry = os.pread(data.fileno(), 8, (addr >> PAGE_SHIFT) * 8)
+    return bool(int.from_bytes(entry, "little") >> 55 & 1)
