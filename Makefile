@@ -18,7 +18,7 @@ STUBBED := $(subst /,.,$(patsubst %.pyi,%,$(shell find pagemig -name "*.pyi")))
 SOURCES := setup.py $(shell find pagemig -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 
 .DELETE_ON_ERROR:
-.PHONY: help build run test full bench bench-smoke lint format fuzz-files tsan asan mutants cover wheel clean
+.PHONY: help build run test full bench bench-smoke lint format fuzz fuzz-files tsan asan mutants cover wheel clean
 
 help:
 	@echo "make run     replay a shipped trace: a table, and a picture in $(OUTPUT)"
@@ -32,6 +32,8 @@ help:
 	@echo "make tsan    the threaded tests under ThreadSanitizer"
 	@echo "make asan    the threaded tests under AddressSanitizer and UBSan"
 	@echo "make mutants builds with a planted race, without the copy, without guards: all must be found"
+	@echo "make fuzz    random calls over the whole surface, SECONDS=600 of them; UNDER=address or thread"
+	@echo "             does it in a sanitizer's build"
 	@echo "make cover   line coverage, the Cython files too"
 	@echo "make wheel   wheel and sdist in dist/"
 	@echo "make build   only the build, in place"
@@ -154,6 +156,19 @@ mutants: $(VENV)/.linked $(VENV)/.test
 	  test $$? -eq 1 || { echo "the race of $$mutant was not noticed: see build/tree-fastguards/report-$${mutant#*:}.txt" >&2; exit 1; }; \
 	done
 	@echo "all mutants were found"
+
+UNDER   ?=
+FUZZ = tests/support/fuzz.py --seconds $(SECONDS)
+
+fuzz: $(VENV)/.built
+ifeq ($(UNDER),)
+	$(PY) $(FUZZ)
+else
+	$(call copied,$(UNDER))
+	cd build/tree-$(UNDER) && LD_PRELOAD=$$($(CC) -print-file-name=lib$(if $(filter thread,$(UNDER)),t,a)san.so) PYTHONMALLOC=malloc \
+	  TSAN_OPTIONS="exitcode=66" ASAN_OPTIONS="detect_leaks=0" UBSAN_OPTIONS="halt_on_error=1 print_stacktrace=1" \
+	  PYTHONPATH=. $(FIXED) $(CURDIR)/$(PY) $(FUZZ)
+endif
 
 # 3.13 measures Cython lines only through the older C tracer.
 cover: $(VENV)/.linked $(VENV)/.test

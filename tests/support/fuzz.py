@@ -1,0 +1,1139 @@
+"""Random calls over the whole surface, with what memory holds kept outside, and a shrinker.
+
+``python tests/support/fuzz.py --seconds 600`` runs seed after seed in a process of its own, so
+that a crash or a hang is a finding like any other. A finding is shrunk and printed as a script
+that runs with pagemig alone.
+
+A step is source text: an object, a method, and the text of each argument. Machines, processes,
+files and pins have names (``m``, ``p0``, ``f1``, ``h2``); a step whose names are empty is passed
+over, which lets the shrinker leave out any step. The shadow keeps what every page must hold: for
+shared pages by inode and index, for private ones by process and page. It takes the layout from
+``vmas()`` and the values from nowhere but the steps.
+"""
+
+import argparse
+import faulthandler
+import operator
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import pagemig as pm
+
+PAGE = pm.PAGE_SIZE
+#: Half of it on either side of the border between two leaves.
+ARENA = (1 << 40) + (512 - 20) * PAGE
+ARENA_PAGES = 40
+#: The last pages of the address space.
+TOP = (1 << 47) - 8 * PAGE
+PROCESSES, FILES, PINS = 5, 3, 4
+VM_PFNMAP, VM_WIPEONFORK = 0x400, 0x2000000
+STEPS_A_SEED = 200
+SECONDS_A_SEED = 120
+UNKNOWN = None  # a call failed half-way: the next read says which of its values it is
+
+
+# ---- steps ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Step:
+    """``out = obj.method(args)``; ``inner`` is what a hook calls."""
+
+    obj: str
+    method: str
+    args: dict[str, str] = field(default_factory=dict)
+    out: str = ""
+    inner: "Step | None" = None
+
+    def text(self) -> str:
+        called = ", ".join(f"{name}={value}" for name, value in self.args.items())
+        if self.inner is not None:
+            called = f"once({', '.join(self.args.values())}, {self.inner.text()!r})"
+        elif self.obj == "pm":
+            called = ", ".join(self.args.values())
+        return f"{self.out + ' = ' if self.out else ''}{self.obj}.{self.method}({called})"
+
+
+class Index:
+    """A number that answers to ``__index__`` only."""
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+    def __index__(self) -> int:
+        return self.value
+
+    def __repr__(self) -> str:
+        return f"Index({self.value})"
+
+
+class Refusing:
+    """What raises when it is asked for its number."""
+
+    def __index__(self) -> int:
+        raise ZeroDivisionError("asked for a number")
+
+
+def odd(values: list[int], kind: str) -> np.ndarray:
+    """The numbers in an array that begins at an odd address."""
+    plain = np.array(values, dtype=kind)
+    raw = np.zeros(plain.nbytes + 1, np.uint8)
+    odd_view: np.ndarray = raw[1:].view(plain.dtype)
+    odd_view[:] = plain
+    return odd_view
+
+
+HOSTILE = (
+    "-1", "0", "1", "7", "2**31 - 1", "2**31", "2**32 - 1", "2**32", "2**47", "2**63 - 1",
+    "2**63", "2**64 - 1", "2**64", "2**70", "-2**63", "-2**31", "None", "'x'", "''", "1.5",
+    "float('nan')", "b'1'", "[]", "()", "{}", "[1, 'x']", "[-1]", "[2**70]", "True", "object()",
+    "np.array(5)", "np.int8(-3)", "np.uint64(2**63)", "np.zeros((2, 2), int)", "np.array([1.5])",
+    "np.array([1, 2], '>i4')", "np.arange(8)[::2]", "Index(3)", "Index(2**65)", "Refusing()",
+    "range(3)", "iter([1, 2])", "pm.NULL", "pm.BAD", "p0", "f0", "m", "odd([1, 2, 3], 'u8')",
+    "odd([1, 0, 1], 'i4')", "np.array([], dtype=np.uint64)",
+
+)  # fmt: skip
+
+
+class Draw:
+    """Draw steps; what is drawn depends on the seed alone."""
+
+    def __init__(
+        self, rng: random.Random, nodes: int, frames: int, profile: pm.KernelProfile
+    ) -> None:
+        self.rng, self.nodes, self.frames, self.profile = rng, nodes, frames, profile
+        self.token = rng.randrange(1 << 40) << 20
+        self.weighted: list[tuple[float, Callable[[], Step]]] = [
+            (3, self.spawn), (3, self.fork), (1.5, self.exit), (0.5, self.reap),
+            (0.5, self.setuid), (0.5, self.cpu), (8, self.mmap), (4, self.munmap),
+            (3, self.mprotect), (4, self.mremap), (3, self.mlock), (2, self.munlock),
+            (1, self.mlockall), (0.5, self.munlockall), (6, self.madvise), (16, self.write),
+            (10, self.read), (4, self.access), (3, self.pin), (3, self.unpin), (2, self.file),
+            (1, self.close), (4, self.fwrite), (4, self.fread), (2, self.ftruncate),
+            (2, self.punch), (2, self.fadvise), (10, self.move_pages), (4, self.migrate_pages),
+            (6, self.mbind), (2, self.set_mempolicy), (2, self.get_mempolicy),
+            (0.5, self.home_node), (4, self.migrate_frames), (2, self.offline), (2, self.online),
+            (1, self.migrate_range), (5, self.hook), (0.5, self.hook_off), (3, self.look),
+            (0.5, self.memlock), (0.5, self.mmap_pfns), (0.5, self.vm_ops), (1, self.tracing),
+            (0.5, self.width),
+
+        ]  # fmt: skip
+        if profile.four_lists:
+            self.weighted.append((4, self.migrate_lists))
+        if profile.swap:
+            self.weighted += [(6, self.swap_out), (1, self.swapoff), (2, self.swapon)]
+
+    def step(self) -> Step:
+        weights, makers = zip(*self.weighted, strict=True)
+        step = self.rng.choices(makers, weights)[0]()
+        if (
+            step.args
+            and step.inner is None
+            and step.method != "setattr"
+            and self.rng.random() < 0.06
+        ):
+            name = self.rng.choice(list(step.args))
+            step = Step(
+                step.obj, step.method, step.args | {name: self.rng.choice(HOSTILE)}, step.out
+            )
+        return step
+
+    # ---- parts of steps
+
+    def p(self) -> str:
+        return f"p{self.rng.randrange(PROCESSES)}"
+
+    def f(self) -> str:
+        return f"f{self.rng.randrange(FILES)}"
+
+    def flag(self, chance: float = 0.5) -> bool:
+        return self.rng.random() < chance
+
+    def addr(self) -> str:
+        if self.flag(0.04):
+            return hex(TOP + self.rng.randrange(8) * PAGE)
+        at = ARENA + self.rng.randrange(ARENA_PAGES) * PAGE
+        return hex(at + (self.rng.randrange(1, PAGE) if self.flag(0.02) else 0))
+
+    def length(self) -> str:
+        if self.flag(0.02):
+            return self.rng.choice(["0", "2**30", "2**40", "2**47", "2**48 - 4096", "2**63"])
+        n = self.rng.choice([1, 1, 2, 3, 5, 8, 16, 24])
+        return str(n * PAGE - (self.rng.randrange(1, PAGE) if self.flag(0.05) else 0))
+
+    def range(self) -> dict[str, str]:
+        return {"addr": self.addr(), "length": self.length()}
+
+    def nids(self) -> list[int]:
+        most = self.nodes + (1 if self.flag(0.1) else 0)
+        return sorted(self.rng.sample(range(most), self.rng.randint(1, most)))
+
+    def policy(self) -> str:
+        kind = self.rng.choice(
+            [
+                "Bind",
+                "Interleave",
+                "Preferred",
+                "PreferredMany",
+                "Local",
+                "Default",
+                "WeightedInterleave",
+            ]
+        )
+        if kind in ("Local", "Default"):
+            return f"pm.{kind}()"
+        if kind == "Preferred":
+            return f"pm.Preferred({self.rng.randrange(self.nodes)})"
+        return f"pm.{kind}({self.nids()})"
+
+    def flags(self) -> str:
+        return self.rng.choice(["0", "1", "2", "2", "3", "4", "6", "7"])
+
+    def value(self) -> int:
+        self.token += 1
+        return self.token
+
+    def pid(self) -> dict[str, str]:
+        return {"pid": self.p()} if self.flag(0.3) else {}
+
+    # ---- steps
+
+    def spawn(self) -> Step:
+        return Step("m", "spawn", {"uid": "1000"} if self.flag(0.2) else {}, self.p())
+
+    def fork(self) -> Step:
+        return Step(self.p(), "fork", {}, self.p())
+
+    def exit(self) -> Step:
+        return Step(self.p(), "exit", {"zombie": str(self.flag())})
+
+    def reap(self) -> Step:
+        return Step(self.p(), "reap")
+
+    def setuid(self) -> Step:
+        return Step(
+            self.p(),
+            "setuid",
+            {"uid": self.rng.choice(["0", "1000"]), "dumpable": str(self.flag())},
+        )
+
+    def cpu(self) -> Step:
+        return Step(self.p(), "setattr", {"cpu": str(self.rng.randrange(3))})
+
+    def mmap(self) -> Step:
+        args = {
+            "length": self.length(),
+            "prot": repr(self.rng.choice(["rw", "rw", "rw", "r", "", "rwx"])),
+        }
+        if self.flag(0.9):
+            args["addr"] = self.addr()
+        if self.flag(0.4):
+            args["file"] = self.f()
+            args["offset"] = str(self.rng.randrange(8) * PAGE)
+        args["shared"] = str(self.flag())
+        for word, chance in (("populate", 0.2), ("locked", 0.1), ("noreplace", 0.05)):
+            if self.flag(chance):
+                args[word] = "True"
+        return Step(self.p(), "mmap", args)
+
+    def munmap(self) -> Step:
+        return Step(self.p(), "munmap", self.range())
+
+    def mprotect(self) -> Step:
+        return Step(
+            self.p(),
+            "mprotect",
+            self.range() | {"prot": repr(self.rng.choice(["rw", "rw", "r", "", "x"]))},
+        )
+
+    def mremap(self) -> Step:
+        old = self.length() if self.flag(0.95) else "0"
+        args = {
+            "addr": self.addr(),
+            "old_length": old,
+            "new_length": self.rng.choice([old, self.length()]),
+        }
+        args["maymove"] = str(self.flag(0.8))
+        if self.flag():
+            args["new_addr"] = self.addr()
+        if self.flag(0.15):
+            args["dontunmap"] = "True"
+        return Step(self.p(), "mremap", args)
+
+    def mlock(self) -> Step:
+        return Step(self.p(), "mlock", self.range() | {"onfault": str(self.flag(0.3))})
+
+    def munlock(self) -> Step:
+        return Step(self.p(), "munlock", self.range())
+
+    def mlockall(self) -> Step:
+        return Step(
+            self.p(),
+            "mlockall",
+            {"current": str(self.flag()), "future": str(self.flag()), "onfault": str(self.flag())},
+        )
+
+    def munlockall(self) -> Step:
+        return Step(self.p(), "munlockall")
+
+    def madvise(self) -> Step:
+        often = [
+            "dontneed",
+            "dontneed",
+            "remove",
+            "free",
+            "wipeonfork",
+            "dontfork",
+            "populate_write",
+            "populate_read",
+        ]
+        advice = self.rng.choice(often if self.flag(0.6) else list(pm.MADV_BY_NAME))
+        return Step(self.p(), "madvise", self.range() | {"advice": repr(advice)})
+
+    def write(self) -> Step:
+        args = self.range() | {"write": "True"}
+        if self.flag(0.8):
+            n = self.rng.choice([1, 2, 4, 8])
+            args["length"] = str(n * PAGE)
+            args["addr"] = hex(int(args["addr"], 16) & -PAGE)
+            args["values"] = str([self.value() for _ in range(n)])
+        return Step(self.p(), "touch", args)
+
+    def read(self) -> Step:
+        return Step(self.p(), "touch", self.range())
+
+    def access(self) -> Step:
+        places = [
+            ARENA + self.rng.randrange(ARENA_PAGES * PAGE)
+            for _ in range(self.rng.choice([1, 3, 9, 70]))
+        ]
+        args = {"addresses": f"np.array({places}, np.uint64)", "deferred": str(self.flag())}
+        args["write"] = (
+            str(self.flag()) if self.flag() else f"np.array({[self.flag() for _ in places]})"
+        )
+        return Step(self.p(), "access", args)
+
+    def pin(self) -> Step:
+        args = {
+            "addr": self.addr(),
+            "length": self.length(),
+            "how": repr(self.rng.choice(["pipe", "uring"])),
+        }
+        return Step(self.p(), "pin", args, f"h{self.rng.randrange(PINS)}")
+
+    def unpin(self) -> Step:
+        return Step(self.p(), "unpin", {"pin": f"h{self.rng.randrange(PINS)}"})
+
+    def file(self) -> Step:
+        kinds = ["tmpfs", "ramfs", "ext4", *(["minix"] if self.profile.rules_2006 else [])]
+        return Step(
+            "m",
+            "file",
+            {"kind": repr(self.rng.choice(kinds)), "size": str(self.rng.randrange(16) * PAGE)},
+            self.f(),
+        )
+
+    def close(self) -> Step:
+        return Step(self.f(), "close")
+
+    def fwrite(self) -> Step:
+        args = {"file": self.f(), "page_offset": str(self.rng.randrange(12))}
+        if self.flag():
+            args |= {"values": str(self.value()), "n": self.rng.choice(["1", "2", "5"])}
+        else:
+            args["values"] = str([self.value() for _ in range(self.rng.randrange(1, 6))])
+        return Step(self.p(), "fwrite", args)
+
+    def fread(self) -> Step:
+        args = {
+            "file": self.f(),
+            "page_offset": str(self.rng.randrange(12)),
+            "n": self.rng.choice(["1", "4", "16", "2**40"]),
+        }
+        return Step(self.p(), "fread", args)
+
+    def ftruncate(self) -> Step:
+        return Step(
+            self.p(), "ftruncate", {"file": self.f(), "size": str(self.rng.randrange(16) * PAGE)}
+        )
+
+    def hole(self) -> dict[str, str]:
+        return {
+            "file": self.f(),
+            "offset": str(self.rng.randrange(12) * PAGE),
+            "length": str(self.rng.randrange(6) * PAGE),
+        }
+
+    def punch(self) -> Step:
+        return Step(self.p(), "punch", self.hole())
+
+    def fadvise(self) -> Step:
+        advice = repr(self.rng.choice(list(pm.FADV_BY_NAME)))
+        return Step(self.p(), "fadvise", self.hole() | {"advice": advice, "sync": str(self.flag())})
+
+    def move_pages(self) -> Step:
+        n = self.rng.choice([1, 2, 6, 20, 40])
+        pages = [ARENA + self.rng.randrange(ARENA_PAGES) * PAGE for _ in range(n)]
+        if self.flag():
+            pages = [ARENA + k * PAGE for k in range(n)]
+        nodes = [self.rng.randrange(self.nodes) for _ in range(n)]
+        args = {"pages": self.array(pages, "u8")}
+        if self.flag(0.9):
+            args["nodes"] = str(nodes[0]) if self.flag(0.6) else self.array(nodes, "i4")
+        if self.flag(0.3):
+            args["flags"] = self.rng.choice(["2", "4"])
+        if self.flag(0.05):
+            args["count"] = str(self.rng.randrange(50))
+        return Step(self.p(), "move_pages", args | self.pid())
+
+    def array(self, values: list[int], kind: str) -> str:
+        ways = [
+            str(values),
+            f"np.array({values}, '{kind}')",
+            f"odd({values}, '{kind}')",
+            f"np.array({values}, '>{kind}')",
+        ]
+        return self.rng.choice(ways)
+
+    def migrate_pages(self) -> Step:
+        return Step(
+            self.p(),
+            "migrate_pages",
+            {"from_nodes": str(self.nids()), "to_nodes": str(self.nids())} | self.pid(),
+        )
+
+    def mbind(self) -> Step:
+        return Step(
+            self.p(), "mbind", self.range() | {"policy": self.policy(), "flags": self.flags()}
+        )
+
+    def set_mempolicy(self) -> Step:
+        return Step(self.p(), "set_mempolicy", {"policy": self.policy()})
+
+    def get_mempolicy(self) -> Step:
+        return Step(self.p(), "get_mempolicy", {"flags": self.flags(), "addr": self.addr()})
+
+    def home_node(self) -> Step:
+        return Step(
+            self.p(),
+            "set_mempolicy_home_node",
+            self.range() | {"node": str(self.rng.randrange(self.nodes))},
+        )
+
+    def pfns(self) -> list[int]:
+        return [self.rng.randrange(self.frames) for _ in range(self.rng.choice([1, 4, 30]))]
+
+    def migrate_frames(self) -> Step:
+        pfns = self.pfns()
+        nodes = [self.rng.randrange(self.nodes) for _ in pfns]
+        return Step(
+            "m",
+            "migrate_frames",
+            {"pfns": self.array(pfns, "u4"), "nodes": self.array(nodes, "i4")},
+        )
+
+    def migrate_lists(self) -> Step:
+        node = str(self.rng.randrange(self.nodes)) if self.flag(0.8) else "None"
+        return Step("m", "migrate_lists", {"pfns": self.array(self.pfns(), "u4"), "node": node})
+
+    def emptying(self) -> dict[str, str]:
+        keep = self.rng.choice(["refcount", "rcu", "mmap_lock", "trylock"])
+        args = {"max_passes": self.rng.choice(["1", "3", "10"]), "keep": repr(keep)}
+        return args | ({"holder": self.p()} if keep == "mmap_lock" else {})
+
+    def offline(self) -> Step:
+        return Step("m", "offline", {"nid": str(self.rng.randrange(self.nodes))} | self.emptying())
+
+    def online(self) -> Step:
+        return Step("m", "online", {"nid": str(self.rng.randrange(self.nodes))})
+
+    def migrate_range(self) -> Step:
+        first = {
+            "first_pfn": str(self.rng.randrange(self.frames)),
+            "n": str(self.rng.randrange(1, 40)),
+        }
+        return Step("m", "migrate_range", first | self.emptying())
+
+    def hook(self) -> Step:
+        makers = [
+            self.munmap, self.write, self.read, self.fork, self.exit, self.ftruncate,
+            self.punch, self.madvise, self.mremap, self.mprotect, self.move_pages, self.pin,
+            self.unpin, self.offline, self.fwrite, self.mbind, self.migrate_pages, self.spawn,
+            self.mlock, self.close,
+        ]  # fmt: skip
+        inner = self.rng.choice(makers)()
+        return Step("m", "at_step", {"step": str(self.rng.randrange(1, 10))}, inner=inner)
+
+    def hook_off(self) -> Step:
+        return Step("m", "at_step", {"hook": "None"})
+
+    def look(self) -> Step:
+        calls = [
+            Step(self.p(), word) for word in ("numa_maps", "smaps", "vmas", "status", "__repr__")
+        ]
+        calls += [Step(self.p(), "pagemap", {"addr": self.addr(), "n": "40"})]
+        calls += [Step(self.p(), "access_counts", {"addr": self.addr(), "n": "40"})]
+        calls += [
+            Step("m", "mappings", {"pfn": str(self.rng.randrange(self.frames))}),
+            Step("m", "__repr__"),
+        ]
+        calls += [Step("m", "node_of", {"pfns": str(self.pfns())}), Step("m", "free", {"nid": "0"})]
+        return self.rng.choice(calls)
+
+    def memlock(self) -> Step:
+        return Step(self.p(), "limit_memlock", {"size": str(self.rng.choice([0, 4, 64]) * PAGE)})
+
+    def mmap_pfns(self) -> Step:
+        return Step(self.p(), "mmap_pfns", {"pfns": str(list(range(self.rng.randint(1, 3))))})
+
+    def vm_ops(self) -> Step:
+        migrate = self.rng.choice(["None", "answer(0)", "answer(-16)", "answer(2)", "answer('x')"])
+        return Step(self.p(), "set_vm_ops", {"addr": self.addr(), "migrate": migrate})
+
+    def tracing(self) -> Step:
+        return Step("m", "setattr", {"tracing": str(self.flag())})
+
+    def width(self) -> Step:
+        return Step("m", "setattr", {"width": self.rng.choice(["1", "2", "64"])})
+
+    def swap_out(self) -> Step:
+        return Step("m", "swap_out", {"pfns": self.array(self.pfns(), "u4")})
+
+    def swapoff(self) -> Step:
+        return Step("m", "swapoff", {"device": str(self.rng.randrange(2))})
+
+    def swapon(self) -> Step:
+        return Step("m", "swapon", {"device": str(self.rng.randrange(2))})
+
+
+# ---- the shadow -------------------------------------------------------------------------------
+
+
+class Wrong(AssertionError):
+    """A page does not hold what was written to it."""
+
+
+def up(value: int) -> int:
+    return -(-value // PAGE)
+
+
+class Shadow:
+    """What memory must hold."""
+
+    def __init__(self) -> None:
+        self.shared: dict[
+            tuple[int, int], int | None
+        ] = {}  # now, by inode and index; 0 where absent
+        self.ever: dict[tuple[int, int], set[int]] = {}  # for private pages nobody has written
+        self.private: dict[int, dict[int, int | None]] = {}  # by pid and page: written there
+
+    def own(self, p: pm.Process) -> dict[int, int | None]:
+        return self.private.setdefault(p.pid, {})
+
+    def drop(self, p: pm.Process, start: int, end: int, *, failed: bool = False) -> None:
+        """Private pages of a range of page numbers go; after a failure nobody knows which."""
+        own = self.own(p)
+        for vpn in [vpn for vpn in own if start <= vpn < end]:
+            if failed:
+                own[vpn] = UNKNOWN
+            else:
+                del own[vpn]
+
+    def clear(self, ino: int, first: int, end: int, *, failed: bool = False) -> None:
+        for key in [key for key in self.shared if key[0] == ino and first <= key[1] < end]:
+            self.shared[key] = UNKNOWN if failed else 0
+
+    def store(self, ino: int, index: int, value: int | None) -> None:
+        self.shared[ino, index] = value
+        if value is not UNKNOWN:
+            self.ever.setdefault((ino, index), {0}).add(value)
+
+    def write(self, p: pm.Process, vmas: list[pm.Vma], vpn: int, value: int) -> None:
+        vma = vma_at(vmas, vpn)
+        if vma.file and vma.perms[3] == "s":
+            self.store(vma.inode, vma.offset // PAGE + vpn - vma.start // PAGE, value)
+        else:
+            self.own(p)[vpn] = value
+
+    def read(self, p: pm.Process, vmas: list[pm.Vma], vpn: int, value: int) -> None:
+        vma = vma_at(vmas, vpn)
+        own = self.own(p)
+        key = (vma.inode, vma.offset // PAGE + vpn - vma.start // PAGE)
+        if vma.flags & VM_PFNMAP:
+            return
+        if vma.file and vma.perms[3] == "s":
+            self.read_file(*key, value)
+        elif vpn in own:
+            if own[vpn] is UNKNOWN:
+                own[vpn] = value
+            if own[vpn] != value:
+                raise Wrong(f"page {vpn:#x} of {p!r} reads {value:#x}, written {own[vpn]:#x}")
+        elif value not in (self.ever.get(key, {0}) if vma.file else {0}):
+            raise Wrong(f"page {vpn:#x} of {p!r}, never written, reads {value:#x}")
+
+    def read_file(self, ino: int, index: int, value: int) -> None:
+        expected = self.shared.get((ino, index), 0)
+        if expected is UNKNOWN:
+            self.shared[ino, index] = value
+        elif expected != value:
+            raise Wrong(f"page {index} of inode {ino} reads {value:#x}, written {expected:#x}")
+
+    def move(self, p: pm.Process, old: int, old_pages: int, new: int, new_pages: int) -> None:
+        own = self.own(p)
+        moved = {vpn - old: own.pop(vpn) for vpn in list(own) if old <= vpn < old + old_pages}
+        if new != old:
+            self.drop(p, new, new + new_pages)
+        own.update({new + k: value for k, value in moved.items() if k < new_pages})
+
+    def fork(self, parent: pm.Process, child: pm.Process) -> None:
+        vmas = [v for v in child.vmas() if not v.flags & VM_WIPEONFORK]
+        inside = lambda vpn: any(v.start <= vpn * PAGE < v.end for v in vmas)  # noqa: E731
+        self.private[child.pid] = {
+            vpn: value for vpn, value in self.own(parent).items() if inside(vpn)
+        }
+
+
+def vma_at(vmas: list[pm.Vma], vpn: int) -> pm.Vma:
+    return next(v for v in vmas if v.start <= vpn * PAGE < v.end)
+
+
+# ---- running ----------------------------------------------------------------------------------
+
+
+def machine_text(rng: random.Random, kernel: str) -> str:
+    nodes = []
+    for _ in range(rng.randint(1, 4)):
+        size, cpus = rng.choice([64, 128, 256, 512]), rng.choice([0, 1, 2])
+        nodes.append(f"pm.Node('{size}KiB', cpus={cpus}, reserved='8KiB')")
+    nodes[0] = nodes[0].replace("cpus=0", "cpus=1")
+    options = [f"kernel={kernel!r}", "page_bytes=8"]
+    options += [f"scatter={rng.randrange(1, 99)}"] if rng.random() < 0.3 else []
+    options += ["access_stats=True"] if rng.random() < 0.4 else []
+    options += ["swap=['64KiB', '256KiB']"] if pm.KERNELS[kernel].swap else []
+    return f"pm.Machine([{', '.join(nodes)}], {', '.join(options)})"
+
+
+class World:
+    """A machine, the names of a script, and the shadow beside them."""
+
+    def __init__(self, machine: str) -> None:
+        self.names: dict[str, Any] = {
+            word.__name__: word for word in (Index, Refusing, odd, answer)
+        }
+        self.names |= {"pm": pm, "np": np}
+        self.m: pm.Machine = eval(machine, self.names)
+        self.names["m"] = self.m
+        self.shadow = Shadow()
+        self.hooked = False
+
+    def step(self, step: Step) -> None:
+        """Run a step; what it may raise is passed over, anything else is a finding."""
+        if step.inner is not None:
+            self.hook(step)
+            return
+        holder = self.names.get(step.obj)
+        if holder is None:
+            return
+        try:
+            args = {name: eval(text, self.names) for name, text in step.args.items()}
+        except NameError:
+            return
+        call: Callable[..., Any]
+        if step.method == "setattr":
+            call = partial(set_attributes, holder)
+        else:
+            call = getattr(holder, step.method)
+        before = self.before(holder, step, args)
+        try:
+            result, failed = call(**args), False
+        except (OSError, ValueError, TypeError, pm.KernelBug, ZeroDivisionError) as error:
+            if isinstance(error, ZeroDivisionError) and "asked for a number" not in str(error):
+                raise
+            result, failed = None, True
+        except RuntimeError as error:
+            if "a hook made a call that waits" not in str(error):
+                raise
+            result, failed = None, True
+        self.after(holder, step, args, result, before, failed=failed)
+
+    def hook(self, step: Step) -> None:
+        number, inner, world = int(step.args["step"]), step.inner, self
+        assert inner is not None
+        left = [1]
+
+        def once(name: str, pfns: list[int]) -> None:
+            if left[0] and not world.hooked:
+                left[0] -= 1
+                world.hooked = True
+                try:
+                    world.step(inner)
+                finally:
+                    world.hooked = False
+
+        self.m.at_step(once, step=number)
+
+    # ---- the shadow follows
+
+    def before(self, holder: Any, step: Step, args: dict[str, Any]) -> Any:
+        """What can only be seen before the call."""
+        if isinstance(holder, pm.Process) and step.method in ("touch", "madvise"):
+            return holder.vmas() if holder.alive else []
+        if (
+            step.method == "ftruncate"
+            and isinstance(args["file"], pm.File)
+            and not args["file"].closed
+        ):
+            return args["file"].size // PAGE
+        return None
+
+    def after(
+        self,
+        holder: Any,
+        step: Step,
+        args: dict[str, Any],
+        result: Any,
+        before: Any,
+        *,
+        failed: bool,
+    ) -> None:
+        follow = getattr(self, "on_" + step.method, None)
+        if follow is not None:
+            follow(holder, args, result, before, failed)
+        if step.out and not failed and (step.out[0] in "pfh"):
+            old = self.names.get(step.out)
+            if step.out[0] == "p" and old is not None and old.alive:
+                old.exit()
+            self.names[step.out] = result
+
+    def on_fork(self, p: pm.Process, args: Any, child: Any, before: Any, failed: bool) -> None:
+        if not failed:
+            self.shadow.fork(p, child)
+
+    def on_mmap(
+        self, p: pm.Process, args: dict[str, Any], addr: Any, before: Any, failed: bool
+    ) -> None:
+        if not failed:
+            self.shadow.drop(p, addr // PAGE, addr // PAGE + up(number(args["length"])))
+        elif is_number(args.get("addr")) and is_number(args["length"]):
+            first = number(args["addr"]) // PAGE
+            self.shadow.drop(p, first, first + up(number(args["length"])), failed=True)
+
+    def on_munmap(
+        self, p: pm.Process, args: dict[str, Any], result: Any, before: Any, failed: bool
+    ) -> None:
+        if is_number(args["addr"]) and is_number(args["length"]):
+            first = number(args["addr"]) // PAGE
+            self.shadow.drop(p, first, first + up(number(args["length"])), failed=failed)
+
+    def on_mremap(
+        self, p: pm.Process, args: dict[str, Any], addr: Any, before: Any, failed: bool
+    ) -> None:
+        if failed:
+            if is_number(args.get("new_addr")) and is_number(args["new_length"]):
+                first = number(args["new_addr"]) // PAGE
+                self.shadow.drop(p, first, first + up(number(args["new_length"])), failed=True)
+            return
+        old, new = up(number(args["old_length"])), up(number(args["new_length"]))
+        self.shadow.move(p, number(args["addr"]) // PAGE, old, addr // PAGE, new)
+
+    def on_madvise(
+        self, p: pm.Process, args: dict[str, Any], result: Any, vmas: Any, failed: bool
+    ) -> None:
+        if not (is_number(args["addr"]) and is_number(args["length"])):
+            return
+        first = number(args["addr"]) // PAGE
+        end = first + up(number(args["length"]))
+        advice = (
+            args["advice"]
+            if isinstance(args["advice"], str)
+            else is_number(args["advice"]) and number(args["advice"])
+        )
+        if advice in ("dontneed", "dontneed_locked", 4, 24):
+            self.shadow.drop(p, first, end, failed=failed)
+        elif advice in ("free", "hwpoison", "soft_offline", 8, 100, 101):
+            self.shadow.drop(p, first, end, failed=True)
+        elif advice in ("remove", 9):
+            for v in vmas:
+                low, high = max(first, v.start // PAGE), min(end, v.end // PAGE)
+                if v.file and low < high:
+                    at = v.offset // PAGE - v.start // PAGE
+                    self.shadow.clear(v.inode, low + at, high + at, failed=failed)
+
+    def on_touch(
+        self, p: pm.Process, args: dict[str, Any], touched: Any, vmas: Any, failed: bool
+    ) -> None:
+        if failed:
+            return
+        first = number(args["addr"]) // PAGE
+        if touched.values is not None:
+            for k in range(touched.done):
+                self.shadow.read(p, vmas, first + k, int(touched.values[k]))
+        elif args.get("values") is not None:
+            values = args["values"]
+            if not is_number(values) and not isinstance(values, list | np.ndarray | range):
+                self.shadow.drop(p, first, first + touched.done, failed=True)
+                values = [0] * touched.done  # used up
+            for k in range(touched.done):
+                value = number(values) if is_number(values) else int(values[k])
+                self.shadow.write(p, vmas, first + k, value & (1 << 64) - 1)
+        if touched.signal == "SIGKILL":
+            self.shadow.private.pop(p.pid, None)
+
+    def on_fwrite(
+        self, p: pm.Process, args: dict[str, Any], done: Any, before: Any, failed: bool
+    ) -> None:
+        file, values = args["file"], args["values"]
+        if not isinstance(file, pm.File) or file.closed or not is_number(args["page_offset"]):
+            return
+        if is_number(values):
+            values = (
+                [number(values)] * min(number(args.get("n", 1)), 64)
+                if is_number(args.get("n", 1))
+                else []
+            )
+        try:
+            listed = [number(value) & (1 << 64) - 1 for value in values]
+        except (TypeError, ValueError):
+            return
+        for k, value in enumerate(listed if failed else listed[:done]):
+            self.shadow.store(file.ino, number(args["page_offset"]) + k, value)
+            if failed:
+                self.shadow.shared[file.ino, number(args["page_offset"]) + k] = UNKNOWN
+
+    def on_fread(
+        self, p: pm.Process, args: dict[str, Any], values: Any, before: Any, failed: bool
+    ) -> None:
+        if not failed:
+            for k, value in enumerate(values.tolist()):
+                self.shadow.read_file(args["file"].ino, number(args["page_offset"]) + k, value)
+
+    def on_ftruncate(
+        self, p: pm.Process, args: dict[str, Any], result: Any, size: Any, failed: bool
+    ) -> None:
+        if size is None or (failed and not isinstance(args["size"], int)):
+            return
+        file, pages = (
+            args["file"],
+            pm.arguments.as_size(args["size"], "size") // PAGE if not failed else 0,
+        )
+        self.shadow.clear(file.ino, pages, 1 << 60, failed=failed)
+        if pages >= size:
+            return
+        for q in self.m.processes:
+            for v in q.vmas() if q.alive else ():
+                if v.file and v.inode == file.ino:
+                    first = max(v.start // PAGE, v.start // PAGE + pages - v.offset // PAGE)
+                    self.shadow.drop(q, first, v.end // PAGE, failed=failed)
+
+    def on_punch(
+        self, p: pm.Process, args: dict[str, Any], result: Any, before: Any, failed: bool
+    ) -> None:
+        file = args["file"]
+        if isinstance(file, pm.File) and not file.closed and not failed:
+            first = pm.arguments.as_size(args["offset"], "offset") // PAGE
+            self.shadow.clear(
+                file.ino, first, first + pm.arguments.as_size(args["length"], "length") // PAGE
+            )
+
+    def on_exit(self, p: pm.Process, args: Any, result: Any, before: Any, failed: bool) -> None:
+        if not failed:
+            self.shadow.private.pop(p.pid, None)
+
+    # ---- looking
+
+    def check(self, *, full: bool) -> None:
+        self.m.check(full=full)
+
+    def read_all(self) -> None:
+        """Read every page of every process once more."""
+        self.m.at_step(None)
+        for p in self.m.processes:
+            for v in p.vmas() if p.alive else ():
+                if (
+                    p.alive and v.perms[0] == "r" and v.pages <= 64
+                ):  # the last read may have ended it
+                    self.step_read(p, v)
+
+    def step_read(self, p: pm.Process, v: pm.Vma) -> None:
+        t = p.touch(v.start, v.length)
+        if t.signal == "SIGKILL" or t.values is None:
+            return
+        for k in range(t.done):
+            self.shadow.read(p, [v], v.start // PAGE + k, int(t.values[k]))
+
+
+def set_attributes(holder: object, **named: object) -> None:
+    for name, value in named.items():
+        setattr(holder, name, value)
+
+
+def answer(value: object) -> Callable[..., Any]:
+    return lambda *_: value
+
+
+def is_number(value: object) -> bool:
+    try:
+        operator.index(value)  # type: ignore[arg-type]
+    except (TypeError, ZeroDivisionError):
+        return False
+    return True
+
+
+def number(value: Any) -> int:
+    return operator.index(value)
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a seed draws."""
+
+    machine: str
+    steps: tuple[Step, ...]
+
+
+def case_of(seed: int, kernel: str | None = None, steps: int = STEPS_A_SEED) -> Case:
+    rng = random.Random(seed)
+    name = kernel or rng.choice(list(pm.KERNELS))
+    machine = machine_text(rng, name)
+    built = eval(machine, {"pm": pm})
+    draw = Draw(rng, built.nr_nodes, len(built.frames.state), pm.KERNELS[name])
+    first = [draw.spawn(), draw.spawn(), draw.file(), draw.file()]
+    return Case(machine, tuple(first + [draw.step() for _ in range(steps)]))
+
+
+def run_case(case: Case, report: Callable[[int], None] = lambda _: None) -> None:
+    """Run all steps, ``check()`` after each, and read everything at the end."""
+    world = World(case.machine)
+    for k, step in enumerate(case.steps):
+        report(k)
+        world.step(step)
+        world.check(full=k % 16 == 0)
+    world.read_all()
+    world.check(full=True)
+
+
+# ---- findings ---------------------------------------------------------------------------------
+
+
+def shrink(steps: tuple[Step, ...], fails: Callable[[tuple[Step, ...]], bool]) -> tuple[Step, ...]:
+    """Leave out what the failure does not need, large pieces first."""
+    size = len(steps)
+    while size:
+        at = 0
+        while at < len(steps):
+            fewer = steps[:at] + steps[at + size :]
+            if fails(fewer):
+                steps = fewer
+            else:
+                at += size
+        size //= 2
+    return steps
+
+
+def kind_of(case: Case) -> str:
+    """How a case ends when it runs in this process: "" if well."""
+    try:
+        run_case(case)
+    except Exception as error:
+        return f"{type(error).__name__}: {' '.join(str(error).split()[:2])}"
+    return ""
+
+
+def kind_outside(case: Case, seconds: float = 30) -> str:
+    """The same in a process of its own, where a crash or a hang is an answer, too."""
+    with tempfile.NamedTemporaryFile("w", suffix=".py", delete=False) as script:
+        script.write(source_of(case))
+    command = [sys.executable, __file__, "--replay", script.name]
+    try:
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return "hang"
+    finally:
+        Path(script.name).unlink()
+    if ended.returncode == 0:
+        return ""
+    return (
+        ended.stdout.strip().splitlines()[-1]
+        if ended.returncode == 1 and ended.stdout.strip()
+        else f"exit {ended.returncode}"
+    )
+
+
+def source_of(case: Case) -> str:
+    """A case as Python values, for a process of its own."""
+    return f"CASE = Case({case.machine!r}, {case.steps!r})\n"
+
+
+SCRIPT = '''\
+"""{title}"""
+import numpy as np
+import pagemig as pm
+
+
+class Index:
+    def __init__(self, value): self.value = value
+    def __index__(self): return self.value
+
+
+class Refusing:
+    def __index__(self): raise ZeroDivisionError("asked for a number")
+
+
+def odd(values, kind):
+    plain = np.array(values, dtype=kind)
+    view = np.zeros(plain.nbytes + 1, np.uint8)[1:].view(plain.dtype)
+    view[:] = plain
+    return view
+
+
+def answer(value):
+    return lambda *_: value
+
+
+def run(line):
+    try:
+        exec(line, globals())
+    except (OSError, ValueError, TypeError, NameError, ZeroDivisionError, RuntimeError) as error:
+        print(line, "->", error)
+
+
+m = {machine}
+'''
+
+
+def script_of(case: Case, title: str) -> str:
+    """A script that does the same steps with pagemig alone, a line a step."""
+    lines = [SCRIPT.format(title=title, machine=case.machine)]
+    for step in case.steps:
+        if step.inner is not None:
+            inner = step.inner.text()
+            lines.append(
+                f"m.at_step(lambda *_: (m.at_step(None), run({inner!r})), step={step.args['step']})"
+            )
+        elif step.method == "setattr":
+            lines += [
+                f"run({f'{step.obj}.{name} = {value}'!r})" for name, value in step.args.items()
+            ]
+        else:
+            lines.append(f"run({step.text()!r})")
+        lines.append("m.check(full=True)")
+    return "\n".join(lines) + "\n"
+
+
+def report_finding(seed: int, case: Case, kind: str) -> None:
+    """Shrink a finding and print it as a script."""
+    inside = not kind.startswith(("exit", "hang"))
+    again = kind_of if inside else kind_outside
+    steps = case.steps
+    if again(case) == kind:
+        steps = shrink(steps, lambda fewer: again(Case(case.machine, fewer)) == kind)
+    print(
+        f"# seed {seed}: {kind}\n" + script_of(Case(case.machine, steps), f"seed {seed}: {kind}"),
+        flush=True,
+    )
+
+
+# ---- command line -----------------------------------------------------------------------------
+
+
+def work(seeds: Iterator[int], until: float, kernel: str | None, steps: int, log: Path) -> int:
+    """Run seeds in this process; the log says which one it is at."""
+    for seed in seeds:
+        if time.monotonic() > until:
+            return 0
+        log.write_text(str(seed))
+        faulthandler.dump_traceback_later(SECONDS_A_SEED, exit=True)
+        kind = kind_of(case_of(seed, kernel, steps))
+        faulthandler.cancel_dump_traceback_later()
+        if kind:
+            print(f"{seed}\t{kind}", flush=True)
+            return 1
+    return 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description="fuzz the whole surface; findings come out as scripts"
+    )
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument(
+        "--seed", type=int, help="run this seed alone and print its steps if it fails"
+    )
+    parser.add_argument("--first", type=int, default=int(time.time()), help="first seed")
+    parser.add_argument("--kernel", choices=list(pm.KERNELS))
+    parser.add_argument("--steps", type=int, default=STEPS_A_SEED)
+    parser.add_argument("--replay", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.replay:
+        named: dict[str, Any] = {"Case": Case, "Step": Step}
+        exec(chosen.replay.read_text(), named)
+        kind = kind_of(named["CASE"])
+        print(kind)
+        return 1 if kind else 0
+    until = time.monotonic() + chosen.seconds
+    if chosen.work:
+        return work(
+            iter(range(chosen.first, chosen.first + (1 << 40))),
+            until,
+            chosen.kernel,
+            chosen.steps,
+            chosen.work,
+        )
+    if chosen.seed is not None:
+        case = case_of(chosen.seed, chosen.kernel, chosen.steps)
+        kind = kind_outside(case, SECONDS_A_SEED)
+        if kind:
+            report_finding(chosen.seed, case, kind)
+        return 1 if kind else 0
+    return fuzz(chosen, until)
+
+
+def fuzz(chosen: argparse.Namespace, until: float) -> int:
+    first, found = chosen.first, 0
+    log = Path(tempfile.mkstemp()[1])
+    log.write_text(str(first))
+    options = ["--kernel", chosen.kernel] if chosen.kernel else []
+    while (left := until - time.monotonic()) > 0:
+        command = [
+            sys.executable,
+            __file__,
+            "--work",
+            str(log),
+            "--first",
+            str(first),
+            "--seconds",
+            str(left),
+        ]
+        ended = subprocess.run(
+            [*command, "--steps", str(chosen.steps), *options], stdout=subprocess.PIPE, text=True
+        )
+        seed = int(log.read_text())
+        print(f"# seeds {first} to {seed}", flush=True)
+        if ended.returncode:
+            found += 1
+            kind = ended.stdout.strip().partition("\t")[2] or f"exit {ended.returncode}"
+            case = case_of(seed, chosen.kernel, chosen.steps)
+            report_finding(
+                seed, case, kind if ended.returncode == 1 and ended.stdout else kind_outside(case)
+            )
+        first = seed + 1
+    log.unlink()
+    print(f"# {found} findings", flush=True)
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("PYTHONFAULTHANDLER", "1")
+    sys.exit(main())
