@@ -889,18 +889,19 @@ cdef inline uint64_t frozen(uint64_t s) noexcept nogil:
     return (s & (PG_anon | PG_swapbacked)) | PG_locked | PG_isolated | REF_ONE
 
 
-cdef inline void freeze_anon(frame_t *frames, stage_t *st, uint32_t i) noexcept nogil:
-    """The references must be exactly those explained: the isolation's and one for each entry installed."""
+cdef inline bint freeze_anon(frame_t *frames, stage_t *st, uint32_t i) noexcept nogil:
+    """The references must be exactly those explained: the isolation's and one for each entry installed.  False: not so."""
     cdef uint64_t *word = &frames[st.src[i]].state
     cdef uint64_t s = pmg_load(word), kept = st.unmapped[i] & st.kept
     while True:
         if ((frame_refs(s) != 1 + kept and PMG_GUARD(GUARD_PINNED)) or frame_maps(s) != kept) and PMG_GUARD(GUARD_MISSED_MAPPING):
             st.rc[i] = -EAGAIN
-            return
+            return False
         if pmg_cas(word, s, frozen(s)):
             break
         s = pmg_load(word)
     dress(frames, st, i, s, 0)
+    return True
 
 
 cdef void freeze_swap(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
@@ -1000,9 +1001,9 @@ cdef void stage_freeze(ctx_t *c, stage_t *st) noexcept nogil:
             freeze_file(c, st, i)
         elif pmg_unlikely(st.state[i] & PG_swapcache != 0):
             freeze_swap(c, st, i)
-        else:
-            freeze_anon(frames, st, i)
-        if pmg_unlikely(st.rc[i] != 0) and pass_on:
+        elif pmg_likely(freeze_anon(frames, st, i)):
+            continue
+        if st.rc[i] and pass_on:
             pass_target_on(c.m, st, i)
 
 
