@@ -10,37 +10,41 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from pagemig.mm.numbers import NUMBERS
+
 if TYPE_CHECKING:
     from pagemig.system.machine import Machine
 
 __all__ = ["FRAME_FLAGS", "Frames", "flag_bit", "mapcounts", "refcounts"]
 
-#: Bit of the state word by the name of the kernel's page flag in lower case.
-FRAME_FLAGS: Final[dict[str, int]] = {
-    "locked": 0,
-    "referenced": 1,
-    "uptodate": 2,
-    "dirty": 3,
-    "lru": 4,
-    "active": 5,
-    "writeback": 6,
-    "private": 7,
-    "swapcache": 8,
-    "swapbacked": 9,
-    "mlocked": 10,
-    "unevictable": 11,
-    "anon": 12,
-    "anon_exclusive": 13,
-    "reserved": 14,
-    "isolated": 15,
-    "readahead": 18,
-    "cached": 19,
-}
+_NAMES: Final = (
+    "locked",
+    "referenced",
+    "uptodate",
+    "dirty",
+    "lru",
+    "active",
+    "writeback",
+    "private",
+    "swapcache",
+    "swapbacked",
+    "mlocked",
+    "unevictable",
+    "anon",
+    "anon_exclusive",
+    "reserved",
+    "isolated",
+    "readahead",
+    "cached",
+)
 
-_REF_SHIFT: Final = np.uint64(20)
-_REF_MASK: Final = np.uint64(0xFFFFFF)
-_MAP_SHIFT: Final = np.uint64(44)
-_FLAG_MASK: Final = np.uint64(0xFFFFF)
+#: Bit of the state word by the name of the kernel's page flag in lower case.
+FRAME_FLAGS: Final = {name: NUMBERS[f"PG_{name}"].bit_length() - 1 for name in _NAMES}
+
+_REF_SHIFT: Final = np.uint64(NUMBERS["REF_ONE"].bit_length() - 1)
+_REF_MASK: Final = np.uint64(NUMBERS["REF_MASK"])
+_MAP_SHIFT: Final = np.uint64(NUMBERS["MAP_ONE"].bit_length() - 1)
+_FLAG_MASK: Final = np.uint64(NUMBERS["FRAME_FLAGS"])
 
 _Words = npt.NDArray[np.uint64]
 
@@ -142,11 +146,11 @@ class Frames:
     def describe(self, pfn: int) -> str:
         """One frame in a line: flags by name, counts, what it belongs to."""
         record = self.raw[pfn]
-        state = int(record["state"])
-        flags = "|".join(name for name, bit in FRAME_FLAGS.items() if state >> bit & 1)
-        kind = "anon_vma" if state >> FRAME_FLAGS["anon"] & 1 else "file"
+        state = np.asarray(record["state"])
+        flags = "|".join(name for name, bit in FRAME_FLAGS.items() if int(state) >> bit & 1)
+        kind = "anon_vma" if state & flag_bit("anon") else "file"
         nid = int(self._machine.node_of([pfn])[0])
         return (
-            f"pfn {pfn}: node {nid}, refcount {state >> 20 & 0xFFFFFF}, mapcount {state >> 44}, "
+            f"pfn {pfn}: node {nid}, refcount {refcounts(state)}, mapcount {mapcounts(state)}, "
             f"{kind} {record['mapping']} index {record['index']}, {flags or '-'}"
         )

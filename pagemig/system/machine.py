@@ -44,6 +44,7 @@ from pagemig.constants import (
 )
 from pagemig.errors import ProcessGoneError, no_copy, raise_errno
 from pagemig.kernels import DEFAULT_KERNEL, KernelProfile, kernel_profile
+from pagemig.mm.numbers import NUMBERS
 from pagemig.system.frames import Frames, flag_bit, refcounts
 from pagemig.system.numa import MoveResult
 from pagemig.system.process import Process
@@ -63,13 +64,13 @@ __all__ = [
 LOCAL_DISTANCE: Final = 10
 REMOTE_DISTANCE: Final = 20
 
-_MAX_NODES: Final = 64
+_MAX_NODES: Final = NUMBERS["MAX_NODES"]
 #: Frames that 32 bits can number, one number being none.
 _MAX_FRAMES: Final = (1 << 32) - 1
 _MAX_CPUS: Final = 4096
 _PAGE_BYTES: Final = (0, 8, 4096)
 #: Types of swap entries below those of migration entries, and slots that 32 bits can number.
-_MAX_SWAPFILES: Final = 29
+_MAX_SWAPFILES: Final = NUMBERS["MAX_SWAPFILES"]
 _MAX_SWAP_SLOTS: Final = 1 << 30
 #: 16 TiB, the limit of ext4: a page's record has 32 bits for its index.
 _MAX_FILE_PAGES: Final = 1 << 32
@@ -90,20 +91,16 @@ STEPS: Final[dict[int, str]] = {
     STEP_COPY: "copy",
     STEP_RESTORE: "restore",
     STEP_PUTBACK: "putback",
-    9: "rollback",
+    NUMBERS["TRACE_ROLLBACK"]: "rollback",
 }
 
 #: Locks by number, as a trace names them where ``Machine.trace_locks`` is set.
-LOCKS: Final[dict[int, str]] = {
-    16: "page",
-    17: "zone",
-    18: "lru",
-    19: "ptl",
-    20: "anon_vma",
-    21: "i_mmap",
-    22: "tree",
-    23: "swap",
-}
+LOCKS: Final[dict[int, str]] = dict(
+    enumerate(
+        ("page", "zone", "lru", "ptl", "anon_vma", "i_mmap", "tree", "swap"),
+        start=NUMBERS["TRACE_LOCK"],
+    )
+)
 
 _TRACE_EVENTS: Final = 1 << 20
 _TRACE: Final = np.dtype(
@@ -111,7 +108,9 @@ _TRACE: Final = np.dtype(
 )
 
 #: What keeps an anon_vma alive while ``offline`` moves its pages, by the core's number.
-_KEEP: Final = {"refcount": 0, "rcu": 1, "mmap_lock": 2, "trylock": 3}
+_KEEP: Final = {
+    name: NUMBERS[f"KEEP_{name.upper()}"] for name in ("refcount", "rcu", "mmap_lock", "trylock")
+}
 
 #: Names of /proc/vmstat by the core's.  What is not here is the model's own.
 _VMSTAT: Final = {

@@ -20,6 +20,7 @@ from pagemig.constants import (
     PAGE_SHIFT,
     PAGE_SIZE,
 )
+from pagemig.mm.numbers import NUMBERS
 from pagemig.policy import Policy, policy_of, policy_text
 from pagemig.system.frames import flag_bit, mapcounts, refcounts
 
@@ -31,16 +32,17 @@ __all__ = ["Vma", "frames", "numa_maps", "pagemap", "smaps", "status", "vmas"]
 
 # ---- page-table entries, x86-64 layout ---------------------------------------------------------
 
-_PRESENT: Final = np.uint64(0x101)  # present, or PROT_NONE with a page behind it
-_YOUNG: Final = np.uint64(1 << 5)
-_DIRTY: Final = np.uint64(1 << 6)
-_SPECIAL: Final = np.uint64(1 << 9)
-_PFN_MASK: Final = np.uint64(0x000FFFFFFFFFF000)
+#: Present, or PROT_NONE with a page behind it.
+_PRESENT: Final = np.uint64(NUMBERS["PTE_P"] | NUMBERS["PTE_PROTNONE"])
+_YOUNG: Final = np.uint64(NUMBERS["PTE_A"])
+_DIRTY: Final = np.uint64(NUMBERS["PTE_D"])
+_SPECIAL: Final = np.uint64(NUMBERS["PTE_SPECIAL"])
+_PFN_MASK: Final = np.uint64(NUMBERS["PTE_PFN_MASK"])
 _PFN_SHIFT: Final = np.uint64(12)
-_SWAP_TYPE_SHIFT: Final = np.uint64(59)
+_SWAP_TYPE_SHIFT: Final = np.uint64(NUMBERS["SWP_TYPE_SHIFT"])
 _SWAP_OFFSET_MASK: Final = np.uint64((1 << 47) - 1)
 _MIGRATION_PFN_MASK: Final = np.uint64((1 << 40) - 1)
-_MIGRATION_READ: Final = np.uint64(29)
+_MIGRATION_READ: Final = np.uint64(NUMBERS["SWP_MIGRATION_READ"])
 
 # ---- pagemap entries ---------------------------------------------------------------------------
 
@@ -55,32 +57,32 @@ _PM_FRAME: Final = np.uint64((1 << 55) - 1)
 _CHUNK: Final = 1 << 20
 
 _VM_LETTERS: Final = (
-    (0x1, "rd"),
-    (0x2, "wr"),
-    (0x4, "ex"),
-    (0x8, "sh"),
-    (0x10, "mr"),
-    (0x20, "mw"),
-    (0x40, "me"),
-    (0x80, "ms"),
-    (0x400, "pf"),
-    (0x2000, "lo"),
-    (0x4000, "io"),
-    (0x8000, "sr"),
-    (0x10000, "rr"),
-    (0x20000, "dc"),
-    (0x40000, "de"),
-    (0x80000, "lf"),
-    (0x100000, "ac"),
-    (0x200000, "nr"),
-    (0x2000000, "wf"),
-    (0x4000000, "dd"),
-    (0x20000000, "hg"),
-    (0x40000000, "nh"),
-    (0x80000000, "mg"),
+    (NUMBERS["VM_READ"], "rd"),
+    (NUMBERS["VM_WRITE"], "wr"),
+    (NUMBERS["VM_EXEC"], "ex"),
+    (NUMBERS["VM_SHARED"], "sh"),
+    (NUMBERS["VM_MAYREAD"], "mr"),
+    (NUMBERS["VM_MAYWRITE"], "mw"),
+    (NUMBERS["VM_MAYEXEC"], "me"),
+    (NUMBERS["VM_MAYSHARE"], "ms"),
+    (NUMBERS["VM_PFNMAP"], "pf"),
+    (NUMBERS["VM_LOCKED"], "lo"),
+    (NUMBERS["VM_IO"], "io"),
+    (NUMBERS["VM_SEQ_READ"], "sr"),
+    (NUMBERS["VM_RAND_READ"], "rr"),
+    (NUMBERS["VM_DONTCOPY"], "dc"),
+    (NUMBERS["VM_DONTEXPAND"], "de"),
+    (NUMBERS["VM_LOCKONFAULT"], "lf"),
+    (NUMBERS["VM_ACCOUNT"], "ac"),
+    (NUMBERS["VM_NORESERVE"], "nr"),
+    (NUMBERS["VM_WIPEONFORK"], "wf"),
+    (NUMBERS["VM_DONTDUMP"], "dd"),
+    (NUMBERS["VM_HUGEPAGE"], "hg"),
+    (NUMBERS["VM_NOHUGEPAGE"], "nh"),
+    (NUMBERS["VM_MERGEABLE"], "mg"),
 )
-_VM_SHARED: Final = 0x8
-_VM_LOCKED: Final = 0x2000
+_VM_SHARED: Final = NUMBERS["VM_SHARED"]
+_VM_LOCKED: Final = NUMBERS["VM_LOCKED"]
 
 _Words = npt.NDArray[np.uint64]
 _Bools = npt.NDArray[np.bool_]

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from pagemig.arguments import Addresses, address_array, as_int, as_ulong
 from pagemig.constants import PAGE_SHIFT, PAGE_SIZE
+from pagemig.mm.numbers import NUMBERS
 
 if TYPE_CHECKING:
     from pagemig.system.machine import Machine
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MigrateHook", "MigratingVma"]
 
-_VM_PFNMAP = 0x400
+_VM_PFNMAP = NUMBERS["VM_PFNMAP"]
 
 
 class MigratingVma:

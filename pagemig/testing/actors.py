@@ -37,12 +37,19 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pagemig import _core
+from pagemig.mm.numbers import NUMBERS
 from pagemig.system.machine import STEPS, Machine
 
 __all__ = ["WAITS", "Actor", "Actors", "Deadlock"]
 
 #: What an actor can wait for, by the core's number.
-WAITS: Final[dict[int, str]] = {1: "page", 2: "mm", 3: "writeback", 4: "inode", 5: "pass"}
+WAITS: Final[dict[int, str]] = {
+    NUMBERS["WAIT_PAGE"]: "page",
+    NUMBERS["WAIT_MM"]: "mm",
+    NUMBERS["WAIT_WRITEBACK"]: "writeback",
+    NUMBERS["WAIT_I_RWSEM"]: "inode",
+    NUMBERS["WAIT_PASS"]: "pass",
+}
 
 _HOST_WAITS: Final = _core.COUNTERS.index("host_waits")
 _UNWIND: Final = -512
