@@ -10,7 +10,7 @@ mode.
 
 from collections.abc import Iterable, Mapping, Sequence
 from operator import index
-from typing import TYPE_CHECKING, ClassVar, Final, NoReturn
+from typing import ClassVar, Final, NoReturn, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -30,10 +30,7 @@ from pagemig.constants import (
     MPOL_PREFERRED_MANY,
     MPOL_WEIGHTED_INTERLEAVE,
 )
-from pagemig.kernels import DEFAULT_KERNEL, KERNELS
-
-if TYPE_CHECKING:
-    from pagemig.system.machine import Machine
+from pagemig.kernels import DEFAULT_KERNEL, KERNELS, KernelProfile
 
 __all__ = [
     "Bind",
@@ -116,6 +113,19 @@ def policy_text(mode: int, flags: int, mask: int, names: Mapping[int, str] | Non
     if words:
         text += "=" + "|".join(words)
     return f"{text}:{nodelist(mask)}" if mask else text
+
+
+class Placing(Protocol):
+    """What a policy asks of a machine; :class:`pagemig.Machine` has it."""
+
+    profile: KernelProfile
+
+    @property
+    def _memory_mask(self) -> int: ...
+
+    def _weights(self) -> npt.NDArray[np.uint8]: ...
+
+    def _nearest(self, local: int, mask: int, /) -> int: ...
 
 
 class Policy:
@@ -228,7 +238,7 @@ class Policy:
         pages: Addresses,
         *,
         local: int = 0,
-        machine: "Machine | None" = None,
+        machine: Placing | None = None,
     ) -> npt.NDArray[np.int32]:
         """Return the node the policy prescribes for each of many pages.
 
@@ -277,7 +287,7 @@ class Policy:
             raise ValueError(f"nodes of {self!r} must be below {_MAX_NODES}")
         return self.mask | 1 << local
 
-    def _weights(self, machine: "Machine | None") -> npt.NDArray[np.uint8]:
+    def _weights(self, machine: Placing | None) -> npt.NDArray[np.uint8]:
         if machine is not None:
             return machine._weights()
         return np.ones(_MAX_NODES, dtype=np.uint8)
@@ -456,7 +466,7 @@ class WeightedInterleave(Policy):
         words = super()._arguments()
         return words if self.weights is None else [*words, repr(list(self.weights))]
 
-    def _weights(self, machine: "Machine | None") -> npt.NDArray[np.uint8]:
+    def _weights(self, machine: Placing | None) -> npt.NDArray[np.uint8]:
         table = super()._weights(machine)
         if self.weights is not None:
             table = table.copy()

@@ -16,7 +16,7 @@ from pagemig.constants import (
 from pagemig.scenario.language import WINDOW, Json, Pages
 from pagemig.system.frames import flag_bit, mapcounts
 from pagemig.system.machine import Machine
-from pagemig.system.proc import Vma, _take_apart
+from pagemig.system.proc import Vma, take_apart
 from pagemig.system.process import Process
 
 __all__ = ["Scene", "View", "runs"]
@@ -79,7 +79,7 @@ class Scene:
     def frames(self, spans: Iterable[tuple[Process, int, int]]) -> Pages:
         """Frames in ranges of processes, each an address and a number of pages."""
         ptes = _joined([process._ptes(addr, n) for process, addr, n in spans])
-        pages = _take_apart(self.machine, ptes)
+        pages = take_apart(self.machine, ptes)
         return pages.pfn[pages.normal]
 
 
@@ -107,7 +107,7 @@ class View:
             )
         ]
         ptes = [process._ptes(start, n) for start, n in self.spans]
-        self.pages = _take_apart(scene.machine, _joined(ptes))
+        self.pages = take_apart(scene.machine, _joined(ptes))
         self.content = scene.content[np.where(self.pages.present, self.pages.pfn, 0)]
         self.torn = np.zeros(len(self.content), dtype=np.bool_)
         if rewritten is not None:

@@ -5,15 +5,13 @@ belongs to (an anon_vma or a file) and its index there.  The raw records are a v
 decoded columns are arrays made when asked for.
 """
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from pagemig import _core
 from pagemig.mm.numbers import NUMBERS
-
-if TYPE_CHECKING:
-    from pagemig.system.machine import Machine
 
 __all__ = ["FRAME_FLAGS", "Frames", "flag_bit", "mapcounts", "refcounts"]
 
@@ -76,7 +74,7 @@ class Frames:
 
     __slots__ = ("_machine", "raw")
 
-    def __init__(self, machine: "Machine") -> None:
+    def __init__(self, machine: _core.Machine) -> None:
         self._machine = machine
         self.raw: npt.NDArray[Any] = machine._frames_raw()
 
@@ -123,7 +121,7 @@ class Frames:
     @property
     def nid(self) -> npt.NDArray[np.int32]:
         """Node of every frame."""
-        return self._machine.node_of(np.arange(len(self), dtype=np.uint64))
+        return self._machine._nids(np.arange(len(self), dtype=np.uint64))
 
     def flag(self, name: str) -> npt.NDArray[np.bool_]:
         """Where a flag is set.
@@ -149,7 +147,7 @@ class Frames:
         state = np.asarray(record["state"])
         flags = "|".join(name for name, bit in FRAME_FLAGS.items() if int(state) >> bit & 1)
         kind = "anon_vma" if state & flag_bit("anon") else "file"
-        nid = int(self._machine.node_of([pfn])[0])
+        nid = int(self._machine._nids(np.array([pfn], dtype=np.uint64))[0])
         return (
             f"pfn {pfn}: node {nid}, refcount {refcounts(state)}, mapcount {mapcounts(state)}, "
             f"{kind} {record['mapping']} index {record['index']}, {flags or '-'}"

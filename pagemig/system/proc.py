@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from pagemig import _core
 from pagemig.constants import (
     FILE_SHMEM,
     MPOL_DEFAULT,
@@ -25,10 +26,19 @@ from pagemig.policy import Policy, policy_of, policy_text
 from pagemig.system.frames import flag_bit, mapcounts, refcounts
 
 if TYPE_CHECKING:
-    from pagemig.system.machine import Machine
     from pagemig.system.process import Process
 
-__all__ = ["Vma", "frames", "numa_maps", "pagemap", "smaps", "status", "vmas"]
+__all__ = [
+    "Entries",
+    "Vma",
+    "frames",
+    "numa_maps",
+    "pagemap",
+    "smaps",
+    "status",
+    "take_apart",
+    "vmas",
+]
 
 # ---- page-table entries, x86-64 layout ---------------------------------------------------------
 
@@ -189,7 +199,7 @@ def _perms(flags: int) -> str:
     return letters + ("s" if flags & _VM_SHARED else "p")
 
 
-def _file_name(machine: "Machine", index: int) -> tuple[int, str]:
+def _file_name(machine: _core.Machine, index: int) -> tuple[int, str]:
     """Inode number and name of a file or shared object."""
     if not index:
         return 0, ""
@@ -203,7 +213,7 @@ def _file_name(machine: "Machine", index: int) -> tuple[int, str]:
 # ---- page tables -------------------------------------------------------------------------------
 
 
-class _Pages(NamedTuple):
+class Entries(NamedTuple):
     """Some entries of a page table, taken apart."""
 
     ptes: _Words
@@ -218,7 +228,8 @@ class _Pages(NamedTuple):
     migrating: _Bools
 
 
-def _take_apart(machine: "Machine", ptes: _Words) -> _Pages:
+def take_apart(machine: _core.Machine, ptes: _Words) -> Entries:
+    """Look up what some entries of a page table stand for."""
     present = (ptes & _PRESENT) != 0
     swapped = (ptes != 0) & ~present
     migrating = swapped & (ptes >> _SWAP_TYPE_SHIFT >= _MIGRATION_READ)
@@ -230,15 +241,15 @@ def _take_apart(machine: "Machine", ptes: _Words) -> _Pages:
     behind = normal | migrating
     state[behind] = states[pfn[behind].astype(np.int64)]
     normal &= (state & flag_bit("reserved")) == 0
-    return _Pages(ptes, normal, state, pfn, present, swapped, migrating)
+    return Entries(ptes, normal, state, pfn, present, swapped, migrating)
 
 
-def _chunks(process: "Process", start: int, end: int) -> Iterator[_Pages]:
+def _chunks(process: "Process", start: int, end: int) -> Iterator[Entries]:
     """Return the page table of a range of addresses, some pages at a time."""
     step = _CHUNK << PAGE_SHIFT
     for first in range(start, end, step):
         n = (min(first + step, end) - first) >> PAGE_SHIFT
-        yield _take_apart(process.machine, process._ptes(first, n))
+        yield take_apart(process.machine, process._ptes(first, n))
 
 
 def pagemap(process: "Process", addr: int, n: int, *, pfns: bool = True) -> _Words:
@@ -263,7 +274,7 @@ def pagemap(process: "Process", addr: int, n: int, *, pfns: bool = True) -> _Wor
         swapped, with the frame number as offset, and never as mapped once.  Bit 55 (soft-dirty)
         and 57 (userfaultfd) are not tracked and read 0.
     """
-    pages = _take_apart(process.machine, process._ptes(addr & -PAGE_SIZE, n))
+    pages = take_apart(process.machine, process._ptes(addr & -PAGE_SIZE, n))
     offset = pages.ptes >> _PFN_SHIFT & _SWAP_OFFSET_MASK
     offset = np.where(pages.migrating, pages.pfn, offset)
     swap = pages.ptes >> _SWAP_TYPE_SHIFT | offset << _PM_SHIFT_TYPE
@@ -447,7 +458,7 @@ _SMAPS_SUMS: Final = (
 )
 
 
-def _add_smaps(sums: dict[str, int], pages: _Pages) -> None:
+def _add_smaps(sums: dict[str, int], pages: Entries) -> None:
     """Add some pages; Pss and what follows from it in bytes << 12, as the kernel keeps it."""
     counted = pages.normal | pages.migrating
     state, pte = pages.state[counted], pages.ptes[counted]

@@ -1,7 +1,7 @@
-"""Races that happen every time: actors on one machine, of which exactly one runs.
+"""Races that happen every time: actors on one machine, exactly one of which runs at a time.
 
-An actor is a function in a thread of its own that makes calls on the machine.  One *baton* goes
-round: who has it runs, the others stand still.  It changes hands
+An actor is a function in a thread of its own that makes calls on the machine.  The actors pass one
+*baton*: the actor that holds it runs, the others stand still.  It changes hands
 
 * at a numbered step of a migration (``STEP_ISOLATE`` to ``STEP_PUTBACK``), where
   :meth:`Actors.at_step` said so: another actor runs there until it ends or must wait;
@@ -9,9 +9,9 @@ round: who has it runs, the others stand still.  It changes hands
   for the next pass of ``offline``;
 * where an actor ends, or gives way.
 
-Nothing sleeps and nothing is timed, so that the same actors meet in the same place in every run.
-When all who are left wait, and another look has helped none of them, that is a :class:`Deadlock`,
-which says who waits for what.
+Nothing sleeps and nothing is timed, so the same actors meet in the same place in every run.  When
+all remaining actors wait and another look has helped none of them, a :class:`Deadlock` is raised,
+which says what each of them waits for.
 
 Examples
 --------
@@ -56,7 +56,7 @@ _UNWIND: Final = -512
 
 
 class Deadlock(RuntimeError):
-    """All actors that are left wait, and none can be helped: the text says who waits for what."""
+    """All remaining actors wait and none can go on; the text says what each waits for."""
 
 
 class Actor:
