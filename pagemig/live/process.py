@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pagemig.constants import MPOL_MF_MOVE, PAGE_SHIFT, PAGE_SIZE, STATUS_UNSET
-from pagemig.errors import ProcessGoneError, Refusal, raise_errno
+from pagemig.errors import ProcessGoneError, raise_errno
 from pagemig.system.numa import MoveResult
 from pagemig.system.proc import Vma
 
@@ -80,10 +80,8 @@ class Process:
                 raise ProcessGoneError(f"{call}: process {self.pid} is gone") from None
             raise
         except PermissionError as error:
-            raise_errno(
-                Refusal(error.errno or errno.EACCES, f"process {self.pid} is not ours to look at"),
-                call,
-            )
+            note = f"process {self.pid} is not ours to look at"
+            raise_errno(-(error.errno or errno.EACCES), call, note=note)
 
     # ---- looking ------------------------------------------------------------------------------
 
@@ -126,7 +124,7 @@ class Process:
         """
         path = self._dir / "numa_maps"
         if self.alive and not path.exists():
-            raise_errno(Refusal(errno.ENOSYS, "this kernel was built without NUMA"), "numa_maps")
+            raise_errno(-errno.ENOSYS, "numa_maps", note="this kernel was built without NUMA")
         with self._asking("numa_maps"):
             return path.read_text(errors="backslashreplace")
 
@@ -350,7 +348,8 @@ def _call(which: int, *args: object) -> int:
     """Make a system call; its value, or a negative errno. The interpreter lock is released."""
     numbers = _NUMBERS.get(platform.machine())
     if numbers is None:
-        return Refusal(errno.ENOSYS, f"the number of the call is not known on {platform.machine()}")
+        note = f"the number of the call is not known on {platform.machine()}"
+        raise_errno(-errno.ENOSYS, ("move_pages", "migrate_pages")[which], note=note)
     libc = ctypes.CDLL(None, use_errno=True)
     libc.syscall.restype = ctypes.c_long
     rc = int(libc.syscall(ctypes.c_long(numbers[which]), *args))
