@@ -407,16 +407,13 @@ cdef class Machine:
     def _spawn(self, uint32_t cpu, uint32_t uid):
         """Pid of a new process, or -ENOMEM."""
         cdef ctx_t *c = self.enter()
-        cdef int64_t pid = -ENOMEM
-        cdef uint32_t t
+        cdef uint32_t pid
         try:
             with nogil:
-                t = task_new(c, cpu, uid)
-                if t:
-                    pid = task_of(self.m, t).pid
+                pid = task_new(c, cpu, uid)
         finally:
             self.leave(c)
-        return pid
+        return pid if pid else -ENOMEM
 
     def _find_task(self, uint32_t pid):
         """Whether a process has this pid, which was not reaped; init comes into being when it is asked for."""
@@ -1175,8 +1172,6 @@ cdef class Process:
         try:
             with nogil:
                 rc = sys_fork(c, self.t)
-                if rc > 0:
-                    rc = task_of(self.m, <uint32_t> rc).pid
         finally:
             self.core.leave(c)
         return rc

@@ -497,7 +497,7 @@ cdef int64_t move_pages_2006(
 
 
 cdef int32_t frame_status(ctx_t *c, uint32_t pfn, int32_t nid) noexcept nogil:
-    if nid < 0 or nid >= <int32_t> c.m.nr_nodes or not (c.m.has_memory >> nid) & 1:
+    if nid < 0 or nid >= <int32_t> c.m.nr_nodes or not (pmg_load(&c.m.has_memory) >> nid) & 1:
         return -ENODEV
     if page_to_nid(c.m, pfn) == nid:
         return nid

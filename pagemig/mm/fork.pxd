@@ -5,7 +5,7 @@ from pagemig.mm.atomic cimport pmg_cas32, pmg_load32
 from pagemig.mm.page_alloc cimport mm_of
 from pagemig.mm.types cimport ctx_t, machine_t, task_t
 
-cdef uint32_t task_new(ctx_t *c, uint32_t cpu, uint32_t uid) noexcept nogil         # fresh address space; 0: ENOMEM
+cdef uint32_t task_new(ctx_t *c, uint32_t cpu, uint32_t uid) noexcept nogil         # pid of a new process; 0: ENOMEM
 # a process by index and pid, kept until put_task; NULL when it was reaped, whoever has the record now
 cdef task_t *get_task(machine_t *m, uint32_t i, uint32_t pid) noexcept nogil
 # the same by pid alone; the second makes init when it is asked for
@@ -36,7 +36,7 @@ cdef inline bint mmput_unless_last(machine_t *m, uint32_t mm) noexcept nogil:
         n = pmg_load32(users)
     return False
 
-cdef int64_t sys_fork(ctx_t *c, task_t *t) noexcept nogil                           # task index of the child or -errno
+cdef int64_t sys_fork(ctx_t *c, task_t *t) noexcept nogil                           # pid of the child or -errno
 # tears down the address space, drops pins
 cdef void do_exit(ctx_t *c, task_t *t, bint zombie, bint oom) noexcept nogil
 cdef void task_reap(ctx_t *c, task_t *t) noexcept nogil

@@ -211,7 +211,7 @@ cdef uint32_t task_new_pid(ctx_t *c, uint32_t cpu, uint32_t uid, uint32_t pid) n
         mmput(c, mm)
         slab_free(&m.tasks, i)
         return 0
-    return i
+    return pid
 
 
 cdef int dup_vma(ctx_t *c, mm_t *mm, mm_t *oldmm, vma_t *old) noexcept nogil:
@@ -295,7 +295,7 @@ cdef int copy_process(ctx_t *c, task_t *t, task_t *parent, uint32_t mm) noexcept
 
 cdef int64_t sys_fork(ctx_t *c, task_t *t) noexcept nogil:
     cdef machine_t *m = c.m
-    cdef uint32_t i = slab_alloc(&m.tasks), mm = mm_alloc(c) if i else 0
+    cdef uint32_t i = slab_alloc(&m.tasks), mm = mm_alloc(c) if i else 0, pid
     cdef int err = copy_process(c, task_of(m, i), t, mm) if mm else -ENOMEM
     if err:
         if mm:
@@ -303,8 +303,9 @@ cdef int64_t sys_fork(ctx_t *c, task_t *t) noexcept nogil:
         if i:
             slab_free(&m.tasks, i)
         return err
-    task_publish(m, i, mm, alloc_pid(m))
-    return i
+    pid = alloc_pid(m)
+    task_publish(m, i, mm, pid)
+    return pid
 
 
 cdef void pin_put(ctx_t *c, uint32_t i) noexcept nogil:

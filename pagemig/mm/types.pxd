@@ -8,7 +8,8 @@ Locks, outermost first; two of a kind by rising number (a node's zone lock is th
 
     file.i_rwsem > mm.lock (mmap_lock) > PG_locked of a frame > file.i_mmap_lock > anon_vma.lock (of the root)
       > ptdesc.lock (page table) > task.alloc_lock
-      > {node.lock, heap lock, slab lock, file.lock (page cache, shared policy), swap_lock > tree_lock (swap cache)}
+      > {node.lock, file.lock (page cache, shared policy, name) > heap lock, nodemask_lock > slab lock,
+         swap_lock > tree_lock (swap cache), pid_lock, lock of vm_event_state_t, ctx_lock}
 
 The target page of a migration is taken by trylock only.  None is ever taken while waiting for the
 interpreter lock.

@@ -578,7 +578,8 @@ class Process(NumaCalls):
         TypeError, ValueError
             Not integers, not one-dimensional, or lists of different lengths.
         """
-        self._must_live("access")
+        if not (type(addresses) is _ndarray and addresses.dtype is _UINT64):
+            self._must_live("access")
         places = address_array(addresses, "addresses")
         writes = write if write is True or write is False else _write_flags(write, len(places))
         if deferred is not False and deferred is not True:
