@@ -336,7 +336,7 @@ class Draw:
         return Step(self.p(), "unpin", {"pin": f"h{self.rng.randrange(PINS)}"})
 
     def file(self) -> Step:
-        kinds = ["tmpfs", "ramfs", "ext4", *(["minix"] if self.profile.rules_2006 else [])]
+        kinds = ["tmpfs", "ramfs", "ext4", "minix"]  # the last is refused by kernels of today
         return Step(
             "m",
             "file",
