@@ -438,13 +438,15 @@ cdef class Machine:
             n = all_pids(self.m, <uint32_t *> cnp.PyArray_DATA(pids), room)
         return [pid for pid in sorted(pids[:n].tolist()) if pid != INIT_PID] if n else []
 
-    def _new_file(self, uint32_t kind, uint64_t pages, uint64_t ino=0):
+    def _new_file(self, uint32_t kind, uint64_t pages, uint64_t ino=0, uint32_t read_ahead=32):
         """Index of a new file with one open handle, or -ENOMEM."""
         cdef ctx_t *c = self.enter()
         cdef uint32_t f
         try:
             with nogil:
                 f = file_new(c, kind, pages, ino)
+                if f:
+                    file_of(self.m, f).ra_pages = read_ahead
         finally:
             self.leave(c)
         return f if f else -ENOMEM

@@ -43,20 +43,30 @@ class KernelBug(RuntimeError):
     ----------
     site : str
         Where: function and condition.
+
+    Attributes
+    ----------
+    site : str
+    hangs : bool
+        The kernel does not crash but never comes back from the call.
     """
 
     def __init__(self, site: str) -> None:
         super().__init__(site)
         self.site = site
+        self.hangs = site in _HANGS
 
 
 #: Where a real kernel would have crashed, by the core's number.
 _BUG_SITES = {
     1: "vma_address: a page of a file outside the first mapping of mbind's range",
-    2: "page_address_in_vma: the first mapping of mbind's range has no file, the page has",
     3: "alloc_pages_node: a node that is not there",
     4: "try_to_unmap_file: the page has no mapping: truncated, or just read from swap",
+    5: "sys_move_pages: a node number so far beyond the last that the map of nodes ends before it",
+    6: "madvise_remove: it begins at the start of a mapping, and there is another behind it",
 }
+#: Of these the call that never returns.
+_HANGS = frozenset({_BUG_SITES[6]})
 #: The core's answer is below this where there was such a place.
 _BUG = 1024
 

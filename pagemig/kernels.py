@@ -19,6 +19,9 @@ from pagemig._core import PROFILE, PVEC_LARGEST
 from pagemig.constants import (
     MPOL_BIND,
     MPOL_DEFAULT,
+    MPOL_F_ADDR,
+    MPOL_F_MEMS_ALLOWED,
+    MPOL_F_NODE,
     MPOL_F_NUMA_BALANCING,
     MPOL_F_RELATIVE_NODES,
     MPOL_F_STATIC_NODES,
@@ -241,11 +244,6 @@ class KernelProfile:
         0,
         "1: a whole fork family shares one anon_vma (through 2.6.33).",
     )
-    truncate_leaves: int = _switch(
-        0,
-        "1: truncation skips non-present entries, and what was on the move stays mapped "
-        "though it no longer belongs to the file (through 2.6.22).",
-    )
     rss_uncounted: int = _switch(
         0,
         "1: fork and munmap do not count migration entries in the resident set (2.6.18).",
@@ -320,6 +318,123 @@ class KernelProfile:
         "1: a truncated page that somebody still holds crashes the reverse map walk "
         "(2.6.18 to 2.6.22).",
     )
+    mbind_all_misplaced: int = _switch(
+        0,
+        "1: mbind takes every page of its range for misplaced: ``check_pte_range`` compares "
+        "``node_isset()``, which answers -1 on x86-64, with 1 (2.6.16 through 2.6.18 on x86-64; "
+        "on ia64 it answers 1).",
+    )
+    range_leaks: int = _switch(
+        0,
+        "1: where mbind finds a hole after it has collected pages, these stay off the LRU, "
+        "referenced, for good (2.6.16 through 2.6.18, and some time after).",
+    )
+    mbind_splits: int = _switch(
+        0,
+        "1: mbind splits mappings at both ends of its range whatever their policy, and never "
+        "merges any (through 2.6.33).",
+    )
+    dirty_tracking: int = _switch(
+        1,
+        "1: the first write to a clean page of a shared file mapping faults, so that its file "
+        "system hears of it (2.6.19 and later); 0: such pages are mapped writable by a read, and "
+        "an entry alone knows that the page is dirty until it is unmapped or moved.",
+    )
+    anon_exclusive: int = _switch(
+        1,
+        "1: a page that is known to be one process's alone is written where it is, and fork "
+        "copies it if it is pinned (5.19 and later); 0: its references decide.",
+    )
+    mprotect_keeps: int = _switch(
+        1,
+        "1: mprotect leaves entries writable that a fault would only make writable again, and "
+        "accessed bits as they are (6.1); 0: entries get what the mapping's protection says, "
+        "which has the accessed bit on x86.",
+    )
+    ino_shifts: int = _switch(
+        1,
+        "1: shared memory that interleaves adds the object's inode number to the page's offset "
+        "(3.6 and later).",
+    )
+    object_default: int = _switch(
+        0,
+        "1: a shared object without a policy means local memory where a mapping of it is asked "
+        "(copies of private pages, targets of migration, numa_maps); 0: the process's policy "
+        "(2.6.27 and later).",
+    )
+    bind_ascending: int = _switch(
+        0,
+        "1: BIND takes its nodes by rising number (through 2.6.25); 0: the nearest first.",
+    )
+    il_next: int = _switch(
+        0,
+        "1: a process that interleaves knows its next node, and page tables and kernel memory "
+        "it allocates take their turn.",
+    )
+    mlock_marks: int = _switch(
+        1,
+        "1: pages of locked mappings are marked and counted (2.6.28 and later).",
+    )
+    mlock_populates: int = _switch(
+        0,
+        "1: mlock brings the pages of each mapping in as it goes and ends at the first that "
+        "cannot be had, EFAULT, or EPERM after some; it writes to writable mappings, shared ones "
+        "too, and counts its whole range against the limit (through 2.6.37).",
+    )
+    populate_shared: int = _switch(
+        0,
+        "1: MAP_POPULATE fills shared mappings only, and those only within their object "
+        "(through 2.6.22).",
+    )
+    advice_most: int = _switch(
+        24,
+        "The largest advice that madvise knows: 11 through 2.6.31. Where it is 11 a hole is "
+        "reported before an unknown advice, and WILLNEED on anonymous memory is EBADF.",
+        (11, 24),
+    )
+    remove_loops: int = _switch(
+        0,
+        "1: MADV_REMOVE does not note which mapping it has done: one that begins where a mapping "
+        "begins never returns if another is left; and it takes private copies, too (2.6.16 "
+        "through 2.6.18).",
+    )
+    mremap_adjusts: int = _switch(
+        0,
+        "1: mremap looks at no mapping where nothing grows or moves, and what grows in place "
+        "joins no neighbour (through 2.6.32).",
+    )
+    swap_cluster: int = _switch(
+        0,
+        "2 to this power slots are read at once from a swap device: 3.",
+        (0, 5),
+    )
+    node_map_overrun: int = _switch(
+        0,
+        "1: move_pages looks a node number up beyond the end of the map of nodes: EACCES up to "
+        "127, where the map of possible nodes lies, and a crash far beyond (2.6.18 through "
+        "2.6.28).",
+    )
+    memlock: int = _switch(
+        8 << 20,
+        "Bytes an unprivileged process may lock: 32 KiB through 2.6.30, 64 KiB through 5.15, "
+        "then 8 MiB.",
+        (0, _LARGEST),
+    )
+    max_nodes: int = _switch(
+        1024,
+        "Nodes a kernel is built for: masks may name no other, and get_mempolicy's must have room "
+        "for them where it is 64.",
+        range_=(64, 1024),
+    )
+    mode_separator: str = field(
+        default=":",
+        metadata=_doc("What stands between mode and nodes in ``numa_maps``: ``=`` through 2.6.25."),
+    )
+    pagemap: int = _checked(
+        1,
+        "1: ``/proc/PID/pagemap`` exists (2.6.25 and later), and with it ``kpagecount`` and "
+        "counters of migration. Recordings of older kernels were read from the machine's memory.",
+    )
     subset_nodes: int = _switch(
         0,
         "1: a node set with a node that is not there is EINVAL (through 2.6.23); 0: "
@@ -348,6 +463,10 @@ class KernelProfile:
             "PREFERRED_MANY since 5.15, WEIGHTED_INTERLEAVE since 6.9.",
         )
     )
+    get_flags: int = field(
+        default=MPOL_F_NODE | MPOL_F_ADDR | MPOL_F_MEMS_ALLOWED,
+        metadata={"core": True} | _doc("Flags get_mempolicy knows: MEMS_ALLOWED since 2.6.23."),
+    )
     mode_flags: int = field(
         metadata={"core": True}
         | _doc(
@@ -357,8 +476,9 @@ class KernelProfile:
     )
     calls: frozenset[str] = field(
         metadata=_doc(
-            "NUMA system calls that exist; others are ENOSYS. move_pages since 2.6.18, "
-            "set_mempolicy_home_node since 5.17.",
+            "Of the system calls that not every kernel has those that exist; others are ENOSYS. "
+            "move_pages since 2.6.18, fallocate since 2.6.23, mlock2 since 4.4, io_uring_setup "
+            "since 5.1, set_mempolicy_home_node since 5.17.",
         )
     )
     mode_names: Mapping[int, str] = field(
@@ -464,6 +584,9 @@ _CALLS_6_1: Final = frozenset(
         "migrate_pages",
         "move_pages",
         "set_mempolicy_home_node",
+        "fallocate",
+        "mlock2",
+        "io_uring_setup",
     }
 )
 
@@ -533,8 +656,28 @@ _LINUX_2_6_17: Final = KernelProfile(
     locked_fails=1,
     locked_skipped=1,
     family_anon_vma=1,
-    truncate_leaves=1,
     check_range=1,
+    range_leaks=1,
+    mbind_splits=1,
+    dirty_tracking=0,
+    anon_exclusive=0,
+    mprotect_keeps=0,
+    ino_shifts=0,
+    object_default=1,
+    bind_ascending=1,
+    il_next=1,
+    mlock_marks=0,
+    mlock_populates=1,
+    populate_shared=1,
+    advice_most=11,
+    remove_loops=1,
+    mremap_adjusts=1,
+    swap_cluster=3,
+    max_nodes=64,
+    memlock=32 << 10,
+    mode_separator="=",
+    get_flags=MPOL_F_NODE | MPOL_F_ADDR,
+    pagemap=0,
     strict_collects=1,
     busy_ignored=1,
     shared_nodes_move=1,
@@ -557,10 +700,10 @@ _LINUX_2_6_17_MM: Final = replace(
     rss_uncounted=1,
 )
 
-_LINUX_2_6_18: Final = replace(
+_LINUX_2_6_18_IA64: Final = replace(
     _LINUX_2_6_17_MM,
-    name="2.6.18",
-    stands_for="Linux 2.6.18: what was merged, with its bugs",
+    name="2.6.18-ia64",
+    stands_for="Linux 2.6.18 on ia64, the note's kind of machine: mbind as documented",
     passes=10,
     writeback_pass=3,
     four_lists=0,
@@ -573,18 +716,28 @@ _LINUX_2_6_18: Final = replace(
     vma_hooks=1,
     last_unhooked=1,
     truncated_crashes=1,
+    node_map_overrun=1,
     calls=_CALLS_2_6_17 | {"move_pages"},
 )
 
+_LINUX_2_6_18_X86: Final = replace(
+    _LINUX_2_6_18_IA64,
+    name="2.6.18",
+    stands_for="Linux 2.6.18 on x86-64: what was merged, with its bugs; recorded",
+    mbind_all_misplaced=1,
+)
+
 _PMIG: Final = replace(
-    _LINUX_2_6_18,
+    _LINUX_2_6_18_IA64,
     name="pmig",
     stands_for="no kernel: the note's five patches and its future work, finished, without bugs",
     locked_skipped=0,
-    truncate_leaves=0,
     rss_uncounted=0,
     first_vma=0,
     arrays=1,
+    range_leaks=0,
+    remove_loops=0,
+    node_map_overrun=0,
     this_node=1,
     nothing_enoent=0,
     zero_enoent=0,
@@ -600,7 +753,8 @@ KERNELS: Final[Mapping[str, KernelProfile]] = MappingProxyType(
         for profile in (
             _LINUX_2_6_17,
             _LINUX_2_6_17_MM,
-            _LINUX_2_6_18,
+            _LINUX_2_6_18_IA64,
+            _LINUX_2_6_18_X86,
             _PMIG,
             _LINUX_6_1,
             _LINUX_6_12,

@@ -84,7 +84,9 @@ def nodelist(mask: int) -> str:
     return ",".join(f"{a}" if a == b else f"{a}-{b}" for a, b in runs)
 
 
-def policy_text(mode: int, flags: int, mask: int, names: Mapping[int, str] | None = None) -> str:
+def policy_text(
+    mode: int, flags: int, mask: int, names: Mapping[int, str] | None = None, separator: str = ":"
+) -> str:
     """Return the kernel's text for a policy, as in ``/proc/PID/numa_maps``.
 
     Parameters
@@ -95,6 +97,8 @@ def policy_text(mode: int, flags: int, mask: int, names: Mapping[int, str] | Non
         The nodes the policy uses (not those it was asked for).
     names : mapping of int to str, optional
         Text of each mode; a profile's ``mode_names``, by default today's.
+    separator : str, default ":"
+        What stands before the nodes; a profile's ``mode_separator``.
 
     Returns
     -------
@@ -112,7 +116,7 @@ def policy_text(mode: int, flags: int, mask: int, names: Mapping[int, str] | Non
         words.append("balancing")
     if words:
         text += "=" + "|".join(words)
-    return f"{text}:{nodelist(mask)}" if mask else text
+    return f"{text}{separator}{nodelist(mask)}" if mask else text
 
 
 class Placing(Protocol):

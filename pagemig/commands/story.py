@@ -4,7 +4,6 @@ import argparse
 import textwrap
 from typing import Any, Final
 
-from pagemig.kernels import KERNELS
 from pagemig.studies import pictures, story
 from pagemig.studies.story_pictures import placements
 
@@ -48,7 +47,7 @@ def _main(args: argparse.Namespace) -> int:
     acts = story.known_acts(args.acts or story.ACTS)
     if args.output:
         pictures.check(args.output)
-    stories = story.compare(args.kernel or KERNELS, pages=args.pages)
+    stories = story.compare(args.kernel or story.TOLD_OF, pages=args.pages)
     if not args.acts:
         print(story.introduction(stories), end="\n\n")
     print(story.text(stories, acts))

@@ -20,9 +20,9 @@ from pagemig.mm.pte cimport (
     is_migration_entry, migration_entry_to_pfn, PTE_A, PTE_D, PTE_P, pte_pfn, PTE_RW, pte_t, SWP_MIG_SHIFT,
 )
 from pagemig.mm.types cimport (
-    C_MIGRATION_WAIT, ctx_t, FAULT_FLAG_WRITE, machine_t, mm_t, STAGE, STATS_SLOTS, TASK_SIZE_PAGES, task_t,
-    VM_FAULT_MAJOR, VM_FAULT_OOM, VM_FAULT_RESTARTED, VM_FAULT_RETRY, VM_FAULT_SIGSEGV, VM_FAULT_WAIT, VM_WRITE, vma_t,
-    WAIT_PAGE,
+    C_MIGRATION_WAIT, ctx_t, FAULT_FLAG_WRITE, machine_t, mm_t, STAGE, STATS_SLOTS, TASK_SIZE_PAGES, task_t, VM_EXEC,
+    VM_FAULT_MAJOR, VM_FAULT_OOM, VM_FAULT_RESTARTED, VM_FAULT_RETRY, VM_FAULT_SIGSEGV, VM_FAULT_WAIT, VM_READ,
+    VM_WRITE, vma_t, WAIT_PAGE,
 )
 from pagemig.mm.vma cimport vma_is_accessible, vma_lookup
 
@@ -76,8 +76,13 @@ cdef inline void count_access(ctx_t *c, uint32_t *counter, uint32_t n) noexcept 
         pmg_add32(counter, n)
 
 
-cdef inline bint access_error(vma_t *vma, bint write) noexcept nogil:
-    return not vma.flags & VM_WRITE if write else not vma_is_accessible(vma)
+cdef inline bint access_error(ctx_t *c, vma_t *vma, bint write) noexcept nogil:
+    """Through 2.6.18 writable does not mean readable, though the processor knows no such page."""
+    if write:
+        return not vma.flags & VM_WRITE
+    if not c.m.profile.dirty_tracking:
+        return not vma.flags & (VM_READ | VM_EXEC)
+    return not vma_is_accessible(vma)
 
 
 cdef int user_fault(
@@ -93,7 +98,7 @@ cdef int user_fault(
     if vma == NULL or vpn < vma.start or vpn >= vma.end:
         vma = vma_lookup(c.m, mm, vpn)
         cached[0] = vma
-    if vma == NULL or access_error(vma, write):
+    if vma == NULL or access_error(c, vma, write):
         r.signal = SIGSEGV
         return 1
     ret = handle_mm_fault(c, vma, vpn, FAULT_FLAG_WRITE if write else 0)

@@ -43,7 +43,7 @@ from pagemig.mm.types cimport (
     CALL_GET_MEMPOLICY, CALL_MBIND, CALL_MIGRATE_PAGES, CALL_MOVE_PAGES, CALL_SET_HOME_NODE, CALL_SET_MEMPOLICY,
     CAP_SYS_NICE, ctx_t, machine_t, MAX_NODES, mm_t, MPOL_DEFAULT, MPOL_F_ADDR, MPOL_F_MEMS_ALLOWED, MPOL_F_NODE,
     MPOL_F_RELATIVE_NODES, MPOL_F_STATIC_NODES, MPOL_INTERLEAVE, MPOL_LOCAL, MPOL_MF_MOVE, MPOL_MF_MOVE_ALL,
-    MPOL_MF_STRICT, MPOL_PREFERRED, mpol_t, MPOL_WEIGHTED_INTERLEAVE, nodemask_t, NODEMASK_WORDS, PMG_WAIT, STAGE,
+    MPOL_MF_STRICT, MPOL_PREFERRED, mpol_t, MPOL_WEIGHTED_INTERLEAVE, nodemask_t, PMG_WAIT, STAGE,
     task_t, vma_t,
 )
 from pagemig.mm.uaccess cimport pmg_user_t, user_at, user_entries
@@ -495,10 +495,14 @@ cdef int64_t pmg_sys_mbind(
     cdef int64_t rc
     if not c.m.profile.call_mask & CALL_MBIND:
         return -ENOSYS
+    if not c.m.profile.mode_flags:          # before modes had flags the mask was read first
+        rc = get_nodes(c, &user, nodes, maxnode, rule)
+        if rc:
+            return rc
     rc = sanitize_mpol_flags(c.m, mode, &mode, &mode_flags, rule)
     if rc:
         return rc
-    rc = get_nodes(&user, nodes, maxnode, rule)
+    rc = get_nodes(c, &user, nodes, maxnode, rule)
     if rc:
         return rc
     if flags & ~<uint64_t> (MPOL_MF_STRICT | MPOL_MF_MOVE | MPOL_MF_MOVE_ALL):
@@ -521,7 +525,8 @@ cdef int64_t pmg_sys_mbind(
 # -- set_mempolicy, get_mempolicy, set_mempolicy_home_node -----------------------------------------------------------
 
 
-cdef int get_nodes(nodemask_t *out, const pmg_user_t *mask, uint64_t maxnode, uint32_t *rule) noexcept nogil:
+cdef int get_nodes(
+        ctx_t *c, nodemask_t *out, const pmg_user_t *mask, uint64_t maxnode, uint32_t *rule) noexcept nogil:
     """Read ``maxnode - 1`` bits of a mask; those beyond MAX_NUMNODES are read, too, and must be 0.
 
     No bits or no pointer is the empty set (recorded in hand-048, hand-071 and hand-090).
@@ -542,7 +547,7 @@ cdef int get_nodes(nodemask_t *out, const pmg_user_t *mask, uint64_t maxnode, ui
         memcpy(&word, at, 8)
         if bits - i * 64 < 64:
             word &= (<uint64_t> 1 << (bits - i * 64)) - 1
-        if i < NODEMASK_WORDS:
+        if i < c.m.profile.max_nodes // 64:
             out.bits[i] = word
         elif word:
             return refuse(EINVAL, RULE_MASK_BEYOND, rule)
@@ -561,7 +566,7 @@ cdef int64_t pmg_sys_set_mempolicy(
         return -ENOSYS
     rc = sanitize_mpol_flags(c.m, mode, &mode, &mode_flags, rule)
     if rc == 0:
-        rc = get_nodes(&user, nodes, maxnode, rule)
+        rc = get_nodes(c, &user, nodes, maxnode, rule)
     if rc == 0:
         rc = mpol_new(c.m, mode, mode_flags, &user, &pol, rule)
     if rc:
@@ -618,7 +623,7 @@ cdef int64_t do_get_mempolicy(
     cdef task_t *t = task_of(c.m, c.task)
     cdef mpol_t pol
     cdef int64_t rc
-    if flags & ~<uint64_t> (MPOL_F_NODE | MPOL_F_ADDR | MPOL_F_MEMS_ALLOWED):
+    if flags & ~<uint64_t> c.m.profile.get_flags:
         return refuse(EINVAL, RULE_GET_FLAGS, rule)
     if flags & MPOL_F_MEMS_ALLOWED:
         if flags & (MPOL_F_NODE | MPOL_F_ADDR):
@@ -636,6 +641,8 @@ cdef int64_t do_get_mempolicy(
         pol = t.pol
         pmg_spin_unlock(&t.alloc_lock)
     nodes[0] = pol.user if pol.flags & (MPOL_F_STATIC_NODES | MPOL_F_RELATIVE_NODES) else pol.nodes
+    if pol.mode == MPOL_LOCAL and not (c.m.profile.mode_mask >> MPOL_LOCAL) & 1:
+        nodes[0] = pmg_load(&c.m.has_memory)    # PREFERRED without nodes: all that are online
     if flags & MPOL_F_NODE:
         rc = lookup_node(c, addr) if flags & MPOL_F_ADDR else il_next(c, t)
         return refuse(EINVAL, RULE_NOT_INTERLEAVING, rule) if rc == -EINVAL and not flags & MPOL_F_ADDR else rc
@@ -653,7 +660,7 @@ cdef int64_t pmg_sys_get_mempolicy(
     cdef char *out
     if not c.m.profile.call_mask & CALL_GET_MEMPOLICY:
         return -ENOSYS
-    if nodes.p != NULL and maxnode < c.m.nr_nodes:
+    if nodes.p != NULL and maxnode < (c.m.nr_nodes if c.m.profile.max_nodes > MAX_NODES else MAX_NODES):
         return refuse(EINVAL, RULE_MAXNODE_SMALL, rule)
     rc = do_get_mempolicy(c, addr, flags, &mask, rule)
     if rc < 0:
@@ -768,9 +775,9 @@ cdef int64_t pmg_sys_migrate_pages(
     cdef int64_t rc
     if not c.m.profile.call_mask & CALL_MIGRATE_PAGES:
         return -ENOSYS
-    rc = get_nodes(&old, old_nodes, maxnode, rule)
+    rc = get_nodes(c, &old, old_nodes, maxnode, rule)
     if rc == 0:
-        rc = get_nodes(&new, new_nodes, maxnode, rule)
+        rc = get_nodes(c, &new, new_nodes, maxnode, rule)
     if rc == 0:
         rc = get_target(c, pid, &target)
     if rc:

@@ -5,14 +5,16 @@ in the docstrings.  mmap_lock stays held while pages migrate: for writing in mbi
 """
 from libc.errno cimport E2BIG, EACCES, EAGAIN, EBUSY, EFAULT, EIO, ENODEV, ENOENT, ENOMEM, EPERM
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 
 from pagemig.mm.atomic cimport GUARD_MMAP_LOCK, PMG_GUARD, pmg_load, pmg_load32
 from pagemig.mm.context cimport mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock
 from pagemig.mm.frame cimport frame_maps, page_state, page_test
 from pagemig.mm.gup cimport follow_page
-from pagemig.mm.mempolicy cimport alloc_page_vma, get_vma_policy, interleave_index, policy_node
+from pagemig.mm.mempolicy cimport (
+    alloc_page_vma, get_vma_policy, interleave_index, kernel_memory, mpol_objects, policy_node,
+)
 from pagemig.mm.migrate cimport migrate_one_page, migrate_pages_2006, migrate_pages_each, moves_t
 from pagemig.mm.migrate_stage cimport isolate_lru_page, new_page, putback_lru_page, run_t, target_begin, target_t
 from pagemig.mm.mmap cimport mbind_range
@@ -27,15 +29,19 @@ from pagemig.mm.queue cimport list_add, list_putback, list_t, next_pair, queue_b
 from pagemig.mm.rmap cimport lru_cache_disable, lru_cache_enable
 from pagemig.mm.swap_state cimport nr_swap_pages
 from pagemig.mm.types cimport (
-    BUG_NO_FILE, BUG_OFFLINE_NODE, BUG_VMA_ADDRESS, C_REQUESTS_SCANNED, ctx_t, frame_t, KEEP_REFCOUNT, machine_t, mm_t,
-    MPOL_DEFAULT, MPOL_INTERLEAVE, MPOL_MF_MOVE, MPOL_MF_MOVE_ALL, MPOL_MF_STRICT, mpol_t, nodemask_t, PG_anon, PMG_BUG,
-    PMG_WAIT, TASK_SIZE_PAGES, VM_DONTMIGRATE, vma_t,
+    BUG_NODE_MAP, BUG_OFFLINE_NODE, BUG_VMA_ADDRESS, C_REQUESTS_SCANNED, ctx_t, frame_t, KEEP_REFCOUNT, machine_t,
+    MAX_NODES, mm_t, MPOL_DEFAULT, MPOL_INTERLEAVE, MPOL_MF_MOVE, MPOL_MF_MOVE_ALL, MPOL_MF_STRICT, mpol_t, nodemask_t,
+    PG_anon, PMG_BUG, PMG_WAIT, TASK_SIZE_PAGES, VM_DONTMIGRATE, vma_t,
 )
 from pagemig.mm.vma cimport find_vma, vma_address, vma_slot
 
 
 cdef enum:
     SIZEOF_PAGE_TO_NODE = 32            # struct page_to_node of 2.6.18: address, page, node, status
+    NODES_READABLE = 0x1203ac00         # bits behind and before the map of online nodes that can be read
+    NODES_BEFORE = 0x1fc5400
+    DRAIN_OBJECTS = 2                   # that schedule_on_each_cpu allocates
+    REQUEST_OBJECTS = 2                 # and vmalloc, besides its pages
     ISOLATED = 1 << 20                  # no node and no errno: what becomes of the page the migration says
 
 
@@ -46,6 +52,7 @@ cdef int migrate_prep(ctx_t *c, uint32_t flags) noexcept nogil:
     """Drain the lists of all processors; with swap entries a slot must be free somewhere, or nothing is collected."""
     if not flags & (MPOL_MF_MOVE | MPOL_MF_MOVE_ALL):
         return 0
+    kernel_memory(c, DRAIN_OBJECTS)
     lru_cache_disable(c)
     return -ENODEV if c.m.profile.engine == 1 and nr_swap_pages(c.m) == 0 else 0
 
@@ -79,17 +86,17 @@ cdef int check_range(ctx_t *c, queue_t *q, mm_t *mm, uint64_t start, uint64_t en
 
 
 cdef int address_in_vma(ctx_t *c, uint32_t pfn, vma_t *vma, uint64_t *vpn) noexcept nogil:
-    """``page_address_in_vma``: 0, -EFAULT, or where the kernel would have crashed."""
+    """``page_address_in_vma``: 0, -EFAULT, or where the kernel would have crashed.
+
+    A page of a file that the mapping does not show, since it is of another file or of none, is -EFAULT; one of its own
+    file outside of it is a crash.
+    """
     cdef frame_t *f = &c.m.frames[pfn]
     cdef uint32_t mapping = pmg_load32(&f.mapping)
     if page_test(c.m, pfn, PG_anon):
         if not vma.anon_vma or vma.anon_vma != mapping:
             return -EFAULT
-    elif mapping == 0:
-        return -EFAULT
-    elif vma.file == 0:
-        return -(PMG_BUG + <int> BUG_NO_FILE)
-    elif vma.file != mapping:
+    elif mapping == 0 or vma.file != mapping:
         return -EFAULT
     vpn[0] = vma_address(vma, pmg_load32(&f.index))
     if vpn[0] != <uint64_t> -1:
@@ -242,11 +249,14 @@ cdef int64_t migrate_misplaced(
 
 cdef int64_t mbind_locked(
         ctx_t *c, mm_t *mm, queue_t *q, uint64_t start, uint64_t end, const mpol_t *pol, uint32_t flags) noexcept nogil:
+    cdef machine_t *m = c.m
     cdef bint exactly = c.m.profile.arrays and pol.mode == MPOL_INTERLEAVE and flags & (MPOL_MF_MOVE | MPOL_MF_MOVE_ALL)
     cdef int64_t rc, bound, left = 0
     if exactly:
         q.flags = 0                             # only look for holes: what is misplaced the policy says, once it is set
     rc = check_range(c, q, mm, start, end)
+    if rc and m.profile.range_leaks:
+        q.list.n = 0                            # forgotten, not put back
     if exactly and rc == 0:
         rc = migrate_prep(c, flags)
     if rc:
@@ -269,6 +279,7 @@ cdef int64_t mbind_2006(
         return -PMG_WAIT
     queue_begin(&q, user, True, pol.mode == MPOL_DEFAULT, flags)
     q.mm = c.mm
+    kernel_memory(c, mpol_objects(pol))
     if not PMG_GUARD(GUARD_MMAP_LOCK):
         mmap_write_unlock(c, c.mm)
     rc = mbind_locked(c, mm_of(c.m, c.mm), &q, start, end, pol, flags)
@@ -355,7 +366,20 @@ ctypedef struct request_t:              # one move_pages call of 2.6.18
     const uint64_t *addresses
     const int32_t *nodes
     int32_t *status                     # the kernel's own copy, given to the user when all is over
+    uint32_t *first                     # hash table: of each page found the first entry that names it, plus 1
+    uint64_t mask                       # places of the table, less 1
     list_t pages, slots                 # isolated, and their places in the request
+
+
+cdef uint64_t first_entry(ctx_t *c, request_t *r, uint32_t *found, uint64_t i, uint32_t pfn) noexcept nogil:
+    """The first entry of the request that names the page of entry ``i``: the kernel looks for it from the start."""
+    cdef uint64_t at = (pfn * <uint64_t> 0x9e3779b97f4a7c15 >> 20) & r.mask
+    found[i] = pfn
+    while r.first[at] and found[r.first[at] - 1] != pfn:
+        at = (at + 1) & r.mask
+    if not r.first[at]:
+        r.first[at] = <uint32_t> i + 1
+    return r.first[at] - 1
 
 
 cdef int64_t new_page_node(ctx_t *c, uint32_t pfn, uint32_t slot, const void *private_) noexcept nogil:
@@ -379,23 +403,30 @@ cdef int page_status(ctx_t *c, mm_t *mm, uint64_t vpn, uint32_t *pfn) noexcept n
 
 
 cdef int32_t request_status(ctx_t *c, request_t *r, mm_t *mm, uint64_t i, bint move_all) noexcept nogil:
-    """Status of entry ``i`` before anything moves: a node, an errno, or ISOLATED."""
+    """Status of entry ``i`` before anything moves: a node, an errno, or ISOLATED.
+
+    Of a page that is named more than once the first entry says where it goes, and gets its result; the entry that
+    took it off the LRU keeps a status of 0.
+    """
     cdef machine_t *m = c.m
     cdef uint32_t pfn = 0
     cdef int32_t status = page_status(c, mm, r.addresses[i] >> 12, &pfn)
+    cdef uint64_t first = i
     if pfn == 0:
         return status
+    if r.first != NULL:
+        first = first_entry(c, r, r.first + r.mask + 1, i, pfn)
     if page_to_nid(m, pfn) == r.nodes[i]:
         status = r.nodes[i]
     elif find_vma(m, mm, r.addresses[i] >> 12).flags & VM_DONTMIGRATE:
         status = -EPERM
     elif frame_maps(page_state(m, pfn)) > 1 and not move_all:
         status = -EACCES
-    elif list_add(&r.pages, pfn) or list_add(&r.slots, <uint32_t> i):
+    elif list_add(&r.pages, pfn) or list_add(&r.slots, <uint32_t> first):
         r.pages.n = r.slots.n
         status = -ENOMEM
     elif isolate_lru_page(c, pfn):
-        status = ISOLATED
+        status = ISOLATED if first == i else 0
     else:
         r.pages.n -= 1
         r.slots.n -= 1
@@ -427,6 +458,16 @@ cdef int64_t move_request(ctx_t *c, request_t *r, mm_t *mm, bint move_all) noexc
     return run.error or <int64_t> run.failed
 
 
+cdef int64_t beyond_the_map(int32_t nid) noexcept nogil:
+    """What ``node_online`` finds where no node can be: behind the map lies that of possible nodes, with all bits set.
+
+    Far off nothing is mapped; the numbers are those of the recorded kernel's image, 40 MB from 4 MB before the map.
+    """
+    if nid >= NODES_READABLE or nid < -NODES_BEFORE:
+        return -(PMG_BUG + <int64_t> BUG_NODE_MAP)
+    return -EACCES if MAX_NODES <= nid < 2 * MAX_NODES else -ENODEV
+
+
 cdef int64_t check_request(
         ctx_t *c, const int32_t *nodes, uint64_t readable, uint64_t count) noexcept nogil:
     """The arguments are read whole before anything moves: the first bad one ends the call."""
@@ -437,10 +478,20 @@ cdef int64_t check_request(
         return -ENOMEM
     for i in range(min(count, readable) if nodes != NULL else 0):
         if nodes[i] < 0 or nodes[i] >= <int32_t> c.m.nr_nodes or not (pmg_load(&c.m.online) >> nodes[i]) & 1:
-            return -ENODEV
+            return beyond_the_map(nodes[i]) if c.m.profile.node_map_overrun else -ENODEV
         if not (allowed >> nodes[i]) & 1:
             return -EACCES
     return -EFAULT if count > readable else 0
+
+
+cdef int request_table(request_t *r) noexcept nogil:
+    """Room for the hash table, and behind it for the page of each entry."""
+    cdef uint64_t places = 64
+    while places < 2 * r.n:
+        places *= 2
+    r.mask = places - 1
+    r.first = <uint32_t *> calloc(places + r.n + 1, 4)
+    return 0 if r.first != NULL else -ENOMEM
 
 
 cdef int64_t do_request(ctx_t *c, request_t *r, uint32_t mm, bint move_all) noexcept nogil:
@@ -448,6 +499,7 @@ cdef int64_t do_request(ctx_t *c, request_t *r, uint32_t mm, bint move_all) noex
     cdef uint32_t pfn = 0
     cdef int64_t rc = 0
     if r.nodes != NULL:
+        kernel_memory(c, DRAIN_OBJECTS)
         lru_cache_disable(c)
     if mmap_read_lock(c, mm):
         rc = -PMG_WAIT
@@ -475,12 +527,14 @@ cdef int64_t move_pages_2006(
     cdef int64_t rc = check_request(c, nodes, readable, count)
     if rc:
         return rc
+    kernel_memory(c, REQUEST_OBJECTS + <uint32_t> (((count + 1) * SIZEOF_PAGE_TO_NODE + 4095) >> 12))
     memset(&r, 0, sizeof(r))
     r.n = count
     r.addresses = addresses
     r.nodes = nodes
     r.status = <int32_t *> malloc(count * 4 + 4)
-    if r.status == NULL:
+    if r.status == NULL or (nodes != NULL and not c.m.profile.arrays and request_table(&r)):
+        free(r.status)
         return -ENOMEM
     rc = do_request(c, &r, mm, flags & MPOL_MF_MOVE_ALL != 0)
     for i in range(min(count, writable) if rc >= 0 else 0):
@@ -490,6 +544,7 @@ cdef int64_t move_pages_2006(
     free(r.pages.pfns)
     free(r.slots.pfns)
     free(r.status)
+    free(r.first)
     return rc
 
 

@@ -453,7 +453,7 @@ cdef void enter_vma(check_t *k) noexcept nogil:
     k.vma = vma_of(k.m, k.vma_list[k.slot])
     k.v.vma = k.vma_list[k.slot]
     k.prot = vma_pte(k.m, k.vma, 0) & (PTE_P | PTE_PROTNONE | PTE_US | PTE_NX)
-    k.mlocks = (k.vma.flags & (VM_LOCKED | VM_IO | VM_PFNMAP)) == VM_LOCKED
+    k.mlocks = k.m.profile.mlock_marks and (k.vma.flags & (VM_LOCKED | VM_IO | VM_PFNMAP)) == VM_LOCKED
 
 
 cdef inline void seek_vma(check_t *k, uint64_t vpn) noexcept nogil:
@@ -514,8 +514,6 @@ cdef int check_mapped_file(check_t *k, uint64_t state, frame_t *f, pte_t e) noex
         k.rss_shmem += 1
     else:
         k.rss_file += 1
-    if f.mapping == 0 and not state & PG_cached and k.m.profile.truncate_leaves:
-        return 0                            # truncated while it was on the move
     if f.mapping != k.vma.file or f.mapping == 0:
         return fail_in(k, RULE_RMAP, "file of the page", k.vma.file, f.mapping)
     if e & PTE_RW and not k.vma.flags & VM_SHARED:
@@ -931,7 +929,7 @@ cdef int check_mlock_pvecs(check_t *k) noexcept nogil:
 cdef int check_flags(check_t *k, uint64_t s, frame_mark_t *seen) noexcept nogil:
     if s & PG_locked:
         return fail(k, RULE_LOCKED, s & ~PG_locked, s)
-    if s & PG_isolated:
+    if s & PG_isolated and not k.m.profile.range_leaks:
         return fail(k, RULE_ISOLATED, s & ~PG_isolated, s)
     if s & PG_reserved:
         return fail(k, RULE_RESERVED, s & ~PG_reserved, s)
@@ -939,7 +937,7 @@ cdef int check_flags(check_t *k, uint64_t s, frame_mark_t *seen) noexcept nogil:
         return fail_in(k, RULE_CACHE, "slots of a cached frame", 1, 0)
     if (s & PG_swapcache != 0) != (seen.others & SWAP != 0):
         return fail_in(k, RULE_SWAP_CACHE, "slots of a frame", s & PG_swapcache != 0, seen.others & SWAP != 0)
-    if s & (PG_anon | PG_cached) and not s & PG_lru:
+    if s & (PG_anon | PG_cached) and not s & (PG_lru | PG_isolated):
         return fail(k, RULE_LRU, s | PG_lru, s)
     if s & PG_anon_exclusive and (seen.maps > 1 or not s & PG_anon):
         return fail(k, RULE_EXCLUSIVE, s & ~PG_anon_exclusive, s)
@@ -958,7 +956,7 @@ cdef int check_frame(check_t *k, uint32_t pfn) noexcept nogil:
         return rc
     if frame_maps(s) != seen.maps:
         return fail(k, RULE_MAPCOUNT, seen.maps, frame_maps(s))
-    refs = seen.maps + (seen.others & ~<uint32_t> (SLOT | SWAP)) + (s & PG_private != 0)
+    refs = seen.maps + (seen.others & ~<uint32_t> (SLOT | SWAP)) + (s & PG_private != 0) + (s & PG_isolated != 0)
     if frame_refs(s) != refs:
         return fail(k, RULE_REFCOUNT, refs, frame_refs(s))
     if k.m.mlock_count[pfn] != seen.mlocks:

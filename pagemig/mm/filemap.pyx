@@ -318,6 +318,10 @@ cdef void disk_discard(machine_t *m, file_t *f, uint64_t first, uint64_t last) n
 # -- read-ahead.  A page that carries PG_readahead starts the next window when it is reached ------------------------
 
 
+cdef inline bint reads_ahead(file_t *f) noexcept nogil:
+    return has_disk(f) and f.ra_pages != 0
+
+
 cdef void ra_load(file_t *f, ra_t *ra) noexcept nogil:
     cdef uint64_t sizes = pmg_load(&f.ra[1])
     ra.start = pmg_load(&f.ra[0])
@@ -457,7 +461,7 @@ cdef void do_sync_mmap_readahead(ctx_t *c, file_t *f, vma_t *vma, uint64_t index
 
 cdef bint do_async_mmap_readahead(ctx_t *c, file_t *f, vma_t *vma, uint64_t index, uint32_t pfn) noexcept nogil:
     """A fault on a cached page; True when it was marked and started the next window."""
-    if not has_disk(f) or vma.flags & VM_RAND_READ:
+    if not reads_ahead(f) or vma.flags & VM_RAND_READ:
         return False
     mmap_hit(f, 1)
     if not page_test(c.m, pfn, PG_readahead) or page_test(c.m, pfn, PG_writeback):
@@ -518,7 +522,7 @@ cdef int filemap_fault(ctx_t *c, vma_t *vma, uint64_t index, uint32_t *pfn) noex
     else:
         major = VM_FAULT_RESTARTED | VM_FAULT_MAJOR
         count_event(c, C_PGMAJFAULT, 1)
-        if has_disk(f):
+        if reads_ahead(f):
             do_sync_mmap_readahead(c, f, vma, index)
     err = fault_page(c, f, index, vma, pfn)
     return err if err else major
@@ -587,7 +591,7 @@ cdef int filemap_get_page(ctx_t *c, file_t *f, uint64_t index, uint32_t *pfn) no
     cdef int err = find_uptodate_page(c, f, index, pfn)
     if err or f.kind == FILE_SHMEM:
         return err
-    if pfn[0] == 0 and has_disk(f):
+    if pfn[0] == 0 and reads_ahead(f):
         ondemand_readahead(c, f, index, False, 1)
         if find_uptodate_page(c, f, index, pfn):
             return -PMG_WAIT
@@ -645,7 +649,7 @@ cdef void page_mkclean(ctx_t *c, file_t *f, uint32_t pfn, uint64_t index) noexce
     cdef machine_t *m = c.m
     cdef uint32_t vmas[VMAS]
     cdef uint32_t i, n = VMAS, skip = 0
-    if frame_maps(page_state(m, pfn)) == 0:
+    if frame_maps(page_state(m, pfn)) == 0 or not m.profile.dirty_tracking:
         return
     i_mmap_lock_read(c, f, 1)
     while n == VMAS:

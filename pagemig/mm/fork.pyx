@@ -12,7 +12,7 @@ from pagemig.mm.atomic cimport (
 from pagemig.mm.context cimport mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock
 from pagemig.mm.gup cimport pin_user_pages, unpin_pages
 from pagemig.mm.memory cimport copy_page_range
-from pagemig.mm.mempolicy cimport mpol_clear
+from pagemig.mm.mempolicy cimport kernel_memory, mpol_clear
 from pagemig.mm.mmap cimport unmap_region, vma_dup, vma_link
 from pagemig.mm.page_alloc cimport (
     count_event, mm_index, mm_of, pin_of, slab_alloc, slab_free, task_of, vec_at, vec_free, vec_insert, vec_remove,
@@ -25,13 +25,6 @@ from pagemig.mm.types cimport (
     TASK_RUNNING, task_t, TASK_ZOMBIE, vec_t, VM_DONTCOPY, VM_WIPEONFORK, vma_t,
 )
 from pagemig.mm.vma cimport VM_LOCKED_MASK, vma_at
-
-
-cdef extern from *:
-    """
-    #define MLOCK_LIMIT (8ull << 20)                    /* default RLIMIT_MEMLOCK, bytes */
-    """
-    const uint64_t MLOCK_LIMIT
 
 
 # -- address spaces and processes ------------------------------------------------------------------------------
@@ -206,7 +199,7 @@ cdef uint32_t task_new_pid(ctx_t *c, uint32_t cpu, uint32_t uid, uint32_t pid) n
     pmg_store32(&t.cpu, cpu)
     pmg_store(&t.min_flt, 0)
     pmg_store(&t.maj_flt, 0)
-    pmg_store(&t.memlock, MLOCK_LIMIT)
+    pmg_store(&t.memlock, m.profile.memlock)
     if not task_publish(m, i, mm, pid):
         mmput(c, mm)
         slab_free(&m.tasks, i)
@@ -216,7 +209,7 @@ cdef uint32_t task_new_pid(ctx_t *c, uint32_t cpu, uint32_t uid, uint32_t pid) n
 
 cdef int dup_vma(ctx_t *c, mm_t *mm, mm_t *oldmm, vma_t *old) noexcept nogil:
     """The child's copy of one mapping: locks are not inherited, policies are."""
-    cdef vma_t *vma = vma_dup(c.m, old)
+    cdef vma_t *vma = vma_dup(c, old)
     cdef bint wipe = (old.flags & VM_WIPEONFORK) != 0
     if vma == NULL:
         return -ENOMEM
@@ -285,6 +278,7 @@ cdef int copy_process(ctx_t *c, task_t *t, task_t *parent, uint32_t mm) noexcept
     if mmap_write_lock(c, mm):              # nobody knows the child yet, but swapoff looks into every address space
         mmap_write_unlock(c, c.mm)
         return -PMG_WAIT
+    kernel_memory(c, 2)                     # task_struct and stack; the child's cursor is copied after these
     copy_task(c.m, t, parent)
     pmg_store32(&mm_of(c.m, mm).dumpable, pmg_load32(&mm_of(c.m, c.mm).dumpable))
     err = dup_mmap(c, mm_of(c.m, mm), mm_of(c.m, c.mm))

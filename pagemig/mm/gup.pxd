@@ -17,6 +17,10 @@ cdef int faultin_page(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t flags) noexce
 # populate_vma_page_range over VMAs for mlock/MAP_POPULATE (ignore errors) and madvise POPULATE (write decides); 0 or
 # -errno
 cdef int mm_populate(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, bint ignore_errors) noexcept nogil
+# through 2.6.37: of [start, end), which one mapping holds; -EPERM where some pages could be had and then one not
+cdef int make_pages_present(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end) noexcept nogil
+# MAP_POPULATE through 2.6.22 (sys_remap_file_pages)
+cdef int populate_object(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end) noexcept nogil
 cdef int populate_range(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, bint write, uint64_t *done) noexcept nogil
 # the page behind vpn with one more reference (follow_page with FOLL_GET|FOLL_DUMP, the way move_pages looks):
 # frame, 0 with *err = -ENOENT or -EFAULT as the kernel's profile answers (zero page and absent pages)

@@ -2,12 +2,12 @@
 
 mmap_lock is held for reading.
 """
-from libc.errno cimport EFAULT, EINVAL, ENOENT, ENOMEM, EOPNOTSUPP
+from libc.errno cimport EFAULT, EINVAL, ENOENT, ENOMEM, EOPNOTSUPP, EPERM
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from pagemig.mm.atomic cimport GUARD_GUP_ENTRY, pmg_add, PMG_GUARD, pmg_load, pmg_load_acq, pmg_store32
 from pagemig.mm.frame cimport get_page, page_counts_full, page_ref_add, page_state
-from pagemig.mm.memory cimport handle_mm_fault, migration_entry_wait, set_page_dirty
+from pagemig.mm.memory cimport handle_mm_fault, migration_entry_wait, set_page_dirty, zap_page_range
 from pagemig.mm.page_alloc cimport file_of, mm_of, put_page_refs, task_of
 from pagemig.mm.pgtable cimport leaf_pte, pte_lock, pte_unlock, walk_leaf
 from pagemig.mm.pte cimport pte_dirty, pte_none, pte_pfn, pte_present, pte_protnone, PTE_SPECIAL, pte_t, pte_write
@@ -17,7 +17,7 @@ from pagemig.mm.types cimport (
     PG_anon_exclusive, PMG_WAIT, VM_FAULT_OOM, VM_FAULT_RETRY, VM_FAULT_SIGBUS, VM_FAULT_SIGSEGV, VM_FAULT_WAIT,
     VM_IO, VM_LOCKONFAULT, VM_PFNMAP, VM_READ, VM_SHARED, VM_WRITE, vma_t,
 )
-from pagemig.mm.vma cimport find_vma, vma_is_accessible, vma_lookup
+from pagemig.mm.vma cimport find_vma, vma_index_of, vma_is_accessible, vma_lookup
 
 
 cdef int faultin_page(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t flags) noexcept nogil:
@@ -83,6 +83,36 @@ cdef int mm_populate(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, bint igno
             if err == -PMG_WAIT or (err and not ignore_errors):
                 return err
         vpn = stop
+    return 0
+
+
+cdef int make_pages_present(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end) noexcept nogil:
+    """Writable memory is written to, shared memory too."""
+    cdef vma_t *vma = find_vma(c.m, mm, start)
+    cdef uint64_t done = 0
+    cdef int err
+    if vma == NULL:
+        return -EPERM
+    if vma.flags & (VM_IO | VM_PFNMAP) or not vma.flags & (VM_READ | VM_WRITE):
+        return -EFAULT
+    err = populate_vma(c, vma, start, end, (vma.flags & VM_WRITE) != 0, &done)
+    return -EPERM if err and done and err != -PMG_WAIT else err
+
+
+cdef int populate_object(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end) noexcept nogil:
+    """Only a shared mapping has an object to fill from; beyond its end it is not begun.  Entries there are replaced."""
+    cdef vma_t *vma = find_vma(c.m, mm, start)
+    cdef uint64_t vpn
+    cdef int err
+    if vma == NULL or not vma.flags & VM_SHARED or start < vma.start or end > vma.end:
+        return -EINVAL
+    if vma_index_of(vma, end) > pmg_load(&file_of(c.m, vma.file).size):
+        return -EINVAL
+    zap_page_range(c, mm, vma, start, end, 0)
+    for vpn in range(start, end):
+        err = faultin_page(c, vma, vpn, 0)
+        if err:
+            return err
     return 0
 
 

@@ -1,5 +1,5 @@
 """madvise(2): flags of a mapping, and what is done to its pages at once."""
-from libc.errno cimport EACCES, EAGAIN, EINVAL, ENOMEM
+from libc.errno cimport EACCES, EAGAIN, EBADF, EINVAL, ENOMEM, ENOSYS
 from libc.stdint cimport uint32_t, uint64_t
 
 from pagemig.mm.atomic cimport pmg_and, pmg_store32
@@ -15,9 +15,10 @@ from pagemig.mm.pgtable cimport leaf_pte, pte_lock, pte_unlock
 from pagemig.mm.pte cimport PTE_A, PTE_D, pte_pfn, pte_present, PTE_SPECIAL, pte_t
 from pagemig.mm.truncate cimport file_fadvise, file_punch
 from pagemig.mm.types cimport (
-    ctx_t, FILE_SHMEM, machine_t, mm_t, PG_active, PG_anon, PG_dirty, PG_referenced, PG_swapbacked, PG_unevictable,
-    PMG_WAIT, task_t, VM_DONTCOPY, VM_DONTDUMP, VM_DONTMIGRATE, VM_HUGEPAGE, VM_IO, VM_LOCKED, VM_MAYSHARE,
-    VM_MAYWRITE, VM_MERGEABLE, VM_NOHUGEPAGE, VM_PFNMAP, VM_RAND_READ, VM_SEQ_READ, VM_SHARED, VM_WIPEONFORK, vma_t,
+    BUG_REMOVE_LOOPS, ctx_t, FILE_SHMEM, machine_t, mm_t, PG_active, PG_anon, PG_dirty, PG_referenced, PG_swapbacked,
+    PG_unevictable, PMG_BUG, PMG_WAIT, task_t, VM_DONTCOPY, VM_DONTDUMP, VM_DONTMIGRATE, VM_HUGEPAGE, VM_IO, VM_LOCKED, VM_MAYSHARE,
+    VM_MAYWRITE, VM_MERGEABLE, VM_NOHUGEPAGE, VM_PFNMAP, VM_RAND_READ, VM_SEQ_READ, VM_SHARED, VM_WIPEONFORK, VM_WRITE,
+    vma_t,
 )
 from pagemig.mm.vma cimport find_vma_prev, page_align, VM_SPECIAL, vma_at, vma_slot
 
@@ -61,6 +62,8 @@ cdef bint madvise_behavior_valid(machine_t *m, int advice) noexcept nogil:
     """Not here: COLLAPSE, which needs 2 MB pages, and the injection of memory errors."""
     if advice == MADV_DONTMIGRATE or advice == MADV_DOMIGRATE:
         return m.profile.arrays != 0
+    if m.profile.advice_most < MADV_COLD and (advice > <int> m.profile.advice_most or advice == MADV_FREE):
+        return False
     return MADV_NORMAL <= advice <= MADV_DONTNEED or MADV_FREE <= advice <= MADV_DONTNEED_LOCKED
 
 
@@ -194,12 +197,18 @@ cdef int madvise_remove(ctx_t *c, walk_t *w, vma_t *vma, uint64_t start, uint64_
         return -EINVAL
     if (vma.flags & (VM_SHARED | VM_MAYWRITE)) != VM_SHARED | VM_MAYWRITE:
         return -EACCES
+    if c.m.profile.remove_loops and not vma.flags & VM_WRITE:
+        return -EACCES
+    if c.m.profile.remove_loops and file_of(c.m, vma.file).kind != FILE_SHMEM:
+        return -ENOSYS                          # truncate_range is an operation of tmpfs alone
     return madvise_file(c, w, vma, start, end)
 
 
 cdef int madvise_willneed(ctx_t *c, walk_t *w, vma_t *vma, uint64_t start, uint64_t end) noexcept nogil:
     """Only a file has anything to read in: there is no swap."""
     w.prev = vma
+    if not vma.file and c.m.profile.advice_most < MADV_COLD:
+        return -EBADF
     if not vma.file or file_of(c.m, vma.file).kind == FILE_SHMEM:
         return 0
     return madvise_file(c, w, vma, start, end)
@@ -215,6 +224,8 @@ cdef inline bint is_populate(int advice) noexcept nogil:
 
 
 cdef int madvise_vma_behavior(ctx_t *c, walk_t *w, vma_t *vma, uint64_t start, uint64_t end) noexcept nogil:
+    if not madvise_behavior_valid(c.m, w.advice):
+        return -EINVAL
     if w.advice == MADV_REMOVE:
         return madvise_remove(c, w, vma, start, end)
     if w.advice == MADV_WILLNEED:
@@ -235,6 +246,7 @@ cdef int madvise_walk_vmas(ctx_t *c, walk_t *w, uint64_t start, uint64_t end) no
     cdef machine_t *m = c.m
     cdef vma_t *vma = find_vma_prev(m, w.mm, start, &w.prev)
     cdef uint64_t stop
+    cdef bint noted = vma != NULL and vma.start < start or not m.profile.remove_loops or w.advice != MADV_REMOVE
     cdef int err, unmapped = 0
     while start < end:
         if vma == NULL:
@@ -248,6 +260,9 @@ cdef int madvise_walk_vmas(ctx_t *c, walk_t *w, uint64_t start, uint64_t end) no
         err = madvise_vma_behavior(c, w, vma, start, stop)
         if err:
             return err
+        if stop < end and not noted:
+            return -(PMG_BUG + <int> BUG_REMOVE_LOOPS)      # the next mapping is this one, for ever
+        noted = not m.profile.remove_loops or w.advice != MADV_REMOVE
         start = stop if w.prev == NULL else max(stop, w.prev.end)
         vma = vma_at(m, w.mm, vma_slot(m, w.mm, start))
     return unmapped
@@ -258,7 +273,9 @@ cdef int sys_madvise(ctx_t *c, task_t *t, uint64_t start, uint64_t length, int a
     cdef walk_t w
     cdef bint write = madvise_need_mmap_write(advice)
     cdef int err
-    if not madvise_behavior_valid(c.m, advice) or start & 4095 or (length and not n) or start + n < start:
+    if not madvise_behavior_valid(c.m, advice) and c.m.profile.advice_most >= MADV_COLD:
+        return -EINVAL
+    if start & 4095 or (length and not n) or start + n < start:
         return -EINVAL
     if n == 0:
         return 0

@@ -14,7 +14,6 @@ cdef int migration_entry_wait(ctx_t *c, mm_t *mm, uint64_t vpn) noexcept nogil
 
 cdef enum:
     ZAP_EVEN_COWS = 1           # private copies of a file's pages, too
-    ZAP_TRUNCATE = 2            # for a file that is truncated; else memory is unmapped or given up
 
 cdef void zap_page_range(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t start, uint64_t end, uint32_t how) noexcept nogil
 # fork: 0 or -ENOMEM

@@ -33,11 +33,11 @@ from pagemig.mm.rmap cimport (
 )
 from pagemig.mm.swap_state cimport (
     can_share_swap_page, delete_from_swap_cache, entry_slot, exclusive_swap_page, free_swap_and_cache, free_swap_cache,
-    is_slot_entry, lookup_swap_cache, read_swap_cache, swap_duplicate, swap_free, vm_swap_full,
+    is_slot_entry, lookup_swap_cache, read_swap_cache, swap_duplicate, swap_free, swapin_readahead, vm_swap_full,
 )
 from pagemig.mm.types cimport (
     C_COW, C_COW_REUSE, C_FAULT_AROUND, C_MIGRATION_WAIT, C_PGFAULT, C_PGMAJFAULT, C_ZERO_PAGE_FAULT, ctx_t,
-    FAULT_FLAG_UNSHARE, FAULT_FLAG_WRITE, file_t, machine_t, mm_t, PG_anon, PG_anon_exclusive, PG_cached, PG_locked,
+    FAULT_FLAG_UNSHARE, FAULT_FLAG_WRITE, file_t, machine_t, mm_t, PG_anon, PG_anon_exclusive, PG_locked,
     PG_readahead, PG_swapcache, PG_uptodate, PMG_WAIT, STAGE, VM_FAULT_MAJOR, VM_FAULT_OOM, VM_FAULT_RESTARTED,
     VM_FAULT_RETRY, VM_FAULT_SIGBUS, VM_FAULT_WAIT, VM_PFNMAP, VM_SHARED, VM_WRITE, vma_t, WAIT_PAGE,
 )
@@ -167,11 +167,6 @@ cdef int wp_page_copy(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, pte_t o
     return 0
 
 
-cdef inline bint page_is_orphan(machine_t *m, uint32_t pfn) noexcept nogil:
-    """Truncated, but still mapped: migration entries outlived the truncation (to 2.6.22)."""
-    return m.profile.truncate_leaves and not page_state(m, pfn) & (PG_cached | PG_anon)
-
-
 cdef int wp_page_shared(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, pte_t pte) noexcept nogil:
     """First write to a clean page of a shared file mapping; comes with the leaf's lock, returns without.
 
@@ -185,9 +180,8 @@ cdef int wp_page_shared(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, pte_t
     if lock_page(c, pfn):
         put_page(c, pfn)
         return VM_FAULT_WAIT
-    if page_belongs(m, pfn, f, vma_index_of(vma, vpn)) or page_is_orphan(m, pfn):
-        if not page_is_orphan(m, pfn):
-            file_page_dirty(c, f, pfn)
+    if page_belongs(m, pfn, f, vma_index_of(vma, vpn)):
+        file_page_dirty(c, f, pfn)
         pte_lock(c, leaf)
         if pte_same(pmg_load(leaf_pte(m, leaf, vpn)), pte):
             wp_page_reuse(m, vma, vpn, leaf, pte)
@@ -215,7 +209,7 @@ cdef int do_wp_page(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, bint unsh
     pfn = <uint32_t> pte_pfn(pte)
     state = page_state(m, pfn)
     if not pte & PTE_SPECIAL and state & PG_anon:
-        if state & PG_anon_exclusive or reuse_anon_page(c, pfn, vma):
+        if (state & PG_anon_exclusive and m.profile.anon_exclusive) or reuse_anon_page(c, pfn, vma):
             if not unshare:
                 wp_page_reuse(m, vma, vpn, leaf, pte)
                 count_event(c, C_COW_REUSE, 1)
@@ -226,7 +220,11 @@ cdef int do_wp_page(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, bint unsh
         pte_unlock(c, leaf)
         return 0
     elif (vma.flags & (VM_WRITE | VM_SHARED)) == (VM_WRITE | VM_SHARED):
-        return wp_page_shared(c, vma, vpn, leaf, pte)
+        if m.profile.dirty_tracking:
+            return wp_page_shared(c, vma, vpn, leaf, pte)
+        wp_page_reuse(m, vma, vpn, leaf, pte)
+        pte_unlock(c, leaf)
+        return 0
     if not pte & PTE_SPECIAL:
         get_page(m, pfn)
     pte_unlock(c, leaf)
@@ -354,7 +352,8 @@ cdef int do_shared_fault(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf) noex
     cdef uint32_t pfn = 0
     cdef int ret = vma_fault(c, vma, vma_index_of(vma, vpn), &pfn)
     if pfn:
-        file_page_dirty(c, file_of(c.m, vma.file), pfn)
+        if c.m.profile.dirty_tracking:
+            file_page_dirty(c, file_of(c.m, vma.file), pfn)
         finish_fault(c, vma, vpn, leaf, pfn, True)
     return ret
 
@@ -482,8 +481,6 @@ cdef void zap_nonpresent(
         set_pte(m, leaf, vpn, 0)
         return
     if is_migration_entry(pte):
-        if how & ZAP_TRUNCATE and m.profile.truncate_leaves:
-            return
         state = page_state(m, migration_entry_to_pfn(pte))
         if not PMG_GUARD(GUARD_TRUNCATED) or (state & PG_anon and not how & ZAP_EVEN_COWS):
             return
@@ -700,6 +697,7 @@ cdef int do_swap_page(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, pte_t p
     while True:
         pfn = lookup_swap_cache(c, slot)
         if not pfn:
+            swapin_readahead(c, vma, vpn, slot)
             pfn = read_swap_cache(c, vma, vpn, slot)
             if not pfn:
                 return VM_FAULT_OOM if same_entry(c, leaf, vpn, pte) else 0

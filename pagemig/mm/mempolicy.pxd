@@ -36,6 +36,9 @@ cdef int32_t policy_node(ctx_t *c, const mpol_t *pol, uint64_t index, uint64_t *
 cdef uint32_t alloc_page_vma(ctx_t *c, vma_t *vma, uint64_t vpn) noexcept nogil
 # vma NULL: from write(2)
 cdef uint32_t alloc_page_shmem(ctx_t *c, file_t *f, uint64_t index, vma_t *vma) noexcept nogil
+# a process that interleaves: page tables and kernel objects take a turn each
+cdef void kernel_memory(ctx_t *c, uint32_t objects) noexcept nogil
+cdef uint32_t mpol_objects(const mpol_t *pol) noexcept nogil
 # regular file: task policy, no VMA (il_prev)
 cdef uint32_t alloc_page_cache(ctx_t *c) noexcept nogil
 # interleave index of a page allocated for a VMA (anonymous, copied, migrated): offset in the object; from 6.7 on

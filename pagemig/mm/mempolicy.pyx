@@ -211,6 +211,24 @@ cdef int32_t interleave_nodes(machine_t *m, task_t *t) noexcept nogil:
     return <int32_t> t.il_prev
 
 
+cdef void kernel_memory(ctx_t *c, uint32_t objects) noexcept nogil:
+    """Page tables, records of mappings and the like are the process's memory too: they take turns where it interleaves."""
+    cdef task_t *t = task_of(c.m, c.task)
+    cdef uint32_t _i
+    if not c.m.profile.il_next or not c.task:
+        return
+    pmg_spin_lock(&t.alloc_lock)
+    if t.pol.mode == MPOL_INTERLEAVE:
+        for _i in range(objects):
+            interleave_nodes(c.m, t)
+    pmg_spin_unlock(&t.alloc_lock)
+
+
+cdef uint32_t mpol_objects(const mpol_t *pol) noexcept nogil:
+    """Kernel objects a policy of 2006 consists of: BIND has a zonelist."""
+    return (pol.mode != MPOL_DEFAULT) + <uint32_t> (pol.mode == MPOL_BIND)
+
+
 cdef int32_t il_next(ctx_t *c, task_t *t) noexcept nogil:
     """The node that the next page without an address will take; the cursor stays."""
     cdef int32_t nid = -EINVAL
@@ -272,8 +290,12 @@ cdef bint vma_policy(machine_t *m, vma_t *vma, uint64_t vpn, mpol_t *out) noexce
 
 
 cdef bint get_vma_policy(ctx_t *c, vma_t *vma, uint64_t vpn, mpol_t *out_pol) noexcept nogil:
+    """Through 2.6.26 a shared object without a policy means the system's, not the process's."""
     if not vma_policy(c.m, vma, vpn, out_pol):
-        get_task_policy(c, out_pol)
+        if c.m.profile.object_default and vma.file and file_of(c.m, vma.file).kind == FILE_SHMEM:
+            mpol_clear(out_pol)
+        else:
+            get_task_policy(c, out_pol)
     return out_pol.mode != MPOL_DEFAULT
 
 
@@ -297,6 +319,8 @@ cdef int32_t policy_node(ctx_t *c, const mpol_t *pol, uint64_t index, uint64_t *
             mask[0] &= pol.nodes
         if pol.home_node >= 0:
             return pol.home_node
+        if c.m.profile.bind_ascending:          # its zonelist is built from the lowest node on
+            return <int32_t> pmg_ctz(mask[0])
     return c.nid
 
 
@@ -334,7 +358,7 @@ cdef uint32_t alloc_page_shmem(ctx_t *c, file_t *f, uint64_t index, vma_t *vma) 
             get_task_policy(c, &pol)
         else:
             read_task_policy(c, &pol)           # write(2): no mmap_lock
-    return alloc_pages_policy(c, &pol, f.ino + index)
+    return alloc_pages_policy(c, &pol, index + (f.ino if c.m.profile.ino_shifts else 0))
 
 
 cdef uint32_t alloc_page_cache(ctx_t *c) noexcept nogil:

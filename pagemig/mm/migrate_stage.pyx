@@ -503,6 +503,8 @@ cdef void unmap_count_now(const walk_t *w, stage_t *st, uint32_t i, uint32_t lea
     if pte_pfn(old) != pfn or not pte_present(old) or old & PTE_SPECIAL:
         return
     if vma_flags(w.vma) & VM_DONTMIGRATE or (w.mlocked and (m.profile.locked_fails and PMG_GUARD(GUARD_MLOCKED) or st.swapping)):
+        if st.swapping:
+            pmg_and(p, ~PTE_A)              # reclaim looks whether a page was used before it tries to unmap it
         st.rc[i] = -EPERM                   # PTEs visited before stay as they were made
         return
     if stays:

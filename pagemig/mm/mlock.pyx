@@ -7,13 +7,14 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from pagemig.mm.atomic cimport pmg_store, pmg_store32
 from pagemig.mm.context cimport mmap_write_lock, mmap_write_unlock
+from pagemig.mm.gup cimport make_pages_present
 from pagemig.mm.mmap cimport populate_pages, split_vma, vma_merge
 from pagemig.mm.page_alloc cimport mm_of
 from pagemig.mm.pagewalk cimport pagewalk_next, pagewalk_start, pagewalk_t
 from pagemig.mm.pgtable cimport leaf_pte, pte_lock, pte_unlock
 from pagemig.mm.pte cimport pte_pfn, pte_present, PTE_SPECIAL, pte_t
 from pagemig.mm.rmap cimport lru_add_drain, mlock_vma_page, munlock_vma_page, vma_trees_lock, vma_trees_unlock
-from pagemig.mm.types cimport ctx_t, machine_t, mm_t, PMG_WAIT, TASK_SIZE_PAGES, task_t, VM_LOCKED, vma_t
+from pagemig.mm.types cimport ctx_t, machine_t, mm_t, PMG_WAIT, TASK_SIZE_PAGES, task_t, VM_IO, VM_LOCKED, vma_t
 from pagemig.mm.vma cimport (
     can_do_mlock, find_vma_prev, over_memlock, page_align, VM_LOCKED_MASK, VM_SPECIAL, vma_after, vma_at, vma_slot,
 )
@@ -83,18 +84,50 @@ cdef int mlock_fixup(
     return err
 
 
+cdef int mlock_present(
+        ctx_t *c, mm_t *mm, vma_t **prev, vma_t *vma, uint64_t start, uint64_t end, uint32_t newflags) noexcept nogil:
+    """mlock_fixup through 2.6.37: the mapping is counted as locked, whatever becomes of its pages."""
+    cdef vma_t *merged
+    cdef int err = 0
+    if newflags == vma.flags:
+        prev[0] = vma
+        return 0
+    merged = vma_merge(
+        c, mm, prev[0], start, end, newflags, vma.anon_vma, vma.file, vma.pgoff + (start - vma.start), &vma.pol)
+    if merged != NULL:
+        vma = merged
+    else:
+        if start != vma.start:
+            err = split_vma(c, mm, vma, start, True)
+        if err == 0 and end != vma.end:
+            err = split_vma(c, mm, vma, end, False)
+        if err:
+            return -EAGAIN
+    prev[0] = vma
+    pmg_store32(&vma.flags, newflags)
+    pmg_store(&mm.locked_vm, mm.locked_vm + (end - start if newflags & VM_LOCKED else start - end))
+    if newflags & VM_LOCKED and not newflags & VM_IO:
+        err = make_pages_present(c, mm, start, end)
+    return -EAGAIN if err == -ENOMEM else err
+
+
 cdef int apply_vma_lock_flags(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, uint32_t flags) noexcept nogil:
     """VMA by VMA up to the first hole, where it stops with ENOMEM."""
     cdef machine_t *m = c.m
     cdef vma_t *prev = NULL
     cdef vma_t *vma = find_vma_prev(m, mm, start, &prev)
+    cdef uint32_t newflags
     cdef int err
     if end < start:
         return -EINVAL
     if end == start:
         return 0
     while vma != NULL and vma.start <= start:
-        err = mlock_fixup(c, mm, &prev, vma, start, min(end, vma.end), (vma.flags & ~VM_LOCKED_MASK) | flags)
+        newflags = (vma.flags & ~VM_LOCKED_MASK) | flags
+        if m.profile.mlock_populates:
+            err = mlock_present(c, mm, &prev, vma, start, min(end, vma.end), newflags)
+        else:
+            err = mlock_fixup(c, mm, &prev, vma, start, min(end, vma.end), newflags)
         if err:
             return err
         start = prev.end
@@ -120,6 +153,8 @@ cdef int do_mlock(
         ctx_t *c, task_t *t, mm_t *mm, uint64_t start, uint64_t end, uint64_t n, uint32_t flags) noexcept nogil:
     cdef uint64_t locked = n + mm.locked_vm
     if over_memlock(t, locked):
+        if c.m.profile.mlock_populates:
+            return -ENOMEM
         # What is locked already does not count twice.
         locked -= count_mm_mlocked_page_nr(c.m, mm, start, end)
         if over_memlock(t, locked):
@@ -143,7 +178,7 @@ cdef int sys_mlock(ctx_t *c, task_t *t, uint64_t start, uint64_t length, uint32_
         return -PMG_WAIT
     err = do_mlock(c, t, mm_of(c.m, mm), start, end, length >> 12, VM_LOCKED_MASK if flags else VM_LOCKED)
     mmap_write_unlock(c, mm)
-    if err == 0:
+    if err == 0 and not c.m.profile.mlock_populates:
         err = populate_pages(c, mm, start, end, False)
         if err == -EFAULT:
             err = -ENOMEM
@@ -176,7 +211,10 @@ cdef void apply_mlockall_flags(ctx_t *c, mm_t *mm, uint32_t flags) noexcept nogi
     if not flags & MCL_CURRENT:
         lock = 0
     while vma != NULL:                  # a VMA that cannot be changed is passed over
-        mlock_fixup(c, mm, &prev, vma, vma.start, vma.end, (vma.flags & ~VM_LOCKED_MASK) | lock)
+        if c.m.profile.mlock_populates:
+            mlock_present(c, mm, &prev, vma, vma.start, vma.end, (vma.flags & ~VM_LOCKED_MASK) | lock)
+        else:
+            mlock_fixup(c, mm, &prev, vma, vma.start, vma.end, (vma.flags & ~VM_LOCKED_MASK) | lock)
         vma = vma_after(c.m, mm, prev)
 
 
@@ -184,6 +222,8 @@ cdef int sys_mlockall(ctx_t *c, task_t *t, uint32_t flags) noexcept nogil:
     cdef uint32_t mm = c.mm
     cdef int err = 0
     if not flags or flags & ~<uint32_t> (MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) or flags == MCL_ONFAULT:
+        return -EINVAL
+    if flags & MCL_ONFAULT and c.m.profile.mlock_populates:
         return -EINVAL
     if not can_do_mlock(t):
         return -EPERM
@@ -194,7 +234,7 @@ cdef int sys_mlockall(ctx_t *c, task_t *t, uint32_t flags) noexcept nogil:
     else:
         apply_mlockall_flags(c, mm_of(c.m, mm), flags)
     mmap_write_unlock(c, mm)
-    if err == 0 and flags & MCL_CURRENT:
+    if err == 0 and flags & MCL_CURRENT and not c.m.profile.mlock_populates:
         populate_pages(c, mm, 0, TASK_SIZE_PAGES, True)
     return err
 

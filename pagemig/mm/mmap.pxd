@@ -16,7 +16,7 @@ cdef vma_t *vma_modify(
         int *err) noexcept nogil
 cdef int split_vma(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t addr, bint new_below) noexcept nogil
 # a copy with no place in any tree yet; its anon_vma still names the original's
-cdef vma_t *vma_dup(machine_t *m, vma_t *old) noexcept nogil
+cdef vma_t *vma_dup(ctx_t *c, vma_t *old) noexcept nogil
 # n whole VMAs of the list go, with their pages and tables
 cdef void unmap_region(ctx_t *c, mm_t *mm, uint32_t first, uint32_t n) noexcept nogil
 # fault in a range, mmap_lock taken inside: 0 or -errno

@@ -12,9 +12,9 @@ from pagemig.mm.atomic cimport GUARD_MPROTECT_ENTRY, PMG_GUARD, pmg_load, pmg_lo
 from pagemig.mm.context cimport mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock
 from pagemig.mm.filemap cimport file_get, file_new, file_put
 from pagemig.mm.frame cimport page_test
-from pagemig.mm.gup cimport mm_populate
+from pagemig.mm.gup cimport make_pages_present, mm_populate, populate_object
 from pagemig.mm.memory cimport ZAP_EVEN_COWS, zap_page_range
-from pagemig.mm.mempolicy cimport mpol_clear, mpol_equal, mpol_set_shared_policy
+from pagemig.mm.mempolicy cimport kernel_memory, mpol_clear, mpol_equal, mpol_objects, mpol_set_shared_policy
 from pagemig.mm.page_alloc cimport (
     count_event, file_of, mm_index, mm_of, rnode_of, slab_alloc, slab_free, vec_at, vec_insert, vec_remove, vma_index,
     vma_of,
@@ -24,8 +24,8 @@ from pagemig.mm.pgtable cimport (
     free_pgtables, leaf_end, leaf_pte, pte_alloc, pte_lock, pte_unlock, set_pte, stats_index, stats_rows, walk_leaf,
 )
 from pagemig.mm.pte cimport (
-    is_writable_migration_entry, migration_entry_set_type, migration_entry_to_pfn, pte_dirty, pte_pfn, pte_present,
-    PTE_RW, PTE_SPECIAL, pte_t, pte_write, SWP_MIGRATION_READ, SWP_MIGRATION_READ_EXCLUSIVE,
+    is_writable_migration_entry, migration_entry_set_type, migration_entry_to_pfn, PTE_A, pte_dirty, pte_pfn,
+    pte_present, PTE_RW, PTE_SPECIAL, pte_t, pte_write, SWP_MIGRATION_READ, SWP_MIGRATION_READ_EXCLUSIVE,
 )
 from pagemig.mm.rmap cimport (
     anon_vma_clone, unlink_anon_vmas, unlink_file_vma, vma_link_file, vma_trees_insert, vma_trees_remove,
@@ -37,12 +37,17 @@ from pagemig.mm.types cimport (
     VM_SHARED, VM_WRITE, vma_t,
 )
 from pagemig.mm.vma cimport (
-    can_do_mlock, find_vma_prev, over_memlock, page_align, VM_LOCKED_MASK, VM_SPECIAL, vma_after, vma_at, vma_lookup,
+    can_do_mlock, find_vma, find_vma_prev, over_memlock, page_align, VM_LOCKED_MASK, VM_SPECIAL, vma_after, vma_at, vma_lookup,
     vma_pte, vma_slot,
 )
 
 
+cdef enum:                      # what a new mapping is filled with
+    POPULATE_ALL = 1
+    POPULATE_OBJECT = 2         # the pages of its object, if it is shared
+
 cdef enum:
+    SHMEM_OBJECTS = 3           # of a new shared object: directory entry, open file, inode
     PROT_ALL = 15               # READ 1, WRITE 2, EXEC 4, SEM 8
     MAP_SHARED = 1
     MAP_PRIVATE = 2
@@ -96,12 +101,14 @@ cdef vma_t *vma_alloc(
     return vma
 
 
-cdef vma_t *vma_dup(machine_t *m, vma_t *old) noexcept nogil:
+cdef vma_t *vma_dup(ctx_t *c, vma_t *old) noexcept nogil:
     """A copy with no place in any tree yet; its anon_vma still names the original's, for anon_vma_clone."""
+    cdef machine_t *m = c.m
     cdef uint32_t i = slab_alloc(&m.vmas)
     cdef vma_t *vma
     if not i:
         return NULL
+    kernel_memory(c, 1 + mpol_objects(&old.pol))
     vma = vma_of(m, i)
     vma[0] = old[0]
     vma.chain = 0
@@ -211,7 +218,7 @@ cdef int vma_shift(ctx_t *c, vma_t *lower, vma_t *upper, uint64_t border) noexce
 
 
 cdef int do_split(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t addr, bint new_below) noexcept nogil:
-    cdef vma_t *new = vma_dup(c.m, vma)
+    cdef vma_t *new = vma_dup(c, vma)
     cdef uint32_t slot = vma_slot(c.m, mm, vma.start)
     if new == NULL:
         return -ENOMEM
@@ -250,6 +257,8 @@ cdef bint is_mergeable_anon_vma(machine_t *m, uint32_t av1, uint32_t av2, vma_t 
     copies from a parent stay apart; an empty chain does not count as single: a range with pages never merges
     into a neighbour without.
     """
+    if m.profile.family_anon_vma:
+        return not av1 or not av2 or av1 == av2
     if not av1 or not av2:
         if vma == NULL or (vma.chain and not rnode_of(m, vma.chain).next):
             return True
@@ -485,7 +494,10 @@ cdef int mmap_region(
         return err
     if (flags & (VM_NORESERVE | VM_SHARED | VM_WRITE)) == VM_WRITE:
         flags |= VM_ACCOUNT
+    if file or flags & VM_SHARED:
+        kernel_memory(c, 1 if file else 1 + SHMEM_OBJECTS)      # made before anything is merged
     if mmap_expand(c, mm, start, end, flags, file, pgoff) == NULL:
+        kernel_memory(c, not file and not flags & VM_SHARED)
         err = mmap_new(c, mm, start, end, flags, file, pgoff)
         if err:
             return err
@@ -515,7 +527,7 @@ cdef int64_t mmap_flags(task_t *t, mm_t *mm, uint64_t n, uint32_t prot, uint32_t
 
 cdef int64_t do_mmap(
         ctx_t *c, task_t *t, mm_t *mm, uint64_t addr, uint64_t n, uint32_t prot, uint32_t flags, uint32_t file,
-        uint64_t pgoff, bint *populate) noexcept nogil:
+        uint64_t pgoff, uint32_t *populate) noexcept nogil:
     """First page of the new mapping or a negative errno."""
     cdef int64_t start, vm
     cdef int err
@@ -535,7 +547,13 @@ cdef int64_t do_mmap(
     err = mmap_region(c, mm, start, n, <uint32_t> vm, file, pgoff)
     if err:
         return err
-    populate[0] = (vm & VM_LOCKED) != 0 or (flags & (MAP_POPULATE | MAP_NONBLOCK)) == MAP_POPULATE
+    if vm & VM_LOCKED:
+        if c.m.profile.mlock_populates:
+            make_pages_present(c, mm, start, start + n)
+        else:
+            populate[0] = POPULATE_ALL
+    if flags & MAP_POPULATE and (c.m.profile.populate_shared or not flags & MAP_NONBLOCK):
+        populate[0] = POPULATE_OBJECT if c.m.profile.populate_shared else POPULATE_ALL
     return start
 
 
@@ -553,7 +571,7 @@ cdef int64_t sys_mmap(
         uint64_t pgoff) noexcept nogil:
     cdef uint32_t mm = c.mm
     cdef uint64_t n = page_align(length) >> 12
-    cdef bint populate = False
+    cdef uint32_t populate = 0
     cdef int64_t start
     if length == 0:
         return -EINVAL
@@ -567,8 +585,12 @@ cdef int64_t sys_mmap(
     mmap_write_unlock(c, mm)
     if start < 0:
         return start
-    if populate:                            # what it cannot bring in, faults will
+    # What these cannot bring in, faults will.
+    if populate == POPULATE_ALL:
         populate_pages(c, mm, start, start + n, True)
+    elif populate and mmap_read_lock(c, mm) == 0:
+        populate_object(c, mm_of(c.m, mm), start, start + n)
+        mmap_read_unlock(c, mm)
     return start << 12
 
 
@@ -590,7 +612,9 @@ cdef bint change_pte(machine_t *m, vma_t *vma, uint32_t leaf, uint64_t vpn, pte_
     cdef pte_t pte = leaf_pte(m, leaf, vpn)[0], new
     if pte_present(pte):
         new = (pte & ~PTE_PROT_BITS) | prot
-        if vma.flags & VM_WRITE and not pte_write(new) and can_change_pte_writable(m, vma, new):
+        if not m.profile.mprotect_keeps:
+            new |= PTE_A
+        elif vma.flags & VM_WRITE and not pte_write(new) and can_change_pte_writable(m, vma, new):
             new |= PTE_RW
         set_pte(m, leaf, vpn, new)
         return True
@@ -636,7 +660,7 @@ cdef int mprotect_fixup(
         return err
     pmg_store32(&vma.flags, newflags)
     change_protection(c, mm, vma, start, end)
-    if (oldflags & (VM_WRITE | VM_SHARED | VM_LOCKED)) == VM_LOCKED and newflags & VM_WRITE:
+    if (oldflags & (VM_WRITE | VM_SHARED | VM_LOCKED)) == VM_LOCKED and newflags & VM_WRITE and not c.m.profile.mlock_populates:
         mm_populate(c, mm, start, end, True)        # locked memory does not wait for its copies
     return 0
 
@@ -767,7 +791,7 @@ cdef vma_t *copy_vma(ctx_t *c, mm_t *mm, vma_t **from_, uint64_t addr, uint64_t 
         if new.start <= start < new.end:
             from_[0] = new
         return new
-    new = vma_dup(m, vma)
+    new = vma_dup(c, vma)
     if new == NULL:
         return NULL
     new.start = addr
@@ -815,7 +839,7 @@ cdef vma_t *vma_to_resize(
     if vma == NULL:
         return NULL
     pgoff = vma.pgoff + (addr - vma.start)
-    if old_n == 0 and not vma.flags & (VM_SHARED | VM_MAYSHARE):
+    if old_n == 0 and not vma.flags & (VM_SHARED | VM_MAYSHARE) and not c.m.profile.mremap_adjusts:
         err[0] = -EINVAL
     elif flags & MREMAP_DONTUNMAP and vma.flags & (VM_DONTEXPAND | VM_PFNMAP):
         err[0] = -EINVAL
@@ -878,8 +902,11 @@ cdef int64_t mremap_grow(
     if err:
         return err
     if old_n == vma.end - addr and vma_expandable(c.m, mm, vma, delta):
-        vma = vma_merge(c, mm, vma, vma.end, vma.end + delta, vma.flags, vma.anon_vma, vma.file,
-                        vma.pgoff + (vma.end - vma.start), &vma.pol)
+        if c.m.profile.mremap_adjusts:
+            vma = NULL if vma_absorb(c, mm, vma, vma.start, vma.end + delta, NULL, NULL) else vma
+        else:
+            vma = vma_merge(c, mm, vma, vma.end, vma.end + delta, vma.flags, vma.anon_vma, vma.file,
+                            vma.pgoff + (vma.end - vma.start), &vma.pol)
         if vma == NULL:
             return -ENOMEM
         pmg_store(&mm.total_vm, mm.total_vm + delta)
@@ -896,7 +923,7 @@ cdef int64_t do_mremap(
         ctx_t *c, task_t *t, mm_t *mm, uint64_t addr, uint64_t old_n, uint64_t new_n, uint32_t flags,
         uint64_t new_addr) noexcept nogil:
     cdef int err
-    if vma_lookup(c.m, mm, addr) == NULL:
+    if vma_lookup(c.m, mm, addr) == NULL and not c.m.profile.mremap_adjusts:
         return -EFAULT
     if flags & (MREMAP_FIXED | MREMAP_DONTUNMAP):
         return mremap_to(c, t, mm, addr, old_n, new_addr, new_n, flags)
@@ -920,7 +947,7 @@ cdef int64_t sys_mremap(
         return -EINVAL
     if flags & (MREMAP_FIXED | MREMAP_DONTUNMAP) and not flags & MREMAP_MAYMOVE:
         return -EINVAL
-    if flags & MREMAP_DONTUNMAP and old_len != new_len:
+    if flags & MREMAP_DONTUNMAP and (old_len != new_len or c.m.profile.mremap_adjusts):
         return -EINVAL
     if old & 4095 or new_n == 0:
         return -EINVAL
@@ -932,7 +959,11 @@ cdef int64_t sys_mremap(
     mmap_write_unlock(c, mm)
     if vpn < 0:
         return vpn
-    if locked and new_n > old_n:
+    if locked and new_n > old_n and c.m.profile.mlock_populates:
+        if mmap_read_lock(c, mm) == 0:
+            make_pages_present(c, mm_of(c.m, mm), <uint64_t> vpn + old_n, <uint64_t> vpn + new_n)
+            mmap_read_unlock(c, mm)
+    elif locked and new_n > old_n:
         populate_pages(c, mm, <uint64_t> vpn + old_n, <uint64_t> vpn + new_n, True)
     return vpn << 12
 
@@ -953,10 +984,27 @@ cdef int vma_replace_policy(ctx_t *c, vma_t *vma, const mpol_t *pol) noexcept no
     return err
 
 
+cdef int mbind_split(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, const mpol_t *pol) noexcept nogil:
+    """mbind_range through 2.6.33: nothing is compared, and nothing merges."""
+    cdef vma_t *vma = find_vma(c.m, mm, start)
+    cdef int err = 0
+    while vma != NULL and vma.start < end and err == 0:
+        if vma.start < start:
+            err = split_vma(c, mm, vma, start, True)
+        if err == 0 and vma.end > end:
+            err = split_vma(c, mm, vma, end, False)
+        if err == 0:
+            err = vma_replace_policy(c, vma, pol)
+        vma = vma_after(c.m, mm, vma)
+    return err
+
+
 cdef int mbind_range(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, const mpol_t *pol) noexcept nogil:
     cdef vma_t *prev = NULL
     cdef vma_t *vma = find_vma_prev(c.m, mm, start, &prev)
     cdef int err = 0
+    if c.m.profile.mbind_splits:
+        return mbind_split(c, mm, start, end, pol)
     while vma != NULL and vma.start < end:
         if not mpol_equal(&vma.pol, pol):
             vma = vma_modify(c, mm, prev, vma, max(start, vma.start), min(end, vma.end), vma.flags, pol, &err)

@@ -3,6 +3,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
 from pagemig.mm.atomic cimport pmg_load32, pmg_load_acq, pmg_store_rel
+from pagemig.mm.mempolicy cimport kernel_memory
 from pagemig.mm.page_alloc cimport slab_alloc, slab_free
 from pagemig.mm.pte cimport pte_t, PTE_TABLE
 from pagemig.mm.types cimport ctx_t, machine_t, mm_t, ptdesc_t, PTRS_PER_PTE, TASK_SIZE_PAGES
@@ -49,6 +50,7 @@ cdef uint32_t child_alloc(ctx_t *c, uint32_t parent, uint64_t vpn) noexcept nogi
     pte_lock(c, parent)
     t = entry_table(m, e[0])
     if not t:
+        kernel_memory(c, 1)
         t = table_alloc(m, m.ptdesc[parent].mm, level - 1, vpn & ~((<uint64_t> 1 << shift) - 1))
         if t:
             m.ptdesc[parent].used += 1

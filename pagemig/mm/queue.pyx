@@ -79,7 +79,9 @@ cdef int queue_leaf(ctx_t *c, queue_t *q, vma_t *vma, uint32_t leaf, uint64_t vp
             continue
         pfn = <uint32_t> pte_pfn(pte)
         s = page_state(m, pfn)
-        if (s & PG_reserved and PMG_GUARD(GUARD_ZERO_PAGE)) or ((q.nodes >> page_to_nid(m, pfn)) & 1 != 0) == q.invert:
+        if s & PG_reserved and PMG_GUARD(GUARD_ZERO_PAGE):
+            continue
+        if ((q.nodes >> page_to_nid(m, pfn)) & 1 != 0) == q.invert and not (q.invert and m.profile.mbind_all_misplaced):
             continue
         if not q.flags & (MPOL_MF_MOVE | MPOL_MF_MOVE_ALL):
             rc = -EIO

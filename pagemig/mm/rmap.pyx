@@ -10,6 +10,7 @@ from pagemig.mm.atomic cimport (
 )
 from pagemig.mm.frame cimport frame_maps, page_test_set
 from pagemig.mm.mempolicy cimport mpol_equal
+from pagemig.mm.mempolicy cimport kernel_memory
 from pagemig.mm.page_alloc cimport (
     anon_vma_of, count_event, file_of, mm_of, put_page, rnode_of, slab_alloc, slab_free, vec_at, vma_index, vma_of,
 )
@@ -358,6 +359,7 @@ cdef int anon_vma_prepare(ctx_t *c, vma_t *vma) noexcept nogil:
         get_anon_vma(m, av)
     pmg_spin_unlock(&mm.page_table_lock)
     if not av:
+        kernel_memory(c, 1)
         av = fresh = anon_vma_alloc(m, 0, 0)
     node = rnode_new(m, vma, av) if av else 0
     if not node:
@@ -592,7 +594,7 @@ cdef void page_remove_rmap(ctx_t *c, uint32_t pfn, vma_t *vma) noexcept nogil:
 
 
 cdef void mlock_vma_page(ctx_t *c, uint32_t pfn, vma_t *vma) noexcept nogil:
-    if (vma_flags(vma) & (VM_LOCKED | VM_IO | VM_PFNMAP)) != VM_LOCKED:
+    if (vma_flags(vma) & (VM_LOCKED | VM_IO | VM_PFNMAP)) != VM_LOCKED or not c.m.profile.mlock_marks:
         return
     pmg_add32(&c.m.mlock_count[pfn], 1)
     if not page_test_set(c.m, pfn, PG_mlocked | PG_unevictable):
@@ -601,7 +603,8 @@ cdef void mlock_vma_page(ctx_t *c, uint32_t pfn, vma_t *vma) noexcept nogil:
 
 
 cdef void munlock_vma_page(ctx_t *c, uint32_t pfn) noexcept nogil:
-    mlock_pvec_add(c, pfn, True)
+    if c.m.profile.mlock_marks:
+        mlock_pvec_add(c, pfn, True)
 
 
 cdef void munlock_page(ctx_t *c, uint32_t pfn) noexcept nogil:

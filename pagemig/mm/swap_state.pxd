@@ -55,6 +55,8 @@ cdef void swap_writepage(ctx_t *c, uint32_t pfn) noexcept nogil
 cdef bint exclusive_swap_page(ctx_t *c, uint32_t pfn) noexcept nogil
 cdef bint vm_swap_full(machine_t *m) noexcept nogil
 cdef uint32_t read_swap_cache(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t slot) noexcept nogil
+# the cluster of slots around one that is to be read
+cdef void swapin_readahead(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t slot) noexcept nogil
 cdef void swap_unlock(machine_t *m) noexcept nogil
 cdef bint insert_cache(ctx_t *c, uint32_t pfn, uint32_t slot, uint64_t flags) noexcept nogil
 cdef void swap_lock(ctx_t *c) noexcept nogil

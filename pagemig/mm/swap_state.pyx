@@ -298,4 +298,34 @@ cdef uint32_t read_swap_cache(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t slot)
     return lookup_swap_cache(c, slot)
 
 
+cdef uint32_t valid_swaphandles(ctx_t *c, uint32_t slot, uint32_t *first) noexcept nogil:
+    """Slots in use from the start of an aligned cluster on, up to its first that is free; slot 0 is the header."""
+    cdef machine_t *m = c.m
+    cdef swap_info_t *d = device_of(m, slot)
+    cdef uint32_t at = (slot - d.first) >> m.profile.swap_cluster << m.profile.swap_cluster
+    cdef uint32_t end = min(at + (<uint32_t> 1 << m.profile.swap_cluster), <uint32_t> d.max), n = 0
+    at = max(at, <uint32_t> 1)
+    first[0] = d.first + at
+    swap_lock(c)
+    while at + n < end and m.swap_map[d.first + at + n]:
+        n += 1
+    swap_unlock(m)
+    return n
+
+
+cdef void swapin_readahead(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t slot) noexcept nogil:
+    """Read the cluster around a slot.  Where its pages go is asked for the addresses after the faulting one."""
+    cdef uint32_t first = 0, pfn, i, n
+    cdef uint64_t at
+    if not c.m.profile.swap_cluster:
+        return
+    n = valid_swaphandles(c, slot, &first)
+    for i in range(n):
+        at = vpn + i
+        pfn = read_swap_cache(c, vma, at if at < vma.end else vma.end - 1, first + i)
+        if not pfn:
+            return
+        put_page(c, pfn)
+
+
 # -- taking a device out of use ------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from pagemig.mm.filemap cimport (
     VMAS, writeback_pages,
 )
 from pagemig.mm.frame cimport frame_refs, page_mapcount, page_state, trylock_page, unlock_page
-from pagemig.mm.memory cimport ZAP_EVEN_COWS, zap_page_range, ZAP_TRUNCATE
+from pagemig.mm.memory cimport ZAP_EVEN_COWS, zap_page_range
 from pagemig.mm.page_alloc cimport file_of, mm_of, put_page, vma_of
 from pagemig.mm.rmap cimport i_mmap_lock_read, i_mmap_unlock_read, rmap_vmas
 from pagemig.mm.types cimport (
@@ -34,7 +34,7 @@ cdef void unmap_mapping_pages(ctx_t *c, file_t *f, uint64_t first, uint64_t last
             hi = min(last, vma.pgoff + (vma.end - vma.start) - 1)
             if lo <= hi:
                 zap_page_range(c, mm_of(m, vma.mm), vma, vma.start + (lo - vma.pgoff), vma.start + (hi - vma.pgoff) + 1,
-                               ZAP_TRUNCATE | (ZAP_EVEN_COWS if even_cows else 0))
+                               ZAP_EVEN_COWS if even_cows else 0)
         skip += n
     i_mmap_unlock_read(c, f)
 
@@ -49,7 +49,7 @@ cdef int truncate_inode_pages(ctx_t *c, file_t *f, uint64_t first, uint64_t last
                 return -PMG_WAIT
             if pfn:
                 # A fault may have mapped it again since the range was unmapped; under the page lock none can.
-                if page_mapcount(c.m, pfn) and not c.m.profile.truncate_leaves and PMG_GUARD(GUARD_TRUNCATED):
+                if page_mapcount(c.m, pfn) and PMG_GUARD(GUARD_TRUNCATED):
                     unmap_mapping_pages(c, f, index, index, False)
                 delete_from_page_cache(c, pfn)
                 unlock_page(c.m, pfn)
@@ -72,8 +72,8 @@ cdef int file_truncate(ctx_t *c, uint32_t file, uint64_t pages) noexcept nogil:
         unmap_mapping_pages(c, f, pages, last, True)
         err = truncate_inode_pages(c, f, pages, last)
         # And once more, for the copies of faults that looked at the size before it changed: they had their page locked,
-        # so now that every page was they are over.  To 2.6.22 once had to do.
-        if not c.m.profile.truncate_leaves and PMG_GUARD(GUARD_TRUNCATED):
+        # so now that every page was they are over.  To 2.6.22 such a fault finds truncate_count changed and starts over.
+        if PMG_GUARD(GUARD_TRUNCATED):
             unmap_mapping_pages(c, f, pages, last, True)
     if has_disk(f):
         disk_discard(c.m, f, pages, last - 1)
@@ -91,7 +91,7 @@ cdef int file_punch(ctx_t *c, uint32_t file, uint64_t index, uint64_t n) noexcep
     if i_rwsem_lock(c, file):
         return -PMG_WAIT
     if index < i_size_read(f):
-        unmap_mapping_pages(c, f, index, index + n - 1, False)
+        unmap_mapping_pages(c, f, index, index + n - 1, c.m.profile.remove_loops != 0)
         err = truncate_inode_pages(c, f, index, index + n - 1)
         if has_disk(f):
             disk_discard(c.m, f, index, index + n - 1)

@@ -247,6 +247,8 @@ ctypedef struct file_t:         # an inode: file or shared anonymous object
     uint32_t busy               # its buffers are in use and cannot be released; atomic
     uint32_t name_bytes
     vec_t name                  # what user space calls it, UTF-8; guarded by lock
+    uint32_t ra_pages           # most pages that are read ahead; 0: its disk reads none
+    uint32_t pad
 
 
 cdef enum:
@@ -403,7 +405,6 @@ ctypedef struct profile_t:
     uint32_t locked_skipped
     uint32_t waiter_refs
     uint32_t family_anon_vma
-    uint32_t truncate_leaves
     uint32_t rss_uncounted
     uint32_t check_range
     uint32_t strict_collects
@@ -419,9 +420,30 @@ ctypedef struct profile_t:
     uint32_t vma_hooks
     uint32_t last_unhooked
     uint32_t truncated_crashes
+    uint32_t mbind_all_misplaced
+    uint32_t range_leaks
+    uint32_t mbind_splits
+    uint32_t dirty_tracking
+    uint32_t anon_exclusive
+    uint32_t mprotect_keeps
+    uint32_t ino_shifts
+    uint32_t object_default
+    uint32_t bind_ascending
+    uint32_t il_next
+    uint32_t mlock_marks
+    uint32_t mlock_populates
+    uint32_t populate_shared
+    uint32_t advice_most
+    uint32_t remove_loops
+    uint32_t mremap_adjusts
+    uint32_t swap_cluster
+    uint32_t node_map_overrun
+    uint32_t memlock
+    uint32_t max_nodes
     uint32_t subset_nodes
     uint32_t absent_targets
     uint32_t uid_access
+    uint32_t get_flags
     uint32_t mode_flags
     uint32_t call_mask
     uint32_t mode_mask
@@ -440,9 +462,10 @@ cdef enum call_t:               # bits of profile.call_mask
 
 cdef enum bug_t:                # where the real code would have crashed; errors.py has the words
     BUG_VMA_ADDRESS = 1
-    BUG_NO_FILE = 2
     BUG_OFFLINE_NODE = 3
     BUG_TRUNCATED_RMAP = 4
+    BUG_NODE_MAP = 5
+    BUG_REMOVE_LOOPS = 6
 
 
 cdef enum:

@@ -39,7 +39,7 @@ cdef inline bint is_cow_mapping(uint32_t flags) noexcept nogil:
 
 cdef inline bint wants_writenotify(machine_t *m, vma_t *vma, uint32_t flags) noexcept nogil:
     """First writes must fault: shared writable mappings of ext4 and ramfs, whose file systems have page_mkwrite."""
-    return (flags & (VM_WRITE | VM_SHARED)) == (VM_WRITE | VM_SHARED) and vma.file != 0 and \
+    return (flags & (VM_WRITE | VM_SHARED)) == (VM_WRITE | VM_SHARED) and vma.file != 0 and m.profile.dirty_tracking and \
         file_of(m, vma.file).kind != FILE_SHMEM
 
 

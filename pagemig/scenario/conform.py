@@ -11,9 +11,10 @@ from typing import Any, TypeAlias
 
 from pagemig.kernels import DEFAULT_KERNEL, KERNELS, kernel_profile
 from pagemig.report import table
+from pagemig.scenario.binding import apart, binding, is_timed
 from pagemig.scenario.files import Entry, choose, entries, placed
-from pagemig.scenario.language import inos, validate
-from pagemig.scenario.run import MachineFactory, ScenarioRun, UnsupportedScenario
+from pagemig.scenario.language import inos, squeezed, validate
+from pagemig.scenario.run import CRASHES, MachineFactory, ScenarioRun, UnsupportedScenario
 
 __all__ = [
     "Agreement",
@@ -66,6 +67,8 @@ class Agreement:
         What the model answered, as far as it came.
     differing : list of Difference
         The first difference of each operation that has one.
+    apart : Counter of (str, bool)
+        Pages by a field that is reported apart and whether they agree in it.
     unsupported : str
         Why the model cannot run it; empty if it can.
     """
@@ -73,6 +76,7 @@ class Agreement:
     record: Json
     results: list[Json] = field(default_factory=list)
     differing: list[Difference] = field(default_factory=list)
+    apart: Counter[tuple[str, bool]] = field(default_factory=Counter)
     unsupported: str = ""
 
     @property
@@ -204,15 +208,16 @@ def compare(
     ValueError
         The record has no results or is not a scenario, or there is no such kernel.
     """
-    if machine is None:
-        kernel_profile(kernel)
+    profile = kernel_profile(kernel)
     if not isinstance(record.get("results"), list):
         raise ValueError("holds no recording: it has no results to compare with")
     validate(record)
     agreement = Agreement(record)
     ours, at, failure = agreement.results, 0, ""
     try:
-        run = ScenarioRun(record, kernel=kernel, inos=inos(record), machine=machine)
+        run = ScenarioRun(
+            record, kernel=kernel, inos=inos(record), squeezed=squeezed(record), machine=machine
+        )
     except UnsupportedScenario as reason:
         agreement.unsupported = str(reason)
         return agreement
@@ -225,7 +230,20 @@ def compare(
                 break
     except Exception as error:  # whatever the model does wrong is reported with the rest
         failure = f"{type(error).__name__}: {error}"
-    found = differences(record["results"], ours, record.get("unstable", ()))
+    theirs = record["results"]
+    if run.outcome in CRASHES:
+        ours += [{} for _ in run.ops[len(ours) :]]
+    found = differences(
+        binding(profile, run.ops, theirs, theirs),
+        binding(profile, run.ops, ours, theirs),
+        record.get("unstable", ()),
+    )
+    outcomes = record.get("outcome", "ok"), run.outcome
+    if outcomes[0] != outcomes[1] and not {*outcomes}.isdisjoint(CRASHES) and not is_timed(run.ops):
+        found.append(Difference(f"{at}/outcome", *outcomes))
+    for name, pages, agree in apart(expand(theirs), expand(ours)):
+        agreement.apart[name, True] += agree
+        agreement.apart[name, False] += pages - agree
     if failure:
         found = [difference for difference in found if difference.operation != at]
         found.append(Difference(str(at), _at(record["results"], at), failure))
@@ -423,8 +441,18 @@ def _summary(total: _Count, compared: Sequence[Agreement]) -> Json:
         "operations_agree": total.operations_agree,
         "unsupported": total.unsupported,
         "unsupported_reasons": dict(_reasons(compared)),
+        "apart": {name: {"pages": n, "agree": agree} for name, n, agree in _apart(compared)},
         "failures": failures,
     }
+
+
+def _apart(compared: Iterable[Agreement]) -> list[tuple[str, int, int]]:
+    """Fields reported apart, the pages they were recorded of, and those that agree."""
+    pages: Counter[tuple[str, bool]] = Counter()
+    for agreement in compared:
+        pages.update(agreement.apart)
+    names = dict.fromkeys(name for name, _ in pages)
+    return [(name, pages[name, True] + pages[name, False], pages[name, True]) for name in names]
 
 
 def _text(
@@ -449,6 +477,8 @@ def _text(
         agreed = Counter(name for agreement in ran for name in agreement.agreeing_operations)
         operations = [(name, n, agreed[name]) for name, n in sorted(run.items())]
         parts.append(table(operations, ("operation", "run", "agree")))
+    if any(n for _name, n, _agree in _apart(compared)):
+        parts.append(table(_apart(compared), ("not binding", "pages", "agree")))
     parts += [describe(agreement) if verbose else _brief(agreement) for agreement in differing]
     reasons = [f"{n} unsupported: {reason}" for reason, n in _reasons(compared).most_common()]
     parts.append("\n".join([*reasons, _verdict(total, len(differing), kernel)]))

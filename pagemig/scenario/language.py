@@ -53,6 +53,9 @@ Json: TypeAlias = dict[str, Any]
 #: Address of page 0 of a scenario.
 WINDOW: Final = 0x1000_0000_0000
 
+#: Where a process has its stack: above the window.
+STACK: Final = 0x7FFF_0000_0000
+
 ULONG: Final = (1 << 64) - 1
 
 #: Pages that an operation may list or touch one by one, and a page number that is an address.
@@ -181,7 +184,7 @@ MREMAP_FLAGS: Final = {
 }
 GET_FLAGS: Final = {"node": MPOL_F_NODE, "addr": MPOL_F_ADDR, "mems": MPOL_F_MEMS_ALLOWED}
 _MMAP_KINDS: Final = ("anon", "anon_shared", "file_private", "file_shared")
-_FILE_KINDS: Final = ("tmpfs", "ramfs", "ext4")
+_FILE_KINDS: Final = ("tmpfs", "ramfs", "ext4", "ext3", "ext2", "minix")
 POINTERS: Final = {None: NULL, "null": NULL, "bad": BAD}
 
 _COUNT = _Kind(_is_count, "a number from 0 on")
@@ -290,6 +293,9 @@ _OPERATIONS: Final[dict[str, tuple[dict[str, _Kind], dict[str, _Kind]]]] = {
     "punch": (_PART, {}),
     "fadvise": ({**_PART, "advice": _number_or(FADV_BY_NAME)}, {"sync": _BOOL}),
     "burst": ({**_RANGE, "n": _FEW}, {"ms": _COUNT, "background": _BOOL}),
+    "flip": ({**_RANGE, "n": _FEW}, {"ms": _COUNT, "background": _BOOL, "target": _COUNT}),
+    "churn": ({**_RANGE, "n": _FEW, "file": _COUNT}, {"ms": _COUNT}),
+    "squeeze": ({"node": _COUNT, "mb": _COUNT}, {}),
     "nop": ({}, {}),
     "wait": ({}, {}),
 }
@@ -336,7 +342,7 @@ def _check_operation(where: str, op: Any, nr_files: int) -> None:
         raise ValueError(f"{where}: op={name!r} is not {_COMMON['op'].expected}")
     required, optional = _OPERATIONS[name]
     needed = {"p": _COMMON["p"], **required}
-    if name == "mmap" and str(op.get("kind")).startswith("file"):
+    if (name == "mmap" and str(op.get("kind")).startswith("file")) or name == "churn":
         needed["file"] = _COUNT
     if (name == "touch" and op.get("write")) or name == "fwrite":
         needed["tok"] = _COUNT
@@ -437,6 +443,60 @@ def inos(record: Mapping[str, Any]) -> list[int]:
         if maps_shared_anon(op):
             shared.append(_ino_at(vmas.get(str(op["p"]), []), op["at"], result))
     return found + shared
+
+
+class Squeezed(NamedTuple):
+    """What a ``squeeze`` came to, which is the kernel's choice.
+
+    Attributes
+    ----------
+    rc : int
+        0, or -1: the process that wrote was killed.
+    pages : list of (int, int)
+        Process and page of everything that had a place in swap after it and none before: swapped
+        out, or in the swap cache and still mapped.
+    """
+
+    rc: int
+    pages: list[tuple[int, int]]
+
+
+def squeezed(record: Mapping[str, Any]) -> dict[int, Squeezed]:
+    """Take what each ``squeeze`` wrote to swap out of a recorded scenario.
+
+    Parameters
+    ----------
+    record : mapping
+        A scenario with its ``results``.
+
+    Returns
+    -------
+    dict of int to Squeezed
+        By the index of the operation.
+    """
+    found: dict[int, Squeezed] = {}
+    if not record.get("swap"):
+        return found
+    before: set[tuple[int, int]] = set()
+    now: dict[str, Json | None] = {}
+    for i, (op, result) in enumerate(zip(record["ops"], record["results"], strict=False)):
+        now |= result.get("state", {})
+        after = _with_slot(now)
+        if op["op"] == "squeeze":
+            found[i] = Squeezed(int(result.get("rc", 0)), sorted(after - before))
+        before = after
+    return found
+
+
+def _with_slot(state: Mapping[str, Json | None]) -> set[tuple[int, int]]:
+    """Pages that have a place in swap: by their entry, or because the swap cache has them."""
+    return {
+        (int(number), vma["at"] + k)
+        for number, process in state.items()
+        for vma in (process or {"vmas": []})["vmas"]
+        for k, (entry, flags) in enumerate(zip(vma["pte"], vma["flags"], strict=True))
+        if entry == "s" or (flags != "." and int(flags, 16) & 8)
+    }
 
 
 def maps_shared_anon(op: Json) -> bool:

@@ -5,6 +5,7 @@ process.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from errno import EAGAIN
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -12,13 +13,14 @@ import numpy as np
 from pagemig.constants import (
     BAD,
     MPOL_DEFAULT,
+    MPOL_MF_MOVE_ALL,
     NULL,
     PAGE_SHIFT,
     PAGE_SIZE,
     MiB,
     Pointer,
 )
-from pagemig.errors import ProcessGoneError, SyscallError
+from pagemig.errors import KernelBug, ProcessGoneError, SyscallError
 from pagemig.kernels import DEFAULT_KERNEL, kernel_profile
 from pagemig.policy import Bind
 from pagemig.scenario.language import (
@@ -28,9 +30,11 @@ from pagemig.scenario.language import (
     MOVE_FLAGS,
     MREMAP_FLAGS,
     POINTERS,
+    STACK,
     WINDOW,
     Json,
     Pages,
+    Squeezed,
     address_of,
     addresses_of,
     bits_of,
@@ -49,7 +53,7 @@ from pagemig.system.credentials import INIT_PID, KTHREAD_PID
 from pagemig.system.machine import File, Machine, Node
 from pagemig.system.process import Pin, Process
 
-__all__ = ["ScenarioRun", "UnsupportedScenario", "run"]
+__all__ = ["CRASHES", "ScenarioRun", "UnsupportedScenario", "run"]
 
 # A page of the window has a mapping that is no part of the scenario: page 511.
 _ANCHOR: Final = WINDOW + 511 * PAGE_SIZE
@@ -58,6 +62,9 @@ _ANCHOR: Final = WINDOW + 511 * PAGE_SIZE
 # looks at the size of an address space (mlockall against RLIMIT_MEMLOCK; recorded: hand-107).
 _PROGRAM: Final = 0x40_0000
 _PROGRAM_BYTES: Final = 9 * MiB
+
+#: Outcomes of a scenario that the kernel did not survive.
+CRASHES: Final = ("oops", "hang")
 
 _NOBODY_PID: Final = (1 << 22) - 1
 
@@ -78,12 +85,17 @@ _KEPT: Final = 0.09
 _LOW_WATERMARK: Final = 1 / 850
 
 
-def _machine(kernel: str, *, brief: bool) -> Machine:
+def _machine(kernel: str, *, brief: bool, swap: bool) -> Machine:
     """The recorded machine: four nodes at equal distances, a processor on the first two.
 
-    It had no swap; where nothing moves without, it has.
+    It had swap where the scenario says so; here it also has where nothing moves without.
     """
-    sizes = (1024, 1024, 256, 128) if brief else (1024,) * 4
+    profile = kernel_profile(kernel)
+    sizes: tuple[int, ...] = (1024,) * 4
+    if not profile.pagemap:
+        sizes = (256, 128, 128, 128)
+    elif brief:
+        sizes = (1024, 1024, 256, 128)
     share, low = (_KEPT, _LOW_WATERMARK) if brief else (0.0, 0.0)
     nodes = [
         Node(
@@ -94,8 +106,8 @@ def _machine(kernel: str, *, brief: bool) -> Machine:
         )
         for nid, size in enumerate(sizes)
     ]
-    swap = ["1GiB"] if kernel_profile(kernel).engine == 1 else []
-    return Machine(nodes, kernel=kernel, page_bytes=8, swap=swap)
+    devices = ["32MiB"] if swap else ["1GiB"] if profile.engine == 1 else []
+    return Machine(nodes, kernel=kernel, page_bytes=8, swap=devices)
 
 
 class ScenarioRun:
@@ -107,11 +119,13 @@ class ScenarioRun:
     Parameters
     ----------
     scenario : mapping
-        ``ops``, and ``files``, ``thp``, ``no_anchor``, ``brief`` where they matter.
+        ``ops``, and ``files``, ``thp``, ``no_anchor``, ``brief``, ``swap`` where they matter.
     kernel : str
         Profile of the machine.
     inos : sequence of int, optional
         Inode numbers, as from :func:`~pagemig.scenario.language.inos`.
+    squeezed : mapping of int to Squeezed, optional
+        What each ``squeeze`` writes out, as from :func:`~pagemig.scenario.language.squeezed`.
     machine : callable, optional
         Makes the machine from the kernel's name; page contents must be tokens (``page_bytes=8``).
 
@@ -121,7 +135,10 @@ class ScenarioRun:
     processes : dict of int to Process
         Also those that have exited.
     outcome : str
-        ``"ok"``, or ``"killed"`` once the kernel has killed a process.
+        ``"ok"``; ``"killed"`` once the kernel has killed a process; ``"oops"`` once it has stopped
+        itself, ``"hang"`` once it is in a call that never returns.
+    site : str
+        Where it stopped or hangs; empty as long as it runs.
 
     Raises
     ------
@@ -137,6 +154,7 @@ class ScenarioRun:
         *,
         kernel: str = DEFAULT_KERNEL,
         inos: Sequence[int] | None = None,
+        squeezed: Mapping[int, Squeezed] | None = None,
         machine: MachineFactory | None = None,
     ) -> None:
         validate(scenario)
@@ -144,12 +162,18 @@ class ScenarioRun:
             raise UnsupportedScenario(f"huge pages (thp={scenario['thp']!r}) are not modelled")
         self.ops: list[Json] = scenario["ops"]
         self.brief = bool(scenario.get("brief"))
-        self.machine = machine(kernel) if machine else _machine(kernel, brief=self.brief)
+        self.swap = bool(scenario.get("swap"))
+        self.machine = (
+            machine(kernel) if machine else _machine(kernel, brief=self.brief, swap=self.swap)
+        )
+        self._squeezed = dict(squeezed or {})
         content = _content(self.machine)
         self.outcome = "ok"
+        self.site = ""
         self._pins: dict[int, Pin] = {}
         self._bursts: dict[int, tuple[int, int]] = {}
         self._starting: dict[int, tuple[int, int]] = {}
+        self._flips: dict[int, list[int]] = {}
         self._exited: set[int] = set()
         self._seen: dict[int, tuple[object, Json | None]] = {}
         self._observer = self.machine.spawn()
@@ -172,18 +196,32 @@ class ScenarioRun:
         for i in range(len(self.ops)):
             yield self.step(i)
             if self.outcome != "ok":
-                return
+                break
+        if self.outcome in CRASHES:
+            yield from ({} for _ in self.ops[i + 1 :])
 
     def step(self, i: int) -> Json:
         """Do operation ``i`` and return its result, in the recorded format."""
-        result = self.do(i)
+        try:
+            result = self.do(i)
+        except KernelBug as bug:
+            self.outcome = "hang" if bug.hangs else "oops"
+            self.site = bug.site
+            return {}
         if "skipped" in result or "died" in result:
             return result
         self._rewrite(self._bursts)
+        if self.swap:
+            result["swap"] = self._swap_use()
         changes = self._changes()
         self._bursts |= self._starting
         self._starting.clear()
         return {**result, "state": changes} if changes else result
+
+    def _swap_use(self) -> list[int]:
+        """Pages of swap in use, and pages in the swap cache."""
+        used = sum(device.used for device in self.machine.swap) >> PAGE_SHIFT
+        return [used, int(np.count_nonzero(self.machine.frames.flag("swapcache")))]
 
     def do(self, i: int) -> Json:
         """Do operation ``i`` without looking at the processes afterwards: no ``state``.
@@ -213,18 +251,41 @@ class ScenarioRun:
     def _first_process(self) -> Process:
         process = self.machine.spawn()
         process.mmap(_PROGRAM_BYTES, addr=_PROGRAM, prot="")
+        if not self.machine.profile.pagemap:
+            self._map_old_program(process)
         if self._scene.anchor:
             process.mmap(PAGE_SIZE, addr=_ANCHOR, prot="r")
-            process.madvise(_ANCHOR, PAGE_SIZE, "dontdump")  # so that it merges with no neighbour
+            if self.machine.profile.pagemap:
+                process.madvise(_ANCHOR, PAGE_SIZE, "dontdump")  # merges with no neighbour
             process.touch(_ANCHOR, PAGE_SIZE)
         return process
+
+    def _map_old_program(self, process: Process) -> None:
+        """Map what else calls of 2006 find.
+
+        A stack above the window: mbind sees a hole at the end of its range only where nothing is
+        mapped after it.  And pages of the program on every node, which can move: migrate_pages to
+        a node that is not there crashes from any node (recorded: rand-0084, rand-0167).
+        """
+        n = self.machine.nr_nodes
+        text = self.machine.file("tmpfs", n * PAGE_SIZE)
+        for nid in self.machine.memory_nodes:
+            self._observer.set_mempolicy(Bind([nid]))
+            self._observer.fwrite(text, nid, [0])
+        self._observer.set_mempolicy(MPOL_DEFAULT)
+        for owner in (process, self._observer):
+            owner.mmap(n * PAGE_SIZE, addr=STACK, prot="r", file=text)
+            owner.touch(STACK, n * PAGE_SIZE)
 
     def _make_file(self, i: int, entry: Json, ino: int) -> File:
         """A file as it was before the first operation: on its node, and on its disk."""
         size, node = entry["pages"] * PAGE_SIZE, entry.get("node") or 0
         if node not in self.machine.memory_nodes:
             raise ValueError(f"file {i}: node={node!r} is not one of {self.machine.memory_nodes}")
-        file = self.machine.file(entry["kind"], size, ino=ino or None)
+        kind, ahead = entry["kind"], None
+        if not self.machine.profile.pagemap and kind.startswith("ext"):
+            kind, ahead = kind.replace("4", "3"), 0  # on a RAM disk, which reads nothing ahead
+        file = self.machine.file(kind, size, ino=ino or None, read_ahead=ahead)
         if entry.get("fill") is not None:
             writer = self._observer
             writer.set_mempolicy(Bind([node]))
@@ -293,9 +354,56 @@ class ScenarioRun:
         self._rewrite(burst)
         return {"rc": 0}
 
+    def _op_flip(self, process: Process, op: Json, _i: int) -> Json:
+        """Move to every node once: how often there is time for it is no part of the language."""
+        counts = self._flip(process, self.processes[op.get("target", op["p"])], op)
+        if op.get("background"):
+            self._flips[op["p"]] = counts
+            return {"background": True}
+        return {"rc": counts[1], "counts": counts}
+
+    def _flip(self, process: Process, target: Process, op: Json) -> list[int]:
+        """Calls, statuses that were a node, and EAGAIN."""
+        pages = addresses_of([{"range": [op["at"], op["n"]]}])
+        calls = nodes = again = 0
+        for nid in self.machine.memory_nodes:
+            try:
+                moved = process.move_pages(pages, nid, MPOL_MF_MOVE_ALL, pid=target)
+            except SyscallError as error:
+                moved = error.result
+            calls += 1
+            nodes += int(np.count_nonzero(moved.status >= 0))
+            again += int(np.count_nonzero(moved.status == -EAGAIN))
+        return [calls, nodes, again]
+
+    def _op_churn(self, process: Process, op: Json, _i: int) -> Json:
+        """One round; pages beyond the end that can still be read are those truncation left."""
+        file, n = self._files[op["file"]], op["n"]
+        process.ftruncate(file, n * PAGE_SIZE)
+        process.touch(address_of(op), n * PAGE_SIZE, write=True, values=tokens(1, n))
+        process.ftruncate(file, 0)
+        pages = range(address_of(op), address_of(op) + n * PAGE_SIZE, PAGE_SIZE)
+        left = sum(process.touch(page, PAGE_SIZE).done for page in pages)
+        return {"rc": left, "counts": [1, left]}
+
+    def _op_squeeze(self, process: Process, op: Json, i: int) -> Json:
+        """Memory is short on a node: what is written out is the kernel's choice."""
+        given = self._squeezed.get(i)
+        if given is None:
+            raise ValueError("what it writes out is to be taken from a recording with swap")
+        spans = [
+            (self.processes[number], WINDOW + page * PAGE_SIZE, 1) for number, page in given.pages
+        ]
+        if spans:
+            frames = self._scene.frames(spans)
+            self.machine.swap_out(frames[np.sort(np.unique(frames, return_index=True)[1])])
+        return {"rc": given.rc}
+
     def _op_wait(self, process: Process, op: Json, _i: int) -> Json:
         torn = {str(number): 0 for number in self._bursts}
+        torn |= {str(number): counts[1] for number, counts in self._flips.items()}
         self._bursts.clear()
+        self._flips.clear()
         return {"rc": 0, "torn": torn}
 
     def _op_nop(self, process: Process, op: Json, _i: int) -> Json:
@@ -333,6 +441,8 @@ class ScenarioRun:
         result: Json = {"rc": 0, "minflt": touched.minflt}
         if touched.signal == "SIGKILL" and process.alive:
             process.exit(zombie=True)
+        if touched.majflt and not self.machine.profile.pagemap:
+            result["majflt"] = touched.majflt
         if touched.signal is not None:
             result |= {"signal": touched.signal, "signal_index": touched.index}
         if touched.values is not None and not self.brief:
@@ -344,6 +454,8 @@ class ScenarioRun:
 
     def _op_mlock(self, process: Process, op: Json, _i: int) -> Json:
         flags = switches(op.get("flags", ()), MLOCK_FLAGS)
+        if op.get("flags") and "mlock2" not in self.machine.profile.calls:
+            return dict(_NO_CALL)
         if flags is None:
             return dict(_REFUSED)
         return _counted(process, lambda: process.mlock(address_of(op), length_of(op), **flags))
@@ -381,7 +493,9 @@ class ScenarioRun:
 
     def _op_fork(self, process: Process, op: Json, _i: int) -> Json:
         def fork() -> None:
-            self.processes[op["child"]] = process.fork()
+            child = self.processes[op["child"]] = process.fork()
+            if not self.machine.profile.pagemap:
+                child.touch(STACK, self.machine.nr_nodes * PAGE_SIZE)  # it runs the program, too
             self._exited.discard(op["child"])
             self._seen.pop(op["child"], None)
 
@@ -514,7 +628,7 @@ class ScenarioRun:
     def _op_unpin(self, process: Process, op: Json, _i: int) -> Json:
         pin = self._pins.get(op["handle"])
         if pin is None:
-            return {"rc": -1, "errno": "EBADF"}
+            return {"rc": 0}  # it closes what a pin opened, also one that took nothing
         return _answered(lambda: process.unpin(pin))
 
     def _op_fwrite(self, process: Process, op: Json, _i: int) -> Json:
@@ -594,6 +708,9 @@ def _counted(process: Process, call: Callable[[], object]) -> Json:
 
 #: What a call answers to a flag it does not know, before it looks at anything else.
 _REFUSED: Final = {"rc": -1, "errno": "EINVAL"}
+
+#: What a kernel answers to a call it does not have.
+_NO_CALL: Final = {"rc": -1, "errno": "ENOSYS"}
 
 
 def run(

@@ -12,7 +12,7 @@ from pagemig.kernels import DEFAULT_KERNEL, kernel_profile
 from pagemig.report import table
 from pagemig.scenario.files import choose, entries, placed
 from pagemig.scenario.language import inos, validate
-from pagemig.scenario.run import ScenarioRun
+from pagemig.scenario.run import CRASHES, ScenarioRun
 
 __all__ = ["add_parser"]
 
@@ -91,6 +91,9 @@ def _print_table(scenario: Json, runner: ScenarioRun, width: int) -> None:
         for number, state in states.items():
             if state is None:
                 print(f"{_INDENT}process {number} is gone")
+        if runner.outcome in CRASHES:
+            print(_cut(f"{_INDENT}{runner.outcome}: {runner.site}", width))
+            break
     print()
 
 

@@ -13,8 +13,8 @@ from pagemig.constants import (
     PAGE_SHIFT,
     PAGE_SIZE,
 )
-from pagemig.scenario.language import WINDOW, Json, Pages
-from pagemig.system.frames import flag_bit, mapcounts
+from pagemig.scenario.language import STACK, WINDOW, Json, Pages
+from pagemig.system.frames import flag_bit, mapcounts, refcounts
 from pagemig.system.machine import Machine
 from pagemig.system.proc import Vma, take_apart
 from pagemig.system.process import Process
@@ -22,15 +22,29 @@ from pagemig.system.process import Process
 __all__ = ["Scene", "View", "runs"]
 
 _HEX: Final = np.frombuffer(b"0123456789abcdef", dtype=np.uint8)
-_DIGITS: Final = np.frombuffer(b"0123456789abcdefghijklmnopqrstuvwxy", dtype=np.uint8)
+_DIGITS: Final = np.frombuffer(b"0123456789abcdefghijklmnopqrstuvwxyz", dtype=np.uint8)
+_MOST_MAPS: Final = 34
+_MOST_REFS: Final = 35
 _DOT: Final = np.uint8(ord("."))
 _ZERO_PAGE: Final = np.uint8(ord("z"))
 
 #: Digit of a page in ``bits`` by the bits of its pagemap entry.
 _PAGEMAP_BITS: Final = ((63, 1), (56, 2), (61, 4), (62, 8))
 
+
+def _flag_digits(**digits: int) -> tuple[tuple[int, int], ...]:
+    return tuple((int(flag_bit(name)).bit_length() - 1, digit) for name, digit in digits.items())
+
+
+#: The same of ``pte``, ``flags`` and ``flags2``, which recordings of kernels without pagemap have.
+_ENTRY_BITS: Final = ((1, 1), (6, 2), (5, 4), (8, 8))
+_LIST_FLAGS: Final = _flag_digits(lru=1, active=2, dirty=4, swapcache=8)
+_STATE_FLAGS: Final = _flag_digits(locked=1, private=2, writeback=4, referenced=8)
+_MIGRATION_READ: Final = 29
+_MIGRATION_WRITE: Final = 31
+
 #: Words of numa_maps that are not recorded: they depend on what the page lists did lately.
-_UNRECORDED: Final = ("active", "swapcache", "writeback", "kernelpagesize_kB", "file")
+_UNRECORDED: Final = ("active", "writeback", "kernelpagesize_kB", "file")
 
 #: Character of a status in ``query``; negative numbers index from the end.
 _QUERY: Final = np.full(256, ord("?"), dtype=np.uint8)
@@ -68,7 +82,7 @@ class Scene:
 
     def is_outside(self, start: int, end: int) -> bool:
         """Whether a mapping is not the scenario's: outside the window, or the anchor."""
-        return start < WINDOW or (start, end) == self.anchor
+        return start < WINDOW or start >= STACK or (start, end) == self.anchor
 
     def rows(self, process: Process) -> Any:
         """The scenario's mappings of a process."""
@@ -131,6 +145,8 @@ class View:
             "mapcount": self._mapcount(),
             "kind": self._kind(),
         }
+        if not self.scene.machine.profile.pagemap:
+            texts |= self._from_memory()
         policies = self._numa_maps()
         outside = self.scene.is_outside
         shown = [vma for vma in self.process.vmas() if not outside(vma.start, vma.end)]
@@ -164,6 +180,8 @@ class View:
             start, policy, *words = line.replace("prefer (many)", "prefer-many").split(" ")
             counts = (word.split("=", 1) for word in words if "=" in word)
             stat = {name: int(count) for name, count in counts if name not in _UNRECORDED}
+            if self.scene.machine.profile.pagemap:
+                stat.pop("swapcache", None)  # recorded of kernels without pagemap alone
             found[int(start, 16)] = policy, stat
         return found
 
@@ -180,14 +198,11 @@ class View:
         return self._over_zero(_DIGITS[self.scene.machine.node_of(pfns)])
 
     def _mapcount(self) -> _Text:
-        return self._over_zero(_DIGITS[np.minimum(mapcounts(self.pages.state), len(_DIGITS) - 1)])
+        return self._over_zero(_DIGITS[np.minimum(mapcounts(self.pages.state), _MOST_MAPS)])
 
     def _bits(self) -> _Text:
         entries = _joined([self.process.pagemap(start, n) for start, n in self.spans])
-        digits = np.zeros(len(entries), dtype=np.uint64)
-        for shift, digit in _PAGEMAP_BITS:
-            digits |= (entries >> np.uint64(shift) & np.uint64(1)) * np.uint64(digit)
-        return _HEX[digits]
+        return _HEX[_digits(entries, _PAGEMAP_BITS)]
 
     def _kind(self) -> _Text:
         pages = self.pages
@@ -195,6 +210,23 @@ class View:
         kinds |= np.where(pages.state & flag_bit("mlocked"), 2, 0)
         kinds = np.where(pages.normal, kinds, 8)
         return np.where(pages.present, _HEX[kinds], _DOT)
+
+    def _from_memory(self) -> dict[str, _Text]:
+        """What recordings of a kernel without pagemap read from memory: entries, counts, flags."""
+        pages, ptes = self.pages, self.pages.ptes
+        entry = _HEX[_digits(ptes, _ENTRY_BITS)]
+        entry[pages.swapped & ~pages.migrating] = ord("s")
+        for kind, letter in ((_MIGRATION_READ, "r"), (_MIGRATION_WRITE, "w")):
+            entry[pages.migrating & (ptes >> np.uint64(59) == kind)] = ord(letter)
+        refs = _DIGITS[np.minimum(refcounts(pages.state), _MOST_REFS)]
+        listed, state = (_HEX[_digits(pages.state, bits)] for bits in (_LIST_FLAGS, _STATE_FLAGS))
+        # The zero page: more references than a digit holds, on no list, referenced.
+        shown = (("count", refs, "z"), ("flags", listed, "0"), ("flags2", state, "8"))
+        texts = {
+            name: np.where(pages.present, np.where(pages.normal, text, np.uint8(ord(zero))), _DOT)
+            for name, text, zero in shown
+        }
+        return {"pte": np.where(ptes != 0, entry, _DOT), **texts}
 
     def _query(self) -> _Text:
         """What a query with every privilege answers for each page."""
@@ -215,6 +247,14 @@ class View:
         shown[self.torn[part]] = "torn"
         listed: list[Any] = shown.tolist()
         return listed
+
+
+def _digits(words: Pages, bits: Iterable[tuple[int, int]]) -> Pages:
+    """A number for each word: of each pair the second, where bit number the first is set."""
+    digits = np.zeros(len(words), dtype=np.uint64)
+    for shift, digit in bits:
+        digits |= (words >> np.uint64(shift) & np.uint64(1)) * np.uint64(digit)
+    return digits
 
 
 def _joined(parts: list[Pages]) -> Pages:

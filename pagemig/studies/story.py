@@ -36,6 +36,7 @@ __all__ = [
     "ACTS",
     "FIGURES",
     "REGIONS",
+    "TOLD_OF",
     "Figure",
     "Story",
     "Value",
@@ -50,6 +51,10 @@ __all__ = [
 Value: TypeAlias = int | float | str | None
 
 _Nodes: TypeAlias = npt.NDArray[np.int32]
+
+#: Kernels the story is told of.  2.6.18 is the one of ia64, the kind of machine the note was
+#: written for: on x86-64 its mbind takes every page of a range for misplaced, which hides much.
+TOLD_OF: Final = tuple(name for name in KERNELS if name != "2.6.18")
 
 #: What happens, in order: a word for it and a line.
 ACTS: Final[Mapping[str, str]] = MappingProxyType(
@@ -325,7 +330,7 @@ def run(kernel: str | KernelProfile, *, pages: int = 16) -> Story:
     Examples
     --------
     >>> from pagemig.studies import story
-    >>> old, new = story.compare(["2.6.17", "2.6.18"])
+    >>> old, new = story.compare(["2.6.17", "2.6.18-ia64"])
     >>> old["lost"], new["lost"]
     (32, 0)
     """
@@ -346,9 +351,7 @@ def run(kernel: str | KernelProfile, *, pages: int = 16) -> Story:
     return Story(profile.name, pages, program.figures, program.placements)
 
 
-def compare(
-    kernels: Iterable[str | KernelProfile] = tuple(KERNELS), *, pages: int = 16
-) -> list[Story]:
+def compare(kernels: Iterable[str | KernelProfile] = TOLD_OF, *, pages: int = 16) -> list[Story]:
     """Run the program under several kernels.
 
     Parameters
@@ -683,6 +686,6 @@ def _cell(value: Value) -> str:
 def introduction(stories: Sequence[Story]) -> str:
     """Say what the program has and which kernels it runs under."""
     regions = [f"  {name:9}  {what}" for name, what in REGIONS.items()]
-    kernels = [f"  {story.kernel:9}  {KERNELS[story.kernel].stands_for}" for story in stories]
+    kernels = [f"  {story.kernel:11}  {KERNELS[story.kernel].stands_for}" for story in stories]
     first = f"A program with {stories[0].pages} pages of each kind, on node 0 of four:"
     return "\n".join([first, *regions, "and the kernels it runs under:", *kernels])

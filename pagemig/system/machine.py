@@ -74,10 +74,14 @@ _MAX_SWAPFILES: Final = NUMBERS["MAX_SWAPFILES"]
 _MAX_SWAP_SLOTS: Final = 1 << 30
 #: 16 TiB, the limit of ext4: a page's record has 32 bits for its index.
 _MAX_FILE_PAGES: Final = 1 << 32
+#: Pages that a disk reads ahead: 128 KiB.
+_READ_AHEAD: Final = 32
 _FILE_KINDS: Final = {
     "tmpfs": FILE_SHMEM,
     "ramfs": FILE_RAMFS,
     "ext4": FILE_EXT4,
+    "ext3": FILE_EXT4,
+    "ext2": FILE_EXT4,
     "minix": FILE_MINIX,
 }
 
@@ -614,14 +618,21 @@ class Machine(_core.Machine):
     # ---- files --------------------------------------------------------------------------------
 
     def file(
-        self, kind: str, size: int | str, *, ino: int | None = None, path: str | None = None
+        self,
+        kind: str,
+        size: int | str,
+        *,
+        ino: int | None = None,
+        path: str | None = None,
+        read_ahead: int | None = None,
     ) -> File:
         """Make a file, all holes.
 
         Parameters
         ----------
-        kind : {"tmpfs", "ramfs", "ext4", "minix"}
-            The file system it is on.  minix has a disk but no migrate operation, as most had in
+        kind : {"tmpfs", "ramfs", "ext4", "ext3", "ext2", "minix"}
+            The file system it is on.  ext2 and ext3 are as ext4: they too hand the buffers of a
+            page over when it moves.  minix has a disk but no migrate operation, as most had in
             2006: dirty pages are written first (``fallback_migrate_page``).
         size : int or str
             Bytes, a whole number of pages.
@@ -630,6 +641,9 @@ class Machine(_core.Machine):
             interleaving.
         path : str, optional
             Name in ``numa_maps``.
+        read_ahead : int, optional
+            Most pages that are read ahead: 32 on a disk; 0 on one that reads none, as a RAM disk
+            of 2006.
 
         Returns
         -------
@@ -652,7 +666,10 @@ class Machine(_core.Machine):
         pages = as_size(size, "size") >> PAGE_SHIFT
         if pages > _MAX_FILE_PAGES:
             raise_errno(-EFBIG, "open")
-        at = self._new_file(_FILE_KINDS[kind], pages, number)
+        window = _READ_AHEAD if read_ahead is None else as_int(read_ahead, "read_ahead")
+        if window not in (0, _READ_AHEAD):
+            raise ValueError(f"read_ahead must be 0 or {_READ_AHEAD} pages, not {read_ahead!r}")
+        at = self._new_file(_FILE_KINDS[kind], pages, number, window)
         if at < 0:
             raise_errno(at, "open")
         number = self._file_info(at)[2]

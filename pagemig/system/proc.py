@@ -164,6 +164,10 @@ class Vma:
         return f"{line:<72} {self.path}" if self.path else line
 
 
+#: As the core returns one.
+_NO_POLICY: Final = (MPOL_DEFAULT, 0, 0, 0)
+
+
 def vmas(process: "Process") -> list[Vma]:
     """Return the mappings of a process by rising address."""
     return [_vma(process, row) for row in process._vmas()]
@@ -179,6 +183,8 @@ def _vma(process: "Process", row: Any) -> Vma:
         asked = mode_flags & (MPOL_F_STATIC_NODES | MPOL_F_RELATIVE_NODES)
         policy = policy_of(mode, mode_flags, int(row["user_nodes"]) if asked else nodes)
         shown = mode, mode_flags, nodes, 0
+    elif index and machine.profile.object_default and machine._file_info(index)[0] == FILE_SHMEM:
+        shown = _NO_POLICY
     return Vma(
         start=int(row["start"]),
         end=int(row["end"]),
@@ -189,7 +195,9 @@ def _vma(process: "Process", row: Any) -> Vma:
         inode=inode,
         path=path,
         policy=policy,
-        policy_text=policy_text(*shown[:3], machine.profile.mode_names),
+        policy_text=policy_text(
+            *shown[:3], machine.profile.mode_names, machine.profile.mode_separator
+        ),
         home_node=int(row["home_node"]),
     )
 

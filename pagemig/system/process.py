@@ -7,7 +7,7 @@ answers into results or errors.  Addresses and lengths are bytes.  The calls abo
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from errno import EINVAL
+from errno import EINVAL, ENOSYS
 from typing import TYPE_CHECKING, Any, Final, NoReturn, SupportsIndex
 
 import numpy as np
@@ -426,7 +426,14 @@ class Process(NumaCalls):
         """
         self._must_live("mlock")
         start, size = as_ulong(addr, "addr"), as_ulong(length, "length")
-        self._done("mlock", self._mlock(start, size, check_bool(onfault, "onfault")))
+        if check_bool(onfault, "onfault"):
+            self._needs("mlock2")
+        self._done("mlock", self._mlock(start, size, onfault))
+
+    def _needs(self, call: str) -> None:
+        """Refuse a call that the kernel does not have."""
+        if call not in self.machine.profile.calls:
+            raise_errno(-ENOSYS, call)
 
     def munlock(self, addr: int, length: int) -> None:
         """Undo :meth:`mlock` for a range of bytes.
@@ -690,6 +697,8 @@ class Process(NumaCalls):
         """
         self._must_live("pin")
         long_term = _PIN_WAYS[one_of(how, _PIN_WAYS, "how")]
+        if long_term:
+            self._needs("io_uring_setup")
         first, n = _page_range(addr, length)
         rc, handle = self._pin(first << PAGE_SHIFT, n, long_term)
         self._done("pin", rc)
@@ -810,6 +819,7 @@ class Process(NumaCalls):
             EINVAL (length 0), EOPNOTSUPP (the kind of file has no holes).
         """
         self._must_live("punch")
+        self._needs("fallocate")
         first, n = as_size(offset, "offset") >> PAGE_SHIFT, as_size(length, "length") >> PAGE_SHIFT
         self._done("punch", self._punch(self._index_of(file), first, n))
 

@@ -24,7 +24,7 @@ def test_one_flush_a_batch(n: int, width: int) -> None:
     assert flushes(machine, app, n) == -(-n // 512)
 
 
-@pytest.mark.parametrize("kernel", ["2.6.18", "pmig", "6.1"])
+@pytest.mark.parametrize("kernel", ["2.6.18-ia64", "pmig", "6.1"])
 def test_one_flush_an_entry_before(kernel: str) -> None:
     machine = four_nodes(kernel)
     app = machine.spawn()

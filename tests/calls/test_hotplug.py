@@ -11,7 +11,7 @@ from support.machines import PAGE, at, failing, four_nodes, mapped, where
 
 KEEPS = ["refcount", "rcu", "trylock"]
 #: The kernels of today, and those of 2006: none of them emptied nodes, the note asks for it.
-NOW, THEN = ["6.1", "6.12"], ["2.6.17", "2.6.17-mm", "2.6.18", "pmig"]
+NOW, THEN = ["6.1", "6.12"], ["2.6.17", "2.6.17-mm", "2.6.18-ia64", "pmig"]
 
 
 def on_node(machine: pm.Machine, node: int, n: int, first: int = 0) -> pm.Process:

@@ -63,7 +63,7 @@ def test_last_pass_that_runs_out_of_targets(kernel: str) -> None:
     world.machine.check(full=True)
 
 
-@pytest.mark.parametrize("kernel", [*LISTS, "2.6.18"])
+@pytest.mark.parametrize("kernel", [*LISTS, "2.6.18-ia64"])
 def test_status_of_a_frame_that_found_its_node_full(kernel: str) -> None:
     """6.3: pages may land on another node when the one asked for is full, and that is success."""
     world = World(kernel, swap=["1MiB"])
@@ -126,7 +126,7 @@ def test_pages_move_though_their_mapping_could_not_be_split(kernel: str) -> None
 
 def test_offline_meets_a_truncated_page_that_is_held() -> None:
     """Row 12: mapping NULL crashes the file walk of 2.6.18, whoever migrates."""
-    world = World("2.6.18")
+    world = World("2.6.18-ia64")
     world.cached()
     assert world.move() == 0
     pin = world.app.pin(at(0), PAGE)

@@ -212,7 +212,7 @@ IN_THE_CACHE = {
         Row("restore", "r", 1, 2, 0, 1),
         Row("end", "r", 0, 1, 0, 1),
     ],
-    "2.6.18": [
+    "2.6.18-ia64": [
         Row("isolate", "r", 3, None, 1, 1),
         Row("lock", "r", 3, 1, 1, 1),
         Row("unmap", "s", 2, 1, 2, 0),
@@ -232,7 +232,7 @@ def test_anon_page_in_the_swap_cache(kernel: str) -> None:
         return who
 
     watch = watched(kernel, brought_back)
-    table = IN_THE_CACHE["2.6.17" if kernel == "2.6.17" else "2.6.18"]
+    table = IN_THE_CACHE["2.6.17" if kernel == "2.6.17" else "2.6.18-ia64"]
     watch.agrees(table, targets_from="freeze" if kernel == "pmig" else "isolate")
     assert watch.world.read() == 5
     assert watch.world.node() == 1
@@ -269,8 +269,8 @@ def test_anon_page_in_the_swap_cache_that_nobody_maps(kernel: str) -> None:
 # ---- passes ------------------------------------------------------------
 
 #: Sections 3.3, 4.5 and 4.7.  pmig is 2.6.18 without its bugs.
-PASSES = {"2.6.17": 11, "2.6.17-mm": 11, "2.6.18": 10, "pmig": 10}
-WAITS_FOR_WRITEBACK = {"2.6.17": 1, "2.6.17-mm": 1, "2.6.18": 3, "pmig": 3}
+PASSES = {"2.6.17": 11, "2.6.17-mm": 11, "2.6.18-ia64": 10, "pmig": 10}
+WAITS_FOR_WRITEBACK = {"2.6.17": 1, "2.6.17-mm": 1, "2.6.18-ia64": 3, "pmig": 3}
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

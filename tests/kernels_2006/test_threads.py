@@ -29,7 +29,7 @@ from support.together import (
 
 pytestmark = [
     pytest.mark.threads,
-    pytest.mark.parametrize("kernel", ["2.6.17", "2.6.17-mm", "2.6.18", "pmig"]),
+    pytest.mark.parametrize("kernel", ["2.6.17", "2.6.17-mm", "2.6.18-ia64", "pmig"]),
 ]
 
 #: What a call answers when pages do not move: to be expected while others hold them.

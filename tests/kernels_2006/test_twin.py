@@ -128,7 +128,8 @@ class Twin:
 
     def __init__(self, kernel: str) -> None:
         self.kernel = kernel
-        self.machine = four_nodes(kernel, page_bytes=8)
+        # Slots are read one at a time here: clusters are held against recordings.
+        self.machine = four_nodes(replace(pm.KERNELS[kernel], swap_cluster=0), page_bytes=8)
         self.root = self.machine.spawn()
         self.tasks = [Task(self.machine.spawn(cpu=cpu), cpu) for cpu in (0, 1)]
         self.slots: list[Slot] = []
@@ -209,9 +210,7 @@ class Twin:
         if vma.kind != "anon":
             frame = self.files[vma.kind][1][vpn - vma.start]
             frame.dirty |= write
-            # What vm_page_prot of a shared mapping allows: disks want to know of the first write.
-            readable = "w" if vma.kind == "tmpfs" else "r"
-            task.ptes[vpn] = ("w" if write or kind == "w" else readable, frame)
+            task.ptes[vpn] = ("w", frame)  # nobody wants to know of the first write before 2.6.19
             return
         if kind == "s":
             self.swap_in(task, vma, vpn)
@@ -556,7 +555,7 @@ class Scenario(Twin):
         """Default over everything: holes do not matter, and every page goes where it is local."""
         task, flags = self.task(a), MOVE_ALL if c % 2 else MOVE
         vmas = sorted(task.vmas, key=lambda vma: vma.start)
-        if not vmas or self.kernel == "2.6.18" or (flags & MOVE_ALL and not task.root):
+        if not vmas or self.kernel == "2.6.18-ia64" or (flags & MOVE_ALL and not task.root):
             return  # 2.6.18 places all of them by the first mapping, or crashes
         task.real.mbind(at(0), (PLACES[-1] + LENGTH) * PAGE, pm.Default(), flags)
         for vma in vmas:

@@ -12,7 +12,7 @@ from pagemig.system.uncached import UncachedAllocator
 from pagemig.system.vmops import MigratingVma
 from support.machines import PAGE, at, error_of, failing, mapped
 
-HOOKED = ["2.6.18", "pmig"]
+HOOKED = ["2.6.18-ia64", "pmig"]
 UNHOOKED = ["2.6.17", "2.6.17-mm", "6.1", "6.12"]
 KEPT = 16  # pages that every node keeps
 
@@ -90,7 +90,7 @@ def test_other_kernels_do_not_call_it(kernel: str) -> None:
     assert hook.calls == []
 
 
-@pytest.mark.parametrize(("kernel", "called"), [("2.6.18", []), ("pmig", [0])])
+@pytest.mark.parametrize(("kernel", "called"), [("2.6.18-ia64", []), ("pmig", [0])])
 def test_2_6_18_forgets_the_last_mapping(kernel: str, called: list[int]) -> None:
     hook = Recorder()
     app = machine_with_kept(kernel).spawn()
@@ -127,7 +127,7 @@ def test_what_else_it_raises_comes_out_of_the_call(kernel: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kernel", "rc", "calls", "node"), [("2.6.18", 0, [0], 0), ("pmig", 6, [0, 8], 1)]
+    ("kernel", "rc", "calls", "node"), [("2.6.18-ia64", 0, [0], 0), ("pmig", 6, [0, 8], 1)]
 )
 def test_a_positive_answer(kernel: str, rc: int, calls: list[int], node: int) -> None:
     # 2.6.18 stops, and then answers 0 (section 10); pmig takes it for pages left and goes on.
@@ -190,7 +190,7 @@ def test_no_call_moves_what_has_no_page_structs(kernel: str) -> None:
     if "move_pages" in pm.KERNELS[kernel].calls:
         # 2.6.18 looks for a page and finds none (7.4); -EFAULT since 2.6.21.  Nothing to do at all
         # is an error of the call there.
-        if kernel == "2.6.18":
+        if pm.KERNELS[kernel].nothing_enoent:
             assert failing(app.move_pages, [base], 1).name == "ENOENT"
         else:
             assert app.move_pages([base], 1).status.tolist() == [-errno.EFAULT]

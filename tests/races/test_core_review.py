@@ -84,7 +84,7 @@ def test_a_page_that_cannot_be_written_out_is_only_unmapped(kernel: str, kind: s
     assert machine.frames.mapcount[pfn] == 1
 
 
-@pytest.mark.parametrize("kernel", ["6.1", "2.6.18", "pmig"])
+@pytest.mark.parametrize("kernel", ["6.1", "2.6.18-ia64", "pmig"])
 def test_a_page_that_is_locked_takes_no_neighbour_along(kernel: str) -> None:
     """Pages that are passed over are no part of a group, whatever was in their place before."""
     machine = pm.Machine([pm.Node("1MiB", cpus=1), "1MiB"], kernel=kernel)

@@ -19,7 +19,7 @@ from pagemig.studies import story
 from pagemig.studies.story import ACTS, FIGURES, REGIONS, Story
 
 #: The note's two kernels, what was merged, what the note wanted, and today.
-LINUS, ANDREW, MERGED, WANTED = "2.6.17", "2.6.17-mm", "2.6.18", "pmig"
+LINUS, ANDREW, MERGED, WANTED = "2.6.17", "2.6.17-mm", "2.6.18-ia64", "pmig"
 TODAY = ("6.1", "6.12")
 ENTRIES = (ANDREW, MERGED, WANTED, *TODAY)
 FOUR_LISTS = (LINUS, ANDREW)
@@ -34,12 +34,12 @@ def told(kernel: str, n: int) -> Story:
 
 
 def figures(name: str, n: int) -> dict[str, Any]:
-    return {kernel: told(kernel, n)[name] for kernel in pm.KERNELS}
+    return {kernel: told(kernel, n)[name] for kernel in story.TOLD_OF}
 
 
 def by(of_2_6_17: Any, others: Any) -> dict[str, Any]:
     """What distinguishes swap entries from migration entries."""
-    return {kernel: of_2_6_17 if kernel == LINUS else others for kernel in pm.KERNELS}
+    return {kernel: of_2_6_17 if kernel == LINUS else others for kernel in story.TOLD_OF}
 
 
 # ---- moving -----------------------------------------------------------------------------------
@@ -55,19 +55,19 @@ def test_a_slot_is_taken_for_each_anonymous_page_that_moves(n: int) -> None:
 def test_locked_pages_stay_until_the_policy_layer_takes_them(n: int) -> None:
     """Sections 6.1 and 7.6: plain moves pass over VM_LOCKED to 2.6.20, -EPERM ends with 2.6.17."""
     moves = {WANTED, *TODAY}
-    assert figures("moved", n) == {k: (5 if k in moves else 4) * n for k in pm.KERNELS}
-    assert figures("locked_moved", n) == {k: n if k in moves else 0 for k in pm.KERNELS}
+    assert figures("moved", n) == {k: (5 if k in moves else 4) * n for k in story.TOLD_OF}
+    assert figures("locked_moved", n) == {k: n if k in moves else 0 for k in story.TOLD_OF}
     strict = dict.fromkeys((MERGED, *moves), n) | dict.fromkeys(FOUR_LISTS, 0)
-    assert figures("locked_strict", n) == {kernel: strict[kernel] for kernel in pm.KERNELS}
+    assert figures("locked_strict", n) == {kernel: strict[kernel] for kernel in story.TOLD_OF}
     assert figures("locked_answer", n) == {
-        kernel: "EIO" if kernel in FOUR_LISTS else "ok" for kernel in pm.KERNELS
+        kernel: "EIO" if kernel in FOUR_LISTS else "ok" for kernel in story.TOLD_OF
     }
 
 
 @each_size
 def test_entries_of_files_are_dropped_and_others_come_back(n: int) -> None:
     """Sections 3.9 and 4.8: one entry a page, two where a child maps it too."""
-    for kernel in pm.KERNELS:
+    for kernel in story.TOLD_OF:
         one = told(kernel, n)
         locked = one["locked_moved"]
         assert one["entries_out"] == (1 + 2 + 1 + 1) * n + locked
@@ -78,7 +78,7 @@ def test_entries_of_files_are_dropped_and_others_come_back(n: int) -> None:
 @each_size
 def test_flushes(n: int) -> None:
     """Section 3.7, step 2: clear and flush, entry by entry; one flush a batch from 6.3 on."""
-    one_each = {kernel: told(kernel, n)["entries_out"] for kernel in pm.KERNELS}
+    one_each = {kernel: told(kernel, n)["entries_out"] for kernel in story.TOLD_OF}
     assert figures("flushes", n) == one_each | {"6.12": 1}
 
 
@@ -111,12 +111,12 @@ def test_locks_of_swap(n: int) -> None:
 @each_size
 def test_locks_of_a_file(n: int) -> None:
     """Section 3.4: slot switch and, for a dirty page, the tag on the new one; today in one go."""
-    assert figures("tree_file", n) == {k: 1 if k in TODAY else 2 for k in pm.KERNELS}
+    assert figures("tree_file", n) == {k: 1 if k in TODAY else 2 for k in story.TOLD_OF}
 
 
 @each_size
 def test_locks_by_page_add_up_to_what_the_machine_counted(n: int) -> None:
-    for kernel in pm.KERNELS:
+    for kernel in story.TOLD_OF:
         one = told(kernel, n)
         swap = one["swap_anonymous"] + one["swap_forked"]
         anonymous = swap + 2 * one["tree_anonymous"]
@@ -130,7 +130,7 @@ def test_locks_by_page_add_up_to_what_the_machine_counted(n: int) -> None:
 def test_what_is_not_touched_is_lost_to_a_second_migration(n: int) -> None:
     """Section 5, "repeat migration finds untouched file pages"; shared memory is a file, too."""
     assert figures("lost", n) == by(2 * n, 0)
-    for kernel in pm.KERNELS:
+    for kernel in story.TOLD_OF:
         one = told(kernel, n)
         assert one["moved"] - one["moved_again"] == one["lost"]
 
@@ -152,13 +152,13 @@ def test_a_pin_holds_a_page_under_every_kernel(n: int) -> None:
 @each_size
 def test_declared_pages_stay(n: int) -> None:
     """Section 7.6: VM_DONTMIGRATE was never introduced."""
-    assert figures("declared_moved", n) == {k: 0 if k == WANTED else None for k in pm.KERNELS}
+    assert figures("declared_moved", n) == {k: 0 if k == WANTED else None for k in story.TOLD_OF}
 
 
 @each_size
 def test_hooks_of_mappings(n: int) -> None:
     """Section 7.5, from 2.6.18 on and long gone in 6.1; section 10, never for the last mapping."""
-    called = {k: n if k in {MERGED, WANTED} else 0 for k in pm.KERNELS}
+    called = {k: n if k in {MERGED, WANTED} else 0 for k in story.TOLD_OF}
     assert figures("driver_moved", n) == called
     assert figures("driver_moved_last", n) == called | {MERGED: 0}
 
@@ -171,12 +171,12 @@ def test_interleaving(n: int) -> None:
     """Section 6.5: reversed to 2.6.17, exact for pages outside the set, for all under pmig."""
     ideal, half = [i % 3 for i in range(n)], n // 2
     before = [0] * half + [3] * (n - half)
-    expected = {kernel: [0] * half + ideal[half:] for kernel in pm.KERNELS}
+    expected = {kernel: [0] * half + ideal[half:] for kernel in story.TOLD_OF}
     expected[WANTED] = ideal
     for kernel in FOUR_LISTS:
         # Targets are allocated for the first places of the mapping, and used from the last on.
         expected[kernel] = [0] * half + ideal[: n - half][::-1]
-    for kernel in pm.KERNELS:
+    for kernel in story.TOLD_OF:
         one = told(kernel, n)
         assert one.placements["interleaved"]["interleaved"].tolist() == expected[kernel]
         assert one["ideal_before"] == equal(before, ideal)
@@ -195,7 +195,7 @@ def equal(one: list[int], other: list[int]) -> int:
 @each_size
 def test_what_a_caller_can_still_look_at(n: int) -> None:
     """Section 0, fact 11: four lists, or nothing; 7.2: what is lost is the look at single pages."""
-    lists = {kernel: kernel in FOUR_LISTS for kernel in pm.KERNELS}
+    lists = {kernel: kernel in FOUR_LISTS for kernel in story.TOLD_OF}
     for name, expected in (("old_frames", n - 1), ("old_content", n - 1), ("failed", n)):
         assert figures(name, n) == {k: expected if has else 0 for k, has in lists.items()}, name
     assert set(figures("retry", n).values()) == {1}
@@ -261,7 +261,7 @@ def test_command_shows_every_figure_of_every_kernel(capsys: pytest.CaptureFixtur
             if line.startswith(figure.title) and after.strip() == figure.why
         ]
         cells = row[len(figure.title) :].split()
-        values = [told(kernel, 16)[figure.name] for kernel in pm.KERNELS]
+        values = [told(kernel, 16)[figure.name] for kernel in story.TOLD_OF]
         words = [
             f"{v:.2f}" if isinstance(v, float) else "-" if v is None else str(v) for v in values
         ]

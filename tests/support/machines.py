@@ -35,9 +35,9 @@ NODE_PAIRS: list[tuple[list[int], list[int], list[tuple[int, int]]]] = [
 ]
 
 
-def four_nodes(kernel: str = "6.1", **options: Any) -> pm.Machine:
+def four_nodes(kernel: str | pm.KernelProfile = "6.1", **options: Any) -> pm.Machine:
     """Nodes 0 to 3, equally far; processor k on node k, k = 0, 1.  Swap where it is needed."""
-    if pm.KERNELS[kernel].swap:
+    if (pm.KERNELS[kernel] if isinstance(kernel, str) else kernel).swap:
         options.setdefault("swap", ["1MiB"])
     with_cpu, without = pm.Node("16MiB", cpus=1), pm.Node("16MiB")
     return pm.Machine([with_cpu, with_cpu, without, without], kernel=kernel, **options)

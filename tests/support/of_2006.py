@@ -14,7 +14,7 @@ from pagemig.testing.poke import poke
 from support.machines import PAGE, at, four_nodes, mapped
 
 #: Swap entries (engine A), migration entries before and after they were merged, and the note's own.
-KERNELS = ("2.6.17", "2.6.17-mm", "2.6.18", "pmig")
+KERNELS = ("2.6.17", "2.6.17-mm", "2.6.18-ia64", "pmig")
 #: The kernels with migration entries (engine B), and those with four lists.
 ENTRIES, LISTS = KERNELS[1:], KERNELS[:2]
 
