@@ -356,7 +356,8 @@ class ScenarioRun:
 
     def _op_flip(self, process: Process, op: Json, _i: int) -> Json:
         """Move to every node once: how often there is time for it is no part of the language."""
-        counts = self._flip(process, self.processes[op.get("target", op["p"])], op)
+        target: int = op.get("target", op["p"])
+        counts = self._flip(process, self.processes[target], op)
         if op.get("background"):
             self._flips[op["p"]] = counts
             return {"background": True}
