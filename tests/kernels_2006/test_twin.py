@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
 import pagemig as pm
-from support.machines import PAGE, at, four_nodes
+from support.machines import PAGE, at, error_of, four_nodes
 from support.of_2006 import KERNELS, LISTS, letter, resident
 
 SEARCH = int(os.environ.get("PAGEMIG_SEARCH", "0"))
@@ -27,6 +27,8 @@ STRICT, MOVE, MOVE_ALL = pm.MPOL_MF_STRICT, pm.MPOL_MF_MOVE, pm.MPOL_MF_MOVE_ALL
 
 #: First pages of mappings, far enough from each other not to merge, and their length.
 PLACES, LENGTH = (0, 16, 32, 48, 64, 80), 5
+#: Pages that a process may lock without privileges; its whole range counts, locked or not.
+MEMLOCK = 8
 KINDS = ("anon", "anon", "tmpfs", "ext4", "ramfs", "minix")
 
 
@@ -492,6 +494,9 @@ class Scenario(Twin):
         task, vma = found
         if c % 3 == 0:
             task.real.munlock(at(vma.start), LENGTH * PAGE)
+        elif not task.root and LENGTH * (1 + sum(v.locked for v in task.vmas)) > MEMLOCK:
+            assert error_of(task.real.mlock, at(vma.start), LENGTH * PAGE) == "ENOMEM"
+            return
         else:
             task.real.mlock(at(vma.start), LENGTH * PAGE)
             for vpn in vma.pages:  # brought in as if each was written

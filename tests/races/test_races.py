@@ -684,10 +684,6 @@ ROWS = [
         b={"rc": 0, "waited": [["page"], ["page"]], "touched": [0], "read": [0]},
         a={"touched": [0], "read": [0]},
         guard="GUARD_SLEPT",
-        only={
-            "2.6.17-mm": {"rc": 1, "touched": [0], "read": [0]},  # it stays mapped, and cannot move
-            "2.6.18-ia64": {**TRUNCATED, "touched": [0], "read": [0]},
-        },
     ),
     Row(
         12,

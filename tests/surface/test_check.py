@@ -253,7 +253,7 @@ BREAKS: list[tuple[str, Callable[[World], None]]] = [
 
 
 class SwapWorld(World):
-    """Under 2.6.17: page 0 is on a swap device, page 1 came back and is in the swap cache too."""
+    """Under 2.6.17: page 1 came back from a swap device, and page 0 with it into the swap cache."""
 
     def __init__(self) -> None:
         nodes = [pm.Node("8MiB", cpus=1), pm.Node("8MiB")]
@@ -272,7 +272,7 @@ class SwapWorld(World):
 
 SWAP_BREAKS: list[tuple[str, Callable[[SwapWorld], None]]] = [
     ("swap_map", lambda w: w.add("swap_map", w.slot, "")),
-    ("swap_map", lambda w: w.put("swap_map", 3 - w.slot, "", 2)),
+    ("swap_map", lambda w: w.put("swap_map", 3 - w.slot, "", 3)),
     ("swap_cache", lambda w: w.put("swap_cache", w.slot, "", 1 << 20)),
     ("swap_cache", lambda w: w.put("swap_entry", w.pfn(w.anon + PAGE), "", 7)),
     ("swap_cache", lambda w: w.flip(w.pfn(w.anon + PAGE), SWAPCACHE)),
