@@ -35,6 +35,7 @@ from pagemig.constants import (
     MPOL_MF_STRICT,
     MPOL_PREFERRED,
     MPOL_PREFERRED_MANY,
+    MPOL_WEIGHTED_INTERLEAVE,
     MREMAP_DONTUNMAP,
     MREMAP_FIXED,
     MREMAP_MAYMOVE,
@@ -159,6 +160,7 @@ MODES: Final = {
     "interleave": MPOL_INTERLEAVE,
     "local": MPOL_LOCAL,
     "preferred_many": MPOL_PREFERRED_MANY,
+    "weighted_interleave": MPOL_WEIGHTED_INTERLEAVE,
 }
 MODE_FLAGS: Final = {
     "static": MPOL_F_STATIC_NODES,
@@ -290,6 +292,7 @@ _OPERATIONS: Final[dict[str, tuple[dict[str, _Kind], dict[str, _Kind]]]] = {
     "punch": (_PART, {}),
     "fadvise": ({**_PART, "advice": _number_or(FADV_BY_NAME)}, {"sync": _BOOL}),
     "burst": ({**_RANGE, "n": _FEW}, {"ms": _COUNT, "background": _BOOL}),
+    "weight": ({"node": _COUNT, "weight": _WORD}, {}),
     "nop": ({}, {}),
     "wait": ({}, {}),
 }
