@@ -42,7 +42,7 @@ from pagemig.constants import (
     MiB,
     TiB,
 )
-from pagemig.errors import ProcessGoneError, Refusal, no_copy, raise_errno
+from pagemig.errors import ProcessGoneError, no_copy, raise_errno
 from pagemig.kernels import DEFAULT_KERNEL, KernelProfile, kernel_profile
 from pagemig.mm.numbers import NUMBERS
 from pagemig.system.frames import Frames, flag_bit, refcounts
@@ -499,14 +499,14 @@ class Machine(_core.Machine):
         node, value = as_int(nid, "nid"), as_int(weight, "weight")
         if not self.profile.weighted:
             rule = f"Linux {self.kernel} has no weighted interleaving"
-            raise_errno(Refusal(ENOENT, rule), "set_weight")
+            raise_errno(-ENOENT, "set_weight", note=rule)
         if not 0 <= node < self.nr_nodes:
-            raise_errno(Refusal(ENOENT, f"there is no node {nid}"), "set_weight")
+            raise_errno(-ENOENT, "set_weight", note=f"there is no node {nid}")
         if value == 0 and self.profile.zero_weight:
             value = 1
         if not 1 <= value <= 255:
             rule = f"a weight is from 1 to 255, not {weight}"
-            raise_errno(Refusal(EINVAL, rule), "set_weight")
+            raise_errno(-EINVAL, "set_weight", note=rule)
         self._set_weight(node, value)
 
     def cpu_node(self, cpu: int) -> int:
