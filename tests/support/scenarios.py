@@ -307,7 +307,7 @@ _INVALID: dict[str, list[Op]] = {
     "mlock": [*_PLACES, {"flags": [2]}, {"n": 0}],
     "munlock": _PLACES,
     "mlockall": [{"flags": []}, {"flags": ["onfault"]}, {"flags": [8]}],
-    "madvise": [*_PLACES, {"advice": 77}, {"advice": 5}, {"advice": "wipeonfork"}],
+    "madvise": [*_PLACES, {"advice": 77}, {"advice": 5}],
     "mremap": [
         {"flags": []},
         {"flags": ["fixed"]},
