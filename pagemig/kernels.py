@@ -189,19 +189,53 @@ class KernelProfile:
     )
     gup_checks_files: int = _switch(
         0,
-        "Registering buffers over files on a disk: 0 ``-EOPNOTSUPP`` for every mapping "
-        "(through 6.4), 1 ``-EFAULT`` for shared ones, while private ones may be pinned "
-        "(6.5 and later).",
+        "Registering buffers. 0: all mappings must be of one file or of none, else "
+        "``-EINVAL``, and over a file on a disk it is ``-EOPNOTSUPP`` (through 6.4). 1: "
+        "``-EFAULT`` for shared mappings of a disk, everything else may be pinned (6.5 and later).",
     )
     populate_whole: int = _switch(
         0,
-        "1: ``MADV_POPULATE_*`` ends at the first hole of its range (6.9 and later); 0: "
-        "passes over it.",
+        "1: ``MADV_POPULATE_*`` ends at the first hole of its range, and a page that had to be "
+        "read is a major fault, since the fault is tried again inside (6.9 and later). 0: it "
+        "passes over holes, and starts anew after reading, which then is a minor fault.",
     )
     mprotect_unaccounts: int = _switch(
         0,
         "1: anonymous memory nothing was written to is no longer accounted for once it "
         "cannot be written, and merges with mappings that never were (6.6 and later).",
+    )
+    pin_fast: int = _switch(
+        0,
+        "1: registering buffers takes pages by their page table entries alone as far as it can. "
+        "From the first that it cannot take on it looks at mappings and marks pages dirty (6.12; "
+        "not in 6.1).",
+    )
+    mmap_joins_left: int = _switch(
+        0,
+        "A new mapping between two that could each hold it, but not each other, joins the left "
+        "one (1: 6.12 and later) or the right one (0).",
+    )
+    merge_faulted: int = _switch(
+        0,
+        "1: a range with pages of its own merges with a neighbour that has none, unless its "
+        "pages came by fork (6.16 and later).",
+    )
+    mremap_many: int = _switch(
+        0,
+        "1: mremap to a fixed place moves a range of several mappings, and what is wrong with "
+        "the source is found before the target is unmapped (6.17 and later). 0: ``-EFAULT`` "
+        "beyond the first mapping, with the target unmapped.",
+    )
+    zap_drains: int = _switch(
+        1,
+        "1: a processor works off the pages that it has collected (``pagevec``) when memory is "
+        "unmapped (through 6.13). 0: they wait until its list is full or somebody asks.",
+    )
+    ra_uncut: int = _switch(
+        0,
+        "Where read-ahead puts its mark. 1: by the window as planned, so that a file that ends "
+        "inside the window has none (ext4 from 6.16 on, which reads in large folios). 0: by what "
+        "the file has of the window.",
     )
     swap: int = _switch(
         0,
@@ -451,6 +485,10 @@ class KernelProfile:
         0,
         "1: who may move whose pages is asked as for a signal (through 4.12); 0: as for ptrace.",
     )
+    zero_weight: int = _checked(
+        0,
+        "1: writing weight 0 puts the default back (6.9 through 6.15); 0: it is ``-EINVAL``.",
+    )
     interleave_bits: int = _checked(
         32,
         "Bits of the page number that decide the interleave node: 32 to 6.6, 64 from "
@@ -621,8 +659,11 @@ _LINUX_6_12: Final = KernelProfile(
     gup_checks_files=1,
     populate_whole=1,
     mprotect_unaccounts=1,
+    pin_fast=1,
+    mmap_joins_left=1,
     weighted=1,
     balancing_many=1,
+    zero_weight=1,
     interleave_bits=64,
     modes=_MODES_6_1 | {MPOL_WEIGHTED_INTERLEAVE},
     mode_flags=_ALL_MODE_FLAGS,
@@ -630,6 +671,17 @@ _LINUX_6_12: Final = KernelProfile(
     mode_names=MappingProxyType(
         {**_MODE_NAMES_6_1, MPOL_WEIGHTED_INTERLEAVE: "weighted interleave"}
     ),
+)
+
+_LINUX_6_18: Final = replace(
+    _LINUX_6_12,
+    name="6.18",
+    stands_for="Linux 6.18: as 6.12, with other rules for merging and mremap; recorded on 6.18.15",
+    merge_faulted=1,
+    mremap_many=1,
+    zap_drains=0,
+    ra_uncut=1,
+    zero_weight=0,
 )
 
 # ---- the kernels of 2006 ----------------------------------------------------------------------
@@ -758,6 +810,7 @@ KERNELS: Final[Mapping[str, KernelProfile]] = MappingProxyType(
             _PMIG,
             _LINUX_6_1,
             _LINUX_6_12,
+            _LINUX_6_18,
         )
     }
 )

@@ -36,7 +36,7 @@ from pagemig.mm.rmap cimport lru_cache_disable, lru_cache_enable
 from pagemig.mm.rules cimport (
     refuse, RULE_ADDR_FLAG, RULE_BIND_FLAGS, RULE_GET_FLAGS, RULE_HOME_FLAGS, RULE_HOME_NODE, RULE_MASK_BEYOND,
     RULE_MASK_SIZE, RULE_MAXNODE_LARGE, RULE_MAXNODE_SMALL, RULE_MEMS_ALLOWED, RULE_MOVE_ALL, RULE_MOVE_FLAGS,
-    RULE_NO_MEMORY, RULE_NOT_INTERLEAVING, RULE_RANGE_WRAPS, RULE_TO_NODES_ABSENT, RULE_TO_NODES_NONE,
+    RULE_NO_MEMORY, RULE_NODES_NONE, RULE_NOT_INTERLEAVING, RULE_RANGE_WRAPS, RULE_TO_NODES_ABSENT, RULE_TO_NODES_NONE,
     RULE_TO_NODES_PRIVILEGE, RULE_UNALIGNED,
 )
 from pagemig.mm.types cimport (
@@ -516,6 +516,11 @@ cdef int64_t pmg_sys_mbind(
         flags &= ~<uint64_t> MPOL_MF_STRICT
     rc = mpol_new(c.m, mode, mode_flags, &user, &pol, rule)
     if rc:
+        if rule != NULL and rule[0] == RULE_NODES_NONE and not c.m.profile.check_range and \
+                flags & (MPOL_MF_MOVE | MPOL_MF_MOVE_ALL):
+            # The processors have worked their lists off when the nodes are found wanting.
+            lru_cache_disable(c)
+            lru_cache_enable(c)
         return rc
     if c.m.profile.check_range:
         return mbind_2006(c, start >> 12, (start + length) >> 12, &pol, user.bits[0], <uint32_t> flags)

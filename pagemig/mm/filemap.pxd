@@ -34,7 +34,7 @@ cdef int shmem_fault(ctx_t *c, vma_t *vma, uint64_t index, uint32_t *pfn) noexce
 cdef int filemap_fault(ctx_t *c, vma_t *vma, uint64_t index, uint32_t *pfn) noexcept nogil
 # the one of the file's kind
 cdef int vma_fault(ctx_t *c, vma_t *vma, uint64_t index, uint32_t *pfn) noexcept nogil
-# a page is about to be written (page_mkwrite, write(2)): dirty, and with buffers on ext4.  Page locked.
+# a page is about to be written through a mapping (page_mkwrite): dirty, and with buffers on ext4.  Page locked.
 cdef void file_page_dirty(ctx_t *c, file_t *f, uint32_t pfn) noexcept nogil
 # faults of a mapping found n cached pages: read-ahead pays
 cdef void mmap_hit(file_t *f, uint64_t n) noexcept nogil

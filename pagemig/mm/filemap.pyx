@@ -275,12 +275,22 @@ cdef inline void create_empty_buffers(machine_t *m, uint32_t pfn) noexcept nogil
         pmg_add(&m.frames[pfn].state, REF_ONE | PG_private)
 
 
-cdef void file_page_dirty(ctx_t *c, file_t *f, uint32_t pfn) noexcept nogil:
-    """A page is about to be written: a disk file system gives it buffers.  Page locked."""
+cdef inline void mark_buffer_dirty(ctx_t *c, file_t *f, uint32_t pfn) noexcept nogil:
+    """A page was written: a disk file system has buffers for it.  Page locked."""
     if has_disk(f):
         create_empty_buffers(c.m, pfn)
     if not page_test(c.m, pfn, PG_dirty):
         page_test_set(c.m, pfn, PG_dirty)
+
+
+cdef void file_page_dirty(ctx_t *c, file_t *f, uint32_t pfn) noexcept nogil:
+    """A page is about to be written through a mapping.  Page locked.
+
+    The mark of read-ahead is lost: it shares its bit with PG_reclaim, which a page that gets dirty must not have.
+    """
+    mark_buffer_dirty(c, f, pfn)
+    if page_test(c.m, pfn, PG_readahead):
+        page_test_clear(c.m, pfn, PG_readahead)
 
 
 # -- the disk: page_bytes a page, packed in words; what lies beyond the end of the array is a hole ----------
@@ -363,6 +373,30 @@ cdef void do_page_cache_ra(ctx_t *c, file_t *f, uint64_t index, uint64_t nr, uin
         put_page(c, pfn)
 
 
+cdef void page_cache_ra_order(ctx_t *c, file_t *f, const ra_t *ra) noexcept nogil:
+    """Read a window and mark the page from which on it is read ahead.
+
+    File systems with large folios (ext4 from 6.16 on) mark by the window as planned, up to the first page that is
+    there; the rest is done as before.  Their folios are modelled as single pages.
+    """
+    cdef uint64_t index = ra.start, end = min(ra.start + ra.size, i_size_read(f))
+    cdef uint32_t pfn = 0
+    cdef int err = 0
+    if c.m.profile.ra_uncut:
+        while index < end:
+            err = add_new_page(c, f, index, NULL, &pfn)
+            if err:
+                break
+            if index == ra.start + ra.size - ra.async_size:
+                page_test_set(c.m, pfn, PG_readahead)
+            unlock_page(c.m, pfn)
+            put_page(c, pfn)
+            index += 1
+        if not err:
+            return
+    do_page_cache_ra(c, f, index, ra.start + ra.size - index, ra.async_size)
+
+
 cdef uint64_t get_init_ra_size(uint64_t size) noexcept nogil:
     cdef uint64_t n = 1
     while n < size:
@@ -437,7 +471,7 @@ cdef void ondemand_readahead(ctx_t *c, file_t *f, uint64_t index, bint marked, u
             ra.size = RA_PAGES
             ra.async_size = RA_PAGES // 2
     ra_store(f, &ra)
-    do_page_cache_ra(c, f, ra.start, ra.size, ra.async_size)
+    page_cache_ra_order(c, f, &ra)
 
 
 cdef void do_sync_mmap_readahead(ctx_t *c, file_t *f, vma_t *vma, uint64_t index) noexcept nogil:
@@ -455,7 +489,7 @@ cdef void do_sync_mmap_readahead(ctx_t *c, file_t *f, vma_t *vma, uint64_t index
         ra.start = index - RA_PAGES // 2 if index > RA_PAGES // 2 else 0
         ra.size = RA_PAGES
         ra.async_size = RA_PAGES // 4
-        do_page_cache_ra(c, f, ra.start, ra.size, ra.async_size)
+        page_cache_ra_order(c, f, &ra)
     ra_store(f, &ra)
 
 
@@ -543,7 +577,7 @@ cdef int write_page(ctx_t *c, file_t *f, uint64_t index, uint64_t value) noexcep
     if err:
         return -PMG_WAIT if err & VM_FAULT_WAIT else -ENOMEM
     set_page_token(c.m, pfn, value)
-    file_page_dirty(c, f, pfn)
+    mark_buffer_dirty(c, f, pfn)
     if index >= i_size_read(f):
         pmg_store(&f.size, index + 1)
     unlock_page(c.m, pfn)
@@ -672,7 +706,8 @@ cdef int writeback_pages(ctx_t *c, file_t *f, uint64_t first, uint64_t last) noe
         if pfn:
             if page_test(c.m, pfn, PG_dirty):
                 page_mkclean(c, f, pfn, index)
-                page_test_clear(c.m, pfn, PG_dirty)
+                # The end of writeback clears PG_reclaim, and with it the mark of read-ahead.
+                page_test_clear(c.m, pfn, PG_dirty | PG_readahead)
                 err = disk_write(c.m, f, index, pfn)
             unlock_page(c.m, pfn)
             put_page(c, pfn)

@@ -367,8 +367,8 @@ cdef int64_t pin_fill(ctx_t *c, task_t *t, uint64_t vpn, uint64_t n, uint32_t i)
     # Registered buffers are written to by the device, a pipe only reads.
     got = pin_user_pages(c, mm_of(m, c.mm), vpn, n, pin.longterm != 0, pin.longterm != 0, vec_at(m, &pin.pages))
     mmap_read_unlock(c, c.mm)
-    if got <= 0:
-        return got if got else -EFAULT
+    if got < 0 or (got == 0 and pin.longterm):
+        return got if got else -EFAULT      # a pipe may be given nothing, a device not
     pin.pages.n = <uint32_t> got
     pin.refs = 1
     if pin_hold(m, t, i):

@@ -13,7 +13,7 @@ from pagemig.mm.vma cimport vma_lookup
 
 # get_user_pages family; mmap_lock held for reading, nonzero results are -errno
 # 0, -EFAULT, -ENOMEM, -PMG_WAIT
-cdef int faultin_page(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t flags) noexcept nogil
+cdef int faultin_page(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t flags, bint retries) noexcept nogil
 # populate_vma_page_range over VMAs for mlock/MAP_POPULATE (ignore errors) and madvise POPULATE (write decides); 0 or
 # -errno
 cdef int mm_populate(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, bint ignore_errors) noexcept nogil

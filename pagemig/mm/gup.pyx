@@ -9,19 +9,22 @@ from pagemig.mm.atomic cimport GUARD_GUP_ENTRY, pmg_add, PMG_GUARD, pmg_load, pm
 from pagemig.mm.frame cimport get_page, page_counts_full, page_ref_add, page_state
 from pagemig.mm.memory cimport handle_mm_fault, migration_entry_wait, set_page_dirty, zap_page_range
 from pagemig.mm.page_alloc cimport file_of, mm_of, put_page_refs, task_of
-from pagemig.mm.pgtable cimport leaf_pte, pte_lock, pte_unlock, walk_leaf
+from pagemig.mm.pgtable cimport leaf_pte, pte_lock, pte_unlock, read_pte, walk_leaf
 from pagemig.mm.pte cimport pte_dirty, pte_none, pte_pfn, pte_present, pte_protnone, PTE_SPECIAL, pte_t, pte_write
 from pagemig.mm.rmap cimport lru_add_drain
 from pagemig.mm.types cimport (
     ctx_t, FAULT_FLAG_UNSHARE, FAULT_FLAG_WRITE, FILE_SHMEM, GUP_PIN_COUNTING_BIAS, machine_t, mm_t, PG_anon,
-    PG_anon_exclusive, PMG_WAIT, VM_FAULT_OOM, VM_FAULT_RETRY, VM_FAULT_SIGBUS, VM_FAULT_SIGSEGV, VM_FAULT_WAIT,
-    VM_IO, VM_LOCKONFAULT, VM_PFNMAP, VM_READ, VM_SHARED, VM_WRITE, vma_t,
+    PG_anon_exclusive, PG_swapbacked, PMG_WAIT, VM_FAULT_OOM, VM_FAULT_RESTARTED, VM_FAULT_RETRY, VM_FAULT_SIGBUS,
+    VM_FAULT_SIGSEGV, VM_FAULT_WAIT, VM_IO, VM_LOCKONFAULT, VM_PFNMAP, VM_READ, VM_SHARED, VM_WRITE, vma_t,
 )
-from pagemig.mm.vma cimport find_vma, vma_index_of, vma_is_accessible, vma_lookup
+from pagemig.mm.vma cimport find_vma, vma_after, vma_index_of, vma_is_accessible, vma_lookup
 
 
-cdef int faultin_page(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t flags) noexcept nogil:
-    """Always a minor fault to the process: after reading, the kernel's callers start a new fault, which finds the page."""
+cdef int faultin_page(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t flags, bint retries) noexcept nogil:
+    """A minor fault to the process, as a rule: after reading, the kernel's callers start anew and find the page.
+
+    A caller that ``retries`` has the fault tried again instead, which makes it a major one.
+    """
     cdef int ret = handle_mm_fault(c, vma, vpn, flags)
     if ret & VM_FAULT_WAIT:
         return -PMG_WAIT
@@ -31,7 +34,9 @@ cdef int faultin_page(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t flags) noexce
         return -EFAULT
     if ret & VM_FAULT_RETRY and migration_entry_wait(c, mm_of(c.m, vma.mm), vpn):
         return -PMG_WAIT
-    if c.task:
+    if c.task and retries and ret & VM_FAULT_RESTARTED:
+        pmg_add(&task_of(c.m, c.task).maj_flt, 1)
+    elif c.task:
         pmg_add(&task_of(c.m, c.task).min_flt, 1)
     return 0
 
@@ -52,7 +57,8 @@ cdef bint touch_populated(ctx_t *c, mm_t *mm, uint64_t vpn, bint write) noexcept
     return True
 
 
-cdef int populate_vma(ctx_t *c, vma_t *vma, uint64_t start, uint64_t end, bint write, uint64_t *done) noexcept nogil:
+cdef int populate_vma(
+        ctx_t *c, vma_t *vma, uint64_t start, uint64_t end, bint write, bint retries, uint64_t *done) noexcept nogil:
     cdef mm_t *mm = mm_of(c.m, vma.mm)
     cdef uint64_t vpn = start
     cdef int err = 0
@@ -61,7 +67,7 @@ cdef int populate_vma(ctx_t *c, vma_t *vma, uint64_t start, uint64_t end, bint w
             vpn += 1
             done[0] += 1
         else:
-            err = faultin_page(c, vma, vpn, FAULT_FLAG_WRITE if write else 0)
+            err = faultin_page(c, vma, vpn, FAULT_FLAG_WRITE if write else 0, retries)
     lru_add_drain(c)
     return err
 
@@ -69,6 +75,7 @@ cdef int populate_vma(ctx_t *c, vma_t *vma, uint64_t start, uint64_t end, bint w
 cdef int mm_populate(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, bint ignore_errors) noexcept nogil:
     """Private writable memory is written to, so that its first write finds a page of its own; the rest is read."""
     cdef uint64_t vpn = start, stop, done = 0
+    cdef bint write
     cdef vma_t *vma
     cdef int err
     while vpn < end:
@@ -79,7 +86,8 @@ cdef int mm_populate(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, bint igno
         if not vma.flags & (VM_IO | VM_PFNMAP | VM_LOCKONFAULT):
             err = -EFAULT
             if vma_is_accessible(vma):
-                err = populate_vma(c, vma, max(vpn, vma.start), stop, (vma.flags & (VM_WRITE | VM_SHARED)) == VM_WRITE, &done)
+                write = (vma.flags & (VM_WRITE | VM_SHARED)) == VM_WRITE
+                err = populate_vma(c, vma, max(vpn, vma.start), stop, write, False, &done)
             if err == -PMG_WAIT or (err and not ignore_errors):
                 return err
         vpn = stop
@@ -95,7 +103,7 @@ cdef int make_pages_present(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end) no
         return -EPERM
     if vma.flags & (VM_IO | VM_PFNMAP) or not vma.flags & (VM_READ | VM_WRITE):
         return -EFAULT
-    err = populate_vma(c, vma, start, end, (vma.flags & VM_WRITE) != 0, &done)
+    err = populate_vma(c, vma, start, end, (vma.flags & VM_WRITE) != 0, False, &done)
     return -EPERM if err and done and err != -PMG_WAIT else err
 
 
@@ -110,7 +118,7 @@ cdef int populate_object(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end) noexc
         return -EINVAL
     zap_page_range(c, mm, vma, start, end, 0)
     for vpn in range(start, end):
-        err = faultin_page(c, vma, vpn, 0)
+        err = faultin_page(c, vma, vpn, 0, False)
         if err:
             return err
     return 0
@@ -127,7 +135,7 @@ cdef int populate_range(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, bint w
         elif vma.flags & (VM_IO | VM_PFNMAP) or not vma.flags & (VM_WRITE if write else VM_READ):
             err = -EINVAL
         else:
-            err = populate_vma(c, vma, vpn, min(end, vma.end), write, &n)
+            err = populate_vma(c, vma, vpn, min(end, vma.end), write, c.m.profile.populate_whole != 0, &n)
             vpn = vma.end
     if done != NULL:
         done[0] = n
@@ -157,8 +165,12 @@ cdef uint32_t follow_page(ctx_t *c, vma_t *vma, uint64_t vpn, int *err) noexcept
     return pfn
 
 
-cdef int try_grab_page(ctx_t *c, mm_t *mm, uint64_t vpn, bint longterm, bint write, uint32_t *pfn) noexcept nogil:
-    """Take the page behind ``vpn``: 1 taken, 0 it must be faulted in, FAULT_FLAG_UNSHARE unshared first, or -ENOMEM."""
+cdef int try_grab_page(
+        ctx_t *c, mm_t *mm, uint64_t vpn, bint longterm, bint write, bint touch, uint32_t *pfn) noexcept nogil:
+    """Take the page behind ``vpn``: 1 taken, 0 it must be faulted in, FAULT_FLAG_UNSHARE unshared first, or -ENOMEM.
+
+    With ``touch`` (FOLL_TOUCH) a page that is to be written counts as dirty from now on.
+    """
     cdef machine_t *m = c.m
     cdef uint32_t leaf = walk_leaf(m, mm.pgd, vpn)
     cdef uint64_t state
@@ -178,6 +190,8 @@ cdef int try_grab_page(ctx_t *c, mm_t *mm, uint64_t vpn, bint longterm, bint wri
         else:
             page_ref_add(m, pfn[0], GUP_PIN_COUNTING_BIAS if longterm else 1)
             ret = 1
+            if touch and write and not pte_dirty(pte):
+                set_page_dirty(m, pfn[0])
     pte_unlock(c, leaf)
     return ret
 
@@ -197,41 +211,74 @@ cdef int pin_page(ctx_t *c, vma_t *vma, uint64_t vpn, bint longterm, bint write,
     if longterm and write and m.profile.gup_checks_files and vma.flags & VM_SHARED and on_disk(m, vma):
         return -EFAULT                      # its file system could not tell when the page gets dirty
     while True:
-        ret = try_grab_page(c, mm, vpn, longterm, write, pfn)
+        ret = try_grab_page(c, mm, vpn, longterm, write, m.profile.pin_fast != 0, pfn)
         if ret == 1:
             return 0
         if ret < 0:
             return ret
         flags = FAULT_FLAG_UNSHARE if ret else (FAULT_FLAG_WRITE if write else 0)
-        ret = faultin_page(c, vma, vpn, flags)
+        ret = faultin_page(c, vma, vpn, flags, False)
         if ret:
             return ret
 
 
+cdef uint64_t grab_fast(
+        ctx_t *c, mm_t *mm, uint64_t vpn, uint64_t n, bint longterm, bint write, uint32_t *pfns) noexcept nogil:
+    """Take pages by their entries alone, up to the first that has none or the wrong one; returns how many.
+
+    No mapping is looked at, so that memory without the right to read is taken too: x86 has no entry that says so.  A
+    page of a disk must be asked for when a device is to write to it.
+    """
+    cdef machine_t *m = c.m
+    cdef uint64_t k = 0, state
+    cdef pte_t pte
+    while k < n:
+        pte = read_pte(m, mm, vpn + k)
+        if not pte_present(pte) or pte & PTE_SPECIAL:
+            break
+        state = page_state(m, <uint32_t> pte_pfn(pte))
+        if longterm and write and not state & (PG_anon | PG_swapbacked):
+            break
+        if try_grab_page(c, mm, vpn + k, longterm, write, False, pfns + k) != 1:
+            break
+        k += 1
+    return k
+
+
+cdef int buffer_files(machine_t *m, mm_t *mm, uint64_t vpn, uint64_t n) noexcept nogil:
+    """To 6.4 those who register buffers look at the mappings when all is pinned: one file or none, and not on a disk."""
+    cdef vma_t *first = vma_lookup(m, mm, vpn)
+    cdef vma_t *vma = first
+    while vma != NULL and vma.start < vpn + n:
+        if vma.file != first.file:
+            return -EINVAL
+        if on_disk(m, vma):
+            return -EOPNOTSUPP
+        vma = vma_after(m, mm, vma)
+    return 0
+
+
 cdef int64_t pin_user_pages(
         ctx_t *c, mm_t *mm, uint64_t vpn, uint64_t n, bint longterm, bint write, uint32_t *pfns) noexcept nogil:
-    """A pipe takes what it can get; buffers are registered whole, and not over files on a disk, or not at all.
-
-    To 6.4 those who register buffers look for files themselves, when all is pinned, and refuse private mappings too.
-    """
+    """A pipe takes what it can get; buffers are registered whole or not at all."""
     cdef machine_t *m = c.m
     cdef vma_t *vma = NULL
     cdef uint64_t k = 0
-    cdef bint refused = False
     cdef int err = 0
     if longterm:
         pmg_store32(&mm.has_pinned, 1)
+    if not longterm or m.profile.pin_fast:
+        k = grab_fast(c, mm, vpn, n, longterm, write, pfns)
     while k < n and err == 0:
         if vma == NULL or vpn + k >= vma.end:
             vma = vma_lookup(m, mm, vpn + k)
         err = pin_page(c, vma, vpn + k, longterm, write, pfns + k) if vma != NULL else -EFAULT
         if err == 0:
             k += 1
-            refused = refused or (not m.profile.gup_checks_files and on_disk(m, vma))
     if longterm and err and k and err != -PMG_WAIT:
         err = -EFAULT
-    elif longterm and err == 0 and refused:
-        err = -EOPNOTSUPP
+    elif longterm and err == 0 and not m.profile.gup_checks_files:
+        err = buffer_files(m, mm, vpn, n)
     if k and err and (longterm or err == -PMG_WAIT):
         unpin_pages(c, pfns, <uint32_t> k, longterm)
         k = 0

@@ -13,6 +13,7 @@ from pagemig.mm.page_alloc cimport file_of, mm_of
 from pagemig.mm.pagewalk cimport pagewalk_next, pagewalk_start, pagewalk_t
 from pagemig.mm.pgtable cimport leaf_pte, pte_lock, pte_unlock
 from pagemig.mm.pte cimport PTE_A, PTE_D, pte_pfn, pte_present, PTE_SPECIAL, pte_t
+from pagemig.mm.rmap cimport lru_add_drain
 from pagemig.mm.truncate cimport file_fadvise, file_punch
 from pagemig.mm.types cimport (
     BUG_REMOVE_LOOPS, ctx_t, FILE_SHMEM, machine_t, mm_t, PG_active, PG_anon, PG_dirty, PG_referenced, PG_swapbacked,
@@ -146,6 +147,7 @@ cdef void madvise_free_range(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end) n
     cdef uint64_t vpn
     cdef uint32_t pfn
     cdef pte_t pte
+    lru_add_drain(c)
     pagewalk_start(&w, m, mm, start, end)
     while pagewalk_next(&w):
         pte_lock(c, w.leaf)
@@ -237,7 +239,10 @@ cdef int madvise_vma_behavior(ctx_t *c, walk_t *w, vma_t *vma, uint64_t start, u
         return madvise_populate(c, w, start, end)
     if w.advice == MADV_COLD or w.advice == MADV_PAGEOUT:
         w.prev = vma                # the order of the LRU is not modelled, and nothing is paged out
-        return -EINVAL if vma.flags & (VM_LOCKED | VM_PFNMAP) else 0
+        if vma.flags & (VM_LOCKED | VM_PFNMAP):
+            return -EINVAL
+        lru_add_drain(c)
+        return 0
     return madvise_update_vma(c, w, vma, start, end)
 
 

@@ -543,7 +543,8 @@ cdef void zap_page_range(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t start, uint64_
     while pagewalk_next(&w):
         if pmg_load32(&c.m.ptdesc[w.leaf].used):
             zap_pte_range(c, vma, w.leaf, w.vpn, w.stop, how)
-    lru_add_drain(c)
+    if c.m.profile.zap_drains:
+        lru_add_drain(c)
 
 
 # -- fork ------------------------------------------------------------------------------------------------------

@@ -179,12 +179,13 @@ cdef int32_t weighted_il_node(machine_t *m, uint64_t nodes, uint64_t index) noex
         left &= left - 1
     index %= total
     left = nodes
-    while True:
-        nid = <uint32_t> pmg_ctz(left)
-        if index < node_weight(m, nid):
-            return <int32_t> nid
+    nid = <uint32_t> pmg_ctz(left)
+    # The last one stands for what is left over when a weight shrinks meanwhile.
+    while index >= node_weight(m, nid) and left & (left - 1):
         index -= node_weight(m, nid)
         left &= left - 1
+        nid = <uint32_t> pmg_ctz(left)
+    return <int32_t> nid
 
 
 cdef int32_t interleave_nid(machine_t *m, const mpol_t *pol, uint64_t index) noexcept nogil:

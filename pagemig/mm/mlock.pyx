@@ -79,7 +79,7 @@ cdef int mlock_fixup(
     # Merged last: what joins a neighbour has its pages counted as the neighbour's are.
     merged = NULL
     if err == 0:
-        merged = vma_merge(c, mm, prev[0], start, end, newflags, vma.anon_vma, vma.file, vma.pgoff, &vma.pol)
+        merged = vma_merge(c, mm, prev[0], start, end, newflags, vma.anon_vma, vma, vma.file, vma.pgoff, &vma.pol)
     prev[0] = merged if merged != NULL else vma
     return err
 
@@ -93,7 +93,7 @@ cdef int mlock_present(
         prev[0] = vma
         return 0
     merged = vma_merge(
-        c, mm, prev[0], start, end, newflags, vma.anon_vma, vma.file, vma.pgoff + (start - vma.start), &vma.pol)
+        c, mm, prev[0], start, end, newflags, vma.anon_vma, vma, vma.file, vma.pgoff + (start - vma.start), &vma.pol)
     if merged != NULL:
         vma = merged
     else:

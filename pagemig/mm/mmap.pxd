@@ -9,7 +9,7 @@ from pagemig.mm.types cimport ctx_t, machine_t, mm_t, mpol_t, task_t, vma_t
 
 cdef vma_t *vma_merge(
         ctx_t *c, mm_t *mm, vma_t *prev, uint64_t start, uint64_t end, uint32_t flags, uint32_t anon_vma,
-        uint32_t file, uint64_t pgoff, const mpol_t *pol) noexcept nogil
+        vma_t *owner, uint32_t file, uint64_t pgoff, const mpol_t *pol) noexcept nogil
 # the VMA for [start, end) of vma once it has flags and pol: merged, else cut out.  The caller sets them.
 cdef vma_t *vma_modify(
         ctx_t *c, mm_t *mm, vma_t *prev, vma_t *vma, uint64_t start, uint64_t end, uint32_t flags, const mpol_t *pol,

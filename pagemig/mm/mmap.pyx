@@ -31,7 +31,7 @@ from pagemig.mm.rmap cimport (
     anon_vma_clone, unlink_anon_vmas, unlink_file_vma, vma_link_file, vma_trees_insert, vma_trees_remove,
 )
 from pagemig.mm.types cimport (
-    C_TLB_FLUSH, ctx_t, DEF_MAX_MAP_COUNT, FILE_SHMEM, file_t, machine_t, MAX_INDEX_PAGES, mm_t, MPOL_BIND,
+    C_TLB_FLUSH, ctx_t, DEF_MAX_MAP_COUNT, FILE_RAMFS, FILE_SHMEM, file_t, machine_t, MAX_INDEX_PAGES, mm_t, MPOL_BIND,
     MPOL_DEFAULT, MPOL_PREFERRED_MANY, mpol_t, PG_anon, PG_anon_exclusive, PMG_WAIT, TASK_SIZE_PAGES, task_t, vec_t,
     VM_ACCOUNT, VM_DONTEXPAND, VM_LOCKED, VM_MAYEXEC, VM_MAYREAD, VM_MAYSHARE, VM_MAYWRITE, VM_NORESERVE, VM_PFNMAP,
     VM_SHARED, VM_WRITE, vma_t,
@@ -72,9 +72,11 @@ cdef extern from *:
     #define MMAP_BASE (TASK_SIZE_PAGES - (1ull << 15))  /* 128 MB are left above for a stack */
     #define MMAP_MIN 16ull
     #define NO_CEILING (1ull << 36)
+    #define CHECKED (1ll << 62)                          /* no page number and no errno */
     """
     const uint32_t VM_ACCESS_FLAGS
     const uint64_t PTE_PROT_BITS, MMAP_BASE, MMAP_MIN, NO_CEILING
+    const int64_t CHECKED
 
 
 # -- the list of VMAs ------------------------------------------------------------------------------------------
@@ -250,31 +252,46 @@ cdef inline bint is_mergeable_vma(vma_t *vma, uint32_t flags, uint32_t file) noe
     return vma.flags == flags and vma.file == file and vma.ops == 0
 
 
-cdef bint is_mergeable_anon_vma(machine_t *m, uint32_t av1, uint32_t av2, vma_t *vma) noexcept nogil:
-    """Two VMAs of one anon_vma may merge, and one that has none with one that has it alone.
+cdef inline bint are_anon_vmas_compatible(vma_t *a, vma_t *b) noexcept nogil:
+    return not a.anon_vma or not b.anon_vma or a.anon_vma == b.anon_vma
 
-    ``vma`` is the one that is there already (NULL: do not look).  Its chain must hold a single anon_vma, so that
-    copies from a parent stay apart; an empty chain does not count as single: a range with pages never merges
-    into a neighbour without.
+
+cdef inline bint vma_is_fork_child(machine_t *m, vma_t *vma) noexcept nogil:
+    """Some of its pages may still be the parent's: its chain holds more than its own anon_vma."""
+    return vma.anon_vma != 0 and rnode_of(m, vma.chain).next != 0
+
+
+cdef bint is_mergeable_anon_vma(machine_t *m, uint32_t anon_vma, vma_t *owner, vma_t *vma) noexcept nogil:
+    """Whether ``vma`` may take in a range with ``anon_vma``, which belongs to ``owner`` (NULL: the range is new).
+
+    Two of one anon_vma may merge, and one that has none with one that has it alone: what came by fork stays apart,
+    so that the lock of its anon_vma is not shared more widely.  To 6.15 the test of the chain is only made of the VMA
+    that is there already, and an empty chain does not pass it: a range with pages never merges into a neighbour
+    without.
     """
     if m.profile.family_anon_vma:
-        return not av1 or not av2 or av1 == av2
-    if not av1 or not av2:
-        if vma == NULL or (vma.chain and not rnode_of(m, vma.chain).next):
-            return True
-    return av1 == av2
+        return not anon_vma or not vma.anon_vma or anon_vma == vma.anon_vma
+    if anon_vma and vma.anon_vma:
+        return anon_vma == vma.anon_vma
+    if not anon_vma and not vma.anon_vma:
+        return True
+    if m.profile.merge_faulted:
+        return not vma_is_fork_child(m, vma) and (owner == NULL or not vma_is_fork_child(m, owner))
+    return vma.chain != 0 and not rnode_of(m, vma.chain).next
 
 
 cdef bint can_vma_merge_before(
-        machine_t *m, vma_t *vma, uint32_t flags, uint32_t anon_vma, uint32_t file, uint64_t pgoff) noexcept nogil:
+        machine_t *m, vma_t *vma, uint32_t flags, uint32_t anon_vma, vma_t *owner, uint32_t file,
+        uint64_t pgoff) noexcept nogil:
     """``vma`` could begin earlier; ``pgoff`` is where the range before it ends."""
-    return is_mergeable_vma(vma, flags, file) and is_mergeable_anon_vma(m, anon_vma, vma.anon_vma, vma) \
+    return is_mergeable_vma(vma, flags, file) and is_mergeable_anon_vma(m, anon_vma, owner, vma) \
         and vma.pgoff == pgoff
 
 
 cdef bint can_vma_merge_after(
-        machine_t *m, vma_t *vma, uint32_t flags, uint32_t anon_vma, uint32_t file, uint64_t pgoff) noexcept nogil:
-    return is_mergeable_vma(vma, flags, file) and is_mergeable_anon_vma(m, anon_vma, vma.anon_vma, vma) \
+        machine_t *m, vma_t *vma, uint32_t flags, uint32_t anon_vma, vma_t *owner, uint32_t file,
+        uint64_t pgoff) noexcept nogil:
+    return is_mergeable_vma(vma, flags, file) and is_mergeable_anon_vma(m, anon_vma, owner, vma) \
         and vma.pgoff + (vma.end - vma.start) == pgoff
 
 
@@ -300,11 +317,12 @@ cdef vma_t *merge_into_next(ctx_t *c, mm_t *mm, vma_t *prev, vma_t *mid, vma_t *
 
 cdef vma_t *vma_merge(
         ctx_t *c, mm_t *mm, vma_t *prev, uint64_t start, uint64_t end, uint32_t flags, uint32_t anon_vma,
-        uint32_t file, uint64_t pgoff, const mpol_t *pol) noexcept nogil:
+        vma_t *owner, uint32_t file, uint64_t pgoff, const mpol_t *pol) noexcept nogil:
     """Give [start, end), which is about to have these properties, to its neighbours if they have them.
 
     The range is a hole, a whole VMA or one end of it.  ``prev`` is the VMA before, or the one whose upper end the
-    range is.  Returns the VMA that now covers the range, NULL when none does.
+    range is; ``owner`` the VMA whose pages the range has or gets, NULL when it extends ``prev`` into a hole.  Returns
+    the VMA that now covers the range, NULL when none does.
     """
     cdef machine_t *m = c.m
     cdef uint32_t slot = vma_slot(m, mm, prev.end) if prev != NULL else 0
@@ -317,10 +335,10 @@ cdef vma_t *vma_merge(
     if mid != NULL and mid.end == end:
         next = vma_at(m, mm, slot + 1)
     after = prev != NULL and prev.end == start and mpol_equal(&prev.pol, pol) \
-        and can_vma_merge_after(m, prev, flags, anon_vma, file, pgoff)
+        and can_vma_merge_after(m, prev, flags, anon_vma, owner, file, pgoff)
     before = next != NULL and next.start == end and mpol_equal(pol, &next.pol) \
-        and can_vma_merge_before(m, next, flags, anon_vma, file, pgoff + (end - start))
-    if after and before and is_mergeable_anon_vma(m, prev.anon_vma, next.anon_vma, NULL):
+        and can_vma_merge_before(m, next, flags, anon_vma, owner, file, pgoff + (end - start))
+    if after and before and are_anon_vmas_compatible(prev, next):
         if vma_absorb(c, mm, prev, prev.start, next.end, mid, next if next != mid else NULL):
             return NULL
         return prev
@@ -335,7 +353,8 @@ cdef vma_t *vma_modify(
         ctx_t *c, mm_t *mm, vma_t *prev, vma_t *vma, uint64_t start, uint64_t end, uint32_t flags, const mpol_t *pol,
         int *err) noexcept nogil:
     """The VMA for [start, end) of ``vma`` once it has ``flags`` and ``pol``: merged, else cut out.  The caller sets them."""
-    cdef vma_t *merged = vma_merge(c, mm, prev, start, end, flags, vma.anon_vma, vma.file, vma.pgoff + (start - vma.start), pol)
+    cdef vma_t *merged = vma_merge(
+        c, mm, prev, start, end, flags, vma.anon_vma, vma, vma.file, vma.pgoff + (start - vma.start), pol)
     err[0] = 0
     if merged != NULL:
         return merged
@@ -446,18 +465,27 @@ cdef int64_t get_unmapped_area(machine_t *m, mm_t *mm, uint64_t addr, uint64_t n
 cdef vma_t *mmap_expand(
         ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, uint32_t flags, uint32_t file,
         uint64_t pgoff) noexcept nogil:
-    """A new mapping between neighbours that could hold it extends them; NULL when they cannot."""
+    """A new mapping between neighbours that could hold it extends them; NULL when they cannot.
+
+    Where both fit it and not each other: to 6.11 ``next`` is taken first, and ``prev`` must fit what that has.
+    """
     cdef machine_t *m = c.m
     cdef uint32_t slot = vma_slot(m, mm, start)
     cdef vma_t *next = vma_at(m, mm, slot)
     cdef vma_t *prev = vma_at(m, mm, slot - 1)
     cdef int err
     if next == NULL or next.start != end or next.pol.mode != MPOL_DEFAULT \
-            or not can_vma_merge_before(m, next, flags, 0, file, pgoff + (end - start)):
+            or not can_vma_merge_before(m, next, flags, 0, NULL, file, pgoff + (end - start)):
         next = NULL
     if prev == NULL or prev.end != start or prev.pol.mode != MPOL_DEFAULT \
-            or not can_vma_merge_after(m, prev, flags, next.anon_vma if next != NULL else 0, file, pgoff):
+            or not can_vma_merge_after(m, prev, flags, 0, NULL, file, pgoff):
         prev = NULL
+    if prev != NULL and next != NULL:
+        if m.profile.mmap_joins_left:
+            if not are_anon_vmas_compatible(prev, next):
+                next = NULL
+        elif not is_mergeable_anon_vma(m, next.anon_vma, NULL, prev):
+            prev = NULL
     if prev != NULL:
         err = vma_absorb(c, mm, prev, prev.start, next.end if next != NULL else end, next, NULL)
         return NULL if err else prev
@@ -786,7 +814,7 @@ cdef vma_t *copy_vma(ctx_t *c, mm_t *mm, vma_t **from_, uint64_t addr, uint64_t 
     find_vma_prev(m, mm, addr, &prev)
     new = NULL
     if vma.ops == 0:
-        new = vma_merge(c, mm, prev, addr, addr + n, vma.flags, vma.anon_vma, vma.file, pgoff, &vma.pol)
+        new = vma_merge(c, mm, prev, addr, addr + n, vma.flags, vma.anon_vma, vma, vma.file, pgoff, &vma.pol)
     if new != NULL:
         if new.start <= start < new.end:
             from_[0] = new
@@ -858,6 +886,16 @@ cdef vma_t *vma_to_resize(
     return vma
 
 
+cdef int mremap_place(mm_t *mm, uint64_t addr, uint64_t old_n, uint64_t new_addr, uint64_t new_n) noexcept nogil:
+    """Whether the place that the caller names (in bytes) can be meant."""
+    cdef uint64_t new = new_addr >> 12
+    if new_addr & 4095 or new_n > TASK_SIZE_PAGES or new > TASK_SIZE_PAGES - new_n:
+        return -EINVAL
+    if addr + old_n > new and new + new_n > addr:
+        return -EINVAL
+    return -ENOMEM if mm.vmas.n + 2 >= DEF_MAX_MAP_COUNT - 3 else 0
+
+
 cdef int64_t mremap_to(
         ctx_t *c, task_t *t, mm_t *mm, uint64_t addr, uint64_t old_n, uint64_t new_addr, uint64_t new_n,
         uint32_t flags) noexcept nogil:
@@ -866,13 +904,11 @@ cdef int64_t mremap_to(
     cdef vma_t *vma
     cdef int64_t place
     cdef int err = 0
-    if new_addr & 4095 or new_n > TASK_SIZE_PAGES or new > TASK_SIZE_PAGES - new_n:
-        return -EINVAL
-    if addr + old_n > new and new + new_n > addr:
-        return -EINVAL
-    if mm.vmas.n + 2 >= DEF_MAX_MAP_COUNT - 3:
-        return -ENOMEM
-    # What lies at the target goes first, even if the source then turns out to be no good.
+    if not c.m.profile.mremap_many:
+        err = mremap_place(mm, addr, old_n, new_addr, new_n)
+        if err:
+            return err
+    # What lies at the target goes first, even if to 6.16 the source then turns out to be no good.
     if flags & MREMAP_FIXED:
         err = do_munmap(c, mm, new, new + new_n)
     if err == 0 and old_n > new_n:
@@ -905,7 +941,7 @@ cdef int64_t mremap_grow(
         if c.m.profile.mremap_adjusts:
             vma = NULL if vma_absorb(c, mm, vma, vma.start, vma.end + delta, NULL, NULL) else vma
         else:
-            vma = vma_merge(c, mm, vma, vma.end, vma.end + delta, vma.flags, vma.anon_vma, vma.file,
+            vma = vma_merge(c, mm, vma, vma.end, vma.end + delta, vma.flags, vma.anon_vma, NULL, vma.file,
                             vma.pgoff + (vma.end - vma.start), &vma.pol)
         if vma == NULL:
             return -ENOMEM
@@ -919,10 +955,68 @@ cdef int64_t mremap_grow(
     return place if place < 0 else move_vma(c, mm, vma, addr, old_n, new_n, <uint64_t> place, flags)
 
 
+cdef inline bint vma_multi_allowed(machine_t *m, vma_t *vma) noexcept nogil:
+    """ramfs chooses addresses by itself, and might not obey the fixed one."""
+    return not vma.file or file_of(m, vma.file).kind != FILE_RAMFS
+
+
+cdef int64_t remap_move(
+        ctx_t *c, task_t *t, mm_t *mm, uint64_t start, uint64_t n, uint64_t new_addr, uint32_t flags) noexcept nogil:
+    """Move what is mapped in a range, VMA by VMA, with the gaps between them; those done before an error stay moved."""
+    cdef machine_t *m = c.m
+    cdef uint64_t at = start, end = start + n, stop
+    cdef int64_t moved
+    cdef vma_t *vma = vma_lookup(m, mm, start)
+    cdef int err = 0
+    if vma == NULL:
+        return -EFAULT
+    while vma != NULL and vma.start < end:
+        at = max(vma.start, start)
+        stop = min(vma.end, end)
+        if not vma_multi_allowed(m, vma) and (at != start or vma.end < end):
+            return -EFAULT
+        vma_to_resize(c, t, mm, at, stop - at, stop - at, flags, &err)
+        if err:
+            return err
+        moved = mremap_to(c, t, mm, at, stop - at, new_addr + (at - start << 12), stop - at, flags)
+        if moved < 0:
+            return moved
+        vma = vma_at(m, mm, vma_slot(m, mm, stop))
+    return <int64_t> (new_addr >> 12)
+
+
+cdef int64_t mremap_checked(
+        ctx_t *c, task_t *t, mm_t *mm, uint64_t addr, uint64_t old_n, uint64_t new_n, uint32_t flags,
+        uint64_t new_addr) noexcept nogil:
+    """From 6.17 on: arguments before mappings, the source before the target.
+
+    The new first page of a plain move, a negative errno, or CHECKED: the rest is as before.
+    """
+    cdef int err = 0
+    cdef bint placed = (flags & (MREMAP_FIXED | MREMAP_DONTUNMAP)) != 0
+    if new_n > TASK_SIZE_PAGES:
+        return -EINVAL
+    if placed:
+        err = mremap_place(mm, addr, old_n, new_addr, new_n)
+        if err:
+            return err
+    if flags & MREMAP_FIXED and old_n == new_n:
+        return remap_move(c, t, mm, addr, new_n, new_addr, flags)
+    if placed:
+        # A shrinking range may reach beyond its mapping.
+        vma_to_resize(c, t, mm, addr, min(old_n, new_n), new_n, flags, &err)
+    return err if err else CHECKED
+
+
 cdef int64_t do_mremap(
         ctx_t *c, task_t *t, mm_t *mm, uint64_t addr, uint64_t old_n, uint64_t new_n, uint32_t flags,
         uint64_t new_addr) noexcept nogil:
     cdef int err
+    cdef int64_t moved
+    if c.m.profile.mremap_many:
+        moved = mremap_checked(c, t, mm, addr, old_n, new_n, flags, new_addr)
+        if moved != CHECKED:
+            return moved
     if vma_lookup(c.m, mm, addr) == NULL and not c.m.profile.mremap_adjusts:
         return -EFAULT
     if flags & (MREMAP_FIXED | MREMAP_DONTUNMAP):

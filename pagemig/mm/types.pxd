@@ -397,6 +397,12 @@ ctypedef struct profile_t:
     uint32_t gup_checks_files
     uint32_t populate_whole
     uint32_t mprotect_unaccounts
+    uint32_t pin_fast
+    uint32_t mmap_joins_left
+    uint32_t merge_faulted
+    uint32_t mremap_many
+    uint32_t zap_drains
+    uint32_t ra_uncut
     uint32_t swap
     uint32_t four_lists
     uint32_t plain_entries

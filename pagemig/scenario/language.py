@@ -35,6 +35,7 @@ from pagemig.constants import (
     MPOL_MF_STRICT,
     MPOL_PREFERRED,
     MPOL_PREFERRED_MANY,
+    MPOL_WEIGHTED_INTERLEAVE,
     MREMAP_DONTUNMAP,
     MREMAP_FIXED,
     MREMAP_MAYMOVE,
@@ -162,6 +163,7 @@ MODES: Final = {
     "interleave": MPOL_INTERLEAVE,
     "local": MPOL_LOCAL,
     "preferred_many": MPOL_PREFERRED_MANY,
+    "weighted_interleave": MPOL_WEIGHTED_INTERLEAVE,
 }
 MODE_FLAGS: Final = {
     "static": MPOL_F_STATIC_NODES,
@@ -296,6 +298,7 @@ _OPERATIONS: Final[dict[str, tuple[dict[str, _Kind], dict[str, _Kind]]]] = {
     "flip": ({**_RANGE, "n": _FEW}, {"ms": _COUNT, "background": _BOOL, "target": _COUNT}),
     "churn": ({**_RANGE, "n": _FEW, "file": _COUNT}, {"ms": _COUNT}),
     "squeeze": ({"node": _COUNT, "mb": _COUNT}, {}),
+    "weight": ({"node": _COUNT, "weight": _WORD}, {}),
     "nop": ({}, {}),
     "wait": ({}, {}),
 }

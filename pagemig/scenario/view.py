@@ -16,7 +16,7 @@ from pagemig.constants import (
 from pagemig.scenario.language import STACK, WINDOW, Json, Pages
 from pagemig.system.frames import flag_bit, mapcounts, refcounts
 from pagemig.system.machine import Machine
-from pagemig.system.proc import Vma, take_apart
+from pagemig.system.proc import VM_LOCKED, Vma, take_apart
 from pagemig.system.process import Process
 
 __all__ = ["Scene", "View", "runs"]
@@ -84,6 +84,13 @@ class Scene:
         """Whether a mapping is not the scenario's: outside the window, or the anchor."""
         return start < WINDOW or start >= STACK or (start, end) == self.anchor
 
+    def locked_outside(self, process: Process) -> int:
+        """Locked memory that is not the scenario's, in kB: mlockall locks the program's, too."""
+        rows = process._vmas()
+        locked = rows[rows["flags"] & VM_LOCKED != 0]
+        spans = zip(locked["start"].tolist(), locked["end"].tolist(), strict=True)
+        return int(sum(end - start for start, end in spans if self.is_outside(start, end))) >> 10
+
     def rows(self, process: Process) -> Any:
         """The scenario's mappings of a process."""
         rows = process._vmas()
@@ -126,7 +133,7 @@ class View:
         self.torn = np.zeros(len(self.content), dtype=np.bool_)
         if rewritten is not None:
             self.torn = self.pages.present & np.isin(self.pages.pfn, rewritten)
-        self.locked = process.status()["VmLck"]
+        self.locked = process.status()["VmLck"] - scene.locked_outside(process)
 
     def key(self) -> tuple[object, ...]:
         """Everything the state is made from, cheap to compare with an earlier one."""
@@ -178,6 +185,8 @@ class View:
         found = {}
         for line in self.process.numa_maps().splitlines():
             start, policy, *words = line.replace("prefer (many)", "prefer-many").split(" ")
+            if policy == "weighted":
+                words = words[1:]
             counts = (word.split("=", 1) for word in words if "=" in word)
             stat = {name: int(count) for name, count in counts if name not in _UNRECORDED}
             if self.scene.machine.profile.pagemap:

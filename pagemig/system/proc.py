@@ -92,7 +92,7 @@ _VM_LETTERS: Final = (
     (NUMBERS["VM_MERGEABLE"], "mg"),
 )
 _VM_SHARED: Final = NUMBERS["VM_SHARED"]
-_VM_LOCKED: Final = NUMBERS["VM_LOCKED"]
+VM_LOCKED: Final = NUMBERS["VM_LOCKED"]
 
 _Words = npt.NDArray[np.uint64]
 _Bools = npt.NDArray[np.bool_]
@@ -443,7 +443,7 @@ def _smaps_of(process: "Process", vma: Vma) -> dict[str, Any]:
     sums = dict.fromkeys(_SMAPS_SUMS, 0)
     for pages in _chunks(process, vma.start, vma.end):
         _add_smaps(sums, pages)
-    if not vma.flags & _VM_LOCKED:
+    if not vma.flags & VM_LOCKED:
         sums["Locked"] = 0
     scaled = {"Pss", "Pss_Dirty", "Locked"}
     entry |= {k: v >> 22 if k in scaled else v << PAGE_SHIFT >> 10 for k, v in sums.items()}

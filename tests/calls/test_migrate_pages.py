@@ -49,7 +49,7 @@ ROWS: list[tuple[Any, Any, dict[str, int], str | int]] = [
     ([0], [1], {"maxnode": 3}, 4),
     ([0], [1], {"maxnode": -1}, "EINVAL"),
     ([0], [1], {"maxnode": 40000}, "EINVAL"),
-    ([0], [1], {"maxnode": 32769}, "EINVAL"),
+    ([0], [1], {"maxnode": 32770}, "EINVAL"),
     ([70], [1], {}, 0),
     ([0], [70], {}, "EINVAL"),
     ([0], [2000], {}, "EINVAL"),

@@ -20,7 +20,7 @@ from pagemig.studies.story import ACTS, FIGURES, REGIONS, Story
 
 #: The note's two kernels, what was merged, what the note wanted, and today.
 LINUS, ANDREW, MERGED, WANTED = "2.6.17", "2.6.17-mm", "2.6.18-ia64", "pmig"
-TODAY = ("6.1", "6.12")
+TODAY = ("6.1", "6.12", "6.18")
 ENTRIES = (ANDREW, MERGED, WANTED, *TODAY)
 FOUR_LISTS = (LINUS, ANDREW)
 
@@ -79,7 +79,7 @@ def test_entries_of_files_are_dropped_and_others_come_back(n: int) -> None:
 def test_flushes(n: int) -> None:
     """Section 3.7, step 2: clear and flush, entry by entry; one flush a batch from 6.3 on."""
     one_each = {kernel: told(kernel, n)["entries_out"] for kernel in story.TOLD_OF}
-    assert figures("flushes", n) == one_each | {"6.12": 1}
+    assert figures("flushes", n) == one_each | {"6.12": 1, "6.18": 1}
 
 
 @each_size
@@ -211,6 +211,7 @@ def test_what_a_program_is_told(n: int) -> None:
         WANTED: 2 * n,
         "6.1": 0,
         "6.12": 0,
+        "6.18": 0,
     }
 
 

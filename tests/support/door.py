@@ -13,7 +13,7 @@ from pagemig.constants import Pointer
 from pagemig.errors import SyscallError, errno_of
 
 #: A mask has memory of its own to here, 0 behind its last word; then comes what is not 0.
-MASK_BYTES, PAGE = 128, 4096
+PAGE = 4096
 INT, LONG = (1 << 32) - 1, (1 << 64) - 1
 
 
@@ -29,7 +29,7 @@ def mask(nodes: Any) -> tuple[bytes | None, int]:
         return (None, 0) if nodes is pm.NULL else (b"", 65)
     words = max(nodes, default=0) // 64 + 1
     own = sum(1 << nid for nid in set(nodes)).to_bytes(words * 8, "little")[:PAGE]
-    return own.ljust(MASK_BYTES, b"\0").ljust(PAGE, b"\xff"), words * 64 + 1
+    return own.ljust(PAGE, b"\0"), words * 64 + 1
 
 
 def raw(policy: Any, nodes: Any) -> tuple[int, Any]:

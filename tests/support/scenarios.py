@@ -249,3 +249,158 @@ def disjoint(draw: st.DrawFn) -> dict[str, Any]:
     turns = draw(st.permutations([p for p, ops in enumerate(lists) for _ in ops]))
     queues = [iter(ops) for ops in lists]
     return {"no_anchor": True, "ops": fork + [next(queues[p]) for p in turns]}
+
+
+# ---- harsher ----------------------------------------------------------------------------------
+
+#: What a harsher scenario does besides.
+HARSH_OPS = (
+    *WEIGHTED_OPS,
+    *["fork", "pin", "pin", "mbind", "mremap", "mlock"],
+    *["mlockall", "munlockall", "set_home_node", "weight", "nop"],
+)
+
+#: Arguments that no call should be given, by operation: each replaces or adds fields.
+_MASKS: list[Op] = [
+    {"nodes": None},
+    {"nodes": "bad"},
+    {"nodes": []},
+    {"nodes": [9]},
+    {"nodes": [1, 64]},
+    {"nodes": [0, 1023]},
+    {"nodes": [1024]},
+    {"nodes": [0, 1], "maxnode": 0},
+    {"nodes": [0, 1], "maxnode": 1},
+    {"nodes": [0, 1], "maxnode": 2},
+    {"nodes": [0, 1], "maxnode": 32769},
+    {"nodes": [0, 1], "maxnode": 32770},
+    {"nodes": "bad", "maxnode": 1 << 63},
+]
+_POLICIES: list[Op] = [
+    *_MASKS,
+    {"mode": 7},
+    {"mode": 77},
+    {"mode": -1},
+    {"mode": "weighted_interleave"},
+    {"mode": "default", "nodes": [1]},
+    {"mode": "local", "nodes": [1]},
+    {"mode": "preferred", "nodes": []},
+    {"mode_flags": ["static", "relative"]},
+    {"mode_flags": ["balancing"]},
+    {"mode": "default", "mode_flags": ["static"], "nodes": None},
+]
+_PLACES: list[Op] = [
+    {"boff": 5},
+    {"boff": 4095},
+    {"bytes": 0},
+    {"bytes": 1},
+    {"bytes": (1 << 64) - 1},
+    {"bytes": (1 << 64) - 4096},
+    {"bytes": 1 << 47},
+    {"at": 1 << 35},
+]
+_PIDS: list[Op] = [{"pid": pid} for pid in ("none", "kthread", "init", {"raw": -5}, 6)]
+_INVALID: dict[str, list[Op]] = {
+    "mmap": [{"n": 0}, {"noreplace": True}, {"prot": "x"}, {"prot": "w"}],
+    "munmap": [*_PLACES, {"n": 0}],
+    "mprotect": [*_PLACES, {"n": 0}, {"prot": "w"}, {"prot": "x"}],
+    "mlock": [*_PLACES, {"flags": [2]}, {"n": 0}],
+    "munlock": _PLACES,
+    "mlockall": [{"flags": []}, {"flags": ["onfault"]}, {"flags": [8]}],
+    "madvise": [*_PLACES, {"advice": 77}, {"advice": 5}],
+    "mremap": [
+        {"flags": []},
+        {"flags": ["fixed"]},
+        {"flags": ["maymove", "fixed", 8]},
+        {"new_n": 0},
+        {"n": 0},
+        {"boff": 5},
+        {"new_at": 1 << 35},
+    ],
+    "set_mempolicy": _POLICIES,
+    "mbind": [*_POLICIES, *_PLACES, *({"flags": [flag]} for flag in ("lazy", 16, 64))],
+    "get_mempolicy": [
+        {"flags": ["node"]},
+        {"flags": ["mems"]},
+        {"flags": ["mems", "node"]},
+        {"flags": [8]},
+        {"flags": ["addr"], "at": None},
+        {"flags": [], "at": 1},
+        *({"maxnode": bits} for bits in (0, 1, 4, 32769, 32770)),
+        {"mask": False},
+        {"mask": "bad"},
+        {"nomode": True},
+    ],
+    "move_pages": [
+        *_PIDS,
+        {"pages": None},
+        {"pages": "bad"},
+        {"pages": [{"raw": "0xffffffffff000"}, {"raw": "0x10"}, 0]},
+        {"nodes": "bad"},
+        *({"nodes": [node]} for node in (-1, 4, 64, 1 << 30)),
+        {"flags": ["strict"]},
+        {"flags": [8]},
+        *({"count": count} for count in (0, 1, 5, (1 << 64) - 1)),
+        {"status": "null"},
+        {"status": "bad"},
+    ],
+    "migrate_pages": [
+        *_PIDS,
+        *({name: nodes} for name in ("from", "to") for nodes in (None, "bad", [], [9], [64])),
+        {"maxnode": 0},
+        {"maxnode": 32770},
+    ],
+    "set_home_node": [*_PLACES, {"node": 9}, {"node": (1 << 64) - 1}, {"flags": 1}],
+    "weight": [{"node": 9}, {"weight": 0}, {"weight": 256}, {"weight": -1}],
+    "pin": [{"at": 300}, {"n": 0}, {"boff": 5}],
+    "unpin": [{"handle": 99}],
+    "fadvise": [{"advice": 77}],
+}
+
+
+class Harsh(Drawing):
+    """Also draws arguments that are refused, and the calls that only such scenarios make."""
+
+    def op(self, p: int, names: tuple[str, ...] | None = None) -> Op:
+        op = super().op(p, names)
+        if op["op"] in _INVALID and not self.draw(st.integers(0, 2)):
+            op |= self.draw(st.sampled_from(_INVALID[op["op"]]))
+        return op
+
+    def mlockall(self, p: int) -> Op:
+        flags = st.sampled_from([["current"], ["future"], ["current", "future", "onfault"]])
+        return {"flags": self.draw(flags)}
+
+    def munlockall(self, p: int) -> Op:
+        return {}
+
+    nop = munlockall
+
+    def set_home_node(self, p: int) -> Op:
+        return {**self.range(), "node": self.draw(NODE)}
+
+    def weight(self, p: int) -> Op:
+        return {"node": self.draw(NODE), "weight": self.draw(st.integers(1, 255))}
+
+    def fork(self, p: int) -> Op:
+        """Seven processes at most, of which some may be gone."""
+        if self.children == 6:
+            self.children = 0
+        return super().fork(p)
+
+    def pin(self, p: int) -> Op:
+        return {**super().pin(p), "handle": self.draw(st.integers(0, 15))}
+
+    def unpin(self, p: int) -> Op:
+        return {"handle": self.draw(st.integers(0, 15))}
+
+
+@st.composite
+def harsh(draw: st.DrawFn) -> dict[str, Any]:
+    """Up to 60 operations of up to 7 processes, 16 pins, and arguments of every invalid kind."""
+    kinds = ("anon", "anon", "anon_shared", "file_private", "file_shared")
+    drawing = Harsh(draw, files=len(FILES), names=HARSH_OPS, kinds=kinds)
+    ops = [op for _ in range(draw(st.integers(1, 3))) for op in drawing.written(0)]
+    for _ in range(draw(st.integers(20, 54))):
+        ops.append(drawing.op(draw(st.sampled_from(drawing.processes))))
+    return {"files": FILES, "no_anchor": True, "ops": ops}

@@ -146,6 +146,7 @@ MACHINE: dict[str, Callable[[World], Any]] = {
     "page_tables": lambda w: w.machine.page_tables,
     "process": lambda w: w.machine.process(w.app.pid),
     "processes": lambda w: w.machine.processes,
+    "set_weight": lambda w: w.machine.set_weight(0, 2),
     "spawn": lambda w: w.machine.spawn().exit(),
     "swap": lambda w: w.machine.swap,
     "swap_out": lambda w: w.machine.swap_out(w.pfns),

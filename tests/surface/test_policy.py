@@ -286,3 +286,27 @@ def test_a_call_refuses_weights_of_a_policy(small: dict[str, pm.Machine]) -> Non
     app = small["6.12"].spawn()
     with pytest.raises(ValueError, match="weights belong to the machine"):
         app.set_mempolicy(WeightedInterleave([0, 1], [1, 2]))
+
+
+def test_weights_change_as_in_sysfs() -> None:
+    """Recorded: weighted-014 on 6.12 and 6.18, where 0 is refused."""
+    machine = four_nodes("6.12")
+    app = machine.spawn()
+    app.set_mempolicy(pm.WeightedInterleave([0, 1]))
+    base = app.mmap(8 * pm.PAGE_SIZE)
+    first = base // pm.PAGE_SIZE
+    machine.set_weight(0, 3)
+    assert machine.weights == (3, 1, 1, 1)
+    app.touch(base, 8 * pm.PAGE_SIZE, write=True)
+    expected = [0 if (first + k) % 4 < 3 else 1 for k in range(8)]
+    assert app.nodes(base, 8).tolist() == expected
+    machine.set_weight(0, 0)
+    assert machine.weights == (1, 1, 1, 1)
+    for nid, weight, name in ((0, 256, "EINVAL"), (0, -1, "EINVAL"), (4, 1, "ENOENT")):
+        with pytest.raises(pm.SyscallError, match=name):
+            machine.set_weight(nid, weight)
+    with pytest.raises(pm.SyscallError, match="EINVAL"):
+        four_nodes("6.18").set_weight(0, 0)
+    with pytest.raises(pm.SyscallError, match="ENOENT"):
+        four_nodes("6.1").set_weight(0, 1)
+    machine.check()
