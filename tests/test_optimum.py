@@ -1,4 +1,4 @@
-"""The optimum: against a linear program, against enumeration, and below whatever obeys the rules."""
+"""The optimum: against a linear program, against enumeration, below what obeys the rules."""
 
 import itertools
 
@@ -231,7 +231,7 @@ def test_nothing_to_place():
 
 
 def test_a_sample_leads_to_the_whole():
-    """Enough pages for the prices to be sought on samples first; the bound is a bound all the same."""
+    """With so many pages the prices are sought on samples first."""
     rng = np.random.default_rng(4)
     weights = 1 / (1 + np.arange(80_000))
     counts = np.array([rng.poisson(300_000 * np.roll(weights, 9000 * k)) for k in range(6)])

@@ -132,12 +132,12 @@ class Demand:
     @property
     def epochs(self) -> int:
         """Number of epochs."""
-        return self.counts.shape[0]
+        return int(self.counts.shape[0])
 
     @property
     def pages(self) -> int:
         """Number of pages."""
-        return self.counts.shape[2]
+        return int(self.counts.shape[2])
 
     def sample(self, every: int) -> Demand:
         """The demand of every so many-th page."""

@@ -6,7 +6,6 @@ change of node between two epochs costs a move. Pages do not know of each other,
 shortest path through a grid of epochs and nodes, solved backwards.
 """
 
-from libc.math cimport INFINITY
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t
 from libc.stdlib cimport free, malloc
 
@@ -42,7 +41,7 @@ cdef struct grid_t:
 cdef void block_values(const grid_t *g, int64_t start, int64_t n, int64_t stride, double *values) noexcept nogil:
     """Cost from each epoch on for each node and page of a block: values[epoch][node][page]."""
     cdef int64_t e, i, j, k, b, begin = g.epochs, end = 0, whole = g.epochs
-    cdef double m, t, l
+    cdef double m, t, a
     cdef double *out
     cdef const double *ahead
     cdef const int32_t *c
@@ -69,13 +68,13 @@ cdef void block_values(const grid_t *g, int64_t start, int64_t n, int64_t stride
                     t = ahead[k * stride + b] + m
                     out[b] = t if t < out[b] else out[b]
             t = g.prices[e * g.nodes + j]
-            l = g.latency[j]
+            a = g.latency[j]
             for b in range(n):
-                out[b] += l * c[b] + t
+                out[b] += a * c[b] + t
             for i in range(1, g.sources):
-                l = g.latency[i * g.nodes + j]
+                a = g.latency[i * g.nodes + j]
                 for b in range(n):
-                    out[b] += l * c[i * g.pages + b]
+                    out[b] += a * c[i * g.pages + b]
             if e >= whole:      # some page of the block is gone by now
                 for b in range(n):
                     if e >= g.last[start + b]:
