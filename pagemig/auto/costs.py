@@ -50,8 +50,9 @@ EVENTS = ("sample_ns", "scan_ns", "unmap_ns", "fault_ns", "check_ns", "flushes",
 #: The terms of a bill, in the order they are printed.
 TERMS = ("access", "statistics", "call", "page", "flush", "copy")
 
-#: Halvings of the interval a time is sought in: to a millionth of a millionth of it.
-_HALVINGS = 40
+#: A time is sought until it is known to this share, or the interval was halved so often.
+_NEAR = 1e-12
+_HALVINGS = 50
 
 
 @dataclass(eq=False)
@@ -286,13 +287,18 @@ class _Load:
         The shorter the epoch, the longer its latencies, so between the time at idle latencies and
         that at the worst there is exactly one such duration.
         """
-        idle = np.full_like(self.least, np.inf)
-        low = self.times(self.latency(idle))
+        low = self.times(self.latency(np.full_like(self.least, np.inf)))
         high = self.times(self.latency(np.zeros_like(low)))
-        for _ in range(_HALVINGS):
-            middle = (low + high) / 2
-            longer = self.times(self.latency(middle)) > middle
-            low, high = np.where(longer, middle, low), np.where(longer, high, middle)
+        for step in range(3 * _HALVINGS):
+            if (high - low <= _NEAR * high).all():
+                break
+            # The time that a duration gives lies on the other side of the answer. Where the load
+            # is light, those of the two ends are next to it; halving gets there in any case.
+            tried = (low, high, (low + high) / 2)[step % 3]
+            there = self.times(self.latency(tried))
+            longer = there > tried
+            low = np.maximum(low, np.where(longer, tried, there))
+            high = np.minimum(high, np.where(longer, there, tried))
         return high, self.latency(high)
 
 

@@ -87,3 +87,31 @@ def tally(
                 by_page[p] += count[r]
     if wrong >= 0:
         raise IndexError(f"run {wrong} is of page {index[wrong]}, which is on no node")
+
+
+def block_sums(const uint32_t[::1] count, int64_t block, int64_t[::1] sums):
+    """Add up the accesses of every so many runs.
+
+    Parameters
+    ----------
+    count : ndarray of uint32, shape (runs,)
+        Accesses of each run.
+    block : int
+        Runs that are added up together.
+    sums : ndarray of int64, shape (blocks,)
+        Out: their sums, the last of what is left.
+
+    Raises
+    ------
+    ValueError
+        There is not one sum for every block.
+    """
+    cdef int64_t b, r, total, runs = count.shape[0]
+    if block < 1 or sums.shape[0] != (runs + block - 1) // block:
+        raise ValueError(f"{sums.shape[0]} sums are not one for every {block} of {runs} runs")
+    with nogil:
+        for b in range(sums.shape[0]):
+            total = 0
+            for r in range(b * block, min(b * block + block, runs)):
+                total += count[r]
+            sums[b] = total
