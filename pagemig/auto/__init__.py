@@ -41,12 +41,8 @@ from .sources import (
     Regions,
     RegionTable,
     Samples,
-    Seen,
-    Source,
-    Stream,
-    Watch,
 )
-from .view import NO_MOVES, Moves, Policy, View
+from .view import NO_MOVES, Moves, Policy, Seen, Source, Stream, View, Watch
 
 __all__ = [
     "DEFAULT_MACHINE",

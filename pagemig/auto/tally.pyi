@@ -1,3 +1,5 @@
+"""Types of `pagemig.auto.tally`."""
+
 import numpy as np
 from numpy.typing import NDArray
 

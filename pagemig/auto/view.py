@@ -9,19 +9,101 @@ machine.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-if TYPE_CHECKING:
-    from .sources import Source
-
-__all__ = ["NO_MOVES", "Moves", "Policy", "View"]
+__all__ = ["NO_MOVES", "Moves", "Policy", "Seen", "Source", "Stream", "View", "Watch"]
 
 Ints: TypeAlias = NDArray[np.int64]
 Floats: TypeAlias = NDArray[np.float64]
 Bools: TypeAlias = NDArray[np.bool_]
+
+
+#: What looking did: names of prices (`pagemig.auto.costs.EVENTS`), and a number for each program.
+Events: TypeAlias = "list[tuple[str, NDArray[Any]]]"
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Accesses of an epoch in order of time, as runs of accesses to one page.
+
+    Attributes
+    ----------
+    page : ndarray of int64, shape (runs,)
+        The page.
+    count : ndarray of int64, shape (runs,)
+        Accesses.
+    write : ndarray of bool, shape (runs,)
+        Whether they store.
+    at : ndarray of float64, shape (runs,)
+        When the run begins, as a share of the epoch.
+    """
+
+    page: Ints
+    count: Ints
+    write: Bools
+    at: Floats
+
+
+class Seen(Protocol):
+    """An epoch as it really was, for sources to look at; policies never see it.
+
+    Attributes
+    ----------
+    counts : ndarray of int64, shape (nodes, pages)
+        Accesses from the processors of each node.
+    programs : int
+        Programs.
+    """
+
+    @property
+    def counts(self) -> Ints:
+        """See above."""
+        ...
+
+    @property
+    def programs(self) -> int:
+        """See above."""
+        ...
+
+    def stream(self) -> Stream:
+        """The accesses in order."""
+        ...
+
+    def future(self, epochs: int) -> Ints:
+        """Accesses of the next epochs together; as ``counts``."""
+        ...
+
+    def span_ns(self) -> tuple[float, float]:
+        """When the epoch began and ended."""
+        ...
+
+
+class Watch(Protocol):
+    """A source at work in one run."""
+
+    def look(self, seen: Seen, view: View) -> Events:
+        """Add to the view what is seen of an epoch; answers what that took."""
+        ...
+
+
+class Source(Protocol):
+    """A way to look at accesses.
+
+    Attributes
+    ----------
+    oracle : bool
+        Whether it sees what no machine can.
+    """
+
+    oracle: ClassVar[bool]
+
+    def watch(self, view: View, rng: np.random.Generator) -> Watch:
+        """Begin a run."""
+        ...
 
 
 class Moves(NamedTuple):

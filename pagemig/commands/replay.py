@@ -213,7 +213,7 @@ def _introduction(plan: Plan) -> Iterator[str]:
                 f"  the program made {header.references:,}; these are the ones that a cache of "
                 f"{header.cache >> 10} KiB did not serve"
             )
-    room = plan.room().tolist()
+    room = plan.room.tolist()
     nodes = ", ".join(
         f"{name} {pages / 256:.1f} MiB ({plan.hardware.latency[0, nid]:g} ns)"
         for nid, (name, pages) in enumerate(zip(plan.hardware.nodes, room, strict=True))

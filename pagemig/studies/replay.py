@@ -52,6 +52,8 @@ _MOST_SHARE = 1000
 _MOST_EPOCHS = 100_000
 #: Parts of an epoch in which the first accesses of programs that run at once alternate.
 _TURNS = 16
+#: The largest weight of a node in Linux.
+_MOST_WEIGHT = 255
 #: Runs of a trace whose accesses are added up together to find the borders of epochs.
 _BLOCK = 4096
 
@@ -270,8 +272,14 @@ class Plan:
         cpu: Ints = nodes[(turns[:, np.newaxis] + places) % nodes.size]
         return cpu
 
-    def build(self) -> Machine:
-        """Make the modelled machine: nodes of the hardware, the last with room for every page."""
+    def build(self, weights: Sequence[int] | None = None) -> Machine:
+        """Make the modelled machine: nodes of the hardware, the last with room for every page.
+
+        Parameters
+        ----------
+        weights : sequence of int, optional
+            Its nodes' weights for weighted interleaving.
+        """
         fast = [nid for nid in self.hardware.cpu_nodes if nid != len(self.hardware.nodes) - 1]
         each = self.pages * self.fast_share / max(len(fast), 1)
         nodes = []
@@ -283,10 +291,11 @@ class Plan:
         far = self.hardware.latency / self.hardware.latency[0, 0] * 10
         distances = np.clip(np.rint(np.maximum(far, far.T)), 11, 255).astype(int)
         np.fill_diagonal(distances, 10)
-        return Machine(nodes, kernel=self.kernel, distances=distances)
+        return Machine(nodes, kernel=self.kernel, distances=distances, weights=weights)
 
+    @cached_property
     def room(self) -> Ints:
-        """Pages that each node has for programs."""
+        """Pages that each node has for programs, shape (nodes,)."""
         machine = self.build()
         return np.array([machine.free(nid) >> PAGE_SHIFT for nid in range(machine.nr_nodes)])
 
@@ -337,7 +346,7 @@ class Plan:
             blocking=blocking,
         )
         latency = self.hardware.latency / given
-        return auto.optimum(self.demand, latency, least, self.room(), steps=steps)
+        return auto.optimum(self.demand, latency, least, self.room, steps=steps)
 
     def run(
         self, policy: str | auto.Policy, *, seed: int = 0, progress: Progress | None = None
@@ -537,9 +546,7 @@ class _Replay:
 
     def __init__(self, plan: Plan, policy: auto.Policy, name: str, seed: int) -> None:
         self.plan, self.policy, self.name = plan, policy, name
-        self.machine = plan.build()
-        self.mover = self.machine.spawn()
-        nodes, hardware = self.machine.nr_nodes, plan.hardware
+        nodes, hardware = len(plan.hardware.nodes), plan.hardware
         self.run_of = Run(
             name,
             plan,
@@ -552,7 +559,7 @@ class _Replay:
         self.run_of.traffic.cpu[:] = plan.cpu
         draws = np.random.SeedSequence(seed).spawn(2)
         self.view = auto.View(
-            capacity=np.array([self.machine.free(nid) >> PAGE_SHIFT for nid in range(nodes)]),
+            capacity=plan.room,
             owner=plan.owner,
             homes=plan.cpu[0],
             latency=hardware.latency,
@@ -575,16 +582,17 @@ class _Replay:
         self._begin(np.random.default_rng(draws[1]))
 
     def _begin(self, rng: np.random.Generator) -> None:
-        """Start the policy, its sources and the programs."""
-        policy = self.policy
-        start: Any = getattr(policy, "start", None)
-        place: Any = getattr(policy, "place", None)
+        """Start the policy, its sources, the machine and the programs."""
+        start: Any = getattr(self.policy, "start", None)
+        place: Any = getattr(self.policy, "place", None)
         if start is not None:
             self._asked(start, self.view)
-        needs = tuple(getattr(policy, "needs", ()))
+        needs = tuple(getattr(self.policy, "needs", ()))
         self.watches = [source.watch(self.view, rng) for source in needs]
         weights = None if place is None else self._asked(place, self.view)
-        placement = self._placement(weights)
+        placement, weights = self._placement(weights)
+        self.machine = self.plan.build(weights)
+        self.mover = self.machine.spawn()
         nodes = list(self.plan.hardware.cpu_nodes)
         self.running = [
             _Running(program, self.machine, nodes.index(int(cpu)), placement)
@@ -603,19 +611,22 @@ class _Replay:
         names = ", ".join(program.name for program in self.plan.programs)
         return auto.PolicyError(f"policy {self.name}, epoch {self.epoch} of {names}: {why}")
 
-    def _placement(self, weights: Any) -> Policy:
-        """The memory policy of the programs."""
+    def _placement(self, weights: Any) -> tuple[Policy, list[int] | None]:
+        """The memory policy of the programs, and the weights of the machine's nodes."""
         if weights is None:
-            return Default()
+            return Default(), None
         given = np.asarray(weights)
-        nodes = self.machine.nr_nodes
-        good = given.shape == (nodes,) and given.dtype.kind in "iu" and (given >= 0).all()
-        if not good or not given.any():
-            raise self._wrong(f"place must answer a weight for each of {nodes} nodes")
-        chosen = np.flatnonzero(given)
+        nodes = len(self.plan.hardware.nodes)
+        good = given.shape == (nodes,) and given.dtype.kind in "iu"
+        if not good or not (given >= 0).all() or not 0 < given.max() <= _MOST_WEIGHT:
+            raise self._wrong(
+                f"place must answer weights from 0 to {_MOST_WEIGHT} for {nodes} nodes, not "
+                f"{weights!r}"
+            )
+        chosen = np.flatnonzero(given).tolist()
         if np.unique(given[chosen]).size == 1:
-            return Interleave(chosen.tolist())
-        return WeightedInterleave(dict(zip(chosen.tolist(), given[chosen].tolist(), strict=True)))
+            return Interleave(chosen), None
+        return WeightedInterleave(chosen), np.maximum(given, 1).tolist()
 
     # ---- the loop ------------------------------------------------------------------------------
 
@@ -670,10 +681,16 @@ class _Replay:
             self._locate(running, pages)
 
     def _locate(self, running: _Running, pages: Ints) -> None:
-        """Ask where pages are now."""
+        """Ask where pages are now, of the call that moves them if the kernel has it."""
         addresses = running.addresses[pages]
-        status = self.mover.move_pages(addresses, None, 0, pid=running.process).status
-        self._of(running)[pages] = np.maximum(status, -1)
+        if "move_pages" in self.machine.profile.calls:
+            node = self.mover.move_pages(addresses, None, 0, pid=running.process).status
+        else:
+            entries = running.process.pagemap(running.base, running.addresses.size)[pages]
+            present = entries >> np.uint64(63) != 0
+            node = np.full(pages.size, -1, np.int32)
+            node[present] = self.machine.node_of(entries[present] & np.uint64((1 << 55) - 1))
+        self._of(running)[pages] = np.maximum(node, -1)
 
     def _end(self, epoch: int) -> None:
         """End the programs that are through, if others go on."""
@@ -750,7 +767,8 @@ class _Replay:
         one call; a single program gets one for everything. Pages of a program that has ended are
         left out.
         """
-        owner = self.plan.owner[pages]
+        places = np.array([program.place for program in self.plan.programs])
+        owner = places[self.plan.owner[pages]]
         if len(self.running) == 1:
             parts = [np.arange(pages.size)] if pages.size else []
         else:
@@ -758,7 +776,7 @@ class _Replay:
             order = np.lexsort((owner, stretch))
             cuts = np.flatnonzero(np.diff(owner[order])) + 1
             parts = np.split(order, cuts) if order.size else []
-        calls = [(self.running[owner[part[0]]], part) for part in parts]
+        calls = [(self.turns[owner[part[0]]], part) for part in parts]
         return [(running, part) for running, part in calls if not running.done]
 
     def _move(self, running: _Running, pages: Ints, targets: NDArray[np.int32], sync: bool) -> Ints:
@@ -845,7 +863,7 @@ class _Happened:
         return self._counts
 
     def _zeros(self) -> Ints:
-        return np.zeros((self._replay.machine.nr_nodes, self._replay.plan.pages), np.int64)
+        return np.zeros((len(self._replay.plan.hardware.nodes), self._replay.plan.pages), np.int64)
 
     def part(self, program: Program) -> tuple[NDArray[np.int32], NDArray[np.uint32], slice]:
         """The program's part of the epoch."""
@@ -881,7 +899,7 @@ class _Happened:
     def stream(self) -> auto.Stream:
         """See `Seen.stream`."""
         if self._stream is None:
-            programs = self._replay.plan.programs
+            programs = [running.program for running in self._replay.turns]
             self._stream = _merged([_stream(each, *self.part(each)) for each in programs])
         return self._stream
 
