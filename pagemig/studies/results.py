@@ -54,6 +54,12 @@ class Comparison:
     def _bounds(self) -> dict[float, auto.Optimum]:
         return {}
 
+    def share_bounds(self, other: Comparison) -> None:
+        """Take the bounds that another comparison of the same plan has found."""
+        if other.plan is not self.plan:
+            raise ValueError("bounds are shared between comparisons of one plan")
+        self._bounds.update(other._bounds)
+
     def bound(self, overlap: float | None = None) -> auto.Optimum | None:
         """The optimum at an overlap; None if it was not wanted.
 
