@@ -18,10 +18,10 @@ no effect.
 
 from __future__ import annotations
 
+import hashlib
 import time
-import zlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -39,9 +39,10 @@ from pagemig.kernels import DEFAULT_KERNEL, kernel_profile
 from pagemig.policy import Default, Interleave, Policy, WeightedInterleave
 from pagemig.system.machine import Machine, Node
 from pagemig.system.process import Process
-from pagemig.trace import Trace
+from pagemig.trace import Runs
+from pagemig.trace.runs import Columns
 
-__all__ = ["Conditions", "Plan", "Program", "Run", "compare", "replay"]
+__all__ = ["Conditions", "Plan", "Program", "Run", "compare", "replay", "trace_hash"]
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -54,8 +55,10 @@ _MOST_EPOCHS = 100_000
 _TURNS = 16
 #: The largest weight of a node in Linux.
 _MOST_WEIGHT = 255
-#: Runs of a trace whose accesses are added up together to find the borders of epochs.
+#: Runs of a trace whose accesses are added up together to find the borders of epochs, and runs
+#: that are read at once.
 _BLOCK = 4096
+_PIECE = 256 * _BLOCK
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ class Program:
     ----------
     name : str
         What it is called.
-    trace : Trace
+    trace : Runs
         What it accesses.
     start : int
         Its first page in arrays over the pages of all programs.
@@ -110,7 +113,7 @@ class Program:
     """
 
     name: str
-    trace: Trace
+    trace: Runs
     start: int
     cuts: Ints
     place: int
@@ -124,14 +127,16 @@ class Program:
     def _sums(self) -> Ints:
         """Accesses by the end of each block of runs: eight bytes for every run would be many."""
         sums = np.empty(-(-self.trace.runs // _BLOCK), np.int64)
-        block_sums(self.trace.count, _BLOCK, sums)
+        for at, (_, _, count) in _pieces(self.trace):
+            first = at // _BLOCK
+            block_sums(count, _BLOCK, sums[first : first + -(-count.size // _BLOCK)])
         return np.cumsum(sums)
 
     def _run(self, access: int) -> tuple[int, int]:
         """The run that makes an access, and the accesses before that run."""
         block = int(np.searchsorted(self._sums, access, side="right"))
         before = int(self._sums[block - 1]) if block else 0
-        counts = self.trace.count[block * _BLOCK : (block + 1) * _BLOCK]
+        _, _, counts = self.trace.part(block * _BLOCK, (block + 1) * _BLOCK)
         ends = np.cumsum(counts, dtype=np.int64)
         run = int(np.searchsorted(ends, access - before, side="right"))
         return block * _BLOCK + run, before + (int(ends[run - 1]) if run else 0)
@@ -141,34 +146,48 @@ class Program:
         """Epochs until it is through."""
         return int(np.searchsorted(self.cuts, self.cuts[-1], side="left"))
 
-    def part(self, epoch: int) -> tuple[NDArray[np.int32], NDArray[np.uint32], slice]:
-        """Page and accesses of each run of an epoch; runs are cut at its borders."""
+    def part(self, epoch: int) -> Columns:
+        """Page, kind and accesses of each run of an epoch; runs are cut at its borders."""
         low, high = int(self.cuts[epoch]), int(self.cuts[epoch + 1])
         if low == high:
-            return self.trace.index[:0], self.trace.count[:0], slice(0, 0)
+            return self.trace.part(0, 0)
         first, before = self._run(low)
         last, until = self._run(high - 1)
-        runs = slice(first, last + 1)
-        count = self.trace.count[runs].copy()
+        index, write, count = self.trace.part(first, last + 1)
+        count = count.copy()
         count[-1] = high - until
         count[0] -= low - before
-        return self.trace.index[runs], count, runs
+        return index, write, count
 
 
-def _named(traces: Sequence[Trace], names: Sequence[str] | None) -> list[str]:
+def _pieces(trace: Runs) -> Iterator[tuple[int, Columns]]:
+    """A trace in pieces of some megabytes, and the run each begins with."""
+    for start in range(0, trace.runs, _PIECE):
+        yield start, trace.part(start, min(start + _PIECE, trace.runs))
+
+
+def _named(traces: Sequence[Runs], names: Sequence[str] | None) -> list[str]:
     given = names or [trace.header.program or "program" for trace in traces]
     if len(given) != len(traces):
         raise ValueError(f"{len(given)} names are not one for each of {len(traces)} traces")
     return list(given)
 
 
-def _order(traces: Sequence[Trace]) -> list[int]:
+def trace_hash(trace: Runs) -> str:
+    """The first half of the SHA-256 of what a trace accesses, however it is stored."""
+    digest = hashlib.sha256(np.ascontiguousarray(trace.table).tobytes())
+    for _, columns in _pieces(trace):
+        for column in columns:
+            digest.update(np.ascontiguousarray(column).tobytes())
+    return digest.hexdigest()[:32]
+
+
+def _order(traces: Sequence[Runs]) -> list[int]:
     """Programs in an order that only depends on what they access."""
 
-    def key(number: int) -> tuple[int, int, int]:
+    def key(number: int) -> tuple[int, int, str]:
         trace = traces[number]
-        parts = (trace.table, trace.index, trace.count, trace.write)
-        return (trace.accesses, trace.footprint, zlib.crc32(b"".join(p.tobytes() for p in parts)))
+        return (trace.accesses, trace.footprint, trace_hash(trace))
 
     return sorted(range(len(traces)), key=key) if len(traces) > 1 else [0]
 
@@ -178,7 +197,7 @@ class Plan:
 
     Parameters
     ----------
-    traces : Trace or sequence of Trace
+    traces : Runs or sequence of Runs
         One program, or several that run at once.
     machine : str, path-like or Hardware, default "cxl"
         As for `pagemig.auto.hardware`.
@@ -208,7 +227,7 @@ class Plan:
 
     def __init__(
         self,
-        traces: Trace | Sequence[Trace],
+        traces: Runs | Sequence[Runs],
         *,
         machine: str | Path | auto.Hardware = auto.DEFAULT_MACHINE,
         fast_share: float = 0.25,
@@ -219,7 +238,7 @@ class Plan:
         conditions: Conditions | None = None,
         names: Sequence[str] | None = None,
     ) -> None:
-        given = [traces] if isinstance(traces, Trace) else list(traces)
+        given = [traces] if isinstance(traces, Runs) else list(traces)
         if not given or any(trace.runs == 0 for trace in given):
             raise ValueError("there is nothing to replay: no trace, or one without accesses")
         if not 0 < fast_share <= _MOST_SHARE:
@@ -245,7 +264,7 @@ class Plan:
         self.batch = kernel_profile(kernel).batch
 
     def _programs(
-        self, traces: Sequence[Trace], names: Sequence[str], most: int
+        self, traces: Sequence[Runs], names: Sequence[str], most: int
     ) -> tuple[Program, ...]:
         """The programs in the order they were given; pages and turns in that of `_order`."""
         whole = [most * k // self.epochs for k in range(self.epochs + 1)]
@@ -314,7 +333,7 @@ class Plan:
             size = program.trace.footprint
             nowhere = np.zeros(size, np.int64)
             for epoch in range(program.epochs):
-                index, count, _ = program.part(epoch)
+                index, _, count = program.part(epoch)
                 sums = np.zeros(size, np.int64)
                 tally(index, count, nowhere, np.zeros(1, np.int64), sums)
                 counts[epoch, row[self.cpu[epoch, number]], pages] = sums
@@ -668,7 +687,7 @@ class _Replay:
             for running, pages, when in absent:
                 self._fault(running, pages if len(absent) == 1 else pages[when == turn])
         for number, running in enumerate(self.running):
-            index, count, _ = seen.part(running.program)
+            index, _, count = seen.part(running.program)
             node = self._of(running)
             tally(index, count, node, traffic.accesses[epoch, number], seen.row(running.program))
 
@@ -843,7 +862,7 @@ class _Happened:
 
     def __init__(self, replay: _Replay, epoch: int) -> None:
         self._replay, self._epoch = replay, epoch
-        self._parts: dict[int, Any] = {}
+        self._parts: dict[int, Columns] = {}
         self._stream: auto.Stream | None = None
         self._counts: Ints | None = None
         needs = getattr(replay.policy, "needs", ())
@@ -865,12 +884,11 @@ class _Happened:
     def _zeros(self) -> Ints:
         return np.zeros((len(self._replay.plan.hardware.nodes), self._replay.plan.pages), np.int64)
 
-    def part(self, program: Program) -> tuple[NDArray[np.int32], NDArray[np.uint32], slice]:
+    def part(self, program: Program) -> Columns:
         """The program's part of the epoch."""
         if program.place not in self._parts:
             self._parts[program.place] = program.part(self._epoch)
-        found: tuple[NDArray[np.int32], NDArray[np.uint32], slice] = self._parts[program.place]
-        return found
+        return self._parts[program.place]
 
     def row(self, program: Program) -> Ints | None:
         """Where the program's accesses are to be counted, if somebody looks at counts."""
@@ -886,7 +904,7 @@ class _Happened:
         for number, program in enumerate(plan.programs):
             nowhere = np.zeros(program.trace.footprint, np.int64)
             for epoch in epochs:
-                index, count, _ = program.part(epoch)
+                index, _, count = program.part(epoch)
                 row = counts[plan.cpu[epoch, number], program.start : program.stop]
                 tally(index, count, nowhere, np.zeros(1, np.int64), row)
         return counts
@@ -900,7 +918,7 @@ class _Happened:
         """See `Seen.stream`."""
         if self._stream is None:
             programs = [running.program for running in self._replay.turns]
-            self._stream = _merged([_stream(each, *self.part(each)) for each in programs])
+            self._stream = _merged([_stream(each, self.part(each)) for each in programs])
         return self._stream
 
     def span_ns(self) -> tuple[float, float]:
@@ -908,18 +926,13 @@ class _Happened:
         return self._replay.began(), self._replay.now()
 
 
-def _stream(
-    program: Program, index: NDArray[np.int32], count: NDArray[np.uint32], runs: slice
-) -> auto.Stream:
+def _stream(program: Program, columns: Columns) -> auto.Stream:
     """One program's runs, with pages counted as those of all programs."""
+    index, write, count = columns
     amounts = count.astype(np.int64)
     before = np.cumsum(amounts) - amounts
-    return auto.Stream(
-        index.astype(np.int64) + program.start,
-        amounts,
-        program.trace.write[runs],
-        before / max(int(amounts.sum()), 1),
-    )
+    total = max(int(amounts.sum()), 1)
+    return auto.Stream(index.astype(np.int64) + program.start, amounts, write, before / total)
 
 
 def _merged(streams: Sequence[auto.Stream]) -> auto.Stream:
@@ -983,7 +996,7 @@ def _refusals(status: Ints, targets: NDArray[np.int32], unset: str) -> dict[str,
 
 
 def replay(
-    traces: Trace | Sequence[Trace],
+    traces: Runs | Sequence[Runs],
     policy: str | auto.Policy,
     *,
     seed: int = 0,
@@ -994,7 +1007,7 @@ def replay(
 
     Parameters
     ----------
-    traces : Trace or sequence of Trace
+    traces : Runs or sequence of Runs
         One program, or several at once.
     policy : str or Policy
         As for `pagemig.auto.policy`.
@@ -1013,7 +1026,7 @@ def replay(
 
 
 def compare(
-    traces: Trace | Sequence[Trace],
+    traces: Runs | Sequence[Runs],
     policies: Sequence[str | auto.Policy],
     *,
     seed: int = 0,

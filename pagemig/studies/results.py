@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -15,9 +14,9 @@ from pagemig import __version__, auto
 from pagemig.auto.costs import TERMS
 from pagemig.report import table
 
-from .replay import Plan, Run
+from .replay import Plan, Run, trace_hash
 
-__all__ = ["OVERLAPS", "Comparison", "trace_hash"]
+__all__ = ["OVERLAPS", "Comparison"]
 
 #: Overlaps that a gain is given for; the first is what tables are about.
 OVERLAPS = (1.0, 2.0, 4.0)
@@ -289,11 +288,3 @@ class Comparison:
             "bound_ns": None if best is None else best.bound_ns,
             "reached_ns": None if best is None else best.reached_ns,
         }
-
-
-def trace_hash(trace: Any) -> str:
-    """The first half of the SHA-256 of what a trace accesses, however it is stored."""
-    digest = hashlib.sha256()
-    for part in (trace.table, trace.index, trace.write, trace.count):
-        digest.update(np.ascontiguousarray(part).tobytes())
-    return digest.hexdigest()[:32]

@@ -24,8 +24,8 @@ from pagemig import __version__, auto
 from pagemig.kernels import DEFAULT_KERNEL
 from pagemig.trace import Trace, find, load
 
-from .replay import Conditions, Plan
-from .results import Comparison, trace_hash
+from .replay import Conditions, Plan, trace_hash
+from .results import Comparison
 
 __all__ = ["Grid", "helps", "sweep", "verdict"]
 

@@ -17,9 +17,9 @@ from pagemig.commands import main as cli
 from pagemig.commands import replay as command
 from pagemig.constants import PAGE_SIZE
 from pagemig.studies import progress, replay_pictures
-from pagemig.studies.replay import Conditions, Plan, compare, replay
-from pagemig.studies.results import OVERLAPS, Comparison, trace_hash
-from pagemig.trace import Header, Trace, find, load, shipped
+from pagemig.studies.replay import Conditions, Plan, compare, replay, trace_hash
+from pagemig.studies.results import OVERLAPS, Comparison
+from pagemig.trace import Header, Trace, TraceFile, find, load, shipped
 
 PAGES = 400
 
@@ -88,12 +88,12 @@ def test_epochs_are_equally_many_accesses(trace, epochs):
     assert plan.epochs == number
     at = 0
     for epoch in range(number):
-        index, count, runs = plan.programs[0].part(epoch)
+        index, write, count = plan.programs[0].part(epoch)
         part = np.repeat(index, count)
         size = whole.size * (epoch + 1) // number - whole.size * epoch // number
         assert part.size == size > 0
         assert part.tolist() == whole[at : at + size].tolist()
-        assert index.tolist() == trace.index[runs].tolist()
+        assert index.size == write.size == count.size
         at += size
     assert at == whole.size
 
@@ -231,6 +231,16 @@ def test_a_policy_sees_where_it_runs(hot_late):
     assert not machines["home"].any()
     assert machines["ns"] == pytest.approx(np.cumsum(run.bill().duration).tolist())
     assert np.allclose(machines["loaded"], run.bill().latency)
+
+
+def test_a_trace_may_stay_in_its_file(hot_late, tmp_path):
+    hot_late.save(tmp_path / "t.pmt")
+    with TraceFile(tmp_path / "t.pmt") as file:
+        for policy in ("most-used", "age"):
+            here, there = (replay(trace, policy, epochs=30) for trace in (hot_late, file))
+            assert here.total_ns == there.total_ns
+            assert (here.residency == there.residency).all()
+        assert trace_hash(file) == trace_hash(hot_late)
 
 
 # ---- several programs -------------------------------------------------------------------------
