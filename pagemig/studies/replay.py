@@ -705,10 +705,7 @@ class _Replay:
         if "move_pages" in self.machine.profile.calls:
             node = self.mover.move_pages(addresses, None, 0, pid=running.process).status
         else:
-            entries = running.process.pagemap(running.base, running.addresses.size)[pages]
-            present = entries >> np.uint64(63) != 0
-            node = np.full(pages.size, -1, np.int32)
-            node[present] = self.machine.node_of(entries[present] & np.uint64((1 << 55) - 1))
+            node = running.process.nodes(running.base, running.addresses.size)[pages]
         self._of(running)[pages] = np.maximum(node, -1)
 
     def _end(self, epoch: int) -> None:

@@ -134,11 +134,7 @@ def test_what_is_kept_is_what_the_machine_says(first, second, seed):
         for running in replaying.running:
             if running.done:
                 continue
-            entries = running.process.pagemap(running.base, running.addresses.size)
-            present = entries >> np.uint64(63) != 0
-            node = np.full(entries.size, -1)
-            frames = entries[present] & np.uint64((1 << 55) - 1)
-            node[present] = replaying.machine.node_of(frames)
+            node = running.process.nodes(running.base, running.addresses.size)
             assert node.tolist() == replaying._of(running).tolist()
         ended(epoch)
 
