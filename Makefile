@@ -66,14 +66,14 @@ $(VENV)/.built: $(VENV)/.linked $(SOURCES)
 	@$(PY) setup.py -q build_ext --inplace
 	@touch $@
 
-$(VENV)/.plot $(VENV)/.test $(VENV)/.lint: $(VENV)/.%: pyproject.toml $(VENV)/.made
+$(VENV)/.plot $(VENV)/.progress $(VENV)/.test $(VENV)/.lint: $(VENV)/.%: pyproject.toml $(VENV)/.made
 	@echo "installing what '$*' needs into $(VENV)"
 	@$(NEEDS) $* | $(PIP) -r /dev/stdin
 	@touch $@
 
 build: $(VENV)/.built
 
-run: $(VENV)/.built $(VENV)/.plot
+run: $(VENV)/.built $(VENV)/.plot $(VENV)/.progress
 	@$(BIN)/pagemig replay $(TRACE) --output $(OUTPUT)
 
 test: $(VENV)/.built $(VENV)/.test

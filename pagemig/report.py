@@ -1,8 +1,23 @@
-"""Plain text that a person reads: aligned tables."""
+"""Results for people and programs: aligned tables, and rows as CSV, JSON, parquet, HTML."""
 
-from collections.abc import Collection, Iterable, Sequence
+import base64
+import csv
+import html
+import io
+import json
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-__all__ = ["table"]
+__all__ = ["FORMATS", "MissingError", "page", "save", "table"]
+
+#: Kinds of files that `save` writes.
+FORMATS = (".csv", ".json", ".parquet")
+
+
+class MissingError(RuntimeError):
+    """An optional package is not installed; the message says how to get it."""
 
 
 def table(
@@ -50,3 +65,92 @@ def _cell(value: object, sign: str) -> str:
     if value is None:
         return "-"
     return format(value, f"{sign}.2f") if isinstance(value, float) else str(value)
+
+
+def save(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]) -> None:
+    """Write rows to a file, whole or not at all.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        Plain values, all with the same keys.
+    path : path-like
+        Its suffix says the kind: ``.csv``; ``.json``, a list of objects; ``.parquet``.
+
+    Raises
+    ------
+    ValueError
+        Another suffix.
+    MissingError
+        Parquet without pyarrow.
+    """
+    target = Path(path)
+    if target.suffix == ".csv":
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        data = text.getvalue().encode()
+    elif target.suffix == ".json":
+        data = (json.dumps([dict(row) for row in rows], indent=1) + "\n").encode()
+    elif target.suffix == ".parquet":
+        data = _parquet(rows)
+    else:
+        raise ValueError(f"results are {', '.join(FORMATS)}, not {target.name!r}")
+    part = target.with_name(target.name + ".part")
+    part.write_bytes(data)
+    part.replace(target)
+
+
+def _parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise MissingError(
+            "parquet needs pyarrow, which is not installed: pip install 'pagemig[traces]'"
+        ) from None
+    sink = pyarrow.BufferOutputStream()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([dict(row) for row in rows]), sink)
+    return bytes(sink.getvalue())
+
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 75rem; margin: 2rem auto;
+       padding: 0 1rem }
+pre { font: 13px/1.45 ui-monospace, monospace; overflow-x: auto; background: #f6f6f4;
+      padding: .8rem 1rem; border-radius: 4px }
+img { max-width: 100%; display: block; margin: 1rem 0 }
+h1 { font-size: 1.4rem } h2 { font-size: 1.1rem; margin-top: 2rem }
+"""
+
+
+def page(title: str, parts: Iterable[tuple[str, str | bytes]]) -> str:
+    """One HTML file with everything in it.
+
+    Parameters
+    ----------
+    title : str
+        Its heading.
+    parts : iterable of (str, str or bytes)
+        A heading, and text (kept as it is laid out) or a picture as PNG.
+
+    Returns
+    -------
+    str
+    """
+    body = [f"<h1>{html.escape(title)}</h1>"]
+    for heading, content in parts:
+        if heading:
+            body.append(f"<h2>{html.escape(heading)}</h2>")
+        if isinstance(content, bytes):
+            data = base64.b64encode(content).decode()
+            body.append(f'<img alt="{html.escape(heading)}" src="data:image/png;base64,{data}">')
+        else:
+            body.append(f"<pre>{html.escape(content)}</pre>")
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head>\n<body>\n"
+        + "\n".join(body)
+        + "\n</body></html>\n"
+    )

@@ -1,19 +1,96 @@
-"""Automatic page migration in user space: statistics in, `move_pages` out.
+"""Automatic page migration in user space: statistics in, `move_pages` out, and how good it can be.
 
-The kernel offers the mechanism, a program of one's own decides. A policy is an object with one
-method: every epoch it is given what is known of a process's pages (`Stats`) and answers which
-pages to move where::
+The kernel offers the mechanism, a program of one's own decides. A policy says what it looks at
+(``needs``), is charged for looking, and after every epoch answers which pages go where::
 
-    class OnlyTheHottest:
-        def epoch(self, stats):
-            hot = np.flatnonzero(stats.counts.sum(axis=0) > 1000)
-            return hot, np.zeros(hot.size, int)
+    class Hottest(Policy):
+        needs = [Samples(period=100)]
 
-It sees arrays and answers arrays, so it need not know whether it runs on a model or elsewhere.
-`MostUsed` is the policy the idea started from: pages most used from another node than they lie on.
+        def epoch(self, view):
+            return view.swap(np.flatnonzero(view.samples), view.samples)
+
+`optimum` says what no policy can beat, `hardware` has machines by name, `costs.price` says what a
+run costs on one of them. Nothing here knows the model of a kernel.
 """
 
-from .policies import POLICIES, MostUsed, policy
-from .stats import AutoPolicy, Stats
+from .costs import Bill, Traffic, least_move_ns, move_ns, price
+from .hardware import DEFAULT_MACHINE, Hardware, Prices, hardware, machines
+from .named import PolicyError, described, is_oracle, label, policy, split
+from .optimum import Demand, Optimum, optimum
+from .policies import (
+    POLICIES,
+    Age,
+    Colloid,
+    CostBenefit,
+    Damon,
+    FirstTouch,
+    HeMem,
+    Interleave,
+    LookAhead,
+    MostUsed,
+    NumaBalancing,
+    OffNode,
+    Tpp,
+    WeightedInterleave,
+)
+from .sources import (
+    AccessedBits,
+    Counts,
+    Future,
+    HintFaults,
+    Regions,
+    RegionTable,
+    Samples,
+)
+from .view import NO_MOVES, Moves, Policy, Seen, Source, Stream, View, Watch
 
-__all__ = ["POLICIES", "AutoPolicy", "MostUsed", "Stats", "policy"]
+__all__ = [
+    "DEFAULT_MACHINE",
+    "NO_MOVES",
+    "POLICIES",
+    "AccessedBits",
+    "Age",
+    "Bill",
+    "Colloid",
+    "CostBenefit",
+    "Counts",
+    "Damon",
+    "Demand",
+    "FirstTouch",
+    "Future",
+    "Hardware",
+    "HeMem",
+    "HintFaults",
+    "Interleave",
+    "LookAhead",
+    "MostUsed",
+    "Moves",
+    "NumaBalancing",
+    "OffNode",
+    "Optimum",
+    "Policy",
+    "PolicyError",
+    "Prices",
+    "RegionTable",
+    "Regions",
+    "Samples",
+    "Seen",
+    "Source",
+    "Stream",
+    "Tpp",
+    "Traffic",
+    "View",
+    "Watch",
+    "WeightedInterleave",
+    "described",
+    "hardware",
+    "is_oracle",
+    "label",
+    "least_move_ns",
+    "machines",
+    "move_ns",
+    "optimum",
+    "policy",
+    "price",
+    "split",
+]

@@ -1,26 +1,127 @@
-"""Policies to start from."""
+"""Policies to start from, each named after what it re-creates.
+
+They are short, since a view has what they share: `View.swap`, `View.promoted`, `View.demoted`. What
+is re-created is the rule by which pages are chosen, not a program with its threads and timers: an
+epoch stands for the period at which the original looks or moves. Parameters have the names and
+defaults of the original where it has them in units of this model; where a trace is too short for
+them, the docstring says what was chosen.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from importlib import import_module
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .stats import AutoPolicy, Stats
+from .sources import AccessedBits, Counts, Future, HintFaults, Regions, Samples
+from .view import NO_MOVES, Ints, Moves, Policy, View
 
-__all__ = ["POLICIES", "MostUsed", "policy"]
+__all__ = [
+    "POLICIES",
+    "Age",
+    "Colloid",
+    "CostBenefit",
+    "Damon",
+    "FirstTouch",
+    "HeMem",
+    "Interleave",
+    "LookAhead",
+    "MostUsed",
+    "NumaBalancing",
+    "OffNode",
+    "Tpp",
+    "WeightedInterleave",
+]
 
 
-class MostUsed:
-    """Move each page to the node that uses it most, when that pays; make room by moving cold ones.
+class _Placing(Policy):
+    """A policy that moves nothing."""
+
+    def epoch(self, view: View) -> Moves:
+        """See `Policy.epoch`."""
+        return NO_MOVES
+
+
+@dataclass
+class FirstTouch(_Placing):
+    """A page stays on the node of its first access, the fast one while it has room."""
+
+
+@dataclass
+class Interleave(_Placing):
+    """Pages go to all nodes in turn and stay there."""
+
+    def place(self, view: View) -> Sequence[int]:
+        """Weights of the nodes, all alike."""
+        return [1] * view.capacity.size
+
+
+@dataclass
+class WeightedInterleave(_Placing):
+    """Pages go to the nodes in turn by weight, and stay there.
+
+    Parameters
+    ----------
+    weights : sequence of int, optional
+        Pages in a row for each node; as the bandwidths of the nodes are to each other unless
+        given, in small numbers, as Linux sets them since 6.16.
+    """
+
+    weights: Sequence[int] = ()
+
+    def place(self, view: View) -> Sequence[int]:
+        """Weights of the nodes."""
+        if self.weights:
+            return list(self.weights)
+        bandwidth = view.bandwidth.max(axis=0)
+        shares = np.maximum(np.rint(10 * bandwidth / bandwidth.sum()), 1).astype(int)
+        return list(shares // np.gcd.reduce(shares))
+
+
+@dataclass
+class OffNode(Policy):
+    """Pages that another node uses most go there once it has used them often: the note's idea.
+
+    Parameters
+    ----------
+    threshold : int, default 16
+        Accesses in an epoch from which on a page moves.
+    period : int, default 0
+        Count one access in so many, by sampling; 0 counts all of them, which no machine can.
+    """
+
+    threshold: int = 16
+    period: int = 0
+
+    def __post_init__(self) -> None:
+        self.needs = [Samples(self.period)] if self.period else [Counts()]
+
+    def epoch(self, view: View) -> Moves:
+        """See `Policy.epoch`."""
+        heat = view.samples * self.period if self.period else _of_home(view, view.counts)
+        return view.swap(np.flatnonzero(heat >= self.threshold), heat)
+
+
+def _of_home(view: View, counts: Ints) -> Ints:
+    """Of counts by node and page, those from the node of each page's program."""
+    used: Ints
+    if len(view.fast) == 1:
+        used = counts[view.fast[0]]
+    else:
+        used = np.take_along_axis(counts, view.home[np.newaxis], axis=0)[0]
+    return used
+
+
+@dataclass
+class MostUsed(Policy):
+    """Each page goes to the node that uses it most once that pays, as for hired skis.
 
     A page is worth moving once what it has lost by lying where it lies, over the recent past,
     exceeds what moving it costs: like hiring skis until their price is spent, this never costs
-    much more than knowing the future would. On a full node a page comes in only for a colder one
-    that goes out, and the pair has to pay for two moves.
+    much more than knowing the future would. A pair has to pay for two moves.
 
     Parameters
     ----------
@@ -29,81 +130,355 @@ class MostUsed:
         before that its square, and so on.
     """
 
-    def __init__(self, memory: float = 0.8) -> None:
-        if not 0 <= memory <= 1:
-            raise ValueError(f"memory {memory} is not between 0 and 1")
-        self.memory = memory
-        self.heat: Any = 0.0
+    memory: float = 0.8
 
-    def epoch(self, stats: Stats) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """See `AutoPolicy.epoch`."""
-        self.heat = stats.counts + self.memory * self.heat
-        cost = stats.latency.T @ self.heat  # [node, page]: had the page lain on the node
-        home = self.heat.argmax(axis=0)  # the node that uses it most
-        present = stats.node >= 0
-        saved = np.where(present, _of(cost, stats.node) - _of(cost, home), 0.0)
-        free, taken = stats.free.copy(), np.zeros(home.size, np.bool_)
-        pages, nodes = [np.empty(0, np.intp)], [np.empty(0, np.intp)]
-        for nid in np.unique(home[saved > stats.move_ns]):
-            comes = _ranked(-saved, (home == nid) & (saved > stats.move_ns) & ~taken)
-            away = _nearest(nid, stats.latency, free)
-            lost = cost[away] - cost[nid]
-            goes = _ranked(lost, (stats.node == nid) & ~taken)
-            room = min(int(free[nid]), comes.size)
-            pairs = min(comes.size - room, goes.size, int(free[away]) if away != nid else 0)
-            gain = saved[comes[room : room + pairs]] - lost[goes[:pairs]]
-            swaps = int(np.count_nonzero(gain > 2 * stats.move_ns))  # gain falls: the first ones
-            comes, goes = comes[: room + swaps], goes[:swaps]
-            pages += [goes, comes]
-            nodes += [np.full(goes.size, away), np.full(comes.size, nid)]
-            taken[comes] = taken[goes] = True
-            free[nid] -= room
-            free[away] -= swaps
-        return np.concatenate(pages), np.concatenate(nodes)
+    def __post_init__(self) -> None:
+        if not 0 <= self.memory <= 1:
+            raise ValueError(f"memory {self.memory} is not between 0 and 1")
+        self.needs = [Counts()]
+
+    def start(self, view: View) -> None:
+        """See `Policy.start`."""
+        self.lost: NDArray[Any] = np.zeros(view.owner.size)
+
+    def epoch(self, view: View) -> Moves:
+        """See `Policy.epoch`."""
+        self.lost = view.gain_ns(_of_home(view, view.counts)) + self.memory * self.lost
+        cost = view.move_ns(1, view.below[view.fast[0]], view.fast[0])
+        up = np.flatnonzero((self.lost > cost) & (view.tier > 0))
+        return view.swap(up, self.lost, worth=2 * cost)
 
 
-def _of(cost: NDArray[np.float64], node: NDArray[Any]) -> NDArray[np.float64]:
-    """Each page's cost on its node."""
-    picked: NDArray[np.float64] = np.take_along_axis(cost, node[np.newaxis], axis=0)[0]
-    return picked
+@dataclass
+class Age(Policy):
+    """Pages accessed in scan after scan go up, pages idle for many scans go down (memtierd, age).
+
+    Parameters
+    ----------
+    active : int, default 2
+        Scans in a row in which a page was accessed, from which on it goes up.
+    idle : int, default 8
+        Scans in a row in which it was not, from which on it goes down.
+    every : int, default 1
+        Epochs from scan to scan.
+    """
+
+    active: int = 2
+    idle: int = 8
+    every: int = 1
+
+    def __post_init__(self) -> None:
+        self.needs = [AccessedBits(self.every)]
+
+    def start(self, view: View) -> None:
+        """See `Policy.start`."""
+        self.age = np.zeros(view.owner.size, np.int64)
+
+    def epoch(self, view: View) -> Moves:
+        """See `Policy.epoch`. Ages above 0 count scans accessed, below 0 scans idle."""
+        if view.accessed is None:
+            return NO_MOVES
+        rested = np.where(self.age > 0, -1, self.age - 1)
+        self.age = np.where(view.accessed, np.maximum(self.age, 0) + 1, rested)
+        down = np.flatnonzero((view.tier == 0) & (self.age <= -self.idle))
+        up = np.flatnonzero((view.tier > 0) & (self.age >= self.active))
+        gone = np.bincount(view.node[down], minlength=view.free.size)
+        return Moves.joined(view.demoted(down), _into(view, up, view.free + gone))
 
 
-def _ranked(key: NDArray[np.float64], where: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """The pages where a condition holds, by rising key."""
-    pages = np.flatnonzero(where)
-    return pages[np.argsort(key[pages], kind="stable")]
+def _into(view: View, pages: Ints, free: Ints) -> Moves:
+    """Send pages to the nodes of their programs while there is room."""
+    nodes = view.home[pages]
+    fits = [np.flatnonzero(nodes == nid)[: max(int(free[nid]), 0)] for nid in view.fast]
+    chosen = np.sort(np.concatenate(fits))
+    return Moves(pages[chosen], nodes[chosen])
 
 
-def _nearest(nid: int, latency: NDArray[np.float64], free: NDArray[np.int64]) -> int:
-    """The nearest other node with room; the node itself if none has."""
-    others = np.where((free > 0) & (np.arange(free.size) != nid), latency[nid], np.inf)
-    best = int(np.argmin(others))
-    return best if np.isfinite(others[best]) else int(nid)
+@dataclass
+class HeMem(Policy):
+    """Sampled hot pages with cooling: hot from some samples on, all halve when one has many.
+
+    Parameters
+    ----------
+    period : int, default 100
+        Accesses from sample to sample. HeMem's 5,000 and more are for runs of minutes.
+    hot : int, default 8
+        Samples from which on a page is hot; HeMem's for loads.
+    cool : int, default 18
+        Samples of one page at which all are halved.
+    """
+
+    period: int = 100
+    hot: int = 8
+    cool: int = 18
+
+    def __post_init__(self) -> None:
+        if self.cool < 1:
+            raise ValueError(f"cool {self.cool} is not at least 1 sample")
+        self.needs = [Samples(self.period)]
+
+    def start(self, view: View) -> None:
+        """See `Policy.start`."""
+        self.heat = np.zeros(view.owner.size, np.int64)
+
+    def epoch(self, view: View) -> Moves:
+        """See `Policy.epoch`."""
+        self.heat += view.samples
+        while self.heat.max(initial=0) >= self.cool:
+            self.heat //= 2
+        hot = self.heat >= self.hot
+        # Only pages that are not hot make room, however much hotter the others are.
+        return view.swap(np.flatnonzero(hot & (view.tier > 0)), np.where(hot, self.hot, self.heat))
+
+
+@dataclass
+class NumaBalancing(Policy):
+    """Hint faults, and a page follows the node that faulted on it twice in a row.
+
+    Parameters
+    ----------
+    pages : int, default 256
+        Pages made inaccessible in an epoch.
+    """
+
+    pages: int = 256
+
+    def __post_init__(self) -> None:
+        self.needs = [HintFaults(self.pages)]
+
+    def start(self, view: View) -> None:
+        """See `Policy.start`."""
+        self.before = np.full(view.owner.size, -1, np.int64)
+
+    def epoch(self, view: View) -> Moves:
+        """See `Policy.epoch`."""
+        faults, nodes = view.faults, view.fault_node
+        twice = (self.before[faults] == nodes) & (view.node[faults] != nodes)
+        self.before[faults] = nodes
+        return _into(view, faults[twice], view.free)
+
+
+@dataclass
+class Tpp(Policy):
+    """Hint faults promote what faults again soon; below a watermark the least used go down (TPP).
+
+    Parameters
+    ----------
+    pages : int, default 512
+        Slow pages made inaccessible in an epoch.
+    soon : int, default 6
+        Epochs within which a page has to fault to be promoted.
+    low, high : float, default 0.02 and 0.05
+        Demotion begins where less than this share of the fast node is free, and ends at that.
+    every : int, default 4
+        Epochs from scan to scan of the accessed bits that say what was used least.
+    """
+
+    pages: int = 512
+    soon: int = 6
+    low: float = 0.02
+    high: float = 0.05
+    every: int = 4
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.low <= self.high <= 1:
+            raise ValueError(f"low {self.low} and high {self.high} are not 0 <= low <= high <= 1")
+        self.needs = [HintFaults(self.pages, slow_only=True), AccessedBits(self.every)]
+
+    def start(self, view: View) -> None:
+        """See `Policy.start`."""
+        self.age = np.zeros(view.owner.size, np.int64)
+
+    def epoch(self, view: View) -> Moves:
+        """See `Policy.epoch`."""
+        self.age += 1
+        if view.accessed is not None:
+            self.age[view.accessed] = 0
+        goes = []
+        for nid in view.upper:
+            if view.free[nid] < self.low * view.capacity[nid]:
+                goes.append(view.room(nid, int(self.high * view.capacity[nid]), -self.age))
+        down = np.concatenate([np.empty(0, np.int64), *goes])
+        gone = np.bincount(view.node[down], minlength=view.free.size)
+        up = view.faults[view.fault_epochs <= self.soon]
+        return Moves.joined(view.demoted(down), _into(view, up, view.free + gone))
+
+
+@dataclass
+class Damon(Policy):
+    """Region sampling: hot regions go up, cold ones down, as fast as the goals ask for (DAMON).
+
+    The two quotas grow while the fast nodes are less full than ``used`` (promotion) or less free
+    than ``free`` (demotion), and shrink beyond, as DAMON tunes them since 6.16.
+
+    Parameters
+    ----------
+    most : int, default 1000
+        Most regions.
+    used, free : float, default 0.997 and 0.005
+        Goals, as shares of the fast nodes.
+    hot : int, default 1
+        Checks that found a region accessed, from which on it is hot.
+    """
+
+    most: int = 1000
+    used: float = 0.997
+    free: float = 0.005
+    hot: int = 1
+
+    def __post_init__(self) -> None:
+        self.needs = [Regions(most=self.most)]
+
+    def start(self, view: View) -> None:
+        """See `Policy.start`."""
+        self.up = self.down = 1.0
+
+    def epoch(self, view: View) -> Moves:
+        """See `Policy.epoch`."""
+        fast = list(view.fast)
+        capacity, free = int(view.capacity[fast].sum()), int(view.free[fast].sum())
+        self.up = _fed(self.up, (capacity - free) / max(self.used * capacity, 1e-9), capacity)
+        self.down = _fed(self.down, free / max(self.free * capacity, 1e-9), capacity)
+        found, age = (view.regions.each(x) for x in (view.regions.nr_accesses, view.regions.age))
+        hot = np.flatnonzero((found >= self.hot) & (view.tier > 0))
+        hot = hot[np.lexsort((-age[hot], -found[hot]))][: int(self.up)]
+        cold = np.flatnonzero((found == 0) & (view.tier == 0))
+        cold = cold[np.argsort(-age[cold], kind="stable")][: int(self.down)]
+        gone = np.bincount(view.node[cold], minlength=view.free.size)
+        return Moves.joined(view.demoted(cold), _into(view, hot, view.free + gone))
+
+
+def _fed(quota: float, reached: float, most: int) -> float:
+    """A quota after a look at its goal, of which a share was reached."""
+    return float(np.clip(quota * (2 - min(reached, 2.0)), 1, most))
+
+
+@dataclass
+class CostBenefit(Policy):
+    """Pages move where two averages of samples promise more than the moves cost (ARMS).
+
+    Parameters
+    ----------
+    period : int, default 100
+        Accesses from sample to sample.
+    horizon : int, default 8
+        Epochs over which a move has to pay.
+    """
+
+    period: int = 100
+    horizon: int = 8
+
+    def __post_init__(self) -> None:
+        self.needs = [Samples(self.period)]
+
+    def start(self, view: View) -> None:
+        """See `Policy.start`."""
+        self.short = np.zeros(view.owner.size)
+        self.long = np.zeros(view.owner.size)
+
+    def epoch(self, view: View) -> Moves:
+        """See `Policy.epoch`."""
+        accesses = view.samples * float(self.period)
+        self.short = 0.5 * self.short + 0.5 * accesses
+        self.long = 0.9 * self.long + 0.1 * accesses
+        # What is new has to last: a burst counts for twice its long average at most.
+        gain = view.gain_ns(np.minimum(self.short, 2 * self.long) * self.horizon)
+        cost = view.move_ns(1, view.below[view.fast[0]], view.fast[0])
+        up = np.flatnonzero((view.tier > 0) & (gain > 2 * cost))
+        return view.swap(up, gain, worth=2 * cost)
+
+
+@dataclass
+class Colloid(Policy):
+    """Pages move until the loaded latencies of the two tiers are equal (Colloid).
+
+    The share of accesses that the fast tier should serve is sought between two marks: the one it
+    is certainly above and the one it is certainly below. What is hot moves first.
+
+    Parameters
+    ----------
+    period : int, default 100
+        Accesses from sample to sample.
+    delta : float, default 0.05
+        Latencies that differ by less than this share are equal.
+    epsilon : float, default 0.01
+        Marks that are nearer than this are forgotten, since the load may have changed.
+    """
+
+    period: int = 100
+    delta: float = 0.05
+    epsilon: float = 0.01
+
+    def __post_init__(self) -> None:
+        self.needs = [Samples(self.period)]
+
+    def start(self, view: View) -> None:
+        """See `Policy.start`."""
+        self.heat = np.zeros(view.owner.size)
+        self.low, self.high = 0.0, 1.0
+
+    def epoch(self, view: View) -> Moves:
+        """See `Policy.epoch`."""
+        self.heat = 0.5 * self.heat + view.samples
+        there = view.node >= 0
+        total = self.heat[there].sum()
+        if total == 0:
+            return NO_MOVES
+        share = self.heat / total
+        fast, slow = view.fast[0], view.below[view.fast[0]]
+        now = float(share[view.tier == 0].sum())
+        loaded = view.loaded[fast]
+        if abs(loaded[fast] - loaded[slow]) < self.delta * loaded[fast]:
+            return NO_MOVES
+        if loaded[fast] < loaded[slow]:
+            self.low = now
+        else:
+            self.high = now
+        if self.high < self.low + self.epsilon:
+            self.low, self.high = (now, 1.0) if loaded[fast] < loaded[slow] else (0.0, now)
+        wanted = (self.low + self.high) / 2 - now
+        pages = np.flatnonzero((view.tier > 0 if wanted > 0 else view.tier == 0) & (share > 0))
+        pages = pages[np.argsort(-share[pages], kind="stable")]
+        chosen = pages[: int(np.searchsorted(np.cumsum(share[pages]), abs(wanted), "right"))]
+        return view.swap(chosen, self.heat) if wanted > 0 else view.demoted(chosen)
+
+
+@dataclass
+class LookAhead(Policy):
+    """What will be used most in the next epochs moves, where that pays; greedy, and not a bound.
+
+    Parameters
+    ----------
+    horizon : int, default 10
+        Epochs it sees.
+    """
+
+    horizon: int = 10
+
+    def __post_init__(self) -> None:
+        self.needs = [Future(self.horizon)]
+
+    def epoch(self, view: View) -> Moves:
+        """See `Policy.epoch`."""
+        gain = view.gain_ns(_of_home(view, view.future))
+        cost = view.move_ns(1, view.below[view.fast[0]], view.fast[0])
+        up = np.flatnonzero((view.tier > 0) & (gain > cost))
+        return view.swap(up, gain, worth=2 * cost)
 
 
 #: Policies by the name ``pagemig replay`` knows them by.
-POLICIES: dict[str, Callable[[], AutoPolicy]] = {"auto": MostUsed}
-
-
-def policy(name: str) -> AutoPolicy:
-    """Make a policy from its name, or from ``module:Class`` for one of your own.
-
-    Raises
-    ------
-    ValueError
-        If there is none of that name, or it has no ``epoch``; the message says what there is.
-    """
-    module, colon, attribute = name.partition(":")
-    if colon:
-        try:
-            made: Any = getattr(import_module(module), attribute)()
-        except (ImportError, AttributeError, TypeError, ValueError) as error:
-            raise ValueError(f"no policy {name!r}: {error}") from None
-    elif name in POLICIES:
-        made = POLICIES[name]()
-    else:
-        known = ", ".join(POLICIES)
-        raise ValueError(f"no policy {name!r}; there is {known}, and module:Class for your own")
-    if not isinstance(made, AutoPolicy):
-        raise ValueError(f"policy {name!r} has no method epoch(stats)")
-    return made
+POLICIES: dict[str, Callable[..., Policy]] = {
+    "first-touch": FirstTouch,
+    "interleave": Interleave,
+    "weighted-interleave": WeightedInterleave,
+    "off-node": OffNode,
+    "most-used": MostUsed,
+    "age": Age,
+    "hemem": HeMem,
+    "numa-balancing": NumaBalancing,
+    "tpp": Tpp,
+    "damon": Damon,
+    "arms": CostBenefit,
+    "colloid": Colloid,
+    "look-ahead": LookAhead,
+}

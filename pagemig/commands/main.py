@@ -13,9 +13,10 @@ __all__ = ["MODULES", "main"]
 #: Modules with ``add_parser(subparsers)``; a subcommand sets ``main``, a function of the parsed
 #: arguments that returns the exit status.
 MODULES = [
-    "pagemig.studies.replay",
     "pagemig.commands.record",
     "pagemig.commands.trace",
+    "pagemig.commands.replay",
+    "pagemig.commands.sweep",
     "pagemig.scenario.conform",
     "pagemig.scenario.show",
     "pagemig.commands.rates",

@@ -1,25 +1,29 @@
-"""``pagemig replay``: a program's accesses under several placements, and what each costs.
+"""Programs under a policy: their accesses run through the modelled kernel, epoch by epoch.
 
-The pages of a trace are placed on a machine that has a fast node with the processors, smaller than
-the program, and a slow node without processors (`machine_for`). The accesses run through the
-modelled kernel, epoch by epoch. Under *first touch* and *interleave* pages stay where they fell;
-under an automatic policy (`pagemig.auto`) an agent, a process of its own as the tools of 2006 were,
-looks at the access counts after every epoch and moves pages with `move_pages`.
+A `Plan` says what runs on what: traces, a machine (`pagemig.auto.hardware`) of which the fast nodes
+are smaller than the programs, and epochs of equally many accesses. `Plan.run` runs it under one
+policy: after every epoch an agent, a process of its own as the tools of 2006 were, looks as the
+policy says and moves pages with `move_pages`. What comes out is a `Run`: counts of everything that
+a machine could charge for, and where every page lay. It is priced afterwards (`Run.bill`), on the
+same machine or on others, with accesses that overlap or do not.
 
-What the accesses cost is modelled from where the pages were, what the moves cost from the calls and
-pages (`Costs`). Everything is charged to the program: accesses wait for memory one by one, and the
-program stands still while the agent works. Both make a figure worst case, and the statistics come
-for free; see `Costs` for what each number stands for.
+Pages move between epochs only. The kernel is asked for what depends on it: where a page goes that
+is accessed first, and what becomes of a move. Accesses to pages that are present change nothing
+there, so they are counted from the trace (`pagemig.auto.tally`).
+
+Programs that run at once advance by equally many accesses in an epoch, so each takes the time it
+takes alone; one that is through ends, and its memory is given back. The order they are named in has
+no effect.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
+import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,129 +31,464 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pagemig import auto
-from pagemig.constants import MPOL_MF_MOVE, PAGE_SHIFT, PAGE_SIZE, STATUS_UNSET
+from pagemig.auto.costs import EVENTS
+from pagemig.auto.tally import block_sums, missing, tally
+from pagemig.constants import MPOL_MF_MOVE, PAGE_SHIFT, STATUS_UNSET
 from pagemig.errors import SyscallError, errno_name
-from pagemig.kernels import DEFAULT_KERNEL
-from pagemig.policy import Default, Interleave, Policy
-from pagemig.report import table
-from pagemig.studies import pictures
+from pagemig.kernels import DEFAULT_KERNEL, kernel_profile
+from pagemig.policy import Default, Interleave, Policy, WeightedInterleave
 from pagemig.system.machine import Machine, Node
 from pagemig.system.process import Process
-from pagemig.trace import Trace, find, load, shipped
+from pagemig.trace import Runs
+from pagemig.trace.runs import Columns
 
-__all__ = [
-    "Costs",
-    "Run",
-    "add_parser",
-    "compare",
-    "machine_for",
-    "replay",
-    "report",
-    "verdict",
-]
+__all__ = ["Conditions", "Plan", "Program", "Run", "compare", "replay", "trace_hash"]
 
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Progress = Callable[[str, float], None]
 
 #: Limits of what a person may ask for: beyond them it is a slip, or longer than anyone waits.
-_SMALLEST = 1e-3
-_LARGEST = 1e9
 _MOST_SHARE = 1000
 _MOST_EPOCHS = 100_000
+#: Parts of an epoch in which the first accesses of programs that run at once alternate.
+_TURNS = 16
+#: The largest weight of a node in Linux.
+_MOST_WEIGHT = 255
+#: Runs of a trace whose accesses are added up together to find the borders of epochs, and runs
+#: that are read at once.
+_BLOCK = 4096
+_PIECE = 256 * _BLOCK
 
 
 @dataclass(frozen=True)
-class Costs:
-    """What things cost. Times in the unit of the name, with where the defaults come from.
+class Conditions:
+    """What a trace does not say of a program, and prices need.
 
     Attributes
     ----------
-    local_ns : float
-        An access to the processor's own node. 81: Intel MLC 3.10, random reads on a two-socket
-        Cascade Lake.
-    remote_ns : float
-        An access to another node with processors. 141: the same run, other socket.
-    slow_ns : float
-        An access to a node without processors. 250: between the 150 that Pond (ASPLOS'23) takes
-        for memory behind CXL and the 350 reported for Optane; not a measurement of one device.
-    call_us : float
-        One `move_pages` call, whatever it moves. 25: Linux 6.18 in a two-CPU guest, 25-48 seen; it
-        grows with the number of processors.
-    page_us : float
-        One page, without flush and copy. 0.7: derived for two Zen 3 under 6.16 (1.10 in all, about
-        0.4 of it copy); 1.45 under 6.8 at 2 GHz.
-    flush_us : float
-        One flush of the program's processor, which is not the agent's. 0.7 a round in the guest.
-        Kernels to 6.2 flush once a page, later ones once in 512.
-    copy_gbs : float
-        Bandwidth of the copy, GB/s. 10: two Zen 3 (10-16), one thread.
+    overlap : float
+        Accesses under way at once.
+    compute_ns : float
+        Time between accesses that is not waited for memory.
+    processors : int
+        Processors each program runs on.
+    background : tuple of float
+        GB/s that others take from each node; empty for none.
     """
 
-    local_ns: float = field(default=81.0, metadata={"help": "access to the own node"})
-    remote_ns: float = field(default=141.0, metadata={"help": "access to another fast node"})
-    slow_ns: float = field(default=250.0, metadata={"help": "access to the slow node"})
-    call_us: float = field(default=25.0, metadata={"help": "one move_pages call"})
-    page_us: float = field(default=0.7, metadata={"help": "one page moved, without flush and copy"})
-    flush_us: float = field(default=0.7, metadata={"help": "one TLB flush"})
-    copy_gbs: float = field(default=10.0, metadata={"help": "bandwidth of the copy, GB/s"})
+    overlap: float = 1.0
+    compute_ns: float = 0.0
+    processors: int = 1
+    background: tuple[float, ...] = ()
 
-    def __post_init__(self) -> None:
-        """Refuse what is no time and no bandwidth."""
-        for cost in fields(self):
-            value = getattr(self, cost.name)
-            least = 0.0 if cost.name.endswith("_us") else _SMALLEST
-            if not least <= value <= _LARGEST:
-                raise ValueError(f"{cost.name} must be from {least:g} to {_LARGEST:g}, not {value}")
-
-    def latency(self, machine: Machine) -> NDArray[np.float64]:
-        """Nanoseconds of an access from the row's node to the memory of the column's."""
-        cpus = np.array([node.cpus for node in machine.nodes])
-        table = np.where(cpus[np.newaxis] > 0, self.remote_ns, self.slow_ns)
-        table = np.broadcast_to(table, (cpus.size, cpus.size)).copy()
-        np.fill_diagonal(table, np.where(cpus > 0, self.local_ns, self.slow_ns))
-        return table
-
-    def moving_ns(self, calls: int, pages: int, batch: int) -> float:
-        """Nanoseconds of calls that moved pages, flushed ``batch`` at a time."""
-        copy_ns = pages * PAGE_SIZE / self.copy_gbs
-        flushes = -(-pages // batch)
-        rest_us = calls * self.call_us + pages * self.page_us + flushes * self.flush_us
-        return rest_us * 1e3 + copy_ns
+    def price(self, traffic: auto.Traffic, machine: auto.Hardware) -> auto.Bill:
+        """The bill of a run under these conditions."""
+        return auto.price(
+            traffic,
+            machine,
+            overlap=self.overlap,
+            compute_ns=self.compute_ns,
+            processors=self.processors,
+            background=self.background or None,
+        )
 
 
-@dataclass
-class Run:
-    """What one placement came to; arrays have one entry per epoch.
+@dataclass(frozen=True, eq=False)
+class Program:
+    """One program of a plan.
 
     Attributes
     ----------
     name : str
-        The placement.
-    accesses : ndarray of int64, shape (epochs, nodes, nodes)
-        Accesses from the processors of a node (second axis) to the memory of one (third).
+        What it is called.
+    trace : Runs
+        What it accesses.
+    start : int
+        Its first page in arrays over the pages of all programs.
+    cuts : ndarray of int64, shape (epochs + 1,)
+        Accesses made by the beginning of each epoch, and by the end.
+    place : int
+        Which of the processors it begins on, and the order in which programs take turns.
+    """
+
+    name: str
+    trace: Runs
+    start: int
+    cuts: Ints
+    place: int
+
+    @property
+    def stop(self) -> int:
+        """The page after its last."""
+        return self.start + self.trace.footprint
+
+    @cached_property
+    def _sums(self) -> Ints:
+        """Accesses by the end of each block of runs: eight bytes for every run would be many."""
+        sums = np.empty(-(-self.trace.runs // _BLOCK), np.int64)
+        for at, (_, _, count) in _pieces(self.trace):
+            first = at // _BLOCK
+            block_sums(count, _BLOCK, sums[first : first + -(-count.size // _BLOCK)])
+        return np.cumsum(sums)
+
+    def _run(self, access: int) -> tuple[int, int]:
+        """The run that makes an access, and the accesses before that run."""
+        block = int(np.searchsorted(self._sums, access, side="right"))
+        before = int(self._sums[block - 1]) if block else 0
+        _, _, counts = self.trace.part(block * _BLOCK, (block + 1) * _BLOCK)
+        ends = np.cumsum(counts, dtype=np.int64)
+        run = int(np.searchsorted(ends, access - before, side="right"))
+        return block * _BLOCK + run, before + (int(ends[run - 1]) if run else 0)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs until it is through."""
+        return int(np.searchsorted(self.cuts, self.cuts[-1], side="left"))
+
+    def part(self, epoch: int) -> Columns:
+        """Page, kind and accesses of each run of an epoch; runs are cut at its borders."""
+        low, high = int(self.cuts[epoch]), int(self.cuts[epoch + 1])
+        if low == high:
+            return self.trace.part(0, 0)
+        first, before = self._run(low)
+        last, until = self._run(high - 1)
+        index, write, count = self.trace.part(first, last + 1)
+        count = count.copy()
+        count[-1] = high - until
+        count[0] -= low - before
+        return index, write, count
+
+
+def _pieces(trace: Runs) -> Iterator[tuple[int, Columns]]:
+    """A trace in pieces of some megabytes, and the run each begins with."""
+    for start in range(0, trace.runs, _PIECE):
+        yield start, trace.part(start, min(start + _PIECE, trace.runs))
+
+
+def _named(traces: Sequence[Runs], names: Sequence[str] | None) -> list[str]:
+    given = names or [trace.header.program or "program" for trace in traces]
+    if len(given) != len(traces):
+        raise ValueError(f"{len(given)} names are not one for each of {len(traces)} traces")
+    return list(given)
+
+
+def trace_hash(trace: Runs) -> str:
+    """The first half of the SHA-256 of what a trace accesses, however it is stored."""
+    digest = hashlib.sha256(np.ascontiguousarray(trace.table).tobytes())
+    for _, columns in _pieces(trace):
+        for column in columns:
+            digest.update(np.ascontiguousarray(column).tobytes())
+    return digest.hexdigest()[:32]
+
+
+def _order(traces: Sequence[Runs]) -> list[int]:
+    """Programs in an order that only depends on what they access."""
+
+    def key(number: int) -> tuple[int, int, str]:
+        trace = traces[number]
+        return (trace.accesses, trace.footprint, trace_hash(trace))
+
+    return sorted(range(len(traces)), key=key) if len(traces) > 1 else [0]
+
+
+class Plan:
+    """What runs on what: traces cut into epochs, and a machine.
+
+    Parameters
+    ----------
+    traces : Runs or sequence of Runs
+        One program, or several that run at once.
+    machine : str, path-like or Hardware, default "cxl"
+        As for `pagemig.auto.hardware`.
+    fast_share : float, default 0.25
+        Size of the fast nodes together, as a share of all pages of the programs.
+    fast_nodes : int, optional
+        Nodes like the first; as many as the machine has unless given. Programs go to the nodes
+        with processors in turn.
+    kernel : str
+        The modelled kernel.
+    epochs : int, default 200
+        Into how many parts of equally many accesses the longest program is cut; the others make
+        as many accesses in an epoch, and end before.
+    rotate : int, default 0
+        After how many epochs the programs change processors, each going to the next node with
+        some, as a scheduler that balances load might do; 0 for never.
+    conditions : Conditions, optional
+        What prices need beside the machine.
+    names : sequence of str, optional
+        Names of the programs; what their traces say unless given.
+
+    Raises
+    ------
+    ValueError
+        A number that means nothing, or nothing to run.
+    """
+
+    def __init__(
+        self,
+        traces: Runs | Sequence[Runs],
+        *,
+        machine: str | Path | auto.Hardware = auto.DEFAULT_MACHINE,
+        fast_share: float = 0.25,
+        fast_nodes: int | None = None,
+        kernel: str = DEFAULT_KERNEL,
+        epochs: int = 200,
+        rotate: int = 0,
+        conditions: Conditions | None = None,
+        names: Sequence[str] | None = None,
+    ) -> None:
+        given = [traces] if isinstance(traces, Runs) else list(traces)
+        if not given or any(trace.runs == 0 for trace in given):
+            raise ValueError("there is nothing to replay: no trace, or one without accesses")
+        if not 0 < fast_share <= _MOST_SHARE:
+            raise ValueError(f"fast_share {fast_share} is not above 0 and up to {_MOST_SHARE}")
+        if not 1 <= epochs <= _MOST_EPOCHS:
+            raise ValueError(f"epochs {epochs} is not from 1 to {_MOST_EPOCHS}")
+        if rotate < 0:
+            raise ValueError(f"rotate {rotate} is below 0, which is never")
+        kernel_profile(kernel)
+        hardware = auto.hardware(machine)
+        self.hardware = hardware if fast_nodes is None else hardware.with_fast_nodes(fast_nodes)
+        self.fast_share, self.kernel, self.rotate = fast_share, kernel, rotate
+        self.conditions = conditions or Conditions()
+        most = max(trace.accesses for trace in given)
+        self.epochs = min(epochs, most)
+        self.programs = self._programs(given, _named(given, names), most)
+        self.pages = sum(program.trace.footprint for program in self.programs)
+        ordered = sorted(self.programs, key=lambda program: program.start)
+        self.owner = np.repeat(
+            [self.programs.index(program) for program in ordered],
+            [program.trace.footprint for program in ordered],
+        )
+        self.batch = kernel_profile(kernel).batch
+
+    def _programs(
+        self, traces: Sequence[Runs], names: Sequence[str], most: int
+    ) -> tuple[Program, ...]:
+        """The programs in the order they were given; pages and turns in that of `_order`."""
+        whole = [most * k // self.epochs for k in range(self.epochs + 1)]
+        programs: dict[int, Program] = {}
+        start = 0
+        for place, number in enumerate(_order(traces)):
+            trace = traces[number]
+            cuts = np.minimum(whole, trace.accesses)
+            programs[number] = Program(names[number], trace, start, cuts, place)
+            start += trace.footprint
+        return tuple(programs[number] for number in range(len(traces)))
+
+    @property
+    def accesses(self) -> int:
+        """Accesses of all programs."""
+        return sum(program.trace.accesses for program in self.programs)
+
+    @cached_property
+    def cpu(self) -> Ints:
+        """The node that each program runs on in each epoch, shape (epochs, programs)."""
+        nodes = np.array(self.hardware.cpu_nodes)
+        turns = np.arange(self.epochs) // self.rotate if self.rotate else np.zeros(self.epochs, int)
+        places = np.array([program.place for program in self.programs])
+        cpu: Ints = nodes[(turns[:, np.newaxis] + places) % nodes.size]
+        return cpu
+
+    def build(self, weights: Sequence[int] | None = None) -> Machine:
+        """Make the modelled machine: nodes of the hardware, the last with room for every page.
+
+        Parameters
+        ----------
+        weights : sequence of int, optional
+            Its nodes' weights for weighted interleaving.
+        """
+        fast = [nid for nid in self.hardware.cpu_nodes if nid != len(self.hardware.nodes) - 1]
+        each = self.pages * self.fast_share / max(len(fast), 1)
+        nodes = []
+        for nid, cpus in enumerate(self.hardware.cpus):
+            last = nid == len(self.hardware.nodes) - 1
+            size = self.pages if last else max(round(each * self.hardware.sizes[nid]), 1)
+            # Frame 0 is never given out. One processor a node is enough: programs have one each.
+            nodes.append(Node((size + (nid == 0)) << PAGE_SHIFT, cpus=min(cpus, 1)))
+        far = self.hardware.latency / self.hardware.latency[0, 0] * 10
+        distances = np.clip(np.rint(np.maximum(far, far.T)), 11, 255).astype(int)
+        np.fill_diagonal(distances, 10)
+        return Machine(nodes, kernel=self.kernel, distances=distances, weights=weights)
+
+    @cached_property
+    def room(self) -> Ints:
+        """Pages that each node has for programs, shape (nodes,)."""
+        machine = self.build()
+        return np.array([machine.free(nid) >> PAGE_SHIFT for nid in range(machine.nr_nodes)])
+
+    @cached_property
+    def demand(self) -> auto.Demand:
+        """What the programs ask of the memory, for `pagemig.auto.optimum`."""
+        sources = np.array(self.hardware.cpu_nodes)
+        counts = np.zeros((self.epochs, sources.size, self.pages), np.int32)
+        first = np.full(self.pages, self.epochs, np.int32)
+        last = np.full(self.pages, self.epochs, np.int32)
+        row = np.full(max(self.hardware.cpu_nodes) + 1, -1)
+        row[sources] = np.arange(sources.size)
+        for number, program in enumerate(self.programs):
+            pages = slice(program.start, program.stop)
+            last[pages] = program.epochs
+            size = program.trace.footprint
+            nowhere = np.zeros(size, np.int64)
+            for epoch in range(program.epochs):
+                index, _, count = program.part(epoch)
+                sums = np.zeros(size, np.int64)
+                tally(index, count, nowhere, np.zeros(1, np.int64), sums)
+                counts[epoch, row[self.cpu[epoch, number]], pages] = sums
+        seen = counts.any(axis=1)
+        there = seen.any(axis=0)
+        first[there] = seen.argmax(axis=0)[there]
+        return auto.Demand(counts, sources, first, last)
+
+    def optimum(
+        self, *, overlap: float | None = None, blocking: bool = True, steps: int | None = None
+    ) -> auto.Optimum:
+        """Bound what any policy can reach here.
+
+        Parameters
+        ----------
+        overlap : float, optional
+            Accesses under way at once; as in the conditions unless given.
+        blocking : bool, default True
+            Whether moves stop the program. Without it only flushes are charged, so that the bound
+            holds for policies that move in the background.
+        steps : int, optional
+            As for `pagemig.auto.optimum`.
+        """
+        given = self.conditions.overlap if overlap is None else overlap
+        least = auto.least_move_ns(
+            self.hardware,
+            batch=self.batch,
+            processors=self.conditions.processors,
+            blocking=blocking,
+        )
+        latency = self.hardware.latency / given
+        return auto.optimum(self.demand, latency, least, self.room, steps=steps)
+
+    def run(
+        self, policy: str | auto.Policy, *, seed: int = 0, progress: Progress | None = None
+    ) -> Run:
+        """Run the programs under a policy.
+
+        Parameters
+        ----------
+        policy : str or Policy
+            As for `pagemig.auto.policy`.
+        seed : int, default 0
+            Of everything that is drawn: samples, regions, and what the policy draws.
+        progress : callable, optional
+            Called after every epoch with the policy's name and the share done.
+
+        Returns
+        -------
+        Run
+
+        Raises
+        ------
+        PolicyError
+            The policy failed or answered what means nothing.
+        MemoryError
+            The machine is too small.
+        """
+        made, name = auto.policy(policy), auto.label(policy)
+        started = time.perf_counter()
+        run = _Replay(self, made, name, seed).run(progress)
+        run.seconds = time.perf_counter() - started
+        return run
+
+
+@dataclass
+class Run:
+    """What one policy came to.
+
+    Attributes
+    ----------
+    name : str
+        The policy, as tables call it.
+    plan : Plan
+        What ran on what.
+    seed : int
+        Of everything that was drawn.
+    oracle : bool
+        Whether the policy saw what no machine can.
+    traffic : Traffic
+        Accesses, moves and statistics, by epoch and program.
     moved : ndarray of int64, shape (epochs,)
         Pages migrated after each epoch.
     residency : ndarray of int8, shape (epochs, pages)
-        Node of each page at the end of each epoch, -1 for none; pages of all programs in order.
+        Node of each page at the end of each epoch, before pages move; -1 for none.
     refused : Counter
         Pages whose status was not the node asked for, by the name of the status.
-    calls : int
-        `move_pages` calls.
-    access_ns : float
-        Modelled time of all accesses.
-    moving_ns : float
-        Modelled time of all migration.
     seconds : float
         What the replay itself took.
     """
 
     name: str
-    accesses: NDArray[np.int64]
-    moved: NDArray[np.int64]
+    plan: Plan
+    seed: int
+    oracle: bool
+    traffic: auto.Traffic
+    moved: Ints
     residency: NDArray[np.int8]
-    refused: Counter[str]
-    calls: int = 0
-    access_ns: float = 0.0
-    moving_ns: float = 0.0
+    refused: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
+    _bills: dict[Any, auto.Bill] = field(default_factory=dict, repr=False)
+
+    def bill(
+        self, machine: str | Path | auto.Hardware | None = None, **conditions: Any
+    ) -> auto.Bill:
+        """Price the run.
+
+        Parameters
+        ----------
+        machine : str, path-like or Hardware, optional
+            The machine; the one it ran on unless given.
+        **conditions
+            Attributes of `Conditions` that differ from the plan's.
+        """
+        hardware = self.plan.hardware if machine is None else auto.hardware(machine)
+        terms = replace(self.plan.conditions, **conditions)
+        key = (id(hardware), terms)
+        if key not in self._bills:
+            self._bills[key] = terms.price(self.traffic, hardware)
+        return self._bills[key]
+
+    @property
+    def accesses(self) -> Ints:
+        """Accesses from each node's processors to each node, shape (epochs, nodes, nodes)."""
+        epochs, programs, nodes = self.traffic.accesses.shape
+        by_node = np.zeros((epochs, nodes, nodes), np.int64)
+        for program in range(programs):
+            at = (np.arange(epochs), self.traffic.cpu[:, program])
+            by_node[at] += self.traffic.accesses[:, program]
+        return by_node
+
+    @property
+    def calls(self) -> int:
+        """`move_pages` calls."""
+        return int(self.traffic.calls.sum())
+
+    @property
+    def access_ns(self) -> float:
+        """Memory time of all accesses."""
+        return self.bill().access_ns
+
+    @property
+    def moving_ns(self) -> float:
+        """Time that programs waited for moves."""
+        return self.bill().moving_ns
+
+    @property
+    def statistics_ns(self) -> float:
+        """Time that statistics took from programs."""
+        return self.bill().statistics_ns
+
+    @property
+    def total_ns(self) -> float:
+        """All of it."""
+        return self.bill().total_ns
 
     @property
     def local_share(self) -> float:
@@ -157,325 +496,493 @@ class Run:
         return _local(self.accesses.sum(axis=0))
 
     @property
-    def local_over_time(self) -> NDArray[np.float64]:
+    def local_over_time(self) -> Floats:
         """`local_share` of each epoch."""
         return np.array([_local(epoch) for epoch in self.accesses])
 
     @property
-    def total_ns(self) -> float:
-        """Modelled time, migration included."""
-        return self.access_ns + self.moving_ns
+    def background(self) -> bool:
+        """Whether some pages moved while their program went on."""
+        return bool(self.traffic.tried[1].any())
+
+    def ping_pong(self) -> Ints:
+        """Epochs that pages which left their fast node and came back were away; one entry each."""
+        left = np.full(self.plan.pages, -1, np.int64)
+        away = []
+        before = np.zeros(self.plan.pages, np.bool_)
+        for epoch, node in enumerate(self.residency):
+            fast = node == self.plan.cpu[epoch][self.plan.owner]
+            back = np.flatnonzero(fast & ~before & (left >= 0))
+            away.append(epoch - left[back])
+            left[back] = -1
+            left[before & ~fast & (node >= 0)] = epoch
+            before = fast
+        return np.concatenate(away) if away else np.empty(0, np.int64)
 
 
-def _local(accesses: NDArray[np.int64]) -> float:
+def _local(accesses: Ints) -> float:
     return float(np.trace(accesses) / max(int(accesses.sum()), 1))
 
 
-def machine_for(
-    traces: Sequence[Trace],
-    *,
-    fast_share: float = 0.25,
-    fast_nodes: int | None = None,
-    kernel: str = DEFAULT_KERNEL,
-    costs: Costs | None = None,
-) -> Machine:
-    """Build the machine a replay runs on: fast nodes with a processor each, and one slow node.
-
-    Parameters
-    ----------
-    traces : sequence of Trace
-        The programs that are to run.
-    fast_share : float, default 0.25
-        Size of the fast nodes together, as a share of all pages of the programs.
-    fast_nodes : int, optional
-        How many; as many as programs unless given.
-    kernel : str
-        Its kernel.
-    costs : Costs, optional
-        Its latencies; node distances follow from them (10 is local).
-
-    Returns
-    -------
-    Machine
-        Nodes 0, 1, ... have one processor each; the last has none, and room for every page.
-    """
-    fast = len(traces) if fast_nodes is None else fast_nodes
-    if not 0 < fast_share <= _MOST_SHARE:
-        raise ValueError(f"fast_share {fast_share} is not above 0 and up to {_MOST_SHARE}")
-    if not 1 <= fast <= 63:
-        raise ValueError(f"fast_nodes {fast} is not from 1 to 63")
-    pages = sum(trace.footprint for trace in traces)
-    size = max(round(pages * fast_share / fast), 1)
-    nodes = [Node(size << PAGE_SHIFT, cpus=1) for _ in range(fast)]
-    nodes[0] = Node((size + 1) << PAGE_SHIFT, cpus=1)  # frame 0 is never given out
-    nodes.append(Node(pages << PAGE_SHIFT))
-    cost = costs or Costs()
-    n = len(nodes)
-    far = np.full((n, n), max(round(10 * cost.remote_ns / cost.local_ns), 11))
-    far[-1] = far[:, -1] = max(round(10 * cost.slow_ns / cost.local_ns), 11)
-    np.fill_diagonal(far, 10)
-    return Machine(nodes, kernel=kernel, distances=np.minimum(far, 255), access_stats=True)
-
-
-class _Program:
-    """A trace and the process that replays it: page ``i`` of its table at ``base + 4096 * i``.
+class _Running:
+    """A program and the process that replays it: page ``i`` of its table at ``base + 4096 * i``.
 
     The first access to a page is replayed as a write. What filled the page, the loader or a read
     from a file, is not in the trace, and anonymous memory that is read before it is written is the
     zero page, which all programs share and which lies on no node of theirs.
     """
 
-    def __init__(self, trace: Trace, machine: Machine, cpu: int, policy: Policy, epochs: int):
-        self.trace = replace(trace, write=trace.write.copy())
-        self.trace.write[np.unique(trace.index, return_index=True)[1]] = True
+    def __init__(self, program: Program, machine: Machine, cpu: int, policy: Policy) -> None:
+        self.program = program
         self.process: Process = machine.spawn(cpu=cpu)
         self.process.set_mempolicy(policy)
-        self.base = self.process.mmap(trace.footprint << PAGE_SHIFT)
-        self.parts = list(trace.epochs(epochs))
-        self.pages = self.base + (np.arange(trace.footprint, dtype=np.uint64) << PAGE_SHIFT)
-        self._counts = np.zeros((machine.nr_nodes, trace.footprint), np.uint32)
-        self.machine = machine
+        size = program.trace.footprint
+        self.base = self.process.mmap(size << PAGE_SHIFT)
+        self.addresses = self.base + (np.arange(size, dtype=np.uint64) << np.uint64(PAGE_SHIFT))
+        self.found, self.at = np.empty(size, np.int64), np.empty(size, np.int64)
+        self.done = False
 
-    def run(self, epoch: int) -> NDArray[np.uint32]:
-        """Replay one epoch; answers the accesses to each page from each node, (nodes, pages)."""
-        if epoch < len(self.parts):
-            index, write = self.trace.expand(*self.parts[epoch])
-            result = self.process.access(self.pages[index], write=write)
-            if result.signal:
-                raise MemoryError(f"the replayed program got {result.signal} at {result.index}")
-        before, self._counts = self._counts, self.counts()
-        return self._counts - before
+    def absent(self, index: NDArray[np.int32], node: Ints) -> tuple[Ints, Ints]:
+        """Pages that are accessed and not there, and the run of each one's first access."""
+        number = missing(index, node, self.found, self.at)
+        return self.found[:number], self.at[:number]
 
-    def counts(self) -> NDArray[np.uint32]:
-        """Accesses so far."""
-        return self.process.access_counts(self.base, self.trace.footprint)
+    def fault(self, pages: Ints) -> None:
+        """Access pages for the first time."""
+        result = self.process.access(self.addresses[pages], write=True)
+        if result.signal:
+            page = int(pages[result.index or 0])
+            raise MemoryError(f"the replayed program got {result.signal} at page {page}")
 
-    def where(self) -> NDArray[np.int32]:
-        """Node of each page, -1 for none."""
-        return self.process.nodes(self.base, self.trace.footprint)
-
-
-Progress = Callable[[str, float], None]
-
-
-def replay(
-    traces: Trace | Sequence[Trace],
-    placement: str | auto.AutoPolicy,
-    *,
-    fast_share: float = 0.25,
-    fast_nodes: int | None = None,
-    kernel: str = DEFAULT_KERNEL,
-    epochs: int = 200,
-    rotate: int = 0,
-    costs: Costs | None = None,
-    progress: Progress | None = None,
-) -> Run:
-    """Run programs under one placement.
-
-    Parameters
-    ----------
-    traces : Trace or sequence of Trace
-        One program, or several at once, on the processors of the fast nodes in turn.
-    placement : str or AutoPolicy
-        ``"first-touch"``, ``"interleave"``, a name of `pagemig.auto.POLICIES`, ``module:Class``,
-        or a policy: it sees the pages of all programs as one array.
-    fast_share, fast_nodes, kernel
-        As for `machine_for`.
-    epochs : int, default 200
-        Into how many parts of equally many accesses each program is cut.
-    rotate : int, default 0
-        After how many epochs the programs change processors, each going to the next fast node, as
-        a scheduler that balances load might do; 0 for never.
-    costs : Costs, optional
-        What things cost.
-    progress : callable, optional
-        Called after every epoch with the placement's name and the share done.
-
-    Returns
-    -------
-    Run
-
-    Raises
-    ------
-    ValueError
-        For a placement or a number that means nothing.
-    MemoryError
-        If the machine is too small.
-    """
-    programs_of = [traces] if isinstance(traces, Trace) else list(traces)
-    if not programs_of or any(trace.runs == 0 for trace in programs_of):
-        raise ValueError("there is nothing to replay: no trace, or one without accesses")
-    _check_epochs(epochs, rotate)
-    cost = costs or Costs()
-    machine = machine_for(
-        programs_of, fast_share=fast_share, fast_nodes=fast_nodes, kernel=kernel, costs=cost
-    )
-    name, policy, agent = _placement(placement, machine)
-    programs = [
-        _Program(trace, machine, number % machine.nr_cpus, policy, epochs)
-        for number, trace in enumerate(programs_of)
-    ]
-    started = time.perf_counter()
-    run = _Replay(machine, programs, agent, cost).run(name, epochs, rotate, progress)
-    run.seconds = time.perf_counter() - started
-    return run
-
-
-def _check_epochs(epochs: int, rotate: int) -> None:
-    """Refuse numbers of epochs that mean nothing, or would take for ever."""
-    if not 1 <= epochs <= _MOST_EPOCHS:
-        raise ValueError(f"epochs {epochs} is not at least 1 epoch and at most {_MOST_EPOCHS}")
-    if rotate < 0:
-        raise ValueError(f"rotate {rotate} is below 0, which is never")
-
-
-def _placement(
-    placement: str | auto.AutoPolicy, machine: Machine
-) -> tuple[str, Policy, auto.AutoPolicy | None]:
-    """Name, memory policy of the programs, and the policy that moves their pages, if any."""
-    if not isinstance(placement, str):
-        return type(placement).__name__, Default(), placement
-    if placement == "first-touch":
-        return placement, Default(), None
-    if placement == "interleave":
-        return placement, Interleave(range(machine.nr_nodes)), None
-    return placement, Default(), auto.policy(placement)
+    def exit(self) -> None:
+        """End the program."""
+        self.process.exit()
+        self.done = True
 
 
 class _Replay:
     """The loop over epochs, and its accounts. Pages of all programs count as one array."""
 
-    def __init__(
-        self,
-        machine: Machine,
-        programs: list[_Program],
-        agent: auto.AutoPolicy | None,
-        costs: Costs,
-    ) -> None:
-        self.machine, self.programs, self.agent, self.costs = machine, programs, agent, costs
-        self.batch = machine.profile.batch
-        self.latency = costs.latency(machine)
-        self.mover = machine.spawn()
-        self.move_ns = costs.moving_ns(0, self.batch, self.batch) / self.batch
-        self.addresses = np.concatenate([program.pages for program in programs])
-        self.ends = np.cumsum([program.pages.size for program in programs])
-
-    def run(self, name: str, epochs: int, rotate: int, progress: Progress | None) -> Run:
-        nodes, number = self.machine.nr_nodes, max(len(p.parts) for p in self.programs)
-        run = Run(
+    def __init__(self, plan: Plan, policy: auto.Policy, name: str, seed: int) -> None:
+        self.plan, self.policy, self.name = plan, policy, name
+        nodes, hardware = len(plan.hardware.nodes), plan.hardware
+        self.run_of = Run(
             name,
-            np.zeros((number, nodes, nodes), np.int64),
-            np.zeros(number, np.int64),
-            np.empty((number, self.addresses.size), np.int8),
-            Counter(),
+            plan,
+            seed,
+            auto.is_oracle(policy),
+            auto.Traffic.none(plan.epochs, len(plan.programs), nodes),
+            np.zeros(plan.epochs, np.int64),
+            np.full((plan.epochs, plan.pages), -1, np.int8),
         )
-        for epoch in range(number):
-            if rotate and epoch and epoch % rotate == 0:
-                self._rotate()
-            counts = np.hstack([program.run(epoch) for program in self.programs])
-            where = self._where()
-            run.accesses[epoch] = _by_node(counts, where, nodes)
-            if self.agent is not None:
-                run.moved[epoch] = self._migrate(self.agent, counts, where, run)
-                where = self._where()
-            run.residency[epoch] = where
+        self.run_of.traffic.cpu[:] = plan.cpu
+        draws = np.random.SeedSequence(seed).spawn(2)
+        self.view = auto.View(
+            capacity=plan.room,
+            owner=plan.owner,
+            homes=plan.cpu[0],
+            latency=hardware.latency,
+            tiers=hardware.tiers,
+            bandwidth=hardware.bandwidth,
+            rng=np.random.default_rng(draws[0]),
+            move_ns=lambda pages, source, target: auto.move_ns(
+                hardware,
+                pages,
+                batch=plan.batch,
+                calls=0,
+                processors=plan.conditions.processors,
+            ),
+            clock=self.now,
+            load=self.loaded,
+        )
+        self.node = np.full(plan.pages, -1, np.int64)
+        self.priced: list[auto.Bill] = []
+        self.epoch = 0
+        self._begin(np.random.default_rng(draws[1]))
+
+    def _begin(self, rng: np.random.Generator) -> None:
+        """Start the policy, its sources, the machine and the programs."""
+        start: Any = getattr(self.policy, "start", None)
+        place: Any = getattr(self.policy, "place", None)
+        if start is not None:
+            self._asked(start, self.view)
+        needs = tuple(getattr(self.policy, "needs", ()))
+        self.watches = [source.watch(self.view, rng) for source in needs]
+        weights = None if place is None else self._asked(place, self.view)
+        placement, weights = self._placement(weights)
+        self.machine = self.plan.build(weights)
+        self.mover = self.machine.spawn()
+        nodes = list(self.plan.hardware.cpu_nodes)
+        self.running = [
+            _Running(program, self.machine, nodes.index(int(cpu)), placement)
+            for program, cpu in zip(self.plan.programs, self.plan.cpu[0], strict=True)
+        ]
+        self.turns = sorted(self.running, key=lambda running: running.program.place)
+
+    def _asked(self, method: Callable[..., Any], *args: Any) -> Any:
+        """Ask the policy; what it raises is told with its name, the epoch and the trace."""
+        try:
+            return method(*args)
+        except Exception as error:
+            raise self._wrong(f"{type(error).__name__}: {error}{_place(error)}") from error
+
+    def _wrong(self, why: str) -> auto.PolicyError:
+        names = ", ".join(program.name for program in self.plan.programs)
+        return auto.PolicyError(f"policy {self.name}, epoch {self.epoch} of {names}: {why}")
+
+    def _placement(self, weights: Any) -> tuple[Policy, list[int] | None]:
+        """The memory policy of the programs, and the weights of the machine's nodes."""
+        if weights is None:
+            return Default(), None
+        given = np.asarray(weights)
+        nodes = len(self.plan.hardware.nodes)
+        good = given.shape == (nodes,) and given.dtype.kind in "iu"
+        if not good or not (given >= 0).all() or not 0 < given.max() <= _MOST_WEIGHT:
+            raise self._wrong(
+                f"place must answer weights from 0 to {_MOST_WEIGHT} for {nodes} nodes, not "
+                f"{weights!r}"
+            )
+        chosen = np.flatnonzero(given).tolist()
+        if np.unique(given[chosen]).size == 1:
+            return Interleave(chosen), None
+        return WeightedInterleave(chosen), np.maximum(given, 1).tolist()
+
+    # ---- the loop ------------------------------------------------------------------------------
+
+    def run(self, progress: Progress | None) -> Run:
+        plan, view = self.plan, self.view
+        for epoch in range(plan.epochs):
+            self.epoch = epoch
+            if plan.rotate and epoch and epoch % plan.rotate == 0:
+                self._rotate(epoch)
+            seen = _Happened(self, epoch)
+            self._access(seen)
+            self.run_of.residency[epoch] = self.node
+            view.epoch, view.node = epoch, _fixed(self.node)
+            for watch in self.watches:
+                self._looked(watch.look(seen, view))
+            self._decide()
+            self._end(epoch)
             if progress is not None:
-                progress(name, (epoch + 1) / number)
-        run.access_ns = float((run.accesses.sum(axis=0) * self.latency).sum())
-        return run
+                progress(self.name, (epoch + 1) / plan.epochs)
+        return self.run_of
 
-    def _where(self) -> NDArray[np.int32]:
-        """Node of each page, -1 for none."""
-        return np.concatenate([program.where() for program in self.programs])
+    def _rotate(self, epoch: int) -> None:
+        """Send every program to its next processor."""
+        nodes = list(self.plan.hardware.cpu_nodes)
+        for running, cpu in zip(self.running, self.plan.cpu[epoch], strict=True):
+            if not running.done:
+                running.process.cpu = nodes.index(int(cpu))
+        self.view.run_on(self.plan.cpu[epoch])
 
-    def _rotate(self) -> None:
-        """Send every program to the next processor."""
-        for program in self.programs:
-            program.process.cpu = (program.process.cpu + 1) % self.machine.nr_cpus
+    def _access(self, seen: _Happened) -> None:
+        """Replay an epoch: pages that are not there fault, all accesses are counted."""
+        traffic, epoch = self.run_of.traffic, self.epoch
+        absent = []
+        for running in self.turns:
+            index, _, _ = seen.part(running.program)
+            pages, at = running.absent(index, self._of(running))
+            absent.append((running, pages.copy(), at * _TURNS // max(index.size, 1)))
+        for turn in range(_TURNS if len(absent) > 1 else 1):
+            for running, pages, when in absent:
+                self._fault(running, pages if len(absent) == 1 else pages[when == turn])
+        for number, running in enumerate(self.running):
+            index, _, count = seen.part(running.program)
+            node = self._of(running)
+            tally(index, count, node, traffic.accesses[epoch, number], seen.row(running.program))
 
-    def _migrate(
-        self,
-        agent: auto.AutoPolicy,
-        counts: NDArray[np.uint32],
-        where: NDArray[np.int32],
-        run: Run,
-    ) -> int:
-        """Let the agent look and move pages; answers how many moved."""
-        free = [self.machine.free(nid) >> PAGE_SHIFT for nid in range(self.machine.nr_nodes)]
-        stats = auto.Stats(counts, where, np.array(free, np.int64), self.latency, self.move_ns)
-        pages, targets = _decision(agent, agent.epoch(stats), where.size)
-        before = self.machine.vmstat["pgmigrate_success"]
-        calls = self._calls(pages, targets)
-        for program, part in calls:
-            run.refused.update(self._move(program, self.addresses[pages[part]], targets[part]))
-        moved = self.machine.vmstat["pgmigrate_success"] - before
-        run.calls += len(calls)
-        run.moving_ns += self.costs.moving_ns(len(calls), moved, self.batch)
-        return moved
+    def _of(self, running: _Running) -> Ints:
+        return self.node[running.program.start : running.program.stop]
+
+    def _fault(self, running: _Running, pages: Ints) -> None:
+        if pages.size:
+            running.fault(pages)
+            self._locate(running, pages)
+
+    def _locate(self, running: _Running, pages: Ints) -> None:
+        """Ask where pages are now, of the call that moves them if the kernel has it."""
+        addresses = running.addresses[pages]
+        if "move_pages" in self.machine.profile.calls:
+            node = self.mover.move_pages(addresses, None, 0, pid=running.process).status
+        else:
+            node = running.process.nodes(running.base, running.addresses.size)[pages]
+        self._of(running)[pages] = np.maximum(node, -1)
+
+    def _end(self, epoch: int) -> None:
+        """End the programs that are through, if others go on."""
+        for running in self.turns:
+            if running.program.epochs == epoch + 1 < self.plan.epochs:
+                running.exit()
+                self._of(running)[:] = -1
+
+    # ---- looking -------------------------------------------------------------------------------
+
+    def _looked(self, events: list[tuple[str, NDArray[Any]]]) -> None:
+        for name, number in events:
+            self.run_of.traffic.events[self.epoch, :, EVENTS.index(name)] += number
+
+    def _bill(self, epoch: int) -> auto.Bill:
+        """What an epoch has cost so far."""
+        part = self.run_of.traffic.part(epoch, epoch + 1)
+        return self.plan.conditions.price(part, self.plan.hardware)
+
+    def began(self) -> float:
+        """When this epoch began: epochs are priced once they are over, and only if one asks."""
+        while len(self.priced) < self.epoch:
+            self.priced.append(self._bill(len(self.priced)))
+        return float(sum(float(bill.duration[0]) for bill in self.priced))
+
+    def now(self) -> float:
+        """Modelled time so far."""
+        return self.began() + float(self._bill(self.epoch).duration[0])
+
+    def loaded(self) -> Floats:
+        """Latencies as they are in this epoch."""
+        latency: Floats = self._bill(self.epoch).latency[0]
+        return latency
+
+    # ---- moving --------------------------------------------------------------------------------
+
+    def _decide(self) -> None:
+        """Let the policy decide, and move pages."""
+        nodes = self.machine.nr_nodes
+        self.view.free = np.array([self.machine.free(nid) >> PAGE_SHIFT for nid in range(nodes)])
+        pages, targets, sync = self._answer(self._asked(self.policy.epoch, self.view))
+        status = np.full(pages.size, STATUS_UNSET, np.int64)
+        for running, part in self._calls(pages, targets):
+            status[part] = self._move(running, pages[part], targets[part], sync)
+        self.view.last = status
+
+    def _answer(self, answer: Any) -> tuple[Ints, NDArray[np.int32], bool]:
+        """What a policy answered, checked."""
+        try:
+            given, nodes, *rest = answer
+            sync = rest[0] if rest else True
+            if len(rest) > 1 or not isinstance(sync, bool | np.bool_):
+                raise ValueError("the third part of an answer says whether to wait, True or False")
+            pages = _integers("pages", given)
+            if pages.ndim != 1:
+                raise ValueError(f"pages must have one dimension, not shape {pages.shape}")
+            targets = np.broadcast_to(_integers("nodes", nodes), pages.shape)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise self._wrong(f"it must answer (pages, nodes): {error}") from error
+        wrong = pages[(pages < 0) | (pages >= self.plan.pages)]
+        if wrong.size:
+            raise self._wrong(f"page {wrong[0]} is not one of {self.plan.pages}")
+        limit = np.iinfo(np.int32)
+        if targets.size and not limit.min <= targets.min() <= targets.max() <= limit.max:
+            raise self._wrong(f"node {targets.max()} is no node")
+        return pages, targets.astype(np.int32), bool(sync)
 
     def _calls(
-        self, pages: NDArray[np.intp], targets: NDArray[np.int32]
-    ) -> list[tuple[_Program, NDArray[np.intp]]]:
+        self, pages: Ints, targets: NDArray[np.int32]
+    ) -> list[tuple[_Running, NDArray[np.intp]]]:
         """Cut a list of moves into calls, each for one program, keeping what comes before what.
 
         Within a stretch of equal targets the order does not matter, so there each program gets
-        one call; a single program gets one for everything.
+        one call; a single program gets one for everything. Pages of a program that has ended are
+        left out.
         """
-        owner = np.searchsorted(self.ends, pages, side="right")
-        stretch = np.cumsum(np.diff(targets, prepend=targets[:1]) != 0)
-        order = np.lexsort((owner, stretch))
-        cuts = np.flatnonzero(np.diff(owner[order])) + 1
-        parts = np.split(order, cuts) if order.size else []
-        return [(self.programs[owner[part[0]]], part) for part in parts]
+        places = np.array([program.place for program in self.plan.programs])
+        owner = places[self.plan.owner[pages]]
+        if len(self.running) == 1:
+            parts = [np.arange(pages.size)] if pages.size else []
+        else:
+            stretch = np.cumsum(np.diff(targets, prepend=targets[:1]) != 0)
+            order = np.lexsort((owner, stretch))
+            cuts = np.flatnonzero(np.diff(owner[order])) + 1
+            parts = np.split(order, cuts) if order.size else []
+        calls = [(self.turns[owner[part[0]]], part) for part in parts]
+        return [(running, part) for running, part in calls if not running.done]
 
-    def _move(
-        self, program: _Program, addresses: NDArray[np.uint64], targets: NDArray[np.int32]
-    ) -> dict[str, int]:
-        """Make one call; answers the statuses that are not the node asked for."""
+    def _move(self, running: _Running, pages: Ints, targets: NDArray[np.int32], sync: bool) -> Ints:
+        """Make one call and keep its accounts; answers what became of each page."""
+        own = pages - running.program.start
+        before = self._of(running)[own]
+        stat = self._tried()
         try:
-            result = self.mover.move_pages(addresses, targets, MPOL_MF_MOVE, pid=program.process)
+            result = self.mover.move_pages(
+                running.addresses[own], targets, MPOL_MF_MOVE, pid=running.process
+            )
             unset = "not tried"
         except SyscallError as error:
             if error.result is None:
-                raise
+                raise self._wrong(str(error)) from error
             result, unset = error.result, error.name
-        return _refusals(result.status, targets, unset)
+        tried = self._tried() - stat
+        self._locate(running, own)
+        after = self._of(running)[own]
+        self._account(running, own, before, after, targets, tried, sync)
+        status = np.where(after == targets, targets, result.status).astype(np.int64)
+        self.run_of.refused.update(_refusals(status, targets, unset))
+        return status
+
+    def _tried(self) -> int:
+        """Pages that the kernel has tried to migrate."""
+        stat = self.machine.vmstat
+        return int(stat["pgmigrate_success"] + stat["pgmigrate_fail"])
+
+    def _account(
+        self,
+        running: _Running,
+        own: Ints,
+        before: Ints,
+        after: Ints,
+        targets: NDArray[np.int32],
+        tried: int,
+        sync: bool,
+    ) -> None:
+        """Charge a call for what it did. A page named twice moves once."""
+        traffic = self.run_of.traffic
+        at = (0 if sync else 1, self.epoch, self.running.index(running))
+        changed = (before != after) & (before >= 0) & (after >= 0) & _once(own)
+        moved = self._copied(before[changed], after[changed])
+        there = int(np.count_nonzero((before == targets) & ~changed))
+        traffic.calls[at] += 1
+        traffic.moved[at] += moved
+        traffic.tried[at] += max(tried, moved)
+        traffic.there[at] += there
+        traffic.looked[at] += max(before.size - there - max(tried, moved), 0)
+        traffic.flushes[at] += -(-moved // self.plan.batch)
+        self.run_of.moved[self.epoch] += moved
+
+    def _copied(self, before: Ints, after: Ints) -> int:
+        """Note copies by the way they went; answers how many."""
+        nodes = self.machine.nr_nodes
+        ways = np.bincount(before * nodes + after, minlength=nodes * nodes)
+        self.run_of.traffic.copied[self.epoch] += ways.reshape(nodes, nodes)
+        return before.size
 
 
-def _decision(
-    agent: auto.AutoPolicy, answer: Any, footprint: int
-) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
-    """What a policy answered, as pages and a target for each.
+class _Happened:
+    """An epoch as it really was; what sources look at (`pagemig.auto.Seen`)."""
 
-    Raises
-    ------
-    ValueError
-        It is not what `auto.AutoPolicy.epoch` says; the message names the policy.
-    """
-    name = type(agent).__name__
-    try:
-        given, nodes = answer
-        pages = np.asarray(given)
-        if pages.size == 0:
-            pages = np.empty(0, np.intp)
-        if pages.ndim != 1 or pages.dtype.kind not in "iu":
-            raise ValueError("pages must be one list of integers")
-        targets = np.broadcast_to(np.asarray(nodes, np.int32), pages.shape)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"policy {name} must answer (pages, nodes): {error}") from error
-    wrong = pages[(pages < 0) | (pages >= footprint)]
-    if wrong.size:
-        raise ValueError(f"policy {name}: page {wrong[0]} is not one of {footprint}")
-    return pages.astype(np.intp), targets
+    def __init__(self, replay: _Replay, epoch: int) -> None:
+        self._replay, self._epoch = replay, epoch
+        self._parts: dict[int, Columns] = {}
+        self._stream: auto.Stream | None = None
+        self._counts: Ints | None = None
+        needs = getattr(replay.policy, "needs", ())
+        if any(isinstance(source, auto.Counts) for source in needs):
+            self._counts = self._zeros()
+
+    @property
+    def programs(self) -> int:
+        """See `Seen.programs`."""
+        return len(self._replay.plan.programs)
+
+    @property
+    def counts(self) -> Ints:
+        """See `Seen.counts`."""
+        if self._counts is None:
+            self._counts = self._sums([self._epoch])
+        return self._counts
+
+    def _zeros(self) -> Ints:
+        return np.zeros((len(self._replay.plan.hardware.nodes), self._replay.plan.pages), np.int64)
+
+    def part(self, program: Program) -> Columns:
+        """The program's part of the epoch."""
+        if program.place not in self._parts:
+            self._parts[program.place] = program.part(self._epoch)
+        return self._parts[program.place]
+
+    def row(self, program: Program) -> Ints | None:
+        """Where the program's accesses are to be counted, if somebody looks at counts."""
+        if self._counts is None:
+            return None
+        plan = self._replay.plan
+        cpu = plan.cpu[self._epoch, plan.programs.index(program)]
+        return self._counts[cpu, program.start : program.stop]
+
+    def _sums(self, epochs: Sequence[int]) -> Ints:
+        """Accesses of some epochs together."""
+        plan, counts = self._replay.plan, self._zeros()
+        for number, program in enumerate(plan.programs):
+            nowhere = np.zeros(program.trace.footprint, np.int64)
+            for epoch in epochs:
+                index, _, count = program.part(epoch)
+                row = counts[plan.cpu[epoch, number], program.start : program.stop]
+                tally(index, count, nowhere, np.zeros(1, np.int64), row)
+        return counts
+
+    def future(self, epochs: int) -> Ints:
+        """See `Seen.future`."""
+        first = self._epoch + 1
+        return self._sums(range(first, min(first + epochs, self._replay.plan.epochs)))
+
+    def stream(self) -> auto.Stream:
+        """See `Seen.stream`."""
+        if self._stream is None:
+            programs = [running.program for running in self._replay.turns]
+            self._stream = _merged([_stream(each, self.part(each)) for each in programs])
+        return self._stream
+
+    def span_ns(self) -> tuple[float, float]:
+        """See `Seen.span_ns`."""
+        return self._replay.began(), self._replay.now()
 
 
-def _by_node(counts: NDArray[np.uint32], where: NDArray[np.int32], nodes: int) -> NDArray[np.int64]:
-    """Sum accesses by the node their page lies on; shape (accessing nodes, nodes)."""
-    sums = [np.bincount(where + 1, weights=row, minlength=nodes + 1)[1:] for row in counts]
-    return np.array(sums).astype(np.int64)
+def _stream(program: Program, columns: Columns) -> auto.Stream:
+    """One program's runs, with pages counted as those of all programs."""
+    index, write, count = columns
+    amounts = count.astype(np.int64)
+    before = np.cumsum(amounts) - amounts
+    total = max(int(amounts.sum()), 1)
+    return auto.Stream(index.astype(np.int64) + program.start, amounts, write, before / total)
 
 
-def _refusals(status: NDArray[np.int32], targets: NDArray[np.int32], unset: str) -> dict[str, int]:
+def _merged(streams: Sequence[auto.Stream]) -> auto.Stream:
+    """The runs of all programs in order of time, which is each one's share of its epoch."""
+    if len(streams) == 1:
+        return streams[0]
+    columns = {
+        name: np.concatenate([getattr(stream, name) for stream in streams])
+        for name in ("page", "count", "write", "at")
+    }
+    order = np.argsort(columns["at"], kind="stable")
+    return auto.Stream(**{name: column[order] for name, column in columns.items()})
+
+
+def _place(error: Exception) -> str:
+    """Where in the policy's file an error was raised."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return ""
+    return f" ({Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno})"
+
+
+def _fixed(array: Ints) -> Ints:
+    """A copy that nobody writes to."""
+    fixed = array.copy()
+    fixed.flags.writeable = False
+    return fixed
+
+
+def _once(pages: Ints) -> NDArray[np.bool_]:
+    """One of each page's entries."""
+    last = np.empty(int(pages.max(initial=-1)) + 1, np.int64)
+    numbers = np.arange(pages.size)
+    last[pages] = numbers
+    once: NDArray[np.bool_] = last[pages] == numbers
+    return once
+
+
+def _integers(name: str, given: Any) -> Ints:
+    """Integers as int64; fractions are no pages and no nodes."""
+    array = np.asarray(given)
+    if array.size == 0:
+        return np.empty(array.shape if array.ndim else 0, np.int64)
+    if array.dtype.kind not in "iu":
+        raise ValueError(f"{name} must be integers, not {array.dtype}")
+    if array.dtype.kind == "u" and int(array.max()) > np.iinfo(np.int64).max:
+        raise ValueError(f"{name} must be below 2**63, not {array.max()}")
+    return array.astype(np.int64)
+
+
+def _refusals(status: Ints, targets: NDArray[np.int32], unset: str) -> dict[str, int]:
     """Count statuses that are not the node asked for, by name."""
     values, amounts = np.unique(status[status != targets], return_counts=True)
     names = [
@@ -485,262 +992,57 @@ def _refusals(status: NDArray[np.int32], targets: NDArray[np.int32], unset: str)
     return dict(zip(names, amounts.tolist(), strict=True))
 
 
-DEFAULT_TRACE = "sqlite"
-DEFAULT_PLACEMENTS = ("first-touch", "interleave", "auto")
-
-
-def compare(
-    traces: Trace | Sequence[Trace],
-    placements: Sequence[str] = DEFAULT_PLACEMENTS,
+def replay(
+    traces: Runs | Sequence[Runs],
+    policy: str | auto.Policy,
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
     **options: Any,
-) -> list[Run]:
-    """Run programs under several placements, each on a machine of its own.
+) -> Run:
+    """Run programs under one policy.
 
     Parameters
     ----------
-    traces : Trace or sequence of Trace
-        As for `replay`.
-    placements : sequence of str
-        As for `replay`.
+    traces : Runs or sequence of Runs
+        One program, or several at once.
+    policy : str or Policy
+        As for `pagemig.auto.policy`.
+    seed : int, default 0
+        Of everything that is drawn.
+    progress : callable, optional
+        Called after every epoch with the policy's name and the share done.
     **options
+        As for `Plan`.
+
+    Returns
+    -------
+    Run
+    """
+    return Plan(traces, **options).run(policy, seed=seed, progress=progress)
+
+
+def compare(
+    traces: Runs | Sequence[Runs],
+    policies: Sequence[str | auto.Policy],
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
+    **options: Any,
+) -> list[Run]:
+    """Run programs under several policies, each on a machine of its own.
+
+    Parameters
+    ----------
+    traces, seed, progress, **options
         As for `replay`.
+    policies : sequence of str or Policy
+        In the order of the answer.
 
     Returns
     -------
     list of Run
-        In the order of ``placements``.
+        All of one plan.
     """
-    return [replay(traces, placement, **options) for placement in placements]
-
-
-def report(runs: Sequence[Run]) -> str:
-    """The runs as an aligned table, each compared with the first.
-
-    Parameters
-    ----------
-    runs : sequence of Run
-        The first is what the others are compared with.
-
-    Returns
-    -------
-    str
-        Columns: share of local accesses; pages migrated, and pages the kernel did not move as
-        asked, by status; modelled milliseconds of accesses and of migration; and the net gain
-        (+) or loss (-) against the first run, in milliseconds and in percent of its time (``-``
-        for the first itself).
-    """
-    base = runs[0].total_ns
-    rows = [
-        (
-            run.name,
-            100 * run.local_share,
-            int(run.moved.sum()),
-            ", ".join(f"{name} {n}" for name, n in run.refused.most_common()) or "none",
-            run.access_ns / 1e6,
-            run.moving_ns / 1e6,
-            None if run is runs[0] else (base - run.total_ns) / 1e6,
-            None if run is runs[0] else 100 * (base - run.total_ns) / base,
-        )
-        for run in runs
-    ]
-    head = ("policy", "local %", "migrated", "not moved", "access ms", "moving ms", *_GAINS)
-    return table(rows, head, _GAINS)
-
-
-_GAINS = ("net gain ms", "net gain %")
-
-
-def add_parser(subparsers: Any) -> None:
-    """Add ``replay`` to the commands."""
-    parser = subparsers.add_parser(
-        "replay",
-        help="replay a program's trace under several placements of its pages",
-        description="Replay the page accesses of a program on a machine with a fast node smaller "
-        "than the program and a slow node, under several placements, and compare.",
-    )
-    known = ", ".join(shipped())
-    parser.add_argument(
-        "trace",
-        nargs="*",
-        help=f"traces to run at once: files, or of those shipped: {known} "
-        f"(default: {DEFAULT_TRACE})",
-    )
-    parser.add_argument(
-        "--policies",
-        default=",".join(DEFAULT_PLACEMENTS),
-        help="comma-separated; the first is what the others are compared with. first-touch, "
-        f"interleave, {', '.join(auto.POLICIES)}, or module:Class for your own "
-        "(default: %(default)s)",
-    )
-    parser.add_argument(
-        "--fast-share",
-        type=float,
-        default=0.25,
-        metavar="SHARE",
-        help="size of the fast node, as a share of the program's pages (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--fast-nodes", type=int, metavar="N", help="split it into N nodes (default: one a trace)"
-    )
-    parser.add_argument(
-        "--rotate",
-        type=int,
-        default=0,
-        metavar="N",
-        help="after every N epochs a program goes to the processor of the next fast node",
-    )
-    parser.add_argument(
-        "--epochs", type=int, default=200, metavar="N", help="(default: %(default)s)"
-    )
-    parser.add_argument("--kernel", default=DEFAULT_KERNEL, help="(default: %(default)s)")
-    parser.add_argument(
-        "--output", metavar="FILE", help="write a picture (needs matplotlib): .png, .svg, .pdf"
-    )
-    costs = parser.add_argument_group("what things cost (sources: pagemig.studies.replay.Costs)")
-    for parameter in fields(Costs):
-        costs.add_argument(
-            f"--{parameter.name.replace('_', '-')}",
-            type=float,
-            default=parameter.default,
-            metavar="X",
-            help=f"{parameter.metadata['help']} (default: %(default)s)",
-        )
-    parser.set_defaults(main=run, run=run)
-
-
-def run(args: argparse.Namespace) -> int:
-    """Do what ``pagemig replay`` was asked to."""
-    names = args.trace or [DEFAULT_TRACE]
-    traces = [load(find(name)) for name in names]
-    _check_epochs(args.epochs, args.rotate)
-    costs = Costs(**{f.name: getattr(args, f.name) for f in fields(Costs)})
-    options: dict[str, Any] = {
-        "fast_share": args.fast_share,
-        "fast_nodes": args.fast_nodes,
-        "kernel": args.kernel,
-        "costs": costs,
-    }
-    if args.output:
-        pictures.check(args.output)
-    placements = [name.strip() for name in args.policies.split(",")]
-    machine = machine_for(traces, **options)
-    policies = list(_policies(placements, machine))
-    print("\n".join([*_introduction(names, traces, machine, costs), *policies]), end="\n\n")
-    show = _progress() if sys.stderr.isatty() else None
-    started = time.perf_counter()
-    runs = compare(
-        traces,
-        placements,
-        epochs=args.epochs,
-        rotate=args.rotate,
-        progress=show,
-        **options,
-    )
-    seconds = time.perf_counter() - started
-    print(report(runs))
-    print(f"Times are modelled; the net gain is against {runs[0].name} (-), moving included.")
-    print()
-    print("\n".join(verdict(runs)))
-    accesses = len(runs) * sum(trace.accesses for trace in traces)
-    print(f"Replayed {accesses:,} accesses in {seconds:.1f} s.")
-    if args.output:
-        _draw(args.output, names, traces, runs)
-    return 0
-
-
-def _draw(output: str, names: Sequence[str], traces: Sequence[Trace], runs: list[Run]) -> None:
-    """Write the picture, or say what is missing."""
-    try:
-        pictures.residency(runs, output, title=_title(names, traces))
-    except pictures.MissingError as error:
-        print(f"No picture: {error}")
-    else:
-        print(f"Picture: {output}")
-
-
-def _title(names: Sequence[str], traces: Sequence[Trace]) -> str:
-    return ", ".join(
-        trace.header.program or Path(name).stem for name, trace in zip(names, traces, strict=True)
-    )
-
-
-def _introduction(
-    names: Sequence[str], traces: Sequence[Trace], machine: Machine, costs: Costs
-) -> Iterator[str]:
-    """What is replayed, and on what."""
-    for name, trace in zip(names, traces, strict=True):
-        header = trace.header
-        yield (
-            f"{name}: {header.program or 'unnamed'}; {trace.accesses:,} accesses to "
-            f"{trace.footprint:,} pages ({trace.footprint / 256:.1f} MiB)"
-        )
-        if header.cache:
-            yield (
-                f"  the program made {header.references:,}; these are the ones that a cache of "
-                f"{header.cache >> 10} KiB did not serve"
-            )
-    sizes = [f"{machine.free(nid) / 2**20:.1f} MiB" for nid in range(machine.nr_nodes)]
-    fast = f"{len(sizes) - 1} x {sizes[0]}" if len(sizes) > 2 else sizes[0]
-    yield (
-        f"machine: Linux {machine.kernel}, fast {fast} ({costs.local_ns:g} ns), "
-        f"slow {sizes[-1]} ({costs.slow_ns:g} ns)"
-    )
-
-
-#: What a placement does, for those who see its name in a table.
-_MEANING = {
-    "first-touch": "a page stays on the node of its first access, the fast one while it has room",
-    "interleave": "pages go to all nodes in turn and stay there",
-    "auto": "after every epoch pages move to the node that uses them most, where that pays",
-}
-
-
-def _policies(placements: Sequence[str], machine: Machine) -> Iterator[str]:
-    """Say in a line what each placement is.
-
-    Raises
-    ------
-    ValueError
-        There is none of that name.
-    """
-    for placement in placements:
-        name, _, agent = _placement(placement, machine)
-        known = _MEANING.get(name) or (type(agent).__doc__ or "a policy of your own").strip()
-        yield f"{name}: {known.splitlines()[0].rstrip('.')}"
-
-
-def verdict(runs: Sequence[Run]) -> Iterator[str]:
-    """Say in a sentence for each automatic policy whether it paid.
-
-    Yields
-    ------
-    str
-        A sentence for each run that migrated pages.
-    """
-    base = runs[0]
-    for run in runs[1:]:
-        moved, net = int(run.moved.sum()), base.total_ns - run.total_ns
-        if moved:
-            saved = (base.access_ns - run.access_ns) / moved
-            yield (
-                f"{run.name} {'gains' if net > 0 else 'loses'} {abs(net) / 1e6:.1f} ms "
-                f"({abs(net) / base.total_ns:.1%}) against {base.name}: moving a page cost "
-                f"{run.moving_ns / moved / 1e3:.2f} us and saved {saved / 1e3:.2f} us."
-            )
-
-
-def _progress() -> Progress:
-    """A line on the terminal."""
-    last = 0.0
-
-    def show(name: str, share: float) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if share == 1:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-        elif now - last > 0.1:
-            last = now
-            bar = "#" * round(30 * share)
-            print(f"\r{name:>16} [{bar:<30}] {share:4.0%}", end="", file=sys.stderr, flush=True)
-
-    return show
+    plan = Plan(traces, **options)
+    return [plan.run(policy, seed=seed, progress=progress) for policy in policies]

@@ -215,7 +215,7 @@ def hot_late() -> Trace:
 def test_automatic_migration(hot_late: Trace, kernel: str) -> None:
     """The hot quarter fits on the fast node: once it is there accesses are local."""
     stays = replay(hot_late, "first-touch", kernel=kernel, epochs=50)
-    moves = replay(hot_late, "auto", kernel=kernel, epochs=50)
+    moves = replay(hot_late, "most-used", kernel=kernel, epochs=50)
     assert moves.refused == {}
     assert moves.moved.sum() > 0
     assert stays.local_over_time[25:].max() < 0.1
@@ -225,6 +225,6 @@ def test_automatic_migration(hot_late: Trace, kernel: str) -> None:
 
 @pytest.mark.parametrize("kernel", LISTS)
 def test_automatic_migration_needs_the_call(hot_late: Trace, kernel: str) -> None:
-    run = replay(hot_late, "auto", kernel=kernel, epochs=50)
+    run = replay(hot_late, "most-used", kernel=kernel, epochs=50)
     assert run.moved.sum() == 0
     assert set(run.refused) == {"ENOSYS"}

@@ -20,7 +20,6 @@ RINGS = {
     ("system.numa", "system.process"),
     ("system.vmops", "system.machine"),
     ("system.vmops", "system.process"),
-    ("studies.pictures", "studies.replay"),
 }
 
 

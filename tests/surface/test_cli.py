@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pagemig.commands import main as cli
-from pagemig.studies import replay
+from pagemig.studies.replay import Plan
 from support import CORPUS
 
 HAND = CORPUS / "linux-6.1" / "hand.jsonl.gz"
@@ -93,6 +93,6 @@ def test_a_host_without_memory(
     def full(*_: object, **__: object) -> None:
         raise MemoryError("the host refused")
 
-    monkeypatch.setattr(replay, "machine_for", full)
+    monkeypatch.setattr(Plan, "build", full)
     assert cli.main(["replay"]) == 2
     assert capsys.readouterr().err == "pagemig: not enough memory: the host refused\n"

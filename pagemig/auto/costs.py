@@ -1,0 +1,371 @@
+"""What a run cost: from counts of accesses, moves and looks to nanoseconds.
+
+A run is kept as counts (`Traffic`), so that one run can be priced on many machines, after the fact.
+For each epoch and program::
+
+    time  =  compute  +  sum of accesses * latency / overlap  +  statistics  +  blocking moves
+
+A latency grows with the load of its way: ``latency = idle * factor(bytes / (time * bandwidth))``,
+bytes of copies and of others (``background``) included. Since the load falls with the time and the
+time with the load, the two meet in one point, which `price` finds by halving. The time is never
+below what the bytes need at full bandwidth.
+
+``overlap`` is how many accesses of a program are under way at once. It is not in a trace. At 1,
+each access waits for the one before; what is then added up is *memory time*, more than a program
+really waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .hardware import Hardware
+
+__all__ = [
+    "EVENTS",
+    "LINE",
+    "PAGE",
+    "TERMS",
+    "Bill",
+    "Traffic",
+    "least_move_ns",
+    "move_ns",
+    "price",
+]
+
+Floats = NDArray[np.float64]
+Counts = NDArray[np.int64]
+
+#: Bytes of an access that reached memory, and of a page.
+LINE, PAGE = 64, 4096
+
+#: Prices by which statistics are counted; ``flushes`` are TLB flushes, ``ns`` is what a source of
+#: statistics with a price of its own charges.
+EVENTS = ("sample_ns", "scan_ns", "unmap_ns", "fault_ns", "check_ns", "flushes", "ns")
+
+#: The terms of a bill, in the order they are printed.
+TERMS = ("access", "statistics", "call", "page", "flush", "copy")
+
+#: A time is sought until it is known to this share, or the interval was halved so often.
+_NEAR = 1e-12
+_HALVINGS = 50
+
+
+@dataclass(eq=False)
+class Traffic:
+    """What a run did, epoch by epoch; everything that any machine could charge for.
+
+    Attributes
+    ----------
+    accesses : ndarray of int64, shape (epochs, programs, nodes)
+        Accesses of each program to memory of each node.
+    cpu : ndarray of int64, shape (epochs, programs)
+        The node whose processors each program ran on.
+    copied : ndarray of int64, shape (epochs, nodes, nodes)
+        Pages copied from the row's node to the column's.
+    calls, looked, there, tried, moved, flushes : ndarray of int64, shape (2, epochs, programs)
+        What `move_pages` did to the pages of each program, row 0 while the program stood still,
+        row 1 in the background: calls; pages looked up only; pages already there; pages tried;
+        pages moved; flushes.
+    events : ndarray of float64, shape (epochs, programs, len(EVENTS))
+        What statistics did.
+    """
+
+    accesses: Counts
+    cpu: Counts
+    copied: Counts
+    calls: Counts
+    looked: Counts
+    there: Counts
+    tried: Counts
+    moved: Counts
+    flushes: Counts
+    events: Floats
+
+    @classmethod
+    def none(cls, epochs: int, programs: int, nodes: int) -> Traffic:
+        """No traffic at all."""
+        moves = {name: np.zeros((2, epochs, programs), np.int64) for name in _MOVES}
+        return cls(
+            np.zeros((epochs, programs, nodes), np.int64),
+            np.zeros((epochs, programs), np.int64),
+            np.zeros((epochs, nodes, nodes), np.int64),
+            events=np.zeros((epochs, programs, len(EVENTS))),
+            **moves,
+        )
+
+    def part(self, start: int, stop: int) -> Traffic:
+        """Epochs ``start`` to ``stop``."""
+        cut = slice(start, stop)
+        parts = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return Traffic(
+            **{
+                name: value[:, cut] if name in _MOVES else value[cut]
+                for name, value in parts.items()
+            }
+        )
+
+
+_MOVES = ("calls", "looked", "there", "tried", "moved", "flushes")
+
+
+@dataclass(frozen=True, eq=False)
+class Bill:
+    """What a run costs on a machine, ns.
+
+    Attributes
+    ----------
+    terms : dict of str to ndarray of float64, shape (epochs, programs)
+        By `TERMS`: accesses with their queues, statistics, calls, pages, flushes, copies.
+    agent : ndarray of float64, shape (epochs, programs)
+        Moves in the background: time of the agent that no program waits for.
+    latency : ndarray of float64, shape (epochs, nodes, nodes)
+        Loaded latency of each way.
+    duration : ndarray of float64, shape (epochs,)
+        How long an epoch lasted, its computing included.
+    """
+
+    terms: Mapping[str, Floats]
+    agent: Floats
+    latency: Floats
+    duration: Floats = field(repr=False)
+
+    @property
+    def access_ns(self) -> float:
+        """Memory time of all accesses."""
+        return float(self.terms["access"].sum())
+
+    @property
+    def statistics_ns(self) -> float:
+        """Time of all statistics."""
+        return float(self.terms["statistics"].sum())
+
+    @property
+    def moving_ns(self) -> float:
+        """Time of all moves that a program waited for."""
+        return float(sum(self.terms[name].sum() for name in TERMS[2:]))
+
+    @property
+    def total_ns(self) -> float:
+        """Memory time, statistics and moves."""
+        return float(sum(term.sum() for term in self.terms.values()))
+
+    @property
+    def by_program(self) -> Floats:
+        """`total_ns` of each program."""
+        total: Floats = np.sum([term.sum(axis=0) for term in self.terms.values()], axis=0)
+        return total
+
+
+def price(
+    traffic: Traffic,
+    machine: Hardware,
+    *,
+    overlap: float = 1.0,
+    compute_ns: float = 0.0,
+    processors: int = 1,
+    background: ArrayLike | None = None,
+) -> Bill:
+    """Price a run on a machine.
+
+    Parameters
+    ----------
+    traffic : Traffic
+        The run; its nodes are those of the machine.
+    machine : Hardware
+        The machine.
+    overlap : float, default 1
+        Accesses of a program that are under way at once.
+    compute_ns : float, default 0
+        Nanoseconds between a program's accesses that it does not wait for memory. They make the
+        load of memory less, and are not part of the bill.
+    processors : int, default 1
+        Processors that each program runs on: each is interrupted by a flush.
+    background : array_like of float, shape (nodes,), optional
+        GB/s that others take from each memory.
+
+    Returns
+    -------
+    Bill
+
+    Raises
+    ------
+    ValueError
+        Numbers that mean nothing, or nodes that are not the machine's.
+    """
+    nodes = len(machine.nodes)
+    if traffic.accesses.shape[2] != nodes:
+        raise ValueError(
+            f"the run has {traffic.accesses.shape[2]} nodes, machine {machine.name!r} has {nodes}"
+        )
+    for name, value, least in (
+        ("overlap", overlap, 1e-3),
+        ("compute_ns", compute_ns, 0.0),
+        ("processors", processors, 1),
+    ):
+        if not least <= value <= 1e9:
+            raise ValueError(f"{name} must be from {least:g} to 1e9, not {value}")
+    taken = np.zeros(nodes) if background is None else np.asarray(background, np.float64)
+    capacity = machine.bandwidth.max(axis=0)
+    if taken.shape != (nodes,) or not ((taken >= 0) & (taken < capacity)).all():
+        raise ValueError(
+            f"background must be GB/s for each node, below {capacity.tolist()}, not {background!r}"
+        )
+    rest, agent = _fixed(traffic, machine, processors)
+    waiting = sum(rest.values()) + compute_ns * traffic.accesses.sum(axis=2)
+    load = _Load(traffic, machine, overlap, taken, waiting)
+    duration, latency = load.settle()
+    access = load.access(latency)
+    # Where bandwidth sets the time and not the latencies, all accesses wait longer alike.
+    slowest = (waiting + access).max(axis=1)
+    room = np.where(access > 0, waiting, 0).max(axis=1)
+    stretch = np.where(
+        (duration > slowest) & (slowest > room),
+        (duration - room) / np.maximum(slowest - room, 1e-300),
+        1.0,
+    )
+    bill = {"access": access * stretch[:, np.newaxis], **rest}
+    return Bill({name: bill[name] for name in TERMS}, agent, latency, duration)
+
+
+class _Load:
+    """The two sides of the equation: latencies that a duration gives, times that latencies give."""
+
+    def __init__(
+        self,
+        traffic: Traffic,
+        machine: Hardware,
+        overlap: float,
+        background: Floats,
+        waiting: Floats,
+    ) -> None:
+        self.machine, self.waiting, self.cpu = machine, waiting, traffic.cpu
+        self.accesses = traffic.accesses / overlap
+        epochs, programs, nodes = traffic.accesses.shape
+        self.ways = np.zeros((epochs, nodes, nodes))
+        at = np.arange(epochs)
+        for program in range(programs):
+            self.ways[at, traffic.cpu[:, program]] += LINE * traffic.accesses[:, program]
+        copies = PAGE * (traffic.copied.sum(axis=1) + traffic.copied.sum(axis=2))
+        self.memory = self.ways.sum(axis=1) + copies
+        capacity = machine.bandwidth.max(axis=0)
+        self.taken = background / capacity
+        self.capacity = capacity
+        left = capacity - background
+        ways = np.minimum(machine.bandwidth, left)
+        self.least = np.maximum(
+            (self.memory / left).max(axis=1), (self.ways / ways).max(axis=(1, 2))
+        )
+
+    def latency(self, duration: Floats) -> Floats:
+        """Loaded latencies of epochs that last so long."""
+        span = np.maximum(duration, 1e-300)[:, np.newaxis]
+        memory = self.taken + self.memory / (span * self.capacity)
+        ways = self.ways / (span[..., np.newaxis] * self.machine.bandwidth)
+        used = np.maximum(memory[:, np.newaxis], ways)
+        return self.machine.latency * self.machine.factor(np.minimum(used, 1.0))
+
+    def access(self, latency: Floats) -> Floats:
+        """Time of each program's accesses at such latencies."""
+        rows = latency[np.arange(self.accesses.shape[0])[:, np.newaxis], self.cpu]
+        access: Floats = (self.accesses * rows).sum(axis=2)
+        return access
+
+    def times(self, latency: Floats) -> Floats:
+        """How long epochs last at such latencies: as long as their slowest program."""
+        slowest = (self.waiting + self.access(latency)).max(axis=1)
+        longest: Floats = np.maximum(slowest, self.least)
+        return longest
+
+    def settle(self) -> tuple[Floats, Floats]:
+        """The durations that agree with the latencies they give.
+
+        The shorter the epoch, the longer its latencies, so between the time at idle latencies and
+        that at the worst there is exactly one such duration.
+        """
+        low = self.times(self.latency(np.full_like(self.least, np.inf)))
+        high = self.times(self.latency(np.zeros_like(low)))
+        for step in range(3 * _HALVINGS):
+            if (high - low <= _NEAR * high).all():
+                break
+            # The time that a duration gives lies on the other side of the answer. Where the load
+            # is light, those of the two ends are next to it; halving gets there in any case.
+            tried = (low, high, (low + high) / 2)[step % 3]
+            there = self.times(self.latency(tried))
+            longer = there > tried
+            low = np.maximum(low, np.where(longer, tried, there))
+            high = np.minimum(high, np.where(longer, there, tried))
+        return high, self.latency(high)
+
+
+def _fixed(
+    traffic: Traffic, machine: Hardware, processors: int
+) -> tuple[dict[str, Floats], Floats]:
+    """Terms that do not depend on the load, and the time of moves in the background."""
+    cost = machine.prices
+    flush_ns = 1e3 * (cost.flush_us + cost.ipi_us * (processors - 1))
+    call = 1e3 * cost.call_us * traffic.calls
+    page = 1e3 * (
+        cost.look_us * traffic.looked + cost.there_us * traffic.there + cost.page_us * traffic.tried
+    )
+    flush = flush_ns * traffic.flushes
+    copy = PAGE / cost.copy_gbs * traffic.moved
+    each = np.array(
+        [{"flushes": flush_ns, "ns": 1.0}.get(name) or getattr(cost, name, 0.0) for name in EVENTS]
+    )
+    statistics: Floats = traffic.events @ each
+    # A flush interrupts the program whoever moves the page.
+    terms = {
+        "statistics": statistics,
+        "call": call[0],
+        "page": page[0],
+        "flush": flush[0] + flush[1],
+        "copy": copy[0],
+    }
+    return terms, call[1] + page[1] + copy[1]
+
+
+def move_ns(
+    machine: Hardware, pages: float, *, batch: int = 1, calls: float = 1, processors: int = 1
+) -> float:
+    """Nanoseconds that a program waits while pages of it are moved.
+
+    Parameters
+    ----------
+    machine : Hardware
+        The machine.
+    pages : float
+        Pages, all of them moved.
+    batch : int, default 1
+        Pages that the kernel flushes at once.
+    calls : float, default 1
+        Calls that move them.
+    processors : int, default 1
+        Processors that the program runs on.
+    """
+    cost = machine.prices
+    flush_us = cost.flush_us + cost.ipi_us * (processors - 1)
+    flushes = np.ceil(pages / batch)
+    us = calls * cost.call_us + pages * cost.page_us + flushes * flush_us
+    return float(1e3 * us + pages * PAGE / cost.copy_gbs)
+
+
+def least_move_ns(
+    machine: Hardware, *, batch: int = 1, processors: int = 1, blocking: bool = True
+) -> float:
+    """The least that moving one page can cost a program: its share of a full batch, and no call.
+
+    Parameters
+    ----------
+    machine, batch, processors
+        As for `move_ns`.
+    blocking : bool, default True
+        Whether the program waits; for moves in the background only the flush is left.
+    """
+    cost = machine.prices
+    flush_ns = 1e3 * (cost.flush_us + cost.ipi_us * (processors - 1)) / batch
+    return flush_ns + (1e3 * cost.page_us + PAGE / cost.copy_gbs if blocking else 0.0)

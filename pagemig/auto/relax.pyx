@@ -1,0 +1,286 @@
+"""The pages' half of the optimum: every page's cheapest path over epochs and nodes, at given prices.
+
+`pagemig.auto.optimum` says what is computed and why it bounds anything. Here a page that lies on
+node ``j`` in epoch ``e`` costs its accesses there, plus the price of a frame of ``j`` in ``e``; a
+change of node between two epochs costs a move. Pages do not know of each other, so each is a
+shortest path through a grid of epochs and nodes, solved backwards.
+"""
+
+from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t
+from libc.stdlib cimport free, malloc
+
+cimport numpy as cnp
+
+cnp.import_array()
+
+cdef enum:
+    # The values of a block of pages over all epochs are read again by the walk forward, so they
+    # should stay in a second-level cache.
+    BLOCK_BYTES = 1 << 18
+    LEAST_BLOCK = 16
+    LARGEST_BLOCK = 256
+    ABSENT = 255
+
+
+cdef struct grid_t:
+    int64_t epochs
+    int64_t nodes
+    int64_t sources         # nodes that access
+    int64_t pages
+    const int32_t *counts   # [epoch][source][page]
+    const double *latency   # [source][node]
+    const double *moves     # [node][node]
+    const double *prices    # [epoch][node]
+    const int32_t *first    # [page]: the epoch it comes in
+    const int32_t *last     # [page]: the epoch after its last
+    int64_t *occupied       # [epoch][node], counted up
+    int8_t *path            # [epoch][page], or NULL
+    float *togo             # [epoch][node][page], or NULL
+
+
+cdef void block_values(const grid_t *g, int64_t start, int64_t n, int64_t stride, double *values) noexcept nogil:
+    """Cost from each epoch on for each node and page of a block: values[epoch][node][page]."""
+    cdef int64_t e, i, j, k, b, begin = g.epochs, end = 0, whole = g.epochs
+    cdef double m, t, a
+    cdef double *out
+    cdef const double *ahead
+    cdef const int32_t *c
+    for b in range(start, start + n):
+        begin = min(begin, g.first[b])
+        end = max(end, g.last[b])
+        whole = min(whole, g.last[b])
+    for b in range(g.nodes * stride):
+        values[end * g.nodes * stride + b] = 0
+    for e in range(end - 1, begin - 1, -1):
+        ahead = values + (e + 1) * g.nodes * stride
+        c = g.counts + e * g.sources * g.pages + start
+        for j in range(g.nodes):
+            out = values + (e * g.nodes + j) * stride
+            # Stay, or go to the first other node; both loops are fused by hand for two nodes and one source.
+            k = 1 if j == 0 and g.nodes > 1 else 0
+            m = g.moves[j * g.nodes + k]
+            for b in range(n):
+                t = ahead[k * stride + b] + m
+                out[b] = ahead[j * stride + b] if ahead[j * stride + b] < t else t
+            for k in range(k + 1, g.nodes):
+                m = g.moves[j * g.nodes + k]
+                for b in range(n):
+                    t = ahead[k * stride + b] + m
+                    out[b] = t if t < out[b] else out[b]
+            t = g.prices[e * g.nodes + j]
+            a = g.latency[j]
+            for b in range(n):
+                out[b] += a * c[b] + t
+            for i in range(1, g.sources):
+                a = g.latency[i * g.nodes + j]
+                for b in range(n):
+                    out[b] += a * c[i * g.pages + b]
+            if e >= whole:      # some page of the block is gone by now
+                for b in range(n):
+                    if e >= g.last[start + b]:
+                        out[b] = 0
+
+
+cdef inline int64_t cheapest(const grid_t *g, const double *here, int64_t stride) noexcept nogil:
+    """Where a page begins."""
+    cdef int64_t j, k = 0
+    for j in range(1, g.nodes):
+        if here[j * stride] < here[k * stride]:
+            k = j
+    return k
+
+
+cdef inline uint8_t onward(const grid_t *g, const double *here, int64_t stride, int64_t at) noexcept nogil:
+    """Where a page goes from a node; it stays where nothing is cheaper."""
+    cdef const double *moves = g.moves + at * g.nodes
+    cdef double best = here[at * stride], t
+    cdef int64_t j, k = at
+    for j in range(g.nodes):
+        t = here[j * stride] + moves[j]
+        k = j if t < best else k
+        best = t if t < best else best
+    return <uint8_t> k
+
+
+cdef double walk(const grid_t *g, int64_t start, int64_t n, int64_t stride, const double *values) noexcept nogil:
+    """Follow the cheapest paths of a block forward; answers their cost."""
+    cdef int64_t e, b, j, used, begin = g.epochs, end = 0, whole = 0, parts = g.epochs
+    cdef uint8_t[LARGEST_BLOCK] node
+    cdef const double *here
+    cdef double total = 0
+    for b in range(n):
+        node[b] = ABSENT
+        begin = min(begin, g.first[start + b])
+        whole = max(whole, g.first[start + b] + 1)
+        parts = min(parts, g.last[start + b])
+        end = max(end, g.last[start + b])
+    for e in range(begin, end):
+        here = values + e * g.nodes * stride
+        if whole <= e < parts:      # all pages of the block are there and were there before
+            for b in range(n):
+                node[b] = onward(g, here + b, stride, node[b])
+        else:
+            for b in range(n):
+                if e == g.last[start + b]:
+                    node[b] = ABSENT
+                elif node[b] != ABSENT:
+                    node[b] = onward(g, here + b, stride, node[b])
+                elif e == g.first[start + b] and e < g.last[start + b]:
+                    j = cheapest(g, here + b, stride)
+                    total += here[j * stride + b]
+                    node[b] = <uint8_t> j
+        for j in range(g.nodes):
+            used = 0
+            for b in range(n):
+                used += node[b] == j
+            g.occupied[e * g.nodes + j] += used
+        if g.path != NULL:
+            for b in range(n):
+                g.path[e * g.pages + start + b] = <int8_t> node[b]
+    return total
+
+
+cdef double relax_all(const grid_t *g, int64_t block, double *values) noexcept nogil:
+    cdef int64_t start = 0, n, b, e, end
+    cdef double total = 0
+    while start < g.pages:
+        n = min(block, g.pages - start)
+        block_values(g, start, n, block, values)
+        total += walk(g, start, n, block, values)
+        if g.togo != NULL:
+            end = 0
+            for b in range(n):
+                end = max(end, g.last[start + b])
+            for e in range(end * g.nodes):
+                for b in range(n):      # epochs before a page's first hold what was there; nobody looks at them
+                    g.togo[e * g.pages + start + b] = <float> values[e * block + b]
+        start += n
+    return total
+
+
+def relax(
+    const int32_t[:, :, ::1] counts,
+    const double[:, ::1] latency,
+    const double[:, ::1] moves,
+    const double[:, ::1] prices,
+    const int32_t[::1] first,
+    const int32_t[::1] last,
+    int64_t[:, ::1] occupied,
+    int8_t[:, ::1] path=None,
+    float[:, :, ::1] togo=None,
+):
+    """Find every page's cheapest path at given prices.
+
+    Parameters
+    ----------
+    counts : ndarray of int32, shape (epochs, sources, pages)
+        Accesses to each page from the processors of each node that has some.
+    latency : ndarray of float64, shape (sources, nodes)
+        Nanoseconds of an access.
+    moves : ndarray of float64, shape (nodes, nodes)
+        Nanoseconds of a move from the row's node to the column's; 0 on the diagonal.
+    prices : ndarray of float64, shape (epochs, nodes)
+        Nanoseconds that a frame costs for an epoch.
+    first, last : ndarray of int32, shape (pages,)
+        The epoch a page comes in, on a node of its choice, and the one after its last.
+    occupied : ndarray of int64, shape (epochs, nodes)
+        Out: pages on each node.
+    path : ndarray of int8, shape (epochs, pages), optional
+        Out: each page's node, -1 outside its epochs; epochs without any page of its neighbours are
+        left alone.
+    togo : ndarray of float32, shape (epochs, nodes, pages), optional
+        Out: what a page costs from an epoch on that it begins on a node.
+
+    Returns
+    -------
+    float
+        Nanoseconds of all paths, prices included.
+
+    Raises
+    ------
+    ValueError
+        The shapes do not go together.
+    MemoryError
+        No room for a block of pages.
+    """
+    cdef grid_t g
+    cdef int64_t block
+    cdef double *values
+    cdef double total
+    g.epochs, g.sources, g.pages, g.nodes = counts.shape[0], counts.shape[1], counts.shape[2], latency.shape[1]
+    if (
+        latency.shape[0] != g.sources or moves.shape[0] != g.nodes or moves.shape[1] != g.nodes
+        or prices.shape[0] != g.epochs or prices.shape[1] != g.nodes
+        or first.shape[0] != g.pages or last.shape[0] != g.pages
+        or occupied.shape[0] != g.epochs or occupied.shape[1] != g.nodes
+        or (path is not None and (path.shape[0] != g.epochs or path.shape[1] != g.pages))
+        or (togo is not None and (togo.shape[0] != g.epochs or togo.shape[1] != g.nodes or togo.shape[2] != g.pages))
+    ):
+        raise ValueError("the shapes of counts, latency, moves, prices, first, last and results do not go together")
+    occupied[:, :] = 0
+    if g.epochs == 0 or g.pages == 0 or g.nodes == 0 or g.sources == 0:
+        return 0.0
+    cdef int64_t p
+    for p in range(g.pages):
+        if first[p] < 0 or last[p] < first[p] or last[p] > g.epochs:
+            raise ValueError(f"page {p} cannot come in epoch {first[p]} and go in {last[p]}, of {g.epochs}")
+    g.counts, g.latency, g.moves, g.prices = &counts[0, 0, 0], &latency[0, 0], &moves[0, 0], &prices[0, 0]
+    g.first, g.last, g.occupied = &first[0], &last[0], &occupied[0, 0]
+    g.path = &path[0, 0] if path is not None else NULL
+    g.togo = &togo[0, 0, 0] if togo is not None else NULL
+    block = min(max(BLOCK_BYTES // ((g.epochs + 1) * g.nodes * 8), LEAST_BLOCK), LARGEST_BLOCK)
+    values = <double *> malloc((g.epochs + 1) * g.nodes * block * sizeof(double))
+    if values == NULL:
+        raise MemoryError(f"no room for {block} pages over {g.epochs} epochs")
+    with nogil:
+        total = relax_all(&g, block, values)
+    free(values)
+    return total
+
+
+def choose(
+    int64_t epoch,
+    const float[:, ::1] togo,
+    const double[:, ::1] moves,
+    const int32_t[::1] first,
+    const int32_t[::1] last,
+    int8_t[::1] node,
+):
+    """Send every page to where the rest of its way is cheapest, whatever room there is.
+
+    Parameters
+    ----------
+    epoch : int
+        The epoch that begins.
+    togo : ndarray of float32, shape (nodes, pages)
+        What each page costs from this epoch on, by the node it begins on.
+    moves : ndarray of float64, shape (nodes, nodes)
+        Nanoseconds of a move.
+    first, last : ndarray of int32, shape (pages,)
+        As for `relax`.
+    node : ndarray of int8, shape (pages,)
+        In and out: each page's node, -1 for a page that is not there.
+    """
+    cdef int64_t p, j, k, at, nodes = togo.shape[0], pages = togo.shape[1]
+    cdef double best, t
+    if moves.shape[0] != nodes or moves.shape[1] != nodes or nodes == 0:
+        raise ValueError("the shapes of togo and moves do not go together")
+    if first.shape[0] != pages or last.shape[0] != pages or node.shape[0] != pages:
+        raise ValueError("the shapes of togo, first, last and node do not go together")
+    for p in range(pages):
+        if node[p] >= nodes:
+            raise ValueError(f"page {p} is on node {node[p]} of {nodes}")
+    with nogil:
+        for p in range(pages):
+            if not first[p] <= epoch < last[p]:
+                node[p] = -1
+                continue
+            at = node[p]
+            k = max(at, 0)
+            best = togo[k, p]
+            for j in range(nodes):
+                t = togo[j, p] + (moves[at, j] if at >= 0 else 0)
+                if t < best:
+                    best = t
+                    k = j
+            node[p] = <int8_t> k

@@ -1,0 +1,404 @@
+"""What a policy is given, and what it answers.
+
+A policy is an object with ``needs``, what it looks at and is charged for, ``start(view)``, called
+once a run, and ``epoch(view)``, called after every epoch, which answers the pages to move and where
+to. It sees arrays and answers arrays, so it need not know whether it runs on a model or on a
+machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["NO_MOVES", "Moves", "Policy", "Seen", "Source", "Stream", "View", "Watch"]
+
+Ints: TypeAlias = NDArray[np.int64]
+Floats: TypeAlias = NDArray[np.float64]
+Bools: TypeAlias = NDArray[np.bool_]
+
+
+#: What looking did: names of prices (`pagemig.auto.costs.EVENTS`), and a number for each program.
+Events: TypeAlias = "list[tuple[str, NDArray[Any]]]"
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Accesses of an epoch in order of time, as runs of accesses to one page.
+
+    Attributes
+    ----------
+    page : ndarray of int64, shape (runs,)
+        The page.
+    count : ndarray of int64, shape (runs,)
+        Accesses.
+    write : ndarray of bool, shape (runs,)
+        Whether they store.
+    at : ndarray of float64, shape (runs,)
+        When the run begins, as a share of the epoch.
+    """
+
+    page: Ints
+    count: Ints
+    write: Bools
+    at: Floats
+
+
+class Seen(Protocol):
+    """An epoch as it really was, for sources to look at; policies never see it.
+
+    Attributes
+    ----------
+    counts : ndarray of int64, shape (nodes, pages)
+        Accesses from the processors of each node.
+    programs : int
+        Programs.
+    """
+
+    @property
+    def counts(self) -> Ints:
+        """See above."""
+        ...
+
+    @property
+    def programs(self) -> int:
+        """See above."""
+        ...
+
+    def stream(self) -> Stream:
+        """The accesses in order."""
+        ...
+
+    def future(self, epochs: int) -> Ints:
+        """Accesses of the next epochs together; as ``counts``."""
+        ...
+
+    def span_ns(self) -> tuple[float, float]:
+        """When the epoch began and ended."""
+        ...
+
+
+class Watch(Protocol):
+    """A source at work in one run."""
+
+    def look(self, seen: Seen, view: View) -> Events:
+        """Add to the view what is seen of an epoch; answers what that took."""
+        ...
+
+
+class Source(Protocol):
+    """A way to look at accesses.
+
+    Attributes
+    ----------
+    oracle : bool
+        Whether it sees what no machine can.
+    """
+
+    oracle: ClassVar[bool]
+
+    def watch(self, view: View, rng: np.random.Generator) -> Watch:
+        """Begin a run."""
+        ...
+
+
+class Moves(NamedTuple):
+    """Pages to move, in the order they are tried: what makes room comes before what needs it.
+
+    Attributes
+    ----------
+    pages : array_like of int, shape (n,)
+        Which pages (indices, not addresses).
+    nodes : array_like of int, shape (n,) or an int
+        The node each goes to.
+    sync : bool, default True
+        Whether the program stands still meanwhile. In the background (False) it waits for the
+        flushes only, and the copies compete with it for bandwidth.
+    """
+
+    pages: ArrayLike
+    nodes: ArrayLike
+    sync: bool = True
+
+    @staticmethod
+    def joined(*parts: Moves | tuple[ArrayLike, ArrayLike]) -> Moves:
+        """Several lists as one, in order."""
+        pages = [np.asarray(part[0], np.int64) for part in parts]
+        nodes = [
+            np.broadcast_to(np.asarray(part[1], np.int64), page.shape)
+            for part, page in zip(parts, pages, strict=True)
+        ]
+        return Moves(np.concatenate(pages), np.concatenate(nodes))
+
+
+#: An empty answer.
+NO_MOVES = Moves(np.empty(0, np.int64), np.empty(0, np.int64))
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """Whatever decides which pages to move.
+
+    Attributes
+    ----------
+    needs : sequence of Source
+        What it looks at, and is charged for; empty for a policy that only places.
+
+    A policy may have ``place(view)`` as well: weights by which new pages go to the nodes in turn.
+    """
+
+    needs: Sequence[Source] = ()
+
+    def start(self, view: View) -> None:
+        """Begin a run: forget the one before.
+
+        Parameters
+        ----------
+        view : View
+            The machine and the programs; nothing has been accessed, no source has looked.
+        """
+
+    def epoch(self, view: View) -> Moves | tuple[ArrayLike, ArrayLike]:
+        """Decide after an epoch.
+
+        Parameters
+        ----------
+        view : View
+            What is known.
+
+        Returns
+        -------
+        Moves or (pages, nodes)
+        """
+        ...
+
+
+#: What sources add to a view, and the source that does.
+_ADDED = {
+    "counts": "Counts",
+    "samples": "Samples",
+    "sampled": "Samples",
+    "accessed": "AccessedBits",
+    "dirty": "AccessedBits",
+    "faults": "HintFaults",
+    "fault_node": "HintFaults",
+    "fault_epochs": "HintFaults",
+    "fault_ns": "HintFaults",
+    "regions": "Regions",
+    "future": "Future",
+}
+
+
+class View:
+    """What is known after an epoch. Arrays over pages cover all programs, one after the other.
+
+    Attributes
+    ----------
+    epoch : int
+        Epochs that are over, the first being 0 when it is.
+    node : ndarray of int64, shape (pages,)
+        Where each page lies; -1 for a page that is not present.
+    free, capacity : ndarray of int64, shape (nodes,)
+        Free pages of each node, and all its pages that programs can have.
+    owner : ndarray of int64, shape (pages,)
+        The program each page belongs to.
+    home : ndarray of int64, shape (pages,)
+        The node whose processors run that program.
+    latency : ndarray of float64, shape (nodes, nodes)
+        Idle nanoseconds of an access from a processor of the row's node to memory of the column's.
+    tiers : tuple of tuple of int
+        Nodes by the latency of their nearest processor, the fastest first.
+    fast : tuple of int
+        The nodes whose processors run programs.
+    upper : tuple of int
+        The nodes that pages are demoted from: all but those of the last tier.
+    below : ndarray of int64, shape (nodes,)
+        The node that pages of a node are demoted to: the nearest of the next tier, -1 for none.
+        Where all nodes have processors, the nearest other one.
+    last : ndarray of int64, shape (n,)
+        What became of each page of the answer before: its node, or a negative errno.
+    rng : numpy.random.Generator
+        For policies that draw; seeded by the run.
+    counts : ndarray of int64, shape (nodes, pages)
+        `Counts`: accesses from each node in this epoch.
+    samples : ndarray of int64, shape (pages,)
+        `Samples`: sampled accesses of this epoch; ``sampled`` has their pages in order of time.
+    accessed, dirty : ndarray of bool, shape (pages,), or None
+        `AccessedBits`: pages accessed and written since the scan before; None where no scan was.
+    faults : ndarray of int64, shape (n,)
+        `HintFaults`: pages that faulted, in order of time; ``fault_node`` the nodes they faulted
+        from, ``fault_epochs`` and ``fault_ns`` how long after they were made inaccessible.
+    regions : Regions
+        `Regions`: ``start``, ``stop``, ``nr_accesses`` and ``age`` of each region.
+    future : ndarray of int64, shape (nodes, pages)
+        `Future`: accesses in the epochs to come.
+    """
+
+    epoch: int
+    node: Ints
+    free: Ints
+    counts: Ints
+    samples: Ints
+    sampled: Ints
+    accessed: Bools | None
+    dirty: Bools | None
+    faults: Ints
+    fault_node: Ints
+    fault_epochs: Ints
+    fault_ns: Floats
+    regions: Any
+    future: Ints
+
+    def __init__(
+        self,
+        *,
+        capacity: Ints,
+        owner: Ints,
+        homes: Ints,
+        latency: Floats,
+        tiers: tuple[tuple[int, ...], ...],
+        bandwidth: Floats,
+        rng: np.random.Generator,
+        move_ns: Callable[[float, int, int], float],
+        clock: Callable[[], float] = lambda: 0.0,
+        load: Callable[[], Floats] | None = None,
+    ) -> None:
+        self.epoch = -1
+        self.node = np.full(owner.size, -1, np.int64)
+        self.capacity, self.free = capacity, capacity.copy()
+        self.owner, self.latency, self.tiers = owner, latency, tiers
+        self.bandwidth, self.rng = bandwidth, rng
+        self.last = np.empty(0, np.int64)
+        self._move_ns, self._clock, self._load = move_ns, clock, load
+        self.below = np.array([self._next(nid) for nid in range(capacity.size)])
+        # Tiers as each node sees them: itself first, then the others by latency.
+        ranks = [np.unique(row, return_inverse=True)[1] for row in latency]
+        self._ranks = np.append(np.array(ranks), np.full((capacity.size, 1), -1), axis=1)
+        self.run_on(homes)
+
+    def run_on(self, homes: Ints) -> None:
+        """Say on which nodes' processors the programs run from now on."""
+        self.home = homes[self.owner]
+        self.fast = tuple(np.unique(homes).tolist())
+        upper = [nid for tier in self.tiers[:-1] for nid in tier]
+        self.upper = tuple(upper) or self.fast
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _ADDED:
+            raise AttributeError(f"view.{name} is for policies whose needs have {_ADDED[name]}()")
+        raise AttributeError(f"a view has no {name!r}")
+
+    def _next(self, nid: int) -> int:
+        at = next(k for k, tier in enumerate(self.tiers) if nid in tier)
+        if len(self.tiers) == 1:
+            others = [node for node in self.tiers[0] if node != nid]
+        else:
+            others = list(self.tiers[at + 1]) if at + 1 < len(self.tiers) else []
+        return min(others, key=lambda node: float(self.latency[nid, node]), default=-1)
+
+    @property
+    def ns(self) -> float:
+        """Modelled time so far, at an overlap of 1."""
+        return self._clock()
+
+    @property
+    def loaded(self) -> Floats:
+        """Latency of each way as it was in the last epoch, its queues included; as ``latency``."""
+        return self.latency if self._load is None else self._load()
+
+    @property
+    def tier(self) -> Ints:
+        """Tier of each page as its program sees it: 0 its own node, -1 a page not present."""
+        at = self.fast[0] if len(self.fast) == 1 else self.home
+        tier: Ints = self._ranks[at, self.node]
+        return tier
+
+    def move_ns(self, pages: float, source: int, target: int) -> float:
+        """Nanoseconds that moving so many pages from a node to another costs, the call left out."""
+        return self._move_ns(pages, source, target)
+
+    def gain_ns(self, accesses: NDArray[Any]) -> Floats:
+        """Nanoseconds that the fast node saves each page.
+
+        Parameters
+        ----------
+        accesses : ndarray, shape (pages,)
+            Accesses of its program.
+
+        Returns
+        -------
+        ndarray of float64, shape (pages,)
+            Against where the page lies; for one on the fast node, against where it would go.
+        """
+        slow = np.where(self.node == self.home, self.below[self.home], self.node)
+        saved: Floats = self.latency[self.home, slow] - self.latency[self.home, self.home]
+        return np.asarray(saved * accesses, np.float64)
+
+    def room(self, nid: int, pages: int, heat: NDArray[Any]) -> Ints:
+        """The coldest pages of a node that have to leave for so many to come.
+
+        Parameters
+        ----------
+        nid : int
+            The node.
+        pages : int
+            How many are to come.
+        heat : ndarray, shape (pages of the programs,)
+            The coldest have the least.
+        """
+        number = pages - int(self.free[nid])
+        if number <= 0:
+            return np.empty(0, np.int64)
+        there = np.flatnonzero(self.node == nid)
+        return there[np.argsort(heat[there], kind="stable")[:number]]
+
+    def demoted(self, pages: Ints) -> Moves:
+        """Send pages a tier down, and further where that is full."""
+        nodes = self.below[self.node[pages]]
+        for nid in (node for tier in self.tiers for node in tier):
+            late = np.flatnonzero(nodes == nid)[int(self.free[nid]) :]
+            nodes[late] = self.below[nid] if len(self.tiers) > 1 else -1
+        fits = nodes >= 0
+        return Moves(pages[fits], nodes[fits])
+
+    def promoted(self, pages: Ints) -> Moves:
+        """Send pages to the nodes of their programs, as many as there is room for."""
+        nodes = self.home[pages]
+        fits = np.zeros(pages.size, np.bool_)
+        for nid in self.fast:
+            fits[np.flatnonzero(nodes == nid)[: int(self.free[nid])]] = True
+        return Moves(pages[fits], nodes[fits])
+
+    def swap(self, pages: Ints, heat: NDArray[Any], worth: float = 0.0) -> Moves:
+        """Send pages to the nodes of their programs; colder ones make room.
+
+        Parameters
+        ----------
+        pages : ndarray of int64, shape (n,)
+            The pages; those that are there already are passed over.
+        heat : ndarray, shape (pages of the programs,)
+            The hottest come first, the coldest go first.
+        worth : float, default 0
+            A page comes in for another only if it is hotter by more than this.
+
+        Returns
+        -------
+        Moves
+            What goes, then what comes. All of it fits.
+        """
+        goes, comes = [], []
+        for nid in self.fast:
+            wanted = pages[(self.home[pages] == nid) & (self.node[pages] != nid)]
+            wanted = wanted[np.argsort(-heat[wanted], kind="stable")]
+            free = min(int(self.free[nid]), wanted.size)
+            out = self.room(nid, wanted.size, heat)
+            pairs = heat[wanted[free : free + out.size]] > heat[out] + worth
+            number = int(np.argmin(pairs)) if not pairs.all() else pairs.size
+            goes.append(self.demoted(out[:number]))
+            comes.append(wanted[: free + number])
+        down, up = Moves.joined(*goes), np.concatenate(comes)
+        return Moves.joined(down, (up, self.home[up]))

@@ -1,0 +1,316 @@
+"""Sweeps: traces x machines x sizes x periods x policies x seeds, on as many workers as there are.
+
+A point of a sweep is one run; its result is one row. Points that share trace, machine, size and
+period share one plan and one optimum, so they are run together as one task. Tasks go to any
+`concurrent.futures.Executor`: threads, processes, or a cluster by way of
+``distributed.Client(...).get_executor()``. What is done is written to a file of JSON lines at once,
+so a sweep that was ended goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, as_completed
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from pagemig import __version__, auto
+from pagemig.kernels import DEFAULT_KERNEL
+from pagemig.trace import Trace, find, load
+
+from .replay import Conditions, Plan, trace_hash
+from .results import Comparison
+
+__all__ = ["Grid", "helps", "sweep", "verdict"]
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The points of a sweep: every combination of these.
+
+    Attributes
+    ----------
+    traces : sequence of str
+        Names or files, as `pagemig.trace.find` takes them; several that run at once are joined by
+        ``+``. They are read where a task runs, so a cluster has to see the files.
+    policies : sequence of str
+        As for `pagemig.auto.policy`; the first is what the others are compared with.
+    machines : sequence of str
+        As for `pagemig.auto.hardware`.
+    fast_shares : sequence of float
+        Sizes of the fast nodes.
+    epochs : sequence of int
+        Periods, as numbers of epochs that the trace is cut into.
+    seeds : sequence of int
+        Of everything that is drawn.
+    overlaps : sequence of float
+        Accesses under way at once; each run has a row for each.
+    kernel : str
+        The modelled kernel.
+    changes : sequence of (str, float)
+        Numbers of the machines that are other than they say (`Hardware.changed`).
+    bounded : bool
+        Whether rows have the optimum.
+    """
+
+    traces: Sequence[str]
+    policies: Sequence[str]
+    machines: Sequence[str] = (auto.DEFAULT_MACHINE,)
+    fast_shares: Sequence[float] = (0.25,)
+    epochs: Sequence[int] = (200,)
+    seeds: Sequence[int] = (0,)
+    overlaps: Sequence[float] = (1.0,)
+    kernel: str = DEFAULT_KERNEL
+    changes: Sequence[tuple[str, float]] = ()
+    bounded: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be run, before anything is."""
+        for name in (
+            "traces",
+            "policies",
+            "machines",
+            "fast_shares",
+            "epochs",
+            "seeds",
+            "overlaps",
+        ):
+            if isinstance(getattr(self, name), str) or not list(getattr(self, name)):
+                raise ValueError(f"{name} must be a list with at least one entry")
+        for trace in self.traces:
+            for name in trace.split("+"):
+                find(name)
+        for policy in self.policies:
+            if not isinstance(policy, str):
+                raise ValueError(
+                    f"policies of a sweep are names, which workers can read: {policy!r}"
+                )
+            auto.policy(policy)
+        for machine in self.machines:
+            auto.hardware(machine).changed(**dict(self.changes))
+
+    def tasks(self) -> Iterator[dict[str, Any]]:
+        """What is run together: all policies and seeds on one plan."""
+        for trace, machine, share, epochs in itertools.product(
+            self.traces, self.machines, self.fast_shares, self.epochs
+        ):
+            yield {
+                "trace": trace,
+                "machine": os.fspath(machine),
+                "fast_share": share,
+                "epochs": epochs,
+                "policies": list(self.policies),
+                "seeds": list(self.seeds),
+                "overlaps": list(self.overlaps),
+                "kernel": self.kernel,
+                "changes": [list(change) for change in self.changes],
+                "bounded": self.bounded,
+                "version": __version__,
+            }
+
+
+def _key(task: dict[str, Any]) -> str:
+    """A name for a task that is the same whenever it would give the same rows."""
+    hashes = [trace_hash(_loaded(name)) for name in task["trace"].split("+")]
+    text = json.dumps([task, hashes], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@lru_cache(maxsize=4)
+def _loaded(name: str) -> Trace:
+    return load(find(name))
+
+
+def run_task(task: dict[str, Any]) -> list[Row]:
+    """Run one task; this is what workers do.
+
+    Parameters
+    ----------
+    task : dict
+        Of `Grid.tasks`.
+
+    Returns
+    -------
+    list of dict
+        A row for each policy, seed and overlap (`Comparison.row`).
+    """
+    names = task["trace"].split("+")
+    machine = auto.hardware(task["machine"]).changed(**dict(task["changes"]))
+    plan = Plan(
+        [_loaded(name) for name in names],
+        machine=machine,
+        fast_share=task["fast_share"],
+        epochs=task["epochs"],
+        kernel=task["kernel"],
+        conditions=Conditions(overlap=task["overlaps"][0]),
+        names=[Path(name).stem for name in names],
+    )
+    rows = []
+    first, *others = task["policies"]
+    bounds: Comparison | None = None
+    for seed in task["seeds"]:
+        runs = [plan.run(policy, seed=seed) for policy in (first, *others)]
+        compared = Comparison(runs, bounded=task["bounded"])
+        if bounds is not None and not any(run.background for run in runs):
+            compared.share_bounds(bounds)  # the optimum does not depend on the seed
+        bounds = compared
+        rows += [compared.row(run, overlap) for run in runs for overlap in task["overlaps"]]
+    return rows
+
+
+def sweep(
+    grid: Grid,
+    executor: Executor | None = None,
+    *,
+    resume: str | os.PathLike[str] | None = None,
+    progress: Callable[[str, float], None] | None = None,
+) -> list[Row]:
+    """Run all points of a grid.
+
+    Parameters
+    ----------
+    grid : Grid
+        The points.
+    executor : concurrent.futures.Executor, optional
+        Who runs them; this thread unless given. The caller shuts it down.
+    resume : path-like, optional
+        A file of JSON lines to which each task is added when it is done. Tasks that are in it
+        already are not run again; a line that was cut off when a sweep was ended is passed over.
+    progress : callable, optional
+        Called with a name and the share of tasks that are done.
+
+    Returns
+    -------
+    list of dict
+        Rows in the order of the grid, whoever was first; ``pandas.DataFrame(rows)`` is a table.
+
+    Raises
+    ------
+    ValueError
+        A task could not be run; what is done is kept in ``resume``.
+    """
+    tasks = list(grid.tasks())
+    keys = [_key(task) for task in tasks]
+    done = {} if resume is None else _read(Path(resume))
+    todo = [(key, task) for key, task in zip(keys, tasks, strict=True) if key not in done]
+    for number, (key, rows) in enumerate(_run(todo, executor), start=1):
+        done[key] = rows
+        if resume is not None:
+            _append(Path(resume), key, rows)
+        if progress is not None:
+            progress("sweep", (len(tasks) - len(todo) + number) / len(tasks))
+    return [row for key in keys for row in done[key]]
+
+
+def _run(
+    todo: Sequence[tuple[str, dict[str, Any]]], executor: Executor | None
+) -> Iterator[tuple[str, list[Row]]]:
+    """Run tasks and give their rows as they come."""
+    if executor is None:
+        for key, task in todo:
+            yield key, run_task(task)
+        return
+    futures = {executor.submit(run_task, task): key for key, task in todo}
+    try:
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def _read(path: Path) -> dict[str, list[Row]]:
+    """What a file says is done."""
+    done = {}
+    if path.exists():
+        for line in path.read_text().splitlines():
+            try:
+                entry = json.loads(line)
+                done[str(entry["task"])] = list(entry["rows"])
+            except (ValueError, KeyError, TypeError):
+                continue  # cut off when a sweep was ended
+    return done
+
+
+def _append(path: Path, key: str, rows: list[Row]) -> None:
+    """Add a task to a file, behind a new line if the last one was cut off."""
+    with path.open("a+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        torn = False
+        if size:
+            file.seek(size - 1)
+            torn = file.read(1) != b"\n"
+        line = json.dumps({"task": key, "rows": rows}) + "\n"
+        file.write(b"\n" * torn + line.encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+# ---- what it says -----------------------------------------------------------------------------
+
+
+def helps(rows: Iterable[Row], policy: str) -> list[tuple[float, int, float]]:
+    """Size, period and gain of a policy's points, seeds and overlaps averaged.
+
+    Returns
+    -------
+    list of (float, int, float)
+        Fast share, epochs, mean gain; ascending.
+    """
+    found: dict[tuple[float, int], list[float]] = {}
+    for row in rows:
+        if row["policy"] == policy:
+            found.setdefault((row["fast_share"], row["epochs"]), []).append(row["gain"])
+    return [(share, epochs, sum(g) / len(g)) for (share, epochs), g in sorted(found.items())]
+
+
+def verdict(rows: Sequence[Row]) -> Iterator[str]:
+    """Say for each trace, machine and policy over which sizes and periods it helps and hurts.
+
+    Yields
+    ------
+    str
+        A sentence for each, the base left out.
+    """
+    names: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        if row["policy"] != row["base"]:
+            names.setdefault((row["trace"], row["machine"], row["policy"]), []).append(row)
+    for (trace, machine, policy), own in names.items():
+        points = helps(own, policy)
+        good = [point for point in points if point[2] > 0]
+        bad = [point for point in points if point[2] <= 0]
+        words = f"{policy} on {trace}, {machine}: "
+        if not bad:
+            words += f"helps at all {len(points)} points"
+        elif not good:
+            words += f"helps at none of {len(points)} points"
+        else:
+            words += f"helps at {_where(good)}, hurts at {_where(bad)}"
+        best = max(points, key=lambda point: point[2])
+        worst = min(points, key=lambda point: point[2])
+        words += (
+            f"; from {100 * worst[2]:+.1f} % (size {worst[0]:g}, {worst[1]} epochs) to "
+            f"{100 * best[2]:+.1f} % (size {best[0]:g}, {best[1]} epochs)"
+        )
+        possible = [row["possible"] for row in own if row["possible"] is not None]
+        if possible:
+            words += f", {100 * max(possible):.0f} % of the possible at best"
+        yield words + "."
+
+
+def _where(points: Sequence[tuple[float, int, float]]) -> str:
+    """Ranges of size and period that points lie in."""
+    sizes = sorted({point[0] for point in points})
+    periods = sorted({point[1] for point in points})
+    size = f"size {sizes[0]:g}" + (f" to {sizes[-1]:g}" if len(sizes) > 1 else "")
+    period = f"{periods[0]}" + (f" to {periods[-1]}" if len(periods) > 1 else "") + " epochs"
+    return f"{len(points)} points ({size}, {period})"
