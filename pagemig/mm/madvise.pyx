@@ -17,7 +17,8 @@ from pagemig.mm.rmap cimport lru_add_drain
 from pagemig.mm.truncate cimport file_fadvise, file_punch
 from pagemig.mm.types cimport (
     BUG_REMOVE_LOOPS, ctx_t, FILE_SHMEM, machine_t, mm_t, PG_active, PG_anon, PG_dirty, PG_referenced, PG_swapbacked,
-    PG_unevictable, PMG_BUG, PMG_WAIT, task_t, VM_DONTCOPY, VM_DONTDUMP, VM_DONTMIGRATE, VM_HUGEPAGE, VM_IO, VM_LOCKED, VM_MAYSHARE,
+    PG_unevictable, PMG_BUG, PMG_WAIT, task_t, VM_DONTCOPY, VM_DONTDUMP, VM_DONTMIGRATE, VM_HUGEPAGE, VM_IO,
+    VM_LOCKED, VM_MAYSHARE,
     VM_MAYWRITE, VM_MERGEABLE, VM_NOHUGEPAGE, VM_PFNMAP, VM_RAND_READ, VM_SEQ_READ, VM_SHARED, VM_WIPEONFORK, VM_WRITE,
     vma_t,
 )

@@ -356,7 +356,7 @@ class ScenarioRun:
 
     def _op_flip(self, process: Process, op: Json, _i: int) -> Json:
         """Move to every node once: how often there is time for it is no part of the language."""
-        target: int = op.get("target", op["p"])
+        target = int(op.get("target", op["p"]) or 0)
         counts = self._flip(process, self.processes[target], op)
         if op.get("background"):
             self._flips[op["p"]] = counts
