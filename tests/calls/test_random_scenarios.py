@@ -159,7 +159,8 @@ class Twin:
                 space.pop(k, None)
             return
         old = self.pages(op)
-        if not op["n"]:  # a second view of the object; to 4.13 of private memory too, without its pages
+        if not op["n"]:
+            # A second view of the object; to 4.13 of private memory too, without its pages.
             old = {op["at"]: replace(space[op["at"]], own=None)}
         for k in old if op["n"] else ():
             space.pop(k, None)
