@@ -478,10 +478,14 @@ cdef inline int32_t wanted_node(moves_t *mv, uint32_t slot) noexcept nogil:
 
 
 cdef bint ends_stage(ctx_t *c, uint32_t pfn, int32_t wanted, uint64_t *sources, uint64_t *targets) noexcept nogil:
-    """A page whose target may be a frame that a page before it gives back, or that is none of those at hand."""
-    cdef uint64_t from_ = <uint64_t> 1 << page_to_nid(c.m, pfn), to = <uint64_t> 1 << wanted if wanted >= 0 else 0
+    """A page whose target may be a frame that a page before it gives back, or that is none of those at hand.
+
+    By policy a page goes to a node that no page of the list comes from, unless ``mbind`` takes all pages as misplaced.
+    """
+    cdef uint64_t from_ = <uint64_t> 1 << page_to_nid(c.m, pfn)
+    cdef uint64_t to = <uint64_t> 1 << wanted if wanted >= 0 else ~<uint64_t> 0 if c.m.profile.mbind_all_misplaced else 0
     cdef bint first = sources[0] == 0
-    if not first and ((to & sources[0]) | (from_ & targets[0]) or (to and c.pcp[wanted].n == 0)):
+    if not first and ((to & sources[0]) | (from_ & targets[0]) or (wanted >= 0 and c.pcp[wanted].n == 0)):
         return True
     sources[0] |= from_
     targets[0] |= to
