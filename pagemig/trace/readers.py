@@ -877,7 +877,7 @@ class ParquetReader(_ColumnReader):
                     }
                     yield self.accesses(arrays, row)
                     row += batch.num_rows
-            except (pyarrow.ArrowException, OSError) as error:
+            except (pyarrow.ArrowException, OSError, UnicodeError, OverflowError) as error:
                 why = files.printable(str(error).splitlines()[0] if str(error) else "")
                 raise TraceError(f"{self.stream.name}: not a sound parquet file: {why}") from None
 
