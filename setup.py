@@ -16,7 +16,9 @@ moves, ``guards`` makes a build from which ``PAGEMIG_MUTANT=GUARD_PINNED`` takes
 ``make mutants`` demands that the sanitizer and the tests find them.
 """
 
+import hashlib
 import os
+import re
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -57,6 +59,15 @@ def mode_changed() -> bool:
     return changed
 
 
+def layout() -> str:
+    """Hash of the structures that saved machines consist of; a machine saved with others is refused."""
+    text = re.sub(r"#.*", "", Path("pagemig/mm/types.pxd").read_text())
+    declared = re.findall(r"^(?:ctypedef struct|cdef enum) \w+:\n(?:(?: .*)?\n)*", text, re.M)
+    sizes = re.findall(r"#define (?:MAX|NR|PID|PVEC|PCP|STATS)\w* .*", Path("pagemig/mm/types.pxd").read_text())
+    words = " ".join(" ".join([*declared, *sizes]).split())
+    return f"0x{hashlib.sha256(words.encode()).hexdigest()[:16]}ull"
+
+
 def extensions() -> list[Extension]:
     """One extension for every ``.pyx`` below ``pagemig``.
 
@@ -75,7 +86,7 @@ def extensions() -> list[Extension]:
             [str(source)],
             include_dirs=["pagemig/include", np.get_include()],
             depends=sorted(map(str, Path("pagemig/include").rglob("*.h"))),
-            define_macros=macros,
+            define_macros=macros + [("PMG_LAYOUT", layout())] * (source.stem == "state"),
             extra_compile_args=[
                 "-std=gnu11",
                 "-Wall",

@@ -22,6 +22,7 @@ __all__ = [
     "InvariantError",
     "KernelBug",
     "ProcessGoneError",
+    "StateError",
     "SyscallError",
     "errno_name",
     "errno_of",
@@ -73,6 +74,10 @@ _BUG = 1024
 
 class ProcessGoneError(ValueError):
     """A call by a process that has exited or was killed: nobody is left to make it."""
+
+
+class StateError(ValueError):
+    """A saved machine cannot be loaded, or a machine cannot be saved; the text says what to do."""
 
 
 class SyscallError(OSError):

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from pagemig import __version__
+from pagemig import __version__, get_include
 
 __all__ = ["MODULES", "main"]
 
@@ -29,6 +29,12 @@ def _parser() -> argparse.ArgumentParser:
         prog="pagemig", description="Linux page migration, modelled page by page."
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.add_argument(
+        "--cflags",
+        action="version",
+        version=f"-I{get_include()}",
+        help="show the flags of a C compiler for programs that embed pagemig, and exit",
+    )
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for module in MODULES:
         import_module(module).add_parser(subparsers)

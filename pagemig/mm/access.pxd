@@ -1,6 +1,7 @@
 """The processor: touches and accesses of programs, one by one, in blocks, and deferred to the end of an epoch."""
-from libc.stdint cimport uint64_t, uint8_t
+from libc.stdint cimport int8_t, uint64_t, uint8_t
 
+from pagemig.mm.pte cimport pte_t
 from pagemig.mm.types cimport ctx_t, task_t
 
 
@@ -22,3 +23,21 @@ cdef void access_deferred(
 cdef void access_many(
         ctx_t *c, task_t *t, const uint64_t *addresses, const uint8_t *writes, bint write_all, uint64_t n,
         touch_t *r) noexcept nogil
+
+cdef enum:                      # how an access went
+    KIND_HIT = 0
+    KIND_MINOR = 1              # after a minor fault
+    KIND_MAJOR = 2              # after a fault that read a disk
+
+ctypedef struct seen_t:         # what a caller wants to know of each access; arrays as long as the addresses, or NULL
+    int8_t *node                # of the page
+    uint8_t *kind
+    uint8_t pending             # kind of the access that comes next: it has faulted
+
+# access_many, and for each access where its page was
+cdef void access_seen(
+        ctx_t *c, task_t *t, const uint64_t *addresses, const uint8_t *writes, uint64_t n, seen_t *seen,
+        touch_t *r) noexcept nogil
+# One access; the entry it used, 0 where it did not happen: see r.  The caller owns time: nobody else is at work, so that
+# a page that is there needs no lock.
+cdef pte_t access_one(ctx_t *c, task_t *t, uint64_t va, bint write, touch_t *r) noexcept nogil

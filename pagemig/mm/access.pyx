@@ -11,7 +11,7 @@ from pagemig.mm.context cimport mmap_read_lock, mmap_read_unlock, pmg_wait, wait
 from pagemig.mm.fork cimport do_exit
 from pagemig.mm.frame cimport get_page
 from pagemig.mm.memory cimport get_entry_page, handle_mm_fault, wait_on_page_locked
-from pagemig.mm.page_alloc cimport count_event, mm_of, page_token, put_page, set_page_token
+from pagemig.mm.page_alloc cimport count_event, mm_of, page_to_nid, page_token, put_page, set_page_token
 from pagemig.mm.pagewalk cimport pagewalk_next, pagewalk_start, pagewalk_t
 from pagemig.mm.pgtable cimport (
     leaf_number, leaf_pte, pte_index, pte_lock, pte_unlock, read_pte, stats_index, stats_rows, walk_leaf,
@@ -284,34 +284,55 @@ cdef uint32_t access_block(
     return found
 
 
+cdef void see_block(machine_t *m, mm_t *mm, const uint64_t *addresses, uint64_t i, uint32_t n, seen_t *seen) noexcept nogil:
+    """Tell where the pages of ``n`` accesses from the ``i``-th on are; their entries were used a moment ago."""
+    cdef uint32_t leaf = 0
+    cdef uint64_t k, vpn, base = <uint64_t> -1
+    for k in range(i, i + n):
+        if seen.node != NULL:
+            vpn = addresses[k] >> 12
+            if leaf_number(vpn) != base:
+                leaf = walk_leaf(m, mm.pgd, vpn)
+                base = leaf_number(vpn)
+            seen.node[k] = <int8_t> page_to_nid(m, <uint32_t> pte_pfn(pmg_load(leaf_pte(m, leaf, vpn))))
+        if seen.kind != NULL:
+            seen.kind[k] = seen.pending
+        seen.pending = KIND_HIT
+
+
 cdef uint32_t access_locked(
         ctx_t *c, mm_t *mm, const uint64_t *addresses, const uint8_t *writes, bint write_all, uint64_t end,
-        touch_t *r) noexcept nogil:
+        seen_t *seen, touch_t *r) noexcept nogil:
     """Accesses until ``r.done`` is ``end``, under mmap_lock.  Returns the frame of a migration entry met, else 0.
 
     After a fault blocks start small again: where access after access faults, nothing is looked up in vain.
     """
     cdef uint32_t width = STAGE, n, hits, entry = 0
-    cdef uint64_t i
+    cdef uint64_t i, major
     cdef vma_t *vma = NULL
     while r.done < end:
         i = r.done
         n = <uint32_t> min(<uint64_t> width, end - i)
         hits = access_block(c, mm, addresses + i, writes + i if writes != NULL else NULL, write_all, n)
         r.done += hits
+        if seen != NULL:
+            see_block(c.m, mm, addresses, i, hits, seen)
         if hits == n:
             width = min(width * 2, <uint32_t> STAGE)
             continue
         i = r.done
+        major = r.majflt
         if user_fault(c, mm, &vma, addresses[i] >> 12, write_all or (writes != NULL and writes[i] != 0), r, &entry):
             break
+        if seen != NULL:
+            seen.pending = KIND_MAJOR if r.majflt != major or seen.pending == KIND_MAJOR else KIND_MINOR
         width = 1
     return entry
 
 
-cdef void access_many(
+cdef void access_run(
         ctx_t *c, task_t *t, const uint64_t *addresses, const uint8_t *writes, bint write_all, uint64_t n,
-        touch_t *r) noexcept nogil:
+        seen_t *seen, touch_t *r) noexcept nogil:
     cdef uint32_t entry, spins = 0
     cdef uint64_t before
     touch_begin(r)
@@ -320,14 +341,46 @@ cdef void access_many(
             r.wait = 1
             break
         before = r.done
-        entry = access_locked(c, mm_of(c.m, c.mm), addresses, writes, write_all, min(n, before + LOCK_SPAN), r)
+        entry = access_locked(c, mm_of(c.m, c.mm), addresses, writes, write_all, min(n, before + LOCK_SPAN), seen, r)
         mmap_read_unlock(c, c.mm)
         if r.done != before:
             spins = 0
             c.wait_what = 0
         if r.wait or (entry and not wait_for_entry(c, entry, &spins, r)):
             break
+        if entry and seen != NULL and not seen.pending:
+            seen.pending = KIND_MINOR
     touch_end(c, t, r)
+
+
+cdef void access_many(
+        ctx_t *c, task_t *t, const uint64_t *addresses, const uint8_t *writes, bint write_all, uint64_t n,
+        touch_t *r) noexcept nogil:
+    access_run(c, t, addresses, writes, write_all, n, NULL, r)
+
+
+cdef void access_seen(
+        ctx_t *c, task_t *t, const uint64_t *addresses, const uint8_t *writes, uint64_t n, seen_t *seen,
+        touch_t *r) noexcept nogil:
+    seen.pending = KIND_HIT
+    access_run(c, t, addresses, writes, False, n, seen, r)
+
+
+cdef pte_t access_one(ctx_t *c, task_t *t, uint64_t va, bint write, touch_t *r) noexcept nogil:
+    cdef machine_t *m = c.m
+    cdef mm_t *mm = mm_of(m, c.mm)
+    cdef uint64_t vpn = va >> 12
+    cdef uint32_t leaf = walk_leaf(m, mm.pgd, vpn) if vpn < TASK_SIZE_PAGES else 0
+    cdef uint32_t *row
+    touch_begin(r)
+    if pmg_likely(leaf != 0) and pmg_likely(access_pte(leaf_pte(m, leaf, vpn), write)):
+        if m.stats != NULL:
+            row = stats_row(c)
+            count_access(c, row + stats_index(leaf, vpn), 1)
+        r.done = 1
+        return pmg_load(leaf_pte(m, leaf, vpn))
+    touch_range(c, t, vpn, 1, write, NULL, NULL, r)
+    return read_pte(m, mm, vpn) if r.done else 0
 
 
 cdef enum:

@@ -1,5 +1,6 @@
 """A machine: nodes with memory and processors, files, processes, and what can be seen of them."""
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from errno import EBUSY, EFBIG, EINVAL, ENOENT
@@ -10,7 +11,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 import numpy.typing as npt
 
-from pagemig import _core
+from pagemig import _core, _state
 from pagemig.arguments import (
     Addresses,
     address_array,
@@ -42,9 +43,10 @@ from pagemig.constants import (
     MiB,
     TiB,
 )
-from pagemig.errors import ProcessGoneError, no_copy, raise_errno
+from pagemig.errors import ProcessGoneError, StateError, no_copy, raise_errno
 from pagemig.kernels import DEFAULT_KERNEL, KernelProfile, kernel_profile
 from pagemig.mm.numbers import NUMBERS
+from pagemig.system import state
 from pagemig.system.frames import Frames, flag_bit, refcounts
 from pagemig.system.numa import MoveResult
 from pagemig.system.process import Process
@@ -441,8 +443,81 @@ class Machine(_core.Machine):
             self._set_weight(nid, weight)
         return self
 
-    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
-        no_copy(self)
+    # ---- saved, copied, pickled ------------------------------------------------------------------
+
+    def _description(self) -> dict[str, Any]:
+        """Return the arguments that make a machine like this one, as JSON can hold them."""
+        if self._vm_ops:
+            raise StateError(
+                "mappings have migrate operations in Python, which no file holds: unmap them, then save"
+            )
+        return {
+            "nodes": [node._key() for node in self.nodes],
+            "kernel": state.describe(self.profile),
+            "distances": self.distances.tolist(),
+            "page_bytes": self.page_bytes,
+            "access_stats": self.access_stats,
+            "swap": [device.size for device in self.swap],
+        }
+
+    @classmethod
+    def _described(cls, extra: dict[str, Any]) -> "Machine":
+        described = dict(extra)
+        nodes = [Node(*values) for values in described.pop("nodes")]
+        kernel = state.profile_of(described.pop("kernel"))
+        return cls(nodes, kernel=kernel, **described)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Save the machine in a file: everything but hooks, which are Python's.
+
+        What happens after `load` equals what would have happened here: contents, counters,
+        frames, tables. ``path`` is the whole new file afterwards, or what it was.
+
+        Raises
+        ------
+        StateError
+            A call is under way, or a mapping has a migrate operation in Python.
+        OSError
+            The file cannot be written.
+        """
+        state.write(self, self._description(), path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Machine":
+        """Load a machine that `save` wrote.
+
+        Every part is checked before any of it is used, and all invariants are (`check`).
+
+        Raises
+        ------
+        StateError
+            The file is damaged, no saved machine, or from a build with another layout; the text
+            says what to do.
+        OSError
+            The file cannot be read.
+        """
+        return state.read(path, cls._described)
+
+    def copy(self) -> "Machine":
+        """Return a machine that is in the same state and goes its own way from now on.
+
+        Raises
+        ------
+        StateError
+            As `save`.
+        """
+        made = self._described(self._description())
+        _state.adopt(made, _state.copy(self))
+        return made
+
+    def __copy__(self) -> "Machine":
+        return self.copy()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Machine":
+        return self.copy()
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
+        return _unpickle, (state.dumps(self, self._description()),)
 
     def __repr__(self) -> str:
         total = sum(node.size for node in self.nodes)
@@ -1265,3 +1340,7 @@ def _seed(scatter: int | None) -> int:
     if not 0 < seed < 1 << 63:
         raise ValueError(f"scatter must be from 1 to 2**63 - 1, not {scatter!r}")
     return seed
+
+
+def _unpickle(data: bytes) -> Machine:
+    return state.loads(data, Machine._described)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, SupportsIndex
 import numpy as np
 import numpy.typing as npt
 
+from pagemig import _api
 from pagemig.arguments import (
     Addresses,
     address_array,
@@ -595,6 +596,32 @@ class Process(NumaCalls):
         if signal:
             return AccessResult(done, minflt, majflt, self._signalled(signal), done)
         return AccessResult(done, minflt, majflt, None, None)
+
+    # ---- for loops that drive a simulation -------------------------------------------------------
+
+    def context(self, *, cpu: int | None = None, owns_time: bool = True) -> _api.Context:
+        """Return a context: the process on a processor, for many single accesses.
+
+        An access through it costs about 0.1 us from Python. It keeps the process and its address
+        space until it is closed, best by ``with``.
+
+        Parameters
+        ----------
+        cpu : int, optional
+            The processor; that of the process unless given.
+        owns_time : bool, default True
+            Whether the caller owns time: an access that would wait answers so at once. Nobody else
+            may then be at work on the machine at the same moment.
+
+        Raises
+        ------
+        ValueError
+            There is no such processor.
+        ProcessGoneError
+            The process has exited.
+        """
+        number = self.cpu if cpu is None else self.machine._check_cpu(cpu)
+        return _api.Context(self, number, check_bool(owns_time, "owns_time"))
 
     # ---- life ---------------------------------------------------------------------------------
 

@@ -1,0 +1,204 @@
+"""The door for other simulators as Python sees it: the table as a capsule and an address, and a context for loops."""
+from cpython.pycapsule cimport PyCapsule_New
+from libc.errno cimport EINVAL, ESRCH
+from libc.stdint cimport int8_t, int64_t, uint32_t, uint64_t, uint8_t, uintptr_t
+
+cimport numpy as cnp
+
+from pagemig._core cimport Machine, Process
+from pagemig.mm.api cimport (
+    api_table, PMG_ABI, pmg_api, pmg_ctx, PMG_K_SIGNAL, PMG_K_WAIT, pmg_machine, pmg_outcome, register_counter,
+    register_kernel,
+)
+from pagemig.mm.types cimport profile_t
+
+import numpy as np
+
+from pagemig._core import COUNTERS
+from pagemig.errors import ProcessGoneError
+from pagemig.kernels import KERNELS
+
+cnp.import_array()
+
+cdef const pmg_api *api = api_table()
+
+#: The table as the capsule that pagemig/boot.h imports.
+table = PyCapsule_New(<void *> api, b"pagemig._api.table", NULL)
+ABI = int(PMG_ABI)
+address = <uintptr_t> api
+size = int(api.size)
+
+#: Names that outlive the table, which points to them.
+_NAMES = [name.encode() for name in COUNTERS]
+
+
+cdef void fill() except *:
+    """Tell the core the kernels and counters by name: they are Python's."""
+    cdef bytes record, label
+    cdef uint32_t i
+    for name, profile in KERNELS.items():
+        record = profile.record().tobytes()
+        assert len(record) == sizeof(profile_t)
+        label = name.encode()
+        if not register_kernel(label, <const profile_t *> <const char *> record):
+            raise ImportError("more kernels than the table of kernels has room for")
+    for i in range(<uint32_t> len(_NAMES)):
+        label = _NAMES[i]
+        register_counter(i, label)
+
+
+fill()
+
+
+def machine_address(Machine machine not None):
+    """Address of a machine (``pmg_machine *``), which lives as long as the object."""
+    return <uintptr_t> machine.m
+
+
+def task_handle(Process process not None):
+    """Handle of a process (``pmg_task``)."""
+    return <uint64_t> process._task << 32 | process._pid
+
+
+cdef class Context:
+    """A process on a processor, for loops in Python and an address for C.
+
+    Made by `Process.context`. One thread uses it at a time. It keeps the process and its address
+    space until it is closed.
+
+    Attributes
+    ----------
+    kind : int
+        What the last access came to, one of ``KIND_*`` of this module.
+    node : int
+        Node of its page, -1 where there is none.
+    pa : int
+        Its physical address.
+    signal : int
+        The signal the program gets instead, 0 for none.
+    waits_for : tuple of int
+        What it waits for (1 a page, 2 an address space), and which; (0, 0) for nothing.
+    """
+
+    cdef pmg_ctx *c
+    cdef pmg_outcome last
+    cdef readonly Machine machine
+
+    def __cinit__(self, Process process not None, uint32_t cpu, bint owns_time):
+        cdef int rc
+        self.machine = process.core
+        rc = api.ctx_open(<pmg_machine *> <void *> process.m, task_handle(process), cpu, owns_time, &self.c)
+        if rc == -ESRCH:
+            raise ProcessGoneError(f"process {process._pid} has exited")
+        if rc == -EINVAL:
+            raise ValueError(f"cpu must be a processor of the machine, not {cpu}")
+        if rc:
+            raise MemoryError("no memory for a context")
+
+    def __dealloc__(self):
+        api.ctx_close(self.c)
+
+    def close(self):
+        """Let go of the process.  Closing twice does nothing."""
+        api.ctx_close(self.c)
+        self.c = NULL
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.close()
+
+    @property
+    def address(self):
+        """Address for C (``pmg_ctx *``)."""
+        return <uintptr_t> self.open()
+
+    cdef pmg_ctx *open(self) except NULL:
+        if self.c == NULL:
+            raise ValueError("the context is closed")
+        return self.c
+
+    def access(self, uint64_t va, bint write=False):
+        """Make one access; its kind, see `kind`, and `node`, `pa`, `signal`, `waits_for` for the rest."""
+        cdef int kind
+        if self.c == NULL:
+            self.open()
+        kind = api.access(self.c, va, write, &self.last)
+        if kind < 0:
+            raise ProcessGoneError("the process has exited")
+        return kind
+
+    def access_many(self, addresses, write=None, *, node=None, kind=None):
+        """Make accesses in order; how many were made.
+
+        Parameters
+        ----------
+        addresses : ndarray of uint64, shape (n,)
+            Addresses in bytes.
+        write : ndarray of uint8 or bool, shape (n,), optional
+            Which of them write; none unless given.
+        node : ndarray of int8, shape (n,), optional
+            Takes the node of each page.
+        kind : ndarray of uint8, shape (n,), optional
+            Takes the kind of each access.
+
+        Returns
+        -------
+        int
+            n, or fewer: then `kind`, `signal` and `waits_for` say what stopped the next one.
+        """
+        cdef pmg_ctx *c = self.open()
+        cdef const uint64_t[::1] va = addresses
+        cdef const uint8_t[::1] w
+        cdef int8_t[::1] nodes
+        cdef uint8_t[::1] kinds
+        cdef const uint8_t *writes = NULL
+        cdef int8_t *node_out = NULL
+        cdef uint8_t *kind_out = NULL
+        cdef int64_t done
+        cdef Py_ssize_t n = va.shape[0]
+        if n == 0:
+            return 0
+        if write is not None:
+            w = write.view(np.uint8) if getattr(write, "dtype", None) == np.bool_ else write
+            if w.shape[0] != n:
+                raise ValueError(f"write must have {n} entries, not {w.shape[0]}")
+            writes = &w[0]
+        if node is not None:
+            nodes = node
+            if nodes.shape[0] != n:
+                raise ValueError(f"node must have {n} entries, not {nodes.shape[0]}")
+            node_out = &nodes[0]
+        if kind is not None:
+            kinds = kind
+            if kinds.shape[0] != n:
+                raise ValueError(f"kind must have {n} entries, not {kinds.shape[0]}")
+            kind_out = &kinds[0]
+        with nogil:
+            done = api.access_many(c, &va[0], writes, <uint64_t> n, node_out, kind_out, &self.last)
+        if done < 0:
+            raise ProcessGoneError("the process has exited")
+        return done
+
+    @property
+    def kind(self):
+        return self.last.kind
+
+    @property
+    def node(self):
+        return self.last.node
+
+    @property
+    def pa(self):
+        return self.last.pa
+
+    @property
+    def signal(self):
+        return self.last.signal if self.last.kind == PMG_K_SIGNAL else 0
+
+    @property
+    def waits_for(self):
+        if self.last.kind != PMG_K_WAIT:
+            return 0, 0
+        return self.last.wait_what, self.last.wait_which

@@ -1,0 +1,160 @@
+"""Machines as bytes, for Python: saved through a callable, loaded, copied, and put into an object."""
+from cpython.buffer cimport PyBUF_WRITE
+from cpython.memoryview cimport PyMemoryView_FromMemory
+from libc.stdint cimport int64_t, uint64_t
+from libc.stdlib cimport free
+
+from pagemig._core cimport Machine
+from pagemig.mm.context cimport ctx_release_all
+from pagemig.mm.page_alloc cimport arenas_release
+from pagemig.mm.state cimport (
+    LOAD_CHECKSUM, LOAD_FORMAT, LOAD_LAYOUT, LOAD_MACHINE, LOAD_MAGIC, LOAD_SECTION, LOAD_TRUNCATED, state_copy,
+    state_layout, state_load, state_save,
+)
+from pagemig.mm.types cimport machine_t
+
+from errno import EBUSY
+
+from pagemig.errors import StateError
+
+WHY = {
+    LOAD_TRUNCATED: "it ends too early: the file was cut, so take another copy of it",
+    LOAD_MAGIC: "this is no saved machine",
+    LOAD_FORMAT: "its format is of another version of pagemig: load it there",
+    LOAD_CHECKSUM: "its checksum is wrong: the file is damaged, so take another copy of it",
+    LOAD_SECTION: "a part of it has a size or a place that no saved machine has: the file is damaged",
+    LOAD_MACHINE: "it describes no machine that can be: the file is damaged, or was made by something else",
+}
+
+
+cdef class Stream:
+    """A callable, and what it raised."""
+
+    cdef object call
+    cdef object error
+
+    def __cinit__(self, call):
+        self.call = call
+
+
+cdef int64_t give(void *private_, const void *p, uint64_t n) noexcept with gil:
+    cdef Stream stream = <Stream> private_
+    try:
+        stream.call((<const char *> p)[:n])
+    except BaseException as error:
+        stream.error = error
+        return -1
+    return <int64_t> n
+
+
+cdef int64_t take(void *private_, void *p, uint64_t n) noexcept with gil:
+    """``call(view)`` fills the memory and answers how much of it."""
+    cdef Stream stream = <Stream> private_
+    cdef uint64_t done = 0, got
+    try:
+        view = PyMemoryView_FromMemory(<char *> p, <Py_ssize_t> n, PyBUF_WRITE)
+        while done < n:
+            got = stream.call(view[done:])
+            if got == 0:
+                break
+            done += got
+    except BaseException as error:
+        stream.error = error
+        return -1
+    return <int64_t> done
+
+
+cdef class Loaded:
+    """A machine that no object owns yet.
+
+    Attributes
+    ----------
+    extra : bytes
+        What the caller of `save` stored beside it.
+    """
+
+    cdef machine_t *m
+    cdef readonly bytes extra
+
+    def __dealloc__(self):
+        release(self.m)
+
+
+cdef void release(machine_t *m) noexcept:
+    if m != NULL:
+        ctx_release_all(m)
+        arenas_release(m)
+        free(m)
+
+
+def save(Machine machine not None, write, bytes extra):
+    """Write a machine, and ``extra``, through ``write(bytes)``.
+
+    Raises
+    ------
+    StateError
+        Calls are under way.
+    """
+    cdef Stream stream = Stream(write)
+    cdef const char *p = extra
+    cdef uint64_t n = len(extra)
+    cdef int rc
+    with nogil:
+        rc = state_save(machine.m, p, n, give, <void *> stream)
+    if stream.error is not None:
+        raise stream.error
+    if rc == -EBUSY:
+        raise StateError("a call is under way, or a context is open: end it, then save")
+    if rc:
+        raise MemoryError("no memory to save the machine")
+
+
+def load(read_into):
+    """Read a machine through ``read_into(memoryview)``, which answers how many bytes it stored.
+
+    Raises
+    ------
+    StateError
+        The stream is no machine of this build; the text says what to do.
+    """
+    cdef Stream stream = Stream(read_into)
+    cdef Loaded loaded = Loaded()
+    cdef void *extra
+    cdef uint64_t n, layout
+    cdef int why
+    with nogil:
+        loaded.m = state_load(take, <void *> stream, &extra, &n, &layout, &why)
+    if stream.error is not None:
+        raise stream.error
+    if why == LOAD_LAYOUT:
+        raise StateError(
+            f"it was saved by a build whose records have another layout ({layout:#x}, here {state_layout():#x}): "
+            "load it with the pagemig that saved it")
+    if why in WHY:
+        raise StateError(WHY[why])
+    if loaded.m == NULL:
+        raise MemoryError("no memory for the machine")
+    loaded.extra = (<const char *> extra)[:n]
+    free(extra)
+    return loaded
+
+
+def copy(Machine machine not None):
+    """Copy a machine."""
+    cdef Loaded loaded = Loaded()
+    cdef int why
+    with nogil:
+        loaded.m = state_copy(machine.m, &why)
+    if why == -EBUSY:
+        raise StateError("a call is under way, or a context is open: end it, then copy")
+    if loaded.m == NULL:
+        raise MemoryError("no memory for the copy")
+    loaded.extra = b""
+    return loaded
+
+
+def adopt(Machine machine not None, Loaded loaded not None):
+    """Make a new, untouched machine own what was loaded."""
+    cdef machine_t *mine = machine.m
+    machine.m = loaded.m
+    loaded.m = mine

@@ -1,0 +1,234 @@
+/* pagemig for other simulators: a table of functions.  C99 and C++11; needs no Python and no other header of pagemig.
+ *
+ * Get the table from pagemig/boot.h (a host that embeds or extends Python), from `from pagemig cimport pmg_import` (Cython),
+ * or from pagemig.api.address (ctypes, cffi, numba).
+ *
+ * Units: va, pa and len are bytes; pfn and n are frames and pages; node -1 is no node.
+ * Every function that returns int or int64_t answers a value >= 0, or -errno with the kernel's meaning, or one of PMG_WAIT,
+ * PMG_EABI, PMG_EBUSYCTX, PMG_EHOOK, or -(1024 + bug) where the real kernel would have crashed.
+ * A structure that crosses the border begins with `size`: the caller stores the sizeof it was compiled with, and pagemig
+ * reads and writes no more than that.
+ * No function takes the interpreter's lock, and no pointer of the caller outlives a call.
+ * A context is used by one thread at a time.  Contexts of one machine may work side by side, unless a context owns time.
+ */
+#ifndef PAGEMIG_API_H
+#define PAGEMIG_API_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define PMG_ABI 1                          /* changes only when something is removed or changes its meaning */
+#define PMG_CAPSULE "pagemig._api.table"   /* name of the capsule that holds the table */
+
+enum {
+    PMG_WAIT = -512,      /* the call would wait and nothing is lost: see ctx_wait, then call again with the same arguments */
+    PMG_EABI = -600,      /* a structure that this build does not know */
+    PMG_EBUSYCTX = -601,  /* the context is in a call, or a machine still has contexts */
+    PMG_EHOOK = -602      /* a callback did what it may not */
+};
+#define PMG_STATUS_UNSET (-2147483647 - 1) /* a status that the kernel never stored */
+
+typedef struct pmg_machine pmg_machine;    /* its address never changes */
+typedef struct pmg_ctx pmg_ctx;
+typedef uint64_t pmg_task;                 /* index << 32 | pid: ESRCH for ever once the process is reaped */
+
+/* ---- machines ---- */
+typedef struct pmg_node_spec {
+    uint64_t pages;
+    uint64_t reserved;    /* of those, kept for the kernel */
+    uint32_t cpus;
+    uint32_t weight;      /* of weighted interleaving, 1 to 255; 0 counts as 1 */
+} pmg_node_spec;
+
+typedef struct pmg_spec {
+    uint32_t size;
+    uint32_t nr_nodes;            /* 1 to 64 */
+    uint32_t page_bytes;          /* content kept per page: 0, 8 or 4096 */
+    uint32_t access_stats;        /* 1: count accesses per page and node */
+    const pmg_node_spec *nodes;
+    const uint8_t *distances;     /* nr_nodes x nr_nodes, by rows; NULL: 10 and 20 */
+    const char *kernel;           /* a profile's name: "6.1", "6.12", "2.6.18", ... */
+    uint64_t scatter;             /* seed of the order in which frames are given out; 0: ascending */
+} pmg_spec;
+
+typedef struct pmg_info {
+    uint32_t size;
+    uint32_t nr_nodes, nr_cpus, page_bytes;
+    uint64_t nr_frames;
+    uint64_t table_pfn;           /* physical page of page table 0: above every frame */
+    const void *frames;           /* records of 16 bytes, see docs/model.md; read only, by 64-bit atomic loads */
+    const uint64_t *tables;       /* page tables of 512 entries in the x86-64 layout; table i is page table_pfn + i */
+    uint64_t max_tables;          /* how many the arena holds; those not in use read 0 */
+} pmg_info;
+
+/* ---- one access ---- */
+enum {
+    PMG_READ = 0,
+    PMG_WRITE = 1,
+    PMG_NOFAULT = 16,     /* answer PMG_K_FAULT instead of faulting the page in */
+    PMG_NOSET = 32        /* leave the accessed and dirty bits to the host's own walker: see pte_set */
+};
+enum {
+    PMG_K_HIT = 0,
+    PMG_K_MINOR = 1,      /* after a minor fault */
+    PMG_K_MAJOR = 2,      /* after a fault that read a disk */
+    PMG_K_WAIT = 3,       /* nothing happened: wait for wait_what, then do it again */
+    PMG_K_SIGNAL = 4,     /* the program gets `signal` instead */
+    PMG_K_FAULT = 5       /* PMG_NOFAULT: it would fault */
+};
+enum { PMG_W_NONE = 0, PMG_W_PAGE = 1, PMG_W_MM = 2, PMG_W_WRITEBACK = 3, PMG_W_I_RWSEM = 4, PMG_W_PASS = 5 };
+
+typedef struct pmg_outcome {  /* 32 bytes */
+    uint8_t kind;             /* PMG_K_* */
+    uint8_t levels;           /* page-table levels that a walker reads: 4 where there is a leaf table */
+    uint8_t signal;           /* 7 SIGBUS, 9 SIGKILL (out of memory), 11 SIGSEGV */
+    uint8_t faults;           /* faults taken */
+    int32_t node;             /* of the page; -1: no page */
+    uint64_t pa;              /* physical address: page and offset */
+    uint32_t wait_what;       /* PMG_W_*: what is waited for */
+    uint32_t wait_which;      /* PMG_W_PAGE: the frame; PMG_W_MM: the address space */
+    uint64_t pte;             /* the entry as it is now, migration entries included */
+} pmg_outcome;
+
+typedef struct pmg_walk {     /* what a page-table walker reads, top level first */
+    uint64_t entry_pa[4];
+    uint64_t entry[4];
+    uint32_t levels;          /* how many of them there are */
+    uint32_t pad;
+} pmg_walk;
+
+/* ---- what happened, as counts, never as time ---- */
+typedef struct pmg_cost {
+    uint32_t size, pad;
+    uint64_t faults_minor, faults_major;
+    uint64_t pages_allocated, pages_copied, copy_bytes;    /* copies: on write, and by migration */
+    uint64_t entries_removed, entries_restored, flushes;
+    uint64_t page_locks, ptl_locks, anon_vma_locks, i_mmap_locks;
+    uint64_t pages_migrated, pages_failed, migration_waits;
+} pmg_cost;
+
+/* ---- callbacks: in C, without the interpreter, in the thread of the call that causes them ---- */
+enum { PMG_F_MIGRATE = 1, PMG_F_PROTECT, PMG_F_UNMAP, PMG_F_COW, PMG_F_FORK, PMG_F_REMAP, PMG_F_EXIT };
+typedef struct pmg_flush {
+    uint32_t size;
+    uint32_t mm;              /* whose entries: address space */
+    uint32_t why;             /* PMG_F_* */
+    uint32_t pad;
+    uint64_t va, n;           /* first address, pages */
+} pmg_flush;
+
+/* User memory as a call gets it: NULL, PMG_BAD (a wild pointer), or `bytes` that can be read; EFAULT beyond them. */
+typedef struct pmg_user {
+    void *p;
+    uint64_t bytes;
+} pmg_user;
+#ifndef PMG_BAD
+#define PMG_BAD ((void *) -4096l)
+#endif
+
+typedef struct pmg_api {
+    uint32_t abi;
+    uint32_t size;            /* of the table in the build that fills it: functions are only ever appended */
+
+    /* machines.  machine_free answers PMG_EBUSYCTX while contexts are open. */
+    int (*machine_new)(const pmg_spec *spec, pmg_machine **out);
+    int (*machine_free)(pmg_machine *m);
+    int (*machine_info)(const pmg_machine *m, pmg_info *out);
+    int (*check)(pmg_machine *m, uint32_t full, char *text, size_t n);      /* 0, or 1 and the rule that is broken in text */
+    int (*counters)(const pmg_machine *m, uint64_t *out, uint32_t n);       /* how many there are; more are appended */
+    const char *(*counter_name)(uint32_t i);                                /* NULL beyond the last */
+
+    /* contexts: a process on a processor.  task 0: no process, for spawn and migrate_frames.  A context that owns time
+     * never spins: what would wait answers PMG_WAIT. */
+    int (*ctx_open)(pmg_machine *m, pmg_task task, uint32_t cpu, uint32_t owns_time, pmg_ctx **out);
+    int (*ctx_bind)(pmg_ctx *c, pmg_task task, uint32_t cpu);
+    void (*ctx_close)(pmg_ctx *c);
+    int (*ctx_wait)(const pmg_ctx *c, uint32_t *what, uint32_t *which);     /* after PMG_WAIT: 1 when it may be over */
+    int (*cost_take)(pmg_ctx *c, pmg_cost *out);                            /* since the last cost_take */
+
+    /* processes and mappings */
+    int64_t (*spawn)(pmg_ctx *c, uint32_t cpu, uint32_t uid);               /* a pmg_task */
+    int64_t (*fork)(pmg_ctx *c);                                            /* the child's pmg_task */
+    int (*exit)(pmg_ctx *c);                                                /* exits and is reaped; bind the context anew */
+    int64_t (*mmap)(pmg_ctx *c, uint64_t va, uint64_t len, uint32_t prot, uint32_t flags, uint32_t file, uint64_t off);
+    int (*munmap)(pmg_ctx *c, uint64_t va, uint64_t len);
+    int (*mprotect)(pmg_ctx *c, uint64_t va, uint64_t len, uint32_t prot);
+    int64_t (*mremap)(pmg_ctx *c, uint64_t va, uint64_t len, uint64_t new_len, uint32_t flags, uint64_t new_va);
+    int (*madvise)(pmg_ctx *c, uint64_t va, uint64_t len, int advice);
+    int (*mlock)(pmg_ctx *c, uint64_t va, uint64_t len, uint32_t flags);
+    int (*munlock)(pmg_ctx *c, uint64_t va, uint64_t len);
+
+    /* addresses */
+    int (*translate)(pmg_ctx *c, uint64_t va, pmg_outcome *out);            /* looks, changes nothing, never waits; the kind */
+    int (*access)(pmg_ctx *c, uint64_t va, uint32_t how, pmg_outcome *out); /* the kind */
+    uint64_t (*access_packed)(pmg_ctx *c, uint64_t va, uint32_t how);       /* pfn << 16 | (uint8_t) node << 8 | kind */
+    int64_t (*access_many)(pmg_ctx *c, const uint64_t *va, const uint8_t *write, uint64_t n, int8_t *node, uint8_t *kind,
+                           pmg_outcome *stopped);                           /* how many are done; fewer: *stopped says why */
+    int (*walk)(pmg_ctx *c, uint64_t va, pmg_walk *out);                    /* levels */
+    int (*pte_set)(pmg_ctx *c, uint64_t entry_pa, uint64_t expect, uint64_t bits);  /* a walker's A and D: 1 set, 0 changed */
+    uint64_t (*cr3)(pmg_ctx *c);
+
+    /* The kernel's calls, with its arguments and all of its checks.  pid 0 is the caller itself; nodes with p NULL are a
+     * query; a status is a node, -errno, or PMG_STATUS_UNSET.  rule (may be NULL) takes the number of the rule that
+     * refused.  Masks are arrays of bytes with their maxnode.  Below are shorter forms for the common cases. */
+    int64_t (*move_pages)(pmg_ctx *c, int32_t pid, uint64_t count, const pmg_user *pages, const pmg_user *nodes,
+                          const pmg_user *status, uint32_t flags, uint32_t *rule);
+    int64_t (*migrate_pages)(pmg_ctx *c, int32_t pid, uint64_t maxnode, const pmg_user *old_nodes,
+                             const pmg_user *new_nodes, uint32_t *rule);
+    int64_t (*mbind)(pmg_ctx *c, uint64_t va, uint64_t len, uint32_t mode, const pmg_user *nodes, uint64_t maxnode,
+                     uint64_t flags, uint32_t *rule);
+    int64_t (*set_mempolicy)(pmg_ctx *c, uint32_t mode, const pmg_user *nodes, uint64_t maxnode, uint32_t *rule);
+    int64_t (*get_mempolicy)(pmg_ctx *c, const pmg_user *mode, const pmg_user *nodes, uint64_t maxnode, uint64_t va,
+                             uint64_t flags, uint32_t *rule);
+    int64_t (*set_mempolicy_home_node)(pmg_ctx *c, uint64_t va, uint64_t len, uint64_t node, uint64_t flags,
+                                       uint32_t *rule);
+    int64_t (*migrate_frames)(pmg_ctx *c, const uint32_t *pfn, const int32_t *nodes, uint64_t n, int32_t *status);
+} pmg_api;
+
+#define PMG_HAS(api, f) ((api)->size >= offsetof(pmg_api, f) + sizeof((api)->f))
+static inline int pmg_usable(const pmg_api *api) { return api && api->abi == PMG_ABI && PMG_HAS(api, migrate_frames); }
+
+/* The shorter forms: pages of the calling process, and node masks of 64 bits. */
+static inline int64_t pmg_move_pages(const pmg_api *api, pmg_ctx *c, const uint64_t *va, const int32_t *nodes, uint64_t n,
+                                     uint32_t flags, int32_t *status)
+{
+    pmg_user pages, targets, out;
+
+    pages.p = (void *) va;
+    pages.bytes = n * sizeof(*va);
+    targets.p = (void *) nodes;
+    targets.bytes = nodes ? n * sizeof(*nodes) : 0;
+    out.p = status;
+    out.bytes = n * sizeof(*status);
+    return api->move_pages(c, 0, n, &pages, &targets, &out, flags, NULL);
+}
+
+static inline int64_t pmg_mbind(const pmg_api *api, pmg_ctx *c, uint64_t va, uint64_t len, uint32_t mode, uint64_t nodes,
+                                uint64_t flags)
+{
+    pmg_user mask;
+
+    mask.p = &nodes;
+    mask.bytes = sizeof(nodes);
+    return api->mbind(c, va, len, mode, &mask, 65, flags, NULL); /* the kernel counts one bit less */
+}
+
+static inline int64_t pmg_migrate_pages(const pmg_api *api, pmg_ctx *c, int32_t pid, uint64_t old_nodes,
+                                        uint64_t new_nodes)
+{
+    pmg_user from, to;
+
+    from.p = &old_nodes;
+    to.p = &new_nodes;
+    from.bytes = to.bytes = sizeof(uint64_t);
+    return api->migrate_pages(c, pid, 65, &from, &to, NULL);
+}
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,678 @@
+"""The table of functions for other simulators (pagemig/api.h), over the calls of the other files.
+
+A context of the table keeps its process, its address space and a context of the core from ctx_open or ctx_bind until
+ctx_close, so that a call has nothing to look up.
+"""
+from libc.errno cimport EINVAL, ENOENT, ENOMEM, ESRCH
+from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdio cimport snprintf
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset, strcmp, strncpy
+
+from pagemig.mm.access cimport access_one, access_seen, seen_t, touch_range, touch_t
+from pagemig.mm.atomic cimport pmg_cas, pmg_load, pmg_load32
+from pagemig.mm.build cimport build_arenas, build_nodes, build_swap, node_spec_t, scatter
+from pagemig.mm.calls cimport (
+    migrate_frames, pmg_sys_get_mempolicy, pmg_sys_mbind, pmg_sys_migrate_pages, pmg_sys_move_pages,
+    pmg_sys_set_mempolicy, pmg_sys_set_mempolicy_home_node,
+)
+from pagemig.mm.check cimport check_machine, checker_release, checker_t, violation_t
+from pagemig.mm.context cimport all_vm_events, ctx_bind as ctx_on_cpu, ctx_get, ctx_put, ctx_release_all
+from pagemig.mm.fork cimport (
+    do_exit, get_task, get_task_mm, mmput, put_task, sys_fork, task_new, task_reap,
+)
+from pagemig.mm.madvise cimport sys_madvise
+from pagemig.mm.mlock cimport sys_mlock, sys_munlock
+from pagemig.mm.mmap cimport sys_mmap, sys_mprotect, sys_mremap, sys_munmap
+from pagemig.mm.page_alloc cimport arenas_release, mm_of, page_to_nid, task_of
+from pagemig.mm.pgtable cimport entry_table, leaf_pte, level_shift, pte_index, table_entries, walk_leaf
+from pagemig.mm.pte cimport (
+    is_migration_entry, migration_entry_to_pfn, PTE_A, PTE_D, pte_pfn, pte_present, PTE_RW, pte_t,
+)
+from pagemig.mm.types cimport (
+    C_COW, C_LOCK_ANON_VMA, C_LOCK_I_MMAP, C_LOCK_PAGE, C_LOCK_PTL, C_MIGRATION_WAIT, C_PGALLOC, C_PGFAULT,
+    C_PGMAJFAULT, C_PGMIGRATE_FAIL, C_PGMIGRATE_SUCCESS, C_PTES_DROPPED, C_PTES_RESTORED, C_TLB_FLUSH, ctx_t, machine_t,
+    MAX_NODES, MODE_HOST, MODE_THREADS, NR_COUNTERS, profile_t, STAGE, TASK_SIZE_PAGES, task_t,
+)
+from pagemig.mm.uaccess cimport pmg_user_t
+
+# -- contexts --------------------------------------------------------------------------------------------------
+
+
+cdef enum:
+    LEVELS = 4                      # of page tables
+
+cdef struct host_ctx_t:             # pmg_ctx
+    ctx_t *c                        # the core's; carries task and mm
+    task_t *t                       # NULL: no process
+    uint64_t taken[64]              # the context's counters when their costs were taken last
+
+
+cdef inline host_ctx_t *host(const pmg_ctx *c) noexcept nogil:
+    return <host_ctx_t *> <void *> c
+
+
+cdef inline machine_t *core(const pmg_machine *m) noexcept nogil:
+    return <machine_t *> <void *> m
+
+
+cdef inline pmg_task task_handle(machine_t *m, uint32_t i) noexcept nogil:
+    return <uint64_t> i << 32 | pmg_load32(&task_of(m, i).pid)
+
+
+cdef inline task_t *task_behind(machine_t *m, pmg_task task) noexcept nogil:
+    """The process a handle names, kept until put_task; NULL when it was reaped, or never was."""
+    cdef uint64_t i = task >> 32
+    return get_task(m, <uint32_t> i, <uint32_t> task) if 0 < i < pmg_load32(&m.tasks.fresh) else NULL
+
+
+cdef void unbind(host_ctx_t *h) noexcept nogil:
+    cdef ctx_t *c = h.c
+    if c.mm:
+        mmput(c, c.mm)
+    if c.task:
+        put_task(c.m, c.task)
+    c.mm = c.task = 0
+    h.t = NULL
+
+
+cdef int ctx_bind(pmg_ctx *ctx, pmg_task task, uint32_t cpu) noexcept nogil:
+    """Make a process the caller of what the context does, on a processor."""
+    cdef host_ctx_t *h = host(ctx)
+    cdef machine_t *m = h.c.m
+    cdef task_t *t = NULL
+    if cpu >= m.nr_cpus:
+        return -EINVAL
+    if task:
+        t = task_behind(m, task)
+        if t == NULL:
+            return -ESRCH
+    unbind(h)
+    ctx_on_cpu(h.c, cpu)
+    if t != NULL:
+        h.t = t
+        h.c.task = <uint32_t> (task >> 32)
+        h.c.mm = get_task_mm(h.c, t)
+        if not h.c.mm:
+            unbind(h)
+            return -ESRCH
+    return 0
+
+
+cdef int ctx_open(pmg_machine *machine, pmg_task task, uint32_t cpu, uint32_t owns_time, pmg_ctx **out) noexcept nogil:
+    cdef machine_t *m = core(machine)
+    cdef host_ctx_t *h = <host_ctx_t *> calloc(1, sizeof(host_ctx_t))
+    cdef int rc
+    out[0] = NULL
+    if h == NULL:
+        return -ENOMEM
+    h.c = ctx_get(m)
+    if h.c == NULL:
+        free(h)
+        return -ENOMEM
+    h.c.mm = 0
+    h.c.step_fn = NULL
+    h.c.migrate_fn = NULL
+    h.c.wait_fn = NULL
+    h.c.data = NULL
+    h.c.wait_mode = MODE_HOST if owns_time else MODE_THREADS
+    rc = ctx_bind(<pmg_ctx *> <void *> h, task, cpu)
+    if rc:
+        ctx_put(h.c)
+        free(h)
+        return rc
+    memcpy(h.taken, h.c.count, NR_COUNTERS * 8)
+    out[0] = <pmg_ctx *> <void *> h
+    return 0
+
+
+cdef void ctx_close(pmg_ctx *ctx) noexcept nogil:
+    cdef host_ctx_t *h = host(ctx)
+    if h == NULL:
+        return
+    unbind(h)
+    ctx_put(h.c)
+    free(h)
+
+
+cdef int ctx_wait(const pmg_ctx *ctx, uint32_t *what, uint32_t *which) noexcept nogil:
+    """What the call that answered PMG_WAIT waits for."""
+    cdef ctx_t *c = host(ctx).c
+    what[0] = c.wait_what
+    which[0] = c.wait_which
+    return 0
+
+
+cdef inline uint64_t since(host_ctx_t *h, int counter) noexcept nogil:
+    cdef uint64_t now = h.c.count[counter], n = now - h.taken[counter]
+    h.taken[counter] = now
+    return n
+
+
+cdef int cost_take(pmg_ctx *ctx, pmg_cost *out) noexcept nogil:
+    cdef host_ctx_t *h = host(ctx)
+    cdef pmg_cost k
+    memset(&k, 0, sizeof(k))
+    k.size = min(out.size, <uint32_t> sizeof(k))
+    k.faults_minor = since(h, C_PGFAULT)
+    k.faults_major = since(h, C_PGMAJFAULT)
+    k.faults_minor -= min(k.faults_minor, k.faults_major)
+    k.pages_allocated = since(h, C_PGALLOC)
+    k.pages_migrated = since(h, C_PGMIGRATE_SUCCESS)
+    k.pages_copied = since(h, C_COW) + k.pages_migrated
+    k.copy_bytes = k.pages_copied * 4096
+    k.pages_failed = since(h, C_PGMIGRATE_FAIL)
+    k.entries_removed = since(h, C_PTES_DROPPED)
+    k.entries_restored = since(h, C_PTES_RESTORED)
+    k.flushes = since(h, C_TLB_FLUSH)
+    k.page_locks = since(h, C_LOCK_PAGE)
+    k.ptl_locks = since(h, C_LOCK_PTL)
+    k.anon_vma_locks = since(h, C_LOCK_ANON_VMA)
+    k.i_mmap_locks = since(h, C_LOCK_I_MMAP)
+    k.migration_waits = since(h, C_MIGRATION_WAIT)
+    if out.size < 8:
+        return PMG_EABI
+    memcpy(out, &k, k.size)
+    return 0
+
+
+# -- machines --------------------------------------------------------------------------------------------------
+
+
+cdef struct kernel_t:
+    char name[32]
+    profile_t profile
+
+cdef enum:
+    MAX_KERNELS = 32
+
+cdef kernel_t kernels[MAX_KERNELS]      # written at import, read afterwards
+cdef uint32_t nr_kernels = 0
+cdef const char *counter_names[64]
+
+
+cdef bint register_kernel(const char *name, const profile_t *profile) noexcept nogil:
+    global nr_kernels
+    if nr_kernels == MAX_KERNELS:
+        return False
+    strncpy(kernels[nr_kernels].name, name, 31)
+    kernels[nr_kernels].profile = profile[0]
+    nr_kernels += 1
+    return True
+
+
+cdef void register_counter(uint32_t i, const char *name) noexcept nogil:
+    counter_names[i] = name
+
+
+cdef const profile_t *kernel_named(const char *name) noexcept nogil:
+    cdef uint32_t i
+    for i in range(nr_kernels):
+        if name != NULL and strcmp(kernels[i].name, name) == 0:
+            return &kernels[i].profile
+    return NULL
+
+
+cdef bint spec_is_sound(const pmg_spec *s) noexcept nogil:
+    cdef uint64_t pages = 0, cpus = 0
+    cdef uint32_t i
+    if not 1 <= s.nr_nodes <= MAX_NODES or s.nodes == NULL or s.page_bytes not in (0, 8, 4096):
+        return False
+    for i in range(s.nr_nodes):
+        if s.nodes[i].pages >= 1ull << 32 or s.nodes[i].reserved > s.nodes[i].pages or s.nodes[i].weight > 255 or \
+                s.nodes[i].cpus > 4096:
+            return False
+        pages += s.nodes[i].pages
+        cpus += s.nodes[i].cpus
+    return 0 < pages < (1ull << 32) - 4096 and 0 < cpus <= 4096
+
+
+cdef int build(machine_t *m, const pmg_spec *s) noexcept nogil:
+    cdef node_spec_t nodes[64]
+    cdef uint8_t far[64 * 64]
+    cdef uint32_t i, k, n = s.nr_nodes
+    for i in range(n):
+        nodes[i].pages = s.nodes[i].pages
+        nodes[i].reserved = s.nodes[i].reserved
+        nodes[i].cpus = s.nodes[i].cpus
+        nodes[i].watermark = 0
+        nodes[i].weight = s.nodes[i].weight if s.nodes[i].weight else 1
+        for k in range(n):
+            far[i * n + k] = s.distances[i * n + k] if s.distances != NULL else (10 if i == k else 20)
+    if build_nodes(m, nodes, n, far) or build_arenas(m) or build_swap(m, NULL, 0):
+        return -ENOMEM
+    if s.scatter:
+        scatter(m, s.scatter)
+    return 0
+
+
+cdef int machine_new(const pmg_spec *spec, pmg_machine **out) noexcept nogil:
+    cdef machine_t *m
+    cdef const profile_t *profile
+    out[0] = NULL
+    if spec.size < sizeof(pmg_spec):
+        return PMG_EABI
+    profile = kernel_named(spec.kernel)
+    if profile == NULL:
+        return -ENOENT
+    if not spec_is_sound(spec):
+        return -EINVAL
+    m = <machine_t *> calloc(1, sizeof(machine_t))
+    if m == NULL:
+        return -ENOMEM
+    m.profile = profile[0]
+    m.page_bytes = spec.page_bytes
+    m.access_stats = spec.access_stats != 0
+    m.width = STAGE
+    m.next_pid = 1000
+    m.next_ino = 1
+    m.next_ops = 1
+    if build(m, spec):
+        arenas_release(m)
+        free(m)
+        return -ENOMEM
+    out[0] = <pmg_machine *> <void *> m
+    return 0
+
+
+cdef int machine_free(pmg_machine *machine) noexcept nogil:
+    cdef machine_t *m = core(machine)
+    if m == NULL:
+        return 0
+    if pmg_load32(&m.ctx_busy):
+        return PMG_EBUSYCTX
+    ctx_release_all(m)
+    arenas_release(m)
+    free(m)
+    return 0
+
+
+cdef int machine_info(const pmg_machine *machine, pmg_info *out) noexcept nogil:
+    cdef machine_t *m = core(machine)
+    cdef pmg_info i
+    memset(&i, 0, sizeof(i))
+    i.size = min(out.size, <uint32_t> sizeof(i))
+    if i.size < 4:
+        return PMG_EABI
+    i.nr_nodes = m.nr_nodes
+    i.nr_cpus = m.nr_cpus
+    i.page_bytes = m.page_bytes
+    i.nr_frames = m.nr_frames
+    i.table_pfn = m.table_pfn
+    i.frames = m.frames
+    i.tables = m.pt
+    i.max_tables = m.tables.max
+    memcpy(out, &i, i.size)
+    return 0
+
+
+cdef int check(pmg_machine *machine, uint32_t full, char *text, size_t n) noexcept nogil:
+    cdef violation_t v
+    cdef checker_t k
+    cdef int rule
+    memset(&k, 0, sizeof(k))
+    rule = check_machine(core(machine), &k, full != 0, &v)
+    checker_release(&k)
+    if rule < 0:
+        return rule
+    if rule and text != NULL and n:
+        snprintf(text, n, b"rule %d: expected %lld, found %lld (frame %lld, page %lld)", rule, <long long> v.expected,
+                 <long long> v.found, <long long> v.pfn, <long long> v.vpn)
+    return rule != 0
+
+
+cdef int counters(const pmg_machine *machine, uint64_t *out, uint32_t n) noexcept nogil:
+    """Sums over all processors."""
+    cdef uint64_t all_counts[64]
+    all_vm_events(core(machine), all_counts)
+    memcpy(out, all_counts, min(n, <uint32_t> NR_COUNTERS) * 8)
+    return NR_COUNTERS
+
+
+cdef const char *counter_name(uint32_t i) noexcept nogil:
+    return counter_names[i] if i < NR_COUNTERS else NULL
+
+
+# -- processes and mappings ------------------------------------------------------------------------------------
+
+
+cdef int64_t spawn(pmg_ctx *ctx, uint32_t cpu, uint32_t uid) noexcept nogil:
+    cdef ctx_t *c = host(ctx).c
+    cdef uint32_t i
+    if cpu >= c.m.nr_cpus:
+        return -EINVAL
+    i = task_new(c, cpu, uid)
+    return <int64_t> task_handle(c.m, i) if i else -ENOMEM
+
+
+cdef inline bint lacks_mm(host_ctx_t *h) noexcept nogil:
+    return h.t == NULL or not h.c.mm
+
+
+cdef int64_t fork(pmg_ctx *ctx) noexcept nogil:
+    cdef host_ctx_t *h = host(ctx)
+    cdef int64_t rc
+    if lacks_mm(h):
+        return -ESRCH
+    rc = sys_fork(h.c, h.t)
+    return <int64_t> task_handle(h.c.m, <uint32_t> rc) if rc > 0 else rc
+
+
+cdef int exit_(pmg_ctx *ctx) noexcept nogil:
+    """The process exits and nobody waits for it.  Its handle answers ESRCH from now on."""
+    cdef host_ctx_t *h = host(ctx)
+    if lacks_mm(h):
+        return -ESRCH
+    do_exit(h.c, h.t, False, False)
+    task_reap(h.c, h.t)
+    unbind(h)
+    return 0
+
+
+cdef int64_t mmap(
+        pmg_ctx *ctx, uint64_t va, uint64_t length, uint32_t prot, uint32_t flags, uint32_t file,
+        uint64_t off) noexcept nogil:
+    cdef host_ctx_t *h = host(ctx)
+    if off & 4095:
+        return -EINVAL
+    return -ESRCH if lacks_mm(h) else sys_mmap(h.c, h.t, va, length, prot, flags, file, off >> 12)
+
+
+cdef int munmap(pmg_ctx *ctx, uint64_t va, uint64_t length) noexcept nogil:
+    cdef host_ctx_t *h = host(ctx)
+    return -ESRCH if lacks_mm(h) else sys_munmap(h.c, h.t, va, length)
+
+
+cdef int mprotect(pmg_ctx *ctx, uint64_t va, uint64_t length, uint32_t prot) noexcept nogil:
+    cdef host_ctx_t *h = host(ctx)
+    return -ESRCH if lacks_mm(h) else sys_mprotect(h.c, h.t, va, length, prot)
+
+
+cdef int64_t mremap(
+        pmg_ctx *ctx, uint64_t va, uint64_t length, uint64_t new_length, uint32_t flags, uint64_t new_va) noexcept nogil:
+    cdef host_ctx_t *h = host(ctx)
+    return -ESRCH if lacks_mm(h) else sys_mremap(h.c, h.t, va, length, new_length, flags, new_va)
+
+
+cdef int madvise(pmg_ctx *ctx, uint64_t va, uint64_t length, int advice) noexcept nogil:
+    cdef host_ctx_t *h = host(ctx)
+    return -ESRCH if lacks_mm(h) else sys_madvise(h.c, h.t, va, length, advice)
+
+
+cdef int mlock(pmg_ctx *ctx, uint64_t va, uint64_t length, uint32_t flags) noexcept nogil:
+    cdef host_ctx_t *h = host(ctx)
+    return -ESRCH if lacks_mm(h) else sys_mlock(h.c, h.t, va, length, flags)
+
+
+cdef int munlock(pmg_ctx *ctx, uint64_t va, uint64_t length) noexcept nogil:
+    cdef host_ctx_t *h = host(ctx)
+    return -ESRCH if lacks_mm(h) else sys_munlock(h.c, h.t, va, length)
+
+
+# -- addresses -------------------------------------------------------------------------------------------------
+
+
+cdef inline void outcome(machine_t *m, pmg_outcome *o, uint8_t kind, uint64_t va, pte_t pte) noexcept nogil:
+    o.kind = kind
+    o.levels = 4
+    o.signal = 0
+    o.faults = 0
+    o.wait_what = 0
+    o.wait_which = 0
+    o.pte = pte
+    if pte_present(pte):
+        o.pa = pte_pfn(pte) << 12 | (va & 4095)
+        o.node = page_to_nid(m, <uint32_t> pte_pfn(pte))
+    else:
+        o.pa = 0
+        o.node = -1
+
+
+cdef uint32_t levels_of(machine_t *m, uint32_t pgd, uint64_t vpn) noexcept nogil:
+    """How many levels a walker reads before it finds a hole or the entry."""
+    cdef uint32_t t = pgd, level
+    for level in range(LEVELS, 1, -1):
+        t = entry_table(m, pmg_load(table_entries(m, t) + pte_index(vpn >> level_shift(level))))
+        if not t:
+            return LEVELS + 1 - level
+    return LEVELS
+
+
+cdef int translate(pmg_ctx *ctx, uint64_t va, pmg_outcome *o) noexcept nogil:
+    """What a walker finds; nothing changes.  Kinds: HIT, WAIT on a migration entry, else FAULT."""
+    cdef host_ctx_t *h = host(ctx)
+    cdef machine_t *m = h.c.m
+    cdef uint64_t vpn = va >> 12
+    cdef uint32_t leaf, pgd
+    cdef pte_t pte
+    if lacks_mm(h):
+        return -ESRCH
+    pgd = mm_of(m, h.c.mm).pgd
+    leaf = walk_leaf(m, pgd, vpn) if vpn < TASK_SIZE_PAGES else 0
+    pte = pmg_load(leaf_pte(m, leaf, vpn)) if leaf else 0
+    outcome(m, o, PMG_K_HIT if pte_present(pte) else PMG_K_FAULT, va, pte)
+    if not leaf:
+        o.levels = <uint8_t> (levels_of(m, pgd, vpn) if vpn < TASK_SIZE_PAGES else 0)
+    elif is_migration_entry(pte):
+        o.kind = PMG_K_WAIT
+        o.wait_what = PMG_W_PAGE
+        o.wait_which = migration_entry_to_pfn(pte)
+    return o.kind
+
+
+cdef void stopped(host_ctx_t *h, pmg_outcome *o, uint64_t va, const touch_t *r) noexcept nogil:
+    """An access did not happen: it gets a signal, or waits."""
+    cdef machine_t *m = h.c.m
+    cdef uint64_t vpn = va >> 12
+    cdef uint32_t leaf = walk_leaf(m, mm_of(m, h.c.mm).pgd, vpn) if vpn < TASK_SIZE_PAGES else 0
+    outcome(m, o, PMG_K_SIGNAL if r.signal else PMG_K_WAIT, va, pmg_load(leaf_pte(m, leaf, vpn)) if leaf else 0)
+    o.signal = <uint8_t> r.signal
+    if not r.signal:
+        o.wait_what = h.c.wait_what
+        o.wait_which = h.c.wait_which
+
+
+cdef inline int access_with(host_ctx_t *h, uint64_t va, uint32_t how, pmg_outcome *o) noexcept nogil:
+    cdef ctx_t *c = h.c
+    cdef touch_t r
+    cdef pte_t pte
+    if c.wait_mode == MODE_HOST:
+        pte = access_one(c, h.t, va, (how & PMG_WRITE) != 0, &r)
+    else:
+        touch_range(c, h.t, va >> 12, 1, (how & PMG_WRITE) != 0, NULL, NULL, &r)
+        pte = 0
+        if r.done:
+            translate(<pmg_ctx *> <void *> h, va, o)
+            pte = o.pte
+    if not r.done:
+        stopped(h, o, va, &r)
+        return o.kind
+    outcome(c.m, o, PMG_K_MAJOR if r.majflt else PMG_K_MINOR if r.minflt else PMG_K_HIT, va, pte)
+    o.faults = <uint8_t> (r.minflt + r.majflt)
+    return o.kind
+
+
+cdef int access(pmg_ctx *ctx, uint64_t va, uint32_t how, pmg_outcome *o) noexcept nogil:
+    cdef host_ctx_t *h = host(ctx)
+    cdef int kind
+    if lacks_mm(h):
+        return -ESRCH
+    if how & (PMG_NOFAULT | PMG_NOSET):
+        kind = translate(ctx, va, o)
+        if kind == PMG_K_HIT and how & PMG_WRITE and not o.pte & PTE_RW:
+            kind = PMG_K_FAULT
+            o.kind = PMG_K_FAULT
+        if kind != PMG_K_HIT and not how & PMG_NOFAULT:
+            kind = access_with(h, va, how, o)
+        elif kind == PMG_K_HIT and not how & PMG_NOSET:
+            kind = access_with(h, va, how, o)
+        return kind
+    return access_with(h, va, how, o)
+
+
+cdef uint64_t access_packed(pmg_ctx *ctx, uint64_t va, uint32_t how) noexcept nogil:
+    cdef pmg_outcome o
+    cdef int kind = access(ctx, va, how, &o)
+    if kind < 0:
+        return 0xff00u | PMG_K_FAULT
+    return (o.pa >> 12) << 16 | <uint64_t> (<uint8_t> o.node) << 8 | <uint64_t> kind
+
+
+cdef int64_t access_many(
+        pmg_ctx *ctx, const uint64_t *va, const uint8_t *write, uint64_t n, int8_t *node, uint8_t *kind,
+        pmg_outcome *why) noexcept nogil:
+    cdef host_ctx_t *h = host(ctx)
+    cdef touch_t r
+    cdef seen_t seen
+    if lacks_mm(h):
+        return -ESRCH
+    seen.node = node
+    seen.kind = kind
+    access_seen(h.c, h.t, va, write, n, &seen, &r)
+    if r.done < n and why != NULL:
+        stopped(h, why, va[r.done], &r)
+    return <int64_t> r.done
+
+
+cdef int walk(pmg_ctx *ctx, uint64_t va, pmg_walk *out) noexcept nogil:
+    """The addresses a page-table walker reads, and what it finds there."""
+    cdef host_ctx_t *h = host(ctx)
+    cdef machine_t *m = h.c.m
+    cdef uint64_t vpn = va >> 12
+    cdef uint32_t table, level, at
+    cdef pte_t pte
+    if lacks_mm(h):
+        return -ESRCH
+    memset(out, 0, sizeof(pmg_walk))
+    if vpn >= TASK_SIZE_PAGES:
+        return 0
+    table = mm_of(m, h.c.mm).pgd
+    for level in range(LEVELS):
+        at = <uint32_t> pte_index(vpn >> level_shift(LEVELS - level))
+        pte = pmg_load(table_entries(m, table) + at)
+        out.entry_pa[level] = (m.table_pfn + table) << 12 | at * 8
+        out.entry[level] = pte
+        out.levels = level + 1
+        if level == LEVELS - 1 or not pte_present(pte):
+            break
+        table = entry_table(m, pte)
+    return <int> out.levels
+
+
+cdef int pte_set(pmg_ctx *ctx, uint64_t entry_pa, uint64_t expect, uint64_t bits) noexcept nogil:
+    """Set a walker's accessed and dirty bits in a leaf entry that is still what the walker read."""
+    cdef machine_t *m = host(ctx).c.m
+    cdef uint64_t table = (entry_pa >> 12) - m.table_pfn
+    if entry_pa & 7 or not 0 < table < pmg_load32(&m.tables.fresh) or bits & ~(PTE_A | PTE_D):
+        return -EINVAL
+    if m.ptdesc[table].level != 1 or not pte_present(expect):
+        return -EINVAL
+    return pmg_cas(table_entries(m, <uint32_t> table) + pte_index(entry_pa >> 3), expect, expect | bits)
+
+
+cdef uint64_t cr3(pmg_ctx *ctx) noexcept nogil:
+    cdef host_ctx_t *h = host(ctx)
+    return 0 if lacks_mm(h) else (h.c.m.table_pfn + mm_of(h.c.m, h.c.mm).pgd) << 12
+
+
+# -- the kernel's calls ----------------------------------------------------------------------------------------
+
+
+cdef inline const pmg_user_t *user(const pmg_user *u) noexcept nogil:
+    """The header's structure is the core's own."""
+    return <const pmg_user_t *> <const void *> u
+
+
+cdef int64_t move_pages(
+        pmg_ctx *ctx, int32_t pid, uint64_t count, const pmg_user *pages, const pmg_user *nodes, const pmg_user *status,
+        uint32_t flags, uint32_t *rule) noexcept nogil:
+    cdef host_ctx_t *h = host(ctx)
+    return -ESRCH if lacks_mm(h) else pmg_sys_move_pages(
+        h.c, pid, count, user(pages), user(nodes), user(status), flags, rule)
+
+
+cdef int64_t migrate_pages(
+        pmg_ctx *ctx, int32_t pid, uint64_t maxnode, const pmg_user *old_nodes, const pmg_user *new_nodes,
+        uint32_t *rule) noexcept nogil:
+    cdef host_ctx_t *h = host(ctx)
+    return -ESRCH if lacks_mm(h) else pmg_sys_migrate_pages(
+        h.c, pid, maxnode, user(old_nodes), user(new_nodes), rule)
+
+
+cdef int64_t mbind(
+        pmg_ctx *ctx, uint64_t va, uint64_t length, uint32_t mode, const pmg_user *nodes, uint64_t maxnode,
+        uint64_t flags, uint32_t *rule) noexcept nogil:
+    cdef host_ctx_t *h = host(ctx)
+    return -ESRCH if lacks_mm(h) else pmg_sys_mbind(h.c, va, length, mode, user(nodes), maxnode, flags, rule)
+
+
+cdef int64_t set_mempolicy(
+        pmg_ctx *ctx, uint32_t mode, const pmg_user *nodes, uint64_t maxnode, uint32_t *rule) noexcept nogil:
+    cdef host_ctx_t *h = host(ctx)
+    return -ESRCH if lacks_mm(h) else pmg_sys_set_mempolicy(h.c, mode, user(nodes), maxnode, rule)
+
+
+cdef int64_t get_mempolicy(
+        pmg_ctx *ctx, const pmg_user *mode, const pmg_user *nodes, uint64_t maxnode, uint64_t va, uint64_t flags,
+        uint32_t *rule) noexcept nogil:
+    cdef host_ctx_t *h = host(ctx)
+    return -ESRCH if lacks_mm(h) else pmg_sys_get_mempolicy(h.c, user(mode), user(nodes), maxnode, va, flags, rule)
+
+
+cdef int64_t set_mempolicy_home_node(
+        pmg_ctx *ctx, uint64_t va, uint64_t length, uint64_t node, uint64_t flags, uint32_t *rule) noexcept nogil:
+    cdef host_ctx_t *h = host(ctx)
+    return -ESRCH if lacks_mm(h) else pmg_sys_set_mempolicy_home_node(h.c, va, length, node, flags, rule)
+
+
+cdef int64_t frames(
+        pmg_ctx *ctx, const uint32_t *pfn, const int32_t *nodes, uint64_t n, int32_t *status) noexcept nogil:
+    return migrate_frames(host(ctx).c, pfn, nodes, n, status)
+
+
+# -- the table -------------------------------------------------------------------------------------------------
+
+cdef pmg_api the_table
+
+
+cdef const pmg_api *api_table() noexcept nogil:
+    return &the_table
+
+
+the_table.abi = PMG_ABI
+the_table.size = sizeof(pmg_api)
+the_table.machine_new = machine_new
+the_table.machine_free = machine_free
+the_table.machine_info = machine_info
+the_table.check = check
+the_table.counters = counters
+the_table.counter_name = counter_name
+the_table.ctx_open = ctx_open
+the_table.ctx_bind = ctx_bind
+the_table.ctx_close = ctx_close
+the_table.ctx_wait = ctx_wait
+the_table.cost_take = cost_take
+the_table.spawn = spawn
+the_table.fork = fork
+the_table.exit = exit_
+the_table.mmap = mmap
+the_table.munmap = munmap
+the_table.mprotect = mprotect
+the_table.mremap = mremap
+the_table.madvise = madvise
+the_table.mlock = mlock
+the_table.munlock = munlock
+the_table.translate = translate
+the_table.access = access
+the_table.access_packed = access_packed
+the_table.access_many = access_many
+the_table.walk = walk
+the_table.pte_set = pte_set
+the_table.cr3 = cr3
+the_table.move_pages = move_pages
+the_table.migrate_pages = migrate_pages
+the_table.mbind = mbind
+the_table.set_mempolicy = set_mempolicy
+the_table.get_mempolicy = get_mempolicy
+the_table.set_mempolicy_home_node = set_mempolicy_home_node
+the_table.migrate_frames = frames

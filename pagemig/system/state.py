@@ -1,0 +1,100 @@
+"""Machines that are saved, loaded, copied and pickled; what follows is what would have followed.
+
+The core knows a machine as bytes (``pagemig/mm/state``). Beside them lies what Python knows: how
+the machine was described, as JSON.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pagemig import _state
+from pagemig.errors import StateError
+from pagemig.files import replaced
+from pagemig.kernels import KERNELS, KernelProfile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["describe", "dumps", "loads", "profile_of", "read", "write"]
+
+_T = TypeVar("_T")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return [[key, _plain(part)] for key, part in value.items()]
+    if isinstance(value, (frozenset, tuple)):
+        return sorted(value) if isinstance(value, frozenset) else list(value)
+    return value
+
+
+def describe(profile: KernelProfile) -> dict[str, Any]:
+    """Return a profile as JSON can hold it: its name, and all switches."""
+    return {
+        field.name: _plain(getattr(profile, field.name)) for field in dataclasses.fields(profile)
+    }
+
+
+def profile_of(described: dict[str, Any]) -> KernelProfile:
+    """Return the profile that `describe` described; that of this pagemig where it is equal."""
+    known = KERNELS.get(described.get("name", ""))
+    if known is not None and describe(known) == described:
+        return known
+    like = KERNELS["6.1"]
+    values = {}
+    for field in dataclasses.fields(like):
+        value, own = described[field.name], getattr(like, field.name)
+        if isinstance(own, Mapping):
+            value = {key: part for key, part in value}
+        elif isinstance(own, frozenset):
+            value = frozenset(value)
+        elif isinstance(own, tuple):
+            value = tuple(value)
+        values[field.name] = value
+    return KernelProfile(**values)
+
+
+def write(machine: Any, extra: dict[str, Any], path: str | os.PathLike[str]) -> None:
+    """Save a machine in a file, whole or not at all."""
+    with replaced(path) as file:
+        _state.save(machine, file.write, json.dumps(extra).encode())
+
+
+def dumps(machine: Any, extra: dict[str, Any]) -> bytes:
+    """Return a machine as bytes."""
+    out = io.BytesIO()
+    _state.save(machine, out.write, json.dumps(extra).encode())
+    return out.getvalue()
+
+
+def _loaded(
+    read_into: Callable[[memoryview], int], make: Callable[[dict[str, Any]], _T], name: str
+) -> _T:
+    try:
+        loaded = _state.load(read_into)
+        try:
+            machine = make(json.loads(loaded.extra))
+        except (ValueError, TypeError, KeyError) as error:
+            raise StateError(f"its description is of no machine ({error})") from None
+    except StateError as error:
+        raise StateError(f"{name}: {error}") from None
+    _state.adopt(machine, loaded)
+    return machine
+
+
+def read(path: str | os.PathLike[str], make: Callable[[dict[str, Any]], _T]) -> _T:
+    """Load a machine from a file; ``make(extra)`` makes the object that will own it."""
+    with Path(path).open("rb", buffering=0) as file:
+        return _loaded(lambda view: file.readinto(view) or 0, make, os.fspath(path))
+
+
+def loads(data: bytes, make: Callable[[dict[str, Any]], _T]) -> _T:
+    """Load a machine from bytes."""
+    return _loaded(io.BytesIO(data).readinto, make, "pickled machine")
