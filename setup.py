@@ -60,10 +60,11 @@ def mode_changed() -> bool:
 
 
 def layout() -> str:
-    """Hash of the structures that saved machines consist of; a machine saved with others is refused."""
-    text = re.sub(r"#.*", "", Path("pagemig/mm/types.pxd").read_text())
+    """Hash of the structures that saved machines consist of; others are refused."""
+    whole = Path("pagemig/mm/types.pxd").read_text()
+    text = re.sub(r"#.*", "", whole)
     declared = re.findall(r"^(?:ctypedef struct|cdef enum) \w+:\n(?:(?: .*)?\n)*", text, re.M)
-    sizes = re.findall(r"#define (?:MAX|NR|PID|PVEC|PCP|STATS)\w* .*", Path("pagemig/mm/types.pxd").read_text())
+    sizes = re.findall(r"#define (?:MAX|NR|PID|PVEC|PCP|STATS)\w* .*", whole)
     words = " ".join(" ".join([*declared, *sizes]).split())
     return f"0x{hashlib.sha256(words.encode()).hexdigest()[:16]}ull"
 

@@ -1,6 +1,6 @@
 """A numba loop that asks the model where each access goes, without the interpreter's lock.
 
-    python examples/numba_loop.py
+python examples/numba_loop.py
 """
 
 import numpy as np

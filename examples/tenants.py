@@ -2,9 +2,9 @@
 
     python examples/tenants.py
 
-Three tenants share a machine with a small fast node. Each makes a batch of accesses a round; what a batch costs follows
-from the nodes that served it. After each round the tenant that waited longest gets its hottest pages moved to the fast
-node.
+Three tenants share a machine with a small fast node. Each makes a batch of accesses a round; what a
+batch costs follows from the nodes that served it. After each round the tenant that waited longest
+gets its hottest pages moved to the fast node.
 """
 
 import numpy as np

@@ -19,7 +19,14 @@ from pathlib import Path
 
 from pagemig.constants import *  # noqa: F403
 from pagemig.constants import __all__ as _constants
-from pagemig.errors import InvariantError, KernelBug, ProcessGoneError, StateError, SyscallError, errno_name
+from pagemig.errors import (
+    InvariantError,
+    KernelBug,
+    ProcessGoneError,
+    StateError,
+    SyscallError,
+    errno_name,
+)
 from pagemig.kernels import DEFAULT_KERNEL, KERNELS, KernelProfile, kernel_profile
 from pagemig.policy import (
     Bind,

@@ -14,9 +14,8 @@ from pagemig.mm.types cimport profile_t
 
 import numpy as np
 
-from pagemig._core import COUNTERS
+from pagemig import _core, kernels
 from pagemig.errors import ProcessGoneError
-from pagemig.kernels import KERNELS
 
 cnp.import_array()
 
@@ -29,14 +28,14 @@ address = <uintptr_t> api
 size = int(api.size)
 
 #: Names that outlive the table, which points to them.
-_NAMES = [name.encode() for name in COUNTERS]
+_NAMES = [name.encode() for name in _core.COUNTERS]
 
 
 cdef void fill() except *:
     """Tell the core the kernels and counters by name: they are Python's."""
     cdef bytes record, label
     cdef uint32_t i
-    for name, profile in KERNELS.items():
+    for name, profile in kernels.KERNELS.items():
         record = profile.record().tobytes()
         assert len(record) == sizeof(profile_t)
         label = name.encode()
@@ -57,7 +56,7 @@ def machine_address(Machine machine not None):
 
 def task_handle(Process process not None):
     """Handle of a process (``pmg_task``)."""
-    return <uint64_t> process._task << 32 | process._pid
+    return <uint64_t> process._pid
 
 
 cdef class Context:

@@ -3,10 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
+from typing_extensions import disjoint_base
+
 from pagemig import _core
 
 WHY: dict[int, str]
 
+@disjoint_base
 class Loaded:
     extra: bytes
 

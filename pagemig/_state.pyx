@@ -1,6 +1,7 @@
 """Machines as bytes, for Python: saved through a callable, loaded, copied, and put into an object."""
 from cpython.buffer cimport PyBUF_WRITE
 from cpython.memoryview cimport PyMemoryView_FromMemory
+from libc.errno cimport EBUSY
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport free
 
@@ -12,8 +13,6 @@ from pagemig.mm.state cimport (
     state_layout, state_load, state_save,
 )
 from pagemig.mm.types cimport machine_t
-
-from errno import EBUSY
 
 from pagemig.errors import StateError
 

@@ -100,7 +100,9 @@ def _read() -> tuple[SimpleNamespace, type[ctypes.Structure]]:
     for body, name in re.findall(r"typedef struct \w+ \{(.*?)\} (\w+);", header(), re.S):
         fields = [part.strip() for part in body.split(";") if part.strip()]
         declared = [
-            entry for part in fields for entry in ([_function(part)] if "(*" in part else _declared(part))
+            entry
+            for part in fields
+            for entry in ([_function(part)] if "(*" in part else _declared(part))
         ]
         structure = type(name, (ctypes.Structure,), {"_fields_": declared})
         if name == "pmg_api":
@@ -147,7 +149,7 @@ def cffi() -> tuple[Any, Any]:
         cffi is not installed.
     """
     try:
-        from cffi import FFI
+        from cffi import FFI  # type: ignore[import-untyped]
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("pagemig.api.cffi needs cffi: pip install cffi") from error
     ffi = FFI()

@@ -63,8 +63,8 @@ static int hotter(const void *a, const void *b)
 static int simulate(const pmg_api *api)
 {
     static heat_t heat[PAGES];
-    static uint64_t va[HOT];
-    static int32_t node[HOT], status[HOT];
+    static uint64_t va[PAGES];
+    static int32_t node[PAGES], status[PAGES];
     pmg_node_spec nodes[2] = {{4096, 0, 1, 1}, {PAGES + 4096, 0, 0, 1}};
     pmg_spec spec = {sizeof(pmg_spec), 2, 0, 0, nodes, NULL, "6.12", 0};
     pmg_machine *machine;
@@ -106,12 +106,12 @@ static int simulate(const pmg_api *api)
             heat[page].misses++;
         }
         qsort(heat, PAGES, sizeof(*heat), hotter);
-        api->cost_take(cpu, &cost);
-        for (i = 0; i < HOT; i++) {
-            va[i] = (uint64_t) base + ((uint64_t) heat[i].page << PAGE);
-            node[i] = 0;
+        for (i = 0; i < PAGES; i++) { /* the hot ones to the fast node, all others off it: those first, to make room */
+            va[i] = (uint64_t) base + ((uint64_t) heat[PAGES - 1 - i].page << PAGE);
+            node[i] = i < PAGES - HOT;
         }
-        rc = pmg_move_pages(api, cpu, va, node, HOT, 2, status); /* MPOL_MF_MOVE */
+        api->cost_take(cpu, &cost);
+        rc = pmg_move_pages(api, cpu, va, node, PAGES, 2, status); /* MPOL_MF_MOVE */
         api->cost_take(cpu, &cost);
         moving = (double) cost.pages_migrated * NS_PAGE + (double) cost.flushes * NS_FLUSH;
         printf("%5d  %6llu  %6.2f  %9.3f  %5llu  %9.3f\n", round, (unsigned long long) misses,
@@ -119,13 +119,6 @@ static int simulate(const pmg_api *api)
                moving / 1e6);
         if (rc < 0)
             return 1;
-        /* The fast node is full: make room by sending the coldest pages away before the next round. */
-        for (i = 0; i < HOT; i++) {
-            va[i] = (uint64_t) base + ((uint64_t) heat[PAGES - 1 - i].page << PAGE);
-            node[i] = 1;
-        }
-        pmg_move_pages(api, cpu, va, node, HOT, 2, status);
-        api->cost_take(cpu, &cost);
     }
     api->ctx_close(cpu);
     api->ctx_close(boot);

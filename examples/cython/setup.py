@@ -1,8 +1,9 @@
 """Build the consumer: python setup.py build_ext --inplace."""
 
-import pagemig
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+
+import pagemig
 
 setup(
     name="consumer",

@@ -19,12 +19,12 @@ from pagemig.mm.calls cimport (
 from pagemig.mm.check cimport check_machine, checker_release, checker_t, violation_t
 from pagemig.mm.context cimport all_vm_events, ctx_bind as ctx_on_cpu, ctx_get, ctx_put, ctx_release_all
 from pagemig.mm.fork cimport (
-    do_exit, get_task, get_task_mm, mmput, put_task, sys_fork, task_new, task_reap,
+    do_exit, find_get_task_by_vpid, get_task_mm, mmput, put_task, sys_fork, task_new, task_reap,
 )
 from pagemig.mm.madvise cimport sys_madvise
 from pagemig.mm.mlock cimport sys_mlock, sys_munlock
 from pagemig.mm.mmap cimport sys_mmap, sys_mprotect, sys_mremap, sys_munmap
-from pagemig.mm.page_alloc cimport arenas_release, mm_of, page_to_nid, task_of
+from pagemig.mm.page_alloc cimport arenas_release, mm_of, page_to_nid
 from pagemig.mm.pgtable cimport entry_table, leaf_pte, level_shift, pte_index, table_entries, walk_leaf
 from pagemig.mm.pte cimport (
     is_migration_entry, migration_entry_to_pfn, PTE_A, PTE_D, pte_pfn, pte_present, PTE_RW, pte_t,
@@ -56,14 +56,13 @@ cdef inline machine_t *core(const pmg_machine *m) noexcept nogil:
     return <machine_t *> <void *> m
 
 
-cdef inline pmg_task task_handle(machine_t *m, uint32_t i) noexcept nogil:
-    return <uint64_t> i << 32 | pmg_load32(&task_of(m, i).pid)
-
-
 cdef inline task_t *task_behind(machine_t *m, pmg_task task) noexcept nogil:
-    """The process a handle names, kept until put_task; NULL when it was reaped, or never was."""
-    cdef uint64_t i = task >> 32
-    return get_task(m, <uint32_t> i, <uint32_t> task) if 0 < i < pmg_load32(&m.tasks.fresh) else NULL
+    """The process with a pid, kept until put_task; NULL when there is none, or it was reaped."""
+    return find_get_task_by_vpid(m, <uint32_t> task) if task >> 32 == 0 else NULL
+
+
+cdef inline uint32_t task_index(machine_t *m, task_t *t) noexcept nogil:
+    return <uint32_t> (t - <task_t *> m.tasks.base)
 
 
 cdef void unbind(host_ctx_t *h) noexcept nogil:
@@ -91,7 +90,7 @@ cdef int ctx_bind(pmg_ctx *ctx, pmg_task task, uint32_t cpu) noexcept nogil:
     ctx_on_cpu(h.c, cpu)
     if t != NULL:
         h.t = t
-        h.c.task = <uint32_t> (task >> 32)
+        h.c.task = task_index(m, t)
         h.c.mm = get_task_mm(h.c, t)
         if not h.c.mm:
             unbind(h)
@@ -116,8 +115,10 @@ cdef int ctx_open(pmg_machine *machine, pmg_task task, uint32_t cpu, uint32_t ow
     h.c.wait_fn = NULL
     h.c.data = NULL
     h.c.wait_mode = MODE_HOST if owns_time else MODE_THREADS
+    h.c.held = 1
     rc = ctx_bind(<pmg_ctx *> <void *> h, task, cpu)
     if rc:
+        h.c.held = 0
         ctx_put(h.c)
         free(h)
         return rc
@@ -131,6 +132,7 @@ cdef void ctx_close(pmg_ctx *ctx) noexcept nogil:
     if h == NULL:
         return
     unbind(h)
+    h.c.held = 0
     ctx_put(h.c)
     free(h)
 
@@ -342,7 +344,7 @@ cdef int64_t spawn(pmg_ctx *ctx, uint32_t cpu, uint32_t uid) noexcept nogil:
     if cpu >= c.m.nr_cpus:
         return -EINVAL
     i = task_new(c, cpu, uid)
-    return <int64_t> task_handle(c.m, i) if i else -ENOMEM
+    return <int64_t> i if i else -ENOMEM
 
 
 cdef inline bint lacks_mm(host_ctx_t *h) noexcept nogil:
@@ -351,11 +353,9 @@ cdef inline bint lacks_mm(host_ctx_t *h) noexcept nogil:
 
 cdef int64_t fork(pmg_ctx *ctx) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
-    cdef int64_t rc
     if lacks_mm(h):
         return -ESRCH
-    rc = sys_fork(h.c, h.t)
-    return <int64_t> task_handle(h.c.m, <uint32_t> rc) if rc > 0 else rc
+    return sys_fork(h.c, h.t)
 
 
 cdef int exit_(pmg_ctx *ctx) noexcept nogil:

@@ -10,6 +10,7 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from pagemig.mm.atomic cimport pmg_spin_lock, pmg_spin_unlock
+from pagemig.mm.context cimport ctx_first
 from pagemig.mm.frame cimport frame_maps, frame_refs, page_state
 from pagemig.mm.page_alloc cimport (
     anon_vma_of, file_of, free_stack, mm_of, page_to_nid, pcp_of, pin_of, rnode_of, sp_node_of, task_of, vec_at, vma_of,
@@ -21,7 +22,7 @@ from pagemig.mm.pte cimport (
 )
 from pagemig.mm.swap_state cimport entry_slot, is_slot_entry
 from pagemig.mm.types cimport (
-    anon_vma_t, FILE_SHMEM, file_t, frame_t, GUP_PIN_COUNTING_BIAS, machine_t, mlock_pvec_t, mm_t, node_t,
+    anon_vma_t, ctx_t, FILE_SHMEM, file_t, frame_t, GUP_PIN_COUNTING_BIAS, machine_t, mlock_pvec_t, mm_t, node_t,
     pcp_t, PG_anon, PG_anon_exclusive, PG_cached, PG_isolated, PG_locked, PG_lru, PG_mlocked, PG_private, PG_reserved,
     PG_swapbacked, PG_swapcache, pin_t, ptdesc_t, PTRS_PER_PTE, rnode_t, slab_t, sp_node_t, TASK_FREE, TASK_RUNNING,
     TASK_SIZE_PAGES, task_t, vec_t, VM_IO, VM_LOCKED, VM_PFNMAP, VM_SHARED, VM_WRITE, vma_t,
@@ -718,6 +719,15 @@ cdef int check_task(check_t *k, task_t *t) noexcept nogil:
     return 0
 
 
+cdef void check_holders(check_t *k) noexcept nogil:
+    """Contexts that hosts keep between their calls are users of an address space, too."""
+    cdef ctx_t *c = ctx_first(k.m)
+    while c != NULL:
+        if c.held and record(&k.m.mms, c.mm):
+            mark(k, k.mm_mark, c.mm)[0] += 1
+        c = c.older
+
+
 cdef int check_tasks(check_t *k) noexcept nogil:
     """Processes, then the address spaces they are in."""
     cdef uint32_t i
@@ -733,6 +743,7 @@ cdef int check_tasks(check_t *k) noexcept nogil:
         if rc:
             return rc
     k.v.task = -1
+    check_holders(k)
     for i in range(1, k.m.mms.fresh):
         if k.mm_mark[i].generation == k.generation:
             rc = check_mm(k, i, k.mm_mark[i].n)

@@ -531,6 +531,7 @@ ctypedef struct ctx_t:          # what one call works through; an argument of ev
     uint32_t id                 # contexts that were there when it was made
     uint32_t task               # calling process, kept as long as the call; 0 none
     uint32_t mm                 # its address space, which lives as long as the call; 0 none
+    uint32_t held               # a host keeps the context between its calls: check counts it as a user of both
     uint32_t cpu
     int32_t nid                 # node of cpu
     uint32_t wait_mode          # MODE_*

@@ -449,7 +449,7 @@ class Machine(_core.Machine):
         """Return the arguments that make a machine like this one, as JSON can hold them."""
         if self._vm_ops:
             raise StateError(
-                "mappings have migrate operations in Python, which no file holds: unmap them, then save"
+                "mappings have migrate operations in Python, which no file holds: unmap them first"
             )
         return {
             "nodes": [node._key() for node in self.nodes],

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pagemig import _state
+from pagemig import _core, _state
 from pagemig.errors import StateError
 from pagemig.files import replaced
 from pagemig.kernels import KERNELS, KernelProfile
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["describe", "dumps", "loads", "profile_of", "read", "write"]
 
-_T = TypeVar("_T")
+_T = TypeVar("_T", bound=_core.Machine)
 
 
 def _plain(value: Any) -> Any:
@@ -52,7 +52,7 @@ def profile_of(described: dict[str, Any]) -> KernelProfile:
     for field in dataclasses.fields(like):
         value, own = described[field.name], getattr(like, field.name)
         if isinstance(own, Mapping):
-            value = {key: part for key, part in value}
+            value = dict(value)
         elif isinstance(own, frozenset):
             value = frozenset(value)
         elif isinstance(own, tuple):

@@ -23,7 +23,7 @@ def work(machine: pm.Machine, seed: int, n: int = 60) -> list[object]:
     draw = random.Random(seed)
     said: list[object] = []
     for _ in range(n):
-        processes = [p for p in machine.processes() if p.pid != pm.INIT_PID]
+        processes = [p for p in machine.processes if p.pid != pm.INIT_PID]
         app = draw.choice(processes) if processes else machine.spawn(cpu=draw.randrange(3))
         vmas = app.vmas()
         try:
@@ -65,7 +65,7 @@ def seen(machine: pm.Machine) -> list[object]:
     content = machine.content
     assert content is not None
     shown += [machine.frames.raw.tobytes(), machine.page_tables.tobytes(), content.tobytes()]
-    for process in machine.processes():
+    for process in machine.processes:
         if process.pid != pm.INIT_PID:
             shown += [process.pid, process.numa_maps(), [repr(vma) for vma in process.vmas()]]
     return shown
@@ -125,10 +125,10 @@ def test_a_file_that_is_cut_anywhere_is_no_machine(tmp_path: Path) -> None:
     machine.save(path)
     whole = path.read_bytes()
     random_ = random.Random(3)
-    cuts = {*range(0, 400), *random_.sample(range(len(whole)), 150), len(whole) - 1}
+    cuts = {*range(400), *random_.sample(range(len(whole)), 150), len(whole) - 1}
     for cut in sorted(cuts):
         path.write_bytes(whole[:cut])
-        with pytest.raises(pm.StateError, match="take another copy|no saved machine"):
+        with pytest.raises(pm.StateError, match=r"take another copy|no saved machine"):
             pm.Machine.load(path)
 
 

@@ -34,7 +34,7 @@ enum {
 
 typedef struct pmg_machine pmg_machine;    /* its address never changes */
 typedef struct pmg_ctx pmg_ctx;
-typedef uint64_t pmg_task;                 /* index << 32 | pid: ESRCH for ever once the process is reaped */
+typedef uint64_t pmg_task;                 /* a pid: no other process of the machine ever has it; ESRCH once it was reaped */
 
 /* ---- machines ---- */
 typedef struct pmg_node_spec {
