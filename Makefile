@@ -102,7 +102,7 @@ lint: $(VENV)/.built $(VENV)/.test $(VENV)/.lint
 	check ruff format --check .; \
 	check cython-lint pagemig; \
 	check mypy --strict; \
-	check stubtest $(STUBBED) --allowlist stubtest.allow --ignore-unused-allowlist; \
+	check stubtest $(STUBBED) --mypy-config-file pyproject.toml --allowlist stubtest.allow --ignore-unused-allowlist; \
 	test -z "$$failed" || { echo "lint failed:$$failed" >&2; exit 1; }
 
 format: $(VENV)/.lint
