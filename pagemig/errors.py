@@ -244,6 +244,6 @@ def no_copy(what: object) -> NoReturn:
         Always.
     """
     raise TypeError(
-        f"a {type(what).__name__} cannot be copied or pickled, that is not supported yet: build "
-        "another Machine with the same arguments and repeat the calls"
+        f"a {type(what).__name__} is part of a machine and not copied alone: copy or pickle the "
+        "Machine, which has the same processes and files by pid and name"
     )

@@ -6,6 +6,8 @@ times over for every method, so that what a call does not leave adds up.
 """
 
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -69,6 +71,15 @@ class World:
         self.app.mprotect(base, PAGE, "r")
         self.app.munmap(base, 2 * PAGE)
 
+    def with_context(self) -> None:
+        with self.app.context() as context:
+            context.access_many(self.pages, np.ones(8, np.uint8))
+
+    def saved(self) -> None:
+        with TemporaryDirectory() as folder:
+            self.machine.save(Path(folder) / "machine")
+            pm.Machine.load(Path(folder) / "machine").check(full=True)
+
     def offline_online(self) -> None:
         if 2 in self.machine.memory_nodes:
             self.machine.offline(2)
@@ -79,6 +90,7 @@ PROCESS: dict[str, Callable[[World], Any]] = {
     "access": lambda w: w.app.access(w.pages, write=[True, False] * 4),
     "access_counts": lambda w: w.app.access_counts(w.base, 8),
     "alive": lambda w: w.app.alive,
+    "context": World.with_context,
     "cpu": World.set_cpu,
     "exit": lambda w: w.machine.spawn().exit(),
     "fadvise": lambda w: w.app.fadvise(w.file, 0, 0, "dontneed"),
@@ -125,6 +137,7 @@ MACHINE: dict[str, Callable[[World], Any]] = {
     "at_step": World.hooked,
     "check": lambda w: w.machine.check(full=True),
     "content": lambda w: w.machine.content,
+    "copy": lambda w: w.machine.copy().check(full=True),
     "counters": lambda w: w.machine.counters,
     "cpu_counters": lambda w: w.machine.cpu_counters,
     "cpu_node": lambda w: w.machine.cpu_node(0),
@@ -133,6 +146,7 @@ MACHINE: dict[str, Callable[[World], Any]] = {
     "frames": lambda w: w.machine.frames.refcount,
     "free": lambda w: w.machine.free(0),
     "kernel": lambda w: w.machine.kernel,
+    "load": World.saved,
     "mappings": lambda w: w.machine.mappings(w.pfn),
     "memory_nodes": lambda w: w.machine.memory_nodes,
     "migrate_frames": lambda w: w.machine.migrate_frames(w.pfns, [1] * 8),
@@ -146,6 +160,7 @@ MACHINE: dict[str, Callable[[World], Any]] = {
     "page_tables": lambda w: w.machine.page_tables,
     "process": lambda w: w.machine.process(w.app.pid),
     "processes": lambda w: w.machine.processes,
+    "save": World.saved,
     "set_weight": lambda w: w.machine.set_weight(0, 2),
     "spawn": lambda w: w.machine.spawn().exit(),
     "swap": lambda w: w.machine.swap,
