@@ -1,5 +1,6 @@
 """Virtual time against closed forms, records against counters, parameters against the note."""
 
+import re
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -389,6 +390,10 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
         assert sum(line.startswith(f"{kernel}, ") for line in text.splitlines()) == (
             4 if kernel == "2.6.17" else 2
         )
+    today = text.split("Today, N at once")[1].split("\n\n")[0]
+    for kernel in ("6.1", "6.12", "6.18"):  # on two machines, one of which is fitted with it
+        assert len(re.findall(rf"  {re.escape(kernel)}(, fitted)?  ", today)) == 2
+        assert f"\n{kernel}  " in text.split("locks a page")[1]
     for words in ("fitted", "600-900 alone", "if 250 is all", "16 KB", "4 KB", "Zen 3", "Xeon"):
         assert words in text
     assert all(len(line) < 130 for line in text.splitlines())
