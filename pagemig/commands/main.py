@@ -17,8 +17,8 @@ MODULES = [
     "pagemig.commands.trace",
     "pagemig.commands.replay",
     "pagemig.commands.sweep",
-    "pagemig.scenario.conform",
-    "pagemig.scenario.show",
+    "pagemig.commands.conform",
+    "pagemig.commands.run",
     "pagemig.commands.rates",
     "pagemig.commands.story",
 ]

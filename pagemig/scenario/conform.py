@@ -1,8 +1,6 @@
 """Agreement with recorded kernels: run their scenarios, compare every answer and every state."""
 
-import argparse
 import json
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,21 +9,22 @@ from typing import Any, TypeAlias
 
 from pagemig.kernels import DEFAULT_KERNEL, KERNELS, kernel_profile
 from pagemig.report import table
-from pagemig.scenario import evidence
 from pagemig.scenario.binding import apart, binding, is_timed
-from pagemig.scenario.files import Entry, choose, entries, placed
 from pagemig.scenario.language import inos, squeezed, validate
 from pagemig.scenario.run import CRASHES, MachineFactory, ScenarioRun, UnsupportedScenario
 
 __all__ = [
     "Agreement",
+    "Count",
     "Difference",
-    "add_parser",
     "compare",
     "conform",
     "describe",
     "differences",
     "expand",
+    "summary",
+    "text",
+    "total_of",
 ]
 
 Json: TypeAlias = dict[str, Any]
@@ -343,7 +342,7 @@ def _json(value: Any) -> str:
 
 
 @dataclass(slots=True)
-class _Count:
+class Count:
     """Scenarios and operations, and how many of them agree."""
 
     scenarios: int = 0
@@ -353,6 +352,7 @@ class _Count:
     operations_agree: int = 0
 
     def add(self, agreement: Agreement) -> None:
+        """Count one record."""
         self.scenarios += 1
         self.agree += agreement.agrees
         self.unsupported += bool(agreement.unsupported)
@@ -383,56 +383,11 @@ def conform(
         yield compare(record, kernel=kernel, check=check)
 
 
-def add_parser(subparsers: Any) -> None:
-    """Add ``pagemig conform`` to the command line."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "conform",
-        help="compare the model with recorded kernels",
-        description="Run recorded scenarios and compare all that is not listed as unstable: every "
-        "answer, and the state of every process after every operation. The exit status is 0 only "
-        "if all agree. Without files it says what each kernel profile is held against.",
-    )
-    parser.add_argument("files", metavar="FILE", nargs="*", help="records, as in tests/corpus")
-    parser.add_argument("--id", help="only the scenario with this id, as hand-013")
-    parser.add_argument("--kernel", default=DEFAULT_KERNEL, help="profile (default %(default)s)")
-    parser.add_argument("--json", action="store_true", help="print one object with the counts")
-    parser.add_argument(
-        "--check", action="store_true", help="check all invariants after every operation"
-    )
-    parser.add_argument(
-        "-v",
-        "--verbose",
-        action="store_true",
-        help="write every failing scenario out as a bug report",
-    )
-    parser.set_defaults(main=_main)
-
-
-def _main(args: argparse.Namespace) -> int:
-    kernel_profile(args.kernel)
-    if not args.files:
-        held = [row._asdict() for row in evidence.held()] if args.json else None
-        print(evidence.text() if held is None else json.dumps(held))
-        return 0
-    given = choose([entry for name in args.files for entry in entries(name)], args.id)
-    by_file = {name: _Count() for name in args.files}
-    compared = []
-    for entry in _progress(given):
-        with placed(entry):
-            compared.append(compare(entry.scenario, kernel=args.kernel, check=args.check))
-        by_file[entry.path].add(compared[-1])
-    total = _total(by_file.values())
-    if args.json:
-        print(json.dumps(_summary(total, compared)))
-    else:
-        print(_text(by_file, total, compared, args.kernel, verbose=args.verbose))
-    return 0 if total.agree == total.scenarios else 1
-
-
-def _total(counts: Iterable[_Count]) -> _Count:
-    total = _Count()
+def total_of(counts: Iterable[Count]) -> Count:
+    """Add counts up."""
+    total = Count()
     for count in counts:
-        for name in _Count.__slots__:
+        for name in Count.__slots__:
             setattr(total, name, getattr(total, name) + getattr(count, name))
     return total
 
@@ -441,7 +396,8 @@ def _reasons(compared: Iterable[Agreement]) -> Counter[str]:
     return Counter(agreement.unsupported for agreement in compared if agreement.unsupported)
 
 
-def _summary(total: _Count, compared: Sequence[Agreement]) -> Json:
+def summary(total: Count, compared: Sequence[Agreement]) -> Json:
+    """Return the counts and every first difference as one JSON object."""
     failures = [
         {
             "id": agreement.record.get("id"),
@@ -473,15 +429,15 @@ def _apart(compared: Iterable[Agreement]) -> list[tuple[str, int, int]]:
     return [(name, pages[name, True] + pages[name, False], pages[name, True]) for name in names]
 
 
-def _text(
-    by_file: Mapping[str, _Count],
-    total: _Count,
+def text(
+    by_file: Mapping[str, Count],
+    total: Count,
     compared: Sequence[Agreement],
     kernel: str,
     *,
     verbose: bool,
 ) -> str:
-    """Counts by file, by operation where that tells something, differences, and a last sentence."""
+    """Return counts by file, by operation where that helps, differences, and a verdict."""
     rows = [
         (name, c.scenarios, c.agree, c.unsupported, c.operations, c.operations_agree)
         for name, c in [*by_file.items(), ("all", total)]
@@ -503,7 +459,7 @@ def _text(
     return "\n\n".join(parts)
 
 
-def _verdict(total: _Count, differing: int, kernel: str) -> str:
+def _verdict(total: Count, differing: int, kernel: str) -> str:
     ran = total.scenarios - total.unsupported
     if not ran:
         return "No scenario was run."
@@ -526,14 +482,3 @@ def _brief(agreement: Agreement) -> str:
             f"  ours      {_json(first.ours)}",
         ]
     )
-
-
-def _progress(given: Sequence[Entry]) -> Iterator[Entry]:
-    """Pass them on; on a terminal say how far it is."""
-    if not sys.stderr.isatty():
-        yield from given
-        return
-    for i, entry in enumerate(given, 1):
-        print(f"\r{entry.path}: {i} of {len(given)}", end="", file=sys.stderr, flush=True)
-        yield entry
-    print("\r\033[K", end="", file=sys.stderr, flush=True)

@@ -1,20 +1,15 @@
-"""``pagemig run``: scenarios run by the model, as records or as tables for people."""
+"""A scenario run by the model, as a table for people."""
 
-import argparse
 import json
-import shutil
 import textwrap
 from collections.abc import Collection
 from itertools import groupby
 from typing import Any, Final, TypeAlias
 
-from pagemig.kernels import DEFAULT_KERNEL, kernel_profile
 from pagemig.report import table
-from pagemig.scenario.files import choose, entries, placed
-from pagemig.scenario.language import inos, validate
 from pagemig.scenario.run import CRASHES, ScenarioRun
 
-__all__ = ["add_parser"]
+__all__ = ["legend", "print_table"]
 
 Json: TypeAlias = dict[str, Any]
 
@@ -32,49 +27,13 @@ _WIDEST_TEXT: Final = 100
 _NARROWEST: Final = 12
 
 
-def add_parser(subparsers: Any) -> None:
-    """Add ``pagemig run`` to the command line."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "run",
-        help="run scenarios and print what happened",
-        description="Run scenarios (tests/corpus/linux-6.1/README.md has the language) and print "
-        "them with their results, one JSON object a line, or as tables.",
-    )
-    parser.add_argument(
-        "file", metavar="FILE", help="scenarios as JSON, also .gz; - is standard input"
-    )
-    parser.add_argument("--id", help="only the scenario with this id, as hand-013")
-    parser.add_argument("--kernel", default=DEFAULT_KERNEL, help="profile (default %(default)s)")
-    parser.add_argument(
-        "--table", action="store_true", help="pages and nodes after each operation, for people"
-    )
-    parser.set_defaults(main=_main)
+def legend(width: int) -> str:
+    """Return what tells a reader how to read the tables, in lines of a terminal."""
+    return textwrap.fill(_LEGEND, min(width, _WIDEST_TEXT))
 
 
-def _main(args: argparse.Namespace) -> int:
-    kernel_profile(args.kernel)
-    width = shutil.get_terminal_size((100, 24)).columns
-    chosen = choose(entries(args.file), args.id)
-    for entry in chosen:
-        with placed(entry):
-            validate(entry.scenario)
-    for number, entry in enumerate(chosen):
-        scenario = entry.scenario
-        with placed(entry):
-            known = inos(scenario) if "results" in scenario else None
-            runner = ScenarioRun(scenario, kernel=args.kernel, inos=known)
-            if args.table:
-                if not number:
-                    print(textwrap.fill(_LEGEND, min(width, _WIDEST_TEXT)), end="\n\n")
-                _print_table(scenario, runner, width)
-                continue
-            results = list(runner)
-        kept = {name: value for name, value in scenario.items() if name != "unstable"}
-        print(json.dumps({**kept, "outcome": runner.outcome, "results": results}), flush=True)
-    return 0
-
-
-def _print_table(scenario: Json, runner: ScenarioRun, width: int) -> None:
+def print_table(scenario: Json, runner: ScenarioRun, width: int) -> None:
+    """Run a scenario and print each operation, its answer and what it changed."""
     print(": ".join(str(scenario[name]) for name in ("id", "note") if name in scenario))
     for i, result in enumerate(runner):
         print()
