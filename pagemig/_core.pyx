@@ -27,29 +27,29 @@ from pagemig.mm.context cimport (
     all_vm_events, ctx_bind, ctx_first, ctx_get, ctx_put, ctx_release_all, mmap_read_lock, mmap_read_unlock,
 )
 from pagemig.mm.cred cimport cred_t, get_cred, pmg_sys_setuid
-from pagemig.mm.filemap cimport file_get_name, file_new, file_put, file_read, file_set_name, file_write
+from pagemig.mm.filemap cimport file_get_name, file_new, file_put, file_set_name, pmg_sys_read, pmg_sys_write
 from pagemig.mm.fork cimport (
     all_pids, do_exit, find_get_task_by_vpid, find_task, get_task, mmget_not_zero, mmput, mmput_unless_last, put_task,
-    sys_fork, sys_pin, sys_unpin, task_new, task_reap,
+    pmg_sys_fork, pmg_sys_pin, pmg_sys_unpin, task_new, task_reap,
 )
-from pagemig.mm.madvise cimport sys_madvise
+from pagemig.mm.madvise cimport pmg_sys_madvise
 from pagemig.mm.memory_hotplug cimport evacuation_t, migrate_range, offline_node, online_node
 from pagemig.mm.mempolicy cimport mpol_set_nodemask, policy_node, sanitize_mpol_flags
 from pagemig.mm.migrate cimport lists_begin, lists_end, lists_t, MIGRATE_CHUNK_SIZE, migrate_page_lists
-from pagemig.mm.mlock cimport sys_mlock, sys_mlockall, sys_munlock, sys_munlockall
-from pagemig.mm.mmap cimport sys_mmap, sys_mprotect, sys_mremap, sys_munmap
+from pagemig.mm.mlock cimport pmg_sys_mlock, pmg_sys_mlockall, pmg_sys_munlock, pmg_sys_munlockall
+from pagemig.mm.mmap cimport pmg_sys_mmap, pmg_sys_mprotect, pmg_sys_mremap, pmg_sys_munmap
 from pagemig.mm.page_alloc cimport (
     anon_vma_of, arena_new, arenas_release, file_of, mm_of, node_free_pages, page_to_nid, page_token, task_of, vec_at,
     vma_index, vma_of,
 )
 from pagemig.mm.pagewalk cimport pagewalk_next, pagewalk_start, pagewalk_t
-from pagemig.mm.pfnmap cimport pfn_is_reserved, remap_frames, sys_mmap_pfns, sys_vm_ops, vma_frames
+from pagemig.mm.pfnmap cimport pfn_is_reserved, pmg_sys_mmap_pfns, pmg_sys_vm_ops, remap_frames, vma_frames
 from pagemig.mm.pgtable cimport leaf_pte, stats_index, stats_rows, walk_leaf
 from pagemig.mm.pte cimport pte_pfn, pte_present
 from pagemig.mm.rmap cimport rmap_vmas
-from pagemig.mm.swapfile cimport swapoff, swapon
+from pagemig.mm.swapfile cimport pmg_sys_swapoff, pmg_sys_swapon
 from pagemig.mm.trace cimport trace_locks
-from pagemig.mm.truncate cimport file_fadvise, file_punch, file_truncate
+from pagemig.mm.truncate cimport pmg_sys_fadvise, pmg_sys_fallocate, pmg_sys_ftruncate
 from pagemig.mm.types cimport (
     C_LOCK_PAGE, C_LOCK_SWAP, ctx_t, file_t, frame_t, INIT_PID, keep_t, machine_t, MAX_NODES, MAX_SWAPFILES, mm_t,
     MODE_ACTORS, MODE_THREADS, MPOL_F_NUMA_BALANCING, MPOL_F_RELATIVE_NODES, MPOL_F_STATIC_NODES, mpol_t, nodemask_t,
@@ -544,24 +544,26 @@ cdef class Machine:
     def _swapoff(self, uint32_t device):
         """Bring everything on a device back into memory and use it no more: 0 or -errno."""
         cdef ctx_t *c = self.enter()
-        cdef int rc
+        cdef uint32_t rule = 0
+        cdef int64_t rc
         try:
             with nogil:
-                rc = swapoff(c, device)
+                rc = pmg_sys_swapoff(c, device, &rule)
         finally:
             self.leave(c)
-        return rc
+        return answer(rc, rule)
 
     def _swapon(self, uint32_t device):
         """Use a device again: 0 or -errno."""
         cdef ctx_t *c = self.enter()
-        cdef int rc
+        cdef uint32_t rule = 0
+        cdef int64_t rc
         try:
             with nogil:
-                rc = swapon(c, device)
+                rc = pmg_sys_swapon(c, device, &rule)
         finally:
             self.leave(c)
-        return rc
+        return answer(rc, rule)
 
     def _migrate_lists(self, pfns, int32_t nid):
         """Four lists: frames isolated, migrated to a node (-1: swapped out), looked at, and disposed of.
@@ -793,7 +795,8 @@ cdef class Machine:
         """Empty a node and take it offline, or with nid -1 just a range of frames: (error, passes, pages migrated)."""
         cdef evacuation_t e
         cdef ctx_t *c
-        cdef int rc
+        cdef uint32_t rule = 0
+        cdef int64_t rc
         e.first = first
         e.end = first + n
         e.targets = targets
@@ -809,12 +812,12 @@ cdef class Machine:
                     return -ESRCH, 0, 0
                 e.keep_task = holder._task
             with nogil:
-                rc = offline_node(c, nid, &e) if nid >= 0 else migrate_range(c, &e)
+                rc = offline_node(c, nid, &e, &rule) if nid >= 0 else migrate_range(c, &e)
                 if e.keep_task:
                     put_task(self.m, e.keep_task)
         finally:
             self.leave(c)
-        return rc, e.passes, e.migrated
+        return answer(rc, rule), e.passes, e.migrated
 
     def _online(self, int nid):
         cdef ctx_t *c = self.enter()
@@ -961,13 +964,14 @@ cdef class Process:
 
     def _setuid(self, uint32_t uid, uint32_t gid, bint dumpable):
         cdef ctx_t *c = self.begin()
+        cdef uint32_t rule = 0
         cdef int64_t rc
         try:
             with nogil:
-                rc = pmg_sys_setuid(c, uid, gid, dumpable)
+                rc = pmg_sys_setuid(c, uid, gid, dumpable, &rule)
         finally:
             self.core.leave(c)
-        return rc
+        return answer(rc, rule)
 
     def _get_cpu(self):
         cdef uint32_t cpu = pmg_load32(&self.hold().cpu)
@@ -1002,114 +1006,124 @@ cdef class Process:
 
     # -- address space ---------------------------------------------------------------------------------------------
 
-    def _mmap(self, uint64_t addr, uint64_t length, uint32_t prot, uint32_t flags, uint32_t file, uint64_t pgoff):
+    def _mmap(self, uint64_t addr, uint64_t length, uint32_t prot, uint32_t flags, uint32_t file, uint64_t offset):
         cdef ctx_t *c = self.begin()
+        cdef uint32_t rule = 0
         cdef int64_t rc
         try:
             with nogil:
-                rc = sys_mmap(c, self.t, addr, length, prot, flags, file, pgoff)
+                rc = pmg_sys_mmap(c, addr, length, prot, flags, file, offset, &rule)
         finally:
             self.core.leave(c)
-        return rc
+        return answer(rc, rule)
 
     def _mmap_pfns(self, pfns, uint32_t prot, uint32_t ops):
         cdef uint32_t *p = <uint32_t *> data_of(pfns, cnp.NPY_UINT32, "pfns")
         cdef uint64_t n = len(pfns)
         cdef ctx_t *c = self.begin()
+        cdef uint32_t rule = 0
         cdef int64_t rc
         try:
             with nogil:
-                rc = sys_mmap_pfns(c, p, n, prot, ops)
+                rc = pmg_sys_mmap_pfns(c, p, n, prot, ops, &rule)
         finally:
             self.core.leave(c)
-        return rc
+        return answer(rc, rule)
 
     def _vm_ops(self, uint64_t addr, uint32_t ops):
         cdef ctx_t *c = self.begin()
-        cdef int rc
+        cdef uint32_t rule = 0
+        cdef int64_t rc
         try:
             with nogil:
-                rc = sys_vm_ops(c, addr, ops)
+                rc = pmg_sys_vm_ops(c, addr, ops, &rule)
         finally:
             self.core.leave(c)
-        return rc
+        return answer(rc, rule)
 
     def _munmap(self, uint64_t addr, uint64_t length):
         cdef ctx_t *c = self.begin()
+        cdef uint32_t rule = 0
         cdef int64_t rc
         try:
             with nogil:
-                rc = sys_munmap(c, self.t, addr, length)
+                rc = pmg_sys_munmap(c, addr, length, &rule)
         finally:
             self.core.leave(c)
-        return rc
+        return answer(rc, rule)
 
     def _mprotect(self, uint64_t addr, uint64_t length, uint32_t prot):
         cdef ctx_t *c = self.begin()
+        cdef uint32_t rule = 0
         cdef int64_t rc
         try:
             with nogil:
-                rc = sys_mprotect(c, self.t, addr, length, prot)
+                rc = pmg_sys_mprotect(c, addr, length, prot, &rule)
         finally:
             self.core.leave(c)
-        return rc
+        return answer(rc, rule)
 
     def _mremap(self, uint64_t old, uint64_t old_len, uint64_t new_len, uint32_t flags, uint64_t new_addr):
         cdef ctx_t *c = self.begin()
+        cdef uint32_t rule = 0
         cdef int64_t rc
         try:
             with nogil:
-                rc = sys_mremap(c, self.t, old, old_len, new_len, flags, new_addr)
+                rc = pmg_sys_mremap(c, old, old_len, new_len, flags, new_addr, &rule)
         finally:
             self.core.leave(c)
-        return rc
+        return answer(rc, rule)
 
     def _madvise(self, uint64_t addr, uint64_t length, int advice):
         cdef ctx_t *c = self.begin()
+        cdef uint32_t rule = 0
         cdef int64_t rc
         try:
             with nogil:
-                rc = sys_madvise(c, self.t, addr, length, advice)
+                rc = pmg_sys_madvise(c, addr, length, advice, &rule)
         finally:
             self.core.leave(c)
-        return rc
+        return answer(rc, rule)
 
-    def _mlock(self, uint64_t addr, uint64_t length, bint onfault):
+    def _mlock(self, uint64_t addr, uint64_t length, uint32_t flags):
         cdef ctx_t *c = self.begin()
+        cdef uint32_t rule = 0
         cdef int64_t rc
         try:
             with nogil:
-                rc = sys_mlock(c, self.t, addr, length, 1 if onfault else 0)
+                rc = pmg_sys_mlock(c, addr, length, flags, &rule)
         finally:
             self.core.leave(c)
-        return rc
+        return answer(rc, rule)
 
     def _munlock(self, uint64_t addr, uint64_t length):
         cdef ctx_t *c = self.begin()
+        cdef uint32_t rule = 0
         cdef int64_t rc
         try:
             with nogil:
-                rc = sys_munlock(c, self.t, addr, length)
+                rc = pmg_sys_munlock(c, addr, length, &rule)
         finally:
             self.core.leave(c)
-        return rc
+        return answer(rc, rule)
 
     def _mlockall(self, uint32_t flags):
         cdef ctx_t *c = self.begin()
+        cdef uint32_t rule = 0
         cdef int64_t rc
         try:
             with nogil:
-                rc = sys_mlockall(c, self.t, flags)
+                rc = pmg_sys_mlockall(c, flags, &rule)
         finally:
             self.core.leave(c)
-        return rc
+        return answer(rc, rule)
 
     def _munlockall(self):
         cdef ctx_t *c = self.begin()
         cdef int64_t rc
         try:
             with nogil:
-                rc = sys_munlockall(c, self.t)
+                rc = pmg_sys_munlockall(c)
         finally:
             self.core.leave(c)
         return rc
@@ -1173,7 +1187,7 @@ cdef class Process:
         cdef int64_t rc
         try:
             with nogil:
-                rc = sys_fork(c, self.t)
+                rc = pmg_sys_fork(c)
         finally:
             self.core.leave(c)
         return rc
@@ -1201,24 +1215,26 @@ cdef class Process:
     def _pin(self, uint64_t addr, uint64_t n, bint longterm):
         """(pages held or -errno, pin index)."""
         cdef ctx_t *c = self.begin()
+        cdef uint32_t rule = 0
         cdef int64_t rc
         cdef uint32_t pin = 0
         try:
             with nogil:
-                rc = sys_pin(c, self.t, addr, n, longterm, &pin)
+                rc = pmg_sys_pin(c, addr, n, longterm, &pin, &rule)
         finally:
             self.core.leave(c)
-        return rc, pin
+        return answer(rc, rule), pin
 
     def _unpin(self, uint32_t pin):
         cdef ctx_t *c = self.enter()
-        cdef int rc
+        cdef uint32_t rule = 0
+        cdef int64_t rc
         try:
             with nogil:
-                rc = sys_unpin(c, self.t, pin)
+                rc = pmg_sys_unpin(c, pin, &rule)
         finally:
             self.core.leave(c)
-        return rc
+        return answer(rc, rule)
 
     # -- files -----------------------------------------------------------------------------------------------------
 
@@ -1226,13 +1242,14 @@ cdef class Process:
         cdef uint64_t *v = <uint64_t *> data_of(values, cnp.NPY_UINT64, "values")
         cdef uint64_t n = len(values)
         cdef ctx_t *c = self.enter()
+        cdef uint32_t rule = 0
         cdef int64_t rc
         try:
             with nogil:
-                rc = file_write(c, file, index, n, v)
+                rc = pmg_sys_write(c, file, index, n, v, &rule)
         finally:
             self.core.leave(c)
-        return rc
+        return answer(rc, rule)
 
     def _fread(self, uint32_t file, uint64_t index, out):
         cdef uint64_t *v = <uint64_t *> data_of(out, cnp.NPY_UINT64, "out")
@@ -1241,40 +1258,43 @@ cdef class Process:
         cdef int64_t rc
         try:
             with nogil:
-                rc = file_read(c, file, index, n, v)
+                rc = pmg_sys_read(c, file, index, n, v)
         finally:
             self.core.leave(c)
         return rc
 
     def _ftruncate(self, uint32_t file, uint64_t pages):
         cdef ctx_t *c = self.enter()
+        cdef uint32_t rule = 0
         cdef int64_t rc
         try:
             with nogil:
-                rc = file_truncate(c, file, pages)
+                rc = pmg_sys_ftruncate(c, file, pages, &rule)
         finally:
             self.core.leave(c)
-        return rc
+        return answer(rc, rule)
 
     def _punch(self, uint32_t file, uint64_t index, uint64_t n):
         cdef ctx_t *c = self.enter()
+        cdef uint32_t rule = 0
         cdef int64_t rc
         try:
             with nogil:
-                rc = file_punch(c, file, index, n)
+                rc = pmg_sys_fallocate(c, file, index, n, &rule)
         finally:
             self.core.leave(c)
-        return rc
+        return answer(rc, rule)
 
     def _fadvise(self, uint32_t file, uint64_t index, uint64_t n, int advice, bint sync):
         cdef ctx_t *c = self.enter()
+        cdef uint32_t rule = 0
         cdef int64_t rc
         try:
             with nogil:
-                rc = file_fadvise(c, file, index, n, advice, sync)
+                rc = pmg_sys_fadvise(c, file, index, n, advice, sync, &rule)
         finally:
             self.core.leave(c)
-        return rc
+        return answer(rc, rule)
 
     # -- policies and migration --------------------------------------------------------------------------------------
 

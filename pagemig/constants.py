@@ -27,6 +27,7 @@ __all__ = [
     "MCL_CURRENT",
     "MCL_FUTURE",
     "MCL_ONFAULT",
+    "MLOCK_ONFAULT",
     "MPOL_BIND",
     "MPOL_DEFAULT",
     "MPOL_F_ADDR",
@@ -135,6 +136,7 @@ MREMAP_DONTUNMAP: Final = 4
 MCL_CURRENT: Final = 1
 MCL_FUTURE: Final = 2
 MCL_ONFAULT: Final = 4
+MLOCK_ONFAULT: Final = 1
 
 #: Advice of madvise by the kernel's name in lower case, without ``MADV_``.
 MADV_BY_NAME: Final[dict[str, int]] = {

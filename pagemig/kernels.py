@@ -45,6 +45,9 @@ _CALL_BITS: Final = {
     "migrate_pages": 8,
     "move_pages": 16,
     "set_mempolicy_home_node": 32,
+    "mlock2": 64,
+    "fallocate": 128,
+    "io_uring_setup": 256,
 }
 
 

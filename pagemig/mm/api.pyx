@@ -19,11 +19,11 @@ from pagemig.mm.calls cimport (
 from pagemig.mm.check cimport check_machine, checker_release, checker_t, violation_t
 from pagemig.mm.context cimport all_vm_events, ctx_bind as ctx_on_cpu, ctx_get, ctx_put, ctx_release_all
 from pagemig.mm.fork cimport (
-    do_exit, find_get_task_by_vpid, get_task_mm, mmput, put_task, sys_fork, task_new, task_reap,
+    do_exit, find_get_task_by_vpid, get_task_mm, mmput, pmg_sys_fork, put_task, task_new, task_reap,
 )
-from pagemig.mm.madvise cimport sys_madvise
-from pagemig.mm.mlock cimport sys_mlock, sys_munlock
-from pagemig.mm.mmap cimport sys_mmap, sys_mprotect, sys_mremap, sys_munmap
+from pagemig.mm.madvise cimport pmg_sys_madvise
+from pagemig.mm.mlock cimport pmg_sys_mlock, pmg_sys_munlock
+from pagemig.mm.mmap cimport pmg_sys_mmap, pmg_sys_mprotect, pmg_sys_mremap, pmg_sys_munmap
 from pagemig.mm.page_alloc cimport arenas_release, mm_of, page_to_nid
 from pagemig.mm.pgtable cimport entry_table, leaf_pte, level_shift, pte_index, table_entries, walk_leaf
 from pagemig.mm.pte cimport (
@@ -355,7 +355,7 @@ cdef int64_t fork(pmg_ctx *ctx) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
     if lacks_mm(h):
         return -ESRCH
-    return sys_fork(h.c, h.t)
+    return pmg_sys_fork(h.c)
 
 
 cdef int exit_(pmg_ctx *ctx) noexcept nogil:
@@ -373,40 +373,38 @@ cdef int64_t mmap(
         pmg_ctx *ctx, uint64_t va, uint64_t length, uint32_t prot, uint32_t flags, uint32_t file,
         uint64_t off) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
-    if off & 4095:
-        return -EINVAL
-    return -ESRCH if lacks_mm(h) else sys_mmap(h.c, h.t, va, length, prot, flags, file, off >> 12)
+    return -ESRCH if lacks_mm(h) else pmg_sys_mmap(h.c, va, length, prot, flags, file, off, NULL)
 
 
 cdef int munmap(pmg_ctx *ctx, uint64_t va, uint64_t length) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
-    return -ESRCH if lacks_mm(h) else sys_munmap(h.c, h.t, va, length)
+    return -ESRCH if lacks_mm(h) else <int> pmg_sys_munmap(h.c, va, length, NULL)
 
 
 cdef int mprotect(pmg_ctx *ctx, uint64_t va, uint64_t length, uint32_t prot) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
-    return -ESRCH if lacks_mm(h) else sys_mprotect(h.c, h.t, va, length, prot)
+    return -ESRCH if lacks_mm(h) else <int> pmg_sys_mprotect(h.c, va, length, prot, NULL)
 
 
 cdef int64_t mremap(
         pmg_ctx *ctx, uint64_t va, uint64_t length, uint64_t new_length, uint32_t flags, uint64_t new_va) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
-    return -ESRCH if lacks_mm(h) else sys_mremap(h.c, h.t, va, length, new_length, flags, new_va)
+    return -ESRCH if lacks_mm(h) else pmg_sys_mremap(h.c, va, length, new_length, flags, new_va, NULL)
 
 
 cdef int madvise(pmg_ctx *ctx, uint64_t va, uint64_t length, int advice) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
-    return -ESRCH if lacks_mm(h) else sys_madvise(h.c, h.t, va, length, advice)
+    return -ESRCH if lacks_mm(h) else <int> pmg_sys_madvise(h.c, va, length, advice, NULL)
 
 
 cdef int mlock(pmg_ctx *ctx, uint64_t va, uint64_t length, uint32_t flags) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
-    return -ESRCH if lacks_mm(h) else sys_mlock(h.c, h.t, va, length, flags)
+    return -ESRCH if lacks_mm(h) else <int> pmg_sys_mlock(h.c, va, length, flags, NULL)
 
 
 cdef int munlock(pmg_ctx *ctx, uint64_t va, uint64_t length) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
-    return -ESRCH if lacks_mm(h) else sys_munlock(h.c, h.t, va, length)
+    return -ESRCH if lacks_mm(h) else <int> pmg_sys_munlock(h.c, va, length, NULL)
 
 
 # -- addresses -------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from pagemig.mm.migrate_stage cimport (
     putback_lru_page, run_begin, run_stage, run_t, shift_stage, stage_room, stage_t, target_begin, target_t, ungather,
     whole_index,
 )
-from pagemig.mm.mmap cimport mbind_range, sys_set_mempolicy_home_node
+from pagemig.mm.mmap cimport home_node_range, mbind_range
 from pagemig.mm.nodemask cimport nodes_absent, nodes_clear, nodes_weight
 from pagemig.mm.page_alloc cimport mm_index, mm_of, page_to_nid, put_page, task_of, vec_at, vma_of
 from pagemig.mm.pte cimport pte_pfn
@@ -34,7 +34,7 @@ from pagemig.mm.queue cimport (
 )
 from pagemig.mm.rmap cimport lru_cache_disable, lru_cache_enable
 from pagemig.mm.rules cimport (
-    refuse, RULE_ADDR_FLAG, RULE_BIND_FLAGS, RULE_GET_FLAGS, RULE_HOME_FLAGS, RULE_HOME_NODE, RULE_MASK_BEYOND,
+    refuse, RULE_ADDR_FLAG, RULE_BIND_FLAGS, RULE_CALL, RULE_GET_FLAGS, RULE_HOME_FLAGS, RULE_HOME_NODE, RULE_MASK_BEYOND,
     RULE_MASK_SIZE, RULE_MAXNODE_LARGE, RULE_MAXNODE_SMALL, RULE_MEMS_ALLOWED, RULE_MOVE_ALL, RULE_MOVE_FLAGS,
     RULE_NO_MEMORY, RULE_NODES_NONE, RULE_NOT_INTERLEAVING, RULE_RANGE_WRAPS, RULE_TO_NODES_ABSENT, RULE_TO_NODES_NONE,
     RULE_TO_NODES_PRIVILEGE, RULE_UNALIGNED,
@@ -379,7 +379,7 @@ cdef int64_t pmg_sys_move_pages(
     cdef uint32_t mm
     cdef int64_t rc
     if not c.m.profile.call_mask & CALL_MOVE_PAGES:
-        return -ENOSYS
+        return refuse(ENOSYS, RULE_CALL, rule)
     if flags & ~<uint32_t> (MPOL_MF_MOVE | MPOL_MF_MOVE_ALL):
         return refuse(EINVAL, RULE_MOVE_FLAGS, rule)
     if flags & MPOL_MF_MOVE_ALL and not capable(c, CAP_SYS_NICE):
@@ -494,7 +494,7 @@ cdef int64_t pmg_sys_mbind(
     cdef uint32_t mode_flags = 0
     cdef int64_t rc
     if not c.m.profile.call_mask & CALL_MBIND:
-        return -ENOSYS
+        return refuse(ENOSYS, RULE_CALL, rule)
     if not c.m.profile.mode_flags:          # before modes had flags the mask was read first
         rc = get_nodes(c, &user, nodes, maxnode, rule)
         if rc:
@@ -568,7 +568,7 @@ cdef int64_t pmg_sys_set_mempolicy(
     cdef uint32_t mode_flags = 0
     cdef int64_t rc
     if not c.m.profile.call_mask & CALL_SET_MEMPOLICY:
-        return -ENOSYS
+        return refuse(ENOSYS, RULE_CALL, rule)
     rc = sanitize_mpol_flags(c.m, mode, &mode, &mode_flags, rule)
     if rc == 0:
         rc = get_nodes(c, &user, nodes, maxnode, rule)
@@ -664,7 +664,7 @@ cdef int64_t pmg_sys_get_mempolicy(
     cdef int32_t word
     cdef char *out
     if not c.m.profile.call_mask & CALL_GET_MEMPOLICY:
-        return -ENOSYS
+        return refuse(ENOSYS, RULE_CALL, rule)
     if nodes.p != NULL and maxnode < (c.m.nr_nodes if c.m.profile.max_nodes > MAX_NODES else MAX_NODES):
         return refuse(EINVAL, RULE_MAXNODE_SMALL, rule)
     rc = do_get_mempolicy(c, addr, flags, &mask, rule)
@@ -694,7 +694,7 @@ cdef int64_t pmg_sys_set_mempolicy_home_node(
         ctx_t *c, uint64_t start, uint64_t length, uint64_t home_node, uint64_t flags, uint32_t *rule) noexcept nogil:
     cdef int64_t rc
     if not c.m.profile.call_mask & CALL_SET_HOME_NODE:
-        return -ENOSYS
+        return refuse(ENOSYS, RULE_CALL, rule)
     if start & 4095:
         return refuse(EINVAL, RULE_UNALIGNED, rule)
     if flags:
@@ -702,7 +702,7 @@ cdef int64_t pmg_sys_set_mempolicy_home_node(
     if home_node >= c.m.nr_nodes:
         return refuse(EINVAL, RULE_HOME_NODE, rule)
     rc = page_range(start, &length, rule)
-    return rc if rc <= 0 else sys_set_mempolicy_home_node(c, task_of(c.m, c.task), start, length, home_node, 0)
+    return rc if rc <= 0 else home_node_range(c, start, length, <uint32_t> home_node)
 
 
 # -- migrate_pages ---------------------------------------------------------------------------------------------
@@ -779,7 +779,7 @@ cdef int64_t pmg_sys_migrate_pages(
     cdef uint32_t mm
     cdef int64_t rc
     if not c.m.profile.call_mask & CALL_MIGRATE_PAGES:
-        return -ENOSYS
+        return refuse(ENOSYS, RULE_CALL, rule)
     rc = get_nodes(c, &old, old_nodes, maxnode, rule)
     if rc == 0:
         rc = get_nodes(c, &new, new_nodes, maxnode, rule)

@@ -14,7 +14,8 @@ ctypedef struct cred_t:
 cdef void get_cred(ctx_t *c, task_t *t, cred_t *out) noexcept nogil
 cdef bint capable(ctx_t *c, uint32_t cap) noexcept nogil
 # become another user for good; a change clears what others may dump unless asked
-cdef int64_t pmg_sys_setuid(ctx_t *c, uint32_t uid, uint32_t gid, bint dumpable) noexcept nogil
+cdef int64_t pmg_sys_setuid(
+        ctx_t *c, uint32_t uid, uint32_t gid, bint dumpable, uint32_t *rule) noexcept nogil
 # The process a call is about, kept until put_target: 0, -ESRCH or -EPERM; NULL for a kernel thread.
 cdef int get_target(ctx_t *c, int32_t pid, task_t **target) noexcept nogil
 cdef void put_target(ctx_t *c, task_t *target) noexcept nogil

@@ -12,6 +12,7 @@ from pagemig.mm.atomic cimport (
 )
 from pagemig.mm.fork cimport find_task, put_task
 from pagemig.mm.page_alloc cimport mm_of, task_of
+from pagemig.mm.rules cimport refuse, RULE_UID
 from pagemig.mm.types cimport CAP_ALL, CAP_SYS_NICE, CAP_SYS_PTRACE, ctx_t, TASK_RUNNING, task_t
 
 
@@ -47,12 +48,13 @@ cdef bint capable(ctx_t *c, uint32_t cap) noexcept nogil:
     return pmg_load32(&task_of(c.m, c.task).caps) & cap != 0
 
 
-cdef int64_t pmg_sys_setuid(ctx_t *c, uint32_t uid, uint32_t gid, bint dumpable) noexcept nogil:
+cdef int64_t pmg_sys_setuid(
+        ctx_t *c, uint32_t uid, uint32_t gid, bint dumpable, uint32_t *rule) noexcept nogil:
     cdef task_t *t = task_of(c.m, c.task)
     cdef int64_t rc = 0
     pmg_spin_lock(&t.alloc_lock)
     if not pmg_load32(&t.caps) and (uid != t.uid or gid != t.gid):
-        rc = -EPERM
+        rc = refuse(EPERM, RULE_UID, rule)
     else:
         t.uid = t.euid = t.suid = uid
         t.gid = gid
@@ -88,7 +90,7 @@ cdef bint ptrace_may_access(const cred_t *caller, const cred_t *target) noexcept
 
 cdef int get_target(ctx_t *c, int32_t pid, task_t **target) noexcept nogil:
     cdef bint as_signal = c.m.profile.uid_access != 0
-    cdef cred_t mine, theirs
+    cdef cred_t caller, target_cred
     cdef task_t *t = NULL
     if pid == 0 or <uint32_t> pid == pmg_load32(&task_of(c.m, c.task).pid):
         target[0] = task_of(c.m, c.task)
@@ -98,10 +100,10 @@ cdef int get_target(ctx_t *c, int32_t pid, task_t **target) noexcept nogil:
         t = find_task(c, <uint32_t> pid) if pid > 0 else NULL
         if t == NULL:
             return -ESRCH
-    get_cred(c, task_of(c.m, c.task), &mine)
-    get_cred(c, t, &theirs)
+    get_cred(c, task_of(c.m, c.task), &caller)
+    get_cred(c, t, &target_cred)
     # Asked as for a signal, what has no memory is refused for that before permission is.
-    if (not theirs.has_mm or may_signal(&mine, &theirs)) if as_signal else ptrace_may_access(&mine, &theirs):
+    if (not target_cred.has_mm or may_signal(&caller, &target_cred)) if as_signal else ptrace_may_access(&caller, &target_cred):
         target[0] = t
         return 0
     put_target(c, t)

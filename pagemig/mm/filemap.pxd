@@ -40,8 +40,9 @@ cdef void file_page_dirty(ctx_t *c, file_t *f, uint32_t pfn) noexcept nogil
 cdef void mmap_hit(file_t *f, uint64_t n) noexcept nogil
 # i_rwsem taken inside
 # pages written or -errno; extends
-cdef int64_t file_write(ctx_t *c, uint32_t file, uint64_t index, uint64_t n, const uint64_t *values) noexcept nogil
-cdef int64_t file_read(ctx_t *c, uint32_t file, uint64_t index, uint64_t n, uint64_t *values) noexcept nogil
+cdef int64_t pmg_sys_write(
+        ctx_t *c, uint32_t file, uint64_t index, uint64_t n, const uint64_t *values, uint32_t *rule) noexcept nogil
+cdef int64_t pmg_sys_read(ctx_t *c, uint32_t file, uint64_t index, uint64_t n, uint64_t *values) noexcept nogil
 # write a locked page to where its file system keeps it, False: there is no such place
 cdef bint file_writepage(ctx_t *c, uint32_t pfn) noexcept nogil
 cdef bint try_to_release_page(ctx_t *c, uint32_t pfn) noexcept nogil                 # a locked, clean page gives up its buffers

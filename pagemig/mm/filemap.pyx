@@ -25,6 +25,7 @@ from pagemig.mm.page_alloc cimport (
 from pagemig.mm.pgtable cimport leaf_pte, pte_lock, pte_unlock, walk_leaf
 from pagemig.mm.pte cimport PTE_D, pte_pfn, pte_present, PTE_RW, pte_t
 from pagemig.mm.rmap cimport i_mmap_lock_read, i_mmap_unlock_read, lru_cache_add, rmap_vmas
+from pagemig.mm.rules cimport refuse, RULE_FILE_SIZE
 from pagemig.mm.types cimport (
     C_PGMAJFAULT, ctx_t, FILE_SHMEM, file_t, frame_t, machine_t, MAX_INDEX_PAGES, PG_anon, PG_cached, PG_dirty,
     PG_locked, PG_private, PG_readahead, PG_swapbacked, PG_uptodate, PG_writeback, PMG_WAIT, REF_ONE, VM_FAULT_MAJOR,
@@ -585,7 +586,8 @@ cdef int write_page(ctx_t *c, file_t *f, uint64_t index, uint64_t value) noexcep
     return 0
 
 
-cdef int64_t file_write(ctx_t *c, uint32_t file, uint64_t index, uint64_t n, const uint64_t *values) noexcept nogil:
+cdef int64_t pmg_sys_write(
+        ctx_t *c, uint32_t file, uint64_t index, uint64_t n, const uint64_t *values, uint32_t *rule) noexcept nogil:
     cdef file_t *f = file_of(c.m, file)
     cdef uint64_t k = 0
     cdef int err = 0
@@ -593,7 +595,7 @@ cdef int64_t file_write(ctx_t *c, uint32_t file, uint64_t index, uint64_t n, con
         return -PMG_WAIT
     while k < n:
         if index >= MAX_INDEX_PAGES - k:
-            err = -EFBIG
+            err = refuse(EFBIG, RULE_FILE_SIZE, NULL if k else rule)
             break
         err = write_page(c, f, index + k, values[k])
         if err:
@@ -640,7 +642,7 @@ cdef int filemap_get_page(ctx_t *c, file_t *f, uint64_t index, uint32_t *pfn) no
     return 0
 
 
-cdef int64_t file_read(ctx_t *c, uint32_t file, uint64_t index, uint64_t n, uint64_t *values) noexcept nogil:
+cdef int64_t pmg_sys_read(ctx_t *c, uint32_t file, uint64_t index, uint64_t n, uint64_t *values) noexcept nogil:
     cdef file_t *f = file_of(c.m, file)
     cdef uint64_t k = 0
     cdef uint32_t pfn = 0

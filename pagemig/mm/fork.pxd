@@ -36,10 +36,11 @@ cdef inline bint mmput_unless_last(machine_t *m, uint32_t mm) noexcept nogil:
         n = pmg_load32(users)
     return False
 
-cdef int64_t sys_fork(ctx_t *c, task_t *t) noexcept nogil                           # pid of the child or -errno
+# calls of c.task: pid of the child; pages held (pipe) or 0 (longterm); 0.  Or -errno, with the rule that refused.
+cdef int64_t pmg_sys_fork(ctx_t *c) noexcept nogil
+cdef int64_t pmg_sys_pin(
+        ctx_t *c, uint64_t addr, uint64_t n, bint longterm, uint32_t *pin, uint32_t *rule) noexcept nogil
+cdef int64_t pmg_sys_unpin(ctx_t *c, uint32_t pin, uint32_t *rule) noexcept nogil
 # tears down the address space, drops pins
 cdef void do_exit(ctx_t *c, task_t *t, bint zombie, bint oom) noexcept nogil
 cdef void task_reap(ctx_t *c, task_t *t) noexcept nogil
-# pages held (pipe) or 0 (longterm), or -errno
-cdef int64_t sys_pin(ctx_t *c, task_t *t, uint64_t addr, uint64_t n, bint longterm, uint32_t *pin) noexcept nogil
-cdef int sys_unpin(ctx_t *c, task_t *t, uint32_t pin) noexcept nogil               # 0 or -EBADF

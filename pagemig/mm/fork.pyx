@@ -2,7 +2,7 @@
 
 Records keep their type when they are free (get_task, mmget_not_zero): who looks one up may find it gone, never another.
 """
-from libc.errno cimport EBADF, EFAULT, ENOMEM
+from libc.errno cimport EBADF, EFAULT, ENOMEM, ENOSYS
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from pagemig.mm.atomic cimport (
@@ -20,8 +20,9 @@ from pagemig.mm.page_alloc cimport (
 )
 from pagemig.mm.pgtable cimport pgd_alloc, pgd_free
 from pagemig.mm.rmap cimport anon_vma_fork
+from pagemig.mm.rules cimport refuse, RULE_CALL, RULE_PIN
 from pagemig.mm.types cimport (
-    C_OOM_KILL, CAP_ALL, ctx_t, INIT_PID, machine_t, mm_t, PID_HASH, pin_t, PMG_WAIT, TASK_EXITING, TASK_FREE,
+    C_OOM_KILL, CALL_IO_URING, CAP_ALL, ctx_t, INIT_PID, machine_t, mm_t, PID_HASH, pin_t, PMG_WAIT, TASK_EXITING, TASK_FREE,
     TASK_RUNNING, task_t, TASK_ZOMBIE, vec_t, VM_DONTCOPY, VM_WIPEONFORK, vma_t,
 )
 from pagemig.mm.vma cimport VM_LOCKED_MASK, vma_at
@@ -287,8 +288,9 @@ cdef int copy_process(ctx_t *c, task_t *t, task_t *parent, uint32_t mm) noexcept
     return err if err else dup_pins(c.m, t, parent)
 
 
-cdef int64_t sys_fork(ctx_t *c, task_t *t) noexcept nogil:
+cdef int64_t pmg_sys_fork(ctx_t *c) noexcept nogil:
     cdef machine_t *m = c.m
+    cdef task_t *t = task_of(m, c.task)
     cdef uint32_t i = slab_alloc(&m.tasks), mm = mm_alloc(c) if i else 0, pid
     cdef int err = copy_process(c, task_of(m, i), t, mm) if mm else -ENOMEM
     if err:
@@ -378,15 +380,19 @@ cdef int64_t pin_fill(ctx_t *c, task_t *t, uint64_t vpn, uint64_t n, uint32_t i)
     return got
 
 
-cdef int64_t sys_pin(ctx_t *c, task_t *t, uint64_t addr, uint64_t n, bint longterm, uint32_t *pin) noexcept nogil:
+cdef int64_t pmg_sys_pin(
+        ctx_t *c, uint64_t addr, uint64_t n, bint longterm, uint32_t *pin, uint32_t *rule) noexcept nogil:
     """``addr`` in bytes, ``n`` pages; ``*pin`` names what holds them."""
     cdef machine_t *m = c.m
-    cdef uint32_t i = slab_alloc(&m.pins)
+    cdef uint32_t i
     cdef int64_t got
+    if longterm and not m.profile.call_mask & CALL_IO_URING:
+        return refuse(ENOSYS, RULE_CALL, rule)
+    i = slab_alloc(&m.pins)
     if not i:
         return -ENOMEM
     pin_of(m, i).longterm = longterm
-    got = pin_fill(c, t, addr >> 12, n, i)
+    got = pin_fill(c, task_of(m, c.task), addr >> 12, n, i)
     if got < 0:
         vec_free(m, &pin_of(m, i).pages)
         slab_free(&m.pins, i)
@@ -395,8 +401,9 @@ cdef int64_t sys_pin(ctx_t *c, task_t *t, uint64_t addr, uint64_t n, bint longte
     return 0 if longterm else got
 
 
-cdef int sys_unpin(ctx_t *c, task_t *t, uint32_t pin) noexcept nogil:
+cdef int64_t pmg_sys_unpin(ctx_t *c, uint32_t pin, uint32_t *rule) noexcept nogil:
     """Close the process's hold; the pages stay held while another process has the file open."""
+    cdef task_t *t = task_of(c.m, c.task)
     cdef uint32_t i
     cdef int err = -EBADF
     pmg_spin_lock(&t.alloc_lock)
@@ -406,6 +413,7 @@ cdef int sys_unpin(ctx_t *c, task_t *t, uint32_t pin) noexcept nogil:
             err = 0
             break
     pmg_spin_unlock(&t.alloc_lock)
-    if err == 0:
-        pin_put(c, pin)
-    return err
+    if err:
+        return refuse(EBADF, RULE_PIN, rule)
+    pin_put(c, pin)
+    return 0

@@ -1,7 +1,7 @@
 """madvise(2)."""
-from libc.stdint cimport uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from pagemig.mm.types cimport ctx_t, task_t
+from pagemig.mm.types cimport ctx_t
 
-# start and length are bytes; 0 or a negative errno
-cdef int sys_madvise(ctx_t *c, task_t *t, uint64_t start, uint64_t length, int advice) noexcept nogil
+# start and length are bytes; the answers as those of mmap.pxd
+cdef int64_t pmg_sys_madvise(ctx_t *c, uint64_t start, uint64_t length, int advice, uint32_t *rule) noexcept nogil

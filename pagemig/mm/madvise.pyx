@@ -1,6 +1,6 @@
 """madvise(2): flags of a mapping, and what is done to its pages at once."""
 from libc.errno cimport EACCES, EAGAIN, EBADF, EINVAL, ENOMEM, ENOSYS
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from pagemig.mm.atomic cimport pmg_and, pmg_store32
 from pagemig.mm.context cimport mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock
@@ -14,13 +14,13 @@ from pagemig.mm.pagewalk cimport pagewalk_next, pagewalk_start, pagewalk_t
 from pagemig.mm.pgtable cimport leaf_pte, pte_lock, pte_unlock
 from pagemig.mm.pte cimport PTE_A, PTE_D, pte_pfn, pte_present, PTE_SPECIAL, pte_t
 from pagemig.mm.rmap cimport lru_add_drain
+from pagemig.mm.rules cimport refuse, RULE_ADVICE, RULE_HOLE, RULE_RANGE_WRAPS, RULE_UNALIGNED
 from pagemig.mm.truncate cimport file_fadvise, file_punch
 from pagemig.mm.types cimport (
     BUG_REMOVE_LOOPS, ctx_t, FILE_SHMEM, machine_t, mm_t, PG_active, PG_anon, PG_dirty, PG_referenced, PG_swapbacked,
-    PG_unevictable, PMG_BUG, PMG_WAIT, task_t, VM_DONTCOPY, VM_DONTDUMP, VM_DONTMIGRATE, VM_HUGEPAGE, VM_IO,
-    VM_LOCKED, VM_MAYSHARE,
-    VM_MAYWRITE, VM_MERGEABLE, VM_NOHUGEPAGE, VM_PFNMAP, VM_RAND_READ, VM_SEQ_READ, VM_SHARED, VM_WIPEONFORK, VM_WRITE,
-    vma_t,
+    PG_unevictable, PMG_BUG, PMG_WAIT, VM_DONTCOPY, VM_DONTDUMP, VM_DONTMIGRATE, VM_HUGEPAGE, VM_IO, VM_LOCKED,
+    VM_MAYSHARE, VM_MAYWRITE, VM_MERGEABLE, VM_NOHUGEPAGE, VM_PFNMAP, VM_RAND_READ, VM_SEQ_READ, VM_SHARED,
+    VM_WIPEONFORK, VM_WRITE, vma_t,
 )
 from pagemig.mm.vma cimport find_vma_prev, page_align, VM_SPECIAL, vma_at, vma_slot
 
@@ -247,7 +247,8 @@ cdef int madvise_vma_behavior(ctx_t *c, walk_t *w, vma_t *vma, uint64_t start, u
     return madvise_update_vma(c, w, vma, start, end)
 
 
-cdef int madvise_walk_vmas(ctx_t *c, walk_t *w, uint64_t start, uint64_t end) noexcept nogil:
+cdef int madvise_walk_vmas(
+        ctx_t *c, walk_t *w, uint64_t start, uint64_t end, uint32_t *rule) noexcept nogil:
     """Holes are passed over and reported at the end; any other failure stops at once."""
     cdef machine_t *m = c.m
     cdef vma_t *vma = find_vma_prev(m, w.mm, start, &w.prev)
@@ -256,7 +257,7 @@ cdef int madvise_walk_vmas(ctx_t *c, walk_t *w, uint64_t start, uint64_t end) no
     cdef int err, unmapped = 0
     while start < end:
         if vma == NULL:
-            return -ENOMEM
+            return refuse(ENOMEM, RULE_HOLE, rule)
         if start < vma.start:
             unmapped = -ENOMEM
             start = vma.start
@@ -271,18 +272,21 @@ cdef int madvise_walk_vmas(ctx_t *c, walk_t *w, uint64_t start, uint64_t end) no
         noted = not m.profile.remove_loops or w.advice != MADV_REMOVE
         start = stop if w.prev == NULL else max(stop, w.prev.end)
         vma = vma_at(m, w.mm, vma_slot(m, w.mm, start))
-    return unmapped
+    return refuse(ENOMEM, RULE_HOLE, rule) if unmapped else 0
 
 
-cdef int sys_madvise(ctx_t *c, task_t *t, uint64_t start, uint64_t length, int advice) noexcept nogil:
+cdef int64_t pmg_sys_madvise(
+        ctx_t *c, uint64_t start, uint64_t length, int advice, uint32_t *rule) noexcept nogil:
     cdef uint64_t n = page_align(length)
     cdef walk_t w
     cdef bint write = madvise_need_mmap_write(advice)
     cdef int err
     if not madvise_behavior_valid(c.m, advice) and c.m.profile.advice_most >= MADV_COLD:
-        return -EINVAL
-    if start & 4095 or (length and not n) or start + n < start:
-        return -EINVAL
+        return refuse(EINVAL, RULE_ADVICE, rule)
+    if start & 4095:
+        return refuse(EINVAL, RULE_UNALIGNED, rule)
+    if (length and not n) or start + n < start:
+        return refuse(EINVAL, RULE_RANGE_WRAPS, rule)
     if n == 0:
         return 0
     w.mm_index = c.mm
@@ -294,7 +298,7 @@ cdef int sys_madvise(ctx_t *c, task_t *t, uint64_t start, uint64_t length, int a
     if is_populate(advice) and c.m.profile.populate_whole:
         err = madvise_populate(c, &w, start >> 12, (start + n) >> 12)
     else:
-        err = madvise_walk_vmas(c, &w, start >> 12, (start + n) >> 12)
+        err = madvise_walk_vmas(c, &w, start >> 12, (start + n) >> 12, rule)
     if write:
         mmap_write_unlock(c, w.mm_index)
     elif w.locked:

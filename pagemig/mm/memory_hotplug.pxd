@@ -18,5 +18,5 @@ ctypedef struct evacuation_t:
 # 0, or -EBUSY or -ENOMEM with pages left, put back where they were; -ESRCH: keep_task has no address space
 cdef int migrate_range(ctx_t *c, evacuation_t *e) noexcept nogil
 # the whole node, which gives out no frame any more when this answers 0; -EBUSY also when the kernel has frames there
-cdef int offline_node(ctx_t *c, int32_t nid, evacuation_t *e) noexcept nogil
+cdef int offline_node(ctx_t *c, int32_t nid, evacuation_t *e, uint32_t *rule) noexcept nogil
 cdef void online_node(ctx_t *c, int32_t nid) noexcept nogil

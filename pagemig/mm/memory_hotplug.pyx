@@ -15,6 +15,7 @@ from pagemig.mm.migrate cimport migrate_pages
 from pagemig.mm.migrate_stage cimport isolate_lru_page, putback_lru_page, run_t, target_begin, TARGET_NEAREST, target_t
 from pagemig.mm.page_alloc cimport node_close, node_in_use, node_open, task_of
 from pagemig.mm.rmap cimport lru_cache_disable, lru_cache_enable
+from pagemig.mm.rules cimport refuse, RULE_NODE_RESERVED
 from pagemig.mm.types cimport ctx_t, KEEP_MMAP_LOCK, KEEP_REFCOUNT, machine_t, node_t, PG_reserved, PMG_BUG, WAIT_PASS
 
 
@@ -120,7 +121,7 @@ cdef int migrate_range(ctx_t *c, evacuation_t *e) noexcept nogil:
     return evacuate(c, e, -1)
 
 
-cdef int offline_node(ctx_t *c, int32_t nid, evacuation_t *e) noexcept nogil:
+cdef int offline_node(ctx_t *c, int32_t nid, evacuation_t *e, uint32_t *rule) noexcept nogil:
     cdef node_t *node = &c.m.node[nid]
     cdef int err
     e.first = node.first
@@ -128,7 +129,7 @@ cdef int offline_node(ctx_t *c, int32_t nid, evacuation_t *e) noexcept nogil:
     e.passes = 0
     e.migrated = 0
     if node.reserved:
-        return -EBUSY
+        return refuse(EBUSY, RULE_NODE_RESERVED, rule)
     node_close(c, nid)
     err = evacuate(c, e, nid)
     if err:

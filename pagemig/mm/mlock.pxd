@@ -1,11 +1,11 @@
-"""mlock(2) and its family; ``start`` and ``length`` are bytes, they return 0 or a negative errno."""
-from libc.stdint cimport uint32_t, uint64_t
+"""mlock(2) and its family; ``start`` and ``length`` are bytes, the answers as those of ``mmap.pxd``."""
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from pagemig.mm.types cimport ctx_t, task_t
+from pagemig.mm.types cimport ctx_t
 
-# flags: MLOCK_ONFAULT 1
-cdef int sys_mlock(ctx_t *c, task_t *t, uint64_t start, uint64_t length, uint32_t flags) noexcept nogil
-cdef int sys_munlock(ctx_t *c, task_t *t, uint64_t start, uint64_t length) noexcept nogil
+# flags: MLOCK_ONFAULT 1, which is mlock2
+cdef int64_t pmg_sys_mlock(ctx_t *c, uint64_t start, uint64_t length, uint32_t flags, uint32_t *rule) noexcept nogil
+cdef int64_t pmg_sys_munlock(ctx_t *c, uint64_t start, uint64_t length, uint32_t *rule) noexcept nogil
 # MCL_CURRENT 1, FUTURE 2, ONFAULT 4
-cdef int sys_mlockall(ctx_t *c, task_t *t, uint32_t flags) noexcept nogil
-cdef int sys_munlockall(ctx_t *c, task_t *t) noexcept nogil
+cdef int64_t pmg_sys_mlockall(ctx_t *c, uint32_t flags, uint32_t *rule) noexcept nogil
+cdef int64_t pmg_sys_munlockall(ctx_t *c) noexcept nogil

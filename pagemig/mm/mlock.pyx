@@ -2,19 +2,25 @@
 
 Pages are counted where mappings change under the locks of the trees, since a migration reads VM_LOCKED in its walk.
 """
-from libc.errno cimport EAGAIN, EFAULT, EINVAL, ENOMEM, EPERM
-from libc.stdint cimport uint32_t, uint64_t
+from libc.errno cimport EAGAIN, EFAULT, EINVAL, ENOMEM, ENOSYS, EPERM
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from pagemig.mm.atomic cimport pmg_store, pmg_store32
 from pagemig.mm.context cimport mmap_write_lock, mmap_write_unlock
 from pagemig.mm.gup cimport make_pages_present
 from pagemig.mm.mmap cimport populate_pages, split_vma, vma_merge
-from pagemig.mm.page_alloc cimport mm_of
+from pagemig.mm.page_alloc cimport mm_of, task_of
 from pagemig.mm.pagewalk cimport pagewalk_next, pagewalk_start, pagewalk_t
 from pagemig.mm.pgtable cimport leaf_pte, pte_lock, pte_unlock
 from pagemig.mm.pte cimport pte_pfn, pte_present, PTE_SPECIAL, pte_t
 from pagemig.mm.rmap cimport lru_add_drain, mlock_vma_page, munlock_vma_page, vma_trees_lock, vma_trees_unlock
-from pagemig.mm.types cimport ctx_t, machine_t, mm_t, PMG_WAIT, TASK_SIZE_PAGES, task_t, VM_IO, VM_LOCKED, vma_t
+from pagemig.mm.rules cimport (
+    refuse, RULE_CALL, RULE_HOLE, RULE_MEMLOCK, RULE_MEMLOCK_ZERO, RULE_MLOCK_FLAGS, RULE_MLOCKALL_FLAGS,
+    RULE_MLOCKALL_NOTHING, RULE_RANGE_WRAPS,
+)
+from pagemig.mm.types cimport (
+    CALL_MLOCK2, ctx_t, machine_t, mm_t, PMG_WAIT, TASK_SIZE_PAGES, task_t, VM_IO, VM_LOCKED, vma_t,
+)
 from pagemig.mm.vma cimport (
     can_do_mlock, find_vma_prev, over_memlock, page_align, VM_LOCKED_MASK, VM_SPECIAL, vma_after, vma_at, vma_slot,
 )
@@ -111,7 +117,8 @@ cdef int mlock_present(
     return -EAGAIN if err == -ENOMEM else err
 
 
-cdef int apply_vma_lock_flags(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, uint32_t flags) noexcept nogil:
+cdef int apply_vma_lock_flags(
+        ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, uint32_t flags, uint32_t *rule) noexcept nogil:
     """VMA by VMA up to the first hole, where it stops with ENOMEM."""
     cdef machine_t *m = c.m
     cdef vma_t *prev = NULL
@@ -119,7 +126,7 @@ cdef int apply_vma_lock_flags(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, 
     cdef uint32_t newflags
     cdef int err
     if end < start:
-        return -EINVAL
+        return refuse(EINVAL, RULE_RANGE_WRAPS, rule)
     if end == start:
         return 0
     while vma != NULL and vma.start <= start:
@@ -134,7 +141,7 @@ cdef int apply_vma_lock_flags(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, 
         if start >= end:
             return 0
         vma = vma_after(m, mm, prev)
-    return -ENOMEM
+    return refuse(ENOMEM, RULE_HOLE, rule)
 
 
 cdef uint64_t count_mm_mlocked_page_nr(machine_t *m, mm_t *mm, uint64_t start, uint64_t end) noexcept nogil:
@@ -150,33 +157,35 @@ cdef uint64_t count_mm_mlocked_page_nr(machine_t *m, mm_t *mm, uint64_t start, u
 
 
 cdef int do_mlock(
-        ctx_t *c, task_t *t, mm_t *mm, uint64_t start, uint64_t end, uint64_t n, uint32_t flags) noexcept nogil:
+        ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, uint64_t n, uint32_t flags, uint32_t *rule) noexcept nogil:
+    cdef task_t *t = task_of(c.m, c.task)
     cdef uint64_t locked = n + mm.locked_vm
-    if over_memlock(t, locked):
-        if c.m.profile.mlock_populates:
-            return -ENOMEM
-        # What is locked already does not count twice.
+    # What is locked already does not count twice, but for kernels that count before they look.
+    if over_memlock(t, locked) and not c.m.profile.mlock_populates:
         locked -= count_mm_mlocked_page_nr(c.m, mm, start, end)
-        if over_memlock(t, locked):
-            return -ENOMEM
-    return apply_vma_lock_flags(c, mm, start, end, flags)
+    if over_memlock(t, locked):
+        return refuse(ENOMEM, RULE_MEMLOCK, rule)
+    return apply_vma_lock_flags(c, mm, start, end, flags, rule)
 
 
-cdef int sys_mlock(ctx_t *c, task_t *t, uint64_t start, uint64_t length, uint32_t flags) noexcept nogil:
+cdef int64_t pmg_sys_mlock(
+        ctx_t *c, uint64_t start, uint64_t length, uint32_t flags, uint32_t *rule) noexcept nogil:
     cdef uint32_t mm = c.mm
     cdef uint64_t end
     cdef int err
+    if flags and not c.m.profile.call_mask & CALL_MLOCK2:
+        return refuse(ENOSYS, RULE_CALL, rule)
     if flags & ~<uint32_t> MLOCK_ONFAULT:
-        return -EINVAL
-    if not can_do_mlock(t):
-        return -EPERM
+        return refuse(EINVAL, RULE_MLOCK_FLAGS, rule)
+    if not can_do_mlock(task_of(c.m, c.task)):
+        return refuse(EPERM, RULE_MEMLOCK_ZERO, rule)
     length = page_align(length + (start & 4095))
     start &= ~<uint64_t> 4095
     end = (start + length) >> 12        # may wrap, found out below
     start >>= 12
     if mmap_write_lock(c, mm):
         return -PMG_WAIT
-    err = do_mlock(c, t, mm_of(c.m, mm), start, end, length >> 12, VM_LOCKED_MASK if flags else VM_LOCKED)
+    err = do_mlock(c, mm_of(c.m, mm), start, end, length >> 12, VM_LOCKED_MASK if flags else VM_LOCKED, rule)
     mmap_write_unlock(c, mm)
     if err == 0 and not c.m.profile.mlock_populates:
         err = populate_pages(c, mm, start, end, False)
@@ -187,14 +196,14 @@ cdef int sys_mlock(ctx_t *c, task_t *t, uint64_t start, uint64_t length, uint32_
     return err
 
 
-cdef int sys_munlock(ctx_t *c, task_t *t, uint64_t start, uint64_t length) noexcept nogil:
+cdef int64_t pmg_sys_munlock(ctx_t *c, uint64_t start, uint64_t length, uint32_t *rule) noexcept nogil:
     cdef uint32_t mm = c.mm
     cdef int err
     length = page_align(length + (start & 4095))
     start &= ~<uint64_t> 4095
     if mmap_write_lock(c, mm):
         return -PMG_WAIT
-    err = apply_vma_lock_flags(c, mm_of(c.m, mm), start >> 12, (start + length) >> 12, 0)
+    err = apply_vma_lock_flags(c, mm_of(c.m, mm), start >> 12, (start + length) >> 12, 0, rule)
     mmap_write_unlock(c, mm)
     return err
 
@@ -218,19 +227,22 @@ cdef void apply_mlockall_flags(ctx_t *c, mm_t *mm, uint32_t flags) noexcept nogi
         vma = vma_after(c.m, mm, prev)
 
 
-cdef int sys_mlockall(ctx_t *c, task_t *t, uint32_t flags) noexcept nogil:
+cdef int64_t pmg_sys_mlockall(ctx_t *c, uint32_t flags, uint32_t *rule) noexcept nogil:
     cdef uint32_t mm = c.mm
+    cdef task_t *t = task_of(c.m, c.task)
     cdef int err = 0
-    if not flags or flags & ~<uint32_t> (MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) or flags == MCL_ONFAULT:
-        return -EINVAL
+    if flags & ~<uint32_t> (MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT):
+        return refuse(EINVAL, RULE_MLOCKALL_FLAGS, rule)
+    if not flags & (MCL_CURRENT | MCL_FUTURE):
+        return refuse(EINVAL, RULE_MLOCKALL_NOTHING, rule)
     if flags & MCL_ONFAULT and c.m.profile.mlock_populates:
-        return -EINVAL
+        return refuse(EINVAL, RULE_MLOCKALL_FLAGS, rule)
     if not can_do_mlock(t):
-        return -EPERM
+        return refuse(EPERM, RULE_MEMLOCK_ZERO, rule)
     if mmap_write_lock(c, mm):
         return -PMG_WAIT
     if flags & MCL_CURRENT and over_memlock(t, mm_of(c.m, mm).total_vm):
-        err = -ENOMEM
+        err = refuse(ENOMEM, RULE_MEMLOCK, rule)
     else:
         apply_mlockall_flags(c, mm_of(c.m, mm), flags)
     mmap_write_unlock(c, mm)
@@ -239,7 +251,7 @@ cdef int sys_mlockall(ctx_t *c, task_t *t, uint32_t flags) noexcept nogil:
     return err
 
 
-cdef int sys_munlockall(ctx_t *c, task_t *t) noexcept nogil:
+cdef int64_t pmg_sys_munlockall(ctx_t *c) noexcept nogil:
     cdef uint32_t mm = c.mm
     if mmap_write_lock(c, mm):
         return -PMG_WAIT

@@ -1,7 +1,8 @@
 """Address spaces: VMAs that split and merge as the kernel's do, and the calls that change them.
 
-``start``/``length`` of the ``sys_`` functions are BYTES, they check arguments in the kernel's order, take mmap_lock
-of ``c.mm`` themselves and return 0 (or an address in bytes) or a negative errno.  The others expect mmap_lock for writing.
+The ``pmg_sys_`` functions are the calls of ``c.task``: they take bytes, check arguments in the kernel's order, take
+mmap_lock of ``c.mm`` themselves and answer 0, an address in bytes, or a negative errno with the number of the rule that
+refused (``rule`` may be NULL).  The others expect mmap_lock for writing.
 """
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
@@ -27,16 +28,17 @@ cdef vma_t *vma_alloc(
 cdef int vma_link(ctx_t *c, mm_t *mm, vma_t *vma, uint32_t slot) noexcept nogil
 cdef int64_t get_unmapped_area(machine_t *m, mm_t *mm, uint64_t addr, uint64_t n, bint fixed) noexcept nogil
 cdef int do_munmap(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end) noexcept nogil
-cdef int64_t sys_mmap(
-        ctx_t *c, task_t *t, uint64_t addr, uint64_t length, uint32_t prot, uint32_t flags, uint32_t file,
-        uint64_t pgoff) noexcept nogil
-cdef int sys_munmap(ctx_t *c, task_t *t, uint64_t start, uint64_t length) noexcept nogil
-cdef int sys_mprotect(ctx_t *c, task_t *t, uint64_t start, uint64_t length, uint32_t prot) noexcept nogil
-cdef int64_t sys_mremap(
-        ctx_t *c, task_t *t, uint64_t old, uint64_t old_len, uint64_t new_len, uint32_t flags,
-        uint64_t new_addr) noexcept nogil
+cdef int64_t pmg_sys_mmap(
+        ctx_t *c, uint64_t addr, uint64_t length, uint32_t prot, uint32_t flags, uint32_t file, uint64_t offset,
+        uint32_t *rule) noexcept nogil
+cdef int64_t pmg_sys_munmap(ctx_t *c, uint64_t start, uint64_t length, uint32_t *rule) noexcept nogil
+cdef int64_t pmg_sys_mprotect(
+        ctx_t *c, uint64_t start, uint64_t length, uint32_t prot, uint32_t *rule) noexcept nogil
+cdef int64_t pmg_sys_mremap(
+        ctx_t *c, uint64_t old, uint64_t old_len, uint64_t new_len, uint32_t flags, uint64_t new_addr,
+        uint32_t *rule) noexcept nogil
 # policy of a range of VMAs: split, set (shmem: in the object's shared policy too), merge.  0 or -errno; start/end in
 # pages
 cdef int mbind_range(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, const mpol_t *pol) noexcept nogil
-cdef int sys_set_mempolicy_home_node(
-        ctx_t *c, task_t *t, uint64_t start, uint64_t length, uint64_t node, uint64_t flags) noexcept nogil
+# the home node of a range of bytes, both page-aligned; takes mmap_lock
+cdef int home_node_range(ctx_t *c, uint64_t start, uint64_t length, uint32_t node) noexcept nogil

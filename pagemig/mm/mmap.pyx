@@ -16,8 +16,8 @@ from pagemig.mm.gup cimport make_pages_present, mm_populate, populate_object
 from pagemig.mm.memory cimport ZAP_EVEN_COWS, zap_page_range
 from pagemig.mm.mempolicy cimport kernel_memory, mpol_clear, mpol_equal, mpol_objects, mpol_set_shared_policy
 from pagemig.mm.page_alloc cimport (
-    count_event, file_of, mm_index, mm_of, rnode_of, slab_alloc, slab_free, vec_at, vec_insert, vec_remove, vma_index,
-    vma_of,
+    count_event, file_of, mm_index, mm_of, rnode_of, slab_alloc, slab_free, task_of, vec_at, vec_insert, vec_remove,
+    vma_index, vma_of,
 )
 from pagemig.mm.pagewalk cimport pagewalk_next, pagewalk_start, pagewalk_t
 from pagemig.mm.pgtable cimport (
@@ -29,6 +29,11 @@ from pagemig.mm.pte cimport (
 )
 from pagemig.mm.rmap cimport (
     anon_vma_clone, unlink_anon_vmas, unlink_file_vma, vma_link_file, vma_trees_insert, vma_trees_remove,
+)
+from pagemig.mm.rules cimport (
+    refuse, RULE_DONTUNMAP, RULE_DONTUNMAP_LENGTH, RULE_FILE_RANGE, RULE_HOLE, RULE_HUGETLB, RULE_LENGTH, RULE_MEMLOCK,
+    RULE_MREMAP_FLAGS, RULE_MREMAP_MAYMOVE, RULE_NO_ROOM, RULE_OCCUPIED, RULE_OFFSET, RULE_PROT, RULE_RANGE_WRAPS,
+    RULE_UNALIGNED,
 )
 from pagemig.mm.types cimport (
     C_TLB_FLUSH, ctx_t, DEF_MAX_MAP_COUNT, FILE_RAMFS, FILE_SHMEM, file_t, machine_t, MAX_INDEX_PAGES, mm_t, MPOL_BIND,
@@ -416,11 +421,15 @@ cdef int do_munmap(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end) noexcept no
     return 0
 
 
-cdef int sys_munmap(ctx_t *c, task_t *t, uint64_t start, uint64_t length) noexcept nogil:
+cdef int64_t pmg_sys_munmap(ctx_t *c, uint64_t start, uint64_t length, uint32_t *rule) noexcept nogil:
     cdef uint32_t mm = c.mm
     cdef int err
-    if start & 4095 or length > TASK_SIZE_PAGES << 12:      # more is checked by do_munmap
-        return -EINVAL
+    if start & 4095:
+        return refuse(EINVAL, RULE_UNALIGNED, rule)
+    if length == 0:
+        return refuse(EINVAL, RULE_LENGTH, rule)
+    if length > TASK_SIZE_PAGES << 12:                      # more is checked by do_munmap
+        return refuse(EINVAL, RULE_RANGE_WRAPS, rule)
     if mmap_write_lock(c, mm):
         return -PMG_WAIT
     err = do_munmap(c, mm_of(c.m, mm), start >> 12, (start + page_align(length)) >> 12)
@@ -594,25 +603,40 @@ cdef int populate_pages(ctx_t *c, uint32_t mm, uint64_t start, uint64_t end, bin
     return err
 
 
-cdef int64_t sys_mmap(
-        ctx_t *c, task_t *t, uint64_t addr, uint64_t length, uint32_t prot, uint32_t flags, uint32_t file,
-        uint64_t pgoff) noexcept nogil:
+cdef int64_t mmap_refused(int64_t err, uint64_t addr, uint32_t flags, uint32_t *rule) noexcept nogil:
+    """Name the rule behind what do_mmap answered, where the errno has one only."""
+    if err == -EEXIST:
+        return refuse(EEXIST, RULE_OCCUPIED, rule)
+    if err == -EAGAIN:
+        return refuse(EAGAIN, RULE_MEMLOCK, rule)
+    if err == -EINVAL and flags & (MAP_FIXED | MAP_FIXED_NOREPLACE) and addr & 4095:
+        return refuse(EINVAL, RULE_UNALIGNED, rule)
+    return err
+
+
+cdef int64_t pmg_sys_mmap(
+        ctx_t *c, uint64_t addr, uint64_t length, uint32_t prot, uint32_t flags, uint32_t file, uint64_t offset,
+        uint32_t *rule) noexcept nogil:
     cdef uint32_t mm = c.mm
-    cdef uint64_t n = page_align(length) >> 12
+    cdef uint64_t n = page_align(length) >> 12, pgoff = offset >> 12
     cdef uint32_t populate = 0
     cdef int64_t start
+    if offset & 4095:
+        return refuse(EINVAL, RULE_OFFSET, rule)
     if length == 0:
-        return -EINVAL
-    if n == 0 or flags & MAP_HUGETLB:       # no huge pages are reserved
-        return -ENOMEM
+        return refuse(EINVAL, RULE_LENGTH, rule)
+    if n == 0:
+        return refuse(ENOMEM, RULE_NO_ROOM, rule)
+    if flags & MAP_HUGETLB:
+        return refuse(ENOMEM, RULE_HUGETLB, rule)
     if pgoff + n < pgoff or (file and pgoff + n > MAX_INDEX_PAGES):     # s_maxbytes of ext4
-        return -EOVERFLOW
+        return refuse(EOVERFLOW, RULE_FILE_RANGE, rule)
     if mmap_write_lock(c, mm):
         return -PMG_WAIT
-    start = do_mmap(c, t, mm_of(c.m, mm), addr, n, prot, flags, file, pgoff, &populate)
+    start = do_mmap(c, task_of(c.m, c.task), mm_of(c.m, mm), addr, n, prot, flags, file, pgoff, &populate)
     mmap_write_unlock(c, mm)
     if start < 0:
-        return start
+        return mmap_refused(start, addr, flags, rule)
     # What these cannot bring in, faults will.
     if populate == POPULATE_ALL:
         populate_pages(c, mm, start, start + n, True)
@@ -693,7 +717,8 @@ cdef int mprotect_fixup(
     return 0
 
 
-cdef int do_mprotect(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, uint32_t prot) noexcept nogil:
+cdef int do_mprotect(
+        ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, uint32_t prot, uint32_t *rule) noexcept nogil:
     cdef machine_t *m = c.m
     cdef vma_t *prev = NULL
     cdef vma_t *vma = find_vma_prev(m, mm, start, &prev)
@@ -710,24 +735,25 @@ cdef int do_mprotect(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, uint32_t 
         if start >= end:
             return 0
         vma = vma_after(m, mm, prev)
-    return -ENOMEM
+    return refuse(ENOMEM, RULE_HOLE, rule)
 
 
-cdef int sys_mprotect(ctx_t *c, task_t *t, uint64_t start, uint64_t length, uint32_t prot) noexcept nogil:
+cdef int64_t pmg_sys_mprotect(
+        ctx_t *c, uint64_t start, uint64_t length, uint32_t prot, uint32_t *rule) noexcept nogil:
     cdef uint32_t mm = c.mm
     cdef int err
     if start & 4095:
-        return -EINVAL
+        return refuse(EINVAL, RULE_UNALIGNED, rule)
     if length == 0:
         return 0
     length = page_align(length)
     if start + length <= start:
-        return -ENOMEM
+        return refuse(ENOMEM, RULE_RANGE_WRAPS, rule)
     if prot & ~<uint32_t> PROT_ALL:
-        return -EINVAL
+        return refuse(EINVAL, RULE_PROT, rule)
     if mmap_write_lock(c, mm):
         return -PMG_WAIT
-    err = do_mprotect(c, mm_of(c.m, mm), start >> 12, (start + length) >> 12, prot)
+    err = do_mprotect(c, mm_of(c.m, mm), start >> 12, (start + length) >> 12, prot, rule)
     mmap_write_unlock(c, mm)
     return err
 
@@ -1029,25 +1055,35 @@ cdef int64_t do_mremap(
     return mremap_grow(c, t, mm, addr, old_n, new_n, flags)
 
 
-cdef int64_t sys_mremap(
-        ctx_t *c, task_t *t, uint64_t old, uint64_t old_len, uint64_t new_len, uint32_t flags,
-        uint64_t new_addr) noexcept nogil:
+cdef int64_t mremap_refused(
+        ctx_t *c, uint64_t old, uint64_t old_len, uint64_t new_len, uint32_t flags, uint32_t *rule) noexcept nogil:
+    """0, or what mremap refuses before it looks at any mapping."""
+    if flags & ~<uint32_t> (MREMAP_FIXED | MREMAP_MAYMOVE | MREMAP_DONTUNMAP):
+        return refuse(EINVAL, RULE_MREMAP_FLAGS, rule)
+    if flags & (MREMAP_FIXED | MREMAP_DONTUNMAP) and not flags & MREMAP_MAYMOVE:
+        return refuse(EINVAL, RULE_MREMAP_MAYMOVE, rule)
+    if flags & MREMAP_DONTUNMAP and c.m.profile.mremap_adjusts:
+        return refuse(EINVAL, RULE_DONTUNMAP, rule)
+    if flags & MREMAP_DONTUNMAP and old_len != new_len:
+        return refuse(EINVAL, RULE_DONTUNMAP_LENGTH, rule)
+    if old & 4095:
+        return refuse(EINVAL, RULE_UNALIGNED, rule)
+    return refuse(EINVAL, RULE_LENGTH, rule) if page_align(new_len) == 0 else 0
+
+
+cdef int64_t pmg_sys_mremap(
+        ctx_t *c, uint64_t old, uint64_t old_len, uint64_t new_len, uint32_t flags, uint64_t new_addr,
+        uint32_t *rule) noexcept nogil:
     cdef uint32_t mm = c.mm
     cdef uint64_t old_n = page_align(old_len) >> 12, new_n = page_align(new_len) >> 12
-    cdef int64_t vpn
+    cdef int64_t vpn = mremap_refused(c, old, old_len, new_len, flags, rule)
     cdef bint locked
     cdef vma_t *vma
-    if flags & ~<uint32_t> (MREMAP_FIXED | MREMAP_MAYMOVE | MREMAP_DONTUNMAP):
-        return -EINVAL
-    if flags & (MREMAP_FIXED | MREMAP_DONTUNMAP) and not flags & MREMAP_MAYMOVE:
-        return -EINVAL
-    if flags & MREMAP_DONTUNMAP and (old_len != new_len or c.m.profile.mremap_adjusts):
-        return -EINVAL
-    if old & 4095 or new_n == 0:
-        return -EINVAL
+    if vpn:
+        return vpn
     if mmap_write_lock(c, mm):
         return -PMG_WAIT
-    vpn = do_mremap(c, t, mm_of(c.m, mm), old >> 12, old_n, new_n, flags, new_addr)
+    vpn = do_mremap(c, task_of(c.m, c.task), mm_of(c.m, mm), old >> 12, old_n, new_n, flags, new_addr)
     vma = vma_lookup(c.m, mm_of(c.m, mm), <uint64_t> vpn) if vpn >= 0 else NULL
     locked = vma != NULL and vma.flags & VM_LOCKED
     mmap_write_unlock(c, mm)
@@ -1132,19 +1168,10 @@ cdef int set_home_node(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, int hom
     return err
 
 
-cdef int sys_set_mempolicy_home_node(
-        ctx_t *c, task_t *t, uint64_t start, uint64_t length, uint64_t node, uint64_t flags) noexcept nogil:
-    cdef uint32_t mm = c.mm
+cdef int home_node_range(ctx_t *c, uint64_t start, uint64_t length, uint32_t node) noexcept nogil:
     cdef int err
-    if start & 4095 or flags or node >= c.m.nr_nodes:
-        return -EINVAL
-    length = page_align(length)
-    if start + length < start:
-        return -EINVAL
-    if length == 0:
-        return 0
-    if mmap_write_lock(c, mm):
+    if mmap_write_lock(c, c.mm):
         return -PMG_WAIT
-    err = set_home_node(c, mm_of(c.m, mm), start >> 12, (start + length) >> 12, <int> node)
-    mmap_write_unlock(c, mm)
+    err = set_home_node(c, mm_of(c.m, c.mm), start >> 12, (start + length) >> 12, <int> node)
+    mmap_write_unlock(c, c.mm)
     return err

@@ -5,10 +5,11 @@ from pagemig.mm.types cimport ctx_t, machine_t, vma_t
 
 # a frame that its node keeps for the kernel, and not the zero page
 cdef bint pfn_is_reserved(machine_t *m, uint64_t pfn) noexcept nogil
-# map frames the way a driver's mmap does: the address in bytes, or a negative errno
-cdef int64_t sys_mmap_pfns(ctx_t *c, const uint32_t *pfns, uint64_t n, uint32_t prot, uint32_t ops) noexcept nogil
+# map frames the way a driver's mmap does: the address in bytes, or -errno with the rule that refused
+cdef int64_t pmg_sys_mmap_pfns(
+        ctx_t *c, const uint32_t *pfns, uint64_t n, uint32_t prot, uint32_t ops, uint32_t *rule) noexcept nogil
 # give the VMA at an address (bytes) the operations `ops`: 0, -EFAULT where there is none
-cdef int sys_vm_ops(ctx_t *c, uint64_t addr, uint32_t ops) noexcept nogil
+cdef int64_t pmg_sys_vm_ops(ctx_t *c, uint64_t addr, uint32_t ops, uint32_t *rule) noexcept nogil
 # frame of each page from vpn on, -1 for none.  mmap_lock held.
 cdef void vma_frames(machine_t *m, vma_t *vma, uint64_t vpn, uint64_t n, int64_t *out) noexcept nogil
 # put other frames in the place of those a VM_PFNMAP VMA maps, with their content.  mmap_lock held.

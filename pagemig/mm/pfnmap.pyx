@@ -13,6 +13,7 @@ from pagemig.mm.mmap cimport do_munmap, get_unmapped_area, vma_alloc, vma_link
 from pagemig.mm.page_alloc cimport count_event, mm_of, page_address, page_to_nid
 from pagemig.mm.pgtable cimport leaf_pte, pte_alloc, pte_lock, pte_unlock, set_pte, walk_leaf
 from pagemig.mm.pte cimport pte_pfn, PTE_PFN_MASK, pte_present, PTE_SPECIAL, pte_t
+from pagemig.mm.rules cimport refuse, RULE_LENGTH, RULE_NOTHING_THERE
 from pagemig.mm.types cimport (
     C_TLB_FLUSH, ctx_t, DEF_MAX_MAP_COUNT, machine_t, mm_t, node_t, PMG_WAIT, VM_DONTCOPY, VM_DONTDUMP, VM_DONTEXPAND,
     VM_IO, VM_MAYREAD, VM_MAYSHARE, VM_MAYWRITE, VM_PFNMAP, VM_READ, VM_SHARED, VM_WRITE, vma_t,
@@ -68,10 +69,11 @@ cdef int64_t mmap_pfns(ctx_t *c, mm_t *mm, const uint32_t *pfns, uint64_t n, uin
     return start
 
 
-cdef int64_t sys_mmap_pfns(ctx_t *c, const uint32_t *pfns, uint64_t n, uint32_t prot, uint32_t ops) noexcept nogil:
+cdef int64_t pmg_sys_mmap_pfns(
+        ctx_t *c, const uint32_t *pfns, uint64_t n, uint32_t prot, uint32_t ops, uint32_t *rule) noexcept nogil:
     cdef int64_t start
     if n == 0:
-        return -EINVAL
+        return refuse(EINVAL, RULE_LENGTH, rule)
     if mmap_write_lock(c, c.mm):
         return -PMG_WAIT
     start = mmap_pfns(c, mm_of(c.m, c.mm), pfns, n, prot, ops)
@@ -79,7 +81,7 @@ cdef int64_t sys_mmap_pfns(ctx_t *c, const uint32_t *pfns, uint64_t n, uint32_t 
     return start if start < 0 else start << 12
 
 
-cdef int sys_vm_ops(ctx_t *c, uint64_t addr, uint32_t ops) noexcept nogil:
+cdef int64_t pmg_sys_vm_ops(ctx_t *c, uint64_t addr, uint32_t ops, uint32_t *rule) noexcept nogil:
     cdef vma_t *vma
     if mmap_write_lock(c, c.mm):
         return -PMG_WAIT
@@ -87,7 +89,7 @@ cdef int sys_vm_ops(ctx_t *c, uint64_t addr, uint32_t ops) noexcept nogil:
     if vma != NULL:
         vma.ops = ops
     mmap_write_unlock(c, c.mm)
-    return 0 if vma != NULL else -EFAULT
+    return 0 if vma != NULL else refuse(EFAULT, RULE_NOTHING_THERE, rule)
 
 
 # -- for a migrate operation -------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Swap devices come into use and leave it: swapon, and swapoff, which brings everything back into memory."""
 from libc.errno cimport EBUSY, EINVAL, ENOMEM
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from pagemig.mm.atomic cimport GUARD_SWAPOFF, PMG_GUARD, pmg_load32, pmg_load_acq, pmg_read_trylock, pmg_store32
@@ -16,6 +16,7 @@ from pagemig.mm.swap_state cimport (
     delete_from_swap_cache, insert_cache, lookup_swap_cache, slot_entry, swap_count_unless_zero, swap_free, swap_lock,
     swap_unlock,
 )
+from pagemig.mm.rules cimport refuse, RULE_SWAP_OFF, RULE_SWAP_ON
 from pagemig.mm.types cimport (
     C_PSWPIN, ctx_t, machine_t, mm_t, PG_anon, PG_lru, PG_swapbacked, PG_swapcache, PG_uptodate, PMG_WAIT,
     swap_info_t, SWAP_LEAVING, SWAP_OFF, SWAP_ON, vma_t,
@@ -139,13 +140,13 @@ cdef int change_state(ctx_t *c, uint32_t type, uint32_t old, uint32_t new, int e
     return err
 
 
-cdef int swapoff(ctx_t *c, uint32_t type) noexcept nogil:
+cdef int64_t pmg_sys_swapoff(ctx_t *c, uint32_t type, uint32_t *rule) noexcept nogil:
     cdef machine_t *m = c.m
     cdef swap_info_t *d = &m.swap_info[type]
     cdef uint32_t at
-    cdef int err = change_state(c, type, SWAP_ON, SWAP_LEAVING, -EINVAL)
-    if err:
-        return err
+    cdef int err = 0
+    if type >= m.nr_swapfiles or change_state(c, type, SWAP_ON, SWAP_LEAVING, -EINVAL):
+        return refuse(EINVAL, RULE_SWAP_OFF, rule)
     for at in range(1, d.max):
         if err == 0 and pmg_load32(&m.swap_map[d.first + at]):
             err = unuse_slot(c, d.first + at)
@@ -153,5 +154,7 @@ cdef int swapoff(ctx_t *c, uint32_t type) noexcept nogil:
     return err
 
 
-cdef int swapon(ctx_t *c, uint32_t type) noexcept nogil:
-    return change_state(c, type, SWAP_OFF, SWAP_ON, -EBUSY)
+cdef int64_t pmg_sys_swapon(ctx_t *c, uint32_t type, uint32_t *rule) noexcept nogil:
+    if type >= c.m.nr_swapfiles:
+        return refuse(EINVAL, RULE_SWAP_OFF, rule)
+    return refuse(EBUSY, RULE_SWAP_ON, rule) if change_state(c, type, SWAP_OFF, SWAP_ON, -EBUSY) else 0

@@ -1,9 +1,14 @@
 """Pages leave a file: truncate, punch a hole, fadvise."""
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from pagemig.mm.types cimport ctx_t, file_t
 
-cdef int file_truncate(ctx_t *c, uint32_t file, uint64_t pages) noexcept nogil
+# the calls, in pages: 0 or -errno, with the rule that refused
+cdef int64_t pmg_sys_ftruncate(ctx_t *c, uint32_t file, uint64_t pages, uint32_t *rule) noexcept nogil
+cdef int64_t pmg_sys_fallocate(ctx_t *c, uint32_t file, uint64_t index, uint64_t n, uint32_t *rule) noexcept nogil
+cdef int64_t pmg_sys_fadvise(
+        ctx_t *c, uint32_t file, uint64_t index, uint64_t n, int advice, bint sync, uint32_t *rule) noexcept nogil
+# what they do once their arguments are good, madvise too
 cdef int file_punch(ctx_t *c, uint32_t file, uint64_t index, uint64_t n) noexcept nogil
 cdef int file_fadvise(ctx_t *c, uint32_t file, uint64_t index, uint64_t n, int advice, bint sync) noexcept nogil
 # removes the PTEs of pages [first, last] of a file from every process (even_cows: private copies too)

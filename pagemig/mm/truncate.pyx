@@ -1,6 +1,6 @@
 """Pages leave a file: truncate, punch a hole, fadvise."""
-from libc.errno cimport EFBIG, EINVAL, EOPNOTSUPP
-from libc.stdint cimport uint32_t, uint64_t
+from libc.errno cimport EFBIG, EINVAL, ENOSYS, EOPNOTSUPP
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from pagemig.mm.atomic cimport GUARD_TRUNCATED, PMG_GUARD, pmg_store, pmg_write_unlock
 from pagemig.mm.filemap cimport (
@@ -12,8 +12,10 @@ from pagemig.mm.frame cimport frame_refs, page_mapcount, page_state, trylock_pag
 from pagemig.mm.memory cimport ZAP_EVEN_COWS, zap_page_range
 from pagemig.mm.page_alloc cimport file_of, mm_of, put_page, vma_of
 from pagemig.mm.rmap cimport i_mmap_lock_read, i_mmap_unlock_read, rmap_vmas
+from pagemig.mm.rules cimport refuse, RULE_ADVICE, RULE_CALL, RULE_FILE_SIZE, RULE_LENGTH, RULE_NO_HOLES
 from pagemig.mm.types cimport (
-    ctx_t, FILE_RAMFS, file_t, machine_t, MAX_INDEX_PAGES, PG_dirty, PG_private, PG_writeback, PMG_WAIT, vma_t,
+    CALL_FALLOCATE, ctx_t, FILE_RAMFS, file_t, machine_t, MAX_INDEX_PAGES, PG_dirty, PG_private, PG_writeback, PMG_WAIT,
+    vma_t,
 )
 
 
@@ -62,8 +64,6 @@ cdef int file_truncate(ctx_t *c, uint32_t file, uint64_t pages) noexcept nogil:
     cdef file_t *f = file_of(c.m, file)
     cdef uint64_t last = <uint64_t> -1
     cdef int err = 0
-    if pages > MAX_INDEX_PAGES:
-        return -EFBIG
     if i_rwsem_lock(c, file):
         return -PMG_WAIT
     pmg_store(&f.size, pages)
@@ -84,8 +84,6 @@ cdef int file_truncate(ctx_t *c, uint32_t file, uint64_t pages) noexcept nogil:
 cdef int file_punch(ctx_t *c, uint32_t file, uint64_t index, uint64_t n) noexcept nogil:
     cdef file_t *f = file_of(c.m, file)
     cdef int err = 0
-    if n == 0:
-        return -EINVAL
     if f.kind == FILE_RAMFS:
         return -EOPNOTSUPP
     if i_rwsem_lock(c, file):
@@ -122,8 +120,6 @@ cdef int file_fadvise(ctx_t *c, uint32_t file, uint64_t index, uint64_t n, int a
     cdef file_t *f = file_of(c.m, file)
     cdef uint64_t last = index + n - 1 if n else <uint64_t> -1
     cdef int err = 0
-    if advice < 0 or advice > POSIX_FADV_NOREUSE:
-        return -EINVAL
     if not has_disk(f):
         return 0
     if sync:
@@ -134,3 +130,28 @@ cdef int file_fadvise(ctx_t *c, uint32_t file, uint64_t index, uint64_t n, int a
         err = writeback_pages(c, f, index, last)
         invalidate_mapping_pages(c, f, index, last)
     return err
+
+
+# -- the calls ---------------------------------------------------------------------------------------------------
+
+
+cdef int64_t pmg_sys_ftruncate(ctx_t *c, uint32_t file, uint64_t pages, uint32_t *rule) noexcept nogil:
+    return refuse(EFBIG, RULE_FILE_SIZE, rule) if pages > MAX_INDEX_PAGES else file_truncate(c, file, pages)
+
+
+cdef int64_t pmg_sys_fallocate(ctx_t *c, uint32_t file, uint64_t index, uint64_t n, uint32_t *rule) noexcept nogil:
+    """A hole of ``n`` pages: FALLOC_FL_PUNCH_HOLE is the only mode that is modelled."""
+    if not c.m.profile.call_mask & CALL_FALLOCATE:
+        return refuse(ENOSYS, RULE_CALL, rule)
+    if n == 0:
+        return refuse(EINVAL, RULE_LENGTH, rule)
+    if file_of(c.m, file).kind == FILE_RAMFS:
+        return refuse(EOPNOTSUPP, RULE_NO_HOLES, rule)
+    return file_punch(c, file, index, n)
+
+
+cdef int64_t pmg_sys_fadvise(
+        ctx_t *c, uint32_t file, uint64_t index, uint64_t n, int advice, bint sync, uint32_t *rule) noexcept nogil:
+    if advice < 0 or advice > POSIX_FADV_NOREUSE:
+        return refuse(EINVAL, RULE_ADVICE, rule)
+    return file_fadvise(c, file, index, n, advice, sync)

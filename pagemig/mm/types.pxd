@@ -464,6 +464,9 @@ cdef enum call_t:               # bits of profile.call_mask
     CALL_MIGRATE_PAGES = 8
     CALL_MOVE_PAGES = 16
     CALL_SET_HOME_NODE = 32
+    CALL_MLOCK2 = 64
+    CALL_FALLOCATE = 128
+    CALL_IO_URING = 256
 
 
 cdef enum bug_t:                # where the real code would have crashed; errors.py has the words

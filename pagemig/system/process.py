@@ -7,7 +7,7 @@ answers into results or errors.  Addresses and lengths are bytes.  The calls abo
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from errno import EINVAL, ENOSYS
+from errno import ENOSYS
 from typing import TYPE_CHECKING, Any, Final, NoReturn, SupportsIndex
 
 import numpy as np
@@ -39,6 +39,7 @@ from pagemig.constants import (
     MCL_CURRENT,
     MCL_FUTURE,
     MCL_ONFAULT,
+    MLOCK_ONFAULT,
     MREMAP_DONTUNMAP,
     MREMAP_FIXED,
     MREMAP_MAYMOVE,
@@ -46,7 +47,7 @@ from pagemig.constants import (
     PAGE_SIZE,
     SIGNAL_NAMES,
 )
-from pagemig.errors import ProcessGoneError, no_copy, raise_errno
+from pagemig.errors import ProcessGoneError, errno_of, no_copy, raise_errno
 from pagemig.system import proc
 from pagemig.system.numa import NumaCalls
 from pagemig.system.vmops import MigrateHook, reserved_pfns
@@ -260,11 +261,8 @@ class Process(NumaCalls):
         bits = prot_bits(prot)
         size = as_ulong(length, "length")
         index = 0 if file is None else self._index_of(file)
-        if start % PAGE_SIZE:
-            rule = f"the offset {start:#x} is not a multiple of the page size"
-            raise_errno(-EINVAL, "mmap", note=rule)
-        rc = self._mmap(place, size, bits, flags, index, start >> PAGE_SHIFT)
-        return self._done("mmap", rc, place if fixed or noreplace else 0, size)
+        rc = self._mmap(place, size, bits, flags, index, start)
+        return self._done("mmap", rc, addr=place, offset=start)
 
     def mmap_pfns(
         self, pfns: Addresses, *, prot: int | str = "rw", migrate: MigrateHook | None = None
@@ -299,7 +297,7 @@ class Process(NumaCalls):
         numbers = reserved_pfns(self.machine, pfns)
         ops = self.machine._vm_ops_number(migrate)
         rc = self._mmap_pfns(numbers, prot_bits(prot), ops)
-        return self._done("mmap", rc, 0, len(numbers) << PAGE_SHIFT)
+        return self._done("mmap", rc)
 
     def set_vm_ops(self, addr: int, *, migrate: MigrateHook | None) -> None:
         """Give a mapping a ``migrate`` operation, or take it away.
@@ -328,7 +326,8 @@ class Process(NumaCalls):
         """
         self._must_live("set_vm_ops")
         ops = self.machine._vm_ops_number(migrate)
-        self._done("set_vm_ops", self._vm_ops(as_ulong(addr, "addr"), ops), addr)
+        start = as_ulong(addr, "addr")
+        self._done("set_vm_ops", self._vm_ops(start, ops), addr=start)
 
     def munmap(self, addr: int, length: int) -> None:
         """Unmap a range of bytes.
@@ -340,7 +339,7 @@ class Process(NumaCalls):
         """
         self._must_live("munmap")
         start, size = as_ulong(addr, "addr"), as_ulong(length, "length")
-        self._done("munmap", self._munmap(start, size), start, size)
+        self._done("munmap", self._munmap(start, size), addr=start)
 
     def mprotect(self, addr: int, length: int, prot: int | str) -> None:
         """Change what a range of bytes may be used for.
@@ -359,7 +358,7 @@ class Process(NumaCalls):
         """
         self._must_live("mprotect")
         start, size = as_ulong(addr, "addr"), as_ulong(length, "length")
-        self._done("mprotect", self._mprotect(start, size, prot_bits(prot)), start)
+        self._done("mprotect", self._mprotect(start, size, prot_bits(prot)), addr=start)
 
     def mremap(
         self,
@@ -408,7 +407,7 @@ class Process(NumaCalls):
             flags,
             as_ulong(0 if new_addr is None else new_addr, "new_addr"),
         )
-        return self._done("mremap", rc, start, size)
+        return self._done("mremap", rc, addr=start)
 
     def mlock(self, addr: int, length: int, *, onfault: bool = False) -> None:
         """Lock a range of bytes into memory.
@@ -427,14 +426,8 @@ class Process(NumaCalls):
         """
         self._must_live("mlock")
         start, size = as_ulong(addr, "addr"), as_ulong(length, "length")
-        if check_bool(onfault, "onfault"):
-            self._needs("mlock2")
-        self._done("mlock", self._mlock(start, size, onfault))
-
-    def _needs(self, call: str) -> None:
-        """Refuse a call that the kernel does not have."""
-        if call not in self.machine.profile.calls:
-            raise_errno(-ENOSYS, call)
+        flags = MLOCK_ONFAULT if check_bool(onfault, "onfault") else 0
+        self._done("mlock2" if flags else "mlock", self._mlock(start, size, flags), addr=start)
 
     def munlock(self, addr: int, length: int) -> None:
         """Undo :meth:`mlock` for a range of bytes.
@@ -445,7 +438,8 @@ class Process(NumaCalls):
             EINVAL, ENOMEM (a hole in the range).
         """
         self._must_live("munlock")
-        self._done("munlock", self._munlock(as_ulong(addr, "addr"), as_ulong(length, "length")))
+        start, size = as_ulong(addr, "addr"), as_ulong(length, "length")
+        self._done("munlock", self._munlock(start, size), addr=start)
 
     def mlockall(
         self, *, current: bool = False, future: bool = False, onfault: bool = False
@@ -461,10 +455,7 @@ class Process(NumaCalls):
         flags = MCL_CURRENT if check_bool(current, "current") else 0
         flags |= MCL_FUTURE if check_bool(future, "future") else 0
         flags |= MCL_ONFAULT if check_bool(onfault, "onfault") else 0
-        rc = self._mlockall(flags)
-        if rc == -EINVAL:
-            raise_errno(rc, "mlockall", note="neither current nor future is asked for")
-        self._done("mlockall", rc)
+        self._done("mlockall", self._mlockall(flags))
 
     def munlockall(self) -> None:
         """Unlock all memory."""
@@ -490,7 +481,7 @@ class Process(NumaCalls):
         self._must_live("madvise")
         start, size = as_ulong(addr, "addr"), as_ulong(length, "length")
         number = word_of(advice, MADV_BY_NAME, "advice")
-        self._done("madvise", self._madvise(start, size, number), start)
+        self._done("madvise", self._madvise(start, size, number), addr=start, advice=number)
 
     # ---- touching memory ----------------------------------------------------------------------
 
@@ -724,11 +715,9 @@ class Process(NumaCalls):
         """
         self._must_live("pin")
         long_term = _PIN_WAYS[one_of(how, _PIN_WAYS, "how")]
-        if long_term:
-            self._needs("io_uring_setup")
         first, n = _page_range(addr, length)
         rc, handle = self._pin(first << PAGE_SHIFT, n, long_term)
-        self._done("pin", rc)
+        self._done("io_uring_setup" if errno_of(rc) == ENOSYS else "pin", rc)
         return Pin(handle, rc, rc if how == "pipe" else n, how, self.machine)
 
     def unpin(self, pin: Pin) -> None:
@@ -746,7 +735,7 @@ class Process(NumaCalls):
             raise TypeError(f"pin must be a Pin, not {pin!r}")
         if pin.machine is not self.machine:
             raise ValueError(f"pin must be of the same machine, not {pin!r}")
-        self._done("unpin", self._unpin(pin.handle) or 0)
+        self._done("unpin", self._unpin(pin.handle))
 
     # ---- files --------------------------------------------------------------------------------
 
@@ -846,9 +835,9 @@ class Process(NumaCalls):
             EINVAL (length 0), EOPNOTSUPP (the kind of file has no holes).
         """
         self._must_live("punch")
-        self._needs("fallocate")
         first, n = as_size(offset, "offset") >> PAGE_SHIFT, as_size(length, "length") >> PAGE_SHIFT
-        self._done("punch", self._punch(self._index_of(file), first, n))
+        rc = self._punch(self._index_of(file), first, n)
+        self._done("fallocate" if errno_of(rc) == ENOSYS else "punch", rc)
 
     def fadvise(
         self, file: "File", offset: int, length: int, advice: int | str, *, sync: bool = False
@@ -875,7 +864,8 @@ class Process(NumaCalls):
         first, n = as_size(offset, "offset") >> PAGE_SHIFT, as_size(length, "length") >> PAGE_SHIFT
         number = word_of(advice, FADV_BY_NAME, "advice")
         index = self._index_of(file)
-        self._done("fadvise", self._fadvise(index, first, n, number, check_bool(sync, "sync")))
+        rc = self._fadvise(index, first, n, number, check_bool(sync, "sync"))
+        self._done("fadvise", rc, advice=number)
 
     # ---- looking inside -----------------------------------------------------------------------
 
@@ -1008,15 +998,10 @@ class Process(NumaCalls):
 
     # ---- help ---------------------------------------------------------------------------------
 
-    def _done(self, call: str, rc: int, addr: int = 0, length: int = PAGE_SIZE) -> int:
-        """Return what a call answered; where it refused a range, say what is wrong with it."""
+    def _done(self, call: str, rc: int, **values: int) -> int:
+        """Return what a call answered; ``values`` are what the words of a refusal name."""
         if rc < 0:
-            note = None
-            if rc == -EINVAL and addr % PAGE_SIZE:
-                note = f"the address {addr:#x} is not a multiple of the page size"
-            elif rc == -EINVAL and not length:
-                note = "the length is 0"
-            raise_errno(rc, call, note=note)
+            raise_errno(rc, call, words={"kernel": self.machine.kernel, **values})
         return rc
 
     def _index_of(self, file: "File") -> int:

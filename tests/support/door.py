@@ -1,4 +1,4 @@
-"""The NUMA calls as a host in C makes them: numbers and memory, straight into ``pmg_sys_*``.
+"""The calls as a host in C makes them: numbers and memory, straight into ``pmg_sys_*``.
 
 Nothing is checked, coerced or worded on the way; the functions stand in for the methods of a
 process that have the same names.
@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 import pagemig as pm
-from pagemig.constants import Pointer
-from pagemig.errors import SyscallError, errno_of
+from pagemig.constants import FADV_BY_NAME, MADV_BY_NAME, Pointer
+from pagemig.errors import errno_of, raise_errno
+from pagemig.system.process import Pin
 
 #: A mask has memory of its own to here, 0 behind its last word; then comes what is not 0.
 PAGE = 4096
@@ -19,7 +20,7 @@ INT, LONG = (1 << 32) - 1, (1 << 64) - 1
 
 def refused(rc: int, call: str, result: Any = None) -> int:
     if rc < 0:
-        raise SyscallError(errno_of(rc), call, result)
+        raise_errno(-errno_of(rc), call, result)
     return rc
 
 
@@ -132,6 +133,127 @@ def migrate_pages(
     return refused(self._migrate_pages(number(pid), bits, old, new), "migrate_pages")
 
 
+# ---- address spaces, processes, files -----------------------------------------------------------
+
+PROT = {"r": 1, "w": 2, "x": 4}
+
+
+def prot_of(letters: Any) -> int:
+    return letters if isinstance(letters, int) else sum(PROT[letter] for letter in letters)
+
+
+def mmap(
+    self: pm.Process,
+    length: int,
+    *,
+    addr: int | None = None,
+    prot: Any = "rw",
+    shared: bool = False,
+    file: Any = None,
+    offset: int = 0,
+    populate: bool = False,
+    locked: bool = False,
+    noreplace: bool = False,
+) -> int:
+    flags = 1 if shared else 2
+    flags |= 0x20 * (file is None) | 0x8000 * populate | 0x2000 * locked
+    if addr is not None:
+        flags |= 0x100000 if noreplace else 0x10
+    index = file.index if file is not None else 0
+    rc = self._mmap(addr or 0, length & LONG, prot_of(prot), flags, index, offset)
+    return refused(rc, "mmap")
+
+
+def munmap(self: pm.Process, addr: int, length: int) -> None:
+    refused(self._munmap(addr, length & LONG), "munmap")
+
+
+def mprotect(self: pm.Process, addr: int, length: int, prot: Any) -> None:
+    refused(self._mprotect(addr, length & LONG, prot_of(prot)), "mprotect")
+
+
+def mremap(
+    self: pm.Process,
+    addr: int,
+    old_length: int,
+    new_length: int,
+    *,
+    maymove: bool = False,
+    new_addr: int | None = None,
+    dontunmap: bool = False,
+) -> int:
+    flags = maymove | 2 * (new_addr is not None) | 4 * dontunmap
+    rc = self._mremap(addr, old_length & LONG, new_length & LONG, flags, (new_addr or 0) & LONG)
+    return refused(rc, "mremap")
+
+
+def mlock(self: pm.Process, addr: int, length: int, *, onfault: bool = False) -> None:
+    refused(self._mlock(addr, length & LONG, int(onfault)), "mlock")
+
+
+def munlock(self: pm.Process, addr: int, length: int) -> None:
+    refused(self._munlock(addr, length & LONG), "munlock")
+
+
+def mlockall(
+    self: pm.Process, *, current: bool = False, future: bool = False, onfault: bool = False
+) -> None:
+    refused(self._mlockall(current | 2 * future | 4 * onfault), "mlockall")
+
+
+def munlockall(self: pm.Process) -> None:
+    refused(self._munlockall(), "munlockall")
+
+
+def madvise(self: pm.Process, addr: int, length: int, advice: Any) -> None:
+    number = advice if isinstance(advice, int) else MADV_BY_NAME[advice]
+    refused(self._madvise(addr, length & LONG, number), "madvise")
+
+
+def fork(self: pm.Process) -> pm.Process:
+    return self.machine.process(refused(self._fork(), "fork"))
+
+
+def setuid(self: pm.Process, uid: int, *, gid: int | None = None, dumpable: bool = False) -> None:
+    refused(self._setuid(uid, uid if gid is None else gid, dumpable), "setuid")
+
+
+def pin(self: pm.Process, addr: int, length: int, how: str = "pipe") -> Any:
+    first, end = addr >> 12, (addr + length + 4095) >> 12
+    rc, handle = self._pin(first << 12, end - first, how == "uring")
+    refused(rc, "pin")
+    return Pin(handle, rc, rc, how, self.machine)
+
+
+def unpin(self: pm.Process, pin: Any) -> None:
+    refused(self._unpin(pin.handle), "unpin")
+
+
+def fwrite(self: pm.Process, file: Any, page_offset: int, values: Any, n: int = 1) -> int:
+    data = np.asarray(values, dtype=np.uint64)
+    return refused(self._fwrite(file.index, page_offset, data), "fwrite")
+
+
+def fread(self: pm.Process, file: Any, page_offset: int, n: int = 1) -> Any:
+    out = np.zeros(n, dtype=np.uint64)
+    return out[: refused(self._fread(file.index, page_offset, out), "fread")]
+
+
+def ftruncate(self: pm.Process, file: Any, size: int) -> None:
+    refused(self._ftruncate(file.index, size >> 12), "ftruncate")
+
+
+def punch(self: pm.Process, file: Any, offset: int, length: int) -> None:
+    refused(self._punch(file.index, offset >> 12, length >> 12), "punch")
+
+
+def fadvise(
+    self: pm.Process, file: Any, offset: int, length: int, advice: Any, *, sync: bool = False
+) -> None:
+    number = advice if isinstance(advice, int) else FADV_BY_NAME[advice]
+    refused(self._fadvise(file.index, offset >> 12, length >> 12, number, sync), "fadvise")
+
+
 #: Method of a process, and what stands in for it.
 CALLS = (
     mbind,
@@ -140,4 +262,22 @@ CALLS = (
     set_mempolicy_home_node,
     move_pages,
     migrate_pages,
+    mmap,
+    munmap,
+    mprotect,
+    mremap,
+    mlock,
+    munlock,
+    mlockall,
+    munlockall,
+    madvise,
+    fork,
+    setuid,
+    pin,
+    unpin,
+    fwrite,
+    fread,
+    ftruncate,
+    punch,
+    fadvise,
 )
