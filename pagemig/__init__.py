@@ -49,6 +49,7 @@ from pagemig.system.machine import (
     OfflineResult,
     SwapDevice,
 )
+from pagemig.system.migration import Migration, MigrationEvent
 from pagemig.system.numa import MoveResult, PolicyResult
 from pagemig.system.proc import Vma
 from pagemig.system.process import AccessResult, Pin, Process, TouchResult
@@ -75,6 +76,8 @@ __all__ = [
     "ListsResult",
     "Local",
     "Machine",
+    "Migration",
+    "MigrationEvent",
     "MoveResult",
     "Node",
     "OfflineResult",

@@ -44,3 +44,41 @@ class Context:
     def signal(self) -> int: ...
     @property
     def waits_for(self) -> tuple[int, int]: ...
+
+@disjoint_base
+class Flight:
+    machine: _core.Machine
+    caller: _core.Process | None
+    open: bool
+    def __new__(cls, machine: _core.Machine, caller: _core.Process | None, cpu: int) -> Self: ...
+    def move_pages(
+        self,
+        pid: int,
+        count: int,
+        pages: npt.NDArray[np.uint64],
+        nodes: npt.NDArray[np.int32] | None,
+        status: npt.NDArray[np.int32] | None,
+        flags: int,
+    ) -> None: ...
+    def migrate_pages(
+        self, pid: int, maxnode: int, old_nodes: bytes | None, new_nodes: bytes | None
+    ) -> None: ...
+    def mbind(
+        self, start: int, length: int, mode: int, nodes: bytes | None, maxnode: int, flags: int
+    ) -> None: ...
+    def migrate_frames(
+        self, pfns: npt.NDArray[np.uint32], nodes: npt.NDArray[np.int32]
+    ) -> None: ...
+    def step(
+        self,
+    ) -> tuple[
+        int,
+        npt.NDArray[np.uint32],
+        npt.NDArray[np.uint32],
+        int,
+        int,
+        int,
+        int,
+        tuple[int, int],
+    ]: ...
+    def end(self, abort: bool, status: npt.NDArray[np.int32] | None) -> int: ...

@@ -1,16 +1,19 @@
 """The door for other simulators as Python sees it: the table as a capsule and an address, and a context for loops."""
 from cpython.pycapsule cimport PyCapsule_New
 from libc.errno cimport EINVAL, ESRCH
-from libc.stdint cimport int8_t, int64_t, uint32_t, uint64_t, uint8_t, uintptr_t
+from libc.stdint cimport int32_t, int8_t, int64_t, uint32_t, uint64_t, uint8_t, uintptr_t
+
+from libc.string cimport memcpy
 
 cimport numpy as cnp
 
-from pagemig._core cimport Machine, Process
+from pagemig._core cimport answer, Machine, Process, user_of
 from pagemig.mm.api cimport (
-    api_table, PMG_ABI, pmg_api, pmg_ctx, PMG_K_SIGNAL, PMG_K_WAIT, pmg_machine, pmg_outcome, register_counter,
-    register_kernel,
+    api_table, PMG_ABI, pmg_api, pmg_ctx, PMG_EBUSYCTX, PMG_K_SIGNAL, PMG_K_WAIT, pmg_machine, pmg_mig, pmg_mig_event,
+    pmg_outcome, pmg_user, register_counter, register_kernel,
 )
 from pagemig.mm.types cimport profile_t
+from pagemig.mm.uaccess cimport pmg_user_t
 
 import numpy as np
 
@@ -18,6 +21,10 @@ from pagemig import _core, kernels
 from pagemig.errors import ProcessGoneError
 
 cnp.import_array()
+
+
+cdef enum:
+    WAITS = -512
 
 cdef const pmg_api *api = api_table()
 
@@ -201,3 +208,106 @@ cdef class Context:
         if self.last.kind != PMG_K_WAIT:
             return 0, 0
         return self.last.wait_what, self.last.wait_which
+
+
+# -- migrations that take the caller's time --------------------------------------------------------------------
+
+
+cdef object frames_of(const uint32_t *pfns, uint32_t n):
+    cdef cnp.npy_intp shape = n
+    cdef cnp.ndarray out = cnp.PyArray_EMPTY(1, &shape, cnp.NPY_UINT32, False)
+    memcpy(cnp.PyArray_DATA(out), pfns, n * 4)
+    return out
+
+
+cdef class Flight:
+    """A migration on its way: the handle behind `pagemig.Migration`.
+
+    Each of the four that begin one has the arguments of the call as the core's classes have them.
+    """
+
+    cdef pmg_ctx *c
+    cdef pmg_mig handle
+    cdef readonly Machine machine
+    cdef readonly object caller
+    cdef readonly bint open
+
+    def __cinit__(self, Machine machine not None, Process caller, uint32_t cpu):
+        cdef int rc
+        self.machine = machine
+        self.caller = caller
+        rc = api.ctx_open(
+            <pmg_machine *> <void *> machine.m, 0 if caller is None else caller._pid, cpu, 1, &self.c)
+        if rc == -ESRCH:
+            raise ProcessGoneError(f"process {caller._pid} has exited")
+        if rc:
+            raise MemoryError("no memory for a migration")
+
+    def __dealloc__(self):
+        if self.c == NULL:
+            return
+        if self.open:
+            api.mig_end(self.c, self.handle, 1, NULL, 0, NULL)
+        api.ctx_close(self.c)
+
+    cdef int begun(self, int rc) except -1:
+        if rc == -ESRCH:
+            raise ProcessGoneError("the process has exited")
+        if rc:
+            raise MemoryError("no memory for a migration")
+        self.open = True
+        return 0
+
+    def move_pages(self, int32_t pid, uint64_t count, pages, nodes, status, uint32_t flags):
+        """Begin move_pages; ``status`` is an array that is as long as that of the answer, or None."""
+        cdef pmg_user_t p = user_of(pages, cnp.NPY_UINT64), k = user_of(nodes, cnp.NPY_INT32)
+        cdef pmg_user_t s = user_of(status, cnp.NPY_INT32)
+        self.begun(api.mig_move_pages(
+            self.c, pid, count, <pmg_user *> &p, <pmg_user *> &k, <pmg_user *> &s, flags, &self.handle))
+
+    def migrate_pages(self, int32_t pid, uint64_t maxnode, old_nodes, new_nodes):
+        """Begin migrate_pages."""
+        cdef pmg_user_t old = user_of(old_nodes, cnp.NPY_UINT8), new = user_of(new_nodes, cnp.NPY_UINT8)
+        self.begun(api.mig_migrate_pages(self.c, pid, maxnode, <pmg_user *> &old, <pmg_user *> &new, &self.handle))
+
+    def mbind(self, uint64_t start, uint64_t length, uint32_t mode, nodes, uint64_t maxnode, uint64_t flags):
+        """Begin mbind."""
+        cdef pmg_user_t mask = user_of(nodes, cnp.NPY_UINT8)
+        self.begun(api.mig_mbind(self.c, start, length, mode, <pmg_user *> &mask, maxnode, flags, &self.handle))
+
+    def migrate_frames(self, const uint32_t[::1] pfns, const int32_t[::1] nodes):
+        """Begin a migration of frames that exist."""
+        cdef uint64_t n = pfns.shape[0]
+        self.begun(api.mig_frames(self.c, &pfns[0] if n else NULL, &nodes[0] if n else NULL, n, &self.handle))
+
+    def step(self):
+        """Go on to the next stop; its event as a tuple.  ValueError: the migration is over."""
+        cdef pmg_mig_event e
+        cdef int at
+        e.size = sizeof(e)
+        if not self.open:
+            raise ValueError("the migration has ended")
+        with nogil:
+            at = api.mig_step(self.c, self.handle, &e)
+        if at == PMG_EBUSYCTX:
+            raise RuntimeError("another thread makes a step of this migration")
+        return (at, frames_of(e.src, e.n), frames_of(e.dst, e.n), e.passes, e.node, e.flushes, e.copy_bytes,
+                (e.wait_what, e.wait_which))
+
+    def end(self, bint abort, status):
+        """Let go of it: what the call answered, as one number; its statuses go into an array, or None."""
+        cdef uint32_t rule = 0
+        cdef int64_t rc
+        cdef pmg_user_t s = user_of(status, cnp.NPY_INT32)
+        if not self.open:
+            raise ValueError("the migration has ended")
+        with nogil:
+            rc = api.mig_end(self.c, self.handle, abort, <int32_t *> s.p if s.bytes else NULL, s.bytes // 4, &rule)
+        if rc == PMG_EBUSYCTX:
+            raise RuntimeError("another thread makes a step of this migration")
+        if rc == WAITS:
+            raise RuntimeError("the migration waits: step it until it is done")
+        self.open = False
+        api.ctx_close(self.c)
+        self.c = NULL
+        return answer(rc, rule)

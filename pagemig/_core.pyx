@@ -6,6 +6,7 @@ business of ``machine.py`` and ``process.py``.
 """
 cimport numpy as cnp
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.exc cimport PyErr_CheckSignals
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.errno cimport EIO, ENOMEM, ESRCH
 from libc.stddef cimport size_t
@@ -24,7 +25,7 @@ from pagemig.mm.calls cimport (
 )
 from pagemig.mm.check cimport check_machine, checker_release, invariant_error, violation_t
 from pagemig.mm.context cimport (
-    all_vm_events, ctx_bind, ctx_first, ctx_get, ctx_put, ctx_release_all, mmap_read_lock, mmap_read_unlock,
+    all_vm_events, ctx_bind, ctx_first, ctx_get, ctx_held, ctx_put, ctx_release_all, mmap_read_lock, mmap_read_unlock,
 )
 from pagemig.mm.cred cimport cred_t, get_cred, pmg_sys_setuid
 from pagemig.mm.filemap cimport file_get_name, file_new, file_put, file_set_name, pmg_sys_read, pmg_sys_write
@@ -35,6 +36,7 @@ from pagemig.mm.fork cimport (
 from pagemig.mm.madvise cimport pmg_sys_madvise
 from pagemig.mm.memory_hotplug cimport evacuation_t, migrate_range, offline_node, online_node
 from pagemig.mm.mempolicy cimport mpol_set_nodemask, policy_node, sanitize_mpol_flags
+from pagemig.mm.mig cimport mig_release_all
 from pagemig.mm.migrate cimport lists_begin, lists_end, lists_t, MIGRATE_CHUNK_SIZE, migrate_page_lists
 from pagemig.mm.mlock cimport pmg_sys_mlock, pmg_sys_mlockall, pmg_sys_munlock, pmg_sys_munlockall
 from pagemig.mm.mmap cimport pmg_sys_mmap, pmg_sys_mprotect, pmg_sys_mremap, pmg_sys_munmap
@@ -60,7 +62,7 @@ from pagemig.mm.uaccess cimport PMG_BAD, pmg_user_t
 from pagemig.mm.vma cimport vma_address
 from pagemig.mm.vmscan cimport swap_out
 
-from threading import get_ident
+from threading import active_count, get_ident
 from time import monotonic, sleep
 
 import numpy as np
@@ -150,7 +152,7 @@ cdef pmg_user_t user_of(object memory, int typenum) except *:
     return u
 
 
-cdef inline int64_t answer(int64_t rc, uint32_t rule) noexcept:
+cdef int64_t answer(int64_t rc, uint32_t rule) noexcept:
     """What a call answered as one number: errors.py takes it apart again."""
     return rc - (<int64_t> rule << 12) if rc < 0 else rc
 
@@ -274,6 +276,7 @@ cdef class Machine:
         checker_release(&self.checker)
         if self.m != NULL:
             ctx_release_all(self.m)
+            mig_release_all(self.m)
             arenas_release(self.m)
             free(self.m)
 
@@ -283,7 +286,8 @@ cdef class Machine:
     # -- contexts: one per call and thread -------------------------------------------------------------------
 
     cdef ctx_t *enter(self) except NULL:
-        cdef bint asked = self.wait_hook is not None or self.is_nested()    # what may raise comes before what is held
+        # What may raise comes before what is held.
+        cdef bint asked = self.wait_hook is not None or self.is_nested() or pmg_load32(&self.m.migs_busy) != 0
         cdef ctx_t *c = ctx_get(self.m)
         if c == NULL:
             raise MemoryError("no memory for another call")
@@ -301,13 +305,18 @@ cdef class Machine:
         return len(self.hooked) != 0 and get_ident() in self.hooked
 
     cdef int wait_nested(self, ctx_t *c) except *:
-        """One round of waiting in a call that a hook makes; it ends where nobody else is left to end it."""
-        cdef uint32_t busy = pmg_load32(&self.m.ctx_busy), depth = self.hooked[get_ident()]
+        """One round of waiting in a call that a hook makes, or beside migrations that only their caller can go on with; it
+        ends where nobody else is left to end it.
+        """
+        cdef uint32_t busy = pmg_load32(&self.m.ctx_busy) - ctx_held(self.m), depth = self.hooked.get(get_ident(), 0)
         cdef double now = monotonic()
+        PyErr_CheckSignals()
         if c.nested_deadline == 0:
             c.nested_deadline = now + HOOK_PATIENCE
-        if busy <= depth + 1 or now > c.nested_deadline:
-            raise RuntimeError("a hook made a call that waits for what is held while the hook runs")
+        if now > c.nested_deadline or busy <= depth + 1 and (depth or active_count() == 1):
+            raise RuntimeError(
+                "a hook made a call that waits for what is held while the hook runs" if depth else
+                "the call waits for a migration that is under way: step that one, or make accesses through a context")
         sleep(0)
         return 0
 
@@ -397,7 +406,9 @@ cdef class Machine:
         try:
             if hook is not None:
                 return int(hook(what, which))
-            return self.wait_nested(c) if what != WAIT_PASS and self.is_nested() else 0
+            if what == WAIT_PASS or not (self.is_nested() or pmg_load32(&self.m.migs_busy)):
+                return 0
+            return self.wait_nested(c)
         except BaseException as error:
             keep_error(c, error)
             return -PMG_WAIT

@@ -46,6 +46,7 @@ _INTEGERS: dict[str, Any] = {
     "uint64_t": ctypes.c_uint64,
     "size_t": ctypes.c_size_t,
     "pmg_task": ctypes.c_uint64,
+    "pmg_mig": ctypes.c_uint64,
     "char": ctypes.c_char,
 }
 

@@ -65,6 +65,18 @@ cdef extern from "pagemig/api.h" nogil:
         void *p
         uint64_t bytes
 
+    ctypedef uint64_t pmg_mig
+
+    ctypedef struct pmg_mig_event:
+        uint32_t size, at, n
+        uint32_t passes
+        int32_t node
+        uint32_t flushes
+        uint64_t copy_bytes
+        uint32_t wait_what, wait_which
+        const uint32_t *src
+        const uint32_t *dst
+
     ctypedef struct pmg_api:
         uint32_t abi, size
         int (*machine_new)(const pmg_spec *spec, pmg_machine **out) noexcept nogil
@@ -117,6 +129,20 @@ cdef extern from "pagemig/api.h" nogil:
             pmg_ctx *c, uint64_t va, uint64_t len, uint64_t node, uint64_t flags, uint32_t *rule) noexcept nogil
         int64_t (*migrate_frames)(
             pmg_ctx *c, const uint32_t *pfn, const int32_t *nodes, uint64_t n, int32_t *status) noexcept nogil
+        int (*mig_move_pages)(
+            pmg_ctx *c, int32_t pid, uint64_t count, const pmg_user *pages, const pmg_user *nodes,
+            const pmg_user *status, uint32_t flags, pmg_mig *out) noexcept nogil
+        int (*mig_migrate_pages)(
+            pmg_ctx *c, int32_t pid, uint64_t maxnode, const pmg_user *old_nodes, const pmg_user *new_nodes,
+            pmg_mig *out) noexcept nogil
+        int (*mig_mbind)(
+            pmg_ctx *c, uint64_t va, uint64_t len, uint32_t mode, const pmg_user *nodes, uint64_t maxnode,
+            uint64_t flags, pmg_mig *out) noexcept nogil
+        int (*mig_frames)(
+            pmg_ctx *c, const uint32_t *pfn, const int32_t *nodes, uint64_t n, pmg_mig *out) noexcept nogil
+        int (*mig_step)(pmg_ctx *c, pmg_mig h, pmg_mig_event *event) noexcept nogil
+        int64_t (*mig_end)(
+            pmg_ctx *c, pmg_mig h, uint32_t abort, int32_t *status, uint64_t n, uint32_t *rule) noexcept nogil
 
 # the one table, filled at import
 cdef const pmg_api *api_table() noexcept nogil

@@ -17,11 +17,16 @@ from pagemig.mm.calls cimport (
     pmg_sys_set_mempolicy, pmg_sys_set_mempolicy_home_node,
 )
 from pagemig.mm.check cimport check_machine, checker_release, checker_t, violation_t
-from pagemig.mm.context cimport all_vm_events, ctx_bind as ctx_on_cpu, ctx_get, ctx_put, ctx_release_all
+from pagemig.mm.context cimport all_vm_events, ctx_bind as ctx_on_cpu, ctx_get, ctx_put, ctx_release_all, vm_events_hand
 from pagemig.mm.fork cimport (
     do_exit, find_get_task_by_vpid, get_task_mm, mmput, pmg_sys_fork, put_task, task_new, task_reap,
 )
 from pagemig.mm.madvise cimport pmg_sys_madvise
+from pagemig.mm.mig cimport (
+    mig_abort, mig_at, mig_begin, MIG_FRAMES, mig_free, MIG_MADVISE, MIG_MBIND, MIG_MIGRATE_PAGES, MIG_MLOCK, MIG_MMAP,
+    MIG_MOVE_PAGES, MIG_MPROTECT, MIG_MREMAP, mig_owned, mig_release_all, mig_status, mig_step, mig_t, mig_user, MIG_WAITS,
+)
+from pagemig.mm.migrate_stage cimport in_batches, PAUSE_UNMAPPED
 from pagemig.mm.mlock cimport pmg_sys_mlock, pmg_sys_munlock
 from pagemig.mm.mmap cimport pmg_sys_mmap, pmg_sys_mprotect, pmg_sys_mremap, pmg_sys_munmap
 from pagemig.mm.page_alloc cimport arenas_release, mm_of, page_to_nid
@@ -34,17 +39,20 @@ from pagemig.mm.types cimport (
     C_PGMAJFAULT, C_PGMIGRATE_FAIL, C_PGMIGRATE_SUCCESS, C_PTES_DROPPED, C_PTES_RESTORED, C_TLB_FLUSH, ctx_t, machine_t,
     MAX_NODES, MODE_HOST, MODE_THREADS, NR_COUNTERS, profile_t, STAGE, TASK_SIZE_PAGES, task_t,
 )
-from pagemig.mm.uaccess cimport pmg_user_t
+from pagemig.mm.uaccess cimport PMG_BAD, pmg_user_t
 
 # -- contexts --------------------------------------------------------------------------------------------------
 
 
 cdef enum:
     LEVELS = 4                      # of page tables
+    WAITS = 512                     # PMG_WAIT of the header, whose name the core has without the sign
+    MASK_BYTES = 4096               # of a node mask at most
 
 cdef struct host_ctx_t:             # pmg_ctx
     ctx_t *c                        # the core's; carries task and mm
     task_t *t                       # NULL: no process
+    mig_t *call                     # the call that waits: the caller comes back with the same arguments; NULL: none
     uint64_t taken[64]              # the context's counters when their costs were taken last
 
 
@@ -82,6 +90,8 @@ cdef int ctx_bind(pmg_ctx *ctx, pmg_task task, uint32_t cpu) noexcept nogil:
     cdef task_t *t = NULL
     if cpu >= m.nr_cpus:
         return -EINVAL
+    if h.call != NULL:
+        return PMG_EBUSYCTX
     if task:
         t = task_behind(m, task)
         if t == NULL:
@@ -131,6 +141,8 @@ cdef void ctx_close(pmg_ctx *ctx) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
     if h == NULL:
         return
+    if h.call != NULL:
+        mig_free(h.call)
     unbind(h)
     h.c.held = 0
     ctx_put(h.c)
@@ -284,6 +296,7 @@ cdef int machine_free(pmg_machine *machine) noexcept nogil:
     if pmg_load32(&m.ctx_busy):
         return PMG_EBUSYCTX
     ctx_release_all(m)
+    mig_release_all(m)
     arenas_release(m)
     free(m)
     return 0
@@ -369,11 +382,84 @@ cdef int exit_(pmg_ctx *ctx) noexcept nogil:
     return 0
 
 
+# A context that owns time waits for nothing: what would wait keeps its place on a stack of its own, and the same call
+# comes back to it.  Calls that can only wait before their first change need no such thing.
+
+
+cdef bint goes_on(host_ctx_t *h, uint32_t kind, int64_t *rc) noexcept nogil:
+    """The call is under way already, or begun now; False with what the caller is to hear."""
+    cdef int error = 0
+    rc[0] = PMG_EBUSYCTX
+    if h.call != NULL:
+        return h.call.kind == kind
+    h.call = mig_begin(h.c.m, h.t.pid if h.t != NULL else 0, h.c.cpu, kind, False, &error)
+    rc[0] = error
+    return h.call != NULL
+
+
+cdef inline bint owns_time(const host_ctx_t *h) noexcept nogil:
+    return h.c.wait_mode == MODE_HOST
+
+
+cdef inline bint begins(const host_ctx_t *h) noexcept nogil:
+    """Its arguments are still to be given."""
+    return h.call.at == 0
+
+
+cdef int64_t go_on(host_ctx_t *h, const pmg_user *status, uint32_t *rule) noexcept nogil:
+    """PMG_WAIT, or what the call answers when it is over."""
+    cdef mig_t *g = h.call
+    cdef int64_t rc
+    cdef int at = mig_step(g)
+    vm_events_hand(g.c, h.c)
+    if at == MIG_WAITS:
+        h.c.wait_what = g.c.wait_what
+        h.c.wait_which = g.c.wait_which
+        return -WAITS
+    rc = g.rc
+    if status != NULL and g.u[2].p != NULL and g.u[2].p != PMG_BAD and status.p != NULL:
+        memcpy(status.p, g.u[2].p, min(g.u[2].bytes, status.bytes))
+    if rule != NULL and g.rule:
+        rule[0] = g.rule
+    mig_free(g)
+    h.call = NULL
+    return rc
+
+
+cdef int64_t plain_call(
+        host_ctx_t *h, uint32_t kind, uint64_t a, uint64_t b, uint64_t d, uint64_t e, uint64_t f,
+        uint64_t g) noexcept nogil:
+    """A call whose arguments are numbers."""
+    cdef int64_t rc
+    if not goes_on(h, kind, &rc):
+        return rc
+    if begins(h):
+        h.call.a[0] = a
+        h.call.a[1] = b
+        h.call.a[2] = d
+        h.call.a[3] = e
+        h.call.a[4] = f
+        h.call.a[5] = g
+    return go_on(h, NULL, NULL)
+
+
+cdef int64_t give_up(host_ctx_t *h) noexcept nogil:
+    """No memory for the arguments."""
+    h.call.fiber.done = 1
+    mig_free(h.call)
+    h.call = NULL
+    return -ENOMEM
+
+
 cdef int64_t mmap(
         pmg_ctx *ctx, uint64_t va, uint64_t length, uint32_t prot, uint32_t flags, uint32_t file,
         uint64_t off) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
-    return -ESRCH if lacks_mm(h) else pmg_sys_mmap(h.c, va, length, prot, flags, file, off, NULL)
+    if lacks_mm(h):
+        return -ESRCH
+    if owns_time(h):
+        return plain_call(h, MIG_MMAP, va, length, prot, flags, file, off)
+    return pmg_sys_mmap(h.c, va, length, prot, flags, file, off, NULL)
 
 
 cdef int munmap(pmg_ctx *ctx, uint64_t va, uint64_t length) noexcept nogil:
@@ -383,23 +469,39 @@ cdef int munmap(pmg_ctx *ctx, uint64_t va, uint64_t length) noexcept nogil:
 
 cdef int mprotect(pmg_ctx *ctx, uint64_t va, uint64_t length, uint32_t prot) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
-    return -ESRCH if lacks_mm(h) else <int> pmg_sys_mprotect(h.c, va, length, prot, NULL)
+    if lacks_mm(h):
+        return -ESRCH
+    if owns_time(h):
+        return <int> plain_call(h, MIG_MPROTECT, va, length, prot, 0, 0, 0)
+    return <int> pmg_sys_mprotect(h.c, va, length, prot, NULL)
 
 
 cdef int64_t mremap(
         pmg_ctx *ctx, uint64_t va, uint64_t length, uint64_t new_length, uint32_t flags, uint64_t new_va) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
-    return -ESRCH if lacks_mm(h) else pmg_sys_mremap(h.c, va, length, new_length, flags, new_va, NULL)
+    if lacks_mm(h):
+        return -ESRCH
+    if owns_time(h):
+        return plain_call(h, MIG_MREMAP, va, length, new_length, flags, new_va, 0)
+    return pmg_sys_mremap(h.c, va, length, new_length, flags, new_va, NULL)
 
 
 cdef int madvise(pmg_ctx *ctx, uint64_t va, uint64_t length, int advice) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
-    return -ESRCH if lacks_mm(h) else <int> pmg_sys_madvise(h.c, va, length, advice, NULL)
+    if lacks_mm(h):
+        return -ESRCH
+    if owns_time(h):
+        return <int> plain_call(h, MIG_MADVISE, va, length, <uint64_t> <int64_t> advice, 0, 0, 0)
+    return <int> pmg_sys_madvise(h.c, va, length, advice, NULL)
 
 
 cdef int mlock(pmg_ctx *ctx, uint64_t va, uint64_t length, uint32_t flags) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
-    return -ESRCH if lacks_mm(h) else <int> pmg_sys_mlock(h.c, va, length, flags, NULL)
+    if lacks_mm(h):
+        return -ESRCH
+    if owns_time(h):
+        return <int> plain_call(h, MIG_MLOCK, va, length, flags, 0, 0, 0)
+    return <int> pmg_sys_mlock(h.c, va, length, flags, NULL)
 
 
 cdef int munlock(pmg_ctx *ctx, uint64_t va, uint64_t length) noexcept nogil:
@@ -581,27 +683,115 @@ cdef inline const pmg_user_t *user(const pmg_user *u) noexcept nogil:
     return <const pmg_user_t *> <const void *> u
 
 
+cdef int64_t arrays_of(
+        mig_t *g, const pmg_user *first, const pmg_user *second, uint64_t n, uint64_t size_first,
+        uint64_t size_second) noexcept nogil:
+    """Copy what a call reads of the caller's memory, up to ``n`` entries or bytes."""
+    n = min(n, <uint64_t> 1 << 40)
+    if mig_user(g, 0, user(first), n * size_first) or (second != NULL and mig_user(g, 1, user(second), n * size_second)):
+        return -ENOMEM
+    return 0
+
+
+cdef int move_pages_args(
+        mig_t *g, int32_t pid, uint64_t count, const pmg_user *pages, const pmg_user *nodes, const pmg_user *status,
+        uint32_t flags, bint keep) noexcept nogil:
+    """``keep``: entries of the status that the call does not store stay the caller's, else they are UNSET."""
+    g.a[0] = <uint64_t> <int64_t> pid
+    g.a[1] = count
+    g.a[2] = flags
+    if arrays_of(g, pages, nodes, count, 8, 4):
+        return -ENOMEM
+    if keep:
+        return mig_user(g, 2, user(status), min(count, <uint64_t> 1 << 40) * 4)
+    return mig_status(g, 2, user(status), count, <int32_t> PMG_STATUS_UNSET)
+
+
+cdef int migrate_pages_args(
+        mig_t *g, int32_t pid, uint64_t maxnode, const pmg_user *old_nodes, const pmg_user *new_nodes) noexcept nogil:
+    g.a[0] = <uint64_t> <int64_t> pid
+    g.a[1] = maxnode
+    return <int> arrays_of(g, old_nodes, new_nodes, MASK_BYTES, 1, 1)
+
+
+cdef int mbind_args(
+        mig_t *g, uint64_t va, uint64_t length, uint32_t mode, const pmg_user *nodes, uint64_t maxnode,
+        uint64_t flags) noexcept nogil:
+    g.a[0] = va
+    g.a[1] = length
+    g.a[2] = mode
+    g.a[3] = maxnode
+    g.a[4] = flags
+    return <int> arrays_of(g, nodes, NULL, MASK_BYTES, 1, 0)
+
+
+cdef int frames_args(
+        mig_t *g, const uint32_t *pfn, const int32_t *nodes, uint64_t n, int32_t *status) noexcept nogil:
+    cdef pmg_user from_, to, out
+    from_.p = <void *> pfn
+    to.p = <void *> nodes
+    out.p = status if status != NULL else <void *> nodes        # only whether there is room
+    from_.bytes = to.bytes = out.bytes = n * 4
+    g.a[0] = n
+    if arrays_of(g, &from_, &to, n, 4, 4):
+        return -ENOMEM
+    return mig_status(g, 2, user(&out), n, <int32_t> PMG_STATUS_UNSET)
+
+
+cdef inline bint frames_exist(machine_t *m, const uint32_t *pfn, uint64_t n) noexcept nogil:
+    cdef uint64_t i
+    for i in range(n):
+        if pfn[i] >= m.nr_frames:
+            return False
+    return True
+
+
 cdef int64_t move_pages(
         pmg_ctx *ctx, int32_t pid, uint64_t count, const pmg_user *pages, const pmg_user *nodes, const pmg_user *status,
         uint32_t flags, uint32_t *rule) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
-    return -ESRCH if lacks_mm(h) else pmg_sys_move_pages(
-        h.c, pid, count, user(pages), user(nodes), user(status), flags, rule)
+    cdef int64_t rc
+    if lacks_mm(h):
+        return -ESRCH
+    if not owns_time(h):
+        return pmg_sys_move_pages(h.c, pid, count, user(pages), user(nodes), user(status), flags, rule)
+    if not goes_on(h, MIG_MOVE_PAGES, &rc):
+        return rc
+    if begins(h) and move_pages_args(h.call, pid, count, pages, nodes, status, flags, True):
+        return give_up(h)
+    return go_on(h, status, rule)
 
 
 cdef int64_t migrate_pages(
         pmg_ctx *ctx, int32_t pid, uint64_t maxnode, const pmg_user *old_nodes, const pmg_user *new_nodes,
         uint32_t *rule) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
-    return -ESRCH if lacks_mm(h) else pmg_sys_migrate_pages(
-        h.c, pid, maxnode, user(old_nodes), user(new_nodes), rule)
+    cdef int64_t rc
+    if lacks_mm(h):
+        return -ESRCH
+    if not owns_time(h):
+        return pmg_sys_migrate_pages(h.c, pid, maxnode, user(old_nodes), user(new_nodes), rule)
+    if not goes_on(h, MIG_MIGRATE_PAGES, &rc):
+        return rc
+    if begins(h) and migrate_pages_args(h.call, pid, maxnode, old_nodes, new_nodes):
+        return give_up(h)
+    return go_on(h, NULL, rule)
 
 
 cdef int64_t mbind(
         pmg_ctx *ctx, uint64_t va, uint64_t length, uint32_t mode, const pmg_user *nodes, uint64_t maxnode,
         uint64_t flags, uint32_t *rule) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
-    return -ESRCH if lacks_mm(h) else pmg_sys_mbind(h.c, va, length, mode, user(nodes), maxnode, flags, rule)
+    cdef int64_t rc
+    if lacks_mm(h):
+        return -ESRCH
+    if not owns_time(h):
+        return pmg_sys_mbind(h.c, va, length, mode, user(nodes), maxnode, flags, rule)
+    if not goes_on(h, MIG_MBIND, &rc):
+        return rc
+    if begins(h) and mbind_args(h.call, va, length, mode, nodes, maxnode, flags):
+        return give_up(h)
+    return go_on(h, NULL, rule)
 
 
 cdef int64_t set_mempolicy(
@@ -625,7 +815,155 @@ cdef int64_t set_mempolicy_home_node(
 
 cdef int64_t frames(
         pmg_ctx *ctx, const uint32_t *pfn, const int32_t *nodes, uint64_t n, int32_t *status) noexcept nogil:
-    return migrate_frames(host(ctx).c, pfn, nodes, n, status)
+    cdef host_ctx_t *h = host(ctx)
+    cdef pmg_user out
+    cdef int64_t rc
+    if not frames_exist(h.c.m, pfn, n):
+        return -EINVAL
+    if not owns_time(h):
+        return migrate_frames(h.c, pfn, nodes, n, status)
+    if not goes_on(h, MIG_FRAMES, &rc):
+        return rc
+    if begins(h) and frames_args(h.call, pfn, nodes, n, status):
+        return give_up(h)
+    out.p = status
+    out.bytes = n * 4
+    return go_on(h, &out, NULL)
+
+
+# -- migrations that take the caller's time --------------------------------------------------------------------
+
+
+cdef mig_t *mig_started(pmg_ctx *ctx, uint32_t kind, int *error) noexcept nogil:
+    cdef host_ctx_t *h = host(ctx)
+    if kind != MIG_FRAMES and lacks_mm(h):
+        error[0] = -ESRCH
+        return NULL
+    return mig_begin(h.c.m, h.t.pid if h.t != NULL else 0, h.c.cpu, kind, True, error)
+
+
+cdef int mig_handle(mig_t *g, int error, pmg_mig *out) noexcept nogil:
+    """The number a caller knows it by; without its arguments it does not begin."""
+    if error:
+        g.fiber.done = 1
+        mig_free(g)
+        return error
+    out[0] = <uint64_t> g.index << 32 | g.generation
+    return 0
+
+
+cdef int mig_move_pages(
+        pmg_ctx *ctx, int32_t pid, uint64_t count, const pmg_user *pages, const pmg_user *nodes, const pmg_user *status,
+        uint32_t flags, pmg_mig *out) noexcept nogil:
+    cdef int error = 0
+    cdef mig_t *g = mig_started(ctx, MIG_MOVE_PAGES, &error)
+    if g == NULL:
+        return error
+    return mig_handle(g, move_pages_args(g, pid, count, pages, nodes, status, flags, False), out)
+
+
+cdef int mig_migrate_pages(
+        pmg_ctx *ctx, int32_t pid, uint64_t maxnode, const pmg_user *old_nodes, const pmg_user *new_nodes,
+        pmg_mig *out) noexcept nogil:
+    cdef int error = 0
+    cdef mig_t *g = mig_started(ctx, MIG_MIGRATE_PAGES, &error)
+    if g == NULL:
+        return error
+    return mig_handle(g, migrate_pages_args(g, pid, maxnode, old_nodes, new_nodes), out)
+
+
+cdef int mig_mbind(
+        pmg_ctx *ctx, uint64_t va, uint64_t length, uint32_t mode, const pmg_user *nodes, uint64_t maxnode,
+        uint64_t flags, pmg_mig *out) noexcept nogil:
+    cdef int error = 0
+    cdef mig_t *g = mig_started(ctx, MIG_MBIND, &error)
+    if g == NULL:
+        return error
+    return mig_handle(g, mbind_args(g, va, length, mode, nodes, maxnode, flags), out)
+
+
+cdef int mig_frames(pmg_ctx *ctx, const uint32_t *pfn, const int32_t *nodes, uint64_t n, pmg_mig *out) noexcept nogil:
+    cdef int error = 0
+    cdef mig_t *g
+    if not frames_exist(host(ctx).c.m, pfn, n):
+        return -EINVAL
+    g = mig_started(ctx, MIG_FRAMES, &error)
+    if g == NULL:
+        return error
+    return mig_handle(g, frames_args(g, pfn, nodes, n, NULL), out)
+
+
+cdef inline mig_t *mig_behind(machine_t *m, pmg_mig handle) noexcept nogil:
+    return mig_at(m, <uint32_t> (handle >> 32), <uint32_t> handle)
+
+
+cdef int32_t one_target(machine_t *m, const mig_t *g) noexcept nogil:
+    """The node all pages of a stop go to; -2: not to one, -1: it has none."""
+    cdef uint32_t i
+    cdef int32_t nid = page_to_nid(m, g.dst[0]) if g.n else -1
+    for i in range(1, g.n):
+        if page_to_nid(m, g.dst[i]) != nid:
+            return -2
+    return nid
+
+
+cdef int mig_next(pmg_ctx *ctx, pmg_mig handle, pmg_mig_event *out) noexcept nogil:
+    cdef host_ctx_t *h = host(ctx)
+    cdef mig_t *g = mig_behind(h.c.m, handle)
+    cdef pmg_mig_event e
+    cdef int at
+    if out.size < 8:
+        return PMG_EABI
+    if g == NULL or not g.timed:
+        return -ESRCH
+    at = mig_step(g)
+    if at < 0:
+        return PMG_EBUSYCTX
+    vm_events_hand(g.c, h.c)
+    memset(&e, 0, sizeof(e))
+    e.size = min(out.size, <uint32_t> sizeof(e))
+    e.at = <uint32_t> at
+    e.n = g.n
+    e.passes = g.pass_
+    e.node = one_target(h.c.m, g)
+    e.src = g.src
+    e.dst = g.dst
+    if at == PAUSE_UNMAPPED:
+        e.flushes = 1 if in_batches(h.c.m) else g.n
+        e.copy_bytes = <uint64_t> g.n * 4096
+    elif at == MIG_WAITS:
+        e.wait_what = g.c.wait_what
+        e.wait_which = g.c.wait_which
+    memcpy(out, &e, e.size)
+    return at
+
+
+cdef int64_t mig_end(
+        pmg_ctx *ctx, pmg_mig handle, uint32_t abort, int32_t *status, uint64_t n, uint32_t *rule) noexcept nogil:
+    cdef host_ctx_t *h = host(ctx)
+    cdef mig_t *g = mig_behind(h.c.m, handle)
+    cdef int64_t rc
+    cdef int at = 0
+    if g == NULL or not g.timed:
+        return -ESRCH
+    while not abort and not g.fiber.done and at >= 0:
+        at = mig_step(g)
+        if at == MIG_WAITS and owns_time(h):
+            h.c.wait_what = g.c.wait_what
+            h.c.wait_which = g.c.wait_which
+            return -WAITS
+    if at < 0 or not mig_owned(g):
+        return PMG_EBUSYCTX
+    if not g.fiber.done:
+        mig_abort(g)
+    vm_events_hand(g.c, h.c)
+    rc = g.rc
+    if status != NULL and g.u[2].p != NULL and g.u[2].p != PMG_BAD:
+        memcpy(status, g.u[2].p, min(g.u[2].bytes, n * 4))
+    if rule != NULL:
+        rule[0] = g.rule
+    mig_free(g)
+    return rc
 
 
 # -- the table -------------------------------------------------------------------------------------------------
@@ -674,3 +1012,9 @@ the_table.set_mempolicy = set_mempolicy
 the_table.get_mempolicy = get_mempolicy
 the_table.set_mempolicy_home_node = set_mempolicy_home_node
 the_table.migrate_frames = frames
+the_table.mig_move_pages = mig_move_pages
+the_table.mig_migrate_pages = mig_migrate_pages
+the_table.mig_mbind = mig_mbind
+the_table.mig_frames = mig_frames
+the_table.mig_step = mig_next
+the_table.mig_end = mig_end

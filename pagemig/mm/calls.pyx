@@ -20,7 +20,7 @@ from pagemig.mm.mempolicy cimport (
 )
 from pagemig.mm.migrate cimport begin_chunk, finish_run, migrate_pages
 from pagemig.mm.migrate_stage cimport (
-    AHEAD, chunk_of, collect, gather, gather_run, in_batches, interleaves, isolate_lru_page, page_in_vma,
+    AHEAD, chunk_of, collect, gather, gather_run, heed_abort, in_batches, interleaves, isolate_lru_page, page_in_vma,
     putback_lru_page, run_begin, run_stage, run_t, shift_stage, stage_room, stage_t, target_begin, target_t, ungather,
     whole_index,
 )
@@ -123,6 +123,7 @@ cdef void run_ahead(ctx_t *c, move_t *mv, int32_t node) noexcept nogil:
                 putback_lru_page(c, mv.st.src[i])
             return
         mv.list.n += collect(c, &mv.st, &t, mv.list.pfns + mv.list.n, &mv.run)
+        heed_abort(c, &mv.run)
         mv.tried = mv.list.n
         shift_stage(&mv.st, gathered)
         mv.room = stage_room(c, &t)
@@ -274,7 +275,8 @@ cdef int64_t do_pages_move(
             mv.node = current
             target_begin(&t, current)
             mv.room = stage_room(c, &t)
-            mv.ahead = may_run_ahead(mv, addresses, nodes, i, min(readable, mv.count))
+            # While the clock of a host runs on between two stages everybody can see what is isolated.
+            mv.ahead = may_run_ahead(mv, addresses, nodes, i, min(readable, mv.count)) and c.pause_fn == NULL
             mv.chunks = mv.ahead and in_batches(c.m)
             mv.ahead = mv.ahead and not in_batches(c.m)
         if not mv.locked:
@@ -389,7 +391,9 @@ cdef int64_t pmg_sys_move_pages(
         return rc
     mm = get_task_mm(c, target) if target != NULL else 0
     if mm:
+        c.target_mm = mm
         rc = move_pages_of(c, mm, count, pages, nodes, status, flags)
+        c.target_mm = 0
         mmput(c, mm)
     else:
         rc = refuse(EINVAL, RULE_NO_MEMORY, rule)
@@ -793,7 +797,9 @@ cdef int64_t pmg_sys_migrate_pages(
     if rc == 0 and not mm:
         rc = refuse(EINVAL, RULE_NO_MEMORY, rule)
     if rc == 0:
+        c.target_mm = mm
         rc = migrate_pages_of(c, mm, &old, &new, MPOL_MF_MOVE_ALL if capable(c, CAP_SYS_NICE) else MPOL_MF_MOVE)
+        c.target_mm = 0
     if mm:
         mmput(c, mm)
     put_target(c, target)

@@ -9,7 +9,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from pagemig.mm.atomic cimport pmg_spin_lock, pmg_spin_unlock
+from pagemig.mm.atomic cimport pmg_load32, pmg_spin_lock, pmg_spin_unlock
 from pagemig.mm.context cimport ctx_first
 from pagemig.mm.frame cimport frame_maps, frame_refs, page_state
 from pagemig.mm.page_alloc cimport (
@@ -162,6 +162,9 @@ ctypedef struct check_t:        # one walk
     uint32_t *anons             # anon_vmas, as met
     uint64_t in_use[64]         # frames in use, by node
     uint64_t zero_refs          # pins of the zero page
+    # Calls that keep their place are between two steps: what they have, pages locked or isolated, frames for them,
+    # anon_vmas kept, mmap_lock, is not judged; everything else is.
+    bint moving
     uint32_t tables, vmas, chain_nodes, tree_nodes, files, mms, tasks, pins, sp_nodes
     # the address space at hand
     mm_t *mm
@@ -435,7 +438,7 @@ cdef int check_anon_vmas(check_t *k) noexcept nogil:
             return fail(k, RULE_ANON_ACTIVE, a.active, av.num_active_vmas)
         if av.num_children != a.children:
             return fail(k, RULE_ANON_CHILDREN, a.children, av.num_children)
-        if av.refcount != a.family + (av.tree != 0):
+        if av.refcount < a.family + (av.tree != 0) or (av.refcount > a.family + (av.tree != 0) and not k.moving):
             return fail(k, RULE_ANON_REFCOUNT, a.family + (av.tree != 0), av.refcount)
     k.v.anon_vma = -1
     return 0
@@ -477,7 +480,18 @@ cdef int check_absent(check_t *k, pte_t e) noexcept nogil:
     if pfn >= k.m.nr_frames:
         return fail(k, RULE_ENTRY_FRAME, k.m.nr_frames, pfn)
     k.v.pfn = pfn
-    return fail(k, RULE_ENTRY if page_state(k.m, pfn) & PG_locked else RULE_ENTRY_UNLOCKED, 0, e)
+    if not page_state(k.m, pfn) & PG_locked:
+        return fail(k, RULE_ENTRY_UNLOCKED, 0, e)
+    if not k.moving:
+        return fail(k, RULE_ENTRY, 0, e)
+    if page_state(k.m, pfn) & PG_anon:      # it stays in the resident set
+        k.rss_anon += 1
+    elif page_state(k.m, pfn) & PG_swapbacked:
+        k.rss_shmem += 1
+    else:
+        k.rss_file += 1
+    k.v.pfn = -1
+    return 0
 
 
 cdef int check_special(check_t *k, pte_t e) noexcept nogil:
@@ -682,7 +696,7 @@ cdef int check_mm(check_t *k, uint32_t i, uint32_t users) noexcept nogil:
     k.rss_anon = k.rss_file = k.rss_shmem = 0
     if mm.users != users:
         return fail(k, RULE_MM_USERS, users, mm.users)
-    rc = check_lock(k, mm.lock, "mmap_lock") or check_lock(k, mm.page_table_lock, "mm.page_table_lock") \
+    rc = check_lock(k, 0 if k.moving else mm.lock, "mmap_lock") or check_lock(k, mm.page_table_lock, "mm.page_table_lock") \
         or check_vec(k, &mm.vmas, "mm.vmas")
     if rc:
         return rc
@@ -725,6 +739,8 @@ cdef void check_holders(check_t *k) noexcept nogil:
     while c != NULL:
         if c.held and record(&k.m.mms, c.mm):
             mark(k, k.mm_mark, c.mm)[0] += 1
+        if c.held and record(&k.m.mms, c.target_mm):
+            mark(k, k.mm_mark, c.target_mm)[0] += 1
         c = c.older
 
 
@@ -962,6 +978,8 @@ cdef int check_frame(check_t *k, uint32_t pfn) noexcept nogil:
     cdef frame_mark_t *seen = &k.frame[pfn]
     cdef int rc
     k.v.pfn = pfn
+    if k.moving and s & (PG_locked | PG_isolated):
+        return 0
     rc = check_flags(k, s, seen)
     if rc:
         return rc
@@ -1021,7 +1039,7 @@ cdef int check_node_counts(check_t *k, bint full) noexcept nogil:
         n = &k.m.node[i]
         size = n.end - n.first
         found = min(n.reserved, size) + n.nr_free + n.uncounted + cached_frames(k, i) + k.in_use[i]
-        if found != size:
+        if found > size or (found < size and not k.moving):
             k.v.nid = i
             return fail(k, RULE_ACCOUNT, size, found)
     return rc
@@ -1074,6 +1092,8 @@ cdef int scan_node(check_t *k, uint32_t nid) noexcept nogil:
         if pfn == 0 or (listed and k.frame[pfn].maps != FREE):
             continue
         k.v.pfn = <int64_t> pfn
+        if k.moving and (page_state(k.m, <uint32_t> pfn) & (PG_locked | PG_isolated) or not listed):
+            continue
         if page_state(k.m, <uint32_t> pfn):
             return fail(k, RULE_FREE_FRAME, 0, page_state(k.m, <uint32_t> pfn))
         if k.m.mlock_count[pfn]:
@@ -1133,7 +1153,7 @@ cdef int scan_slabs(check_t *k) noexcept nogil:
 
 
 cdef int check_slab(check_t *k, slab_t *s, uint32_t reached, const char *name) noexcept nogil:
-    if s.used != reached:
+    if s.used < reached or (s.used > reached and not (k.moving and s == &k.m.anon_vmas)):
         return fail_in(k, RULE_SLAB, name, reached, s.used)
     return fail_in(k, RULE_LOCK, name, 0, s.lock) if s.lock else 0
 
@@ -1204,6 +1224,7 @@ cdef int checker_begin(check_t *k, machine_t *m, checker_t *notes, violation_t *
     lay_out(k, <char *> notes.memory)
     notes.generation += 1
     k.generation = notes.generation
+    k.moving = pmg_load32(&m.migs_busy) != 0
     return 0
 
 

@@ -9,7 +9,7 @@ from libc.stdlib cimport free
 from libc.string cimport memset
 
 from pagemig.mm.atomic cimport (
-    pmg_load, pmg_load_ptr, pmg_read_trylock, pmg_read_unlock, PMG_RELAX, pmg_spin_lock, pmg_spin_unlock, pmg_store,
+    pmg_load, pmg_load32, pmg_load_ptr, pmg_read_trylock, pmg_read_unlock, PMG_RELAX, pmg_spin_lock, pmg_spin_unlock, pmg_store,
     pmg_store32, pmg_store32_rel, pmg_store_ptr, pmg_write_forget, pmg_write_trylock, pmg_write_unlock, pmg_yield,
 )
 from pagemig.mm.frame cimport trylock_page
@@ -96,6 +96,16 @@ cdef ctx_t *ctx_first(machine_t *m) noexcept nogil:
     return <ctx_t *> pmg_load_ptr(<void **> &m.ctx_newest)
 
 
+cdef uint32_t ctx_held(machine_t *m) noexcept nogil:
+    """Contexts that are kept between calls: they wait for nothing, and nobody waits for them."""
+    cdef ctx_t *c = ctx_first(m)
+    cdef uint32_t n = 0
+    while c != NULL:
+        n += pmg_load32(&c.held) != 0
+        c = c.older
+    return n
+
+
 # -- event counters ----------------------------------------------------------------------------------------------
 
 
@@ -112,6 +122,23 @@ cdef void vm_events_fold(ctx_t *c) noexcept nogil:
             pmg_store(&c.count[k], 0)
             if C_LOCK_PAGE <= k <= C_LOCK_SWAP:
                 c.traced[k - <int> C_LOCK_PAGE] -= n
+    pmg_spin_unlock(&events.lock)
+
+
+cdef void vm_events_hand(ctx_t *c, ctx_t *to) noexcept nogil:
+    """What one context counted another answers for: the step of a call that another context makes."""
+    cdef vm_event_state_t *events = &c.m.vm_events[to.cpu]
+    cdef int k
+    cdef uint64_t n
+    pmg_spin_lock(&events.lock)
+    for k in range(NR_COUNTERS):
+        n = pmg_load(&c.count[k])
+        if n:
+            pmg_store(&to.count[k], pmg_load(&to.count[k]) + n)
+            pmg_store(&c.count[k], 0)
+            if C_LOCK_PAGE <= k <= C_LOCK_SWAP:
+                c.traced[k - <int> C_LOCK_PAGE] -= n
+                to.traced[k - <int> C_LOCK_PAGE] += n
     pmg_spin_unlock(&events.lock)
 
 

@@ -13,8 +13,8 @@ from pagemig.mm.filemap cimport has_migratepage
 from pagemig.mm.frame cimport frame_maps, page_count, page_state
 from pagemig.mm.mempolicy cimport alloc_page_vma
 from pagemig.mm.migrate_stage cimport (
-    at_step, chunk_of, collect, DONE, HELD, how_hard, in_batches, isolate_lru_page, load_stage, new_page, one_page,
-    putback_lru_page, run_begin, run_stage, run_t, short_of_frames, stage_end, stage_move, stage_t, stage_take,
+    at_step, chunk_of, collect, DONE, heed_abort, HELD, how_hard, in_batches, isolate_lru_page, load_stage, new_page,
+    one_page, pause_pass, PAUSE_UNMAPPED, putback_lru_page, run_begin, run_stage, run_t, short_of_frames, stage_end, stage_move, stage_t, stage_take,
     stage_unmap, TARGET_NEAREST, target_t, WAIT_FOR_ALL,
 )
 from pagemig.mm.page_alloc cimport alloc_page, alloc_pages_node, count_event, file_of, free_pages, page_to_nid, vma_of
@@ -40,6 +40,8 @@ cdef uint64_t migrate_chunk(
         n = kept
         i = kept = tried
         tried = 0
+        if pass_:
+            pause_pass(c)
         while i < n:
             load_stage(c, &st, t, pfns + i, n - i)
             run_stage(c, &st, t, WAIT_FOR_ALL if pass_ >= c.m.profile.force_pass else 0)
@@ -48,6 +50,7 @@ cdef uint64_t migrate_chunk(
             else:
                 i += st.n
                 kept += collect(c, &st, t, pfns + kept, run)
+                heed_abort(c, run)
             if run.error:
                 run.failed += 1 + kept      # the page without a frame, and those waiting for another pass
                 while i < n:
@@ -126,6 +129,8 @@ cdef uint64_t unmap_batch(
     for _pass in range(passes):
         n = kept
         kept = i = 0
+        if _pass:
+            pause_pass(c)
         while i < n:
             st = batch_room(b)
             if st != NULL:
@@ -146,6 +151,22 @@ cdef uint64_t unmap_batch(
             break
     run.failed += kept
     return kept
+
+
+cdef void pause_batch(ctx_t *c, batch_t *b) noexcept nogil:
+    """All pages of a batch are behind their entries."""
+    cdef uint32_t src[512]
+    cdef uint32_t dst[512]
+    cdef uint32_t i, k, n = 0
+    if c.pause_fn == NULL:
+        return
+    for k in range(b.n):
+        for i in range(b.stage[k].n):
+            if b.stage[k].rc[i] == HELD and n < 512:
+                src[n] = b.stage[k].src[i]
+                dst[n] = b.stage[k].dst[i]
+                n += 1
+    c.pause_fn(c, PAUSE_UNMAPPED, src, dst, n)
 
 
 cdef uint64_t move_batch(ctx_t *c, batch_t *b, uint32_t *keep, uint32_t passes, run_t *run) noexcept nogil:
@@ -174,6 +195,7 @@ cdef uint64_t migrate_pages_batch(
     """Up to a batch of pages; returns how many are left, compacted to the front."""
     cdef uint64_t kept = unmap_batch(c, b, pfns, n, t, passes, force, run)
     count_event(c, C_TLB_FLUSH, b.n != 0)
+    pause_batch(c, b)
     return kept + move_batch(c, b, pfns + kept, passes, run)
 
 
@@ -184,19 +206,23 @@ cdef uint64_t migrate_pages_sync(
     cdef uint64_t i, kept = 0, left
     run_begin(&first)
     if not c.m.profile.async_first:             # an asynchronous caller: all passes, nothing is waited for
-        return migrate_pages_batch(c, b, pfns, n, t, c.m.profile.passes, 0, run)
+        left = migrate_pages_batch(c, b, pfns, n, t, c.m.profile.passes, 0, run)
+        heed_abort(c, run)
+        return left
     left = migrate_pages_batch(c, b, pfns, n, t, c.m.profile.async_passes, 0, &first)
     run.succeeded += first.succeeded
     if first.error:
         run.error = first.error
         run.failed += first.failed
         return left
+    heed_abort(c, run)
     for i in range(left):
         pfns[kept] = pfns[i]
         if run.error:
             kept += 1
         else:
             kept += migrate_pages_batch(c, b, pfns + kept, 1, t, c.m.profile.passes, WAIT_FOR_ALL, run)
+            heed_abort(c, run)
     return kept
 
 
@@ -299,7 +325,7 @@ cdef uint64_t list_pass(ctx_t *c, lists_t *l, uint32_t pass_) noexcept nogil:
         elif l.to == NULL:
             at_step(c, STEP_ALLOC, &st)
             rc = evict_one(c, pfn, force)
-        elif l.nr_to == 0:
+        elif l.nr_to == 0 or c.abort:
             break
         else:
             rc = move_one(c, l, pfn, force)
@@ -328,6 +354,8 @@ cdef uint64_t migrate_page_lists(ctx_t *c, lists_t *l) noexcept nogil:
     l.nr_moved = 0
     l.nr_failed = 0
     for pass_ in range(c.m.profile.passes):
+        if pass_:
+            pause_pass(c)
         retry = list_pass(c, l, pass_)
         if retry == 0:
             break
@@ -417,6 +445,7 @@ cdef int one_chunk(ctx_t *c, lists_t *l, const target_t *t, uint64_t *offset, ru
     if run.error == 0:
         migrate_page_lists(c, l)
         run.succeeded += putback_all(c, l.moved, l.nr_moved)
+        heed_abort(c, run)
     return run.error == 0 and l.nr_to == 0 and l.n
 
 
@@ -560,6 +589,7 @@ cdef uint64_t one_pass(ctx_t *c, moves_t *mv, uint64_t n, uint32_t force, run_t 
             stage_move(c, &st)
             stage_end(c, &st, True)
             settle_stage(c, mv, &st, slots, &kept, run)
+            heed_abort(c, run)
         i += looked
     while i < n:                                # given up: not tried in this pass
         keep_page(mv, &kept, mv.pfns[i], slot_of(mv, i))
@@ -583,6 +613,8 @@ cdef void migrate_pages_each(ctx_t *c, moves_t *mv, run_t *run) noexcept nogil:
     for pass_ in range(c.m.profile.passes):
         if left == 0 or run.error:
             break
+        if pass_:
+            pause_pass(c)
         left = one_pass(c, mv, left, how_hard(c.m, pass_), run)
     run.failed += left
     putback_all(c, mv.pfns, left)

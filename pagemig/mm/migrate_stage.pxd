@@ -1,4 +1,5 @@
 """The stages of a migration, at any width; the profile parameterises them.  ``migrate`` orders them."""
+from libc.errno cimport EINTR
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.string cimport memset
 
@@ -72,6 +73,12 @@ ctypedef struct run_t:
     uint64_t failed             # pages not migrated
     int error                   # 0, -ENOMEM, -(PMG_BUG + bug_t)
 
+cdef enum:                      # where the clock of a caller that owns time may run on
+    PAUSE_UNMAPPED = 1          # pages are behind migration entries: the flush and the copy are to come
+    PAUSE_COPIED = 2            # their content is in the new frames, the entries are still there
+    PAUSE_STAGE = 3             # pages have been put back: who waited for them may go on
+    PAUSE_PASS = 4              # the next pass begins
+
 # a stage from its targets on: lock and unmap, then copy and switch, then restore and put back
 cdef void stage_take(ctx_t *c, stage_t *st, kept_by_t keep, uint32_t force) noexcept nogil
 cdef void stage_move(ctx_t *c, stage_t *st) noexcept nogil
@@ -82,6 +89,13 @@ cdef void stage_end(ctx_t *c, stage_t *st, bint last) noexcept nogil
 cdef void run_stage(ctx_t *c, stage_t *st, const target_t *t, uint32_t force) noexcept nogil
 cdef uint64_t collect(ctx_t *c, stage_t *st, const target_t *t, uint32_t *keep, run_t *run) noexcept nogil
 cdef void at_step(ctx_t *c, int step, stage_t *st) noexcept nogil
+cdef void pause_stage(ctx_t *c, int at, const stage_t *st) noexcept nogil
+cdef void pause_pass(ctx_t *c) noexcept nogil
+# what a call that is to end makes of its run: what has not moved is given up
+cdef inline void heed_abort(ctx_t *c, run_t *run) noexcept nogil:
+    if c.abort and run.error == 0:
+        run.error = -EINTR
+
 cdef uint32_t new_page(ctx_t *c, uint32_t pfn, const target_t *t, vma_t **hint) noexcept nogil
 cdef bint short_of_frames(machine_t *m, uint32_t n) noexcept nogil
 cdef uint64_t whole_index(ctx_t *c, uint32_t pfn) noexcept nogil

@@ -72,6 +72,26 @@ cdef void at_step(ctx_t *c, int step, stage_t *st) noexcept nogil:
         call_hook(c, step, st)
 
 
+cdef void pause_stage(ctx_t *c, int at, const stage_t *st) noexcept nogil:
+    """Of a stage the pages that are on their way, or at PAUSE_STAGE those that have moved."""
+    cdef uint32_t src[64]
+    cdef uint32_t dst[64]
+    cdef uint32_t i, n = 0
+    if pmg_likely(c.pause_fn == NULL):
+        return
+    for i in range(st.n):
+        if st.rc[i] == 0:
+            src[n] = st.src[i]
+            dst[n] = st.dst[i]
+            n += 1
+    c.pause_fn(c, at, src, dst, n)
+
+
+cdef void pause_pass(ctx_t *c) noexcept nogil:
+    if c.pause_fn != NULL:
+        c.pause_fn(c, PAUSE_PASS, NULL, NULL, 0)
+
+
 # -- isolation ---------------------------------------------------------------------------------------------------
 
 
@@ -1175,6 +1195,8 @@ cdef void stage_take(ctx_t *c, stage_t *st, kept_by_t keep, uint32_t force) noex
         a = st.hold[a].end
     pass_targets_on(c.m, st)
     at_step(c, STEP_UNMAP, st)
+    if not in_batches(c.m):                 # else once for the batch
+        pause_stage(c, PAUSE_UNMAPPED, st)
 
 
 cdef void stage_unmap_only(ctx_t *c, stage_t *st) noexcept nogil:
@@ -1201,6 +1223,10 @@ cdef void stage_unmap_only(ctx_t *c, stage_t *st) noexcept nogil:
 
 cdef void stage_move(ctx_t *c, stage_t *st) noexcept nogil:
     """Copy, and switch to the target where the counts allow; to 6.10 the other way round."""
+    cdef uint32_t i
+    if pmg_unlikely(c.abort):
+        for i in range(st.n):
+            st.rc[i] = st.rc[i] if st.rc[i] else -EAGAIN
     if c.m.profile.copy_first:
         stage_check(c, st)
         stage_copy(c, st)
@@ -1214,6 +1240,7 @@ cdef void stage_move(ctx_t *c, stage_t *st) noexcept nogil:
         if c.m.profile.counts_drop:
             stage_tag(c, st)
         at_step(c, STEP_COPY, st)
+    pause_stage(c, PAUSE_COPIED, st)
 
 
 cdef void stage_end(ctx_t *c, stage_t *st, bint last) noexcept nogil:
@@ -1235,6 +1262,7 @@ cdef void stage_end(ctx_t *c, stage_t *st, bint last) noexcept nogil:
     stage_putback(c, st)
     release_mms(c, mms, n)
     at_step(c, STEP_PUTBACK, st)
+    pause_stage(c, PAUSE_STAGE, st)
 
 
 cdef void run_stage(ctx_t *c, stage_t *st, const target_t *t, uint32_t force) noexcept nogil:

@@ -152,6 +152,12 @@ cdef void keep_addresses(machine_t *to, const machine_t *own) noexcept nogil:
     to.ctx_lock = own.ctx_lock
     to.nr_ctx = own.nr_ctx
     to.ctx_busy = own.ctx_busy
+    to.mig_free = own.mig_free
+    to.mig_newest = own.mig_newest
+    to.mig_table = own.mig_table
+    to.mig_room = own.mig_room
+    to.nr_migs = own.nr_migs
+    to.migs_busy = own.migs_busy
     to.trace = own.trace
     memcpy(to.arenas, own.arenas, sizeof(own.arenas))
     memcpy(to.arena_bytes, own.arena_bytes, sizeof(own.arena_bytes))

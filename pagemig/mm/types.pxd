@@ -547,6 +547,11 @@ ctypedef struct ctx_t:          # what one call works through; an argument of ev
     # vm_ops->migrate of one VMA: 0, an error, or a positive number; mmap_lock is held for reading
     int (*migrate_fn)(ctx_t *c, vma_t *vma, uint64_t from_nodes, uint64_t to_nodes, uint32_t flags) noexcept nogil
     void *data                  # of the three functions
+    # a call that may stop half-way (mig): here the caller's clock may run on; PAUSE_*, and the pages it is about
+    void (*pause_fn)(ctx_t *c, int at, const uint32_t *src, const uint32_t *dst, uint32_t n) noexcept nogil
+    void *mig                   # the record of that call
+    uint32_t abort              # it is to end: nothing is waited for and nothing begun any more
+    uint32_t target_mm          # address space that the call keeps beside its own; 0 none
     void *error                 # what a hook raised: a reference that whoever leaves the call takes over
     double nested_deadline      # when a call that a hook makes has waited long enough, in seconds; 0: not waited yet
     uint64_t count[64]          # counter_t: what the processor's counts are still to get
@@ -608,6 +613,11 @@ ctypedef struct machine_t:
     ctx_t *ctx_newest
     uint32_t ctx_lock           # guards ctx_free and ctx_newest; innermost
     uint32_t nr_ctx, ctx_busy
+    void *mig_free              # stacks of calls that may stop half-way (mig), as contexts the host's; guarded by ctx_lock
+    void *mig_newest
+    void **mig_table            # by index
+    uint32_t mig_room           # places in the table
+    uint32_t nr_migs, migs_busy     # made; on their way
     uint64_t *trace             # migration steps, see _migrate
     uint64_t trace_n, trace_max
     uint64_t rnode_seq

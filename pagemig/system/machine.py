@@ -46,7 +46,7 @@ from pagemig.constants import (
 from pagemig.errors import ProcessGoneError, StateError, no_copy, raise_errno
 from pagemig.kernels import DEFAULT_KERNEL, KernelProfile, kernel_profile
 from pagemig.mm.numbers import NUMBERS
-from pagemig.system import state
+from pagemig.system import migration, state
 from pagemig.system.frames import Frames, flag_bit, refcounts
 from pagemig.system.numa import MoveResult
 from pagemig.system.process import Process
@@ -861,16 +861,49 @@ class Machine(_core.Machine):
         ValueError
             A frame beyond the last, or lists of different lengths.
         """
+        numbers, targets = self._frames_and_nodes(pfns, nodes)
+        status = np.full(len(targets), STATUS_UNSET, dtype=np.int32)
+        rc = self._migrate_frames(numbers, targets, status)
+        if rc < 0:
+            raise_errno(rc, "migrate_frames", MoveResult(rc, status))
+        return MoveResult(rc, status)
+
+    def start_migrate_frames(
+        self, pfns: Addresses, nodes: Addresses, *, cpu: int = 0
+    ) -> migration.Migration:
+        """Begin `migrate_frames` on a processor, which stops where time may pass.
+
+        Parameters
+        ----------
+        pfns, nodes
+            As of `migrate_frames`.
+        cpu : int, default 0
+            The processor.
+
+        Returns
+        -------
+        Migration
+            Iterate over it; its `result` is the `MoveResult`.
+
+        Raises
+        ------
+        ValueError
+            A frame beyond the last, lists of different lengths, or no such processor.
+        """
+        numbers, targets = self._frames_and_nodes(pfns, nodes)
+        call = migration.frames_call(numbers, targets)
+        return migration.begin(self, None, self._check_cpu(cpu), *call)
+
+    def _frames_and_nodes(
+        self, pfns: Addresses, nodes: Addresses
+    ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int32]]:
+        """Return frames that exist and a node for each."""
         targets = node_array(nodes, "nodes")
         numbers = address_array(pfns, "pfns")
         self.node_of(numbers)
         if len(targets) != len(numbers):
             raise ValueError(f"nodes must be one for each of {len(numbers)} frames: {len(targets)}")
-        status = np.full(len(targets), STATUS_UNSET, dtype=np.int32)
-        rc = self._migrate_frames(numbers.astype(np.uint32), targets, status)
-        if rc < 0:
-            raise_errno(rc, "migrate_frames", MoveResult(rc, status))
-        return MoveResult(rc, status)
+        return numbers.astype(np.uint32), targets
 
     def migrate_lists(self, pfns: Addresses, node: int | None = None) -> ListsResult:
         """Call ``migrate_pages(from, to, moved, failed)``, and look at the lists it leaves.

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from pagemig import _api
 from pagemig.arguments import (
     Addresses,
+    NodeSet,
     address_array,
     as_int,
     as_size,
@@ -40,16 +41,20 @@ from pagemig.constants import (
     MCL_FUTURE,
     MCL_ONFAULT,
     MLOCK_ONFAULT,
+    MPOL_MF_MOVE,
     MREMAP_DONTUNMAP,
     MREMAP_FIXED,
     MREMAP_MAYMOVE,
     PAGE_SHIFT,
     PAGE_SIZE,
     SIGNAL_NAMES,
+    Pointer,
 )
 from pagemig.errors import ProcessGoneError, errno_of, no_copy, raise_errno
-from pagemig.system import proc
-from pagemig.system.numa import NumaCalls
+from pagemig.policy import Policy
+from pagemig.system import migration, proc
+from pagemig.system.migration import Migration, mbind_call, migrate_pages_call, move_pages_call
+from pagemig.system.numa import NumaCalls, Pid
 from pagemig.system.vmops import MigrateHook, reserved_pfns
 
 if TYPE_CHECKING:
@@ -613,6 +618,51 @@ class Process(NumaCalls):
         """
         number = self.cpu if cpu is None else self.machine._check_cpu(cpu)
         return _api.Context(self, number, check_bool(owns_time, "owns_time"))
+
+    # ---- migrations that take the caller's time -------------------------------------------------
+
+    def start_move_pages(
+        self,
+        pages: Addresses | Pointer,
+        nodes: Addresses | int | Pointer | None,
+        flags: int = MPOL_MF_MOVE,
+        *,
+        pid: Pid = 0,
+        count: int | None = None,
+    ) -> Migration:
+        """Begin `move_pages`, which stops where time may pass.
+
+        Parameters
+        ----------
+        pages, nodes, flags, pid, count
+            As of `move_pages`.
+
+        Returns
+        -------
+        Migration
+            Iterate over it; its `result` is the `MoveResult`. Errors of the call are raised there.
+        """
+        call = move_pages_call(self, pages, nodes, flags, pid, count)
+        return migration.begin(self.machine, self, self.cpu, *call)
+
+    def start_migrate_pages(
+        self,
+        from_nodes: NodeSet,
+        to_nodes: NodeSet,
+        *,
+        pid: Pid = 0,
+        maxnode: int | None = None,
+    ) -> Migration:
+        """Begin `migrate_pages`, which stops where time may pass; arguments are the same."""
+        call = migrate_pages_call(self, from_nodes, to_nodes, pid, maxnode)
+        return migration.begin(self.machine, self, self.cpu, *call)
+
+    def start_mbind(
+        self, addr: int, length: int, policy: Policy, flags: int = MPOL_MF_MOVE
+    ) -> Migration:
+        """Begin `mbind` with a policy, which stops where time may pass; arguments are the same."""
+        call = mbind_call(self, addr, length, policy, flags)
+        return migration.begin(self.machine, self, self.cpu, *call)
 
     # ---- life ---------------------------------------------------------------------------------
 

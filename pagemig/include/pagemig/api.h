@@ -111,6 +111,30 @@ typedef struct pmg_cost {
     uint64_t pages_migrated, pages_failed, migration_waits;
 } pmg_cost;
 
+/* ---- migrations that take the caller's time ---- */
+typedef uint64_t pmg_mig;
+enum {
+    PMG_M_UNMAPPED = 1,   /* its pages are behind migration entries: the flush and the copy may take time now */
+    PMG_M_COPIED = 2,     /* content is in the new frames, the entries are still there */
+    PMG_M_STAGE = 3,      /* src has moved to dst: who waited for those pages may go on */
+    PMG_M_PASS = 4,       /* the next pass begins, over what did not move */
+    PMG_M_WAITS = 5,      /* for wait_what, wait_which: step again when that may be over */
+    PMG_M_DONE = 6        /* the call is over: mig_end has its answer */
+};
+
+typedef struct pmg_mig_event {
+    uint32_t size;
+    uint32_t at;              /* PMG_M_* */
+    uint32_t n;               /* pages in src and dst */
+    uint32_t passes;          /* passes before this one, of all lists of the call */
+    int32_t node;             /* where they go; -2: not all to one */
+    uint32_t flushes;         /* of TLBs, at PMG_M_UNMAPPED: one a page, or one a batch */
+    uint64_t copy_bytes;      /* to be copied, at PMG_M_UNMAPPED */
+    uint32_t wait_what, wait_which;
+    const uint32_t *src;      /* frames; valid until the next call about this migration */
+    const uint32_t *dst;
+} pmg_mig_event;
+
 /* ---- callbacks: in C, without the interpreter, in the thread of the call that causes them ---- */
 enum { PMG_F_MIGRATE = 1, PMG_F_PROTECT, PMG_F_UNMAP, PMG_F_COW, PMG_F_FORK, PMG_F_REMAP, PMG_F_EXIT };
 typedef struct pmg_flush {
@@ -187,10 +211,26 @@ typedef struct pmg_api {
     int64_t (*set_mempolicy_home_node)(pmg_ctx *c, uint64_t va, uint64_t len, uint64_t node, uint64_t flags,
                                        uint32_t *rule);
     int64_t (*migrate_frames)(pmg_ctx *c, const uint32_t *pfn, const int32_t *nodes, uint64_t n, int32_t *status);
+
+    /* The same calls in the caller's time, any number at once.  mig_move_pages and its like copy their arguments and begin;
+     * mig_step goes on to the next place where time may pass (PMG_M_*), with pages locked behind migration entries; what
+     * happens between two steps, accesses, fork, munmap, exit and other migrations, meets them as in the kernel.  mig_end
+     * answers what the call answers and lets go of it: before PMG_M_DONE it goes on to the end, or with abort gives up
+     * (-EINTR; what has moved stays moved, the rest is put back).  Of status only NULL, PMG_BAD and the size count;
+     * mig_end stores the statuses.  -ESRCH: no such migration. */
+    int (*mig_move_pages)(pmg_ctx *c, int32_t pid, uint64_t count, const pmg_user *pages, const pmg_user *nodes,
+                          const pmg_user *status, uint32_t flags, pmg_mig *out);
+    int (*mig_migrate_pages)(pmg_ctx *c, int32_t pid, uint64_t maxnode, const pmg_user *old_nodes,
+                             const pmg_user *new_nodes, pmg_mig *out);
+    int (*mig_mbind)(pmg_ctx *c, uint64_t va, uint64_t len, uint32_t mode, const pmg_user *nodes, uint64_t maxnode,
+                     uint64_t flags, pmg_mig *out);
+    int (*mig_frames)(pmg_ctx *c, const uint32_t *pfn, const int32_t *nodes, uint64_t n, pmg_mig *out);
+    int (*mig_step)(pmg_ctx *c, pmg_mig h, pmg_mig_event *event);           /* PMG_M_* */
+    int64_t (*mig_end)(pmg_ctx *c, pmg_mig h, uint32_t abort, int32_t *status, uint64_t n, uint32_t *rule);
 } pmg_api;
 
 #define PMG_HAS(api, f) ((api)->size >= offsetof(pmg_api, f) + sizeof((api)->f))
-static inline int pmg_usable(const pmg_api *api) { return api && api->abi == PMG_ABI && PMG_HAS(api, migrate_frames); }
+static inline int pmg_usable(const pmg_api *api) { return api && api->abi == PMG_ABI && PMG_HAS(api, mig_end); }
 
 /* The shorter forms: pages of the calling process, and node masks of 64 bits. */
 static inline int64_t pmg_move_pages(const pmg_api *api, pmg_ctx *c, const uint64_t *va, const int32_t *nodes, uint64_t n,

@@ -1,0 +1,72 @@
+"""Calls that keep their place: a call of the kernel on a stack of its own, which stops where time may pass.
+
+``mig_begin`` finds the caller, ``mig_step`` goes on to the next stop, ``mig_free`` lets go.  What runs is the call that
+``calls`` has, its loops and its locks: there is no second engine.  A stop holds what the kernel's sleep holds there: page
+locks, isolated pages, mmap_lock where the call keeps it; never a spin lock.
+"""
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+
+from pagemig.mm.migrate_stage cimport PAUSE_COPIED, PAUSE_PASS, PAUSE_STAGE, PAUSE_UNMAPPED
+from pagemig.mm.types cimport ctx_t, machine_t
+from pagemig.mm.uaccess cimport pmg_user_t
+
+
+cdef extern from "pagemig/fiber.h" nogil:
+    ctypedef struct pmg_fiber:
+        char *stack
+        int done
+
+
+cdef enum:                      # which call
+    MIG_MOVE_PAGES = 1          # a: pid, count, flags; u: pages, nodes, status
+    MIG_MIGRATE_PAGES           # a: pid, maxnode; u: old, new nodes
+    MIG_MBIND                   # a: start, length, mode, maxnode, flags; u: nodes
+    MIG_FRAMES                  # a: n; u: pfns, nodes, status
+    MIG_MMAP                    # a: address, length, prot, flags, file, offset
+    MIG_MPROTECT                # a: address, length, prot
+    MIG_MREMAP                  # a: address, length, new length, flags, new address
+    MIG_MADVISE                 # a: address, length, advice
+    MIG_MLOCK                   # a: address, length, flags
+    MIG_MLOCKALL                # a: flags
+
+cdef enum:                      # where it stands: PAUSE_*, and
+    MIG_WAITS = 5               # for ctx.wait_what, ctx.wait_which
+    MIG_DONE = 6
+    MIG_PAGES = 512             # of one stop at most
+
+
+ctypedef struct mig_t:          # host memory in any number, as contexts
+    machine_t *m
+    ctx_t *c                    # its own, with the caller's process, address space and processor; NULL: free
+    mig_t *next                 # free ones; guarded by machine.ctx_lock
+    mig_t *older                # made before this one; set once
+    uint32_t index, generation
+    uint32_t busy               # a step is under way: whoever exchanges 0 for 1 may make it
+    bint timed                  # stops where time may pass; else only where it waits
+    pmg_fiber fiber
+    uint32_t kind
+    uint64_t a[6]
+    pmg_user_t u[3]             # copies of the caller's memory, but for NULL and PMG_BAD
+    int64_t rc
+    uint32_t rule
+    # the last stop
+    uint32_t at, n
+    uint32_t pass_              # passes begun before the present one
+    uint32_t src[512]
+    uint32_t dst[512]
+
+# a call of the process with a pid (0: none) on a processor; NULL: *error is -ESRCH, -EINVAL or -ENOMEM
+cdef mig_t *mig_begin(machine_t *m, uint32_t pid, uint32_t cpu, uint32_t kind, bint timed, int *error) noexcept nogil
+# argument u[i]: up to `bytes` bytes of what the caller has, or with fill what they are to hold; -ENOMEM
+cdef int mig_user(mig_t *g, uint32_t i, const pmg_user_t *user, uint64_t bytes) noexcept nogil
+cdef int mig_status(mig_t *g, uint32_t i, const pmg_user_t *user, uint64_t n, int32_t fill) noexcept nogil
+# on to the next stop, which is answered; -PMG_WAIT: another step is under way
+cdef int mig_step(mig_t *g) noexcept nogil
+# take the right to step for good, before the end; False: a step is under way
+cdef bint mig_owned(mig_t *g) noexcept nogil
+# end it: what has not moved is rolled back, what waits gives up
+cdef void mig_abort(mig_t *g) noexcept nogil
+cdef void mig_free(mig_t *g) noexcept nogil
+# the one with an index and a generation; NULL: it is over
+cdef mig_t *mig_at(machine_t *m, uint32_t index, uint32_t generation) noexcept nogil
+cdef void mig_release_all(machine_t *m) noexcept nogil

@@ -1,0 +1,311 @@
+"""Calls that keep their place: a call of the kernel on a stack of its own, which stops where time may pass."""
+from libc.errno cimport EINTR, EINVAL, ENOMEM, ESRCH
+from libc.stddef cimport size_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memcpy, memset
+
+from pagemig.mm.atomic cimport pmg_add32, pmg_cas32, pmg_spin_lock, pmg_spin_unlock, pmg_store32_rel
+from pagemig.mm.calls cimport migrate_frames, pmg_sys_mbind, pmg_sys_migrate_pages, pmg_sys_move_pages
+from pagemig.mm.context cimport ctx_bind, ctx_get, ctx_put
+from pagemig.mm.fork cimport find_get_task_by_vpid, get_task_mm, mmput, put_task
+from pagemig.mm.madvise cimport pmg_sys_madvise
+from pagemig.mm.migrate_stage cimport PAUSE_PASS
+from pagemig.mm.mlock cimport pmg_sys_mlock, pmg_sys_mlockall
+from pagemig.mm.mmap cimport pmg_sys_mmap, pmg_sys_mprotect, pmg_sys_mremap
+from pagemig.mm.types cimport ctx_t, machine_t, MODE_ACTORS, MODE_THREADS, PMG_WAIT, task_t
+from pagemig.mm.uaccess cimport PMG_BAD, pmg_user_t, user_entries
+
+
+cdef extern from "pagemig/fiber.h" nogil:
+    int pmg_fiber_new(pmg_fiber *f, size_t size)
+    void pmg_fiber_free(pmg_fiber *f)
+    void pmg_fiber_begin(pmg_fiber *f, void (*fn)(void *) noexcept, void *arg)
+    void pmg_fiber_enter(pmg_fiber *f)
+    void pmg_fiber_to_host(pmg_fiber *f)
+
+
+cdef enum:
+    STACK_BYTES = 256 << 10     # address space; memory only where it was used
+    KEPT = 64                   # free ones that keep their stack
+
+
+# -- on its own stack ------------------------------------------------------------------------------------------
+
+
+cdef int64_t perform(ctx_t *c, mig_t *g) noexcept nogil:
+    cdef uint64_t *a = g.a
+    if g.kind == MIG_MOVE_PAGES:
+        return pmg_sys_move_pages(c, <int32_t> a[0], a[1], &g.u[0], &g.u[1], &g.u[2], <uint32_t> a[2], &g.rule)
+    if g.kind == MIG_MIGRATE_PAGES:
+        return pmg_sys_migrate_pages(c, <int32_t> a[0], a[1], &g.u[0], &g.u[1], &g.rule)
+    if g.kind == MIG_MBIND:
+        return pmg_sys_mbind(c, a[0], a[1], <uint32_t> a[2], &g.u[0], a[3], a[4], &g.rule)
+    if g.kind == MIG_FRAMES:
+        return migrate_frames(c, <uint32_t *> g.u[0].p, <int32_t *> g.u[1].p, a[0], <int32_t *> g.u[2].p)
+    if g.kind == MIG_MMAP:
+        return pmg_sys_mmap(c, a[0], a[1], <uint32_t> a[2], <uint32_t> a[3], <uint32_t> a[4], a[5], &g.rule)
+    if g.kind == MIG_MPROTECT:
+        return pmg_sys_mprotect(c, a[0], a[1], <uint32_t> a[2], &g.rule)
+    if g.kind == MIG_MREMAP:
+        return pmg_sys_mremap(c, a[0], a[1], a[2], <uint32_t> a[3], a[4], &g.rule)
+    if g.kind == MIG_MADVISE:
+        return pmg_sys_madvise(c, a[0], a[1], <int> a[2], &g.rule)
+    if g.kind == MIG_MLOCK:
+        return pmg_sys_mlock(c, a[0], a[1], <uint32_t> a[2], &g.rule)
+    return pmg_sys_mlockall(c, <uint32_t> a[0], &g.rule)
+
+
+cdef void let_go(ctx_t *c) noexcept nogil:
+    """The last reference tears the address space down, which may wait."""
+    if c.mm:
+        mmput(c, c.mm)
+    if c.task:
+        put_task(c.m, c.task)
+    c.task = c.mm = 0
+
+
+cdef void run(void *record) noexcept nogil:
+    cdef mig_t *g = <mig_t *> record
+    g.rc = perform(g.c, g)
+    if g.rc == -PMG_WAIT and g.c.abort:
+        g.rc = -EINTR
+    let_go(g.c)
+    g.at = MIG_DONE
+    g.n = 0
+
+
+cdef void stop(ctx_t *c, int at, const uint32_t *src, const uint32_t *dst, uint32_t n) noexcept nogil:
+    """``ctx.pause_fn``.  A stage without a page on its way takes no time."""
+    cdef mig_t *g = <mig_t *> c.mig
+    if c.abort:
+        return
+    if at == PAUSE_PASS:
+        g.pass_ += 1
+    elif n == 0:
+        return
+    g.at = at
+    g.n = min(n, <uint32_t> MIG_PAGES)
+    if g.n:
+        memcpy(g.src, src, g.n * 4)
+        memcpy(g.dst, dst, g.n * 4)
+    pmg_fiber_to_host(&g.fiber)
+
+
+cdef int stop_to_wait(ctx_t *c, int what, uint32_t which) noexcept nogil:
+    """``ctx.wait_fn``: whoever steps looks again whether it is over."""
+    cdef mig_t *g = <mig_t *> c.mig
+    if c.abort:
+        return -PMG_WAIT
+    g.at = MIG_WAITS
+    g.n = 0
+    pmg_fiber_to_host(&g.fiber)
+    return -PMG_WAIT if c.abort else 0
+
+
+# -- records ---------------------------------------------------------------------------------------------------
+
+
+cdef bint mig_enter(machine_t *m, mig_t *g) noexcept nogil:
+    """One more record, known to the machine for good."""
+    cdef void **table
+    cdef uint32_t room
+    cdef bint there = True
+    pmg_spin_lock(&m.ctx_lock)
+    if m.nr_migs == m.mig_room:
+        room = 2 * m.mig_room + 16
+        table = <void **> realloc(m.mig_table, room * sizeof(void *))
+        there = table != NULL
+        if there:
+            m.mig_table = table
+            m.mig_room = room
+    if there:
+        g.index = m.nr_migs
+        g.older = <mig_t *> m.mig_newest
+        m.mig_table[g.index] = g
+        m.nr_migs += 1
+        m.mig_newest = g
+    pmg_spin_unlock(&m.ctx_lock)
+    return there
+
+
+cdef mig_t *mig_new(machine_t *m) noexcept nogil:
+    """A free record with a stack, its generation counted on; NULL without memory."""
+    cdef mig_t *g
+    pmg_spin_lock(&m.ctx_lock)
+    g = <mig_t *> m.mig_free
+    if g != NULL:
+        m.mig_free = g.next
+    pmg_spin_unlock(&m.ctx_lock)
+    if g == NULL:
+        g = <mig_t *> calloc(1, sizeof(mig_t))
+        if g == NULL:
+            return NULL
+        g.m = m
+        if not mig_enter(m, g):
+            free(g)
+            return NULL
+    if g.fiber.stack == NULL and pmg_fiber_new(&g.fiber, STACK_BYTES):
+        mig_put(g)
+        return NULL
+    return g
+
+
+cdef void mig_put(mig_t *g) noexcept nogil:
+    cdef machine_t *m = g.m
+    if g.index >= KEPT:
+        pmg_fiber_free(&g.fiber)
+    pmg_spin_lock(&m.ctx_lock)
+    g.next = <mig_t *> m.mig_free
+    m.mig_free = g
+    pmg_spin_unlock(&m.ctx_lock)
+
+
+cdef mig_t *mig_at(machine_t *m, uint32_t index, uint32_t generation) noexcept nogil:
+    cdef mig_t *g = NULL
+    pmg_spin_lock(&m.ctx_lock)
+    if index < m.nr_migs:
+        g = <mig_t *> m.mig_table[index]
+    pmg_spin_unlock(&m.ctx_lock)
+    return g if g != NULL and g.c != NULL and g.generation == generation else NULL
+
+
+cdef void mig_release_all(machine_t *m) noexcept nogil:
+    """With the machine: none is on its way."""
+    cdef mig_t *g = <mig_t *> m.mig_newest
+    cdef mig_t *older
+    while g != NULL:
+        older = g.older
+        pmg_fiber_free(&g.fiber)
+        free(g)
+        g = older
+    m.mig_newest = m.mig_free = NULL
+    free(m.mig_table)
+    m.mig_table = NULL
+    m.nr_migs = m.mig_room = 0
+
+
+cdef int take_caller(mig_t *g, uint32_t pid) noexcept nogil:
+    """The process that makes the call, and its address space, are kept until it is over."""
+    cdef ctx_t *c = g.c
+    cdef task_t *t
+    if not pid:
+        return 0
+    t = find_get_task_by_vpid(g.m, pid)
+    if t == NULL:
+        return -ESRCH
+    c.task = <uint32_t> (t - <task_t *> g.m.tasks.base)
+    c.mm = get_task_mm(c, t)
+    return 0 if c.mm else -ESRCH
+
+
+cdef mig_t *mig_begin(machine_t *m, uint32_t pid, uint32_t cpu, uint32_t kind, bint timed, int *error) noexcept nogil:
+    cdef mig_t *g
+    cdef ctx_t *c
+    error[0] = -EINVAL
+    if cpu >= m.nr_cpus:
+        return NULL
+    error[0] = -ENOMEM
+    g = mig_new(m)
+    if g == NULL:
+        return NULL
+    c = ctx_get(m)
+    if c == NULL:
+        mig_put(g)
+        return NULL
+    g.c = c
+    ctx_bind(c, cpu)
+    c.step_fn = NULL
+    c.migrate_fn = NULL
+    c.data = NULL
+    c.wait_fn = stop_to_wait
+    c.wait_mode = MODE_ACTORS
+    c.pause_fn = NULL
+    if timed:
+        c.pause_fn = stop
+    c.mig = g
+    c.held = 1
+    g.timed = timed
+    g.kind = kind
+    g.generation += 1
+    g.rule = g.pass_ = g.n = g.at = g.busy = 0
+    g.rc = 0
+    memset(g.a, 0, sizeof(g.a))
+    memset(g.u, 0, sizeof(g.u))
+    pmg_add32(&m.migs_busy, 1)
+    pmg_fiber_begin(&g.fiber, run, g)
+    error[0] = take_caller(g, pid)
+    if error[0]:
+        g.fiber.done = 1
+        mig_free(g)
+        return NULL
+    return g
+
+
+cdef int mig_user(mig_t *g, uint32_t i, const pmg_user_t *user, uint64_t bytes) noexcept nogil:
+    cdef uint64_t n = min(user.bytes, bytes)
+    g.u[i] = user[0]
+    if user.p == NULL or user.p == PMG_BAD:
+        return 0
+    g.u[i].bytes = n
+    g.u[i].p = malloc(n + 1)
+    if g.u[i].p == NULL:
+        return -ENOMEM
+    memcpy(g.u[i].p, user.p, n)
+    return 0
+
+
+cdef int mig_status(mig_t *g, uint32_t i, const pmg_user_t *user, uint64_t n, int32_t fill) noexcept nogil:
+    cdef uint64_t k
+    cdef uint64_t room = min(n, user_entries(user, 4))
+    g.u[i] = user[0]
+    if user.p == NULL or user.p == PMG_BAD:
+        return 0
+    g.u[i].bytes = room * 4
+    g.u[i].p = malloc(room * 4 + 1)
+    if g.u[i].p == NULL:
+        return -ENOMEM
+    for k in range(room):
+        (<int32_t *> g.u[i].p)[k] = fill
+    return 0
+
+
+cdef void mig_free(mig_t *g) noexcept nogil:
+    cdef ctx_t *c = g.c
+    cdef uint32_t i
+    if not g.fiber.done:
+        mig_abort(g)
+    for i in range(3):
+        if g.u[i].p != NULL and g.u[i].p != PMG_BAD:
+            free(g.u[i].p)
+    c.wait_mode = MODE_THREADS
+    let_go(c)                   # of a call that never began
+    c.held = c.abort = c.target_mm = 0
+    c.pause_fn = NULL
+    c.mig = NULL
+    ctx_put(c)
+    g.c = NULL
+    pmg_add32(&g.m.migs_busy, <uint32_t> -1)
+    mig_put(g)
+
+
+# -- steps -----------------------------------------------------------------------------------------------------
+
+
+cdef int mig_step(mig_t *g) noexcept nogil:
+    if not pmg_cas32(&g.busy, 0, 1):
+        return -PMG_WAIT
+    if not g.fiber.done:
+        pmg_fiber_enter(&g.fiber)
+    pmg_store32_rel(&g.busy, 0)
+    return <int> g.at
+
+
+cdef bint mig_owned(mig_t *g) noexcept nogil:
+    return pmg_cas32(&g.busy, 0, 1)
+
+
+cdef void mig_abort(mig_t *g) noexcept nogil:
+    g.c.abort = 1
+    while not g.fiber.done:
+        pmg_fiber_enter(&g.fiber)
