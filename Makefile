@@ -81,7 +81,7 @@ test: $(VENV)/.built $(VENV)/.test
 
 # The whole of what the tests take a seeded part of.
 full: $(VENV)/.built $(VENV)/.test
-	PAGEMIG_FULL=1 $(PY) -m pytest tests/recorded/test_door.py
+	PAGEMIG_FULL=1 $(PY) -m pytest tests/recorded/test_door.py tests/recorded/test_steps.py
 	PAGEMIG_SEARCH=500 $(PY) -m pytest tests/calls/test_random_scenarios.py tests/kernels_2006/test_random.py
 
 # A table in units of the host's own loops, beside the latest saved run; benchmarks/README.md.

@@ -14,8 +14,8 @@ from pagemig.mm.frame cimport frame_maps, page_count, page_state
 from pagemig.mm.mempolicy cimport alloc_page_vma
 from pagemig.mm.migrate_stage cimport (
     at_step, chunk_of, collect, DONE, heed_abort, HELD, how_hard, in_batches, isolate_lru_page, load_stage, new_page,
-    one_page, pause_pass, PAUSE_UNMAPPED, putback_lru_page, run_begin, run_stage, run_t, short_of_frames, stage_end, stage_move, stage_t, stage_take,
-    stage_unmap, TARGET_NEAREST, target_t, WAIT_FOR_ALL,
+    one_page, pause_pass, PAUSE_UNMAPPED, putback_lru_page, run_begin, run_stage, run_t, short_of_frames, stage_end,
+    stage_move, stage_t, stage_take, stage_unmap, TARGET_NEAREST, target_t, WAIT_FOR_ALL,
 )
 from pagemig.mm.page_alloc cimport alloc_page, alloc_pages_node, count_event, file_of, free_pages, page_to_nid, vma_of
 from pagemig.mm.rmap cimport lru_cache_disable, lru_cache_enable

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from pagemig import _api
+from pagemig import _api, _core
 from pagemig.arguments import (
     Addresses,
     NodeSet,
@@ -28,11 +28,7 @@ from pagemig.arguments import (
 from pagemig.constants import STATUS_UNSET, Pointer
 from pagemig.errors import raise_errno
 from pagemig.policy import Policy
-from pagemig.system.numa import MoveResult, _listed, _move_targets, _policy_word
-
-if TYPE_CHECKING:
-    from pagemig.system.machine import Machine
-    from pagemig.system.process import Process
+from pagemig.system.numa import MoveResult, NumaCalls, Pid, _listed, _move_targets, _policy_word
 
 __all__ = ["STOPS", "Migration", "MigrationEvent"]
 
@@ -69,7 +65,8 @@ class MigrationEvent(NamedTuple):
     copy_bytes : int
         Bytes to be copied at ``"unmapped"``.
     wait : tuple of str and int
-        What is waited for (``"page"``, ``"address space"``, ...) and which; ``("", 0)`` for nothing.
+        What is waited for (``"page"``, ``"address space"``, ...) and which; ``("", 0)`` for
+        nothing.
     """
 
     at: str
@@ -101,7 +98,7 @@ class Migration:
     def __init__(
         self,
         flight: _api.Flight,
-        machine: Machine,
+        machine: _core.Machine,
         status: npt.NDArray[np.int32] | None,
         answer: Callable[[int, npt.NDArray[np.int32] | None], Any],
     ) -> None:
@@ -201,11 +198,11 @@ Call = tuple[
 
 
 def move_pages_call(
-    caller: Process,
+    caller: NumaCalls,
     pages: Addresses | Pointer,
     nodes: Addresses | int | Pointer | None,
     flags: int,
-    pid: int | Process,
+    pid: Pid,
     count: int | None,
 ) -> Call:
     """Arguments of move_pages, and what makes its answer."""
@@ -228,10 +225,10 @@ def move_pages_call(
 
 
 def migrate_pages_call(
-    caller: Process,
+    caller: NumaCalls,
     from_nodes: NodeSet,
     to_nodes: NodeSet,
-    pid: int | Process,
+    pid: Pid,
     maxnode: int | None,
 ) -> Call:
     """Arguments of migrate_pages, and what makes its answer."""
@@ -250,7 +247,7 @@ def migrate_pages_call(
     return "migrate_pages", arguments, None, answer
 
 
-def mbind_call(caller: Process, addr: int, length: int, policy: Policy, flags: int) -> Call:
+def mbind_call(caller: NumaCalls, addr: int, length: int, policy: Policy, flags: int) -> Call:
     """Arguments of mbind with a policy, and what makes its answer."""
     caller._must_live("mbind")
     if not isinstance(policy, Policy):
@@ -286,8 +283,8 @@ def frames_call(pfns: npt.NDArray[np.uint32], nodes: npt.NDArray[np.int32]) -> C
 
 
 def begin(
-    machine: Machine,
-    caller: Process | None,
+    machine: _core.Machine,
+    caller: _core.Process | None,
     cpu: int,
     call: str,
     arguments: tuple[Any, ...],

@@ -106,7 +106,7 @@ def test_mbind_and_frames_in_steps() -> None:
     for kernel in MOVERS:
         machine, app, base = machine_with(kernel)
         bound = app.start_mbind(base, N * PAGE, pm.Bind([2]))
-        assert [e.at for e in bound][0] == "unmapped"
+        assert next(iter([e.at for e in bound])) == "unmapped"
         assert bound.result is None
         assert app.nodes(base, N).tolist() == [2] * N
         frames = machine.start_migrate_frames(app.frames(base, N), [3] * N)
@@ -156,7 +156,7 @@ def test_an_access_waits_for_the_frame(moving: Moving) -> None:
             assert context.access(base, write=True) == 3
         what, frame = context.waits_for
         assert what == 1
-        assert app.machine.frames.lock[frame] if hasattr(app.machine.frames, "lock") else True
+        assert machine.frames.describe(frame).count("locked") == 1
         until(move, "stage")
         assert context.access(base, write=True) in (0, 1)
         assert context.node == 1
@@ -211,7 +211,7 @@ def test_munmap_drops_the_entries(moving: Moving) -> None:
 
 
 def test_exit_in_the_middle(kernel: str) -> None:
-    machine, app, base = machine_with(kernel)
+    machine, app, _ = machine_with(kernel)
     root = machine.spawn()
     before = sum(machine.free(nid) for nid in machine.memory_nodes)
     move = root.start_migrate_pages({0}, {1}, pid=app)
@@ -224,7 +224,7 @@ def test_exit_in_the_middle(kernel: str) -> None:
 
 
 def test_the_caller_exits_in_the_middle(moving: Moving) -> None:
-    machine, app, base, move = moving
+    machine, app, _, move = moving
     app.exit()
     machine.check(full=True)
     while not move.done:
