@@ -18,7 +18,7 @@ STUBBED := $(subst /,.,$(patsubst %.pyi,%,$(shell find pagemig -name "*.pyi")))
 SOURCES := setup.py $(shell find pagemig -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 
 .DELETE_ON_ERROR:
-.PHONY: help build run test full bench bench-smoke lint format fuzz fuzz-files tsan asan mutants cover wheel clean
+.PHONY: help build run test full bench bench-smoke lint format fuzz fuzz-files tsan asan mutants narrow cover wheel clean
 
 help:
 	@echo "make run     replay a shipped trace: a table, and a picture in $(OUTPUT)"
@@ -32,6 +32,7 @@ help:
 	@echo "make tsan    the threaded tests under ThreadSanitizer"
 	@echo "make asan    the threaded tests under AddressSanitizer and UBSan"
 	@echo "make mutants builds with a planted race, without the copy, without guards: all must be found"
+	@echo "make narrow  a build with narrow counts: tests reach the limits of references and mappings"
 	@echo "make fuzz    random calls over the whole surface, SECONDS=600 of them; UNDER=address or thread"
 	@echo "             does it in a sanitizer's build"
 	@echo "make cover   line coverage, the Cython files too"
@@ -157,6 +158,10 @@ mutants: $(VENV)/.linked $(VENV)/.test
 	  test $$? -eq 1 || { echo "the race of $$mutant was not noticed: see build/tree-fastguards/report-$${mutant#*:}.txt" >&2; exit 1; }; \
 	done
 	@echo "all mutants were found"
+
+narrow: $(VENV)/.linked $(VENV)/.test
+	$(call copied,fast,narrow)
+	cd build/tree-fastnarrow && $(CURDIR)/$(PY) -m pytest -q -p no:cacheprovider tests/races/test_counts.py tests/surface/test_fuzz.py
 
 UNDER   ?=
 FUZZ = tests/support/fuzz.py --seconds $(SECONDS)

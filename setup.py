@@ -13,7 +13,8 @@ none       no extensions: what ``make`` uses to link the tree before it builds i
 
 ``PAGEMIG_PLANT=race`` plants a data race in a lock, ``nocopy`` leaves out the copy of a page that
 moves, ``guards`` makes a build from which ``PAGEMIG_MUTANT=GUARD_PINNED`` takes that guard out:
-``make mutants`` demands that the sanitizer and the tests find them.
+``make mutants`` demands that the sanitizer and the tests find them.  ``narrow`` makes the counts of
+a frame so narrow that tests reach their limits (``make narrow``).
 """
 
 import hashlib
@@ -38,6 +39,7 @@ PLANTS = {
     "race": ["PAGEMIG_PLANT_RACE"],
     "nocopy": ["PAGEMIG_PLANT_NOCOPY"],
     "guards": ["PAGEMIG_PLANT_GUARDS"],
+    "narrow": ["PAGEMIG_PLANT_NARROW"],
 }
 PLANT = os.environ.get("PAGEMIG_PLANT") or ""
 MODE = os.environ.get("PAGEMIG_BUILD") or "fast"

@@ -6,8 +6,8 @@ from libc.string cimport memcpy, memset
 
 from pagemig.mm.page_alloc cimport arena_new, free_stack, slab_init
 from pagemig.mm.types cimport (
-    anon_vma_t, file_t, frame_t, machine_t, MAX_NODES, mlock_pvec_t, mm_t, node_t, nodemask_rec_t, PCP_MAX, pcp_t,
-    PG_reserved, pin_t, profile_t, ptdesc_t, PTRS_PER_PTE, REF_ONE, rnode_t, slab_t, sp_node_t, STATS_SLOTS, task_t,
+    anon_vma_t, file_t, frame_t, machine_t, MAX_NODES, MAX_TASKS, mlock_pvec_t, mm_t, node_t, nodemask_rec_t, PCP_MAX,
+    pcp_t, PG_reserved, pin_t, profile_t, ptdesc_t, PTRS_PER_PTE, REF_ONE, rnode_t, slab_t, sp_node_t, STATS_SLOTS, task_t,
     vm_event_state_t, vma_t,
 )
 
@@ -87,8 +87,8 @@ cdef int build_slabs(machine_t *m) noexcept nogil:
             build_slab(m, &m.anon_vmas, many, sizeof(anon_vma_t), <size_t> &(<anon_vma_t *> NULL).next) or \
             build_slab(m, &m.sp_nodes, many, sizeof(sp_node_t), <size_t> &(<sp_node_t *> NULL).next) or \
             build_slab(m, &m.files, many, sizeof(file_t), <size_t> &(<file_t *> NULL).next) or \
-            build_slab(m, &m.mms, few, sizeof(mm_t), <size_t> &(<mm_t *> NULL).next) or \
-            build_slab(m, &m.tasks, few, sizeof(task_t), <size_t> &(<task_t *> NULL).next) or \
+            build_slab(m, &m.mms, MAX_TASKS, sizeof(mm_t), <size_t> &(<mm_t *> NULL).next) or \
+            build_slab(m, &m.tasks, MAX_TASKS, sizeof(task_t), <size_t> &(<task_t *> NULL).next) or \
             build_slab(m, &m.pins, few, sizeof(pin_t), <size_t> &(<pin_t *> NULL).next) or \
             build_slab(m, &m.nodemasks, few, sizeof(nodemask_rec_t), <size_t> &(<nodemask_rec_t *> NULL).next):
         return -ENOMEM

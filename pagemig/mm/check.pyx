@@ -81,7 +81,7 @@ RULES = (
     ("anon_refcount", "d", "an anon_vma is referenced by its VMAs once and by each other member of its family"),
     ("rss", "d", "resident set of an address space = its PTEs by kind of page, less what 2.6.18 forgets"),
     ("total_vm", "d", "total_vm = pages of all VMAs"),
-    ("locked_vm", "d", "locked_vm = pages of locked VMAs"),
+    ("locked_vm", "d", "locked_vm = pages of locked VMAs, and what mremap lost"),
     ("mm_users", "d", "users of an address space = processes in it"),
     ("task", "d", "a running process has an address space, a zombie has none"),
     ("pin", "d", "a pin is held by as many processes as it counts"),
@@ -670,6 +670,7 @@ cdef int check_vmas(check_t *k) noexcept nogil:
     k.v.vma = -1
     if mm.total_vm != total:
         return fail(k, RULE_TOTAL_VM, total, mm.total_vm)
+    locked += mm.locked_lost
     return fail(k, RULE_LOCKED_VM, locked, mm.locked_vm) if mm.locked_vm != locked else 0
 
 

@@ -322,7 +322,7 @@ cdef void disk_discard(machine_t *m, file_t *f, uint64_t first, uint64_t last) n
     pmg_spin_lock(&f.lock)
     pages = f.disk.n // words if words else 0
     if first < pages:
-        memset(vec_at(m, &f.disk) + first * words, 0, (min(last + 1, pages) - first) * m.page_bytes)
+        memset(vec_at(m, &f.disk) + first * words, 0, (min(last, pages - 1) + 1 - first) * m.page_bytes)
     pmg_spin_unlock(&f.lock)
 
 

@@ -50,6 +50,7 @@ cdef uint32_t mm_alloc(ctx_t *c) noexcept nogil:
     pmg_store32_rel(&mm.dumpable, 1)        # who still reads the last user's sees that it has exited
     pmg_store(&mm.total_vm, 0)
     pmg_store(&mm.locked_vm, 0)
+    mm.locked_lost = 0
     pmg_store32_rel(&mm.users, 1)
     return i
 

@@ -7,15 +7,18 @@ LRU membership, swap entries and migration entries own none.
 from libc.stdint cimport uint32_t, uint64_t
 
 from pagemig.mm.atomic cimport pmg_add, pmg_and, pmg_cas, pmg_load, pmg_or, pmg_sub
-from pagemig.mm.types cimport machine_t, MAP_LIMIT, PG_locked, REF_LIMIT, REF_MASK, REF_ONE
+from pagemig.mm.types cimport (
+    GUP_PIN_COUNTING_BIAS, machine_t, MAP_LIMIT, MAP_MASK, MAP_ONE, MAP_SHIFT, PG_locked, REF_LIMIT, REF_MASK, REF_ONE,
+    REF_SHIFT,
+)
 
 
 cdef inline uint64_t frame_refs(uint64_t state) noexcept nogil:
-    return (state >> 20) & REF_MASK
+    return (state >> REF_SHIFT) & REF_MASK
 
 
 cdef inline uint64_t frame_maps(uint64_t state) noexcept nogil:
-    return state >> 44
+    return (state >> MAP_SHIFT) & MAP_MASK
 
 
 cdef inline uint64_t page_state(machine_t *m, uint32_t pfn) noexcept nogil:
@@ -43,18 +46,33 @@ cdef inline bint page_test_clear(machine_t *m, uint32_t pfn, uint64_t flag) noex
     return (pmg_and(&m.frames[pfn].state, ~flag) & flag) != 0
 
 
-cdef inline bint page_counts_full(machine_t *m, uint32_t pfn) noexcept nogil:
-    """True when a count is near overflow and another reference or mapping must be refused (ENOMEM)."""
+cdef inline bint page_try_get(machine_t *m, uint32_t pfn, uint64_t n) noexcept nogil:
+    """Take ``n`` references that stay, as a pin's; False, and nothing taken, where the count is full (ENOMEM)."""
     cdef uint64_t s = pmg_load(&m.frames[pfn].state)
-    return frame_refs(s) > REF_LIMIT or frame_maps(s) > MAP_LIMIT
+    while frame_refs(s) + n <= REF_LIMIT:
+        if pmg_cas(&m.frames[pfn].state, s, s + n * REF_ONE):
+            return True
+        s = pmg_load(&m.frames[pfn].state)
+    return False
+
+
+cdef inline bint page_try_map(machine_t *m, uint32_t pfn, uint64_t n) noexcept nogil:
+    """Count a mapping and ``n`` references, 0 where the caller's becomes the entry's; False where a count is full.
+
+    Everything that maps a page another entry may map, too, comes through here, but for entries of a migration that go
+    back: those were counted before.
+    """
+    cdef uint64_t s = pmg_load(&m.frames[pfn].state)
+    while frame_maps(s) < MAP_LIMIT and frame_refs(s) + n <= REF_LIMIT:
+        if pmg_cas(&m.frames[pfn].state, s, s + MAP_ONE + n * REF_ONE):
+            return True
+        s = pmg_load(&m.frames[pfn].state)
+    return False
 
 
 cdef inline void get_page(machine_t *m, uint32_t pfn) noexcept nogil:
+    """For the length of a call: such references have room above the limit of those that stay."""
     pmg_add(&m.frames[pfn].state, REF_ONE)
-
-
-cdef inline void page_ref_add(machine_t *m, uint32_t pfn, uint64_t n) noexcept nogil:
-    pmg_add(&m.frames[pfn].state, n * REF_ONE)
 
 
 cdef inline bint get_page_unless_zero(machine_t *m, uint32_t pfn) noexcept nogil:
@@ -82,4 +100,4 @@ cdef inline void unlock_page(machine_t *m, uint32_t pfn) noexcept nogil:
 
 cdef inline bint page_maybe_dma_pinned(machine_t *m, uint32_t pfn) noexcept nogil:
     """A long-term pin may hold the page (false positives after very many references, as in Linux)."""
-    return frame_refs(pmg_load(&m.frames[pfn].state)) >= 1024
+    return frame_refs(pmg_load(&m.frames[pfn].state)) >= GUP_PIN_COUNTING_BIAS

@@ -6,7 +6,7 @@ from libc.errno cimport EFAULT, EINVAL, ENOENT, ENOMEM, EOPNOTSUPP, EPERM
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from pagemig.mm.atomic cimport GUARD_GUP_ENTRY, pmg_add, PMG_GUARD, pmg_load, pmg_load_acq, pmg_store32
-from pagemig.mm.frame cimport get_page, page_counts_full, page_ref_add, page_state
+from pagemig.mm.frame cimport get_page, page_state, page_try_get
 from pagemig.mm.memory cimport handle_mm_fault, migration_entry_wait, set_page_dirty, zap_page_range
 from pagemig.mm.page_alloc cimport file_of, mm_of, put_page_refs, task_of
 from pagemig.mm.pgtable cimport leaf_pte, pte_lock, pte_unlock, read_pte, walk_leaf
@@ -185,12 +185,9 @@ cdef int try_grab_page(
         state = page_state(m, pfn[0])
         if longterm and not write and state & PG_anon and not state & PG_anon_exclusive:
             ret = FAULT_FLAG_UNSHARE
-        elif page_counts_full(m, pfn[0]):
-            ret = -ENOMEM
         else:
-            page_ref_add(m, pfn[0], GUP_PIN_COUNTING_BIAS if longterm else 1)
-            ret = 1
-            if touch and write and not pte_dirty(pte):
+            ret = 1 if page_try_get(m, pfn[0], GUP_PIN_COUNTING_BIAS if longterm else 1) else -ENOMEM
+            if ret == 1 and touch and write and not pte_dirty(pte):
                 set_page_dirty(m, pfn[0])
     pte_unlock(c, leaf)
     return ret

@@ -28,5 +28,5 @@ cdef inline void set_page_dirty(machine_t *m, uint32_t pfn) noexcept nogil:
 
 cdef uint32_t get_entry_page(ctx_t *c, mm_t *mm, uint64_t vpn) noexcept nogil
 cdef int wait_on_page_locked(ctx_t *c, uint32_t pfn) noexcept nogil
-cdef bint map_swap_page(
+cdef int map_swap_page(
         ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, pte_t entry, uint32_t pfn) noexcept nogil

@@ -14,7 +14,7 @@ from pagemig.mm.atomic cimport (
 from pagemig.mm.context cimport lock_page, pmg_wait, wait_over, waits_anew
 from pagemig.mm.filemap cimport file_page_dirty, find_get_pages, has_disk, mmap_hit, page_belongs, vma_fault
 from pagemig.mm.frame cimport (
-    get_page, page_count, page_counts_full, page_mapcount, page_maybe_dma_pinned, page_state, page_test, page_test_set,
+    get_page, page_count, page_mapcount, page_maybe_dma_pinned, page_state, page_test, page_test_set, page_try_map,
     put_page_testzero, trylock_page, unlock_page,
 )
 from pagemig.mm.mempolicy cimport alloc_page_vma
@@ -28,7 +28,7 @@ from pagemig.mm.pte cimport (
     pte_present, PTE_RW, PTE_SPECIAL, pte_t, pte_write, SWP_MIGRATION_READ, swp_type,
 )
 from pagemig.mm.rmap cimport (
-    anon_vma_prepare, lru_add_drain, page_add_anon_rmap, page_add_file_rmap, page_add_new_anon_rmap, page_dup_rmap,
+    anon_vma_prepare, lru_add_drain, page_add_anon_rmap, page_add_file_rmap, page_add_new_anon_rmap,
     page_remove_rmap,
 )
 from pagemig.mm.swap_state cimport (
@@ -252,9 +252,9 @@ cdef uint32_t map_cached_pages(ctx_t *c, vma_t *vma, uint64_t start, uint32_t n,
     for i in range(n):
         if pfns[i] and pte_none(pmg_load(leaf_pte(m, leaf, start + i))) and page_is_mappable(m, pfns[i]) and \
                 trylock_page(m, pfns[i]):
-            if page_belongs(m, pfns[i], f, index + i) and index + i < pmg_load(&f.size):
-                # The reference becomes the entry's.
-                page_add_file_rmap(c, pfns[i], vma)
+            # The reference becomes the entry's.
+            if page_belongs(m, pfns[i], f, index + i) and index + i < pmg_load(&f.size) and \
+                    page_add_file_rmap(c, pfns[i], vma):
                 set_pte(m, leaf, start + i, vma_pte(m, vma, pfns[i]))
                 mapped += 1
                 unlock_page(m, pfns[i])
@@ -286,22 +286,26 @@ cdef bint do_fault_around(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf) noe
     return pte_present(pmg_load_acq(leaf_pte(c.m, leaf, vpn)))
 
 
-cdef void finish_fault(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, uint32_t pfn, bint write) noexcept nogil:
-    """Map the locked page of a file, unless another fault was first; takes over the reference and the lock."""
+cdef int finish_fault(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, uint32_t pfn, bint write) noexcept nogil:
+    """Map the locked page of a file, unless another fault was first; takes over the reference and the lock.
+
+    0, or VM_FAULT_OOM where the page can have no further mapping.
+    """
     cdef machine_t *m = c.m
     cdef pte_t pte = vma_pte(m, vma, pfn)
-    cdef bint empty
+    cdef bint empty, mapped
     if write:
         pte = maybe_mkwrite(pte | PTE_D, vma)
     pte_lock(c, leaf)
     empty = pte_none(pmg_load(leaf_pte(m, leaf, vpn)))
-    if empty:
-        page_add_file_rmap(c, pfn, vma)
+    mapped = empty and page_add_file_rmap(c, pfn, vma)
+    if mapped:
         set_pte(m, leaf, vpn, pte)
     pte_unlock(c, leaf)
     unlock_page(m, pfn)
-    if not empty:
+    if not mapped:
         put_page(c, pfn)
+    return VM_FAULT_OOM if empty and not mapped else 0
 
 
 cdef int do_read_fault(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf) noexcept nogil:
@@ -315,7 +319,7 @@ cdef int do_read_fault(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf) noexce
         if around and ret & VM_FAULT_RESTARTED:
             # Done over after reading, the fault maps the neighbours just read as well.
             do_fault_around(c, vma, vpn, leaf)
-        finish_fault(c, vma, vpn, leaf, pfn, False)
+        ret |= finish_fault(c, vma, vpn, leaf, pfn, False)
     return ret
 
 
@@ -354,7 +358,7 @@ cdef int do_shared_fault(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf) noex
     if pfn:
         if c.m.profile.dirty_tracking:
             file_page_dirty(c, file_of(c.m, vma.file), pfn)
-        finish_fault(c, vma, vpn, leaf, pfn, True)
+        ret |= finish_fault(c, vma, vpn, leaf, pfn, True)
     return ret
 
 
@@ -575,10 +579,8 @@ cdef int copy_present_pte(
             if mm_of(m, src.mm).has_pinned and page_maybe_dma_pinned(m, pfn):
                 return copy_present_page(c, dst, dst_leaf, src, vpn, pfn)
             pmg_and(&m.frames[pfn].state, ~PG_anon_exclusive)
-        if page_counts_full(m, pfn):
+        if not page_try_map(m, pfn, 1):
             return -ENOMEM
-        get_page(m, pfn)
-        page_dup_rmap(c, pfn)
         add_mm_counter(m, dst, state, 1)
     if is_cow_mapping(src.flags) and pte_write(pte):
         pte = pmg_and(leaf_pte(m, src_leaf, vpn), ~PTE_RW) & ~PTE_RW
@@ -663,9 +665,11 @@ cdef bint same_entry(ctx_t *c, uint32_t leaf, uint64_t vpn, pte_t pte) noexcept 
     return pmg_load(leaf_pte(c.m, leaf, vpn)) == pte
 
 
-cdef bint map_swap_page(
+cdef int map_swap_page(
         ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, pte_t entry, uint32_t pfn) noexcept nogil:
-    """Put a locked page of the cache in place of its entry, which must still be there; takes over the reference.
+    """Put a locked page of the cache in place of its entry, if that is still there; takes over the reference.
+
+    1 when done, 0 when the entry is gone, -ENOMEM when the page can have no further mapping.
 
     Read-only: the entry still counts on the slot, so that nobody could say yet whether the page is the process's alone.
     """
@@ -674,15 +678,17 @@ cdef bint map_swap_page(
     pte_lock(c, leaf)
     if not same_entry(c, leaf, vpn, entry):
         pte_unlock(c, leaf)
-        return False
+        return 0
     if page_mapcount(m, pfn) == 0:
         pmg_store32(&m.frames[pfn].mapping, vma.anon_vma)
         pmg_store32(&m.frames[pfn].index, linear_page_index(vma, vpn))
-    page_add_anon_rmap(c, pfn, vma, False)
+    if not page_add_anon_rmap(c, pfn, vma):
+        pte_unlock(c, leaf)
+        return -ENOMEM
     set_pte(m, leaf, vpn, vma_pte(m, vma, pfn))
     pte_unlock(c, leaf)
     swap_free(c, slot)
-    return True
+    return 1
 
 
 cdef int do_swap_page(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, pte_t pte) noexcept nogil:
@@ -692,7 +698,7 @@ cdef int do_swap_page(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, pte_t p
     """
     cdef machine_t *m = c.m
     cdef uint32_t slot = entry_slot(m, pte), pfn
-    cdef int major = 0
+    cdef int major = 0, mapped
     if not pmg_load32(&vma.anon_vma) and anon_vma_prepare(c, vma):
         return VM_FAULT_OOM
     while True:
@@ -711,11 +717,12 @@ cdef int do_swap_page(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, pte_t p
             break
         unlock_page(m, pfn)
         put_page(c, pfn)
-    if map_swap_page(c, vma, vpn, leaf, pte, pfn):
+    mapped = map_swap_page(c, vma, vpn, leaf, pte, pfn)
+    if mapped == 1:
         if vm_swap_full(m) and exclusive_swap_page(c, pfn):
             delete_from_swap_cache(c, pfn)
         unlock_page(m, pfn)
         return major
     unlock_page(m, pfn)
     put_page(c, pfn)
-    return major
+    return VM_FAULT_OOM if mapped < 0 else major

@@ -41,7 +41,7 @@ from pagemig.mm.trace cimport (
 from pagemig.mm.types cimport (
     BUG_TRUNCATED_RMAP, C_LOCK_ANON_VMA, C_LOCK_LRU, C_LOCK_PAGE, C_LOCK_PTL, C_LOCK_TREE, C_PTES_DROPPED,
     C_PTES_RESTORED, C_TLB_FLUSH, ctx_t, FILE_MINIX, FILE_RAMFS, file_t, frame_t, GUP_PIN_COUNTING_BIAS, KEEP_MMAP_LOCK,
-    KEEP_REFCOUNT, KEEP_TRYLOCK, kept_by_t, machine_t, MAP_ONE, mm_t, mpol_t, PG_active, PG_anon, PG_anon_exclusive,
+    KEEP_REFCOUNT, KEEP_TRYLOCK, kept_by_t, machine_t, MAP_MASK, MAP_ONE, MAP_SHIFT, mm_t, mpol_t, PG_active, PG_anon, PG_anon_exclusive,
     PG_cached, PG_dirty, PG_isolated, PG_locked, PG_lru, PG_private, PG_readahead, PG_referenced, PG_swapbacked,
     PG_swapcache, PG_uptodate, PG_writeback, PMG_BUG, REF_ONE, STAGE, VM_DONTMIGRATE, VM_LOCKED, VM_WRITE, vma_t,
     WAIT_WRITEBACK,
@@ -120,7 +120,7 @@ cdef void putback_lru_page(ctx_t *c, uint32_t pfn) noexcept nogil:
 
 
 # a page on the LRU that nobody has locked or isolated, mapped once; and what isolating it adds
-cdef uint64_t ONE_USER = PG_lru | PG_locked | PG_isolated | <uint64_t> 0xfffff << 44
+cdef uint64_t ONE_USER = PG_lru | PG_locked | PG_isolated | MAP_MASK << MAP_SHIFT
 
 
 cdef uint64_t TO_ISOLATED = REF_ONE + PG_isolated - PG_lru
@@ -564,8 +564,9 @@ cdef void restore_count_now(const walk_t *w, stage_t *st, uint32_t i, pte_t *p, 
     if st.state[i] & PG_swapcache:
         if m.profile.engine != 1 or e != slot_entry(m, m.swap_entry[new]):
             return
+        if not page_add_anon_rmap(c, new, w.vma):
+            return                          # the entry stays, and whoever faults on it learns that the count is full
         get_page(m, new)
-        page_add_anon_rmap(c, new, w.vma, False)
         pmg_store_rel(p, pte)
         swap_free(c, m.swap_entry[new])
     else:

@@ -28,7 +28,8 @@ from pagemig.mm.pte cimport (
     pte_present, PTE_RW, PTE_SPECIAL, pte_t, pte_write, SWP_MIGRATION_READ, SWP_MIGRATION_READ_EXCLUSIVE,
 )
 from pagemig.mm.rmap cimport (
-    anon_vma_clone, unlink_anon_vmas, unlink_file_vma, vma_link_file, vma_trees_insert, vma_trees_remove,
+    anon_vma_clone, munlock_vma_page, unlink_anon_vmas, unlink_file_vma, vma_link_file, vma_trees_insert, vma_trees_lock,
+    vma_trees_remove, vma_trees_unlock,
 )
 from pagemig.mm.rules cimport (
     refuse, RULE_DONTUNMAP, RULE_DONTUNMAP_LENGTH, RULE_FILE_RANGE, RULE_HOLE, RULE_HUGETLB, RULE_LENGTH, RULE_MEMLOCK,
@@ -854,6 +855,29 @@ cdef vma_t *copy_vma(ctx_t *c, mm_t *mm, vma_t **from_, uint64_t addr, uint64_t 
     return NULL if vma_link_like(c, mm, new, vma, vma_slot(m, mm, addr)) else new
 
 
+cdef void clear_vm_locked(ctx_t *c, mm_t *mm, vma_t *vma) noexcept nogil:
+    """Take VM_LOCKED off a mapping, with what it still maps.
+
+    MREMAP_DONTUNMAP of a part does so to the whole.  The kernel leaves PG_mlocked on the pages of the rest until they are
+    freed; here every count of a page has a mapping that explains it.  The trees are locked as by mlock.
+    """
+    cdef uint32_t flags = vma.flags
+    cdef pagewalk_t w
+    cdef uint64_t vpn
+    cdef pte_t pte
+    vma_trees_lock(c, vma)
+    pmg_store32(&vma.flags, flags & ~VM_LOCKED_MASK)
+    pagewalk_start(&w, c.m, mm, vma.start, vma.end)
+    while flags & VM_LOCKED and pagewalk_next(&w):
+        pte_lock(c, w.leaf)
+        for vpn in range(w.vpn, w.stop):
+            pte = leaf_pte(c.m, w.leaf, vpn)[0]
+            if pte_present(pte) and not pte & PTE_SPECIAL:
+                munlock_vma_page(c, <uint32_t> pte_pfn(pte))
+        pte_unlock(c, w.leaf)
+    vma_trees_unlock(c, vma)
+
+
 cdef int64_t move_vma(
         ctx_t *c, mm_t *mm, vma_t *vma, uint64_t old, uint64_t old_n, uint64_t n, uint64_t new,
         uint32_t flags) noexcept nogil:
@@ -875,7 +899,9 @@ cdef int64_t move_vma(
         do_munmap(c, mm, new, new + n)
         return -ENOMEM
     if flags & MREMAP_DONTUNMAP:
-        pmg_store32(&vma.flags, vma.flags & ~VM_LOCKED_MASK)
+        if vm & VM_LOCKED:                  # the kernel leaves locked_vm alone, as if the whole mapping had moved
+            mm.locked_lost += vma.end - vma.start - n
+        clear_vm_locked(c, mm, vma)
         if new_vma != vma and vma.start == old and vma.end == old + old_n:
             unlink_anon_vmas(c, vma)        # none of its pages is left
         return <int64_t> new

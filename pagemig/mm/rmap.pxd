@@ -40,13 +40,11 @@ cdef uint32_t rmap_vmas(
         machine_t *m, uint32_t tree, uint32_t first, uint32_t last, uint32_t skip, uint32_t *vmas,
         uint32_t max) noexcept nogil
 # -- a page gains or loses a mapping; the page-table lock is held.  Mapcount, flags, mlock and rss follow;
-#    references are the caller's: a new PTE owns one, page_remove_rmap does not drop it -----------------------------
+#    references are the caller's: a new PTE owns one, page_remove_rmap does not drop it.  False: the count is full -----
 # exclusive, swapbacked, on the LRU
 cdef void page_add_new_anon_rmap(ctx_t *c, uint32_t pfn, vma_t *vma, uint64_t vpn) noexcept nogil
-# fork: mapcount + 1, no mlock
-cdef void page_dup_rmap(ctx_t *c, uint32_t pfn) noexcept nogil
-cdef void page_add_anon_rmap(ctx_t *c, uint32_t pfn, vma_t *vma, bint exclusive) noexcept nogil
-cdef void page_add_file_rmap(ctx_t *c, uint32_t pfn, vma_t *vma) noexcept nogil
+cdef bint page_add_anon_rmap(ctx_t *c, uint32_t pfn, vma_t *vma) noexcept nogil
+cdef bint page_add_file_rmap(ctx_t *c, uint32_t pfn, vma_t *vma) noexcept nogil
 cdef void page_remove_rmap(ctx_t *c, uint32_t pfn, vma_t *vma) noexcept nogil
 cdef void mlock_vma_page(ctx_t *c, uint32_t pfn, vma_t *vma) noexcept nogil      # counts a mapping in a VM_LOCKED vma
 cdef void munlock_vma_page(ctx_t *c, uint32_t pfn) noexcept nogil

@@ -8,7 +8,7 @@ from pagemig.mm.atomic cimport (
     pmg_read_lock, pmg_read_unlock, pmg_spin_lock, pmg_spin_unlock, pmg_store32, pmg_store32_rel, pmg_store_rel,
     pmg_sub, pmg_write_lock, pmg_write_unlock,
 )
-from pagemig.mm.frame cimport frame_maps, page_test_set
+from pagemig.mm.frame cimport frame_maps, page_state, page_test_set, page_try_map
 from pagemig.mm.mempolicy cimport mpol_equal
 from pagemig.mm.mempolicy cimport kernel_memory
 from pagemig.mm.page_alloc cimport (
@@ -567,23 +567,20 @@ cdef void page_add_new_anon_rmap(ctx_t *c, uint32_t pfn, vma_t *vma, uint64_t vp
     rss_add(m, vma, PG_anon, 1)
 
 
-cdef void page_dup_rmap(ctx_t *c, uint32_t pfn) noexcept nogil:
-    pmg_add(&c.m.frames[pfn].state, MAP_ONE)
-
-
-cdef void page_add_anon_rmap(ctx_t *c, uint32_t pfn, vma_t *vma, bint exclusive) noexcept nogil:
-    cdef machine_t *m = c.m
-    pmg_add(&m.frames[pfn].state, MAP_ONE)
-    if exclusive:
-        pmg_or(&m.frames[pfn].state, PG_anon_exclusive)
+cdef bint page_add_anon_rmap(ctx_t *c, uint32_t pfn, vma_t *vma) noexcept nogil:
+    if not page_try_map(c.m, pfn, 0):
+        return False
     mlock_vma_page(c, pfn, vma)
-    rss_add(m, vma, PG_anon, 1)
+    rss_add(c.m, vma, PG_anon, 1)
+    return True
 
 
-cdef void page_add_file_rmap(ctx_t *c, uint32_t pfn, vma_t *vma) noexcept nogil:
-    cdef uint64_t state = pmg_add(&c.m.frames[pfn].state, MAP_ONE)
+cdef bint page_add_file_rmap(ctx_t *c, uint32_t pfn, vma_t *vma) noexcept nogil:
+    if not page_try_map(c.m, pfn, 0):
+        return False
     mlock_vma_page(c, pfn, vma)
-    rss_add(c.m, vma, state, 1)
+    rss_add(c.m, vma, page_state(c.m, pfn), 1)
+    return True
 
 
 cdef void page_remove_rmap(ctx_t *c, uint32_t pfn, vma_t *vma) noexcept nogil:

@@ -23,17 +23,22 @@ from pagemig.mm.types cimport (
 )
 
 
-cdef void unuse_leaf(
+cdef int unuse_leaf(
         ctx_t *c, vma_t *vma, uint32_t leaf, uint64_t start, uint64_t end, uint32_t slot, uint32_t pfn) noexcept nogil:
-    """Map a locked page of the cache wherever one leaf has an entry for its slot."""
+    """Map a locked page of the cache wherever one leaf has an entry for its slot: 0 or -ENOMEM."""
     cdef machine_t *m = c.m
     cdef uint64_t vpn
     cdef pte_t entry = slot_entry(m, slot)
+    cdef int mapped
     for vpn in range(start, end):
         if pmg_load_acq(leaf_pte(m, leaf, vpn)) == entry:
             get_page(m, pfn)
-            if not map_swap_page(c, vma, vpn, leaf, entry, pfn):
+            mapped = map_swap_page(c, vma, vpn, leaf, entry, pfn)
+            if mapped != 1:
                 put_page(c, pfn)
+            if mapped < 0:
+                return mapped
+    return 0
 
 
 cdef inline bint page_of_slot(machine_t *m, uint32_t pfn, uint32_t slot) noexcept nogil:
@@ -58,21 +63,22 @@ cdef int lock_mm_of_page(ctx_t *c, uint32_t i, uint32_t pfn) noexcept nogil:
 
 
 cdef int unuse_mm(ctx_t *c, uint32_t i, uint32_t slot, uint32_t pfn) noexcept nogil:
-    """0 with the page locked, or -PMG_WAIT without."""
+    """0 or -ENOMEM with the page locked, or -PMG_WAIT without."""
     cdef machine_t *m = c.m
     cdef mm_t *mm = mm_of(m, i)
     cdef pagewalk_t w
     cdef uint32_t k
+    cdef int err = 0
     cdef vma_t *vma
     if lock_mm_of_page(c, i, pfn):
         return -PMG_WAIT
     for k in range(mm.vmas.n if page_of_slot(m, pfn, slot) else 0):
         vma = vma_of(m, vec_at(m, &mm.vmas)[k])
         pagewalk_start(&w, m, mm, vma.start, vma.end)
-        while pagewalk_next(&w):
-            unuse_leaf(c, vma, w.leaf, w.vpn, w.stop, slot, pfn)
+        while err == 0 and pagewalk_next(&w):
+            err = unuse_leaf(c, vma, w.leaf, w.vpn, w.stop, slot, pfn)
     mmap_read_unlock(c, i)
-    return 0
+    return err
 
 
 cdef uint32_t read_slot(ctx_t *c, uint32_t slot) noexcept nogil:
@@ -94,7 +100,7 @@ cdef uint32_t read_slot(ctx_t *c, uint32_t slot) noexcept nogil:
 
 
 cdef int unuse_page(ctx_t *c, uint32_t slot, uint32_t pfn) noexcept nogil:
-    """Everywhere; comes with the page locked, which it unlocks.  0 or -PMG_WAIT."""
+    """Everywhere; comes with the page locked, which it unlocks.  0, -ENOMEM or -PMG_WAIT."""
     cdef machine_t *m = c.m
     cdef uint32_t i
     cdef int err = 0
@@ -102,12 +108,12 @@ cdef int unuse_page(ctx_t *c, uint32_t slot, uint32_t pfn) noexcept nogil:
         if err == 0 and pmg_load32(&m.swap_map[slot]) > 1 and mmget_not_zero(m, i):
             err = unuse_mm(c, i, slot, pfn)
             mmput(c, i)
-    if err:
+    if err == -PMG_WAIT:
         return err
     if page_of_slot(m, pfn, slot) and pmg_load32(&m.swap_map[slot]) <= 1:
         delete_from_swap_cache(c, pfn)
     unlock_page(m, pfn)
-    return 0
+    return err
 
 
 cdef int unuse_slot(ctx_t *c, uint32_t slot) noexcept nogil:

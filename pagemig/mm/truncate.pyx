@@ -42,12 +42,14 @@ cdef void unmap_mapping_pages(ctx_t *c, file_t *f, uint64_t first, uint64_t last
 
 
 cdef int truncate_inode_pages(ctx_t *c, file_t *f, uint64_t first, uint64_t last) noexcept nogil:
-    """Drop the cached pages first..last, dirty or not.  0 or -PMG_WAIT with the rest still there."""
+    """Drop the pages first..last, dirty or not, from the cache and the disk.  0 or -PMG_WAIT with the rest still there."""
     cdef uint64_t index = first, slots = nr_slots(f)
     cdef uint32_t pfn = 0
     while index < slots and index <= last:
         if find_page(c.m, f, index):
             if find_lock_page(c, f, index, &pfn):
+                if has_disk(f) and index > first:
+                    disk_discard(c.m, f, first, index - 1)
                 return -PMG_WAIT
             if pfn:
                 # A fault may have mapped it again since the range was unmapped; under the page lock none can.
@@ -57,15 +59,19 @@ cdef int truncate_inode_pages(ctx_t *c, file_t *f, uint64_t first, uint64_t last
                 unlock_page(c.m, pfn)
                 put_page(c, pfn)
         index += 1
+    if has_disk(f):
+        disk_discard(c.m, f, first, last)
     return 0
 
 
 cdef int file_truncate(ctx_t *c, uint32_t file, uint64_t pages) noexcept nogil:
+    """Where a wait is given up the file keeps its size, and what was dropped by then is a hole."""
     cdef file_t *f = file_of(c.m, file)
-    cdef uint64_t last = <uint64_t> -1
+    cdef uint64_t last = <uint64_t> -1, size
     cdef int err = 0
     if i_rwsem_lock(c, file):
         return -PMG_WAIT
+    size = f.size
     pmg_store(&f.size, pages)
     if nr_slots(f) > pages:
         # Private copies of pages past the end go too: an access there is SIGBUS from now on.
@@ -75,8 +81,10 @@ cdef int file_truncate(ctx_t *c, uint32_t file, uint64_t pages) noexcept nogil:
         # so now that every page was they are over.  To 2.6.22 such a fault finds truncate_count changed and starts over.
         if PMG_GUARD(GUARD_TRUNCATED):
             unmap_mapping_pages(c, f, pages, last, True)
-    if has_disk(f):
-        disk_discard(c.m, f, pages, last - 1)
+    elif has_disk(f):
+        disk_discard(c.m, f, pages, last)
+    if err:
+        pmg_store(&f.size, size)
     pmg_write_unlock(&f.i_rwsem)
     return err
 
@@ -91,8 +99,6 @@ cdef int file_punch(ctx_t *c, uint32_t file, uint64_t index, uint64_t n) noexcep
     if index < i_size_read(f):
         unmap_mapping_pages(c, f, index, index + n - 1, c.m.profile.remove_loops != 0)
         err = truncate_inode_pages(c, f, index, index + n - 1)
-        if has_disk(f):
-            disk_discard(c.m, f, index, index + n - 1)
     pmg_write_unlock(&f.i_rwsem)
     return err
 

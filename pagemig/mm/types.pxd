@@ -21,7 +21,28 @@ from pagemig.mm.pte cimport pte_t
 
 cdef extern from *:
     """
-    /* ---- frame state word: flags 20 bits | references 24 | mapcount 20 ---- */
+    /* ---- frame state word: flags 20 bits | references REF_BITS | mapcount MAP_BITS ----
+     *
+     * Beyond a limit nothing that stays is counted any more: see page_try_get and page_try_map.  What is left of a
+     * field above its limit is for what comes and goes: references of calls under way, lists of pages locked on some
+     * processor, and the entries that forks copy while their page is on the move, which are counted when they are
+     * restored, one for each process at most. */
+    #ifdef PAGEMIG_PLANT_NARROW             /* make narrow: tests reach the limits */
+    #define REF_BITS 10
+    #define MAP_BITS 6
+    #define REF_LIMIT 600
+    #define MAP_LIMIT 24
+    #define GUP_PIN_COUNTING_BIAS 16
+    #define MAX_TASKS 38
+    #else
+    #define REF_BITS 24
+    #define MAP_BITS 20
+    #define REF_LIMIT 0xc00000ull
+    #define MAP_LIMIT 0xc0000ull
+    #define GUP_PIN_COUNTING_BIAS 1024
+    #define MAX_TASKS (1 << 16)
+    #endif
+    _Static_assert(MAP_LIMIT + MAX_TASKS < 1 << MAP_BITS && MAP_LIMIT < REF_LIMIT, "what comes and goes fits");
     #define PG_locked        (1ull << 0)
     #define PG_referenced    (1ull << 1)
     #define PG_uptodate      (1ull << 2)
@@ -42,12 +63,12 @@ cdef extern from *:
     #define PG_readahead     (1ull << 18)  /* who reaches the page starts the next read-ahead */
     #define PG_cached        (1ull << 19)  /* in a page cache: one reference (PG_anon is clear) */
     #define FRAME_FLAGS      0xfffffull
-    #define REF_ONE          (1ull << 20)
-    #define REF_MASK         0xffffffull
-    #define MAP_ONE          (1ull << 44)
-    #define REF_LIMIT        0xfff000ull   /* counts above this refuse another with ENOMEM */
-    #define MAP_LIMIT        0xff000ull
-    #define GUP_PIN_COUNTING_BIAS 1024
+    #define REF_SHIFT        20
+    #define REF_ONE          (1ull << REF_SHIFT)
+    #define REF_MASK         ((1ull << REF_BITS) - 1)
+    #define MAP_SHIFT        (REF_SHIFT + REF_BITS)
+    #define MAP_ONE          (1ull << MAP_SHIFT)
+    #define MAP_MASK         ((1ull << MAP_BITS) - 1)
 
     /* ---- VMA flags, the kernel's bits where user space sees them ---- */
     #define VM_READ       0x1u
@@ -106,13 +127,13 @@ cdef extern from *:
     const uint64_t PG_locked, PG_referenced, PG_uptodate, PG_dirty, PG_lru, PG_active, PG_writeback
     const uint64_t PG_private, PG_swapcache, PG_swapbacked, PG_mlocked, PG_unevictable, PG_anon
     const uint64_t PG_anon_exclusive, PG_reserved, PG_isolated, PG_readahead, PG_cached, FRAME_FLAGS
-    const uint64_t REF_ONE, REF_MASK, MAP_ONE, REF_LIMIT, MAP_LIMIT
+    const uint64_t REF_ONE, REF_MASK, MAP_ONE, MAP_MASK, REF_LIMIT, MAP_LIMIT
     const uint32_t VM_READ, VM_WRITE, VM_EXEC, VM_SHARED, VM_MAYREAD, VM_MAYWRITE, VM_MAYEXEC
     const uint32_t VM_MAYSHARE, VM_PFNMAP, VM_LOCKED, VM_IO, VM_SEQ_READ, VM_RAND_READ
     const uint32_t VM_DONTCOPY, VM_DONTEXPAND, VM_LOCKONFAULT, VM_ACCOUNT, VM_NORESERVE
     const uint32_t VM_DONTMIGRATE, VM_WIPEONFORK, VM_DONTDUMP, VM_HUGEPAGE, VM_NOHUGEPAGE, VM_MERGEABLE
     enum:
-        PG_order_shift, GUP_PIN_COUNTING_BIAS
+        PG_order_shift, REF_SHIFT, MAP_SHIFT, GUP_PIN_COUNTING_BIAS, MAX_TASKS
         FAULT_FLAG_WRITE, FAULT_FLAG_UNSHARE
         VM_FAULT_OOM, VM_FAULT_SIGBUS, VM_FAULT_MAJOR, VM_FAULT_SIGSEGV, VM_FAULT_RETRY, VM_FAULT_WAIT
         VM_FAULT_RESTARTED, PMG_WAIT, PMG_BUG, MAX_NODES, MAX_SWAPFILES, NODEMASK_WORDS, NODEMASK_HASH, PID_HASH
@@ -270,6 +291,7 @@ ctypedef struct mm_t:           # an address space; its record stays one when it
     vec_t vmas                  # indices of vma_t by rising address
     uint64_t total_vm, locked_vm    # pages; these and the next three are read without the lock, atomically
     int64_t rss_anon, rss_file, rss_shmem
+    uint64_t locked_lost        # of locked_vm: pages whose mapping lost VM_LOCKED to MREMAP_DONTUNMAP; under the lock
     int64_t rss_lost            # pages that rss_uncounted left out of the three, or counts though they are gone
 
 

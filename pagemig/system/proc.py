@@ -63,6 +63,7 @@ _PM_SWAP: Final = np.uint64(1 << 62)
 _PM_PRESENT: Final = np.uint64(1 << 63)
 _PM_FRAME: Final = np.uint64((1 << 55) - 1)
 
+_ADDRESS_SPACE: Final = 1 << 47
 #: Pages looked at together.
 _CHUNK: Final = 1 << 20
 
@@ -277,12 +278,27 @@ def pagemap(process: "Process", addr: int, n: int, *, pfns: bool = True) -> _Wor
     Returns
     -------
     ndarray of uint64, shape (n,)
+        Fewer where the address space of 2**47 bytes ends, as reading the file does.
         Bits 0 to 54: frame number, or swap type (5 bits) and offset; 56: mapped exactly once; 61:
         page of a file or of shared memory; 62: swapped; 63: present.  A migration entry reads as
         swapped, with the frame number as offset, and never as mapped once.  Bit 55 (soft-dirty)
         and 57 (userfaultfd) are not tracked and read 0.
     """
-    pages = take_apart(process.machine, process._ptes(addr & -PAGE_SIZE, n))
+    start = addr & -PAGE_SIZE
+    n = min(n, max(_ADDRESS_SPACE - start, 0) >> PAGE_SHIFT)
+    if n <= _CHUNK:
+        return _pagemap_entries(process, start, n, pfns=pfns)
+    entries = np.zeros(n, np.uint64)
+    for first in range(0, n, _CHUNK):  # what is not mapped commits no memory
+        at, count = start + first * PAGE_SIZE, min(_CHUNK, n - first)
+        part = _pagemap_entries(process, at, count, pfns=pfns)
+        if part.any():
+            entries[first : first + _CHUNK] = part
+    return entries
+
+
+def _pagemap_entries(process: "Process", start: int, n: int, *, pfns: bool) -> _Words:
+    pages = take_apart(process.machine, process._ptes(start, n))
     offset = pages.ptes >> _PFN_SHIFT & _SWAP_OFFSET_MASK
     offset = np.where(pages.migrating, pages.pfn, offset)
     swap = pages.ptes >> _SWAP_TYPE_SHIFT | offset << _PM_SHIFT_TYPE

@@ -1,0 +1,59 @@
+"""Seeds of the project's fuzzer; ``make fuzz`` runs others for as long as one likes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pagemig as pm
+from support import fuzz
+
+SEEDS = 25
+
+
+@pytest.mark.parametrize("kernel", pm.KERNELS)
+def test_seeds(kernel: str) -> None:
+    for seed in range(SEEDS):
+        fuzz.run_case(fuzz.case_of(seed, kernel))
+
+
+def test_what_the_failure_does_not_need_is_left_out() -> None:
+    steps = fuzz.case_of(1, "6.1").steps
+    spawn = next(step for step in steps if step.method == "spawn")
+    read = [step for step in steps if step.method == "touch"][-1]
+    assert fuzz.shrink(steps, lambda fewer: spawn in fewer and read in fewer) == (spawn, read)
+
+
+def test_a_lost_page_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory that reads as something else than was written is a finding, and comes out small."""
+    real = pm.Process.touch
+
+    def touch(self: pm.Process, addr: int, length: int, **how: object) -> pm.TouchResult:
+        touched = real(self, addr, length, **how)  # type: ignore[arg-type]
+        if touched.values is not None:
+            touched.values[touched.values != 0] += 1
+        return touched
+
+    monkeypatch.setattr(pm.Process, "touch", touch)
+    case = next(
+        case for case in map(fuzz.case_of, range(50)) if fuzz.kind_of(case).startswith("Wrong")
+    )
+    kind = fuzz.kind_of(case)
+    steps = fuzz.shrink(
+        case.steps, lambda fewer: fuzz.kind_of(fuzz.Case(case.machine, fewer)) == kind
+    )
+    assert len(steps) <= 6
+
+
+def test_a_script_runs_alone(tmp_path: Path) -> None:
+    script = tmp_path / "case.py"
+    script.write_text(fuzz.script_of(fuzz.case_of(3, "2.6.18", 60), "seed 3"))
+    subprocess.run([sys.executable, script], check=True, capture_output=True)
+
+
+def test_the_command_line() -> None:
+    command = [sys.executable, fuzz.__file__, "--seconds", "2", "--first", "7", "--kernel", "6.12"]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 0
+    assert ended.stdout.endswith("# 0 findings\n")
