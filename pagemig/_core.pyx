@@ -8,7 +8,7 @@ cimport numpy as cnp
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.errno cimport EIO, ENOMEM, ESRCH
+from libc.errno cimport EINVAL, EIO, ENOMEM, ESRCH
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
@@ -128,9 +128,10 @@ cdef object lend(object owner, void *data, uint64_t n, int typenum, bint writeab
 
 
 cdef inline void *data_of(object a, int typenum, str name) except? NULL:
-    """Data pointer of a C-contiguous array of exactly this type."""
-    if not cnp.PyArray_Check(a) or cnp.PyArray_TYPE(a) != typenum or not cnp.PyArray_IS_C_CONTIGUOUS(a):
-        raise TypeError(f"{name} must be a C-contiguous array of the exact type, not {a!r:.80}")
+    """Data pointer of a C-contiguous array of exactly this type, aligned and in the host's byte order; no subclass."""
+    if not cnp.PyArray_CheckExact(a) or cnp.PyArray_TYPE(a) != typenum or not cnp.PyArray_IS_C_CONTIGUOUS(a) or \
+            not cnp.PyArray_ISALIGNED(a) or not cnp.PyArray_ISNOTSWAPPED(a):
+        raise TypeError(f"{name} must be a C-contiguous, aligned array of the exact type, not {a!r:.80}")
     return cnp.PyArray_DATA(a)
 
 
@@ -554,6 +555,8 @@ cdef class Machine:
 
     def _swapoff(self, uint32_t device):
         """Bring everything on a device back into memory and use it no more: 0 or -errno."""
+        if device >= self.m.nr_swapfiles:
+            return -EINVAL
         cdef ctx_t *c = self.enter()
         cdef uint32_t rule = 0
         cdef int64_t rc
@@ -566,6 +569,8 @@ cdef class Machine:
 
     def _swapon(self, uint32_t device):
         """Use a device again: 0 or -errno."""
+        if device >= self.m.nr_swapfiles:
+            return -EINVAL
         cdef ctx_t *c = self.enter()
         cdef uint32_t rule = 0
         cdef int64_t rc

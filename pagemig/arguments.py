@@ -364,4 +364,5 @@ def _integer_array(
         if low < _INT_MIN or high > 0x7FFFFFFF:
             worst = low if low < _INT_MIN else high
             raise ValueError(f"an entry of {name} does not fit a C int: {worst}")
-    return np.ascontiguousarray(values, dtype=to)
+    numbers = np.ascontiguousarray(values, dtype=to)
+    return numbers if numbers.flags.aligned else numbers.copy()

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pagemig import _core
-from pagemig.arguments import Addresses, address_array
+from pagemig.arguments import Addresses, address_array, as_int
 from pagemig.constants import (
     MAX_NUMNODES,
     MPOL_BIND,
@@ -267,8 +267,12 @@ class Policy:
         Raises
         ------
         ValueError
-            The policy leaves no node.
+            The policy leaves no node, or there is no node ``local``.
         """
+        local = as_int(local, "local")
+        most = _MAX_NODES if machine is None else machine.nr_nodes
+        if not 0 <= local < most:
+            raise ValueError(f"local must be a node from 0 to {most - 1}, not {local}")
         numbers = address_array(pages, "pages")
         allowed = machine._memory_mask if machine is not None else self._present_mask(local)
         nodes = self._effective(allowed)

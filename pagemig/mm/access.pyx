@@ -259,7 +259,7 @@ cdef uint32_t access_block(
     cdef uint64_t vpn, base = <uint64_t> -1, w
     cdef pte_t pte, need, note
     for k in range(n):
-        vpn = addresses[k] >> 12
+        vpn = pmg_load(addresses + k) >> 12         # once: the caller may write its array meanwhile
         if leaf_number(vpn) != base:
             leaf = walk_leaf(m, mm.pgd, vpn) if pmg_likely(vpn < TASK_SIZE_PAGES) else 0
             if pmg_unlikely(leaf == 0):
@@ -420,7 +420,7 @@ cdef bint epoch_vma(machine_t *m, epoch_t *e, uint64_t vpn, uint64_t n) noexcept
 
 cdef bint epoch_span(epoch_t *e, const uint64_t *addresses, uint64_t n) noexcept nogil:
     """Cover what ``n`` accesses touch; False when they are spread too thin for an array to pay."""
-    cdef uint64_t i, lo = addresses[0], hi = addresses[0]
+    cdef uint64_t i, lo = addresses[0], hi = lo     # never above hi, whatever the caller writes meanwhile
     for i in range(n):
         lo = min(lo, addresses[i])
         hi = max(hi, addresses[i])
@@ -515,10 +515,12 @@ cdef inline uint32_t epoch_index(const epoch_t *e, const uint64_t *addresses, ui
         index[k] = <uint32_t> at
     if pmg_likely(not outside >> 63):
         return n
-    k = 0
-    while (addresses[k] >> 12) - first <= last:
-        k += 1
-    return k
+    for k in range(n):
+        at = (pmg_load(addresses + k) >> 12) - first    # looked at again, since the caller may have written it
+        if at > last:
+            return k
+        index[k] = <uint32_t> at
+    return n
 
 
 cdef inline void epoch_count(
@@ -546,7 +548,7 @@ cdef uint32_t epoch_careful(
             word[0] = (word[0] + PAGE_ACCESS) | writes[k]
             k += 1
         else:
-            entry = epoch_fault(c, e, vma, addresses[k] >> 12, writes[k] != 0, r, stop)
+            entry = epoch_fault(c, e, vma, e.first + index[k], writes[k] != 0, r, stop)
     r.done += k
     return entry
 

@@ -61,17 +61,18 @@ cdef enum:
 cdef int64_t do_pages_stat(
         ctx_t *c, uint32_t mm, const uint64_t *addresses, uint64_t n, int32_t *status) noexcept nogil:
     cdef look_t l
-    cdef uint64_t i
+    cdef uint64_t i, vpn
     cdef uint32_t pfn
     cdef int err = 0
     if mmap_read_lock(c, mm):
         return -PMG_WAIT
     look_begin(&l, c.m, mm_of(c.m, mm))
     for i in range(n):
-        if look_vma(&l, addresses[i] >> 12) == NULL:
+        vpn = pmg_load(addresses + i) >> 12
+        if look_vma(&l, vpn) == NULL:
             status[i] = -EFAULT
             continue
-        pfn = look_page(c, &l, addresses[i] >> 12, &err)
+        pfn = look_page(c, &l, vpn, &err)
         status[i] = page_to_nid(c.m, pfn) if pfn else err
     mmap_read_unlock(c, mm)
     return 0
@@ -219,7 +220,7 @@ cdef int64_t check_node(machine_t *m, int32_t node) noexcept nogil:
 
 
 cdef bint may_run_ahead(
-        move_t *mv, const uint64_t *addresses, const int32_t *nodes, uint64_t i, uint64_t end) noexcept nogil:
+        move_t *mv, const uint64_t *addresses, const int32_t *nodes, int32_t node, uint64_t i, uint64_t end) noexcept nogil:
     """Whether addresses rise through the whole run that starts at entry ``i``; every entry is looked at once a call."""
     cdef uint64_t rise = max(mv.rise, i + 1), same = max(mv.same, i + 1), falls
     cdef uint32_t differ, k
@@ -227,11 +228,11 @@ cdef bint may_run_ahead(
     while same + SCAN <= end:
         differ = 0
         for k in range(SCAN):
-            differ |= nodes[same + k] ^ nodes[i]
+            differ |= nodes[same + k] ^ node
         if differ:
             break
         same += SCAN
-    while same < end and nodes[same] == nodes[i]:
+    while same < end and nodes[same] == node:
         same += 1
     while rise + SCAN <= same:
         falls = 0
@@ -250,33 +251,39 @@ cdef bint may_run_ahead(
 cdef int64_t do_pages_move(
         ctx_t *c, move_t *mv, const uint64_t *addresses, const int32_t *nodes, uint64_t readable,
         bint migrate_all) noexcept nogil:
-    """Entries in order; a run ends where the node changes, where an entry is settled at once, or at the end."""
+    """Entries in order; a run ends where the node changes, where an entry is settled at once, or at the end.
+
+    The caller may write its arrays meanwhile: what is checked is read once, and what looks ahead decides nothing.
+    """
     cdef look_t l, far
     cdef target_t t
     cdef uint64_t i = 0, start = 0
     cdef int64_t err = 0, err1
-    cdef int32_t current = -1
+    cdef int32_t current = -1, node
     cdef int rc
     look_begin(&l, c.m, mm_of(c.m, mv.mm))
     look_begin(&far, c.m, mm_of(c.m, mv.mm))
     while i < mv.count:
-        if i >= readable or current < 0 or (i >= mv.same and nodes[i] != current):
-            err = -EFAULT if i >= readable else check_node(c.m, nodes[i])
-            if err:
-                break
-        if current >= 0 and i >= mv.same and nodes[i] != current:
+        node = current
+        if i >= readable or current < 0 or i >= mv.same:
+            node = <int32_t> pmg_load32(<const uint32_t *> nodes + i) if i < readable else -1
+            if node != current or current < 0:
+                err = -EFAULT if i >= readable else check_node(c.m, node)
+                if err:
+                    break
+        if current >= 0 and node != current:
             err = move_pages_and_store_status(c, mv, current, start, i)
             if err:
                 return err
             current = -1
         if current < 0:
-            current = nodes[i]
+            current = node
             start = i
             mv.node = current
             target_begin(&t, current)
             mv.room = stage_room(c, &t)
             # While the clock of a host runs on between two stages everybody can see what is isolated.
-            mv.ahead = may_run_ahead(mv, addresses, nodes, i, min(readable, mv.count)) and c.pause_fn == NULL
+            mv.ahead = may_run_ahead(mv, addresses, nodes, node, i, min(readable, mv.count)) and c.pause_fn == NULL
             mv.chunks = mv.ahead and in_batches(c.m)
             mv.ahead = mv.ahead and not in_batches(c.m)
         if not mv.locked:
@@ -295,7 +302,7 @@ cdef int64_t do_pages_move(
                 continue
         if i + AHEAD < readable:
             look_ahead(&far, addresses[i + AHEAD] >> 12)
-        rc = add_page_for_migration(c, &l, addresses[i] >> 12, current, migrate_all, mv)
+        rc = add_page_for_migration(c, &l, pmg_load(addresses + i) >> 12, current, migrate_all, mv)
         if rc == -EAGAIN:
             run_ahead(c, mv, current)
             continue
@@ -816,21 +823,23 @@ cdef int64_t migrate_frames(
     cdef run_t run
     cdef uint64_t i, failed = 0
     cdef uint32_t pfn
+    cdef int32_t node
     if c.m.profile.page_results or c.m.profile.four_lists:
         return migrate_frames_2006(c, pfns, nodes, n, status)
     lru_cache_disable(c)
     for i in range(n):
         pfn = pfns[i]
-        if nodes[i] < 0 or nodes[i] >= <int32_t> c.m.nr_nodes or not (pmg_load(&c.m.has_memory) >> nodes[i]) & 1:
+        node = <int32_t> pmg_load32(<const uint32_t *> nodes + i)
+        if node < 0 or node >= <int32_t> c.m.nr_nodes or not (pmg_load(&c.m.has_memory) >> node) & 1:
             status[i] = -ENODEV
-        elif page_to_nid(c.m, pfn) == nodes[i]:
-            status[i] = nodes[i]
+        elif page_to_nid(c.m, pfn) == node:
+            status[i] = node
         elif not isolate_lru_page(c, pfn):
             status[i] = -EBUSY
         else:
-            target_begin(&t, nodes[i])
+            target_begin(&t, node)
             migrate_pages(c, &pfn, 1, &t, &run)
-            status[i] = run.error if run.error else (-EAGAIN if run.failed else nodes[i])
+            status[i] = run.error if run.error else (-EAGAIN if run.failed else node)
         failed += status[i] < 0
     lru_cache_enable(c)
     return <int64_t> failed

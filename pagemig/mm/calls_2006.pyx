@@ -363,9 +363,9 @@ cdef int64_t do_migrate_pages_2006(
 
 ctypedef struct request_t:              # one move_pages call of 2.6.18
     uint64_t n
-    const uint64_t *addresses
-    const int32_t *nodes
-    int32_t *status                     # the kernel's own copy, given to the user when all is over
+    const uint64_t *addresses           # the caller's, who may write them meanwhile: each is read once
+    int32_t *nodes                      # the kernel's own copies, as they were checked; NULL: a query
+    int32_t *status                     # given to the user when all is over
     uint32_t *first                     # hash table: of each page found the first entry that names it, plus 1
     uint64_t mask                       # places of the table, less 1
     list_t pages, slots                 # isolated, and their places in the request
@@ -410,15 +410,15 @@ cdef int32_t request_status(ctx_t *c, request_t *r, mm_t *mm, uint64_t i, bint m
     """
     cdef machine_t *m = c.m
     cdef uint32_t pfn = 0
-    cdef int32_t status = page_status(c, mm, r.addresses[i] >> 12, &pfn)
-    cdef uint64_t first = i
+    cdef uint64_t vpn = pmg_load(r.addresses + i) >> 12, first = i
+    cdef int32_t status = page_status(c, mm, vpn, &pfn)
     if pfn == 0:
         return status
     if r.first != NULL:
         first = first_entry(c, r, r.first + r.mask + 1, i, pfn)
     if page_to_nid(m, pfn) == r.nodes[i]:
         status = r.nodes[i]
-    elif find_vma(m, mm, r.addresses[i] >> 12).flags & VM_DONTMIGRATE:
+    elif find_vma(m, mm, vpn).flags & VM_DONTMIGRATE:
         status = -EPERM
     elif frame_maps(page_state(m, pfn)) > 1 and not move_all:
         status = -EACCES
@@ -468,22 +468,6 @@ cdef int64_t beyond_the_map(int32_t nid) noexcept nogil:
     return -EACCES if MAX_NODES <= nid < 2 * MAX_NODES else -ENODEV
 
 
-cdef int64_t check_request(
-        ctx_t *c, const int32_t *nodes, uint64_t readable, uint64_t count) noexcept nogil:
-    """The arguments are read whole before anything moves: the first bad one ends the call."""
-    cdef uint64_t i, allowed = pmg_load(&c.m.has_memory)
-    if count >= <uint64_t> -1 // SIZEOF_PAGE_TO_NODE - 1:
-        return -E2BIG
-    if (count + 1) * SIZEOF_PAGE_TO_NODE > c.m.nr_frames << 12:
-        return -ENOMEM
-    for i in range(min(count, readable) if nodes != NULL else 0):
-        if nodes[i] < 0 or nodes[i] >= <int32_t> c.m.nr_nodes or not (pmg_load(&c.m.online) >> nodes[i]) & 1:
-            return beyond_the_map(nodes[i]) if c.m.profile.node_map_overrun else -ENODEV
-        if not (allowed >> nodes[i]) & 1:
-            return -EACCES
-    return -EFAULT if count > readable else 0
-
-
 cdef int request_table(request_t *r) noexcept nogil:
     """Room for the hash table, and behind it for the page of each entry."""
     cdef uint64_t places = 64
@@ -492,6 +476,36 @@ cdef int request_table(request_t *r) noexcept nogil:
     r.mask = places - 1
     r.first = <uint32_t *> calloc(places + r.n + 1, 4)
     return 0 if r.first != NULL else -ENOMEM
+
+
+cdef int64_t room_for_request(ctx_t *c, request_t *r, const int32_t *nodes) noexcept nogil:
+    if r.n >= <uint64_t> -1 // SIZEOF_PAGE_TO_NODE - 1:
+        return -E2BIG
+    if (r.n + 1) * SIZEOF_PAGE_TO_NODE > c.m.nr_frames << 12:
+        return -ENOMEM
+    r.status = <int32_t *> malloc(r.n * 4 + 4)
+    if r.status == NULL:
+        return -ENOMEM
+    if nodes != NULL:
+        r.nodes = <int32_t *> malloc(r.n * 4 + 4)
+        if r.nodes == NULL or (not c.m.profile.arrays and request_table(r)):
+            return -ENOMEM
+    return 0
+
+
+cdef int64_t read_request(
+        ctx_t *c, request_t *r, const int32_t *nodes, uint64_t readable) noexcept nogil:
+    """The arguments are read whole before anything moves: the first bad one ends the call."""
+    cdef uint64_t i, allowed = pmg_load(&c.m.has_memory)
+    cdef int32_t node
+    for i in range(min(r.n, readable) if nodes != NULL else 0):
+        node = <int32_t> pmg_load32(<const uint32_t *> nodes + i)
+        if node < 0 or node >= <int32_t> c.m.nr_nodes or not (pmg_load(&c.m.online) >> node) & 1:
+            return beyond_the_map(node) if c.m.profile.node_map_overrun else -ENODEV
+        if not (allowed >> node) & 1:
+            return -EACCES
+        r.nodes[i] = node
+    return -EFAULT if r.n > readable else 0
 
 
 cdef int64_t do_request(ctx_t *c, request_t *r, uint32_t mm, bint move_all) noexcept nogil:
@@ -508,7 +522,7 @@ cdef int64_t do_request(ctx_t *c, request_t *r, uint32_t mm, bint move_all) noex
         mmap_read_unlock(c, mm)
     else:
         for i in range(r.n):
-            r.status[i] = page_status(c, mm_of(c.m, mm), r.addresses[i] >> 12, &pfn)
+            r.status[i] = page_status(c, mm_of(c.m, mm), pmg_load(r.addresses + i) >> 12, &pfn)
             if pfn:
                 r.status[i] = page_to_nid(c.m, pfn)
                 put_page(c, pfn)
@@ -524,25 +538,25 @@ cdef int64_t move_pages_2006(
     """Statuses reach the user only where the call does not fail: neither -ENOENT nor -ENOMEM stores one."""
     cdef request_t r
     cdef uint64_t i
-    cdef int64_t rc = check_request(c, nodes, readable, count)
-    if rc:
-        return rc
-    kernel_memory(c, REQUEST_OBJECTS + <uint32_t> (((count + 1) * SIZEOF_PAGE_TO_NODE + 4095) >> 12))
+    cdef int64_t rc
     memset(&r, 0, sizeof(r))
     r.n = count
     r.addresses = addresses
-    r.nodes = nodes
-    r.status = <int32_t *> malloc(count * 4 + 4)
-    if r.status == NULL or (nodes != NULL and not c.m.profile.arrays and request_table(&r)):
-        free(r.status)
-        return -ENOMEM
-    rc = do_request(c, &r, mm, flags & MPOL_MF_MOVE_ALL != 0)
+    rc = room_for_request(c, &r, nodes)
+    if rc == 0:
+        rc = read_request(c, &r, nodes, readable)
+    if rc == 0:
+        kernel_memory(c, REQUEST_OBJECTS + <uint32_t> (((count + 1) * SIZEOF_PAGE_TO_NODE + 4095) >> 12))
+        rc = do_request(c, &r, mm, flags & MPOL_MF_MOVE_ALL != 0)
+    else:
+        count = 0
     for i in range(min(count, writable) if rc >= 0 else 0):
         status[i] = r.status[i]
     if rc >= 0 and count > writable:
         rc = -EFAULT
     free(r.pages.pfns)
     free(r.slots.pfns)
+    free(r.nodes)
     free(r.status)
     free(r.first)
     return rc
@@ -568,14 +582,18 @@ cdef int64_t migrate_frames_2006(
     cdef uint64_t i, failed = 0
     memset(&r, 0, sizeof(r))
     memset(&run, 0, sizeof(run))
-    r.nodes = nodes
+    r.nodes = <int32_t *> malloc(n * 4 + 4)
+    if r.nodes == NULL:
+        return -ENOMEM
+    for i in range(n):
+        r.nodes[i] = <int32_t> pmg_load32(<const uint32_t *> nodes + i)
     lru_cache_disable(c)
     for i in range(n):
-        status[i] = frame_status(c, pfns[i], nodes[i])
+        status[i] = frame_status(c, pfns[i], r.nodes[i])
         if status[i] != ISOLATED:
             continue
         if c.m.profile.four_lists:
-            status[i] = migrate_one_page(c, pfns[i], nodes[i])
+            status[i] = migrate_one_page(c, pfns[i], r.nodes[i])
         elif list_add(&r.pages, pfns[i]) or list_add(&r.slots, <uint32_t> i):
             r.pages.n = r.slots.n
             putback_lru_page(c, pfns[i])
@@ -585,14 +603,15 @@ cdef int64_t migrate_frames_2006(
         mv.slots = r.slots.pfns
         mv.n = r.pages.n
         mv.get_new_page = new_array_page if c.m.profile.arrays else new_page_node
-        mv.nodes = nodes
-        mv.private_ = <const void *> nodes if c.m.profile.arrays else <const void *> &r
+        mv.nodes = r.nodes
+        mv.private_ = <const void *> r.nodes if c.m.profile.arrays else <const void *> &r
         mv.result = status
         mv.keep.how = KEEP_REFCOUNT
         migrate_pages_each(c, &mv, &run)
     lru_cache_enable(c)
     free(r.pages.pfns)
     free(r.slots.pfns)
+    free(r.nodes)
     for i in range(n):
         if status[i] == ISOLATED:
             status[i] = -EAGAIN                 # the list was given up before its turn

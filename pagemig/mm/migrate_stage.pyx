@@ -190,7 +190,7 @@ cdef uint64_t gather_run(
     start = l.vma.start
     pages = l.vma.end - start
     while i < end and n < width:
-        vpn = addresses[i] >> 12
+        vpn = pmg_load(addresses + i) >> 12         # once: the caller may write its array meanwhile
         if leaf_number(vpn) != base or vpn - start >= pages:
             break
         p = leaf + pte_index(vpn)

@@ -257,7 +257,7 @@ class Node:
 
 
 class File:
-    """A file that processes can map, read and write.  Made by ``Machine.file``.
+    """A file that processes can map, read and write.  Made by ``Machine.file``, not by hand.
 
     Attributes
     ----------
@@ -273,14 +273,49 @@ class File:
         No longer held open here.  It lives on while it is mapped.
     """
 
-    __slots__ = ("closed", "index", "kind", "machine", "path")
+    __slots__ = ("_closed", "_index", "_kind", "_machine", "_path")
 
-    def __init__(self, machine: "Machine", index: int, kind: str, path: str) -> None:
-        self.machine = machine
-        self.index = index
-        self.kind = kind
-        self.path = path
-        self.closed = False
+    _closed: bool
+    _index: int
+    _kind: str
+    _machine: "Machine"
+    _path: str
+
+    def __init__(self, *_: object) -> None:
+        raise TypeError("a File is made by Machine.file, not by hand")
+
+    @classmethod
+    def _of(cls, machine: "Machine", index: int, kind: str, path: str) -> "File":
+        """Return the file of a number that the core has just given out."""
+        self = cls.__new__(cls)
+        self._machine, self._index, self._kind, self._path = machine, index, kind, path
+        self._closed = False
+        return self
+
+    @property
+    def machine(self) -> "Machine":
+        """Where it is."""
+        return self._machine
+
+    @property
+    def index(self) -> int:
+        """The core's number for it."""
+        return self._index
+
+    @property
+    def kind(self) -> str:
+        """Its file system."""
+        return self._kind
+
+    @property
+    def path(self) -> str:
+        """Its name in ``numa_maps``."""
+        return self._path
+
+    @property
+    def closed(self) -> bool:
+        """No longer held open here."""
+        return self._closed
 
     def _info(self) -> tuple[int, int, int, int]:
         if self.closed:
@@ -318,8 +353,8 @@ class File:
 
     def close(self) -> None:
         """Let go of the file; it disappears with its last mapping.  Closing twice does nothing."""
-        if not self.closed:
-            self.closed = True
+        if not self._closed:
+            self._closed = True
             self.machine._close_file(self.index)
 
     def __enter__(self) -> "File":
@@ -402,6 +437,7 @@ class Machine(_core.Machine):
     _known: WeakValueDictionary[int, Process]
     _vm_ops: dict[MigrateHook, int]  # core's number of operations that mappings have or had
     _vm_hooks: dict[int, MigrateHook]
+    _file_type: Final = File
 
     def __new__(
         cls,
@@ -785,7 +821,7 @@ class Machine(_core.Machine):
         if rc < 0:
             self._close_file(at)
             raise_errno(rc, "open")
-        return File(self, at, kind, name)
+        return File._of(self, at, kind, name)
 
     # ---- looking inside -----------------------------------------------------------------------
 
@@ -899,11 +935,10 @@ class Machine(_core.Machine):
     ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int32]]:
         """Return frames that exist and a node for each."""
         targets = node_array(nodes, "nodes")
-        numbers = address_array(pfns, "pfns")
-        self.node_of(numbers)
+        numbers = self._pfns(pfns)
         if len(targets) != len(numbers):
             raise ValueError(f"nodes must be one for each of {len(numbers)} frames: {len(targets)}")
-        return numbers.astype(np.uint32), targets
+        return numbers, targets
 
     def migrate_lists(self, pfns: Addresses, node: int | None = None) -> ListsResult:
         """Call ``migrate_pages(from, to, moved, failed)``, and look at the lists it leaves.
@@ -935,10 +970,8 @@ class Machine(_core.Machine):
             raise ValueError(
                 f"node must be given: {self.kernel} does not swap out in migrate_pages"
             )
-        numbers = address_array(pfns, "pfns")
-        self.node_of(numbers)
         to = -1 if node is None else self._check_nid(node)
-        rc, moved, failed, left, content = self._migrate_lists(numbers.astype(np.uint32), to)
+        rc, moved, failed, left, content = self._migrate_lists(self._pfns(pfns), to)
         return ListsResult(rc, moved, failed, left, content)
 
     # ---- swap ---------------------------------------------------------------------------------
@@ -966,9 +999,13 @@ class Machine(_core.Machine):
         """
         if not self._swap_info():
             raise ValueError("swap_out needs a machine with swap devices: Machine(swap=...)")
-        numbers = address_array(pfns, "pfns")
+        return self._swap_out(self._pfns(pfns))
+
+    def _pfns(self, pfns: Addresses) -> npt.NDArray[np.uint32]:
+        """Return frame numbers as the core takes them: copied first, so that what is checked is used."""
+        numbers = address_array(pfns, "pfns").copy()
         self.node_of(numbers)
-        return self._swap_out(numbers.astype(np.uint32))
+        return numbers.astype(np.uint32)
 
     def swapoff(self, device: int) -> None:
         """Take a swap device out of use: everything on it comes back into memory.
@@ -1218,9 +1255,13 @@ class Machine(_core.Machine):
         one_of(keep, _KEEP, "keep")
         if (holder is not None) != (keep == "mmap_lock"):
             raise ValueError(f"holder must be given with keep='mmap_lock' only, not {holder!r}")
-        passes = as_int(max_passes, "max_passes")
-        if not 0 < passes < 1 << 32:
-            raise ValueError(f"max_passes must be at least 1, not {max_passes!r}")
+        if holder is not None and not isinstance(holder, Process):
+            raise TypeError(f"holder must be a Process, not {holder!r}")
+        if holder is not None and holder.machine is not self:
+            raise ValueError(f"holder must be of the same machine, not {holder!r}")
+        passes = as_ulong(max_passes, "max_passes")
+        if not 0 < passes < 1 << 31:
+            raise ValueError(f"max_passes must be from 1 to 2**31 - 1, not {max_passes!r}")
         targets = self._memory_mask & ~away
         if not targets:
             raise_errno(-EBUSY, call, OfflineResult(0, 0, self._in_use(first, end)))

@@ -199,6 +199,7 @@ class NumaCalls(_core.Process):
                 and addresses.dtype is _UINT64
                 and addresses.ndim == 1
                 and addresses.flags.c_contiguous
+                and addresses.flags.aligned
                 and (
                     targets is None
                     or (
@@ -206,6 +207,7 @@ class NumaCalls(_core.Process):
                         and targets.dtype is _INT32
                         and targets.shape == addresses.shape
                         and targets.flags.c_contiguous
+                        and targets.flags.aligned
                     )
                 )
             ):
@@ -575,9 +577,12 @@ def _status_array(
         raise TypeError(
             f"status must be a one-dimensional array of int32, NULL or BAD, not {status!r}"
         )
-    if not (status.flags.c_contiguous and status.flags.writeable) or len(status) < n:
-        raise ValueError(f"status must be contiguous, writable and {n} long, not {len(status)}")
-    return status
+    stored = status.view(np.ndarray)  # a subclass may answer what it likes
+    if not (stored.flags.carray and len(stored) >= n):
+        raise ValueError(
+            f"status must be contiguous, aligned, writable and {n} long, not {len(stored)}"
+        )
+    return stored
 
 
 def _listed(pages: object, nodes: Addresses | int | Pointer | None, n: int) -> int:

@@ -64,6 +64,7 @@ __all__ = ["AccessResult", "Pin", "Process", "TouchResult"]
 
 _UINT64: Final = np.dtype(np.uint64)
 _ndarray: Final = np.ndarray
+_PIECE: Final = 1 << 20  # pages of a touch at a time
 _PIN_WAYS: Final = {"pipe": False, "uring": True}
 
 
@@ -524,7 +525,10 @@ class Process(NumaCalls):
         """
         self._must_live("touch")
         first, n = _page_range(addr, length)
-        written = self._values_to_write(values, n, check_bool(write, "write"))
+        check_bool(write, "write")
+        if n > _PIECE and (values is None or not isinstance(values, Iterable)):
+            return self._touch_in_pieces(first, n, write, values)
+        written = self._values_to_write(values, n, write)
         out = np.empty(n, dtype=np.uint64) if self.machine.page_bytes and not write else None
         done, minflt, majflt, signal = self._touch(first << PAGE_SHIFT, n, write, written, out)
         return TouchResult(
@@ -535,6 +539,25 @@ class Process(NumaCalls):
             done if signal else None,
             None if out is None else out[:done],
         )
+
+    def _touch_in_pieces(
+        self, first: int, n: int, write: bool, values: SupportsIndex | None
+    ) -> TouchResult:
+        """A range of any length: values take memory for the pages that are there, not for all."""
+        result = TouchResult(0, 0, 0, None, None, None)
+        read: list[npt.NDArray[np.uint64]] = []
+        while result.done < n and result.signal is None:
+            at, count = first + result.done, min(n - result.done, _PIECE)
+            part = self.touch(at << PAGE_SHIFT, count << PAGE_SHIFT, write=write, values=values)
+            result.done += part.done
+            result.minflt += part.minflt
+            result.majflt += part.majflt
+            result.signal = part.signal
+            if part.values is not None:
+                read.append(part.values)
+        result.index = None if result.signal is None else result.done
+        result.values = np.concatenate(read) if read else None
+        return result
 
     def _signalled(self, signal: int) -> str:
         """Name of a signal that stopped an access; SIGKILL, no memory left, made it a zombie."""
@@ -1021,7 +1044,7 @@ class Process(NumaCalls):
         Returns
         -------
         ndarray of uint32, shape (nr_nodes, n)
-            Accesses counted since the page was mapped.
+            Accesses counted since the page was mapped; fewer pages where the address space ends.
 
         Raises
         ------
@@ -1031,7 +1054,9 @@ class Process(NumaCalls):
         self._must_live("access_counts")
         if not self.machine.access_stats:
             raise ValueError("the machine does not count accesses (access_stats=False)")
-        return self._access_counts(as_ulong(addr, "addr") & -PAGE_SIZE, _pages(n, "n"))
+        start = as_ulong(addr, "addr") & -PAGE_SIZE
+        there = max((1 << 47) - start, 0) >> PAGE_SHIFT
+        return self._access_counts(start, min(_pages(n, "n"), there))
 
     def status(self) -> dict[str, int]:
         """Return counts of ``/proc/PID/status``; see :func:`pagemig.system.proc.status`."""
@@ -1055,8 +1080,8 @@ class Process(NumaCalls):
         return rc
 
     def _index_of(self, file: "File") -> int:
-        index: object = getattr(file, "index", None)
-        if not isinstance(index, int):
+        index: object = getattr(file, "_index", None)
+        if not isinstance(index, int) or type(file) is not self.machine._file_type:
             raise TypeError(f"file must be a File, not {file!r}")
         if file.machine is not self.machine:
             raise ValueError(f"file must be of the same machine, not {file!r}")

@@ -42,12 +42,25 @@ class MigratingVma:
 
     __slots__ = ("_index", "_live", "_mm", "_pfnmap", "end", "machine", "start")
 
-    def __init__(self, machine: "Machine", index: int) -> None:
-        self.machine = machine
-        self._index = index
-        self._live = True
+    machine: "Machine"
+    start: int
+    end: int
+    _index: int
+    _live: bool
+    _mm: int
+    _pfnmap: bool
+
+    def __init__(self, *_: object) -> None:
+        raise TypeError("a MigratingVma is made for a migrate operation, not by hand")
+
+    @classmethod
+    def _of(cls, machine: "Machine", index: int) -> "MigratingVma":
+        """Return the mapping that the core is about to migrate."""
+        self = cls.__new__(cls)
+        self.machine, self._index, self._live = machine, index, True
         self._mm, self.start, self.end, flags = machine._vma_info(index)
         self._pfnmap = bool(flags & _VM_PFNMAP)
+        return self
 
     def __repr__(self) -> str:
         kind = "without page structs" if self._pfnmap else "ordinary pages"
@@ -105,9 +118,7 @@ MigrateHook = Callable[[MigratingVma, tuple[int, ...], tuple[int, ...], int], in
 
 def reserved_pfns(machine: "Machine", pfns: Addresses) -> npt.NDArray[np.uint32]:
     """Return frame numbers as the core takes them; ValueError unless the kernel keeps them all."""
-    numbers = address_array(pfns, "pfns")
-    machine.node_of(numbers)
-    frames = numbers.astype(np.uint32)
+    frames = machine._pfns(pfns)
     if not machine._all_reserved(frames):
         raise ValueError(f"pfns must be frames kept by Node(reserved=...), not {pfns!r}")
     return frames
@@ -117,7 +128,7 @@ def run_hook(
     machine: "Machine", hook: MigrateHook, index: int, old: int, new: int, flags: int
 ) -> int:
     """Call a migrate operation; what it answers, as the core takes it."""
-    vma = MigratingVma(machine, index)
+    vma = MigratingVma._of(machine, index)
     try:
         answer = hook(vma, _nodes(old), _nodes(new), flags)
     except OSError as error:
