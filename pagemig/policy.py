@@ -125,6 +125,9 @@ class Placing(Protocol):
     profile: KernelProfile
 
     @property
+    def nr_nodes(self) -> int: ...
+
+    @property
     def _memory_mask(self) -> int: ...
 
     def _weights(self) -> npt.NDArray[np.uint8]: ...

@@ -41,7 +41,8 @@ from pagemig.mm.trace cimport (
 from pagemig.mm.types cimport (
     BUG_TRUNCATED_RMAP, C_LOCK_ANON_VMA, C_LOCK_LRU, C_LOCK_PAGE, C_LOCK_PTL, C_LOCK_TREE, C_PTES_DROPPED,
     C_PTES_RESTORED, C_TLB_FLUSH, ctx_t, FILE_MINIX, FILE_RAMFS, file_t, frame_t, GUP_PIN_COUNTING_BIAS, KEEP_MMAP_LOCK,
-    KEEP_REFCOUNT, KEEP_TRYLOCK, kept_by_t, machine_t, MAP_MASK, MAP_ONE, MAP_SHIFT, mm_t, mpol_t, PG_active, PG_anon, PG_anon_exclusive,
+    KEEP_REFCOUNT, KEEP_TRYLOCK, kept_by_t, machine_t, MAP_MASK, MAP_ONE, MAP_SHIFT, mm_t, mpol_t, PG_active, PG_anon,
+    PG_anon_exclusive,
     PG_cached, PG_dirty, PG_isolated, PG_locked, PG_lru, PG_private, PG_readahead, PG_referenced, PG_swapbacked,
     PG_swapcache, PG_uptodate, PG_writeback, PMG_BUG, REF_ONE, STAGE, VM_DONTMIGRATE, VM_LOCKED, VM_WRITE, vma_t,
     WAIT_WRITEBACK,

@@ -1002,7 +1002,7 @@ class Machine(_core.Machine):
         return self._swap_out(self._pfns(pfns))
 
     def _pfns(self, pfns: Addresses) -> npt.NDArray[np.uint32]:
-        """Return frame numbers as the core takes them: copied first, so that what is checked is used."""
+        """Return a copy of frame numbers as the core takes them: what is checked is used."""
         numbers = address_array(pfns, "pfns").copy()
         self.node_of(numbers)
         return numbers.astype(np.uint32)

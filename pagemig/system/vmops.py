@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from pagemig.arguments import Addresses, address_array, as_int, as_ulong
+from pagemig.arguments import Addresses, as_int, as_ulong
 from pagemig.constants import PAGE_SHIFT, PAGE_SIZE
 from pagemig.mm.numbers import NUMBERS
 
