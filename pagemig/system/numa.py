@@ -9,12 +9,11 @@ The order of checks is that of the recordings hand-006 to hand-017, 048, 071 to 
 """
 
 from array import array
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, TypeAlias, overload
+from typing import Any, Final, NamedTuple, NoReturn, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from pagemig import _core
 from pagemig.arguments import (
     Addresses,
     Nodemask,
@@ -37,12 +36,9 @@ from pagemig.constants import (
     STATUS_UNSET,
     Pointer,
 )
-from pagemig.errors import ProcessGoneError, errno_name, errno_of, raise_errno
+from pagemig.errors import errno_name, errno_of
 from pagemig.policy import Policy, WeightedInterleave, nodes_of, policy_of
-
-if TYPE_CHECKING:
-    from pagemig.system.machine import Machine
-    from pagemig.system.process import Process
+from pagemig.system.task import Task
 
 __all__ = ["MoveResult", "NumaCalls", "PolicyResult"]
 
@@ -58,7 +54,7 @@ _empty: Final = np.empty
 _frombuffer: Final = np.frombuffer
 _ndarray: Final = np.ndarray
 
-Pid: TypeAlias = "int | Process"
+Pid: TypeAlias = int | Task
 
 
 class MoveResult(NamedTuple):
@@ -121,12 +117,10 @@ class PolicyResult(NamedTuple):
         return policy_of(self.mode & ~MPOL_MODE_FLAGS, self.mode & MPOL_MODE_FLAGS, mask)
 
 
-class NumaCalls(_core.Process):
+class NumaCalls(Task):
     """System calls about memory placement; part of :class:`pagemig.Process`."""
 
-    __slots__ = ("machine",)
-
-    machine: "Machine"
+    __slots__ = ()
 
     # ---- move_pages ---------------------------------------------------------------------------
 
@@ -506,30 +500,6 @@ class NumaCalls(_core.Process):
         )
         if rc < 0:
             self._fail("set_mempolicy_home_node", rc, addr=start, node=home)
-
-    # ---- help ---------------------------------------------------------------------------------
-
-    def _pid_number(self, pid: Pid) -> int:
-        if isinstance(pid, NumaCalls):
-            if pid.machine is not self.machine:
-                raise ValueError(f"pid must be of the same machine, not {pid!r}")
-            return pid.pid
-        return as_int(pid, "pid", "a Process or a number")
-
-    def _must_live(self, call: str) -> None:
-        if not self.alive:
-            raise ProcessGoneError(f"{self!r} cannot call {call}")
-
-    def _fail(
-        self, call: str, rc: int, result: object = None, *, note: str | None = None, **values: int
-    ) -> NoReturn:
-        """Raise a call's error; ``values`` are what the words of its rule name."""
-        self._must_live(call)
-        profile = self.machine.profile
-        if "mode" in values:
-            values["mode"] = values["mode"] & _UINT_MAX & ~profile.mode_flags
-        words = {"kernel": profile.name, "nr_nodes": self.machine.nr_nodes, **values}
-        raise_errno(rc, call, result, note=note, words=words)
 
 
 # ---- arguments --------------------------------------------------------------------------------

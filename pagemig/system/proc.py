@@ -7,7 +7,7 @@ brought in.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,9 +24,7 @@ from pagemig.constants import (
 from pagemig.mm.numbers import NUMBERS
 from pagemig.policy import Policy, policy_of, policy_text
 from pagemig.system.frames import flag_bit, mapcounts, refcounts
-
-if TYPE_CHECKING:
-    from pagemig.system.process import Process
+from pagemig.system.task import Task
 
 __all__ = [
     "Entries",
@@ -169,12 +167,12 @@ class Vma:
 _NO_POLICY: Final = (MPOL_DEFAULT, 0, 0, 0)
 
 
-def vmas(process: "Process") -> list[Vma]:
+def vmas(process: Task) -> list[Vma]:
     """Return the mappings of a process by rising address."""
     return [_vma(process, row) for row in process._vmas()]
 
 
-def _vma(process: "Process", row: Any) -> Vma:
+def _vma(process: Task, row: Any) -> Vma:
     machine = process.machine
     flags, index = int(row["flags"]), int(row["file"])
     inode, path = _file_name(machine, index)
@@ -253,7 +251,7 @@ def take_apart(machine: _core.Machine, ptes: _Words) -> Entries:
     return Entries(ptes, normal, state, pfn, present, swapped, migrating)
 
 
-def _chunks(process: "Process", start: int, end: int) -> Iterator[Entries]:
+def _chunks(process: Task, start: int, end: int) -> Iterator[Entries]:
     """Return the page table of a range of addresses, some pages at a time."""
     step = _CHUNK << PAGE_SHIFT
     for first in range(start, end, step):
@@ -261,7 +259,7 @@ def _chunks(process: "Process", start: int, end: int) -> Iterator[Entries]:
         yield take_apart(process.machine, process._ptes(first, n))
 
 
-def pagemap(process: "Process", addr: int, n: int, *, pfns: bool = True) -> _Words:
+def pagemap(process: Task, addr: int, n: int, *, pfns: bool = True) -> _Words:
     """Entries of ``/proc/PID/pagemap``.
 
     Parameters
@@ -297,7 +295,7 @@ def pagemap(process: "Process", addr: int, n: int, *, pfns: bool = True) -> _Wor
     return entries
 
 
-def _pagemap_entries(process: "Process", start: int, n: int, *, pfns: bool) -> _Words:
+def _pagemap_entries(process: Task, start: int, n: int, *, pfns: bool) -> _Words:
     pages = take_apart(process.machine, process._ptes(start, n))
     offset = pages.ptes >> _PFN_SHIFT & _SWAP_OFFSET_MASK
     offset = np.where(pages.migrating, pages.pfn, offset)
@@ -313,7 +311,7 @@ def _pagemap_entries(process: "Process", start: int, n: int, *, pfns: bool) -> _
     return entries
 
 
-def frames(process: "Process", addr: int, n: int) -> npt.NDArray[np.int64]:
+def frames(process: Task, addr: int, n: int) -> npt.NDArray[np.int64]:
     """Frame of each page.
 
     Parameters
@@ -353,7 +351,7 @@ class _NumaCounts:
     writeback: int = 0
 
 
-def _count(process: "Process", start: int, end: int) -> _NumaCounts:
+def _count(process: Task, start: int, end: int) -> _NumaCounts:
     counts = _NumaCounts(np.zeros(process.machine.nr_nodes, dtype=np.int64))
     for pages in _chunks(process, start, end):
         normal = pages.normal
@@ -380,7 +378,7 @@ def _with(state: _Words, *names: str) -> int:
     return int(np.count_nonzero(state & bits))
 
 
-def numa_maps(process: "Process") -> str:
+def numa_maps(process: Task) -> str:
     """Return the text of ``/proc/PID/numa_maps``, a line for each mapping.
 
     Notes
@@ -393,7 +391,7 @@ def numa_maps(process: "Process") -> str:
     return "".join(_numa_line(process, vma) for vma in vmas(process))
 
 
-def _numa_line(process: "Process", vma: Vma) -> str:
+def _numa_line(process: Task, vma: Vma) -> str:
     words = [f"{vma.start:08x}", vma.policy_text]
     if vma.path:
         words.append(f"file={_escape(vma.path)}")
@@ -425,7 +423,7 @@ def _escape(path: str) -> str:
 # ---- smaps -------------------------------------------------------------------------------------
 
 
-def smaps(process: "Process") -> list[dict[str, Any]]:
+def smaps(process: Task) -> list[dict[str, Any]]:
     """Return the counts of ``/proc/PID/smaps``, a dict for each mapping.
 
     Returns
@@ -444,7 +442,7 @@ def smaps(process: "Process") -> list[dict[str, Any]]:
     return [_smaps_of(process, vma) for vma in vmas(process)]
 
 
-def _smaps_of(process: "Process", vma: Vma) -> dict[str, Any]:
+def _smaps_of(process: Task, vma: Vma) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "start": vma.start,
         "end": vma.end,
@@ -510,7 +508,7 @@ def _add_smaps(sums: dict[str, int], pages: Entries) -> None:
 # ---- status ------------------------------------------------------------------------------------
 
 
-def status(process: "Process") -> dict[str, int]:
+def status(process: Task) -> dict[str, int]:
     """Return counts of ``/proc/PID/status`` in kB.
 
     Returns

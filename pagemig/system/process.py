@@ -5,10 +5,11 @@ answers into results or errors.  Addresses and lengths are bytes.  The calls abo
 (``move_pages``, ``mbind``, ...) are in :mod:`pagemig.system.numa`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from errno import ENOSYS
-from typing import TYPE_CHECKING, Any, Final, NoReturn, SupportsIndex
+from typing import Any, Final, NoReturn, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
@@ -50,15 +51,13 @@ from pagemig.constants import (
     SIGNAL_NAMES,
     Pointer,
 )
-from pagemig.errors import ProcessGoneError, errno_of, no_copy, raise_errno
+from pagemig.errors import ProcessGoneError, errno_of, no_copy
 from pagemig.policy import Policy
 from pagemig.system import migration, proc
+from pagemig.system.files import File
 from pagemig.system.migration import Migration, mbind_call, migrate_pages_call, move_pages_call
 from pagemig.system.numa import NumaCalls, Pid
-from pagemig.system.vmops import MigrateHook, reserved_pfns
-
-if TYPE_CHECKING:
-    from pagemig.system.machine import File, Machine
+from pagemig.system.platform import Platform
 
 __all__ = ["AccessResult", "Pin", "Process", "TouchResult"]
 
@@ -139,7 +138,7 @@ class Pin:
     rc: int
     count: int
     how: str
-    machine: "Machine" = field(repr=False)
+    machine: Platform = field(repr=False)
 
 
 class Process(NumaCalls):
@@ -161,8 +160,20 @@ class Process(NumaCalls):
 
     __slots__ = ()
 
-    def __init__(self, machine: "Machine", pid: int) -> None:
+    def __init__(self, machine: Platform, pid: int) -> None:
         self.machine = machine
+
+    @classmethod
+    def of(cls, machine: Platform, pid: int) -> "Process":
+        """Return the object of a process; ProcessGoneError: there is none.
+
+        Objects hold their machine, not the other way round: a machine nobody refers to is gone at
+        once, however many processes are left on it.
+        """
+        known = machine._known.get(pid)
+        if not isinstance(known, Process) or known._reaped:
+            known = machine._known[pid] = Process(machine, pid)
+        return known
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
         no_copy(self)
@@ -213,7 +224,7 @@ class Process(NumaCalls):
         addr: int | None = None,
         prot: int | str = "rw",
         shared: bool = False,
-        file: "File | None" = None,
+        file: File | None = None,
         offset: int = 0,
         fixed: bool | None = None,
         populate: bool = False,
@@ -271,7 +282,11 @@ class Process(NumaCalls):
         return self._done("mmap", rc, addr=place, offset=start)
 
     def mmap_pfns(
-        self, pfns: Addresses, *, prot: int | str = "rw", migrate: MigrateHook | None = None
+        self,
+        pfns: Addresses,
+        *,
+        prot: int | str = "rw",
+        migrate: Callable[..., int | None] | None = None,
     ) -> int:
         """Map frames without page structs, as a driver's ``mmap`` does (``remap_pfn_range``).
 
@@ -300,12 +315,12 @@ class Process(NumaCalls):
             A frame that is not one of those kept.
         """
         self._must_live("mmap")
-        numbers = reserved_pfns(self.machine, pfns)
+        numbers = self.machine._reserved_pfns(pfns)
         ops = self.machine._vm_ops_number(migrate)
         rc = self._mmap_pfns(numbers, prot_bits(prot), ops)
         return self._done("mmap", rc)
 
-    def set_vm_ops(self, addr: int, *, migrate: MigrateHook | None) -> None:
+    def set_vm_ops(self, addr: int, *, migrate: Callable[..., int | None] | None) -> None:
         """Give a mapping a ``migrate`` operation, or take it away.
 
         ``migrate_pages`` of 2.6.18 and of pmig calls it before any ordinary page moves, for every
@@ -703,7 +718,7 @@ class Process(NumaCalls):
             ENOMEM.
         """
         self._must_live("fork")
-        return self.machine._object(self._done("fork", self._fork()))
+        return Process.of(self.machine, self._done("fork", self._fork()))
 
     def exit(self, *, zombie: bool = False) -> None:
         """End the process; its memory is given back.
@@ -813,7 +828,7 @@ class Process(NumaCalls):
     # ---- files --------------------------------------------------------------------------------
 
     def fwrite(
-        self, file: "File", page_offset: int, values: SupportsIndex | Iterable[int], n: int = 1
+        self, file: File, page_offset: int, values: SupportsIndex | Iterable[int], n: int = 1
     ) -> int:
         """Write whole pages of a file, as ``write(2)``: the file grows as needed.
 
@@ -845,7 +860,7 @@ class Process(NumaCalls):
         offset = _pages(page_offset, "page_offset")
         return self._done("fwrite", self._fwrite(self._index_of(file), offset, data))
 
-    def fread(self, file: "File", page_offset: int, n: int = 1) -> npt.NDArray[np.uint64]:
+    def fread(self, file: File, page_offset: int, n: int = 1) -> npt.NDArray[np.uint64]:
         """Read whole pages of a file, as ``read(2)``.
 
         Parameters
@@ -873,7 +888,7 @@ class Process(NumaCalls):
         out = np.zeros(min(_pages(n, "n"), there), dtype=np.uint64)
         return out[: self._done("fread", self._fread(index, offset, out))]
 
-    def ftruncate(self, file: "File", size: int | str) -> None:
+    def ftruncate(self, file: File, size: int | str) -> None:
         """Set the size of a file; pages beyond it go, private copies of them too.
 
         Parameters
@@ -892,7 +907,7 @@ class Process(NumaCalls):
         pages = as_size(size, "size") >> PAGE_SHIFT
         self._done("ftruncate", self._ftruncate(self._index_of(file), pages))
 
-    def punch(self, file: "File", offset: int, length: int) -> None:
+    def punch(self, file: File, offset: int, length: int) -> None:
         """Make a hole in a file, as ``fallocate(FALLOC_FL_PUNCH_HOLE)``; its size stays.
 
         Parameters
@@ -913,7 +928,7 @@ class Process(NumaCalls):
         self._done("fallocate" if errno_of(rc) == ENOSYS else "punch", rc)
 
     def fadvise(
-        self, file: "File", offset: int, length: int, advice: int | str, *, sync: bool = False
+        self, file: File, offset: int, length: int, advice: int | str, *, sync: bool = False
     ) -> None:
         """Give advice about a range of a file.
 
@@ -1071,26 +1086,23 @@ class Process(NumaCalls):
         """Return the pages of locked mappings (VmLck)."""
         return self._usage()[3]
 
-    # ---- help ---------------------------------------------------------------------------------
 
-    def _done(self, call: str, rc: int, **values: int) -> int:
-        """Return what a call answered; ``values`` are what the words of a refusal name."""
-        if rc < 0:
-            raise_errno(rc, call, words={"kernel": self.machine.kernel, **values})
-        return rc
-
-    def _index_of(self, file: "File") -> int:
-        index: object = getattr(file, "_index", None)
-        if not isinstance(index, int) or type(file) is not self.machine._file_type:
-            raise TypeError(f"file must be a File, not {file!r}")
-        if file.machine is not self.machine:
-            raise ValueError(f"file must be of the same machine, not {file!r}")
-        if file.closed:
-            raise ValueError(f"{file!r} is closed")
-        return index
+# ---- objects of processes ---------------------------------------------------------------------
 
 
-def _map_flags(file: "File | None", *, shared: bool, fixed: bool, noreplace: bool) -> int:
+def processes_of(machine: Platform) -> list[Process]:
+    """Return all processes that were not reaped, by rising pid; init is not listed."""
+    there = []
+    for pid in machine._pids():
+        with suppress(ProcessGoneError):  # another thread reaped it meanwhile
+            there.append(Process.of(machine, pid))
+    return there
+
+
+# ---- arguments --------------------------------------------------------------------------------
+
+
+def _map_flags(file: File | None, *, shared: bool, fixed: bool, noreplace: bool) -> int:
     flags = MAP_SHARED if check_bool(shared, "shared") else MAP_PRIVATE
     if file is None:
         flags |= MAP_ANONYMOUS

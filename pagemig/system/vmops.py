@@ -8,7 +8,6 @@ It is the only way to move what has no page structs, since the engine cannot fin
 
 import errno
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +15,8 @@ import numpy.typing as npt
 from pagemig.arguments import Addresses, as_int, as_ulong
 from pagemig.constants import PAGE_SHIFT, PAGE_SIZE
 from pagemig.mm.numbers import NUMBERS
-
-if TYPE_CHECKING:
-    from pagemig.system.machine import Machine
-    from pagemig.system.process import Process
+from pagemig.system.platform import Platform
+from pagemig.system.process import Process, processes_of
 
 __all__ = ["MigrateHook", "MigratingVma"]
 
@@ -42,7 +39,7 @@ class MigratingVma:
 
     __slots__ = ("_index", "_live", "_mm", "_pfnmap", "end", "machine", "start")
 
-    machine: "Machine"
+    machine: Platform
     start: int
     end: int
     _index: int
@@ -54,7 +51,7 @@ class MigratingVma:
         raise TypeError("a MigratingVma is made for a migrate operation, not by hand")
 
     @classmethod
-    def _of(cls, machine: "Machine", index: int) -> "MigratingVma":
+    def _of(cls, machine: Platform, index: int) -> "MigratingVma":
         """Return the mapping that the core is about to migrate."""
         self = cls.__new__(cls)
         self.machine, self._index, self._live = machine, index, True
@@ -67,9 +64,9 @@ class MigratingVma:
         return f"<MigratingVma {self.start:#x}-{self.end:#x}, {kind}>"
 
     @property
-    def process(self) -> "Process | None":
+    def process(self) -> Process | None:
         """Whose it is; None if it was reaped meanwhile."""
-        return self.machine._process_of(self._mm)
+        return next((p for p in processes_of(self.machine) if p.alive and p._mm == self._mm), None)
 
     @property
     def pfns(self) -> npt.NDArray[np.int64]:
@@ -98,7 +95,7 @@ class MigratingVma:
         self._must_live()
         if not self._pfnmap:
             raise ValueError(f"only a mapping without page structs can be remapped, not {self!r}")
-        numbers = reserved_pfns(self.machine, pfns)
+        numbers = self.machine._reserved_pfns(pfns)
         place = self.start if addr is None else as_ulong(addr, "addr")
         if place % PAGE_SIZE or not self.start <= place <= self.end - (len(numbers) << PAGE_SHIFT):
             raise ValueError(f"addr must leave room for {len(numbers)} pages in {self!r}: {addr!r}")
@@ -116,16 +113,8 @@ class MigratingVma:
 MigrateHook = Callable[[MigratingVma, tuple[int, ...], tuple[int, ...], int], int | None]
 
 
-def reserved_pfns(machine: "Machine", pfns: Addresses) -> npt.NDArray[np.uint32]:
-    """Return frame numbers as the core takes them; ValueError unless the kernel keeps them all."""
-    frames = machine._pfns(pfns)
-    if not machine._all_reserved(frames):
-        raise ValueError(f"pfns must be frames kept by Node(reserved=...), not {pfns!r}")
-    return frames
-
-
 def run_hook(
-    machine: "Machine", hook: MigrateHook, index: int, old: int, new: int, flags: int
+    machine: Platform, hook: MigrateHook, index: int, old: int, new: int, flags: int
 ) -> int:
     """Call a migrate operation; what it answers, as the core takes it."""
     vma = MigratingVma._of(machine, index)

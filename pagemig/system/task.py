@@ -1,0 +1,58 @@
+"""What every call of a process needs: its machine, whether it lives, and words for a refusal."""
+
+from typing import NoReturn
+
+from pagemig import _core
+from pagemig.arguments import as_int
+from pagemig.errors import ProcessGoneError, raise_errno
+from pagemig.system.files import File
+from pagemig.system.platform import Platform
+
+__all__ = ["Task"]
+
+_UINT_MAX = (1 << 32) - 1
+
+
+class Task(_core.Process):
+    """The calling side of a process; the calls themselves are in the classes above it."""
+
+    __slots__ = ("machine",)
+
+    machine: Platform
+
+    def _must_live(self, call: str) -> None:
+        if not self.alive:
+            raise ProcessGoneError(f"{self!r} cannot call {call}")
+
+    def _done(self, call: str, rc: int, **values: int) -> int:
+        """Return what a call answered; ``values`` are what the words of a refusal name."""
+        if rc < 0:
+            raise_errno(rc, call, words={"kernel": self.machine.kernel, **values})
+        return rc
+
+    def _fail(
+        self, call: str, rc: int, result: object = None, *, note: str | None = None, **values: int
+    ) -> NoReturn:
+        """Raise a call's error; ``values`` are what the words of its rule name."""
+        self._must_live(call)
+        profile = self.machine.profile
+        if "mode" in values:
+            values["mode"] = values["mode"] & _UINT_MAX & ~profile.mode_flags
+        words = {"kernel": profile.name, "nr_nodes": self.machine.nr_nodes, **values}
+        raise_errno(rc, call, result, note=note, words=words)
+
+    def _pid_number(self, pid: "int | Task") -> int:
+        if isinstance(pid, Task):
+            if pid.machine is not self.machine:
+                raise ValueError(f"pid must be of the same machine, not {pid!r}")
+            return pid.pid
+        return as_int(pid, "pid", "a Process or a number")
+
+    def _index_of(self, file: File) -> int:
+        if type(file) is not File:
+            raise TypeError(f"file must be a File, not {file!r}")
+        if file.machine is not self.machine:
+            raise ValueError(f"file must be of the same machine, not {file!r}")
+        if file.closed:
+            raise ValueError(f"{file!r} is closed")
+        return file.index
