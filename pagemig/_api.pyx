@@ -17,7 +17,7 @@ from pagemig.mm.uaccess cimport pmg_user_t
 
 import numpy as np
 
-from pagemig import _core, kernels
+from pagemig import _memory, kernels
 from pagemig.errors import ProcessGoneError
 
 cnp.import_array()
@@ -35,7 +35,7 @@ address = <uintptr_t> api
 size = int(api.size)
 
 #: Names that outlive the table, which points to them.
-_NAMES = [name.encode() for name in _core.COUNTERS]
+_NAMES = [name.encode() for name in _memory.COUNTERS]
 
 
 cdef void fill() except *:

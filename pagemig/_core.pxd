@@ -1,14 +1,8 @@
 """The owning classes; see _core.pyx.  Everything else of the core is structs and functions."""
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from pagemig.mm.check cimport checker_t
 from pagemig.mm.types cimport ctx_t, machine_t, task_t, vma_t
-from pagemig.mm.uaccess cimport pmg_user_t
-
-
-# memory of a caller as a call gets it, and what a call answered as one number
-cdef pmg_user_t user_of(object memory, int typenum) except *
-cdef int64_t answer(int64_t rc, uint32_t rule) noexcept
 
 
 cdef class Machine:

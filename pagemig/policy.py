@@ -15,7 +15,7 @@ from typing import ClassVar, Final, NoReturn, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from pagemig import _core
+from pagemig import _mpol
 from pagemig.arguments import Addresses, address_array, as_int
 from pagemig.constants import (
     MAX_NUMNODES,
@@ -238,7 +238,7 @@ class Policy:
 
     def _effective(self, allowed: int) -> int:
         user = self.mask.to_bytes(MAX_NUMNODES // 8, "little")
-        return _core.mpol_effective(self.mode, self.flags, user, allowed)
+        return _mpol.mpol_effective(self.mode, self.flags, user, allowed)
 
     def targets(
         self,
@@ -288,7 +288,7 @@ class Policy:
             local = _nearest(local, nodes) if machine is None else machine._nearest(local, nodes)
         out = np.empty(len(numbers), dtype=np.int32)
         weights = self._weights(machine)
-        _core.mpol_targets(self.mode, self.flags, nodes, weights, numbers, local, out)
+        _mpol.mpol_targets(self.mode, self.flags, nodes, weights, numbers, local, out)
         return out
 
     def _present_mask(self, local: int) -> int:

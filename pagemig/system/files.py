@@ -2,7 +2,7 @@
 
 from typing import NoReturn, SupportsIndex
 
-from pagemig import _core
+from pagemig import _memory
 from pagemig.arguments import check_bool
 from pagemig.constants import PAGE_SHIFT
 from pagemig.errors import no_copy
@@ -33,14 +33,14 @@ class File:
     _closed: bool
     _index: int
     _kind: str
-    _machine: _core.Machine
+    _machine: _memory.Memory
     _path: str
 
     def __init__(self, *_: object) -> None:
         raise TypeError("a File is made by Machine.file, not by hand")
 
     @classmethod
-    def _of(cls, machine: _core.Machine, index: int, kind: str, path: str) -> "File":
+    def _of(cls, machine: _memory.Memory, index: int, kind: str, path: str) -> "File":
         """Return the file of a number that the core has just given out."""
         self = cls.__new__(cls)
         self._machine, self._index, self._kind, self._path = machine, index, kind, path
@@ -48,7 +48,7 @@ class File:
         return self
 
     @property
-    def machine(self) -> _core.Machine:
+    def machine(self) -> _memory.Memory:
         """Where it is."""
         return self._machine
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from pagemig import _core
+from pagemig import _memory
 from pagemig.mm.numbers import NUMBERS
 
 __all__ = ["FRAME_FLAGS", "Frames", "flag_bit", "mapcounts", "refcounts"]
@@ -74,7 +74,7 @@ class Frames:
 
     __slots__ = ("_machine", "raw")
 
-    def __init__(self, machine: _core.Machine) -> None:
+    def __init__(self, machine: _memory.Memory) -> None:
         self._machine = machine
         self.raw: npt.NDArray[Any] = machine._frames_raw()
 

@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 import numpy.typing as npt
 
-from pagemig import _core
+from pagemig import _core, _memory
 from pagemig.arguments import (
     Addresses,
     address_array,
@@ -83,7 +83,7 @@ class SwapDevice(NamedTuple):
     used: int
 
 
-class Platform(_core.Machine):
+class Platform(_memory.Memory):
     """A machine but for its processes; see :class:`pagemig.Machine` for its attributes."""
 
     nodes: tuple[Node, ...]

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pagemig import _core
+from pagemig import _memory
 from pagemig.constants import (
     FILE_SHMEM,
     MPOL_DEFAULT,
@@ -206,7 +206,7 @@ def _perms(flags: int) -> str:
     return letters + ("s" if flags & _VM_SHARED else "p")
 
 
-def _file_name(machine: _core.Machine, index: int) -> tuple[int, str]:
+def _file_name(machine: _memory.Memory, index: int) -> tuple[int, str]:
     """Inode number and name of a file or shared object."""
     if not index:
         return 0, ""
@@ -235,7 +235,7 @@ class Entries(NamedTuple):
     migrating: _Bools
 
 
-def take_apart(machine: _core.Machine, ptes: _Words) -> Entries:
+def take_apart(machine: _memory.Memory, ptes: _Words) -> Entries:
     """Look up what some entries of a page table stand for."""
     present = (ptes & _PRESENT) != 0
     swapped = (ptes != 0) & ~present

@@ -2,7 +2,7 @@
 
 from typing import NoReturn
 
-from pagemig import _core
+from pagemig import _calls
 from pagemig.arguments import as_int
 from pagemig.errors import ProcessGoneError, raise_errno
 from pagemig.system.files import File
@@ -13,7 +13,7 @@ __all__ = ["Task"]
 _UINT_MAX = (1 << 32) - 1
 
 
-class Task(_core.Process):
+class Task(_calls.Calls):
     """The calling side of a process; the calls themselves are in the classes above it."""
 
     __slots__ = ("machine",)

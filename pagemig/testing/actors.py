@@ -36,7 +36,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pagemig import _core
+from pagemig import _memory
 from pagemig.mm.numbers import NUMBERS
 from pagemig.system.machine import STEPS, Machine
 
@@ -51,7 +51,7 @@ WAITS: Final[dict[int, str]] = {
     NUMBERS["WAIT_PASS"]: "pass",
 }
 
-_HOST_WAITS: Final = _core.COUNTERS.index("host_waits")
+_HOST_WAITS: Final = _memory.COUNTERS.index("host_waits")
 _UNWIND: Final = -512
 
 

@@ -4,7 +4,7 @@ from types import ModuleType
 
 import pytest
 
-from pagemig import _core, constants
+from pagemig import _memory, constants
 from pagemig.mm.numbers import NUMBERS, compare
 from pagemig.system.machine import LOCKS
 
@@ -24,5 +24,5 @@ def test_a_constant_that_differs_is_named() -> None:
 
 
 def test_locks_of_a_trace_are_in_the_order_of_their_counters() -> None:
-    counted = [name.removeprefix("lock_") for name in _core.COUNTERS if name.startswith("lock_")]
+    counted = [name.removeprefix("lock_") for name in _memory.COUNTERS if name.startswith("lock_")]
     assert [name for name in counted if name in LOCKS.values()] == list(LOCKS.values())

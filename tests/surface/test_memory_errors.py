@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import pagemig as pm
-from pagemig import _core
+from pagemig import _calls, _core, _memory
 
 PAGE = pm.PAGE_SIZE
 TIMES = 100
@@ -320,8 +320,10 @@ def test_every_method_is_tried() -> None:
     for cls, tried in ((pm.Process, PROCESS), (pm.Machine, MACHINE)):
         names = {name for name in dir(cls) if name[0] != "_"}
         assert names - ({"machine"} if cls is pm.Process else attributes) == set(tried)
-    for cls, tried in ((_core.Process, CORE_PROCESS), (_core.Machine, CORE_MACHINE)):
-        names = {name for name in vars(cls) if name[0] == "_" and name[1] != "_"}
+    compiled = (_core.Process, _calls.Calls), (_core.Machine, _memory.Memory)
+    for classes, tried in zip(compiled, (CORE_PROCESS, CORE_MACHINE), strict=True):
+        members = [name for cls in classes for name in vars(cls)]
+        names = {name for name in members if name[0] == "_" and name[1] != "_"}
         assert names - OTHERS == set(tried)
 
 

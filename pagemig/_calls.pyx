@@ -1,0 +1,581 @@
+"""System calls of a process as Python reaches them: numbers and arrays in, ``pmg_sys_*``, one number out."""
+cimport numpy as cnp
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memset
+
+from pagemig._arrays cimport answer, data_of, user_of
+from pagemig._core cimport Process
+from pagemig.mm.access cimport access_deferred, access_many, touch_range, touch_t
+from pagemig.mm.atomic cimport pmg_load, pmg_load32, pmg_spin_lock, pmg_spin_unlock
+from pagemig.mm.calls cimport (
+    pmg_sys_get_mempolicy, pmg_sys_mbind, pmg_sys_migrate_pages, pmg_sys_move_pages, pmg_sys_set_mempolicy,
+    pmg_sys_set_mempolicy_home_node, vma_own_policy,
+)
+from pagemig.mm.context cimport mmap_read_lock, mmap_read_unlock
+from pagemig.mm.cred cimport pmg_sys_setuid
+from pagemig.mm.filemap cimport pmg_sys_read, pmg_sys_write
+from pagemig.mm.fork cimport do_exit, put_task, pmg_sys_fork, pmg_sys_pin, pmg_sys_unpin, task_reap
+from pagemig.mm.madvise cimport pmg_sys_madvise
+from pagemig.mm.mlock cimport pmg_sys_mlock, pmg_sys_mlockall, pmg_sys_munlock, pmg_sys_munlockall
+from pagemig.mm.mmap cimport pmg_sys_mmap, pmg_sys_mprotect, pmg_sys_mremap, pmg_sys_munmap
+from pagemig.mm.page_alloc cimport mm_of, vec_at, vma_of
+from pagemig.mm.pagewalk cimport pagewalk_next, pagewalk_start, pagewalk_t
+from pagemig.mm.pfnmap cimport pmg_sys_mmap_pfns, pmg_sys_vm_ops
+from pagemig.mm.pgtable cimport leaf_pte, stats_index, stats_rows
+from pagemig.mm.truncate cimport pmg_sys_fadvise, pmg_sys_fallocate, pmg_sys_ftruncate
+from pagemig.mm.types cimport ctx_t, machine_t, mm_t, mpol_t, task_t, vma_t
+from pagemig.mm.uaccess cimport pmg_user_t
+
+import numpy as np
+
+cnp.import_array()
+
+VMA_DTYPE = np.dtype([
+    ("start", np.uint64), ("end", np.uint64), ("pgoff", np.uint64), ("flags", np.uint32), ("file", np.uint32),
+    ("anon_vma", np.uint32), ("mode", np.uint16), ("mode_flags", np.uint16), ("nodes", np.uint64),
+    ("user_nodes", np.uint64), ("home_node", np.int32), ("index", np.uint32),
+], align=True)
+
+
+cdef struct vma_row_t:
+    uint64_t start, end, pgoff
+    uint32_t flags, file, anon_vma
+    uint16_t mode, mode_flags
+    uint64_t nodes, user_nodes
+    int32_t home_node
+    uint32_t index
+
+assert VMA_DTYPE.itemsize == sizeof(vma_row_t)
+
+cdef class Calls(Process):
+    """The calling side of every system call, its accesses, and what its address space shows."""
+
+    # -- address space ---------------------------------------------------------------------------------------------
+
+    def _mmap(self, uint64_t addr, uint64_t length, uint32_t prot, uint32_t flags, uint32_t file, uint64_t offset):
+        cdef ctx_t *c = self.begin()
+        cdef uint32_t rule = 0
+        cdef int64_t rc
+        try:
+            with nogil:
+                rc = pmg_sys_mmap(c, addr, length, prot, flags, file, offset, &rule)
+        finally:
+            self.core.leave(c)
+        return answer(rc, rule)
+
+    def _mmap_pfns(self, pfns, uint32_t prot, uint32_t ops):
+        cdef uint32_t *p = <uint32_t *> data_of(pfns, cnp.NPY_UINT32, "pfns")
+        cdef uint64_t n = len(pfns)
+        cdef ctx_t *c = self.begin()
+        cdef uint32_t rule = 0
+        cdef int64_t rc
+        try:
+            with nogil:
+                rc = pmg_sys_mmap_pfns(c, p, n, prot, ops, &rule)
+        finally:
+            self.core.leave(c)
+        return answer(rc, rule)
+
+    def _vm_ops(self, uint64_t addr, uint32_t ops):
+        cdef ctx_t *c = self.begin()
+        cdef uint32_t rule = 0
+        cdef int64_t rc
+        try:
+            with nogil:
+                rc = pmg_sys_vm_ops(c, addr, ops, &rule)
+        finally:
+            self.core.leave(c)
+        return answer(rc, rule)
+
+    def _munmap(self, uint64_t addr, uint64_t length):
+        cdef ctx_t *c = self.begin()
+        cdef uint32_t rule = 0
+        cdef int64_t rc
+        try:
+            with nogil:
+                rc = pmg_sys_munmap(c, addr, length, &rule)
+        finally:
+            self.core.leave(c)
+        return answer(rc, rule)
+
+    def _mprotect(self, uint64_t addr, uint64_t length, uint32_t prot):
+        cdef ctx_t *c = self.begin()
+        cdef uint32_t rule = 0
+        cdef int64_t rc
+        try:
+            with nogil:
+                rc = pmg_sys_mprotect(c, addr, length, prot, &rule)
+        finally:
+            self.core.leave(c)
+        return answer(rc, rule)
+
+    def _mremap(self, uint64_t old, uint64_t old_len, uint64_t new_len, uint32_t flags, uint64_t new_addr):
+        cdef ctx_t *c = self.begin()
+        cdef uint32_t rule = 0
+        cdef int64_t rc
+        try:
+            with nogil:
+                rc = pmg_sys_mremap(c, old, old_len, new_len, flags, new_addr, &rule)
+        finally:
+            self.core.leave(c)
+        return answer(rc, rule)
+
+    def _madvise(self, uint64_t addr, uint64_t length, int advice):
+        cdef ctx_t *c = self.begin()
+        cdef uint32_t rule = 0
+        cdef int64_t rc
+        try:
+            with nogil:
+                rc = pmg_sys_madvise(c, addr, length, advice, &rule)
+        finally:
+            self.core.leave(c)
+        return answer(rc, rule)
+
+    def _mlock(self, uint64_t addr, uint64_t length, uint32_t flags):
+        cdef ctx_t *c = self.begin()
+        cdef uint32_t rule = 0
+        cdef int64_t rc
+        try:
+            with nogil:
+                rc = pmg_sys_mlock(c, addr, length, flags, &rule)
+        finally:
+            self.core.leave(c)
+        return answer(rc, rule)
+
+    def _munlock(self, uint64_t addr, uint64_t length):
+        cdef ctx_t *c = self.begin()
+        cdef uint32_t rule = 0
+        cdef int64_t rc
+        try:
+            with nogil:
+                rc = pmg_sys_munlock(c, addr, length, &rule)
+        finally:
+            self.core.leave(c)
+        return answer(rc, rule)
+
+    def _mlockall(self, uint32_t flags):
+        cdef ctx_t *c = self.begin()
+        cdef uint32_t rule = 0
+        cdef int64_t rc
+        try:
+            with nogil:
+                rc = pmg_sys_mlockall(c, flags, &rule)
+        finally:
+            self.core.leave(c)
+        return answer(rc, rule)
+
+    def _munlockall(self):
+        cdef ctx_t *c = self.begin()
+        cdef int64_t rc
+        try:
+            with nogil:
+                rc = pmg_sys_munlockall(c)
+        finally:
+            self.core.leave(c)
+        return rc
+
+    # -- accesses --------------------------------------------------------------------------------------------------
+
+    def _touch(self, uint64_t addr, uint64_t n, bint write, values=None, out=None):
+        """Access ``n`` pages in order: (pages done, minor faults, major faults, signal)."""
+        cdef uint64_t *v = <uint64_t *> data_of(values, cnp.NPY_UINT64, "values") if values is not None else NULL
+        cdef uint64_t *o = <uint64_t *> data_of(out, cnp.NPY_UINT64, "out") if out is not None else NULL
+        cdef touch_t r, part
+        cdef ctx_t *c
+        if (values is not None and len(values) < n) or (out is not None and len(out) < n):
+            raise ValueError(f"values and out must hold {n} pages")
+        memset(&r, 0, sizeof(r))
+        c = self.begin()
+        try:
+            while touch_goes_on(&r, n):
+                with nogil:
+                    touch_range(
+                        c, self.t, (addr >> 12) + r.done, min(n - r.done, <uint64_t> UNINTERRUPTED), write,
+                        v + r.done if v != NULL else NULL, o + r.done if o != NULL else NULL, &part)
+                add_touch(&r, &part)
+        finally:
+            self.core.leave(c)
+        return r.done, r.minflt, r.majflt, r.signal
+
+    def _access(self, addresses, write, bint deferred=False):
+        """Accesses in order: (accesses done, minor faults, major faults, signal)."""
+        cdef uint64_t *a = <uint64_t *> data_of(addresses, cnp.NPY_UINT64, "addresses")
+        cdef uint64_t n = len(addresses)
+        cdef uint8_t *w = NULL
+        cdef bint every = False
+        cdef touch_t r, part
+        cdef uint64_t most = n if deferred else UNINTERRUPTED       # a deferred call counts as one
+        cdef access_t access = access_deferred if deferred else access_many
+        cdef ctx_t *c
+        if cnp.PyArray_Check(write):
+            w = <uint8_t *> data_of(write, cnp.PyArray_TYPE(write), "write")
+            if cnp.PyArray_ITEMSIZE(write) != 1 or <uint64_t> len(write) != n:
+                raise ValueError(f"write must hold one flag of one byte for each of {n} accesses")
+        else:
+            every = write
+        memset(&r, 0, sizeof(r))
+        c = self.begin()
+        try:
+            while touch_goes_on(&r, n):
+                with nogil:
+                    access(
+                        c, self.t, a + r.done, w + r.done if w != NULL else NULL, every, min(n - r.done, most), &part)
+                add_touch(&r, &part)
+        finally:
+            self.core.leave(c)
+        return r.done, r.minflt, r.majflt, r.signal
+
+    # -- life ------------------------------------------------------------------------------------------------------
+
+    def _setuid(self, uint32_t uid, uint32_t gid, bint dumpable):
+        cdef ctx_t *c = self.begin()
+        cdef uint32_t rule = 0
+        cdef int64_t rc
+        try:
+            with nogil:
+                rc = pmg_sys_setuid(c, uid, gid, dumpable, &rule)
+        finally:
+            self.core.leave(c)
+        return answer(rc, rule)
+
+    def _fork(self):
+        """Pid of the child or -errno."""
+        cdef ctx_t *c = self.begin()
+        cdef int64_t rc
+        try:
+            with nogil:
+                rc = pmg_sys_fork(c)
+        finally:
+            self.core.leave(c)
+        return rc
+
+    def _exit(self, bint zombie=False):
+        """Nothing is left to do when another thread was faster."""
+        cdef ctx_t *c = self.core.enter()
+        try:
+            if self.attach(c):
+                with nogil:
+                    do_exit(c, self.t, zombie, False)
+        finally:
+            self.core.leave(c)
+
+    def _reap(self):
+        """Likewise."""
+        cdef ctx_t *c = self.core.enter()
+        try:
+            if self.attach(c):
+                with nogil:
+                    task_reap(c, self.t)
+        finally:
+            self.core.leave(c)
+
+    def _pin(self, uint64_t addr, uint64_t n, bint longterm):
+        """(pages held or -errno, pin index)."""
+        cdef ctx_t *c = self.begin()
+        cdef uint32_t rule = 0
+        cdef int64_t rc
+        cdef uint32_t pin = 0
+        try:
+            with nogil:
+                rc = pmg_sys_pin(c, addr, n, longterm, &pin, &rule)
+        finally:
+            self.core.leave(c)
+        return answer(rc, rule), pin
+
+    def _unpin(self, uint32_t pin):
+        cdef ctx_t *c = self.enter()
+        cdef uint32_t rule = 0
+        cdef int64_t rc
+        try:
+            with nogil:
+                rc = pmg_sys_unpin(c, pin, &rule)
+        finally:
+            self.core.leave(c)
+        return answer(rc, rule)
+
+    # -- files -----------------------------------------------------------------------------------------------------
+
+    def _fwrite(self, uint32_t file, uint64_t index, values):
+        cdef uint64_t *v = <uint64_t *> data_of(values, cnp.NPY_UINT64, "values")
+        cdef uint64_t n = len(values)
+        cdef ctx_t *c = self.enter()
+        cdef uint32_t rule = 0
+        cdef int64_t rc
+        try:
+            with nogil:
+                rc = pmg_sys_write(c, file, index, n, v, &rule)
+        finally:
+            self.core.leave(c)
+        return answer(rc, rule)
+
+    def _fread(self, uint32_t file, uint64_t index, out):
+        cdef uint64_t *v = <uint64_t *> data_of(out, cnp.NPY_UINT64, "out")
+        cdef uint64_t n = len(out)
+        cdef ctx_t *c = self.enter()
+        cdef int64_t rc
+        try:
+            with nogil:
+                rc = pmg_sys_read(c, file, index, n, v)
+        finally:
+            self.core.leave(c)
+        return rc
+
+    def _ftruncate(self, uint32_t file, uint64_t pages):
+        cdef ctx_t *c = self.enter()
+        cdef uint32_t rule = 0
+        cdef int64_t rc
+        try:
+            with nogil:
+                rc = pmg_sys_ftruncate(c, file, pages, &rule)
+        finally:
+            self.core.leave(c)
+        return answer(rc, rule)
+
+    def _punch(self, uint32_t file, uint64_t index, uint64_t n):
+        cdef ctx_t *c = self.enter()
+        cdef uint32_t rule = 0
+        cdef int64_t rc
+        try:
+            with nogil:
+                rc = pmg_sys_fallocate(c, file, index, n, &rule)
+        finally:
+            self.core.leave(c)
+        return answer(rc, rule)
+
+    def _fadvise(self, uint32_t file, uint64_t index, uint64_t n, int advice, bint sync):
+        cdef ctx_t *c = self.enter()
+        cdef uint32_t rule = 0
+        cdef int64_t rc
+        try:
+            with nogil:
+                rc = pmg_sys_fadvise(c, file, index, n, advice, sync, &rule)
+        finally:
+            self.core.leave(c)
+        return answer(rc, rule)
+
+    # -- policies and migration --------------------------------------------------------------------------------------
+
+    def _set_mempolicy(self, uint32_t mode, nodes, uint64_t maxnode):
+        cdef pmg_user_t mask = user_of(nodes, cnp.NPY_UINT8)
+        cdef uint32_t rule = 0
+        cdef int64_t rc
+        cdef ctx_t *c = self.begin()
+        try:
+            with nogil:
+                rc = pmg_sys_set_mempolicy(c, mode, &mask, maxnode, &rule)
+        finally:
+            self.core.leave(c)
+        return answer(rc, rule)
+
+    def _get_mempolicy(self, mode, nodes, uint64_t maxnode, uint64_t addr, uint64_t flags):
+        """Mode word (int32) and mask (uint64) are stored where there is room."""
+        cdef pmg_user_t word = user_of(mode, cnp.NPY_INT32), mask = user_of(nodes, cnp.NPY_UINT64)
+        cdef uint32_t rule = 0
+        cdef int64_t rc
+        cdef ctx_t *c = self.begin()
+        try:
+            with nogil:
+                rc = pmg_sys_get_mempolicy(c, &word, &mask, maxnode, addr, flags, &rule)
+        finally:
+            self.core.leave(c)
+        return answer(rc, rule)
+
+    def _get_task_policy(self):
+        """(mode, mode flags, nodes, the caller's nodes below 64)."""
+        cdef mpol_t pol
+        cdef task_t *t = self.hold()
+        with nogil:
+            pmg_spin_lock(&t.alloc_lock)
+            pol = t.pol
+            pmg_spin_unlock(&t.alloc_lock)
+            put_task(self.m, self._task)
+        return pol.mode, pol.flags, pol.nodes, pol.user
+
+    def _set_mempolicy_home_node(self, uint64_t start, uint64_t length, uint64_t node, uint64_t flags):
+        cdef uint32_t rule = 0
+        cdef int64_t rc
+        cdef ctx_t *c = self.begin()
+        try:
+            with nogil:
+                rc = pmg_sys_set_mempolicy_home_node(c, start, length, node, flags, &rule)
+        finally:
+            self.core.leave(c)
+        return answer(rc, rule)
+
+    def _mbind(self, uint64_t start, uint64_t length, uint32_t mode, nodes, uint64_t maxnode, uint64_t flags):
+        cdef pmg_user_t mask = user_of(nodes, cnp.NPY_UINT8)
+        cdef uint32_t rule = 0
+        cdef int64_t rc
+        cdef ctx_t *c = self.begin()
+        try:
+            with nogil:
+                rc = pmg_sys_mbind(c, start, length, mode, &mask, maxnode, flags, &rule)
+        finally:
+            self.core.leave(c)
+        return answer(rc, rule)
+
+    def _move_pages(self, int32_t pid, uint64_t count, pages, nodes, status, uint32_t flags):
+        """nodes None: a query; what is no memory cannot be read or written."""
+        cdef pmg_user_t p = user_of(pages, cnp.NPY_UINT64), k = user_of(nodes, cnp.NPY_INT32)
+        cdef pmg_user_t s = user_of(status, cnp.NPY_INT32)
+        cdef uint32_t rule = 0
+        cdef int64_t rc
+        cdef ctx_t *c = self.enter()
+        try:
+            with nogil:
+                rc = pmg_sys_move_pages(c, pid, count, &p, &k, &s, flags, &rule)
+        finally:
+            self.core.leave(c)
+        return answer(rc, rule)
+
+    def _migrate_pages(self, int32_t pid, uint64_t maxnode, old_nodes, new_nodes):
+        cdef pmg_user_t old = user_of(old_nodes, cnp.NPY_UINT8), new = user_of(new_nodes, cnp.NPY_UINT8)
+        cdef uint32_t rule = 0
+        cdef int64_t rc
+        cdef ctx_t *c = self.enter()
+        try:
+            with nogil:
+                rc = pmg_sys_migrate_pages(c, pid, maxnode, &old, &new, &rule)
+        finally:
+            self.core.leave(c)
+        return answer(rc, rule)
+
+    # -- looking ---------------------------------------------------------------------------------------------------
+
+    def _vmas(self):
+        """One row of VMA_DTYPE per mapping, by address; start and end in bytes.
+
+        The policy is the one that counts at the start of the mapping, for shared memory the object's.
+        """
+        cdef ctx_t *c = self.look()
+        cdef uint64_t room = 16, n = 0
+        cdef vma_row_t *rows
+        cdef int rc = 0
+        try:
+            while True:
+                out = np.empty(room, VMA_DTYPE)
+                rows = <vma_row_t *> cnp.PyArray_DATA(out)
+                with nogil:
+                    if c.mm:
+                        rc = mmap_read_lock(c, c.mm)
+                        if rc == 0:
+                            n = vma_rows(self.m, mm_of(self.m, c.mm), rows, room)
+                            mmap_read_unlock(c, c.mm)
+                if rc or n <= room:
+                    break
+                room = n
+        finally:
+            self.core.leave(c)
+        if rc:
+            raise RuntimeError("the address space is being changed")
+        return out[:n]
+
+    def _ptes(self, uint64_t addr, uint64_t n):
+        """Page-table entries of n pages, 0 where no table is; a copy."""
+        cdef cnp.npy_intp shape = <cnp.npy_intp> n
+        cdef uint64_t *p
+        cdef uint64_t v, first = addr >> 12
+        cdef pagewalk_t w
+        cdef ctx_t *c
+        out = cnp.PyArray_ZEROS(1, &shape, cnp.NPY_UINT64, 0)
+        p = <uint64_t *> cnp.PyArray_DATA(out)
+        c = self.look()
+        try:
+            with nogil:
+                if c.mm and mmap_read_lock(c, c.mm) == 0:
+                    pagewalk_start(&w, self.m, mm_of(self.m, c.mm), first, first + n)
+                    while pagewalk_next(&w):
+                        for v in range(w.vpn, w.stop):  # one by one: processors set accessed and dirty bits meanwhile
+                            p[v - first] = pmg_load(leaf_pte(self.m, w.leaf, v))
+                    mmap_read_unlock(c, c.mm)
+        finally:
+            self.core.leave(c)
+        return out
+
+    def _access_counts(self, uint64_t addr, uint64_t n):
+        """Accesses of n pages from each node, shape (nodes, n); all zero without access_stats."""
+        cdef uint32_t nid
+        cdef uint32_t *counts
+        cdef ctx_t *c
+        out = np.zeros((self.m.nr_nodes, n), np.uint32)
+        if self.m.stats == NULL:
+            return out
+        counts = <uint32_t *> cnp.PyArray_DATA(out)
+        c = self.look()
+        try:
+            with nogil:
+                if c.mm and mmap_read_lock(c, c.mm) == 0:
+                    for nid in range(self.m.nr_nodes):
+                        sum_counts(self.m, mm_of(self.m, c.mm), addr >> 12, n, nid, counts + nid * n)
+                    mmap_read_unlock(c, c.mm)
+        finally:
+            self.core.leave(c)
+        return out
+
+
+cdef uint64_t vma_rows(machine_t *m, mm_t *mm, vma_row_t *rows, uint64_t room) noexcept nogil:
+    """Describe the mappings, if there is room for all; how many there are.  mmap_lock held."""
+    cdef uint64_t i, n = mm.vmas.n
+    cdef uint32_t *vmas = vec_at(m, &mm.vmas)
+    cdef mpol_t pol
+    cdef vma_t *v
+    if n > room:
+        return n
+    for i in range(n):
+        v = vma_of(m, vmas[i])
+        rows[i].start = v.start << 12
+        rows[i].end = v.end << 12
+        rows[i].pgoff = v.pgoff
+        rows[i].flags = v.flags
+        rows[i].file = v.file
+        rows[i].anon_vma = pmg_load32(&v.anon_vma)
+        vma_own_policy(m, v, v.start, &pol)
+        rows[i].mode = pol.mode
+        rows[i].mode_flags = pol.flags
+        rows[i].nodes = pol.nodes
+        rows[i].user_nodes = pol.user
+        rows[i].home_node = pol.home_node
+        rows[i].index = vmas[i]
+    return n
+
+
+cdef void sum_counts(machine_t *m, mm_t *mm, uint64_t first, uint64_t n, uint32_t nid, uint32_t *out) noexcept nogil:
+    """Add up the access counts of pages from one node over all slots; mmap_lock held."""
+    cdef pagewalk_t w
+    cdef uint64_t v
+    cdef uint32_t slot
+    pagewalk_start(&w, m, mm, first, first + n)
+    while pagewalk_next(&w):
+        for v in range(w.vpn, w.stop):
+            for slot in range(pmg_load32(&m.stats_slots)):
+                out[v - first] += pmg_load32(stats_rows(m, slot, nid) + stats_index(w.leaf, v))
+
+
+# -- long calls ----------------------------------------------------------------------------------------------------
+
+cdef extern from "Python.h":
+    int PyErr_CheckSignals() except -1
+
+
+cdef enum:
+    UNINTERRUPTED = 1 << 22         # accesses between two looks for Ctrl-C: some 50 ms
+
+
+ctypedef void (*access_t)(
+    ctx_t *c, task_t *t, const uint64_t *addresses, const uint8_t *writes, bint write_all, uint64_t n,
+    touch_t *r) noexcept nogil
+
+
+cdef bint touch_goes_on(touch_t *r, uint64_t n) except -1:
+    """Accesses are left, nothing has stopped them, and no handler of a signal raises."""
+    if r.done and r.done < n:
+        PyErr_CheckSignals()
+    return r.done < n and not r.signal and not r.wait
+
+
+cdef void add_touch(touch_t *r, touch_t *part) noexcept:
+    r.done += part.done
+    r.minflt += part.minflt
+    r.majflt += part.majflt
+    r.signal = part.signal
+    r.wait = part.wait
