@@ -48,7 +48,7 @@ from pagemig.system.node import (
 )
 from pagemig.system.numa import MoveResult
 from pagemig.system.platform import Platform, SwapDevice
-from pagemig.system.process import Process, processes_of
+from pagemig.system.process import Process, process_of, processes_of
 from pagemig.system.vmops import run_hook
 
 __all__ = [
@@ -342,7 +342,7 @@ class Machine(Platform):
         pid = self._spawn(self._check_cpu(cpu), user)
         if pid < 0:
             raise_errno(pid, "fork")
-        return Process.of(self, pid)
+        return process_of(self, pid)
 
     def process(self, pid: int) -> Process:
         """Return the process with a number.
@@ -354,7 +354,7 @@ class Machine(Platform):
         """
         number = as_int(pid, "pid")
         try:
-            return Process.of(self, max(number, 0))
+            return process_of(self, max(number, 0))
         except ProcessGoneError:
             raise KeyError(number) from None
 

@@ -547,7 +547,8 @@ def _status_array(
         raise TypeError(
             f"status must be a one-dimensional array of int32, NULL or BAD, not {status!r}"
         )
-    stored = status.view(np.ndarray)  # a subclass may answer what it likes
+    # A subclass may answer what it likes.
+    stored = status if type(status) is _ndarray else status.view(_ndarray)
     if not (stored.flags.carray and len(stored) >= n):
         raise ValueError(
             f"status must be contiguous, aligned, writable and {n} long, not {len(stored)}"

@@ -63,7 +63,7 @@ __all__ = ["AccessResult", "Pin", "Process", "TouchResult"]
 
 _UINT64: Final = np.dtype(np.uint64)
 _ndarray: Final = np.ndarray
-_PIECE: Final = 1 << 20  # pages of a touch at a time
+_PIECE: Final = 1 << 22  # pages of a touch at a time
 _PIN_WAYS: Final = {"pipe": False, "uring": True}
 
 
@@ -162,18 +162,6 @@ class Process(NumaCalls):
 
     def __init__(self, machine: Platform, pid: int) -> None:
         self.machine = machine
-
-    @classmethod
-    def of(cls, machine: Platform, pid: int) -> "Process":
-        """Return the object of a process; ProcessGoneError: there is none.
-
-        Objects hold their machine, not the other way round: a machine nobody refers to is gone at
-        once, however many processes are left on it.
-        """
-        known = machine._known.get(pid)
-        if not isinstance(known, Process) or known._reaped:
-            known = machine._known[pid] = Process(machine, pid)
-        return known
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
         no_copy(self)
@@ -718,7 +706,7 @@ class Process(NumaCalls):
             ENOMEM.
         """
         self._must_live("fork")
-        return Process.of(self.machine, self._done("fork", self._fork()))
+        return process_of(self.machine, self._done("fork", self._fork()))
 
     def exit(self, *, zombie: bool = False) -> None:
         """End the process; its memory is given back.
@@ -1090,12 +1078,24 @@ class Process(NumaCalls):
 # ---- objects of processes ---------------------------------------------------------------------
 
 
+def process_of(machine: Platform, pid: int) -> Process:
+    """Return the object of a process; ProcessGoneError: there is none.
+
+    Objects hold their machine, not the other way round: a machine nobody refers to is gone at
+    once, however many processes are left on it.
+    """
+    known = machine._known.get(pid)
+    if not isinstance(known, Process) or known._reaped:
+        known = machine._known[pid] = Process(machine, pid)
+    return known
+
+
 def processes_of(machine: Platform) -> list[Process]:
     """Return all processes that were not reaped, by rising pid; init is not listed."""
     there = []
     for pid in machine._pids():
         with suppress(ProcessGoneError):  # another thread reaped it meanwhile
-            there.append(Process.of(machine, pid))
+            there.append(process_of(machine, pid))
     return there
 
 

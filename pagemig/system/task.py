@@ -50,7 +50,8 @@ class Task(_calls.Calls):
 
     def _index_of(self, file: File) -> int:
         if type(file) is not File:
-            raise TypeError(f"file must be a File, not {file!r}")
+            shown = object.__repr__(file) if isinstance(file, File) else repr(file)
+            raise TypeError(f"file must be a File, not {shown}")
         if file.machine is not self.machine:
             raise ValueError(f"file must be of the same machine, not {file!r}")
         if file.closed:
