@@ -7,7 +7,8 @@ from libc.string cimport memcpy
 
 cimport numpy as cnp
 
-from pagemig._core cimport answer, Machine, Process, user_of
+from pagemig._arrays cimport answer, user_of
+from pagemig._core cimport Machine, Process
 from pagemig.mm.api cimport (
     api_table, PMG_ABI, pmg_api, pmg_ctx, PMG_EBUSYCTX, PMG_K_SIGNAL, PMG_K_WAIT, pmg_machine, pmg_mig, pmg_mig_event,
     pmg_outcome, pmg_user, register_counter, register_kernel,

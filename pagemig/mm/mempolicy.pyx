@@ -68,13 +68,13 @@ cdef uint64_t mpol_relative_nodemask(const nodemask_t *user, uint64_t allowed) n
     return out
 
 
-cdef int mask_fits_mode(uint32_t mode, bint kept, bint empty, uint32_t *rule) noexcept nogil:
+cdef int mask_fits_mode(uint32_t mode, bint as_given, bint empty, uint32_t *rule) noexcept nogil:
     """DEFAULT and LOCAL want no nodes, PREFERRED may go without unless the mask would have to be kept."""
     if mode == MPOL_DEFAULT or mode == MPOL_LOCAL:
         if not empty:
             return refuse(EINVAL, RULE_MODE_NO_NODES, rule)
-        return refuse(EINVAL, RULE_NODES_EMPTY, rule) if mode == MPOL_LOCAL and kept else 0
-    return refuse(EINVAL, RULE_NODES_EMPTY, rule) if empty and (kept or mode != MPOL_PREFERRED) else 0
+        return refuse(EINVAL, RULE_NODES_EMPTY, rule) if mode == MPOL_LOCAL and as_given else 0
+    return refuse(EINVAL, RULE_NODES_EMPTY, rule) if empty and (as_given or mode != MPOL_PREFERRED) else 0
 
 
 cdef uint32_t intern_nodemask(machine_t *m, const nodemask_t *mask) noexcept nogil:
@@ -113,12 +113,12 @@ cdef int mpol_set_nodemask(
         machine_t *m, uint32_t mode, uint32_t flags, const nodemask_t *user, mpol_t *out, uint32_t *rule) noexcept nogil:
     """A policy of a mode that sanitize_mpol_flags let through."""
     cdef uint64_t allowed = pmg_load(&m.has_memory), nodes
-    cdef bint kept = (flags & (MPOL_F_STATIC_NODES | MPOL_F_RELATIVE_NODES)) != 0, empty = nodes_empty(user)
+    cdef bint as_given = (flags & (MPOL_F_STATIC_NODES | MPOL_F_RELATIVE_NODES)) != 0, empty = nodes_empty(user)
     cdef int err
     mpol_clear(out)
     if m.profile.subset_nodes and (user.bits[0] & ~allowed or nodes_absent(user)):
         return refuse(EINVAL, RULE_NODES_ABSENT, rule)
-    err = mask_fits_mode(mode, kept, empty, rule)
+    err = mask_fits_mode(mode, as_given, empty, rule)
     if err or mode == MPOL_DEFAULT:
         return err
     if empty:
@@ -131,7 +131,7 @@ cdef int mpol_set_nodemask(
     out.mode = <unsigned short> mode
     out.flags = <unsigned short> flags
     out.nodes = nodes
-    out.user = user.bits[0] if kept else nodes
+    out.user = user.bits[0] if as_given else nodes
     return 0
 
 

@@ -13,7 +13,7 @@ from pagemig.mm.filemap cimport has_migratepage
 from pagemig.mm.frame cimport frame_maps, page_count, page_state
 from pagemig.mm.mempolicy cimport alloc_page_vma
 from pagemig.mm.migrate_stage cimport (
-    at_step, chunk_of, collect, DONE, heed_abort, HELD, how_hard, in_batches, isolate_lru_page, load_stage, new_page,
+    at_step, chunk_of, collect, DONE, heed_abort, HELD, wait_flags, in_batches, isolate_lru_page, load_stage, new_page,
     one_page, pause_pass, PAUSE_UNMAPPED, putback_lru_page, run_begin, run_stage, run_t, short_of_frames, stage_end,
     stage_move, stage_t, stage_take, stage_unmap, TARGET_NEAREST, target_t, WAIT_FOR_ALL,
 )
@@ -34,11 +34,11 @@ cdef uint64_t migrate_chunk(
     The first ``tried`` pages have their first pass behind them.
     """
     cdef stage_t st
-    cdef uint64_t i, kept = n
+    cdef uint64_t i, left = n
     cdef uint32_t pass_
     for pass_ in range(c.m.profile.passes):
-        n = kept
-        i = kept = tried
+        n = left
+        i = left = tried
         tried = 0
         if pass_:
             pause_pass(c)
@@ -49,19 +49,19 @@ cdef uint64_t migrate_chunk(
                 run.error = -ENOMEM
             else:
                 i += st.n
-                kept += collect(c, &st, t, pfns + kept, run)
+                left += collect(c, &st, t, pfns + left, run)
                 heed_abort(c, run)
             if run.error:
-                run.failed += 1 + kept      # the page without a frame, and those waiting for another pass
+                run.failed += 1 + left      # the page without a frame, and those waiting for another pass
                 while i < n:
-                    pfns[kept] = pfns[i]
-                    kept += 1
+                    pfns[left] = pfns[i]
+                    left += 1
                     i += 1
-                return kept
-        if kept == 0:
+                return left
+        if left == 0:
             return 0
-    run.failed += kept
-    return kept
+    run.failed += left
+    return left
 
 
 cdef enum:
@@ -97,7 +97,7 @@ cdef uint32_t hold(stage_t *st, int rc, int as_) noexcept nogil:
 
 cdef uint64_t settle(ctx_t *c, stage_t *st, int rc, uint32_t *keep, run_t *run) noexcept nogil:
     """Hold the pages with result ``rc`` (HELD: none) and be done with the others; those that failed go to ``keep``."""
-    cdef uint64_t kept = 0
+    cdef uint64_t left = 0
     cdef uint32_t i
     st.held = hold(st, rc, HELD)
     if st.held == st.n:
@@ -105,14 +105,14 @@ cdef uint64_t settle(ctx_t *c, stage_t *st, int rc, uint32_t *keep, run_t *run) 
     stage_end(c, st, st.held == 0)
     for i in range(st.n):
         if st.rc[i] < 0:
-            keep[kept] = st.src[i]
-            kept += 1
+            keep[left] = st.src[i]
+            left += 1
         elif st.rc[i] < HELD:
             run.succeeded += 1
         else:
             continue
         st.rc[i] = DONE
-    return kept
+    return left
 
 
 cdef uint64_t unmap_batch(
@@ -122,13 +122,13 @@ cdef uint64_t unmap_batch(
 
     Without a frame for a page the others are not tried, but what is unmapped will be moved.
     """
-    cdef uint64_t i, kept = n
+    cdef uint64_t i, left = n
     cdef uint32_t _pass
     cdef stage_t *st
     b.n = 0
     for _pass in range(passes):
-        n = kept
-        kept = i = 0
+        n = left
+        left = i = 0
         if _pass:
             pause_pass(c)
         while i < n:
@@ -138,19 +138,19 @@ cdef uint64_t unmap_batch(
                 stage_unmap(c, st, t, force)
             if st == NULL or st.n == 0:
                 run.error = -ENOMEM
-                run.failed += 1 + kept
+                run.failed += 1 + left
                 while i < n:
-                    pfns[kept] = pfns[i]
-                    kept += 1
+                    pfns[left] = pfns[i]
+                    left += 1
                     i += 1
-                return kept
+                return left
             i += st.n
-            kept += settle(c, st, 0, pfns + kept, run)
+            left += settle(c, st, 0, pfns + left, run)
             b.n += st.held != 0
-        if kept == 0:
+        if left == 0:
             break
-    run.failed += kept
-    return kept
+    run.failed += left
+    return left
 
 
 cdef void pause_batch(ctx_t *c, batch_t *b) noexcept nogil:
@@ -171,7 +171,7 @@ cdef void pause_batch(ctx_t *c, batch_t *b) noexcept nogil:
 
 cdef uint64_t move_batch(ctx_t *c, batch_t *b, uint32_t *keep, uint32_t passes, run_t *run) noexcept nogil:
     """Passes of moving over what is unmapped; what cannot be moved is undone after the last and goes to ``keep``."""
-    cdef uint64_t kept = 0
+    cdef uint64_t left = 0
     cdef uint32_t pass_, k, held = b.n
     cdef stage_t *st
     for pass_ in range(passes):
@@ -183,47 +183,47 @@ cdef uint64_t move_batch(ctx_t *c, batch_t *b, uint32_t *keep, uint32_t passes, 
             if st.held:
                 hold(st, HELD, 0)
                 stage_move(c, st)
-                kept += settle(c, st, -EAGAIN if pass_ + 1 < passes else HELD, keep + kept, run)
+                left += settle(c, st, -EAGAIN if pass_ + 1 < passes else HELD, keep + left, run)
                 held += st.held
-    run.failed += kept
-    return kept
+    run.failed += left
+    return left
 
 
 cdef uint64_t migrate_pages_batch(
         ctx_t *c, batch_t *b, uint32_t *pfns, uint64_t n, const target_t *t, uint32_t passes, uint32_t force,
         run_t *run) noexcept nogil:
     """Up to a batch of pages; returns how many are left, compacted to the front."""
-    cdef uint64_t kept = unmap_batch(c, b, pfns, n, t, passes, force, run)
+    cdef uint64_t left = unmap_batch(c, b, pfns, n, t, passes, force, run)
     count_event(c, C_TLB_FLUSH, b.n != 0)
     pause_batch(c, b)
-    return kept + move_batch(c, b, pfns + kept, passes, run)
+    return left + move_batch(c, b, pfns + left, passes, run)
 
 
 cdef uint64_t migrate_pages_sync(
         ctx_t *c, batch_t *b, uint32_t *pfns, uint64_t n, const target_t *t, run_t *run) noexcept nogil:
     """All together without waiting; then what is left one by one, waiting, and only those failures count."""
     cdef run_t first
-    cdef uint64_t i, kept = 0, left
+    cdef uint64_t i, left = 0, together
     run_begin(&first)
     if not c.m.profile.async_first:             # an asynchronous caller: all passes, nothing is waited for
-        left = migrate_pages_batch(c, b, pfns, n, t, c.m.profile.passes, 0, run)
+        together = migrate_pages_batch(c, b, pfns, n, t, c.m.profile.passes, 0, run)
         heed_abort(c, run)
-        return left
-    left = migrate_pages_batch(c, b, pfns, n, t, c.m.profile.async_passes, 0, &first)
+        return together
+    together = migrate_pages_batch(c, b, pfns, n, t, c.m.profile.async_passes, 0, &first)
     run.succeeded += first.succeeded
     if first.error:
         run.error = first.error
         run.failed += first.failed
-        return left
+        return together
     heed_abort(c, run)
-    for i in range(left):
-        pfns[kept] = pfns[i]
+    for i in range(together):
+        pfns[left] = pfns[i]
         if run.error:
-            kept += 1
+            left += 1
         else:
-            kept += migrate_pages_batch(c, b, pfns + kept, 1, t, c.m.profile.passes, WAIT_FOR_ALL, run)
+            left += migrate_pages_batch(c, b, pfns + left, 1, t, c.m.profile.passes, WAIT_FOR_ALL, run)
             heed_abort(c, run)
-    return kept
+    return left
 
 
 cdef void migrate_pages(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *target, run_t *run) noexcept nogil:
@@ -310,10 +310,10 @@ cdef bint has_stuck_buffers(ctx_t *c, uint32_t pfn) noexcept nogil:
 
 cdef uint64_t list_pass(ctx_t *c, lists_t *l, uint32_t pass_) noexcept nogil:
     """One round; how many are to be tried again.  It is cut short where ``to`` is used up."""
-    cdef uint32_t force = how_hard(c.m, pass_)
+    cdef uint32_t force = wait_flags(c.m, pass_)
     cdef bint last_resort = c.m.profile.engine == 1 and pass_ > LAST_RESORT
     cdef stage_t st
-    cdef uint64_t i = 0, kept = 0
+    cdef uint64_t i = 0, left = 0
     cdef int rc
     cdef uint32_t pfn
     while i < l.n:
@@ -333,8 +333,8 @@ cdef uint64_t list_pass(ctx_t *c, lists_t *l, uint32_t pass_) noexcept nogil:
                 rc = evict_one(c, pfn, force)
         i += 1
         if rc == -EAGAIN and PMG_GUARD(GUARD_RETRY):
-            l.source[kept] = pfn
-            kept += 1
+            l.source[left] = pfn
+            left += 1
         elif rc < 0:
             l.failed[l.nr_failed] = pfn
             l.nr_failed += 1
@@ -342,10 +342,10 @@ cdef uint64_t list_pass(ctx_t *c, lists_t *l, uint32_t pass_) noexcept nogil:
             l.moved[l.nr_moved] = pfn
             l.nr_moved += 1
     # What is to be tried again joins what was not reached, which stays where it is: it is long, and many chunks share one list.
-    memmove(l.source + i - kept, l.source, kept * sizeof(uint32_t))
-    l.source += i - kept
-    l.n -= i - kept
-    return kept
+    memmove(l.source + i - left, l.source, left * sizeof(uint32_t))
+    l.source += i - left
+    l.n -= i - left
+    return left
 
 
 cdef uint64_t migrate_page_lists(ctx_t *c, lists_t *l) noexcept nogil:
@@ -495,10 +495,10 @@ cdef inline void set_result(moves_t *mv, uint32_t slot, int32_t result) noexcept
         mv.result[slot] = result
 
 
-cdef void keep_page(moves_t *mv, uint64_t *kept, uint32_t pfn, uint32_t slot) noexcept nogil:
-    mv.pfns[kept[0]] = pfn
-    mv.slots[kept[0]] = slot
-    kept[0] += 1
+cdef void keep_page(moves_t *mv, uint64_t *left, uint32_t pfn, uint32_t slot) noexcept nogil:
+    mv.pfns[left[0]] = pfn
+    mv.slots[left[0]] = slot
+    left[0] += 1
 
 
 cdef inline int32_t wanted_node(moves_t *mv, uint32_t slot) noexcept nogil:
@@ -550,7 +550,7 @@ cdef uint32_t take_targets(ctx_t *c, moves_t *mv, stage_t *st, uint32_t *slots, 
     return n
 
 
-cdef void settle_stage(ctx_t *c, moves_t *mv, stage_t *st, const uint32_t *slots, uint64_t *kept, run_t *run) noexcept nogil:
+cdef void settle_stage(ctx_t *c, moves_t *mv, stage_t *st, const uint32_t *slots, uint64_t *left, run_t *run) noexcept nogil:
     """Dispose of the pages of a stage at once; only those to be tried again stay on the list."""
     cdef uint32_t j
     for j in range(st.n):
@@ -563,7 +563,7 @@ cdef void settle_stage(ctx_t *c, moves_t *mv, stage_t *st, const uint32_t *slots
             st.rc[j] = -EAGAIN
         set_result(mv, slots[j], st.rc[j])
         if st.rc[j] == -EAGAIN and PMG_GUARD(GUARD_RETRY):
-            keep_page(mv, kept, st.src[j], slots[j])
+            keep_page(mv, left, st.src[j], slots[j])
         else:
             run.failed += 1
             putback_lru_page(c, st.src[j])
@@ -573,7 +573,7 @@ cdef uint64_t one_pass(ctx_t *c, moves_t *mv, uint64_t n, uint32_t force, run_t 
     """One pass over the first ``n`` pages; returns how many are left at the front."""
     cdef stage_t st
     cdef uint32_t slots[64]
-    cdef uint64_t i = 0, kept = 0
+    cdef uint64_t i = 0, left = 0
     cdef uint32_t j, width, looked
     while i < n and not run.error:
         # Who waits does so with one page; near the end of memory each page may need what the one before gave back.
@@ -588,13 +588,13 @@ cdef uint64_t one_pass(ctx_t *c, moves_t *mv, uint64_t n, uint32_t force, run_t 
             stage_take(c, &st, mv.keep, force)
             stage_move(c, &st)
             stage_end(c, &st, True)
-            settle_stage(c, mv, &st, slots, &kept, run)
+            settle_stage(c, mv, &st, slots, &left, run)
             heed_abort(c, run)
         i += looked
     while i < n:                                # given up: not tried in this pass
-        keep_page(mv, &kept, mv.pfns[i], slot_of(mv, i))
+        keep_page(mv, &left, mv.pfns[i], slot_of(mv, i))
         i += 1
-    return kept
+    return left
 
 
 cdef void migrate_pages_each(ctx_t *c, moves_t *mv, run_t *run) noexcept nogil:
@@ -615,7 +615,7 @@ cdef void migrate_pages_each(ctx_t *c, moves_t *mv, run_t *run) noexcept nogil:
             break
         if pass_:
             pause_pass(c)
-        left = one_pass(c, mv, left, how_hard(c.m, pass_), run)
+        left = one_pass(c, mv, left, wait_flags(c.m, pass_), run)
     run.failed += left
     putback_all(c, mv.pfns, left)
     free(own)

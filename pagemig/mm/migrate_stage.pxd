@@ -58,7 +58,7 @@ cdef struct stage_t:
     uint32_t held               # pages that are HELD
     bint swapping               # pages are swapped out, not moved
     kept_by_t keep
-    uint32_t kept               # all bits if the counts of unmapped entries are still the page's, else 0
+    uint32_t counts_mask        # all bits if the counts of unmapped entries are still the page's, else 0
 
 
 cdef enum:                      # how hard a stage tries
@@ -147,7 +147,7 @@ cdef inline void one_page(stage_t *st, uint32_t pfn) noexcept nogil:
     st.rc[0] = 0
 
 
-cdef inline uint32_t how_hard(machine_t *m, uint32_t pass_) noexcept nogil:
+cdef inline uint32_t wait_flags(machine_t *m, uint32_t pass_) noexcept nogil:
     return (WAIT_FOR_LOCK if pass_ >= m.profile.force_pass else 0) | \
         (WAIT_FOR_WRITEBACK if pass_ >= m.profile.writeback_pass else 0)
 

@@ -404,7 +404,7 @@ cdef void stage_lock(ctx_t *c, stage_t *st, uint32_t force) noexcept nogil:
     memset(st.restored, 0, st.n * sizeof(st.restored[0]))
     memset(st.dirty, 0, st.n * sizeof(st.dirty[0]))
     memset(st.walked, 0, st.n * sizeof(st.walked[0]))
-    st.kept = 0 if m.profile.counts_drop else 0xffffffffu
+    st.counts_mask = 0 if m.profile.counts_drop else 0xffffffffu
     st.swapping = False
     if all_locked(st):
         return
@@ -625,13 +625,13 @@ cdef inline bint wanted(stage_t *st, uint32_t i, bint restore, bint moved) noexc
     """Pages the present walk handles: all good ones when unmapping, the moved or the failed when restoring."""
     if not restore:
         return st.rc[i] == 0
-    return (st.unmapped[i] != 0 or st.kept == 0) and (st.rc[i] == 0 if moved else st.rc[i] < 0)
+    return (st.unmapped[i] != 0 or st.counts_mask == 0) and (st.rc[i] == 0 if moved else st.rc[i] < 0)
 
 
 cdef void walk_vma(
         ctx_t *c, stage_t *st, uint32_t a, uint32_t b, vma_t *vma, bint restore, bint moved,
         bint only) noexcept nogil:
-    """Visit the entries of pages a..b in one VMA, with the leaf's lock kept while the leaf stays the same."""
+    """Visit the entries of pages a..b in one VMA, with the leaf's lock held while the leaf stays the same."""
     cdef machine_t *m = c.m
     cdef uint32_t leaf = 0, i, new, off
     cdef uint64_t base = <uint64_t> -1, vpn
@@ -895,7 +895,7 @@ cdef inline uint64_t copied_late(uint64_t s) noexcept nogil:
     return s & PG_uptodate if s & PG_cached else 0
 
 
-cdef inline void dress(frame_t *frames, stage_t *st, uint32_t i, uint64_t s, uint64_t extra) noexcept nogil:
+cdef inline void init_target(frame_t *frames, stage_t *st, uint32_t i, uint64_t s, uint64_t extra) noexcept nogil:
     """The target's record: private until its PTE or cache slot is published.  Our reference and lock are on it.
 
     Not on the LRU yet: from there anybody who knows the number could isolate it, under the plain store of restore_one.
@@ -905,7 +905,7 @@ cdef inline void dress(frame_t *frames, stage_t *st, uint32_t i, uint64_t s, uin
     d.mapping = st.mapping[i]
     d.index = st.index[i]
     pmg_store(&d.state, (s & PG_COPIED & ~copied_late(s)) | (PG_dirty if st.dirty[i] else 0) | PG_locked |
-              (REF_ONE + MAP_ONE) * (st.unmapped[i] & st.kept) + REF_ONE + extra)
+              (REF_ONE + MAP_ONE) * (st.unmapped[i] & st.counts_mask) + REF_ONE + extra)
 
 
 cdef inline uint64_t frozen(uint64_t s) noexcept nogil:
@@ -916,15 +916,15 @@ cdef inline uint64_t frozen(uint64_t s) noexcept nogil:
 cdef inline bint freeze_anon(frame_t *frames, stage_t *st, uint32_t i) noexcept nogil:
     """The references must be exactly those explained: the isolation's and one for each entry installed.  False: not so."""
     cdef uint64_t *word = &frames[st.src[i]].state
-    cdef uint64_t s = pmg_load(word), kept = st.unmapped[i] & st.kept
+    cdef uint64_t s = pmg_load(word), counted = st.unmapped[i] & st.counts_mask
     while True:
-        if ((frame_refs(s) != 1 + kept and PMG_GUARD(GUARD_PINNED)) or frame_maps(s) != kept) and PMG_GUARD(GUARD_MISSED_MAPPING):
+        if ((frame_refs(s) != 1 + counted and PMG_GUARD(GUARD_PINNED)) or frame_maps(s) != counted) and PMG_GUARD(GUARD_MISSED_MAPPING):
             st.rc[i] = -EAGAIN
             return False
         if pmg_cas(word, s, frozen(s)):
             break
         s = pmg_load(word)
-    dress(frames, st, i, s, 0)
+    init_target(frames, st, i, s, 0)
     return True
 
 
@@ -940,7 +940,7 @@ cdef void freeze_swap(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
             PMG_GUARD(GUARD_MISSED_MAPPING) or not pmg_cas(word, s, frozen(s)):
         st.rc[i] = -EAGAIN
     else:
-        dress(m.frames, st, i, s, REF_ONE | PG_swapcache)
+        init_target(m.frames, st, i, s, REF_ONE | PG_swapcache)
         m.swap_entry[st.dst[i]] = slot
         m.swap_entry[st.src[i]] = 0
         pmg_store32(&m.swap_cache[slot], st.dst[i])
@@ -957,7 +957,7 @@ cdef void freeze_file(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
     cdef machine_t *m = c.m
     cdef file_t *f = file_of(m, st.mapping[i])
     cdef uint64_t *word = &m.frames[st.src[i]].state
-    cdef uint64_t s, buffers, kept = st.unmapped[i] & st.kept
+    cdef uint64_t s, buffers, counted = st.unmapped[i] & st.counts_mask
     count_event(c, C_LOCK_TREE, 1)
     pmg_spin_lock(&f.lock)
     s = pmg_load(word)
@@ -965,11 +965,11 @@ cdef void freeze_file(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
     if cannot_move(f, st, i, s):
         st.rc[i] = -EAGAIN if m.profile.engine == 1 else -EINVAL
     elif ((st.index[i] >= f.cache.n or vec_at(m, &f.cache)[st.index[i]] != st.src[i] or not s & PG_cached or
-            frame_refs(s) != 2 + buffers + kept or frame_maps(s) != kept) and PMG_GUARD(GUARD_SLOT)) or \
+            frame_refs(s) != 2 + buffers + counted or frame_maps(s) != counted) and PMG_GUARD(GUARD_SLOT)) or \
             not pmg_cas(word, s, frozen(s)):
         st.rc[i] = -EAGAIN
     else:
-        dress(m.frames, st, i, s, REF_ONE * (1 + buffers) | (s & PG_private))
+        init_target(m.frames, st, i, s, REF_ONE * (1 + buffers) | (s & PG_private))
         vec_at(m, &f.cache)[st.index[i]] = st.dst[i]
     pmg_spin_unlock(&f.lock)
 
@@ -1090,9 +1090,9 @@ cdef void stage_unswap(ctx_t *c, stage_t *st) noexcept nogil:
 cdef void settle_target(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
     """Counts of the target follow the entries really restored; to the LRU, unlock it and drop our reference."""
     cdef uint64_t *word = &c.m.frames[st.dst[i]].state
-    cdef uint32_t kept = st.unmapped[i] & st.kept
-    if st.restored[i] < kept and PMG_GUARD(GUARD_UNMAPPED_ENTRY):         # zapped meanwhile
-        pmg_sub(word, (MAP_ONE + REF_ONE) * (kept - st.restored[i]))
+    cdef uint32_t counted = st.unmapped[i] & st.counts_mask
+    if st.restored[i] < counted and PMG_GUARD(GUARD_UNMAPPED_ENTRY):         # zapped meanwhile
+        pmg_sub(word, (MAP_ONE + REF_ONE) * (counted - st.restored[i]))
     if frame_refs(pmg_sub(word, REF_ONE + PG_locked - PG_lru - copied_late(st.state[i]))) == 0:
         free_pages(c, &st.dst[i], 1)
 
@@ -1100,12 +1100,12 @@ cdef void settle_target(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
 cdef void settle_source(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
     """Rollback: the page stays isolated; counts follow the entries restored, what a PTE knew goes to the page."""
     cdef uint64_t *word = &c.m.frames[st.src[i]].state
-    cdef uint32_t kept = st.unmapped[i] & st.kept
-    if kept:
+    cdef uint32_t counted = st.unmapped[i] & st.counts_mask
+    if counted:
         if st.dirty[i]:
             pmg_or(word, PG_dirty)
-        if st.restored[i] < kept:
-            pmg_sub(word, (MAP_ONE + REF_ONE) * (kept - st.restored[i]))
+        if st.restored[i] < counted:
+            pmg_sub(word, (MAP_ONE + REF_ONE) * (counted - st.restored[i]))
     pmg_and(word, ~PG_locked)
 
 
@@ -1204,7 +1204,7 @@ cdef void stage_take(ctx_t *c, stage_t *st, kept_by_t keep, uint32_t force) noex
 cdef void stage_unmap_only(ctx_t *c, stage_t *st) noexcept nogil:
     """For pages that are not moved but swapped out: what was unmapped stays so, and the anon_vma may go."""
     cdef uint32_t i, a = 0
-    st.kept = 0
+    st.counts_mask = 0
     st.keep.how = KEEP_REFCOUNT
     st.swapping = True
     for i in range(st.n):
@@ -1292,7 +1292,7 @@ cdef void load_stage(ctx_t *c, stage_t *st, const target_t *t, const uint32_t *p
 cdef uint64_t collect(ctx_t *c, stage_t *st, const target_t *t, uint32_t *keep, run_t *run) noexcept nogil:
     """Sort out a finished stage; pages to try again go to ``keep``.  Those to be waited for are done here, alone."""
     cdef stage_t one
-    cdef uint64_t kept = 0
+    cdef uint64_t left = 0
     cdef uint32_t i
     if pmg_likely(any_result(st, 0, st.n) == 0):
         run.succeeded += st.n
@@ -1312,9 +1312,9 @@ cdef uint64_t collect(ctx_t *c, stage_t *st, const target_t *t, uint32_t *keep, 
             run.failed += 1
             putback_lru_page(c, st.src[i])
         else:
-            keep[kept] = st.src[i]
-            kept += 1
-    return kept
+            keep[left] = st.src[i]
+            left += 1
+    return left
 
 
 # -- batches: unmap all, flush once, move all (6.3 and later) --------------------------------------------------

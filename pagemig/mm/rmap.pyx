@@ -349,7 +349,7 @@ cdef int anon_vma_prepare(ctx_t *c, vma_t *vma) noexcept nogil:
     cdef machine_t *m = c.m
     cdef mm_t *mm = mm_of(m, vma.mm)
     cdef uint32_t av, node, fresh = 0, tail
-    cdef bint mine = False
+    cdef bint linked = False
     if pmg_load32(&vma.anon_vma):
         return 0
     # The merge candidates belong to this mm: faults that run side by side agree through page_table_lock.
@@ -373,12 +373,12 @@ cdef int anon_vma_prepare(ctx_t *c, vma_t *vma) noexcept nogil:
         chain_link(m, vma, node, av, &tail)
         anon_vma_of(m, av).num_active_vmas += 1
         pmg_store32_rel(&vma.anon_vma, av)
-        mine = True
+        linked = True
     pmg_spin_unlock(&mm.page_table_lock)
     anon_vma_unlock_write(c, anon_vma_of(m, av).root)
-    if not mine:
+    if not linked:
         slab_free(&m.rnodes, node)
-    if not mine or not fresh:       # of a new anon_vma the first reference stays, it stands for being in use
+    if not linked or not fresh:       # of a new anon_vma the first reference stays, it stands for being in use
         put_anon_vma(m, av)
     return 0
 

@@ -6,7 +6,7 @@ from pagemig.mm.context cimport lock_page, pmg_wait
 from pagemig.mm.filemap cimport delete_from_page_cache, file_writepage, try_to_release_page
 from pagemig.mm.frame cimport frame_maps, frame_refs, page_count, page_state, page_test, trylock_page, unlock_page
 from pagemig.mm.migrate_stage cimport (
-    how_hard, isolate_lru_page, one_page, putback_lru_page, stage_t, stage_unmap_only, WAIT_FOR_LOCK,
+    wait_flags, isolate_lru_page, one_page, putback_lru_page, stage_t, stage_unmap_only, WAIT_FOR_LOCK,
     WAIT_FOR_WRITEBACK,
 )
 from pagemig.mm.rmap cimport lru_cache_disable, lru_cache_enable
@@ -90,7 +90,7 @@ cdef uint64_t swap_out(ctx_t *c, const uint32_t *pfns, uint64_t n) noexcept nogi
         rc = -EAGAIN
         for pass_ in range(c.m.profile.passes):
             if rc == -EAGAIN:
-                rc = 0 if page_count(c.m, pfns[i]) == 1 else evict_one(c, pfns[i], how_hard(c.m, pass_))
+                rc = 0 if page_count(c.m, pfns[i]) == 1 else evict_one(c, pfns[i], wait_flags(c.m, pass_))
         gone += rc == 0
         putback_lru_page(c, pfns[i])
     lru_cache_enable(c)
