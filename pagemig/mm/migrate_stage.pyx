@@ -918,7 +918,8 @@ cdef inline bint freeze_anon(frame_t *frames, stage_t *st, uint32_t i) noexcept 
     cdef uint64_t *word = &frames[st.src[i]].state
     cdef uint64_t s = pmg_load(word), counted = st.unmapped[i] & st.counts_mask
     while True:
-        if ((frame_refs(s) != 1 + counted and PMG_GUARD(GUARD_PINNED)) or frame_maps(s) != counted) and PMG_GUARD(GUARD_MISSED_MAPPING):
+        if ((frame_refs(s) != 1 + counted and PMG_GUARD(GUARD_PINNED)) or frame_maps(s) != counted) and \
+                PMG_GUARD(GUARD_MISSED_MAPPING):
             st.rc[i] = -EAGAIN
             return False
         if pmg_cas(word, s, frozen(s)):
