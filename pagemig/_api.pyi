@@ -12,6 +12,7 @@ table: Any
 ABI: int
 address: int
 size: int
+WAITED: tuple[str, ...]
 
 def machine_address(machine: _core.Machine) -> int: ...
 def task_handle(process: _core.Process) -> int: ...

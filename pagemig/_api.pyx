@@ -27,6 +27,9 @@ cnp.import_array()
 cdef enum:
     WAITS = -512
 
+#: What is waited for, by number (``PMG_W_*``).
+WAITED = ("nothing", "page", "address space", "writeback of page", "file", "the next pass from")
+
 cdef const pmg_api *api = api_table()
 
 #: The table as the capsule that pagemig/boot.h imports.
@@ -297,7 +300,7 @@ cdef class Flight:
 
     def end(self, bint abort, status):
         """Let go of it: what the call answered, as one number; its statuses go into an array, or None."""
-        cdef uint32_t rule = 0
+        cdef uint32_t rule = 0, what = 0, which = 0
         cdef int64_t rc
         cdef pmg_user_t s = user_of(status, cnp.NPY_INT32)
         if not self.open:
@@ -307,7 +310,9 @@ cdef class Flight:
         if rc == PMG_EBUSYCTX:
             raise RuntimeError("another thread makes a step of this migration")
         if rc == WAITS:
-            raise RuntimeError("the migration waits: step it until it is done")
+            api.ctx_wait(self.c, &what, &which)
+            raise RuntimeError(
+                f"the migration waits for {WAITED[what]} {which}: let that go, then step or finish it")
         self.open = False
         api.ctx_close(self.c)
         self.c = NULL

@@ -23,8 +23,9 @@ from pagemig.mm.fork cimport (
 )
 from pagemig.mm.madvise cimport pmg_sys_madvise
 from pagemig.mm.mig cimport (
-    mig_abort, mig_at, mig_begin, MIG_FRAMES, mig_free, MIG_MADVISE, MIG_MBIND, MIG_MIGRATE_PAGES, MIG_MLOCK, MIG_MMAP,
-    MIG_MOVE_PAGES, MIG_MPROTECT, MIG_MREMAP, mig_owned, mig_release_all, mig_status, mig_step, mig_t, mig_user, MIG_WAITS,
+    mig_abort, mig_at, mig_begin, mig_finish, MIG_FRAMES, mig_free, MIG_MADVISE, MIG_MBIND, MIG_MIGRATE_PAGES,
+    MIG_MLOCK, MIG_MMAP, MIG_MOVE_PAGES, MIG_MPROTECT, MIG_MREMAP, mig_owned, mig_release_all, mig_status, mig_step,
+    mig_t, mig_user, MIG_WAITS,
 )
 from pagemig.mm.migrate_stage cimport in_batches, PAUSE_UNMAPPED
 from pagemig.mm.mlock cimport pmg_sys_mlock, pmg_sys_munlock
@@ -947,7 +948,7 @@ cdef int64_t mig_end(
     if g == NULL or not g.timed:
         return -ESRCH
     while not abort and not g.fiber.done and at >= 0:
-        at = mig_step(g)
+        at = mig_finish(g)
         if at == MIG_WAITS and owns_time(h):
             h.c.wait_what = g.c.wait_what
             h.c.wait_which = g.c.wait_which

@@ -62,6 +62,8 @@ cdef int mig_user(mig_t *g, uint32_t i, const pmg_user_t *user, uint64_t bytes) 
 cdef int mig_status(mig_t *g, uint32_t i, const pmg_user_t *user, uint64_t n, int32_t fill) noexcept nogil
 # on to the next stop, which is answered; -PMG_WAIT: another step is under way
 cdef int mig_step(mig_t *g) noexcept nogil
+# on to the end, or to where it waits
+cdef int mig_finish(mig_t *g) noexcept nogil
 # take the right to step for good, before the end; False: a step is under way
 cdef bint mig_owned(mig_t *g) noexcept nogil
 # end it: what has not moved is rolled back, what waits gives up

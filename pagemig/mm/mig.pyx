@@ -301,6 +301,17 @@ cdef int mig_step(mig_t *g) noexcept nogil:
     return <int> g.at
 
 
+cdef int mig_finish(mig_t *g) noexcept nogil:
+    """No time passes any more: what could be seen between two stops is done as the call does it that has none."""
+    if not pmg_cas32(&g.busy, 0, 1):
+        return -PMG_WAIT
+    g.c.pause_fn = NULL
+    if not g.fiber.done:
+        pmg_fiber_enter(&g.fiber)
+    pmg_store32_rel(&g.busy, 0)
+    return <int> g.at
+
+
 cdef bint mig_owned(mig_t *g) noexcept nogil:
     return pmg_cas32(&g.busy, 0, 1)
 

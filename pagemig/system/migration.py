@@ -39,9 +39,6 @@ _DONE: Final = STOPS.index("done")
 
 _NO_ADDRESSES: Final = np.empty(0, dtype=np.uint64)
 
-#: What is waited for, by number (``PMG_W_*``).
-_WAITED: Final = ("", "page", "address space", "writeback", "file", "pass")
-
 
 class MigrationEvent(NamedTuple):
     """Where a migration stopped.
@@ -123,7 +120,7 @@ class Migration:
         if at == _DONE:
             self._end(abort=False)
             return None
-        wait = (_WAITED[what], which) if at == _WAITS else ("", 0)
+        wait = (_api.WAITED[what], which) if at == _WAITS else ("", 0)
         return MigrationEvent(STOPS[at], source, target, passes, node, flushes, copied, wait)
 
     def __iter__(self) -> Iterator[MigrationEvent]:
@@ -142,12 +139,8 @@ class Migration:
         RuntimeError
             It waits for what only the caller can end, such as another migration.
         """
-        for event in self:
-            if event.at == "waits":
-                what, which = event.wait
-                raise RuntimeError(
-                    f"the migration waits for {what} {which}: let it go, and step or finish again"
-                )
+        if not self.done:
+            self._end(abort=False)
         return self.result
 
     def abort(self) -> None:
