@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -70,6 +71,12 @@ class Process:
             return False
         return state not in (b"Z", b"X")
 
+    @property
+    def cpu(self) -> int:
+        """The processor that it ran on last (its main thread)."""
+        with self._asking("stat"):
+            return int((self._dir / "stat").read_bytes().rpartition(b")")[2].split()[36])
+
     @contextmanager
     def _asking(self, call: str) -> Iterator[None]:
         """Say what the model says when a process is gone, or not ours to ask."""
@@ -128,6 +135,33 @@ class Process:
         with self._asking("numa_maps"):
             return path.read_text(errors="backslashreplace")
 
+    def smaps(self) -> list[dict[str, Any]]:
+        """Counts of ``/proc/PID/smaps``, a dict for each mapping, kB by the kernel's names.
+
+        The keys are those of the model's `pagemig.Process.smaps`, and whatever else the kernel
+        prints.
+        """
+        with self._asking("smaps"):
+            text = (self._dir / "smaps").read_text(errors="backslashreplace")
+        found: list[dict[str, Any]] = []
+        for line in text.splitlines():
+            if row := _MAPS.fullmatch(line):
+                found.append(
+                    {
+                        "start": int(row["start"], 16),
+                        "end": int(row["end"], 16),
+                        "perms": row["perms"],
+                        "offset": int(row["offset"], 16),
+                        "inode": int(row["inode"]),
+                        "path": row["path"],
+                    }
+                )
+            elif found:
+                name, _, value = line.partition(":")
+                words = value.split()
+                found[-1][name] = int(words[0]) if words[-1:] == ["kB"] else value.strip()
+        return found
+
     def pagemap(self, addr: int, n: int, *, pfns: bool = True) -> NDArray[np.uint64]:
         """Entries of ``/proc/PID/pagemap``.
 
@@ -179,8 +213,8 @@ class Process:
     def clear(self) -> None:
         """Begin to watch: forget which pages were accessed and written so far.
 
-        Writes 1 (referenced) and 4 (soft dirty) to ``/proc/PID/clear_refs``, and marks the frames
-        of the process idle where the kernel has idle page tracking and we may.
+        Writes 1 (referenced, which `smaps` counts) and 4 (soft dirty, which `dirty` tells) to
+        ``/proc/PID/clear_refs``. Idle page tracking begins with `mark_idle`.
         """
         with self._asking("clear_refs"):
             for what in ("1", "4"):
@@ -199,15 +233,14 @@ class Process:
 
     def mark_idle(self, addr: int, n: int) -> bool:
         """Mark the frames of pages idle; whether the kernel lets us (``page_idle/bitmap``)."""
-        frames = self._frames(addr, n)
+        entries = self.pagemap(addr, n) if _IDLE.exists() else None
+        frames = None if entries is None else _frames(entries)
         if frames is None:
             return False
-        words, bits = frames >> np.uint64(6), np.uint64(1) << (frames & np.uint64(63))
         try:
             with _IDLE.open("r+b", buffering=0) as file:
-                for word in np.unique(words):
-                    mask = np.bitwise_or.reduce(bits[words == word])
-                    os.pwrite(file.fileno(), int(mask).to_bytes(8, "little"), int(word) * 8)
+                for word, masks in _spans(frames):
+                    os.pwrite(file.fileno(), masks.tobytes(), word * 8)
         except OSError:
             return False
         return True
@@ -217,31 +250,25 @@ class Process:
 
         Needs CONFIG_IDLE_PAGE_TRACKING and root. Pages that are not present count as not accessed.
         """
-        frames = self._frames(addr, n)
-        if frames is None:
-            return None
-        present = self.pagemap(addr, n) & _PRESENT != 0
-        found = np.zeros(n, np.bool_)
-        try:
-            with _IDLE.open("rb", buffering=0) as file:
-                words = frames >> np.uint64(6)
-                known = {
-                    word: int.from_bytes(os.pread(file.fileno(), 8, word * 8), "little")
-                    for word in np.unique(words).tolist()
-                }
-        except OSError:
-            return None
-        idle = np.array([known[word] for word in words.tolist()], np.uint64)
-        found[present] = idle >> (frames & np.uint64(63)) & np.uint64(1) == 0
-        return found
-
-    def _frames(self, addr: int, n: int) -> NDArray[np.uint64] | None:
-        """Frame numbers of the pages present; None where the kernel hides them or has no bitmap."""
         if not _IDLE.exists():
             return None
         entries = self.pagemap(addr, n)
-        frames: NDArray[np.uint64] = entries[entries & _PRESENT != 0] & _PFN
-        return None if frames.size and not frames.any() else frames
+        frames = _frames(entries)
+        if frames is None:
+            return None
+        found = np.zeros(n, np.bool_)
+        read = [np.empty(0, np.uint64)]
+        try:
+            with _IDLE.open("rb", buffering=0) as file:
+                for word, masks in _spans(frames):
+                    data = os.pread(file.fileno(), masks.nbytes, word * 8)
+                    read.append(np.frombuffer(data.ljust(masks.nbytes, b"\0"), np.uint64))
+        except OSError:
+            return None
+        words = frames >> np.uint64(6)
+        bits = np.concatenate(read)[np.searchsorted(np.unique(words), words)]
+        found[entries & _PRESENT != 0] = bits >> (frames & np.uint64(63)) & np.uint64(1) == 0
+        return found
 
     # ---- moving -------------------------------------------------------------------------------
 
@@ -324,6 +351,24 @@ class Process:
 
     def __repr__(self) -> str:
         return f"<live Process {self.pid}{'' if self.alive else ', gone'}>"
+
+
+def _frames(entries: NDArray[np.uint64]) -> NDArray[np.uint64] | None:
+    """Frame numbers of the pages present; None where the kernel hides them."""
+    frames: NDArray[np.uint64] = entries[entries & _PRESENT != 0] & _PFN
+    return None if frames.size and not frames.any() else frames
+
+
+def _spans(frames: NDArray[np.uint64]) -> Iterator[tuple[int, NDArray[np.uint64]]]:
+    """Words of the bitmap of frames that lie beside each other: the first, and their bits."""
+    frames = np.unique(frames)
+    words, first = np.unique(frames >> np.uint64(6), return_index=True)
+    bits = np.uint64(1) << (frames & np.uint64(63))
+    masks = np.bitwise_or.reduceat(bits, first) if first.size else bits
+    cuts = np.flatnonzero(np.diff(words) != 1) + 1
+    for span, mask in zip(np.split(words, cuts), np.split(masks, cuts), strict=True):
+        if span.size:
+            yield int(span[0]), mask
 
 
 def _whole(values: ArrayLike, dtype: type, name: str, n: int | None = None) -> NDArray[np.generic]:

@@ -31,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pagemig import auto
+from pagemig.auto.answers import asked, moves
 from pagemig.auto.costs import EVENTS
 from pagemig.auto.tally import block_sums, missing, tally
 from pagemig.constants import MPOL_MF_MOVE, PAGE_SHIFT, STATUS_UNSET
@@ -621,14 +622,14 @@ class _Replay:
 
     def _asked(self, method: Callable[..., Any], *args: Any) -> Any:
         """Ask the policy; what it raises is told with its name, the epoch and the trace."""
-        try:
-            return method(*args)
-        except Exception as error:
-            raise self._wrong(f"{type(error).__name__}: {error}{_place(error)}") from error
+        return asked(self._where(), method, *args)
+
+    def _where(self) -> str:
+        names = ", ".join(program.name for program in self.plan.programs)
+        return f"{self.name}, epoch {self.epoch} of {names}"
 
     def _wrong(self, why: str) -> auto.PolicyError:
-        names = ", ".join(program.name for program in self.plan.programs)
-        return auto.PolicyError(f"policy {self.name}, epoch {self.epoch} of {names}: {why}")
+        return auto.PolicyError(f"policy {self._where()}: {why}")
 
     def _placement(self, weights: Any) -> tuple[Policy, list[int] | None]:
         """The memory policy of the programs, and the weights of the machine's nodes."""
@@ -747,32 +748,12 @@ class _Replay:
         """Let the policy decide, and move pages."""
         nodes = self.machine.nr_nodes
         self.view.free = np.array([self.machine.free(nid) >> PAGE_SHIFT for nid in range(nodes)])
-        pages, targets, sync = self._answer(self._asked(self.policy.epoch, self.view))
+        answer = self._asked(self.policy.epoch, self.view)
+        pages, targets, sync = moves(self._where(), answer, self.plan.pages)
         status = np.full(pages.size, STATUS_UNSET, np.int64)
         for running, part in self._calls(pages, targets):
             status[part] = self._move(running, pages[part], targets[part], sync)
         self.view.last = status
-
-    def _answer(self, answer: Any) -> tuple[Ints, NDArray[np.int32], bool]:
-        """What a policy answered, checked."""
-        try:
-            given, nodes, *rest = answer
-            sync = rest[0] if rest else True
-            if len(rest) > 1 or not isinstance(sync, bool | np.bool_):
-                raise ValueError("the third part of an answer says whether to wait, True or False")
-            pages = _integers("pages", given)
-            if pages.ndim != 1:
-                raise ValueError(f"pages must have one dimension, not shape {pages.shape}")
-            targets = np.broadcast_to(_integers("nodes", nodes), pages.shape)
-        except (TypeError, ValueError, OverflowError) as error:
-            raise self._wrong(f"it must answer (pages, nodes): {error}") from error
-        wrong = pages[(pages < 0) | (pages >= self.plan.pages)]
-        if wrong.size:
-            raise self._wrong(f"page {wrong[0]} is not one of {self.plan.pages}")
-        limit = np.iinfo(np.int32)
-        if targets.size and not limit.min <= targets.min() <= targets.max() <= limit.max:
-            raise self._wrong(f"node {targets.max()} is no node")
-        return pages, targets.astype(np.int32), bool(sync)
 
     def _calls(
         self, pages: Ints, targets: NDArray[np.int32]
@@ -944,16 +925,6 @@ def _merged(streams: Sequence[auto.Stream]) -> auto.Stream:
     return auto.Stream(**{name: column[order] for name, column in columns.items()})
 
 
-def _place(error: Exception) -> str:
-    """Where in the policy's file an error was raised."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    if trace is None:
-        return ""
-    return f" ({Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno})"
-
-
 def _fixed(array: Ints) -> Ints:
     """A copy that nobody writes to."""
     fixed = array.copy()
@@ -968,18 +939,6 @@ def _once(pages: Ints) -> NDArray[np.bool_]:
     last[pages] = numbers
     once: NDArray[np.bool_] = last[pages] == numbers
     return once
-
-
-def _integers(name: str, given: Any) -> Ints:
-    """Integers as int64; fractions are no pages and no nodes."""
-    array = np.asarray(given)
-    if array.size == 0:
-        return np.empty(array.shape if array.ndim else 0, np.int64)
-    if array.dtype.kind not in "iu":
-        raise ValueError(f"{name} must be integers, not {array.dtype}")
-    if array.dtype.kind == "u" and int(array.max()) > np.iinfo(np.int64).max:
-        raise ValueError(f"{name} must be below 2**63, not {array.max()}")
-    return array.astype(np.int64)
 
 
 def _refusals(status: Ints, targets: NDArray[np.int32], unset: str) -> dict[str, int]:

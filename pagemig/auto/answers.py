@@ -1,0 +1,107 @@
+"""Asking a policy, and holding what it answers against what there is, wherever it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .named import PolicyError
+from .view import Ints
+
+__all__ = ["asked", "moves"]
+
+
+def asked(where: str, method: Callable[..., Any], *args: Any) -> Any:
+    """Call a method of a policy.
+
+    Parameters
+    ----------
+    where : str
+        Policy, epoch and trace, for the error.
+    method : callable
+        Of the policy.
+    *args
+        What it is given.
+
+    Raises
+    ------
+    PolicyError
+        It raised; ``__cause__`` is what.
+    """
+    try:
+        return method(*args)
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}{_place(error)}"
+        raise PolicyError(f"policy {where}: {text}") from error
+
+
+def moves(where: str, answer: Any, pages: int) -> tuple[Ints, NDArray[np.int32], bool]:
+    """Check what a policy answered.
+
+    Parameters
+    ----------
+    where : str
+        As for `asked`.
+    answer : Moves or (pages, nodes)
+        What ``epoch`` returned.
+    pages : int
+        Pages that there are.
+
+    Returns
+    -------
+    pages : ndarray of int64, shape (n,)
+    nodes : ndarray of int32, shape (n,)
+        Whether there is such a node is for the kernel to say.
+    sync : bool
+        Whether the program waits.
+
+    Raises
+    ------
+    PolicyError
+        The answer means nothing.
+    """
+    try:
+        given, nodes, *rest = answer
+        sync = rest[0] if rest else True
+        if len(rest) > 1 or not isinstance(sync, bool | np.bool_):
+            raise ValueError("the third part of an answer says whether to wait, True or False")
+        chosen = _integers("pages", given)
+        if chosen.ndim != 1:
+            raise ValueError(f"pages must have one dimension, not shape {chosen.shape}")
+        targets = np.broadcast_to(_integers("nodes", nodes), chosen.shape)
+    except (TypeError, ValueError, OverflowError) as error:
+        text = f"it must answer (pages, nodes): {error}"
+        raise PolicyError(f"policy {where}: {text}") from error
+    wrong = chosen[(chosen < 0) | (chosen >= pages)]
+    if wrong.size:
+        raise PolicyError(f"policy {where}: page {wrong[0]} is not one of {pages}")
+    limit = np.iinfo(np.int32)
+    if targets.size and not limit.min <= targets.min() <= targets.max() <= limit.max:
+        raise PolicyError(f"policy {where}: node {targets.max()} is no node")
+    return chosen, targets.astype(np.int32), bool(sync)
+
+
+def _place(error: Exception) -> str:
+    """Where in the policy's file an error was raised."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return ""
+    return f" ({Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno})"
+
+
+def _integers(name: str, given: Any) -> Ints:
+    """Integers as int64; fractions are no pages and no nodes."""
+    array = np.asarray(given)
+    if array.size == 0:
+        return np.empty(array.shape if array.ndim else 0, np.int64)
+    if array.dtype.kind not in "iu":
+        raise ValueError(f"{name} must be integers, not {array.dtype}")
+    if array.dtype.kind == "u" and int(array.max()) > np.iinfo(np.int64).max:
+        raise ValueError(f"{name} must be below 2**63, not {array.max()}")
+    return array.astype(np.int64)
