@@ -1,6 +1,8 @@
 """Sweeps: every executor gives the same rows, and what is done is not done again."""
 
 import json
+import signal
+import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
@@ -122,6 +124,33 @@ def test_a_killed_sweep_goes_on(grid, rows, tmp_path, monkeypatch):
     monkeypatch.setattr(sweeping, "run_task", dies_at(0))
     assert sweep(grid, resume=done) == rows
     assert len(ran) == 4
+
+
+_KILLED = """
+import os, signal, sys
+from pagemig.studies import sweep as sweeping
+done, kept = [], sweeping._append
+def append(path, key, rows):
+    kept(path, key, rows)
+    done.append(key)
+    if len(done) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+sweeping._append = append
+sweeping.sweep(sweeping.Grid(traces=[sys.argv[1]], **eval(sys.argv[2])), resume=sys.argv[3])
+"""
+
+
+def test_a_process_killed_in_a_sweep_repeats_nothing(grid, rows, tmp_path, monkeypatch):
+    done, kept, ran = tmp_path / "done.jsonl", sweeping.run_task, []
+    arguments = [grid.traces[0], repr(OPTIONS), str(done)]
+    ended = subprocess.run([sys.executable, "-c", _KILLED, *arguments], timeout=120)
+    assert ended.returncode == -signal.SIGKILL
+    before = done.read_text().splitlines()
+    assert len(before) == 2
+    monkeypatch.setattr(sweeping, "run_task", lambda task: ran.append(task) or kept(task))
+    assert sweep(grid, resume=done) == rows
+    assert len(ran) == 2
+    assert done.read_text().splitlines()[:2] == before
 
 
 def test_another_trace_of_the_same_name_is_run_again(tmp_path):
