@@ -77,8 +77,11 @@ build: $(VENV)/.built
 run: $(VENV)/.built $(VENV)/.plot $(VENV)/.progress
 	@$(BIN)/pagemig replay $(TRACE) --output $(OUTPUT)
 
+# Two workers; they must collect the same tests in the same order, hence the fixed hash seed.
+WORKERS ?= 2
+
 test: $(VENV)/.built $(VENV)/.test
-	$(PY) -m pytest $(TESTS)
+	PYTHONHASHSEED=0 $(PY) -m pytest -n $(WORKERS) --benchmark-disable $(TESTS)
 
 # The whole of what the tests take a seeded part of.
 full: $(VENV)/.built $(VENV)/.test

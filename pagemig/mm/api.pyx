@@ -3,7 +3,7 @@
 A context of the table keeps its process, its address space and a context of the core from ctx_open or ctx_bind until
 ctx_close, so that a call has nothing to look up.
 """
-from libc.errno cimport EINVAL, ENOENT, ENOMEM, ESRCH
+from libc.errno cimport EBADF, EINVAL, ENOENT, ENOMEM, ESRCH
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free
@@ -30,7 +30,7 @@ from pagemig.mm.mig cimport (
 from pagemig.mm.migrate_stage cimport in_batches, PAUSE_UNMAPPED
 from pagemig.mm.mlock cimport pmg_sys_mlock, pmg_sys_munlock
 from pagemig.mm.mmap cimport pmg_sys_mmap, pmg_sys_mprotect, pmg_sys_mremap, pmg_sys_munmap
-from pagemig.mm.page_alloc cimport arenas_release, mm_of, page_to_nid
+from pagemig.mm.page_alloc cimport arenas_release, file_of, mm_of, page_to_nid
 from pagemig.mm.pgtable cimport entry_table, leaf_pte, level_shift, pte_index, table_entries, walk_leaf
 from pagemig.mm.pte cimport (
     is_migration_entry, migration_entry_to_pfn, PTE_A, PTE_D, pte_pfn, pte_present, PTE_RW, pte_t,
@@ -456,8 +456,11 @@ cdef int64_t mmap(
         pmg_ctx *ctx, uint64_t va, uint64_t length, uint32_t prot, uint32_t flags, uint32_t file,
         uint64_t off) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
+    cdef machine_t *m = h.c.m
     if lacks_mm(h):
         return -ESRCH
+    if file and (file >= pmg_load32(&m.files.fresh) or pmg_load32(&file_of(m, file).refs) == 0):
+        return -EBADF
     if owns_time(h):
         return plain_call(h, MIG_MMAP, va, length, prot, flags, file, off)
     return pmg_sys_mmap(h.c, va, length, prot, flags, file, off, NULL)

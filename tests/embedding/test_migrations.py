@@ -407,5 +407,7 @@ def test_handles_of_migrations_that_are_over() -> None:
         assert status.tolist() == [1] * N
         assert f.mig_end(context.address, handle.value, 0, None, 0, None) == -3
         bad = np.array([1 << 30], np.uint32)
+        # A file that is none: EBADF, in the place of the number that a program would pass.
+        assert f.mmap(context.address, 0, PAGE, 3, 2, 99, 0) == -9
         assert f.migrate_frames(context.address, bad.ctypes.data, nodes.ctypes.data, 1, None) == -22
     machine.check(full=True)
