@@ -5,6 +5,7 @@ from libc.stdint cimport int32_t, int8_t, int64_t, uint32_t, uint64_t, uint8_t, 
 
 from libc.string cimport memcpy
 
+cimport cython
 cimport numpy as cnp
 
 from pagemig._arrays cimport answer, user_of
@@ -70,6 +71,7 @@ def task_handle(Process process not None):
     return <uint64_t> process._pid
 
 
+@cython.no_gc_clear
 cdef class Context:
     """A process on a processor, for loops in Python and an address for C.
 
@@ -224,6 +226,7 @@ cdef object frames_of(const uint32_t *pfns, uint32_t n):
     return out
 
 
+@cython.no_gc_clear
 cdef class Flight:
     """A migration on its way: the handle behind `pagemig.Migration`.
 
@@ -235,6 +238,7 @@ cdef class Flight:
     cdef readonly Machine machine
     cdef readonly object caller
     cdef readonly bint open
+    cdef bint busy                      # a thread is inside, without the interpreter's lock
 
     def __cinit__(self, Machine machine not None, Process caller, uint32_t cpu):
         cdef int rc
@@ -284,17 +288,27 @@ cdef class Flight:
         cdef uint64_t n = pfns.shape[0]
         self.begun(api.mig_frames(self.c, &pfns[0] if n else NULL, &nodes[0] if n else NULL, n, &self.handle))
 
+    cdef int enter(self) except -1:
+        if not self.open:
+            raise ValueError("the migration has ended")
+        if self.busy:
+            raise RuntimeError("another thread makes a step of this migration")
+        self.busy = True
+        return 0
+
     def step(self):
         """Go on to the next stop; its event as a tuple.  ValueError: the migration is over."""
         cdef pmg_mig_event e
         cdef int at
         e.size = sizeof(e)
-        if not self.open:
-            raise ValueError("the migration has ended")
+        self.enter()
         with nogil:
             at = api.mig_step(self.c, self.handle, &e)
+        self.busy = False
         if at == PMG_EBUSYCTX:
             raise RuntimeError("another thread makes a step of this migration")
+        if at < 0:
+            raise ValueError("the migration was ended through the table")
         return (at, frames_of(e.src, e.n), frames_of(e.dst, e.n), e.passes, e.node, e.flushes, e.copy_bytes,
                 (e.wait_what, e.wait_which))
 
@@ -303,10 +317,10 @@ cdef class Flight:
         cdef uint32_t rule = 0, what = 0, which = 0
         cdef int64_t rc
         cdef pmg_user_t s = user_of(status, cnp.NPY_INT32)
-        if not self.open:
-            raise ValueError("the migration has ended")
+        self.enter()
         with nogil:
             rc = api.mig_end(self.c, self.handle, abort, <int32_t *> s.p if s.bytes else NULL, s.bytes // 4, &rule)
+        self.busy = False
         if rc == PMG_EBUSYCTX:
             raise RuntimeError("another thread makes a step of this migration")
         if rc == WAITS:

@@ -418,7 +418,7 @@ cdef int64_t go_on(host_ctx_t *h, const pmg_user *status, uint32_t *rule) noexce
         h.c.wait_which = g.c.wait_which
         return -WAITS
     rc = g.rc
-    if status != NULL and g.u[2].p != NULL and g.u[2].p != PMG_BAD and status.p != NULL:
+    if status != NULL and g.u[2].p != NULL and g.u[2].p != PMG_BAD and status.p != NULL and status.p != PMG_BAD:
         memcpy(status.p, g.u[2].p, min(g.u[2].bytes, status.bytes))
     if rule != NULL and g.rule:
         rule[0] = g.rule

@@ -308,6 +308,8 @@ cdef int mig_finish(mig_t *g) noexcept nogil:
     g.c.pause_fn = NULL
     if not g.fiber.done:
         pmg_fiber_enter(&g.fiber)
+    if g.at == MIG_WAITS and g.timed:
+        g.c.pause_fn = stop                     # the caller may step it again
     pmg_store32_rel(&g.busy, 0)
     return <int> g.at
 
@@ -318,5 +320,9 @@ cdef bint mig_owned(mig_t *g) noexcept nogil:
 
 cdef void mig_abort(mig_t *g) noexcept nogil:
     g.c.abort = 1
+    if g.at == 0:                               # it has not begun: nothing is to be undone
+        g.rc = -EINTR
+        g.at = MIG_DONE
+        g.fiber.done = 1
     while not g.fiber.done:
         pmg_fiber_enter(&g.fiber)

@@ -1,6 +1,7 @@
 """Migrations that take the caller's time: the same answers, and what meets them half-way."""
 
 import ctypes
+import gc
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -332,6 +333,29 @@ def test_no_more_steps_than_there_are() -> None:
     move.abort()
     assert move.result.rc == 0
     assert "done" in repr(move)
+
+
+def test_a_migration_that_never_began_does_nothing() -> None:
+    machine, app, base = machine_with("6.1")
+    before = machine.counters
+    app.start_mbind(base, N * PAGE, pm.Bind([2])).abort()
+    move = app.start_move_pages(addresses(base), 1)
+    move.abort()
+    with pytest.raises(pm.SyscallError, match="EINTR"):
+        _ = move.result
+    assert machine.counters == before
+    assert app.get_mempolicy(pm.MPOL_F_ADDR, base).policy == pm.Default()
+    machine.check(full=True)
+
+
+def test_contexts_and_migrations_in_cycles_are_collected_before_their_machine() -> None:
+    machine, app, base = machine_with("6.1")
+    move = app.start_move_pages(addresses(base), 1)
+    move.step()
+    cycle: list[Any] = [app.context(), move._flight]
+    cycle.append(cycle)
+    del machine, app, move, cycle
+    gc.collect()
 
 
 # ---- the table ----------------------------------------------------------------------------------
