@@ -12,6 +12,7 @@ table: Any
 ABI: int
 address: int
 size: int
+STOPS: dict[int, str]
 WAITED: tuple[str, ...]
 
 def machine_address(machine: _core.Machine) -> int: ...
@@ -73,7 +74,7 @@ class Flight:
     def step(
         self,
     ) -> tuple[
-        int,
+        str,
         npt.NDArray[np.uint32],
         npt.NDArray[np.uint32],
         int,

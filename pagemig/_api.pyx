@@ -11,9 +11,12 @@ cimport numpy as cnp
 from pagemig._arrays cimport answer, user_of
 from pagemig._core cimport Machine, Process
 from pagemig.mm.api cimport (
-    api_table, PMG_ABI, pmg_api, pmg_ctx, PMG_EBUSYCTX, PMG_K_SIGNAL, PMG_K_WAIT, pmg_machine, pmg_mig, pmg_mig_event,
-    pmg_outcome, pmg_user, register_counter, register_kernel,
+    api_table, PMG_ABI, pmg_api, pmg_ctx, PMG_EBUSYCTX, PMG_K_SIGNAL, PMG_K_WAIT, PMG_M_COPIED, PMG_M_DONE, PMG_M_PASS,
+    PMG_M_STAGE, PMG_M_UNMAPPED, PMG_M_WAITS, pmg_machine, pmg_mig, pmg_mig_event, pmg_outcome, pmg_user,
+    register_counter, register_kernel,
 )
+from pagemig.mm.mig cimport MIG_DONE, MIG_WAITS
+from pagemig.mm.migrate_stage cimport PAUSE_COPIED, PAUSE_PASS, PAUSE_STAGE, PAUSE_UNMAPPED
 from pagemig.mm.types cimport profile_t
 from pagemig.mm.uaccess cimport pmg_user_t
 
@@ -27,6 +30,17 @@ cnp.import_array()
 
 cdef enum:
     WAITS = -512
+
+#: What a stop of a migration is, by number: those of the header are those of the core.
+STOPS = {
+    PMG_M_UNMAPPED: "unmapped",
+    PMG_M_COPIED: "copied",
+    PMG_M_STAGE: "stage",
+    PMG_M_PASS: "pass",
+    PMG_M_WAITS: "waits",
+    PMG_M_DONE: "done",
+}
+assert [*STOPS] == [PAUSE_UNMAPPED, PAUSE_COPIED, PAUSE_STAGE, PAUSE_PASS, MIG_WAITS, MIG_DONE]
 
 #: What is waited for, by number (``PMG_W_*``).
 WAITED = ("nothing", "page", "address space", "writeback of page", "file", "the next pass from")
@@ -297,7 +311,7 @@ cdef class Flight:
         return 0
 
     def step(self):
-        """Go on to the next stop; its event as a tuple.  ValueError: the migration is over."""
+        """Go on to the next stop, named by STOPS; its event as a tuple.  ValueError: the migration is over."""
         cdef pmg_mig_event e
         cdef int at
         e.size = sizeof(e)
@@ -309,7 +323,7 @@ cdef class Flight:
             raise RuntimeError("another thread makes a step of this migration")
         if at < 0:
             raise ValueError("the migration was ended through the table")
-        return (at, frames_of(e.src, e.n), frames_of(e.dst, e.n), e.passes, e.node, e.flushes, e.copy_bytes,
+        return (STOPS[at], frames_of(e.src, e.n), frames_of(e.dst, e.n), e.passes, e.node, e.flushes, e.copy_bytes,
                 (e.wait_what, e.wait_which))
 
     def end(self, bint abort, status):

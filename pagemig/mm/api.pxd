@@ -17,6 +17,7 @@ cdef extern from "pagemig/api.h" nogil:
         PMG_READ, PMG_WRITE, PMG_NOFAULT, PMG_NOSET
         PMG_K_HIT, PMG_K_MINOR, PMG_K_MAJOR, PMG_K_WAIT, PMG_K_SIGNAL, PMG_K_FAULT
         PMG_W_NONE, PMG_W_PAGE, PMG_W_MM
+        PMG_M_UNMAPPED, PMG_M_COPIED, PMG_M_STAGE, PMG_M_PASS, PMG_M_WAITS, PMG_M_DONE
 
     ctypedef struct pmg_machine:
         pass

@@ -10,7 +10,7 @@ cdef void ctx_bind(ctx_t *c, uint32_t cpu) noexcept nogil
 cdef void ctx_release_all(machine_t *m) noexcept nogil
 cdef ctx_t *ctx_first(machine_t *m) noexcept nogil                  # of all that were ever made; ctx.older is the next
 cdef uint32_t ctx_held(machine_t *m) noexcept nogil                 # of those that are kept between calls
-cdef void vm_events_fold(ctx_t *c) noexcept nogil
+cdef void vm_events_fold(ctx_t *c) noexcept nogil                    # what it counted goes to its processor
 # what one context counted another answers for from now on
 cdef void vm_events_hand(ctx_t *c, ctx_t *to) noexcept nogil
 cdef void all_vm_events(machine_t *m, uint64_t *out) noexcept nogil     # NR_COUNTERS words

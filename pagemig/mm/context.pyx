@@ -109,37 +109,33 @@ cdef uint32_t ctx_held(machine_t *m) noexcept nogil:
 # -- event counters ----------------------------------------------------------------------------------------------
 
 
-cdef void vm_events_fold(ctx_t *c) noexcept nogil:
-    """Hand what the context counted to its processor; what a trace has yet to record of it stays as it is."""
-    cdef vm_event_state_t *events = &c.m.vm_events[c.cpu]
+cdef void hand_over(ctx_t *c, uint32_t cpu, uint64_t *count, uint64_t *traced) noexcept nogil:
+    """Move what the context counted to ``count``, under the lock of a processor's events.
+
+    What a trace has yet to record of it stays as it is, or goes to ``traced`` (NULL: nowhere).
+    """
+    cdef vm_event_state_t *events = &c.m.vm_events[cpu]
     cdef int k
     cdef uint64_t n
     pmg_spin_lock(&events.lock)
     for k in range(NR_COUNTERS):
         n = pmg_load(&c.count[k])
         if n:
-            pmg_store(&events.count[k], pmg_load(&events.count[k]) + n)
+            pmg_store(count + k, pmg_load(count + k) + n)
             pmg_store(&c.count[k], 0)
             if C_LOCK_PAGE <= k <= C_LOCK_SWAP:
                 c.traced[k - <int> C_LOCK_PAGE] -= n
+                if traced != NULL:
+                    traced[k - <int> C_LOCK_PAGE] += n
     pmg_spin_unlock(&events.lock)
+
+
+cdef void vm_events_fold(ctx_t *c) noexcept nogil:
+    hand_over(c, c.cpu, c.m.vm_events[c.cpu].count, NULL)
 
 
 cdef void vm_events_hand(ctx_t *c, ctx_t *to) noexcept nogil:
-    """What one context counted another answers for: the step of a call that another context makes."""
-    cdef vm_event_state_t *events = &c.m.vm_events[to.cpu]
-    cdef int k
-    cdef uint64_t n
-    pmg_spin_lock(&events.lock)
-    for k in range(NR_COUNTERS):
-        n = pmg_load(&c.count[k])
-        if n:
-            pmg_store(&to.count[k], pmg_load(&to.count[k]) + n)
-            pmg_store(&c.count[k], 0)
-            if C_LOCK_PAGE <= k <= C_LOCK_SWAP:
-                c.traced[k - <int> C_LOCK_PAGE] -= n
-                to.traced[k - <int> C_LOCK_PAGE] += n
-    pmg_spin_unlock(&events.lock)
+    hand_over(c, to.cpu, to.count, to.traced)
 
 
 cdef void all_vm_events(machine_t *m, uint64_t *out) noexcept nogil:

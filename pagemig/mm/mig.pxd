@@ -6,7 +6,6 @@ locks, isolated pages, mmap_lock where the call keeps it; never a spin lock.
 """
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
-from pagemig.mm.migrate_stage cimport PAUSE_COPIED, PAUSE_PASS, PAUSE_STAGE, PAUSE_UNMAPPED
 from pagemig.mm.types cimport ctx_t, machine_t
 from pagemig.mm.uaccess cimport pmg_user_t
 
@@ -27,7 +26,6 @@ cdef enum:                      # which call
     MIG_MREMAP                  # a: address, length, new length, flags, new address
     MIG_MADVISE                 # a: address, length, advice
     MIG_MLOCK                   # a: address, length, flags
-    MIG_MLOCKALL                # a: flags
 
 cdef enum:                      # where it stands: PAUSE_*, and
     MIG_WAITS = 5               # for ctx.wait_what, ctx.wait_which
@@ -39,7 +37,6 @@ ctypedef struct mig_t:          # host memory in any number, as contexts
     machine_t *m
     ctx_t *c                    # its own, with the caller's process, address space and processor; NULL: free
     mig_t *next                 # free ones; guarded by machine.ctx_lock
-    mig_t *older                # made before this one; set once
     uint32_t index, generation
     uint32_t busy               # a step is under way: whoever exchanges 0 for 1 may make it
     bint timed                  # stops where time may pass; else only where it waits

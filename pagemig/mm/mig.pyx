@@ -11,7 +11,7 @@ from pagemig.mm.context cimport ctx_bind, ctx_get, ctx_put
 from pagemig.mm.fork cimport find_get_task_by_vpid, get_task_mm, mmput, put_task
 from pagemig.mm.madvise cimport pmg_sys_madvise
 from pagemig.mm.migrate_stage cimport PAUSE_PASS
-from pagemig.mm.mlock cimport pmg_sys_mlock, pmg_sys_mlockall
+from pagemig.mm.mlock cimport pmg_sys_mlock
 from pagemig.mm.mmap cimport pmg_sys_mmap, pmg_sys_mprotect, pmg_sys_mremap
 from pagemig.mm.types cimport ctx_t, machine_t, MODE_ACTORS, MODE_THREADS, PMG_WAIT, task_t
 from pagemig.mm.uaccess cimport PMG_BAD, pmg_user_t, user_entries
@@ -51,9 +51,7 @@ cdef int64_t perform(ctx_t *c, mig_t *g) noexcept nogil:
         return pmg_sys_mremap(c, a[0], a[1], a[2], <uint32_t> a[3], a[4], &g.rule)
     if g.kind == MIG_MADVISE:
         return pmg_sys_madvise(c, a[0], a[1], <int> a[2], &g.rule)
-    if g.kind == MIG_MLOCK:
-        return pmg_sys_mlock(c, a[0], a[1], <uint32_t> a[2], &g.rule)
-    return pmg_sys_mlockall(c, <uint32_t> a[0], &g.rule)
+    return pmg_sys_mlock(c, a[0], a[1], <uint32_t> a[2], &g.rule)
 
 
 cdef void let_go(ctx_t *c) noexcept nogil:
@@ -121,10 +119,8 @@ cdef bint mig_enter(machine_t *m, mig_t *g) noexcept nogil:
             m.mig_room = room
     if there:
         g.index = m.nr_migs
-        g.older = <mig_t *> m.mig_newest
         m.mig_table[g.index] = g
         m.nr_migs += 1
-        m.mig_newest = g
     pmg_spin_unlock(&m.ctx_lock)
     return there
 
@@ -172,14 +168,13 @@ cdef mig_t *mig_at(machine_t *m, uint32_t index, uint32_t generation) noexcept n
 
 cdef void mig_release_all(machine_t *m) noexcept nogil:
     """With the machine: none is on its way."""
-    cdef mig_t *g = <mig_t *> m.mig_newest
-    cdef mig_t *older
-    while g != NULL:
-        older = g.older
+    cdef mig_t *g
+    cdef uint32_t i
+    for i in range(m.nr_migs):
+        g = <mig_t *> m.mig_table[i]
         pmg_fiber_free(&g.fiber)
         free(g)
-        g = older
-    m.mig_newest = m.mig_free = NULL
+    m.mig_free = NULL
     free(m.mig_table)
     m.mig_table = NULL
     m.nr_migs = m.mig_room = 0

@@ -153,7 +153,6 @@ cdef void keep_addresses(machine_t *to, const machine_t *own) noexcept nogil:
     to.nr_ctx = own.nr_ctx
     to.ctx_busy = own.ctx_busy
     to.mig_free = own.mig_free
-    to.mig_newest = own.mig_newest
     to.mig_table = own.mig_table
     to.mig_room = own.mig_room
     to.nr_migs = own.nr_migs

@@ -636,7 +636,6 @@ ctypedef struct machine_t:
     uint32_t ctx_lock           # guards ctx_free and ctx_newest; innermost
     uint32_t nr_ctx, ctx_busy
     void *mig_free              # stacks of calls that may stop half-way (mig), as contexts the host's; guarded by ctx_lock
-    void *mig_newest
     void **mig_table            # by index
     uint32_t mig_room           # places in the table
     uint32_t nr_migs, migs_busy     # made; on their way

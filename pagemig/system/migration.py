@@ -9,35 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from pagemig import _api, _core
-from pagemig.arguments import (
-    Addresses,
-    NodeSet,
-    address_array,
-    as_int,
-    as_ulong,
-    default_maxnode,
-    user_memory,
-    user_nodemask,
-)
-from pagemig.constants import STATUS_UNSET, Pointer
+from pagemig.arguments import Addresses, NodeSet
+from pagemig.constants import Pointer
 from pagemig.errors import raise_errno
 from pagemig.policy import Policy
-from pagemig.system.numa import MoveResult, NumaCalls, Pid, _listed, _move_targets, _policy_word
+from pagemig.system.numa import (
+    MoveResult,
+    NumaCalls,
+    Pid,
+    bind_arguments,
+    migrate_arguments,
+    move_arguments,
+    policy_word,
+    unset,
+)
 
-__all__ = ["STOPS", "Migration", "MigrationEvent"]
-
-#: What a stop is, by its number in ``pagemig/api.h`` (``PMG_M_*``).
-STOPS: Final = ("", "unmapped", "copied", "stage", "pass", "waits", "done")
-_WAITS: Final = STOPS.index("waits")
-_DONE: Final = STOPS.index("done")
-
-_NO_ADDRESSES: Final = np.empty(0, dtype=np.uint64)
+__all__ = ["Migration", "MigrationEvent"]
 
 
 class MigrationEvent(NamedTuple):
@@ -117,11 +110,11 @@ class Migration:
         if self.done:
             return None
         at, source, target, passes, node, flushes, copied, (what, which) = self._flight.step()
-        if at == _DONE:
+        if at == "done":
             self._end(abort=False)
             return None
-        wait = (_api.WAITED[what], which) if at == _WAITS else ("", 0)
-        return MigrationEvent(STOPS[at], source, target, passes, node, flushes, copied, wait)
+        wait = (_api.WAITED[what], which) if at == "waits" else ("", 0)
+        return MigrationEvent(at, source, target, passes, node, flushes, copied, wait)
 
     def __iter__(self) -> Iterator[MigrationEvent]:
         while (event := self.step()) is not None:
@@ -200,12 +193,10 @@ def move_pages_call(
 ) -> Call:
     """Arguments of move_pages, and what makes its answer."""
     caller._must_live("move_pages")
-    addresses = _NO_ADDRESSES if isinstance(pages, Pointer) else address_array(pages, "pages")
-    n = len(addresses)
-    targets = _move_targets(nodes, None if isinstance(pages, Pointer) else n)
-    total = _listed(pages, nodes, n) if count is None else as_ulong(count, "count")
-    status = unset(n)
-    flags = as_int(flags, "flags") & 0xFFFFFFFF
+    number, total, addresses, targets, bits = move_arguments(
+        caller, pages, nodes, flags, pid, count
+    )
+    status = unset(len(addresses))
 
     def answer(rc: int, stored: npt.NDArray[np.int32] | None) -> MoveResult:
         assert stored is not None
@@ -213,7 +204,7 @@ def move_pages_call(
             caller._fail_move(rc, stored, told=True)
         return MoveResult(rc, stored)
 
-    arguments = (caller._pid_number(pid), total, addresses, targets, status, flags)
+    arguments = (number, total, addresses, targets, status, bits)
     return "move_pages", arguments, status, answer
 
 
@@ -226,17 +217,13 @@ def migrate_pages_call(
 ) -> Call:
     """Arguments of migrate_pages, and what makes its answer."""
     caller._must_live("migrate_pages")
-    old, new = user_nodemask(from_nodes, "from_nodes"), user_nodemask(to_nodes, "to_nodes")
-    if maxnode is None:
-        maxnode = max(default_maxnode(old), default_maxnode(new))
-    bits = as_ulong(maxnode, "maxnode")
+    arguments = migrate_arguments(caller, from_nodes, to_nodes, pid, maxnode)
 
     def answer(rc: int, stored: object) -> int:
         if rc < 0:
-            caller._fail("migrate_pages", rc, maxnode=bits)
+            caller._fail("migrate_pages", rc, maxnode=arguments[1])
         return rc
 
-    arguments = (caller._pid_number(pid), bits, user_memory(old, bits), user_memory(new, bits))
     return "migrate_pages", arguments, None, answer
 
 
@@ -245,21 +232,13 @@ def mbind_call(caller: NumaCalls, addr: int, length: int, policy: Policy, flags:
     caller._must_live("mbind")
     if not isinstance(policy, Policy):
         raise TypeError(f"policy must be a Policy, not {policy!r}")
-    word, mask = _policy_word(policy)
-    bits, start = default_maxnode(mask), as_ulong(addr, "addr")
+    word, mask = policy_word(policy)
+    arguments = bind_arguments(addr, length, word, mask, None, flags)
 
     def answer(rc: int, stored: object) -> None:
         if rc < 0:
-            caller._fail("mbind", rc, addr=start, mode=word, maxnode=bits)
+            caller._fail("mbind", rc, addr=arguments[0], mode=word, maxnode=arguments[4])
 
-    arguments = (
-        start,
-        as_ulong(length, "length"),
-        word & 0xFFFFFFFF,
-        user_memory(mask, bits),
-        bits,
-        as_ulong(flags, "flags"),
-    )
     return "mbind", arguments, None, answer
 
 
@@ -288,8 +267,3 @@ def begin(
     flight = _api.Flight(machine, caller, cpu)
     getattr(flight, call)(*arguments)
     return Migration(flight, machine, status, answer)
-
-
-def unset(n: int) -> npt.NDArray[np.int32]:
-    """Return statuses of which none is stored."""
-    return np.full(n, STATUS_UNSET, dtype=np.int32)

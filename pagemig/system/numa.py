@@ -225,22 +225,15 @@ class NumaCalls(Task):
     ) -> MoveResult:
         """move_pages with every kind of argument."""
         self._must_live("move_pages")
-        addresses = _NO_ADDRESSES if isinstance(pages, Pointer) else address_array(pages, "pages")
-        n = len(addresses)
-        targets = _move_targets(nodes, None if isinstance(pages, Pointer) else n)
-        total = _listed(pages, nodes, n) if count is None else as_ulong(count, "count")
-        stored = _status_array(status, n)
-        rc = self._move_pages(
-            self._pid_number(pid),
-            total,
-            addresses,
-            targets,
-            stored,
-            as_int(flags, "flags") & _UINT_MAX,
+        number, total, addresses, targets, bits = move_arguments(
+            self, pages, nodes, flags, pid, count
         )
+        n = len(addresses)
+        stored = _status_array(status, n)
+        rc = self._move_pages(number, total, addresses, targets, stored, bits)
         if rc < 0:
-            self._fail_move(rc, _unset(n) if stored is None else stored, told=status is None)
-        return MoveResult(rc, _unset(n) if stored is None else stored)
+            self._fail_move(rc, unset(n) if stored is None else stored, told=status is None)
+        return MoveResult(rc, unset(n) if stored is None else stored)
 
     def _fail_move(self, rc: int, stored: npt.NDArray[np.int32], *, told: bool) -> NoReturn:
         """Raise the error of move_pages; where its statuses are new, say how far it came."""
@@ -290,15 +283,10 @@ class NumaCalls(Task):
             node is full).
         """
         self._must_live("migrate_pages")
-        old, new = user_nodemask(from_nodes, "from_nodes"), user_nodemask(to_nodes, "to_nodes")
-        if maxnode is None:
-            maxnode = max(default_maxnode(old), default_maxnode(new))
-        bits = as_ulong(maxnode, "maxnode")
-        rc = self._migrate_pages(
-            self._pid_number(pid), bits, user_memory(old, bits), user_memory(new, bits)
-        )
+        arguments = migrate_arguments(self, from_nodes, to_nodes, pid, maxnode)
+        rc = self._migrate_pages(*arguments)
         if rc < 0:
-            self._fail("migrate_pages", rc, maxnode=bits)
+            self._fail("migrate_pages", rc, maxnode=arguments[1])
         return rc
 
     # ---- mbind --------------------------------------------------------------------------------
@@ -364,22 +352,14 @@ class NumaCalls(Task):
         self._must_live("mbind")
         if isinstance(policy, Policy):
             flags = _policy_flags(nodes, flags, maxnode)
-            word, mask = _policy_word(policy)
+            word, mask = policy_word(policy)
         else:
             word = as_ulong(policy, "policy", "a Policy or a mode")
             mask = user_nodemask(NULL if nodes is None else nodes)
-        bits = default_maxnode(mask) if maxnode is None else as_ulong(maxnode, "maxnode")
-        start = as_ulong(addr, "addr")
-        rc = self._mbind(
-            start,
-            as_ulong(length, "length"),
-            word & _UINT_MAX,
-            user_memory(mask, bits),
-            bits,
-            as_ulong(flags or 0, "flags"),
-        )
+        arguments = bind_arguments(addr, length, word, mask, maxnode, flags or 0)
+        rc = self._mbind(*arguments)
         if rc < 0:
-            self._fail("mbind", rc, addr=start, mode=word, maxnode=bits)
+            self._fail("mbind", rc, addr=arguments[0], mode=word, maxnode=arguments[4])
 
     # ---- set_mempolicy, get_mempolicy, set_mempolicy_home_node ---------------------------------
 
@@ -415,7 +395,7 @@ class NumaCalls(Task):
         if isinstance(policy, Policy):
             if nodes is not None or maxnode is not None:
                 raise TypeError("nodes and maxnode are for the raw form: the policy has its nodes")
-            word, mask = _policy_word(policy)
+            word, mask = policy_word(policy)
         else:
             word = as_ulong(policy, "policy", "a Policy or a mode")
             mask = user_nodemask(NULL if nodes is None else nodes)
@@ -505,7 +485,45 @@ class NumaCalls(Task):
 # ---- arguments --------------------------------------------------------------------------------
 
 
-def _policy_word(policy: Policy) -> tuple[int, Nodemask | Pointer]:
+def move_arguments(
+    caller: NumaCalls,
+    pages: Addresses | Pointer,
+    nodes: Addresses | int | Pointer | None,
+    flags: int,
+    pid: Pid,
+    count: int | None,
+) -> tuple[int, int, npt.NDArray[np.uint64], npt.NDArray[np.int32] | None, int]:
+    """Return pid, count, addresses, target nodes and flags as the core takes them."""
+    addresses = _NO_ADDRESSES if isinstance(pages, Pointer) else address_array(pages, "pages")
+    n = len(addresses)
+    targets = _move_targets(nodes, None if isinstance(pages, Pointer) else n)
+    total = _listed(pages, nodes, n) if count is None else as_ulong(count, "count")
+    number = caller._pid_number(pid)
+    return number, total, addresses, targets, as_int(flags, "flags") & _UINT_MAX
+
+
+def migrate_arguments(
+    caller: NumaCalls, from_nodes: NodeSet, to_nodes: NodeSet, pid: Pid, maxnode: int | None
+) -> tuple[int, int, bytes | None, bytes | None]:
+    """Return pid, maxnode and both masks as the core takes them."""
+    old, new = user_nodemask(from_nodes, "from_nodes"), user_nodemask(to_nodes, "to_nodes")
+    if maxnode is None:
+        maxnode = max(default_maxnode(old), default_maxnode(new))
+    bits = as_ulong(maxnode, "maxnode")
+    return caller._pid_number(pid), bits, user_memory(old, bits), user_memory(new, bits)
+
+
+def bind_arguments(
+    addr: int, length: int, word: int, mask: Nodemask | Pointer, maxnode: int | None, flags: int
+) -> tuple[int, int, int, bytes | None, int, int]:
+    """Return start, length, mode word, mask, maxnode and flags as the core takes them."""
+    bits = default_maxnode(mask) if maxnode is None else as_ulong(maxnode, "maxnode")
+    start, nbytes = as_ulong(addr, "addr"), as_ulong(length, "length")
+    memory = user_memory(mask, bits)
+    return start, nbytes, word & _UINT_MAX, memory, bits, as_ulong(flags, "flags")
+
+
+def policy_word(policy: Policy) -> tuple[int, Nodemask | Pointer]:
     if isinstance(policy, WeightedInterleave) and policy.weights is not None:
         raise ValueError(f"weights belong to the machine (Machine(weights=...)), not to {policy!r}")
     return policy.mode | policy.flags, user_nodemask(policy.nodes) if policy.nodes else NULL
@@ -531,7 +549,7 @@ def _room(value: object, name: str, dtype: type[Any], n: int) -> npt.NDArray[Any
     return None if value is NULL else np.zeros(0 if value is BAD else n, dtype=dtype)
 
 
-def _unset(n: int) -> npt.NDArray[np.int32]:
+def unset(n: int) -> npt.NDArray[np.int32]:
     return np.full(n, STATUS_UNSET, dtype=np.int32)
 
 
@@ -540,7 +558,7 @@ def _status_array(
 ) -> npt.NDArray[np.int32] | None:
     """Where statuses go; None for a pointer that cannot be written."""
     if status is None:
-        return _unset(n)
+        return unset(n)
     if isinstance(status, Pointer):
         return None
     if not isinstance(status, np.ndarray) or status.dtype != _INT32 or status.ndim != 1:

@@ -107,7 +107,8 @@ def test_mbind_and_frames_in_steps() -> None:
     for kernel in MOVERS:
         machine, app, base = machine_with(kernel)
         bound = app.start_mbind(base, N * PAGE, pm.Bind([2]))
-        assert next(iter([e.at for e in bound])) == "unmapped"
+        stops = [event.at for event in bound]
+        assert stops[0] == "unmapped"
         assert bound.result is None
         assert app.nodes(base, N).tolist() == [2] * N
         frames = machine.start_migrate_frames(app.frames(base, N), [3] * N)

@@ -15,7 +15,6 @@ import pagemig as pm
 from pagemig import _api
 from pagemig.scenario.conform import compare, describe
 from pagemig.scenario.files import load
-from pagemig.system.migration import STOPS
 from support import CORPUS
 
 FILES = {
@@ -52,8 +51,8 @@ def in_steps(name: str, draw: random.Random) -> Callable[..., int]:
         status = arguments[4] if name == "move_pages" else None
         flight = _api.Flight(self.machine, self, self.cpu)
         getattr(flight, name)(*arguments)
-        while STOPS[(event := flight.step())[0]] != "done":
-            assert STOPS[event[0]] != "waits", event
+        while (event := flight.step())[0] != "done":
+            assert event[0] != "waits", event
             self.machine.check()
         return flight.end(False, status)
 
