@@ -10,9 +10,10 @@ Compile with the flags of ``python -m pagemig --cflags``.  The structures are th
 built with an older header goes on working, since the table only grows.
 """
 from pagemig.mm.api cimport (
-    PMG_ABI, PMG_EABI, PMG_EBUSYCTX, PMG_EHOOK, PMG_K_FAULT, PMG_K_HIT, PMG_K_MAJOR, PMG_K_MINOR, PMG_K_SIGNAL,
-    PMG_K_WAIT, PMG_NOFAULT, PMG_NOSET, PMG_READ, PMG_STATUS_UNSET, PMG_W_MM, PMG_W_NONE, PMG_W_PAGE, PMG_WRITE, pmg_api,
-    pmg_cost, pmg_ctx, pmg_info, pmg_machine, pmg_node_spec, pmg_outcome, pmg_spec, pmg_task, pmg_user, pmg_walk,
+    PMG_ABI, PMG_EABI, PMG_EBUSYCTX, PMG_K_FAULT, PMG_K_HIT, PMG_K_MAJOR, PMG_K_MINOR, PMG_K_SIGNAL, PMG_K_WAIT,
+    PMG_M_COPIED, PMG_M_DONE, PMG_M_PASS, PMG_M_STAGE, PMG_M_UNMAPPED, PMG_M_WAITS, PMG_NOFAULT, PMG_NOSET, PMG_READ,
+    PMG_STATUS_UNSET, PMG_W_MM, PMG_W_NONE, PMG_W_PAGE, PMG_WRITE, pmg_api, pmg_cost, pmg_ctx, pmg_info, pmg_machine,
+    pmg_mig, pmg_mig_event, pmg_node_spec, pmg_outcome, pmg_spec, pmg_task, pmg_user, pmg_walk,
 )
 
 cdef extern from "pagemig/boot.h":

@@ -13,7 +13,7 @@ cdef extern from *:
 
 cdef extern from "pagemig/api.h" nogil:
     enum:
-        PMG_ABI, PMG_EABI, PMG_EBUSYCTX, PMG_EHOOK, PMG_STATUS_UNSET
+        PMG_ABI, PMG_EABI, PMG_EBUSYCTX, PMG_STATUS_UNSET
         PMG_READ, PMG_WRITE, PMG_NOFAULT, PMG_NOSET
         PMG_K_HIT, PMG_K_MINOR, PMG_K_MAJOR, PMG_K_WAIT, PMG_K_SIGNAL, PMG_K_FAULT
         PMG_W_NONE, PMG_W_PAGE, PMG_W_MM

@@ -5,7 +5,7 @@
  *
  * Units: va, pa and len are bytes; pfn and n are frames and pages; node -1 is no node.
  * Every function that returns int or int64_t answers a value >= 0, or -errno with the kernel's meaning, or one of PMG_WAIT,
- * PMG_EABI, PMG_EBUSYCTX, PMG_EHOOK, or -(1024 + bug) where the real kernel would have crashed.
+ * PMG_EABI, PMG_EBUSYCTX, or -(1024 + bug) where the real kernel would have crashed.
  * A structure that crosses the border begins with `size`: the caller stores the sizeof it was compiled with, and pagemig
  * reads and writes no more than that.
  * No function takes the interpreter's lock, and no pointer of the caller outlives a call.
@@ -27,8 +27,7 @@ extern "C" {
 enum {
     PMG_WAIT = -512,      /* the call would wait and nothing is lost: see ctx_wait, then call again with the same arguments */
     PMG_EABI = -600,      /* a structure that this build does not know */
-    PMG_EBUSYCTX = -601,  /* the context is in a call, or a machine still has contexts */
-    PMG_EHOOK = -602      /* a callback did what it may not */
+    PMG_EBUSYCTX = -601   /* the context is in a call, or a machine still has contexts */
 };
 #define PMG_STATUS_UNSET (-2147483647 - 1) /* a status that the kernel never stored */
 
@@ -134,16 +133,6 @@ typedef struct pmg_mig_event {
     const uint32_t *src;      /* frames; valid until the next call about this migration */
     const uint32_t *dst;
 } pmg_mig_event;
-
-/* ---- callbacks: in C, without the interpreter, in the thread of the call that causes them ---- */
-enum { PMG_F_MIGRATE = 1, PMG_F_PROTECT, PMG_F_UNMAP, PMG_F_COW, PMG_F_FORK, PMG_F_REMAP, PMG_F_EXIT };
-typedef struct pmg_flush {
-    uint32_t size;
-    uint32_t mm;              /* whose entries: address space */
-    uint32_t why;             /* PMG_F_* */
-    uint32_t pad;
-    uint64_t va, n;           /* first address, pages */
-} pmg_flush;
 
 /* User memory as a call gets it: NULL, PMG_BAD (a wild pointer), or `bytes` that can be read; EFAULT beyond them. */
 typedef struct pmg_user {
