@@ -1,11 +1,11 @@
-"""``move_pages`` without content: what the bookkeeping of a migration costs."""
+"""``move_pages``, ``mbind`` and ``migrate_pages`` without content: what the bookkeeping costs."""
 
 from collections.abc import Callable
 
 import pytest
 from common.reference import Reference
 from common.rows import lines_at
-from common.worlds import World
+from common.worlds import Bound, WholeProcess, World
 
 import pagemig as pm
 
@@ -52,5 +52,30 @@ def bench_move_pages_of_four_processes(
         amount=world.pages,
         reference=lines,
         target=lines_at(12),
+        prove=world.prove,
+    )
+
+
+@pytest.mark.parametrize("scattered", [True, False], ids=["scattered", "sequential"])
+@pytest.mark.parametrize("call", ["mbind", "migrate_pages"])
+def bench_whole_mapping(
+    measure: Callable[..., object],
+    lines: Reference,
+    size: Callable[[int], int],
+    call: str,
+    scattered: bool,
+) -> None:
+    """The calls that walk the page tables for what they move: no list comes in, none goes out."""
+    worlds = {
+        "mbind": lambda: Bound(size(M), scattered=scattered),
+        "migrate_pages": lambda: WholeProcess(size(M), "6.1", scattered=scattered),
+    }
+    world = worlds[call]()
+    measure(
+        f"{call}, 1M pages {'scattered' if scattered else 'sequential'}",
+        world.move,
+        per="pages",
+        amount=world.pages,
+        reference=lines,
         prove=world.prove,
     )

@@ -98,14 +98,24 @@ class World:
 class WholeProcess(World):
     """A process whose pages ``migrate_pages`` moves, under a kernel that may need swap for it."""
 
-    def __init__(self, pages: int, kernel: str) -> None:
+    def __init__(self, pages: int, kernel: str, *, scattered: bool = True) -> None:
         swap = {"swap": [4 * pages * PAGE]} if pm.KERNELS[kernel].swap else {}
-        super().__init__(pages, scattered=True, kernel=kernel, **swap)
+        super().__init__(pages, scattered=scattered, kernel=kernel, **swap)
 
     def move(self) -> None:
         """Move every page to the other node with one call."""
         old, self.side = self.side, self.side ^ 1
         assert self.app.migrate_pages([old], [self.side]) == 0
+
+
+class Bound(World):
+    """A process whose pages follow the policy of their mapping."""
+
+    def move(self) -> None:
+        """Bind the mapping to the other node; STRICT: an error if a page stays behind."""
+        self.side ^= 1
+        flags = self.flags | pm.MPOL_MF_STRICT
+        self.app.mbind(self.base, self.pages * PAGE, pm.Bind([self.side]), flags)
 
 
 def resident() -> int:
