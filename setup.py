@@ -9,6 +9,7 @@ thread     ThreadSanitizer (run with the compiler's libtsan preloaded: ``make ts
 address    AddressSanitizer and UBSan (likewise: ``make asan``)
 coverage   line tracing of .pyx and .pxd for coverage.py (``make cover``)
 none       no extensions: what ``make`` uses to link the tree before it builds in place
+placed     nothing is compiled: a wheel gets the objects that lie in the tree
 =========  ==============================================================================
 
 ``PAGEMIG_PLANT=race`` plants a data race in a lock, ``nocopy`` leaves out the copy of a page that
@@ -33,6 +34,7 @@ CFLAGS = {
     "address": ["-O1", "-g", "-fsanitize=address,undefined", "-fno-omit-frame-pointer"],
     "coverage": ["-O0", "-g1"],
     "none": [],
+    "placed": [],
 }
 PLANTS = {
     "": [],
@@ -111,6 +113,8 @@ def modules() -> list[Extension]:
         raise SystemExit(f"PAGEMIG_PLANT={PLANT!r} is not one of {', '.join(filter(None, PLANTS))}")
     if MODE == "none":
         return []
+    if MODE == "placed":
+        return extensions()
     from Cython.Build import cythonize
 
     checked = MODE in ("debug", "address", "coverage")
@@ -148,6 +152,17 @@ class BuildExt(build_ext):
         if not self.inplace:
             self.extensions = [e for e in self.extensions or [] if e.name not in OWN_USE]
 
+    def build_extension(self, ext: Extension) -> None:
+        """Build one, or take the one that lies in the tree."""
+        if MODE != "placed":
+            super().build_extension(ext)
+            return
+        placed = self.get_ext_filename(ext.name)
+        if not Path(placed).exists():
+            raise SystemExit(f"{placed} is not there: python setup.py build_ext --inplace makes it")
+        self.mkpath(str(Path(self.get_ext_fullpath(ext.name)).parent))
+        self.copy_file(placed, self.get_ext_fullpath(ext.name))
+
 
 class BuildPy(build_py):
     """Everything else of the package, likewise."""
@@ -165,5 +180,10 @@ if __name__ == "__main__":
     setup(
         ext_modules=found,
         cmdclass={"build_ext": BuildExt, "build_py": BuildPy},
-        options={"build_ext": {"parallel": JOBS, "force": bool(found) and mode_changed()}},
+        options={
+            "build_ext": {
+                "parallel": JOBS,
+                "force": bool(found) and MODE != "placed" and mode_changed(),
+            }
+        },
     )

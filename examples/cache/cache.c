@@ -53,7 +53,7 @@ typedef struct {
 
 static int hotter(const void *a, const void *b)
 {
-    const heat_t *x = a, *y = b;
+    const heat_t *x = (const heat_t *) a, *y = (const heat_t *) b;
 
     if (x->misses != y->misses)
         return x->misses < y->misses ? 1 : -1;
@@ -70,11 +70,12 @@ static int simulate(const pmg_api *api)
     pmg_machine *machine;
     pmg_ctx *boot, *cpu;
     pmg_outcome out;
-    pmg_cost cost = {.size = sizeof(pmg_cost)};
+    pmg_cost cost;
     int64_t base, task;
     uint64_t state = 1;
     int round, i;
 
+    cost.size = sizeof(cost);
     if (api->machine_new(&spec, &machine) || api->ctx_open(machine, 0, 0, 1, &boot))
         return 1;
     task = api->spawn(boot, 0, 1000);
@@ -91,8 +92,10 @@ static int simulate(const pmg_api *api)
         uint64_t misses = 0, fast = 0;
         int64_t rc;
 
-        for (i = 0; i < PAGES; i++)
-            heat[i] = (heat_t) {(uint32_t) i, 0};
+        for (i = 0; i < PAGES; i++) {
+            heat[i].page = (uint32_t) i;
+            heat[i].misses = 0;
+        }
         for (i = 0; i < ACCESSES; i++) {
             uint64_t page = choose(&state), at = (page << PAGE) + (next_random(&state) & 0xfc0);
 

@@ -25,6 +25,14 @@ MODULES = [
 ]
 
 
+class _CompilerFlags(argparse.Action):
+    """Print the flags as they are: what argparse prints itself is wrapped like text."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(f"-I{get_include()}")
+        parser.exit()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pagemig", description="Linux page migration, modelled page by page."
@@ -32,8 +40,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument(
         "--cflags",
-        action="version",
-        version=f"-I{get_include()}",
+        action=_CompilerFlags,
+        nargs=0,
         help="show the flags of a C compiler for programs that embed pagemig, and exit",
     )
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")

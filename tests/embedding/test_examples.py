@@ -1,6 +1,5 @@
-"""Every example is built and run, and says what it should."""
+"""Every example is built and run against the installed wheel, and says what it should."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -10,17 +9,19 @@ from pathlib import Path
 
 import pytest
 
-import pagemig as pm
+from support.installed import ROOT, Environment, run
 
-ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
-ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)])}
 
 
-def run(*command: str, cwd: Path | None = None) -> str:
-    done = subprocess.run(command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+def test_the_environment_is_clean(clean: Environment) -> None:
+    code = (
+        "import sys, importlib.metadata as m, pagemig\n"
+        "print(pagemig.__file__, *sorted({d.name.lower() for d in m.distributions()}))"
+    )
+    file, *names = clean.run("-c", code).split()
+    assert Path(file).is_relative_to(clean.site)
+    assert {"numpy", "pagemig"} <= {*names} and "pytest" not in names
 
 
 def embedding_flags() -> list[str]:
@@ -32,19 +33,36 @@ def embedding_flags() -> list[str]:
     return [*words, f"-l{library}", *(get("LIBS") or "").split(), *(get("SYSLIBS") or "").split()]
 
 
-def test_a_cache_in_c_moves_what_misses_most(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def headers(clean: Environment) -> Path:
+    """The folder that the installed package names to compilers."""
+    flag = clean.run("-m", "pagemig", "--cflags").strip()
+    folder = Path(flag.removeprefix("-I"))
+    assert folder.is_relative_to(clean.site)
+    return folder
+
+
+def compiled(tmp_path: Path, headers: Path, *compiler: str) -> Path:
+    """The cache in C, linked with this Python."""
     program = tmp_path / "cache"
-    source = str(EXAMPLES / "cache" / "cache.c")
-    flags = ["-O2", "-std=gnu99", "-Wall", "-Wextra", "-Werror", f"-I{pm.get_include()}"]
-    compiled = subprocess.run(
-        ["cc", *flags, source, *embedding_flags(), "-o", str(program)],
+    words = [*compiler, "-O2", "-Wall", "-Wextra", "-Werror", f"-I{headers}"]
+    done = subprocess.run(
+        [*words, EXAMPLES / "cache" / "cache.c", "-x", "none", *embedding_flags(), "-o", program],
         capture_output=True,
         text=True,
     )
-    if compiled.returncode and "cannot find -lpython" in compiled.stderr:
-        pytest.skip("this Python comes without a library to embed")
-    assert compiled.returncode == 0, compiled.stderr
-    rows = [line.split() for line in run(str(program)).splitlines()[1:]]
+    if done.returncode and "cannot find -lpython" in done.stderr:
+        pytest.skip("this Python comes without a library to embed: python3-dev has it")
+    assert done.returncode == 0, done.stderr
+    return program
+
+
+def test_a_cache_in_c_moves_what_misses_most(
+    tmp_path: Path, clean: Environment, headers: Path
+) -> None:
+    program = compiled(tmp_path, headers, "cc", "-std=c99", "-pedantic")
+    printed = run(program, cwd=tmp_path, PYTHONPATH=str(clean.site))
+    rows = [line.split() for line in printed.splitlines()[1:]]
     share = [float(row[2]) for row in rows]
     moved = [int(row[4]) for row in rows]
     assert len(rows) == 6
@@ -52,33 +70,22 @@ def test_a_cache_in_c_moves_what_misses_most(tmp_path: Path) -> None:
     assert moved[0] > 2048 and moved[1] == 0
 
 
-def test_a_consumer_in_cython(tmp_path: Path) -> None:
-    folder = tmp_path / "cython"
-    shutil.copytree(EXAMPLES / "cython", folder)
-    run(sys.executable, "setup.py", "-q", "build_ext", "--inplace", cwd=folder)
-    code = (
-        "import consumer, pagemig as pm\n"
-        "machine = pm.Machine([pm.Node('4MiB', cpus=1), '4MiB'])\n"
-        "app = machine.spawn()\n"
-        "base = app.mmap(64 * pm.PAGE_SIZE)\n"
-        "app.mbind(base, 64 * pm.PAGE_SIZE, pm.Interleave([0, 1]))\n"
-        "app.touch(base, 64 * pm.PAGE_SIZE, write=True)\n"
-        "with app.context() as context:\n"
-        "    print(consumer.walk_ns(context.address, base, 64, 80, 250))\n"
-    )
-    assert float(run(sys.executable, "-c", code, cwd=folder)) == 32 * 80 + 32 * 250
+def test_the_cache_is_cpp_too(tmp_path: Path, headers: Path) -> None:
+    if not shutil.which("c++"):
+        pytest.skip("needs a C++ compiler: g++")
+    compiled(tmp_path, headers, "c++", "-x", "c++", "-std=c++11")
 
 
-def test_tenants() -> None:
-    rows = [line.split() for line in run(sys.executable, str(EXAMPLES / "tenants.py")).splitlines()]
+def test_tenants(clean: Environment) -> None:
+    rows = [line.split() for line in clean.run(EXAMPLES / "tenants.py").splitlines()]
     assert len(rows) == 6
     waits = [[float(word) for word in row[1:4]] for row in rows[1:]]
     assert max(waits[0]) / min(waits[0]) > 2 > 1.2 > max(waits[-1]) / min(waits[-1])
 
 
-def test_numba() -> None:
-    pytest.importorskip("numba")
-    first, second = run(sys.executable, str(EXAMPLES / "numba_loop.py")).splitlines()
+def test_numba(clean: Environment) -> None:
+    clean.add("numba")
+    first, second = clean.run(EXAMPLES / "numba_loop.py").splitlines()
     counts = [int(word) for word in re.findall(r": +(\d+)", first)]
     assert sum(counts) == 200_000 and min(counts) > 90_000
     assert re.findall(r": +(\d+)", second) == ["200000", "0"]

@@ -22,6 +22,7 @@ PARTS = [
     "tests",
     "benchmarks",
     "docs",
+    "examples",
     "setup.py",
     "pyproject.toml",
     "MANIFEST.in",
@@ -158,7 +159,16 @@ def test_sdist_can_be_built_from(copy):
         "Makefile",
         "tests/packaging/test_build.py",
     } <= names
-    assert not [name for name in names if name.endswith((".c", ".so", ".pyc"))]
+    assert not [name for name in names if name.endswith((".so", ".pyc"))]
+    assert {name for name in names if name.endswith(".c")} == {"examples/cache/cache.c"}
+
+
+def test_sdist_holds_what_the_project_tracks(copy):
+    done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip("needs git, and a clone")
+    tracked = {name for name in done.stdout.split() if not name.startswith((".ci/", ".git"))}
+    assert tracked - build(copy, "sdist") == set()
 
 
 def test_wheel_holds_the_package_and_nothing_else(copy):
