@@ -177,13 +177,9 @@ class BuildPy(build_py):
 
 if __name__ == "__main__":
     found = modules()
+    compiled = bool(found) and MODE != "placed"
     setup(
         ext_modules=found,
         cmdclass={"build_ext": BuildExt, "build_py": BuildPy},
-        options={
-            "build_ext": {
-                "parallel": JOBS,
-                "force": bool(found) and MODE != "placed" and mode_changed(),
-            }
-        },
+        options={"build_ext": {"parallel": JOBS, "force": compiled and mode_changed()}},
     )

@@ -91,7 +91,8 @@ def test_a_consumer_of_a_shorter_table_goes_on_working(
     short = changed_headers(
         builder,
         tmp_path / "include",
-        r"(\*cr3\)\(pmg_ctx \*c\);).*?(\} pmg_api;.*PMG_HAS\(api, )\w+(\); \}).*(#ifdef __cplusplus)",
+        r"(\*cr3\)\(pmg_ctx \*c\);).*?(\} pmg_api;.*PMG_HAS\(api, )"
+        r"\w+(\); \}).*(#ifdef __cplusplus)",
         r"\1\n\2cr3\3\n\4",
     )
     folder = built_with(short, builder, consumer, tmp_path / "cython")

@@ -42,9 +42,9 @@ def placed_wheel(folder: Path) -> Path:
 
 
 class Environment:
-    """A virtual environment with the wheel and numpy; `add` lends it more of what is installed here.
+    """A virtual environment with the wheel and numpy; `add` lends it more.
 
-    Packages are linked, not installed, so that no test needs a network.
+    Packages are links to those installed here, so that no test needs a network.
     """
 
     def __init__(self, folder: Path, wheel: Path) -> None:
