@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .costs import LINE, PAGE
 from .sources import AccessedBits, Counts, Future, HintFaults, Regions, Samples
 from .view import NO_MOVES, Ints, Moves, Policy, View
 
@@ -393,7 +394,8 @@ class Colloid(Policy):
     """Pages move until the loaded latencies of the two tiers are equal (Colloid).
 
     The share of accesses that the fast tier should serve is sought between two marks: the one it
-    is certainly above and the one it is certainly below. What is hot moves first.
+    is certainly above and the one it is certainly below. What is hot moves first, and in an epoch
+    no more bytes than the accesses that are to go elsewhere had.
 
     Parameters
     ----------
@@ -439,7 +441,8 @@ class Colloid(Policy):
         wanted = (self.low + self.high) / 2 - now
         pages = np.flatnonzero((view.tier > 0 if wanted > 0 else view.tier == 0) & (share > 0))
         pages = pages[np.argsort(-share[pages], kind="stable")]
-        chosen = pages[: int(np.searchsorted(np.cumsum(share[pages]), abs(wanted), "right"))]
+        most = int(abs(wanted) * view.samples.sum() * self.period * LINE / PAGE)
+        chosen = pages[: int(np.searchsorted(np.cumsum(share[pages]), abs(wanted), "right"))][:most]
         return view.swap(chosen, self.heat) if wanted > 0 else view.demoted(chosen)
 
 

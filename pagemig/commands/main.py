@@ -17,6 +17,7 @@ MODULES = [
     "pagemig.commands.trace",
     "pagemig.commands.replay",
     "pagemig.commands.sweep",
+    "pagemig.commands.published",
     "pagemig.commands.live",
     "pagemig.commands.conform",
     "pagemig.commands.run",

@@ -260,6 +260,8 @@ class TwinColloid:
             if taken > abs(wanted):
                 break
             chosen.append(page)
+        # pages of 4096 bytes, accesses of 64
+        chosen = chosen[: int(abs(wanted) * sum(v.samples.tolist()) * self.p.period * 64 / 4096)]
         return naive_swap(v, chosen, self.heat) if wanted > 0 else naive_demoted(v, chosen)
 
 

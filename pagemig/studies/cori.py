@@ -1,0 +1,309 @@
+"""Cori's period sweep: how often a policy should move pages, and how to find out cheaply.
+
+Doudali, Zahka, Gavrilovska, "Cori: Dancing to the Right Beat of Periodic Data Movements over Hybrid
+Memory Systems" (IPDPS 2021; arXiv 2101.07200). A policy that moves hot pages once a period loses if
+the period is too short, since every move costs, or too long, since it learns too late. Cori takes
+periods that are multiples of the dominant distance of reuse, of which there are few, and tries
+those. The paper's claims: a wrong period costs 10 to 100 %, a tuned one is within 3 % of the best.
+
+Machine and policies are those of its simulator (github.com/GTkernel/cori-sim, `sim/`), as far as a
+replay has the same; `stated` has each number with its source, and what differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pagemig import auto
+from pagemig.report import table
+from pagemig.trace import Runs
+
+from .replay import Plan, Progress
+
+__all__ = ["Periodic", "Sweep", "candidates", "dominant_reuse", "report", "stated", "study"]
+
+#: Accesses that are told apart in distances of reuse, and the least period that is tried.
+BIN = 1000
+#: A page is hot from so many accesses in a period on; its heat counts in steps of that.
+STEP = 20
+#: Share of the pages that the fast memory holds.
+SHARE = 0.2
+#: A period that comes so near to the best is good enough for the paper.
+NEAR = 0.03
+#: How much longer each period of the sweep is than the one before.
+_LONGER = 1.4
+
+_STATED = (
+    ("fast memory", "50 ns, 10 GB/s", "cori-sim, sim/perf_model.py, 'Fast:NearSlow'"),
+    ("slow memory", "150 ns, 3.7 GB/s", "the same"),
+    ("a period", "3 us", "the same; here only periods in which pages move are charged"),
+    ("a page moved", "1 us", "the same; a page in and a page out are two"),
+    ("statistics", "free", "the same"),
+    ("fast share", "0.2", "cori-sim, run_cori.py"),
+    ("first placement", "by turns", "sim/memory.py; here pages come with their first access"),
+    ("hot", "20 accesses a period, in steps of 20", "sim/scheduler.py"),
+    ("what leaves", "the least recently used", "sim/scheduler.py"),
+    ("reuse", "bins of 1,000 accesses, more than 2 repeats", "run_cori.py, sim/memory.py"),
+    ("traces", "those of the replay", "the paper's (Rodinia and others) are not at hand"),
+)
+
+
+@dataclass
+class Periodic(auto.Policy):
+    """Pages used most in a period come in, the least recently used go; as cori-sim has it.
+
+    Parameters
+    ----------
+    known : bool, default False
+        Whether the next period is known (the simulator's oracle) or the last one has to do
+        (its history).
+    """
+
+    known: bool = False
+
+    def __post_init__(self) -> None:
+        self.needs = [auto.Samples(1, ns=0.0), *([auto.Future(1)] if self.known else [])]
+
+    def place(self, view: auto.View) -> Sequence[int]:
+        """Weights of the nodes: by turns, until the fast one is full."""
+        return [1] * view.capacity.size
+
+    def start(self, view: auto.View) -> None:
+        """See `Policy.start`."""
+        self.used = np.full(view.owner.size, -1, np.int64)
+        self.clock = 0
+
+    def epoch(self, view: auto.View) -> auto.Moves:
+        """See `Policy.epoch`."""
+        self.used[view.sampled] = self.clock + np.arange(view.sampled.size)
+        self.clock += view.sampled.size
+        heat = (view.future.sum(axis=0) if self.known else view.samples) // STEP
+        hot = np.flatnonzero((heat > 0) & (view.node >= 0))
+        hot = hot[np.argsort(-heat[hot], kind="stable")][: int(view.capacity[0])]
+        comes = hot[view.node[hot] != 0]
+        goes = view.room(0, comes.size, self.used)
+        return auto.Moves.joined(view.demoted(goes), (comes, np.zeros_like(comes)))
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One trace under one policy.
+
+    Attributes
+    ----------
+    trace, policy : str
+        Their names.
+    accesses : int
+        Of the trace.
+    tried : dict of int to float
+        Periods of the sweep, as numbers of periods in the trace, and milliseconds of each.
+    reuse : int or None
+        Dominant distance of reuse in accesses; None if nothing is reused often enough.
+    tuned : dict of int to float
+        The same as ``tried`` for Cori's candidates, in the order it tries them.
+    still_ms, fast_ms, slow_ms : float
+        Milliseconds if nothing moves, and if all memory were fast or slow.
+    """
+
+    trace: str
+    policy: str
+    accesses: int
+    tried: dict[int, float]
+    reuse: int | None
+    tuned: dict[int, float]
+    still_ms: float
+    fast_ms: float
+    slow_ms: float = field(repr=False)
+
+    @property
+    def best(self) -> int:
+        """Periods of the best point of sweep and candidates."""
+        every = self.tried | self.tuned
+        return min(every, key=lambda periods: every[periods])
+
+    @property
+    def best_ms(self) -> float:
+        """Its milliseconds."""
+        return min((self.tried | self.tuned).values())
+
+    @property
+    def worst(self) -> int:
+        """Periods of the worst point of the sweep."""
+        return max(self.tried, key=lambda periods: self.tried[periods])
+
+    @property
+    def spread(self) -> float:
+        """What the worst period costs, as a share of the best."""
+        return self.tried[self.worst] / self.best_ms - 1
+
+    @property
+    def off(self) -> float:
+        """How far Cori's best candidate is from the best period, as a share of it."""
+        return min(self.tuned.values()) / self.best_ms - 1
+
+    @property
+    def trials(self) -> int | None:
+        """Candidates that were tried until one was near enough; None if none was."""
+        for number, ms in enumerate(self.tuned.values(), start=1):
+            if ms <= (1 + NEAR) * self.best_ms:
+                return number
+        return None
+
+
+def dominant_reuse(trace: Runs) -> int | None:
+    """The distance at which pages come again, weighted by how often they do and how near.
+
+    For each thousand of accesses between two uses of a page: how often the pages that come again
+    at that distance more than once do so, on average. The dominant distance is the mean of those
+    with more than two, near ones counted more.
+
+    Parameters
+    ----------
+    trace : Runs
+        The accesses.
+
+    Returns
+    -------
+    int or None
+        Accesses; None where no distance has more than two.
+    """
+    index, _, count = trace.part(0, trace.runs)
+    ends = np.cumsum(count, dtype=np.int64)
+    order = np.argsort(index, kind="stable")
+    same = index[order][1:] == index[order][:-1]
+    apart = (ends - count)[order][1:] - (ends - 1)[order][:-1]
+    places = apart[same] // BIN
+    size = int(places.max(initial=0)) + 1
+    keys, repeats = np.unique(
+        index[order][1:][same].astype(np.int64) * size + places, return_counts=True
+    )
+    often = repeats > 1
+    sums = np.bincount(keys[often] % size, repeats[often], size)
+    pages = np.bincount(keys[often] % size, minlength=size)
+    mean = np.divide(sums, pages, out=np.zeros(size), where=pages > 0)
+    there = 1 + np.flatnonzero(mean[1:] > 2)
+    if not there.size:
+        return None
+    weights = mean[there] * np.linspace(1, 0, there.size) if there.size > 1 else None
+    return int(np.average(BIN * there, weights=weights))
+
+
+def candidates(accesses: int, reuse: int | None) -> list[int]:
+    """Numbers of periods that Cori tries: multiples of the reuse, the shortest first."""
+    if reuse is None:
+        return [2]
+    lengths = range(reuse, max(accesses // 2, reuse) + 1, reuse)
+    return list(dict.fromkeys(max(accesses // length, 1) for length in lengths))
+
+
+def study(
+    trace: Runs, *, name: str = "", known: bool = False, progress: Progress | None = None
+) -> Sweep:
+    """Sweep the period of `Periodic`, and tune it as Cori does.
+
+    Parameters
+    ----------
+    trace : Runs
+        The accesses.
+    name : str
+        What to call it.
+    known : bool
+        As for `Periodic`.
+    progress : callable, optional
+        Called with a name and the share done.
+
+    Returns
+    -------
+    Sweep
+    """
+    numbers, most = [2], max(trace.accesses // BIN, 2)
+    while numbers[-1] < most:
+        numbers.append(min(max(round(numbers[-1] * _LONGER), numbers[-1] + 1), most))
+    reuse = dominant_reuse(trace)
+    tuned = candidates(trace.accesses, reuse)
+    wanted = list(dict.fromkeys([*numbers, *tuned]))
+    found = {}
+    for done, periods in enumerate(wanted, start=1):
+        plan = Plan(trace, machine="cori", fast_share=SHARE, epochs=periods)
+        found[periods] = plan.run(Periodic(known)).total_ns / 1e6
+        if progress is not None:
+            progress(f"cori {name}", done / len(wanted))
+    still = plan.run("interleave")
+    hardware = plan.hardware
+    fast, slow = (
+        max(hardware.latency[0, nid], 64 / hardware.bandwidth[0, nid]) * trace.accesses / 1e6
+        for nid in (0, 1)
+    )
+    return Sweep(
+        name or trace.header.program,
+        "oracle" if known else "history",
+        trace.accesses,
+        {periods: found[periods] for periods in numbers},
+        reuse,
+        {periods: found[periods] for periods in tuned},
+        still.total_ns / 1e6,
+        fast,
+        slow,
+    )
+
+
+# ---- what it says -------------------------------------------------------------------------------
+
+
+def report(sweeps: Sequence[Sweep]) -> str:
+    """A table and words: what a period costs, and what tuning comes to."""
+    rows = [
+        (
+            sweep.trace,
+            sweep.policy,
+            sweep.accesses // sweep.best,
+            sweep.best_ms,
+            sweep.accesses // sweep.worst,
+            100 * sweep.spread,
+            sweep.still_ms,
+            sweep.reuse,
+            100 * sweep.off,
+            len(sweep.tuned),
+            sweep.trials,
+        )
+        for sweep in sweeps
+    ]
+    head = (
+        "trace",
+        "policy",
+        "best period",
+        "ms",
+        "worst period",
+        "costs %",
+        "unmoved ms",
+        "reuse",
+        "tuned, off %",
+        "candidates",
+        "near after",
+    )
+    return "\n".join([table(rows, head, ("costs %", "tuned, off %")), "", *_words(sweeps)])
+
+
+def _words(sweeps: Sequence[Sweep]) -> Iterator[str]:
+    """Compare with what the paper claims."""
+    yield (
+        "Periods and reuse in accesses. costs: the worst period of the sweep against the best; "
+        "off: the best\nof Cori's candidates; near after: candidates tried until one is within 3 %."
+    )
+    yield ""
+    spreads = [100 * sweep.spread for sweep in sweeps]
+    yield (f"A wrong period costs {min(spreads):.0f} to {max(spreads):.0f} % (paper: 10 to 100 %).")
+    off = [100 * sweep.off for sweep in sweeps]
+    near = sum(sweep.trials is not None for sweep in sweeps)
+    yield (
+        f"Tuned by reuse it is {min(off):.1f} to {max(off):.1f} % off the best; within 3 % in "
+        f"{near} of {len(sweeps)} (paper: within 3 %)."
+    )
+
+
+def stated() -> str:
+    """The parameters and their sources, a line each."""
+    return table(_STATED, ("parameter", "value", "source"))
