@@ -1,6 +1,6 @@
 """move_pages, mbind and migrate_pages of today's kernels: what they list, in which order, and what they answer.
 
-They feed the engine in _migrate.pyx.  The whole list of a call is isolated before it is migrated; where nobody can tell
+They feed the engine in migrate.pyx.  The whole list of a call is isolated before it is migrated; where nobody can tell
 the difference move_pages lets the first pass run ahead, a stage at a time.
 """
 from libc.errno cimport EACCES, EAGAIN, EBUSY, EFAULT, EINVAL, EIO, ENODEV, ENOMEM, ENOSYS, EPERM
@@ -13,12 +13,14 @@ from pagemig.mm.calls_2006 cimport do_migrate_pages_2006, mbind_2006, migrate_fr
 from pagemig.mm.context cimport mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock
 from pagemig.mm.cred cimport capable, get_target, put_target
 from pagemig.mm.fork cimport get_task_mm, mmput
-from pagemig.mm.frame cimport frame_maps, page_state, unlock_page
+from pagemig.mm.frame cimport frame_maps, page_state
 from pagemig.mm.gup cimport look_ahead, look_begin, look_page, look_pte, look_t, look_vma, pin_user_pages
 from pagemig.mm.mempolicy cimport (
     get_task_policy, il_next, interleave_index, mpol_clear, mpol_new, sanitize_mpol_flags, vma_policy,
 )
-from pagemig.mm.migrate cimport begin_chunk, finish_run, migrate_pages
+from pagemig.mm.migrate cimport (
+    batch_begin, batch_room, batch_t, finish_run, migrate_chunk_or_batch, migrate_pages, unmap_ahead,
+)
 from pagemig.mm.migrate_stage cimport (
     AHEAD, chunk_of, collect, gather, gather_run, heed_abort, in_batches, interleaves, isolate_lru_page, page_in_vma,
     putback_lru_page, run_begin, run_stage, run_t, shift_stage, stage_room, stage_t, target_begin, target_t, ungather,
@@ -43,8 +45,8 @@ from pagemig.mm.types cimport (
     CALL_GET_MEMPOLICY, CALL_MBIND, CALL_MIGRATE_PAGES, CALL_MOVE_PAGES, CALL_SET_HOME_NODE, CALL_SET_MEMPOLICY,
     CAP_SYS_NICE, ctx_t, machine_t, MAX_NODES, mm_t, MPOL_DEFAULT, MPOL_F_ADDR, MPOL_F_MEMS_ALLOWED, MPOL_F_NODE,
     MPOL_F_RELATIVE_NODES, MPOL_F_STATIC_NODES, MPOL_INTERLEAVE, MPOL_LOCAL, MPOL_MF_MOVE, MPOL_MF_MOVE_ALL,
-    MPOL_MF_STRICT, MPOL_PREFERRED, mpol_t, MPOL_WEIGHTED_INTERLEAVE, nodemask_t, PMG_WAIT, STAGE,
-    task_t, vma_t,
+    MPOL_MF_STRICT, MPOL_PREFERRED, mpol_t, MPOL_WEIGHTED_INTERLEAVE, nodemask_t, PG_anon, PMG_WAIT,
+    STAGE, task_t, vma_t,
 )
 from pagemig.mm.uaccess cimport pmg_user_t, user_at, user_entries
 from pagemig.mm.vma cimport vma_address, vma_lookup, vma_slot
@@ -89,67 +91,106 @@ cdef struct move_t:                 # one move_pages call
     uint64_t tried
     run_t run
     bint ahead                      # the first pass runs ahead, a stage at a time
-    bint chunks                     # or all passes, a chunk at a time
+    bint shared                     # of anonymous pages with several mappings, too
     int32_t node                    # its target
     uint64_t rise, same             # entries up to here have rising addresses, one node
-    stage_t st                      # the stage being gathered then
+    stage_t *st                     # the stage being gathered: `one`, or the next of the batch
+    stage_t one
+    batch_t batch
     uint32_t room                   # pages it may take
 
 
-cdef void begin_run(ctx_t *c, move_t *mv) noexcept nogil:
+cdef void begin_run(move_t *mv) noexcept nogil:
     mv.list.n = 0
     mv.tried = 0
+    mv.st = &mv.one
     mv.st.n = 0
-    mv.room = c.m.width
     run_begin(&mv.run)
 
 
-cdef void run_ahead(ctx_t *c, move_t *mv, int32_t node) noexcept nogil:
-    """First pass over the pages gathered, without mmap_lock; what must be tried again joins the list."""
-    cdef target_t t
-    cdef uint32_t i, gathered
-    target_begin(&t, node)
+cdef bint next_stage(ctx_t *c, move_t *mv, const target_t *t) noexcept nogil:
+    """What to gather into, and for how many pages.  False: no memory, and nothing runs ahead any more."""
+    cdef stage_t *st = &mv.one
+    mv.room = stage_room(c, t)
+    if in_batches(c.m):
+        mv.room = min(mv.room, chunk_of(c.m) - mv.batch.pages)
+        st = batch_room(&mv.batch)
+    mv.ahead = mv.ahead and st != NULL
+    mv.st = st if st != NULL else &mv.one
+    mv.st.n = 0
+    return st != NULL
+
+
+cdef void move_unlock(ctx_t *c, move_t *mv) noexcept nogil:
     if mv.locked:
         mmap_read_unlock(c, mv.mm)
         mv.locked = False
+
+
+cdef void ungather_all(ctx_t *c, move_t *mv, uint32_t gathered) noexcept nogil:
+    """There is no frame for the first page of the stage, and no other page is tried."""
+    mv.run.error = -ENOMEM
+    mv.run.failed += 1 + mv.tried
+    mv.st.n = gathered
+    while mv.st.n:
+        ungather(c, mv.st)
+
+
+cdef void first_pass(ctx_t *c, move_t *mv, const target_t *t) noexcept nogil:
+    """Over the pages of the stage that get a target: for good, or in a batch up to where they are unmapped."""
+    cdef uint32_t *keep = mv.list.pfns + mv.list.n
+    if in_batches(c.m):
+        mv.list.n += unmap_ahead(c, &mv.batch, t, keep, &mv.run)
+        return
+    run_stage(c, mv.st, t, 0)
+    mv.list.n += collect(c, mv.st, t, keep, &mv.run)
+    heed_abort(c, &mv.run)
+
+
+cdef void move_batch_ahead(ctx_t *c, move_t *mv, const target_t *t) noexcept nogil:
+    move_unlock(c, mv)
+    migrate_chunk_or_batch(c, &mv.batch, mv.list.pfns, mv.list.n, mv.list.n, t, &mv.run)
+    mv.list.n = mv.tried = 0
+
+
+cdef void run_ahead(ctx_t *c, move_t *mv, int32_t node) noexcept nogil:
+    """First pass over the pages gathered; what must be tried again joins the list.
+
+    mmap_lock is given back first, but by a batch only when all of it is unmapped: who has locked a page may not wait for it.
+    """
+    cdef target_t t
+    cdef uint32_t gathered, rest
+    target_begin(&t, node)
+    if not in_batches(c.m):
+        move_unlock(c, mv)
     while mv.st.n:
         gathered = mv.st.n
-        run_stage(c, &mv.st, &t, 0)
+        first_pass(c, mv, &t)
         if mv.st.n == 0:
-            mv.run.error = -ENOMEM
-            mv.run.failed += 1 + mv.tried
-            for i in range(gathered):
-                if mv.st.open[i]:
-                    unlock_page(c.m, mv.st.src[i])
-                putback_lru_page(c, mv.st.src[i])
-            return
-        mv.list.n += collect(c, &mv.st, &t, mv.list.pfns + mv.list.n, &mv.run)
-        heed_abort(c, &mv.run)
+            ungather_all(c, mv, gathered)
+            break
         mv.tried = mv.list.n
-        shift_stage(&mv.st, gathered)
-        mv.room = stage_room(c, &t)
-
-
-cdef void run_chunk_ahead(ctx_t *c, move_t *mv, int32_t node) noexcept nogil:
-    cdef target_t t
-    mmap_read_unlock(c, mv.mm)
-    mv.locked = False
-    target_begin(&t, node)
-    begin_chunk(c, mv.list.pfns, mv.list.n, &t, &mv.run)
-    mv.list.n = 0
-    mv.chunks = not mv.run.error            # then the others are isolated and put back, as the kernel does
+        rest = gathered - mv.st.n
+        shift_stage(&mv.one, mv.st, mv.st.n, rest)
+        if not next_stage(c, mv, &t) and rest:
+            ungather_all(c, mv, rest)
+            break
+        shift_stage(mv.st, &mv.one, 0, rest)
+    if in_batches(c.m) and (mv.run.error or mv.batch.pages == chunk_of(c.m)):
+        move_batch_ahead(c, mv, &t)
+        next_stage(c, mv, &t)
 
 
 cdef int add_page_for_migration(
         ctx_t *c, look_t *l, uint64_t vpn, int32_t node, bint migrate_all, move_t *mv) noexcept nogil:
     """1: isolated and listed.  0: already on the node.  -EAGAIN: what was gathered must go first.  Else the status to store.
 
-    The whole run is isolated before it is migrated, so that a page listed twice answers EBUSY.  While addresses
-    rise and every page is mapped once none can come twice, and the first pass runs ahead, stage by stage, or with
-    batches all passes, chunk by chunk.
+    The whole run is isolated before it is migrated, so that a page listed twice answers EBUSY.  While addresses rise none can
+    come twice that is mapped once or anonymous, for an address space maps no anonymous page at two places: then the first
+    pass runs ahead, stage by stage, and with batches the others batch by batch.
     """
     cdef uint32_t pfn
-    cdef uint64_t maps
+    cdef uint64_t state, maps
     cdef int err = 0
     if look_vma(l, vpn) == NULL or not vma_migratable(c.m, l.vma):
         return -EFAULT
@@ -158,22 +199,22 @@ cdef int add_page_for_migration(
         return err
     if page_to_nid(c.m, pfn) == node:
         return 0
-    maps = frame_maps(page_state(c.m, pfn))
+    state = page_state(c.m, pfn)
+    maps = frame_maps(state)
     if maps > 1 and not migrate_all:
         return -EACCES
     if list_reserve(&mv.list, mv.list.n + STAGE):       # room first: an isolated page must not be lost
         return -ENOMEM
-    mv.chunks &= maps <= 1
-    if mv.ahead and (maps > 1 or mv.run.error):
+    if mv.ahead and ((maps > 1 and not (mv.shared and state & PG_anon)) or mv.run.error):
         mv.ahead = False
         if mv.st.n:
             return -EAGAIN
     # Between the look and the isolation the page may have been unmapped, freed or moved: isolate, look again.
     if mv.ahead:
-        if not gather(c, &mv.st, pfn):
+        if not gather(c, mv.st, pfn):
             return -EBUSY
         if pte_pfn(look_pte(l, vpn)) != pfn:
-            ungather(c, &mv.st)
+            ungather(c, mv.st)
             return -EBUSY
         return 1
     if not isolate_lru_page(c, pfn):
@@ -191,14 +232,12 @@ cdef int64_t move_pages_and_store_status(ctx_t *c, move_t *mv, int32_t node, uin
     cdef target_t t
     cdef uint64_t k
     cdef int64_t rc = 0
-    if mv.locked:
-        mmap_read_unlock(c, mv.mm)
-        mv.locked = False
     run_ahead(c, mv, node)
-    if mv.list.n == 0 and mv.run.succeeded == 0 and mv.run.failed == 0 and not mv.run.error:
+    move_unlock(c, mv)
+    if mv.list.n == 0 and mv.batch.n == 0 and mv.run.succeeded == 0 and mv.run.failed == 0 and not mv.run.error:
         return 0
     target_begin(&t, node)
-    finish_run(c, mv.list.pfns, mv.list.n, mv.tried, &t, &mv.run)
+    finish_run(c, &mv.batch, mv.list.pfns, mv.list.n, mv.tried, &t, &mv.run)
     if mv.run.error:
         rc = mv.run.error
     elif mv.run.failed:
@@ -208,7 +247,7 @@ cdef int64_t move_pages_and_store_status(ctx_t *c, move_t *mv, int32_t node, uin
             mv.status[k] = node
         if i > mv.writable:
             rc = -EFAULT
-    begin_run(c, mv)
+    begin_run(mv)
     return rc
 
 
@@ -248,6 +287,14 @@ cdef bint may_run_ahead(
     return rise >= same
 
 
+cdef inline bint runs_unseen(ctx_t *c, bint step_by_step) noexcept nogil:
+    """Nobody sees what is isolated when a page moves: no host whose clock runs on between two stages.
+
+    Where the order of single steps would tell (``step_by_step``), no trace and no hook either.
+    """
+    return c.pause_fn == NULL and not (step_by_step and (c.step_fn != NULL or c.m.tracing))
+
+
 cdef int64_t do_pages_move(
         ctx_t *c, move_t *mv, const uint64_t *addresses, const int32_t *nodes, uint64_t readable,
         bint migrate_all) noexcept nogil:
@@ -281,11 +328,10 @@ cdef int64_t do_pages_move(
             start = i
             mv.node = current
             target_begin(&t, current)
-            mv.room = stage_room(c, &t)
-            # While the clock of a host runs on between two stages everybody can see what is isolated.
-            mv.ahead = may_run_ahead(mv, addresses, nodes, node, i, min(readable, mv.count)) and c.pause_fn == NULL
-            mv.chunks = mv.ahead and in_batches(c.m)
-            mv.ahead = mv.ahead and not in_batches(c.m)
+            mv.ahead = may_run_ahead(mv, addresses, nodes, node, i, min(readable, mv.count)) and \
+                runs_unseen(c, in_batches(c.m))
+            mv.shared = migrate_all and runs_unseen(c, True)
+            next_stage(c, mv, &t)
         if not mv.locked:
             if mmap_read_lock(c, mv.mm):
                 err = -PMG_WAIT
@@ -294,7 +340,7 @@ cdef int64_t do_pages_move(
             look_begin(&l, c.m, mm_of(c.m, mv.mm))
             look_begin(&far, c.m, mm_of(c.m, mv.mm))
         if mv.ahead and not mv.run.error and mv.list.n + STAGE <= mv.list.cap:
-            i = gather_run(c, &mv.st, current, mv.room, &l, &far, addresses, i, min(mv.same, readable))
+            i = gather_run(c, mv.st, current, mv.room, mv.shared, &l, &far, addresses, i, min(mv.same, readable))
             if mv.st.n >= mv.room:
                 run_ahead(c, mv, current)
                 continue
@@ -310,8 +356,6 @@ cdef int64_t do_pages_move(
         if rc > 0:
             if mv.st.n >= mv.room:
                 run_ahead(c, mv, current)
-            if mv.chunks and mv.list.n == chunk_of(c.m):
-                run_chunk_ahead(c, mv, current)
             continue
         if i > mv.writable:
             err = -EFAULT
@@ -352,8 +396,8 @@ cdef int64_t pages_move(
     mv.rise = 0
     mv.same = 0
     mv.ahead = False
-    mv.chunks = False
-    begin_run(c, &mv)
+    batch_begin(&mv.batch)
+    begin_run(&mv)
     lru_cache_disable(c)
     err = do_pages_move(c, &mv, addresses, nodes, readable, flags & MPOL_MF_MOVE_ALL != 0)
     if mv.locked:
@@ -361,6 +405,7 @@ cdef int64_t pages_move(
     list_putback(c, &mv.list)
     lru_cache_enable(c)
     free(mv.list.pfns)
+    free(mv.batch.stage)
     return err
 
 

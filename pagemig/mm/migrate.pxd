@@ -5,17 +5,34 @@ and an allocator (2.6.18), arrays (pmig).
 """
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
-from pagemig.mm.migrate_stage cimport run_t, target_t
+from pagemig.mm.migrate_stage cimport run_t, stage_t, target_t
 from pagemig.mm.types cimport ctx_t, kept_by_t
 
 # migrates isolated pages; returns with the list empty: moved pages freed, others put back
 cdef void migrate_pages(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *target, run_t *run) noexcept nogil
-# the same to its end, with the first pass of the first `tried` pages behind it; and what it came to as the calls count
-cdef void finish_run(
-        ctx_t *c, uint32_t *pfns, uint64_t n, uint64_t tried, const target_t *target, run_t *run) noexcept nogil
 cdef int64_t run_result(run_t *run) noexcept nogil
-# a chunk of a run whose other pages are not isolated yet; finish_run ends it
-cdef void begin_chunk(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *target, run_t *run) noexcept nogil
+
+
+cdef struct batch_t:            # up to NR_MAX_BATCHED_MIGRATION pages that are unmapped together and then moved
+    stage_t *stage              # those with pages unmapped, in the order of the list
+    uint32_t n, cap
+    uint32_t pages              # whose first pass ran ahead, unmapped or not
+
+cdef void batch_begin(batch_t *b) noexcept nogil                # without memory; who is done with it frees b.stage
+# the stage after the last one, or NULL; of those before it the address changes, too
+cdef stage_t *batch_room(batch_t *b) noexcept nogil
+# where the pages of a run come in bit by bit: first pass over those gathered into batch_room's stage; what is not unmapped
+# goes to `keep`, how many is returned.  Where the stage got no frame at all nothing is done to its pages: run.error
+cdef uint64_t unmap_ahead(ctx_t *c, batch_t *b, const target_t *t, uint32_t *keep, run_t *run) noexcept nogil
+# all passes over up to a chunk or batch of pages; what is left is put back.  The batch may be there in part, and the first
+# `tried` pages have their first pass behind them
+cdef void migrate_chunk_or_batch(
+        ctx_t *c, batch_t *b, uint32_t *pfns, uint64_t n, uint64_t tried, const target_t *target,
+        run_t *run) noexcept nogil
+# the same chunk by chunk to the end of the run, which is counted then
+cdef void finish_run(
+        ctx_t *c, batch_t *b, uint32_t *pfns, uint64_t n, uint64_t tried, const target_t *target,
+        run_t *run) noexcept nogil
 
 
 cdef enum:

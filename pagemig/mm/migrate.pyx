@@ -68,13 +68,12 @@ cdef enum:
     BATCH_ROOM = 8              # stages a batch has room for at first
 
 
-cdef struct batch_t:
-    stage_t *stage              # those with pages unmapped, in the order of the list
-    uint32_t n, cap
+cdef void batch_begin(batch_t *b) noexcept nogil:
+    b.stage = NULL
+    b.n = b.cap = b.pages = 0
 
 
 cdef stage_t *batch_room(batch_t *b) noexcept nogil:
-    """The stage after the last one, or NULL."""
     cdef stage_t *p
     if b.n == b.cap:
         p = <stage_t *> realloc(b.stage, (2 * b.cap + BATCH_ROOM) * sizeof(stage_t))
@@ -115,20 +114,34 @@ cdef uint64_t settle(ctx_t *c, stage_t *st, int rc, uint32_t *keep, run_t *run) 
     return left
 
 
+cdef uint64_t unmap_ahead(ctx_t *c, batch_t *b, const target_t *t, uint32_t *keep, run_t *run) noexcept nogil:
+    cdef stage_t *st = &b.stage[b.n]
+    cdef uint64_t left
+    stage_unmap(c, st, t, 0)
+    if st.n == 0:
+        run.error = -ENOMEM
+        return 0
+    left = settle(c, st, 0, keep, run)
+    b.pages += st.n
+    b.n += st.held != 0
+    return left
+
+
 cdef uint64_t unmap_batch(
-        ctx_t *c, batch_t *b, uint32_t *pfns, uint64_t n, const target_t *t, uint32_t passes, uint32_t force,
-        run_t *run) noexcept nogil:
+        ctx_t *c, batch_t *b, uint32_t *pfns, uint64_t n, uint64_t tried, const target_t *t, uint32_t passes,
+        uint32_t force, run_t *run) noexcept nogil:
     """Passes of unmapping; returns how many pages are not unmapped, compacted to the front.
 
-    Without a frame for a page the others are not tried, but what is unmapped will be moved.
+    The first ``tried`` pages have their first pass behind them.  Without a frame for a page the others are not tried, but
+    what is unmapped will be moved.
     """
     cdef uint64_t i, left = n
     cdef uint32_t _pass
     cdef stage_t *st
-    b.n = 0
     for _pass in range(passes):
         n = left
-        left = i = 0
+        left = i = tried
+        tried = 0
         if _pass:
             pause_pass(c)
         while i < n:
@@ -190,26 +203,32 @@ cdef uint64_t move_batch(ctx_t *c, batch_t *b, uint32_t *keep, uint32_t passes, 
 
 
 cdef uint64_t migrate_pages_batch(
-        ctx_t *c, batch_t *b, uint32_t *pfns, uint64_t n, const target_t *t, uint32_t passes, uint32_t force,
-        run_t *run) noexcept nogil:
+        ctx_t *c, batch_t *b, uint32_t *pfns, uint64_t n, uint64_t tried, const target_t *t, uint32_t passes,
+        uint32_t force, run_t *run) noexcept nogil:
     """Up to a batch of pages; returns how many are left, compacted to the front."""
-    cdef uint64_t left = unmap_batch(c, b, pfns, n, t, passes, force, run)
+    cdef uint64_t left = n
+    if not run.error:                           # no frame for a page that was unmapped ahead
+        left = unmap_batch(c, b, pfns, n, tried, t, passes, force, run)
     count_event(c, C_TLB_FLUSH, b.n != 0)
     pause_batch(c, b)
-    return left + move_batch(c, b, pfns + left, passes, run)
+    left += move_batch(c, b, pfns + left, passes, run)
+    b.n = 0
+    return left
 
 
 cdef uint64_t migrate_pages_sync(
-        ctx_t *c, batch_t *b, uint32_t *pfns, uint64_t n, const target_t *t, run_t *run) noexcept nogil:
+        ctx_t *c, batch_t *b, uint32_t *pfns, uint64_t n, uint64_t tried, const target_t *t,
+        run_t *run) noexcept nogil:
     """All together without waiting; then what is left one by one, waiting, and only those failures count."""
     cdef run_t first
     cdef uint64_t i, left = 0, together
     run_begin(&first)
     if not c.m.profile.async_first:             # an asynchronous caller: all passes, nothing is waited for
-        together = migrate_pages_batch(c, b, pfns, n, t, c.m.profile.passes, 0, run)
+        together = migrate_pages_batch(c, b, pfns, n, tried, t, c.m.profile.passes, 0, run)
         heed_abort(c, run)
         return together
-    together = migrate_pages_batch(c, b, pfns, n, t, c.m.profile.async_passes, 0, &first)
+    first.error = run.error
+    together = migrate_pages_batch(c, b, pfns, n, tried, t, c.m.profile.async_passes, 0, &first)
     run.succeeded += first.succeeded
     if first.error:
         run.error = first.error
@@ -221,55 +240,46 @@ cdef uint64_t migrate_pages_sync(
         if run.error:
             left += 1
         else:
-            left += migrate_pages_batch(c, b, pfns + left, 1, t, c.m.profile.passes, WAIT_FOR_ALL, run)
+            left += migrate_pages_batch(c, b, pfns + left, 1, 0, t, c.m.profile.passes, WAIT_FOR_ALL, run)
             heed_abort(c, run)
     return left
 
 
 cdef void migrate_pages(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *target, run_t *run) noexcept nogil:
+    cdef batch_t b
     run_begin(run)
     if c.m.profile.page_results or c.m.profile.four_lists:
         migrate_pages_2006(c, pfns, n, target, run)
     else:
-        finish_run(c, pfns, n, 0, target, run)
+        batch_begin(&b)
+        finish_run(c, &b, pfns, n, 0, target, run)
+        free(b.stage)
 
 
-cdef void run_chunk(
+cdef void migrate_chunk_or_batch(
         ctx_t *c, batch_t *b, uint32_t *pfns, uint64_t n, uint64_t tried, const target_t *target,
         run_t *run) noexcept nogil:
-    """All passes over up to a chunk of pages; what is left is put back."""
     cdef uint64_t i, left
-    if run.error:
+    if run.error and b.n == 0:
         left = n
     elif in_batches(c.m):
-        left = migrate_pages_sync(c, b, pfns, n, target, run)
+        left = migrate_pages_sync(c, b, pfns, n, tried, target, run)
     else:
         left = migrate_chunk(c, pfns, n, tried, target, run)
+    b.pages = 0
     for i in range(left):
         putback_lru_page(c, pfns[i])
 
 
-cdef void begin_chunk(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *target, run_t *run) noexcept nogil:
-    """The next chunk of a run that is not all there yet."""
-    cdef batch_t b
-    b.stage = NULL
-    b.cap = 0
-    run_chunk(c, &b, pfns, n, 0, target, run)
-    free(b.stage)
-
-
 cdef void finish_run(
-        ctx_t *c, uint32_t *pfns, uint64_t n, uint64_t tried, const target_t *target, run_t *run) noexcept nogil:
-    """Take a run to its end; its first ``tried`` pages are left over from a first pass that ran ahead."""
+        ctx_t *c, batch_t *b, uint32_t *pfns, uint64_t n, uint64_t tried, const target_t *target,
+        run_t *run) noexcept nogil:
     cdef uint64_t i = 0, k
-    cdef batch_t b
-    b.stage = NULL
-    b.cap = 0
-    while i < n:
-        k = min(n - i, <uint64_t> chunk_of(c.m))
-        run_chunk(c, &b, pfns + i, k, min(tried - min(tried, i), k), target, run)
+    while i < n or b.n:
+        # of a batch that is there in part, what has its first pass behind it is a part, too
+        k = min(n - i, <uint64_t> chunk_of(c.m) - b.pages + (tried if b.pages else 0))
+        migrate_chunk_or_batch(c, b, pfns + i, k, min(tried - min(tried, i), k), target, run)
         i += k
-    free(b.stage)
     count_event(c, C_PGMIGRATE_SUCCESS, run.succeeded)
     count_event(c, C_PGMIGRATE_FAIL, run.failed)
 

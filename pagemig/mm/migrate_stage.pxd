@@ -101,13 +101,13 @@ cdef bint short_of_frames(machine_t *m, uint32_t n) noexcept nogil
 cdef uint64_t whole_index(ctx_t *c, uint32_t pfn) noexcept nogil
 cdef bint page_in_vma(machine_t *m, uint32_t pfn, vma_t *vma) noexcept nogil
 # gather pages into a stage, isolated and in most cases locked: one; or from an array of addresses what is as most pages are.
-# The room of a stage is stage_room's; shift_stage keeps what it did not get to for lack of targets
+# The room of a stage is stage_room's; shift_stage takes over what one did not get to for lack of targets
 cdef bint gather(ctx_t *c, stage_t *st, uint32_t pfn) noexcept nogil
 cdef void ungather(ctx_t *c, stage_t *st) noexcept nogil
 cdef uint64_t gather_run(
-        ctx_t *c, stage_t *st, int32_t node, uint32_t width, look_t *l, look_t *far, const uint64_t *addresses, uint64_t i,
-        uint64_t end) noexcept nogil
-cdef void shift_stage(stage_t *st, uint32_t gathered) noexcept nogil
+        ctx_t *c, stage_t *st, int32_t node, uint32_t width, bint shared, look_t *l, look_t *far,
+        const uint64_t *addresses, uint64_t i, uint64_t end) noexcept nogil
+cdef void shift_stage(stage_t *st, const stage_t *from_, uint32_t first, uint32_t n) noexcept nogil
 # takes the isolation reference; False: not on the LRU
 cdef bint isolate_lru_page(ctx_t *c, uint32_t pfn) noexcept nogil
 cdef void putback_lru_page(ctx_t *c, uint32_t pfn) noexcept nogil

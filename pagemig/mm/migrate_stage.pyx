@@ -41,7 +41,7 @@ from pagemig.mm.trace cimport (
 from pagemig.mm.types cimport (
     BUG_TRUNCATED_RMAP, C_LOCK_ANON_VMA, C_LOCK_LRU, C_LOCK_PAGE, C_LOCK_PTL, C_LOCK_TREE, C_PTES_DROPPED,
     C_PTES_RESTORED, C_TLB_FLUSH, ctx_t, FILE_MINIX, FILE_RAMFS, file_t, frame_t, GUP_PIN_COUNTING_BIAS, KEEP_MMAP_LOCK,
-    KEEP_REFCOUNT, KEEP_TRYLOCK, kept_by_t, machine_t, MAP_MASK, MAP_ONE, MAP_SHIFT, mm_t, mpol_t, PG_active, PG_anon,
+    KEEP_REFCOUNT, KEEP_TRYLOCK, kept_by_t, machine_t, MAP_ONE, mm_t, mpol_t, PG_active, PG_anon,
     PG_anon_exclusive,
     PG_cached, PG_dirty, PG_isolated, PG_locked, PG_lru, PG_private, PG_readahead, PG_referenced, PG_swapbacked,
     PG_swapcache, PG_uptodate, PG_writeback, PMG_BUG, REF_ONE, STAGE, VM_DONTMIGRATE, VM_LOCKED, VM_WRITE, vma_t,
@@ -120,8 +120,8 @@ cdef void putback_lru_page(ctx_t *c, uint32_t pfn) noexcept nogil:
 # -- gathering ---------------------------------------------------------------------------------------------------
 
 
-# a page on the LRU that nobody has locked or isolated, mapped once; and what isolating it adds
-cdef uint64_t ONE_USER = PG_lru | PG_locked | PG_isolated | MAP_MASK << MAP_SHIFT
+# of a page on the LRU that nobody has locked or isolated PG_lru alone is set; and what isolating it adds
+cdef uint64_t QUIET = PG_lru | PG_locked | PG_isolated
 
 
 cdef uint64_t TO_ISOLATED = REF_ONE + PG_isolated - PG_lru
@@ -170,10 +170,11 @@ cdef void ungather(ctx_t *c, stage_t *st) noexcept nogil:
 
 
 cdef uint64_t gather_run(
-        ctx_t *c, stage_t *st, int32_t node, uint32_t width, look_t *l, look_t *far, const uint64_t *addresses, uint64_t i,
-        uint64_t end) noexcept nogil:
+        ctx_t *c, stage_t *st, int32_t node, uint32_t width, bint shared, look_t *l, look_t *far,
+        const uint64_t *addresses, uint64_t i, uint64_t end) noexcept nogil:
     """Gather entries from ``i`` on while nothing about them is unusual: same leaf and VMA as the one before, mapped
-    once, on the LRU, not locked, not on the node yet.  Returns the first entry that wants a closer look.
+    once (or anonymous and ``shared``), on the LRU, not locked, not on the node yet.  Returns the first entry that wants
+    a closer look.
     """
     cdef machine_t *m = c.m
     cdef pte_t *leaf = table_entries(m, l.leaf)
@@ -203,7 +204,9 @@ cdef uint64_t gather_run(
             look_ahead(far, addresses[i + AHEAD] >> 12)
         f = &frames[pfn]
         s = pmg_load(&f.state)
-        if (s & ONE_USER) != (PG_lru | MAP_ONE) or not pmg_cas(&f.state, s, s + taken):
+        if (s & QUIET) != PG_lru or (frame_maps(s) != 1 and not (shared and s & PG_anon)):
+            break
+        if not pmg_cas(&f.state, s, s + taken):
             break
         st.src[n] = pfn
         st.open[n] = opened
@@ -225,16 +228,15 @@ cdef uint64_t gather_run(
     return i
 
 
-cdef void shift_stage(stage_t *st, uint32_t gathered) noexcept nogil:
-    """Keep what a stage did not get to for lack of targets."""
-    cdef uint32_t i, done = st.n
-    st.n = gathered - done
-    for i in range(st.n):
-        st.src[i] = st.src[done + i]
-        st.open[i] = st.open[done + i]
-        st.state[i] = st.state[done + i]
-        st.mapping[i] = st.mapping[done + i]
-        st.index[i] = st.index[done + i]
+cdef void shift_stage(stage_t *st, const stage_t *from_, uint32_t first, uint32_t n) noexcept nogil:
+    cdef uint32_t i
+    st.n = n
+    for i in range(n):
+        st.src[i] = from_.src[first + i]
+        st.open[i] = from_.open[first + i]
+        st.state[i] = from_.state[first + i]
+        st.mapping[i] = from_.mapping[first + i]
+        st.index[i] = from_.index[first + i]
 
 
 # -- targets -----------------------------------------------------------------------------------------------------

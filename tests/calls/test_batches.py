@@ -1,11 +1,15 @@
 """Migration in batches (6.3 and later): unmap up to 512 pages, flush once, then move them."""
 
+import dataclasses
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import pagemig as pm
 from pagemig.system.machine import STEPS
-from support.machines import at, error_of, four_nodes, mapped, pages
+from support.machines import PAGE, at, error_of, four_nodes, mapped, pages, snapshot
 
 
 def flushes(machine: pm.Machine, app: pm.Process, n: int) -> int:
@@ -145,3 +149,58 @@ def test_batch_by_batch_is_the_same_as_isolated_first(
         assert after.count(1) == (frames or 1200 - len(pinned))
         machine.check()
     assert outcomes[0] == outcomes[1]
+
+
+ASYNCHRONOUS = dataclasses.replace(pm.KERNELS["6.12"], name="mine", batch=48, async_first=0)
+
+
+@st.composite
+def lists(draw: st.DrawFn) -> dict:
+    """What a call may meet: pages of every kind, some that fail, a target that may be too small."""
+    return {
+        "kernel": draw(st.sampled_from(["6.1", "6.12", "6.18", ASYNCHRONOUS])),
+        "width": draw(st.sampled_from([1, 5, 64])),
+        "frames": draw(st.sampled_from([None, 150, 300, 620])),
+        "low": draw(st.sampled_from([0, 0, 40])),
+        "children": draw(st.integers(0, 2)),
+        "flags": draw(st.sampled_from([pm.MPOL_MF_MOVE, pm.MPOL_MF_MOVE_ALL])),
+        "pins": draw(st.sets(st.integers(0, 699), max_size=5)),
+        "holes": draw(st.sets(st.integers(0, 699), max_size=2)),
+        "twice": draw(st.integers(1, 700)),  # where a file begins that is mapped at two places
+    }
+
+
+def outcome(case: dict, watch: str) -> list:
+    """All that is left of a call: its answer, every frame, every counter but those of the host."""
+    node = pm.Node("16MiB", cpus=1)
+    target = pm.Node((case["frames"] or 4096) * PAGE, watermark=case["low"] * PAGE)
+    machine = pm.Machine([node, target], kernel=case["kernel"], scatter=5)
+    machine.width = case["width"]
+    app = machine.spawn()
+    file = machine.file("tmpfs", 64 * PAGE)
+    mapped(app, case["twice"])
+    for first in (case["twice"], case["twice"] + 64):
+        mapped(app, 64, first, file=file, shared=True)
+    mapped(app, 700, case["twice"] + 128)
+    for _ in range(case["children"]):
+        app.fork()
+    for page in sorted(case["pins"]):
+        app.pin(at(page), PAGE, "uring")
+    for page in sorted(case["holes"]):
+        app.munmap(at(page), PAGE)
+    machine.tracing = watch == "trace"
+    if watch == "hook":
+        machine.at_step(lambda step, pfns: None)
+    failed = error_of(app.move_pages, pages(0, case["twice"] + 800), 1, case["flags"])
+    machine.check(full=True)
+    counters = {k: n for k, n in machine.counters.items() if not k.startswith("host")}
+    return [failed, counters, *snapshot(machine)]
+
+
+@settings(max_examples=30, deadline=None)
+@given(lists())
+def test_nobody_can_tell_that_the_first_pass_ran_ahead(case: dict) -> None:
+    """Under a trace or a hook single steps show: there a run is isolated whole before it moves."""
+    plain = outcome(case, "")
+    assert outcome(case, "trace") == plain
+    assert outcome(case, "hook") == plain
