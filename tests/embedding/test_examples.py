@@ -89,3 +89,41 @@ def test_numba(clean: Environment) -> None:
     counts = [int(word) for word in re.findall(r": +(\d+)", first)]
     assert sum(counts) == 200_000 and min(counts) > 90_000
     assert re.findall(r": +(\d+)", second) == ["200000", "0"]
+
+
+def test_simpy_programs_contend_while_pages_migrate(clean: Environment) -> None:
+    clean.add("simpy")
+    printed = clean.run(EXAMPLES / "simpy_bandwidth.py")
+    rows = re.findall(r"(\S+) +(before|while|after) +(\d+) +([\d.]+) +(\d+)\n", printed)
+    mean = {(kernel, phase): float(ns) for kernel, phase, _, ns, _ in rows}
+    waits = {(kernel, phase): int(n) for kernel, phase, _, _, n in rows}
+    ends = dict(re.findall(r"(\S+) +(1152 pages .*)\n", printed))
+    kernels = {"6.1": 1152, "6.12": 3}  # and the flushes of each
+    assert len(rows) == 3 * len(kernels) and {*ends} == {*kernels}
+    bus = 4096 / 12  # ns of a page on the slow node's bus
+    for kernel, flushes in kernels.items():
+        assert mean[kernel, "before"] == pytest.approx(3 * bus, rel=0.01)  # all three want the bus
+        assert mean[kernel, "after"] < 1.5 * (0.9 * (80 + 4096 / 40) + 0.1 * (250 + bus))
+        assert waits[kernel, "while"] > 0 == waits[kernel, "before"] == waits[kernel, "after"]
+        pages, flushed, busy, silent = map(float, re.findall(r"\d+\.?\d*", ends[kernel]))
+        assert (pages, flushed) == (1152, flushes)
+        assert busy > silent
+        # In silence each program's migration flushes by itself, and all share the bus.
+        alone = flushes / 3 * 2000 + 384 * bus
+        shared = max(alone, 2000 + 1152 * bus)
+        assert 0.999 * shared < 1000 * silent < 1.01 * shared
+    assert mean["6.12", "while"] > mean["6.1", "while"]
+
+
+def test_simpy_runs_alike_twice(clean: Environment) -> None:
+    clean.add("simpy")
+    code = (
+        f"import sys; sys.path.insert(0, {str(EXAMPLES)!r})\n"
+        "from simpy_bandwidth import START, Model\n"
+        "first, second = models = Model('6.1'), Model('6.1')\n"
+        "for model in models: model.env.run(until=2 * START)\n"
+        "assert first.reads == second.reads and first.time == second.time\n"
+        "assert first.machine.counters == second.machine.counters\n"
+        "print(first.waits['while'])\n"
+    )
+    assert int(clean.run("-c", code)) > 0
