@@ -23,7 +23,8 @@ SOURCES := setup.py $(shell find pagemig -name '*.pyx' -o -name '*.pxd' -o -name
 help:
 	@echo "make run     replay a shipped trace: a table, and a picture in $(OUTPUT)"
 	@echo "make test    the tests                (TESTS=tests/studies/test_trace.py for some of them)"
-	@echo "make full    what make test takes a part of: every recorded scenario through the core's own calls"
+	@echo "make full    what make test takes a part of: every recorded scenario through the"
+	@echo "             core's own calls, and libCacheSim as a host"
 	@echo "make bench   the benchmarks: a table beside the latest saved run, which it becomes"
 	@echo "             (BENCH=benchmarks/bench_calls.py for some; make bench-smoke: do they run?)"
 	@echo "make lint    ruff, cython-lint, mypy --strict, stubtest"
@@ -85,6 +86,8 @@ test: $(VENV)/.built $(VENV)/.test
 
 # The whole of what the tests take a seeded part of.
 full: $(VENV)/.built $(VENV)/.test
+	$(PIP) "libcachesim>=0.3"
+	$(PY) -m pytest tests/embedding/test_examples.py
 	PAGEMIG_FULL=1 $(PY) -m pytest tests/recorded/test_door.py tests/recorded/test_steps.py
 	PAGEMIG_SEARCH=500 $(PY) -m pytest tests/calls/test_random_scenarios.py tests/kernels_2006/test_random.py
 

@@ -127,3 +127,18 @@ def test_simpy_runs_alike_twice(clean: Environment) -> None:
         "print(first.waits['while'])\n"
     )
     assert int(clean.run("-c", code)) > 0
+
+
+def test_libcachesim_prices_its_misses(clean: Environment) -> None:
+    clean.add("libcachesim")
+    own, _, stay, move = clean.run(EXAMPLES / "libcachesim_misses.py").splitlines()
+    ratio = re.findall(r"misses (\S+) of", own)
+    assert stay.split()[:2] == ["stay", *ratio]  # the plug-in is an LRU: libCacheSim has one, too
+    assert move.split()[:2] == ["move", *ratio]  # where pages are is nothing to a cache of lines
+    fast, memory, moved, moving = map(float, stay.split()[2:])
+    assert (fast, moved, moving) == (0, 0, 0)
+    accesses = memory * 1e6 / 250
+    fast, memory, moved, moving = map(float, move.split()[2:])
+    assert fast > 40 and moved >= 512
+    assert memory * 1e6 == pytest.approx(accesses * (250 - 1.70 * fast), rel=1e-3)
+    assert memory + moving < accesses * 250 / 1e6
