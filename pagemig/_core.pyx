@@ -8,7 +8,7 @@ cimport numpy as cnp
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.errno cimport EIO
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
 from pagemig._arrays cimport data_of
@@ -30,6 +30,7 @@ from time import monotonic, sleep
 
 import numpy as np
 
+from pagemig.arguments import as_int
 from pagemig.errors import ProcessGoneError
 
 cnp.import_array()
@@ -330,13 +331,14 @@ cdef class Process:
         No process has that number, or it was reaped.
     """
 
-    def __cinit__(self, Machine machine not None, uint32_t pid, *args, **kwargs):
+    def __cinit__(self, Machine machine not None, pid, *args, **kwargs):
+        cdef int32_t number = as_int(pid, "pid")
         self.core = machine
         self.m = machine.m
-        self._pid = pid
-        self.t = find_get_task_by_vpid(self.m, pid)
+        self.t = find_get_task_by_vpid(self.m, <uint32_t> number) if number > 0 else NULL
         if self.t == NULL:
-            raise self.gone()
+            raise ProcessGoneError(f"Process {pid} has exited")
+        self._pid = <uint32_t> number
         self._task = <uint32_t> (self.t - task_of(self.m, 0))
         put_task(self.m, self._task)
 

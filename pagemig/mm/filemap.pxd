@@ -5,6 +5,13 @@ from pagemig.mm.atomic cimport pmg_load
 from pagemig.mm.types cimport ctx_t, FILE_EXT4, FILE_MINIX, FILE_SHMEM, file_t, machine_t, vma_t
 
 
+cdef extern from *:
+    """
+    #define NO_PAGE (~0ull)         /* an index beyond every other */
+    """
+    const uint64_t NO_PAGE
+
+
 cdef inline bint has_disk(file_t *f) noexcept nogil:
     """Its pages have a place to be written to, and buffers for that once they were dirty."""
     return f.kind == FILE_EXT4 or f.kind == FILE_MINIX
@@ -59,6 +66,7 @@ cdef enum:
 cdef void do_page_cache_ra(ctx_t *c, file_t *f, uint64_t index, uint64_t nr, uint64_t lookahead) noexcept nogil
 cdef int i_rwsem_lock(ctx_t *c, uint32_t file) noexcept nogil
 cdef uint64_t nr_slots(file_t *f) noexcept nogil
+cdef uint64_t next_page(machine_t *m, file_t *f, uint64_t index) noexcept nogil    # NO_PAGE: there is none
 cdef int writeback_pages(ctx_t *c, file_t *f, uint64_t first, uint64_t last) noexcept nogil
 cdef int find_lock_page(ctx_t *c, file_t *f, uint64_t index, uint32_t *pfn) noexcept nogil
 

@@ -6,7 +6,7 @@ output take no time: a page is up to date as soon as its lock is dropped.
 """
 from libc.errno cimport EEXIST, EFBIG, ENOMEM
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 
 from pagemig.mm.atomic cimport (
     GUARD_SLEPT, GUARD_UPTODATE, pmg_add, pmg_add32, pmg_and, PMG_GUARD, pmg_load, pmg_load32, pmg_load_acq, pmg_or,
@@ -19,8 +19,8 @@ from pagemig.mm.frame cimport (
 )
 from pagemig.mm.mempolicy cimport alloc_page_cache, alloc_page_shmem, mpol_free_shared_policy
 from pagemig.mm.page_alloc cimport (
-    clear_highpage, count_event, file_index, file_of, mm_of, page_address, page_token, put_page, set_page_token, slab_alloc,
-    slab_free, vec_at, vec_free, vec_resize, vma_of,
+    clear_highpage, clear_memory, count_event, file_index, file_of, mm_of, page_address, page_token, put_page, set_page_token,
+    slab_alloc, slab_free, vec_at, vec_free, vec_resize, vma_of,
 )
 from pagemig.mm.pgtable cimport leaf_pte, pte_lock, pte_unlock, walk_leaf
 from pagemig.mm.pte cimport PTE_D, pte_pfn, pte_present, PTE_RW, pte_t
@@ -33,6 +33,10 @@ from pagemig.mm.types cimport (
     WAIT_I_RWSEM,
 )
 from pagemig.mm.vma cimport vma_address, vma_flags
+
+
+cdef enum:
+    AT_ONCE = 4096              # slots looked at under one hold of file.lock
 
 
 ctypedef struct ra_t:               # file_t.ra unpacked
@@ -107,10 +111,10 @@ cdef void evict_inode_pages(ctx_t *c, file_t *f) noexcept nogil:
     Where waiting is not possible (a host that owns time) the slot goes without the page lock: a migration then
     finds a reference missing when it freezes the page, and gives up.
     """
-    cdef uint64_t index
+    cdef uint64_t index = next_page(c.m, f, 0)
     cdef uint32_t pfn
     cdef bint locked
-    for index in range(nr_slots(f)):
+    while index != NO_PAGE:
         pfn = find_get_page(c.m, f, index)
         if pfn:
             locked = lock_page(c, pfn) == 0
@@ -118,6 +122,7 @@ cdef void evict_inode_pages(ctx_t *c, file_t *f) noexcept nogil:
             if locked:
                 unlock_page(c.m, pfn)
             put_page(c, pfn)
+        index = next_page(c.m, f, index + 1)
 
 
 cdef int i_rwsem_lock(ctx_t *c, uint32_t file) noexcept nogil:
@@ -145,6 +150,25 @@ cdef uint64_t nr_slots(file_t *f) noexcept nogil:
     n = f.cache.n
     pmg_spin_unlock(&f.lock)
     return n
+
+
+cdef uint64_t next_page(machine_t *m, file_t *f, uint64_t index) noexcept nogil:
+    """Index of the first cached page from ``index`` on; beyond every index where there is none."""
+    cdef uint64_t end
+    cdef uint32_t *slots
+    cdef bint found = False
+    while not found:
+        pmg_spin_lock(&f.lock)
+        end = min(<uint64_t> f.cache.n, index + AT_ONCE)
+        slots = vec_at(m, &f.cache)
+        while index < end and slots[index] == 0:
+            index += 1
+        found = index < end
+        if index >= f.cache.n:
+            index = NO_PAGE
+            found = True
+        pmg_spin_unlock(&f.lock)
+    return index
 
 
 cdef uint32_t find_page(machine_t *m, file_t *f, uint64_t index) noexcept nogil:
@@ -322,7 +346,7 @@ cdef void disk_discard(machine_t *m, file_t *f, uint64_t first, uint64_t last) n
     pmg_spin_lock(&f.lock)
     pages = f.disk.n // words if words else 0
     if first < pages:
-        memset(vec_at(m, &f.disk) + first * words, 0, (min(last, pages - 1) + 1 - first) * m.page_bytes)
+        clear_memory(<char *> (vec_at(m, &f.disk) + first * words), (min(last, pages - 1) + 1 - first) * m.page_bytes)
     pmg_spin_unlock(&f.lock)
 
 
@@ -699,10 +723,10 @@ cdef void page_mkclean(ctx_t *c, file_t *f, uint32_t pfn, uint64_t index) noexce
 
 cdef int writeback_pages(ctx_t *c, file_t *f, uint64_t first, uint64_t last) noexcept nogil:
     """Dirty pages to the disk.  0, -ENOMEM or -PMG_WAIT."""
-    cdef uint64_t index = first, slots = nr_slots(f)
+    cdef uint64_t index = next_page(c.m, f, first)
     cdef uint32_t pfn = 0
     cdef int err = 0
-    while index < slots and index <= last and err == 0:
+    while index != NO_PAGE and index <= last and err == 0:
         if find_lock_page(c, f, index, &pfn):
             return -PMG_WAIT
         if pfn:
@@ -713,7 +737,7 @@ cdef int writeback_pages(ctx_t *c, file_t *f, uint64_t first, uint64_t last) noe
                 err = disk_write(c.m, f, index, pfn)
             unlock_page(c.m, pfn)
             put_page(c, pfn)
-        index += 1
+        index = next_page(c.m, f, index + 1)
     return err
 
 

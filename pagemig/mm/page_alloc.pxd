@@ -1,5 +1,6 @@
 """Reserved arenas, records by index, arrays in the heap, the frame allocator and the wait seam."""
 from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.string cimport memcmp
 
 from pagemig.mm.atomic cimport pmg_load, pmg_store
 from pagemig.mm.types cimport (
@@ -10,6 +11,12 @@ from pagemig.mm.types cimport (
 # -- arenas: anonymous memory that the host commits when touched; NULL when the host refuses ------------------
 cdef void *arena_new(machine_t *m, uint64_t nbytes) noexcept nogil
 cdef void arenas_release(machine_t *m) noexcept nogil
+cdef void clear_memory(char *p, uint64_t n) noexcept nogil
+cdef void copy_blocks(char *to, const char *p, uint64_t n) noexcept nogil
+
+
+cdef inline bint is_zero(const char *p, uint64_t n) noexcept nogil:
+    return n == 0 or (p[0] == 0 and memcmp(p, p + 1, n - 1) == 0)
 
 
 cdef inline uint32_t *free_stack(machine_t *m, node_t *node) noexcept nogil:

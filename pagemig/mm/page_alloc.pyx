@@ -18,8 +18,14 @@ cdef extern from "<sys/mman.h>" nogil:
     void *mmap(void *addr, size_t length, int prot, int flags, int fd, long offset)
     int munmap(void *addr, size_t length)
     int madvise(void *addr, size_t length, int advice)
-    int PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_ANONYMOUS, MAP_NORESERVE, MADV_HUGEPAGE
+    int PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_ANONYMOUS, MAP_NORESERVE, MADV_DONTNEED, MADV_HUGEPAGE
     void *MAP_FAILED
+
+
+cdef enum:
+    BLOCK = 4096
+    HOST_PAGE = 1 << 16         # a multiple of the pages of every host
+    GIVE_BACK = 1 << 18         # bytes from which on memory goes back to the host instead of being overwritten
 
 
 # -- arenas ------------------------------------------------------------------------------------------------
@@ -48,6 +54,28 @@ cdef void arenas_release(machine_t *m) noexcept nogil:
     for i in range(m.nr_arenas):
         munmap(m.arenas[i], m.arena_bytes[i])
     m.nr_arenas = 0
+
+
+cdef void clear_memory(char *p, uint64_t n) noexcept nogil:
+    """Zero a part of an arena.  The host takes back what is large, and has zeros there when it is touched again."""
+    cdef uint64_t head = -<uint64_t> p & (HOST_PAGE - 1), whole
+    if n >= GIVE_BACK:
+        whole = (n - head) & ~<uint64_t> (HOST_PAGE - 1)
+        if madvise(p + head, whole, MADV_DONTNEED) == 0:
+            memset(p, 0, head)
+            p += head + whole
+            n -= head + whole
+    memset(p, 0, n)
+
+
+cdef void copy_blocks(char *to, const char *p, uint64_t n) noexcept nogil:
+    """Copy into memory that is zero: blocks of zeros stay untouched, so that the host commits no page for them."""
+    cdef uint64_t at = 0, part
+    while at < n:
+        part = min(<uint64_t> BLOCK, n - at)
+        if not is_zero(p + at, part):
+            memcpy(to + at, p + at, part)
+        at += part
 
 
 # -- records by index --------------------------------------------------------------------------------------
@@ -118,6 +146,8 @@ cdef uint64_t heap_alloc(machine_t *m, int k) noexcept nogil:
 
 
 cdef void heap_free(machine_t *m, uint64_t off, int k) noexcept nogil:
+    if <uint64_t> 16 << k >= GIVE_BACK:
+        clear_memory(m.heap + off, <uint64_t> 16 << k)
     pmg_spin_lock(&m.heap_lock)
     (<uint64_t *> (m.heap + off))[0] = m.heap_free[k]
     m.heap_free[k] = off
@@ -125,6 +155,7 @@ cdef void heap_free(machine_t *m, uint64_t off, int k) noexcept nogil:
 
 
 cdef int vec_resize(machine_t *m, vec_t *v, uint64_t n) noexcept nogil:
+    """A file written at one far place has a long array: only what is not zero takes memory of the host."""
     cdef uint64_t off
     cdef int k
     if n > 0x7fffffff:
@@ -134,14 +165,14 @@ cdef int vec_resize(machine_t *m, vec_t *v, uint64_t n) noexcept nogil:
         off = heap_alloc(m, k)
         if not off:
             return -ENOMEM
-        if v.n:
-            memcpy(m.heap + off, m.heap + v.off, <uint64_t> v.n * 4)
+        clear_memory(m.heap + off, <uint64_t> v.n * 4)
+        copy_blocks(m.heap + off, m.heap + v.off, <uint64_t> v.n * 4)
         if v.cap:
             heap_free(m, v.off, size_class(<uint64_t> v.cap * 4))
         v.off = off
         v.cap = <uint32_t> ((<uint64_t> 16 << k) // 4)
     if n > v.n:
-        memset(m.heap + v.off + <uint64_t> v.n * 4, 0, (n - v.n) * 4)
+        clear_memory(m.heap + v.off + <uint64_t> v.n * 4, (n - v.n) * 4)
     v.n = <uint32_t> n
     return 0
 

@@ -13,7 +13,7 @@ from libc.string cimport memcmp, memcpy, memset
 from pagemig.mm.atomic cimport pmg_load32
 from pagemig.mm.build cimport build_arenas, build_nodes, build_swap, node_spec_t
 from pagemig.mm.check cimport check_machine, checker_release, checker_t, violation_t
-from pagemig.mm.page_alloc cimport arena_new, arenas_release
+from pagemig.mm.page_alloc cimport arena_new, arenas_release, copy_blocks, is_zero
 from pagemig.mm.types cimport (
     frame_t, machine_t, MAX_NODES, MAX_SWAPFILES, mlock_pvec_t, node_t, pcp_t, PTRS_PER_PTE, slab_t, STAGE, STATS_SLOTS,
     vm_event_state_t,
@@ -198,20 +198,6 @@ cdef machine_t *build_like(const machine_t *record) noexcept nogil:
             free(m)
             return NULL
     return m
-
-
-cdef void copy_blocks(char *to, const char *p, uint64_t n) noexcept nogil:
-    """Copy into memory that is zero: blocks of zeros stay untouched, so that the host commits no page for them."""
-    cdef uint64_t at = 0, part
-    while at < n:
-        part = min(<uint64_t> BLOCK, n - at)
-        if not is_zero(p + at, part):
-            memcpy(to + at, p + at, part)
-        at += part
-
-
-cdef inline bint is_zero(const char *p, uint64_t n) noexcept nogil:
-    return n == 0 or (p[0] == 0 and memcmp(p, p + 1, n - 1) == 0)
 
 
 cdef machine_t *state_copy(machine_t *m, int *why) noexcept nogil:

@@ -3,7 +3,9 @@ from libc.errno cimport EBUSY, EINVAL, ENOMEM
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from pagemig.mm.atomic cimport GUARD_SWAPOFF, PMG_GUARD, pmg_load32, pmg_load_acq, pmg_read_trylock, pmg_store32
+from pagemig.mm.atomic cimport (
+    GUARD_SWAPOFF, PMG_GUARD, pmg_load, pmg_load32, pmg_load_acq, pmg_read_trylock, pmg_store32,
+)
 from pagemig.mm.context cimport lock_page, mmap_read_lock, mmap_read_unlock
 from pagemig.mm.fork cimport mmget_not_zero, mmput
 from pagemig.mm.frame cimport get_page, page_test, unlock_page
@@ -87,7 +89,7 @@ cdef uint32_t read_slot(ctx_t *c, uint32_t slot) noexcept nogil:
     cdef uint32_t pfn = lookup_swap_cache(c, slot)
     if pfn or not swap_count_unless_zero(c, slot):
         return pfn
-    pfn = alloc_page(c, c.nid, m.has_memory)
+    pfn = alloc_page(c, c.nid, pmg_load(&m.has_memory))
     if pfn:
         if m.page_bytes:
             memcpy(page_address(m, pfn), m.swap_content + <uint64_t> slot * m.page_bytes, m.page_bytes)

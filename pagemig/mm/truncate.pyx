@@ -4,8 +4,8 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from pagemig.mm.atomic cimport GUARD_TRUNCATED, PMG_GUARD, pmg_store, pmg_write_unlock
 from pagemig.mm.filemap cimport (
-    delete_from_page_cache, disk_discard, do_page_cache_ra, find_get_page, find_lock_page, find_page, has_disk,
-    i_rwsem_lock, i_size_read, nr_slots, page_belongs, POSIX_FADV_DONTNEED, POSIX_FADV_NOREUSE, POSIX_FADV_WILLNEED,
+    delete_from_page_cache, disk_discard, do_page_cache_ra, find_get_page, find_lock_page, has_disk, i_rwsem_lock,
+    i_size_read, next_page, NO_PAGE, nr_slots, page_belongs, POSIX_FADV_DONTNEED, POSIX_FADV_NOREUSE, POSIX_FADV_WILLNEED,
     VMAS, writeback_pages,
 )
 from pagemig.mm.frame cimport frame_refs, page_mapcount, page_state, trylock_page, unlock_page
@@ -43,22 +43,21 @@ cdef void unmap_mapping_pages(ctx_t *c, file_t *f, uint64_t first, uint64_t last
 
 cdef int truncate_inode_pages(ctx_t *c, file_t *f, uint64_t first, uint64_t last) noexcept nogil:
     """Drop the pages first..last, dirty or not, from the cache and the disk.  0 or -PMG_WAIT with the rest still there."""
-    cdef uint64_t index = first, slots = nr_slots(f)
+    cdef uint64_t index = next_page(c.m, f, first)
     cdef uint32_t pfn = 0
-    while index < slots and index <= last:
-        if find_page(c.m, f, index):
-            if find_lock_page(c, f, index, &pfn):
-                if has_disk(f) and index > first:
-                    disk_discard(c.m, f, first, index - 1)
-                return -PMG_WAIT
-            if pfn:
-                # A fault may have mapped it again since the range was unmapped; under the page lock none can.
-                if page_mapcount(c.m, pfn) and PMG_GUARD(GUARD_TRUNCATED):
-                    unmap_mapping_pages(c, f, index, index, False)
-                delete_from_page_cache(c, pfn)
-                unlock_page(c.m, pfn)
-                put_page(c, pfn)
-        index += 1
+    while index != NO_PAGE and index <= last:
+        if find_lock_page(c, f, index, &pfn):
+            if has_disk(f) and index > first:
+                disk_discard(c.m, f, first, index - 1)
+            return -PMG_WAIT
+        if pfn:
+            # A fault may have mapped it again since the range was unmapped; under the page lock none can.
+            if page_mapcount(c.m, pfn) and PMG_GUARD(GUARD_TRUNCATED):
+                unmap_mapping_pages(c, f, index, index, False)
+            delete_from_page_cache(c, pfn)
+            unlock_page(c.m, pfn)
+            put_page(c, pfn)
+        index = next_page(c.m, f, index + 1)
     if has_disk(f):
         disk_discard(c.m, f, first, last)
     return 0
@@ -106,9 +105,9 @@ cdef int file_punch(ctx_t *c, uint32_t file, uint64_t index, uint64_t n) noexcep
 cdef void invalidate_mapping_pages(ctx_t *c, file_t *f, uint64_t first, uint64_t last) noexcept nogil:
     """Drop cached pages that are clean and that nobody maps, holds or works on."""
     cdef machine_t *m = c.m
-    cdef uint64_t index = first, slots = nr_slots(f), state
+    cdef uint64_t index = next_page(m, f, first), state
     cdef uint32_t pfn
-    while index < slots and index <= last:
+    while index != NO_PAGE and index <= last:
         pfn = find_get_page(m, f, index)
         if pfn and trylock_page(m, pfn):
             state = page_state(m, pfn)
@@ -118,7 +117,7 @@ cdef void invalidate_mapping_pages(ctx_t *c, file_t *f, uint64_t first, uint64_t
             unlock_page(m, pfn)
         if pfn:
             put_page(c, pfn)
-        index += 1
+        index = next_page(m, f, index + 1)
 
 
 cdef int file_fadvise(ctx_t *c, uint32_t file, uint64_t index, uint64_t n, int advice, bint sync) noexcept nogil:

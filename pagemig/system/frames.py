@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pagemig import _memory
+from pagemig.arguments import as_int
 from pagemig.mm.numbers import NUMBERS
 
 __all__ = ["FRAME_FLAGS", "Frames", "flag_bit", "mapcounts", "refcounts"]
@@ -142,13 +143,22 @@ class Frames:
         return where
 
     def describe(self, pfn: int) -> str:
-        """One frame in a line: flags by name, counts, what it belongs to."""
-        record = self.raw[pfn]
+        """One frame in a line: flags by name, counts, what it belongs to.
+
+        Raises
+        ------
+        ValueError
+            There is no such frame.
+        """
+        number = as_int(pfn, "pfn")
+        if not 0 <= number < len(self):
+            raise ValueError(f"pfn must be below {len(self)}, not {pfn!r}")
+        record = self.raw[number]
         state = np.asarray(record["state"])
         flags = "|".join(name for name, bit in FRAME_FLAGS.items() if int(state) >> bit & 1)
         kind = "anon_vma" if state & flag_bit("anon") else "file"
-        nid = int(self._machine._nids(np.array([pfn], dtype=np.uint64))[0])
+        nid = int(self._machine._nids(np.array([number], dtype=np.uint64))[0])
         return (
-            f"pfn {pfn}: node {nid}, refcount {refcounts(state)}, mapcount {mapcounts(state)}, "
+            f"pfn {number}: node {nid}, refcount {refcounts(state)}, mapcount {mapcounts(state)}, "
             f"{kind} {record['mapping']} index {record['index']}, {flags or '-'}"
         )

@@ -811,7 +811,7 @@ class Process(NumaCalls):
             raise TypeError(f"pin must be a Pin, not {pin!r}")
         if pin.machine is not self.machine:
             raise ValueError(f"pin must be of the same machine, not {pin!r}")
-        self._done("unpin", self._unpin(pin.handle))
+        self._done("unpin", self._unpin(as_int(pin.handle, "handle of pin") & 0xFFFFFFFF))
 
     # ---- files --------------------------------------------------------------------------------
 

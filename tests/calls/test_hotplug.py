@@ -82,6 +82,21 @@ def test_new_allocations_keep_away_until_it_is_online_again() -> None:
     machine.check(full=True)
 
 
+@pytest.mark.parametrize("kernel", NOW + THEN)
+def test_a_process_that_comes_while_a_node_is_offline_uses_it_afterwards(kernel: str) -> None:
+    machine = four_nodes(kernel)
+    machine.offline(1)
+    app = machine.spawn()
+    mapped(app, 4)
+    machine.online(1)
+    if kernel in NOW:
+        assert app.get_mempolicy(pm.MPOL_F_MEMS_ALLOWED).nodes == (0, 1, 2, 3)
+    app.migrate_pages({0}, {1})
+    assert app.nodes(at(0), 4).tolist() == [1] * 4
+    app.mbind(at(0), 4 * PAGE, pm.Bind([1]), pm.MPOL_MF_MOVE)
+    machine.check(full=True)
+
+
 def on_node_plain(machine: pm.Machine, node: int) -> pm.Process:
     app = machine.spawn()
     mapped(app, 4, touched=False)

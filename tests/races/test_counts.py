@@ -76,6 +76,51 @@ def test_pins_are_refused_and_faults_beside_them_too(kernel: str) -> None:
 
 @narrow
 @pytest.mark.parametrize("kernel", pm.KERNELS)
+def test_pins_of_pipes_fill_the_references(kernel: str) -> None:
+    """Without io_uring every pin is one reference; what is left over is nobody's to map."""
+    m = machine(kernel)
+    p = m.spawn()
+    f = m.file("tmpfs", PAGE)
+    addr = p.mmap(PAGE, file=f, shared=True)
+    p.touch(addr, PAGE, write=True, values=42)
+    pfn = frame_of(p, addr)
+    held, _ = counts(m, pfn)
+    pins = []
+    with suppress(OSError):
+        while len(pins) < 2 * REFS:
+            pins.append(p.pin(addr, PAGE, "pipe"))
+    assert len(pins) == REFS - held
+    q = m.spawn()
+    assert q.touch(q.mmap(PAGE, file=f, shared=True), PAGE).signal == "SIGKILL"
+    assert p.fread(f, 0).tolist() == [42]
+    m.check(full=True)
+    for pin in pins:
+        p.unpin(pin)
+    assert counts(m, pfn) == (held, 1)
+    m.check(full=True)
+
+
+@pytest.mark.parametrize("kernel", ["6.1", "2.6.18"])
+def test_more_mappings_than_are_counted(kernel: str) -> None:
+    """Of the limit and a few more mappings of one page, the few are refused."""
+    m = pm.Machine(["8GiB"], kernel=kernel)  # a large one has records for as many
+    f = m.file("tmpfs", PAGE)
+    p = m.spawn()
+    each = min(65000, MAPS - 7)
+    for k in range(each):
+        p.mmap(PAGE, addr=BASE + k * PAGE, file=f, shared=True)
+    family = [p, *(p.fork() for _ in range(MAPS // each + 1))]
+    done = [q.touch(BASE, each * PAGE).done for q in family]
+    # Who finds the count full is killed, which gives back what it had.
+    assert done == [each] * (MAPS // each) + [MAPS % each] * 2
+    assert [q.alive for q in family] == [True] * (MAPS // each) + [False] * 2
+    m.check()
+    p.exit()
+    m.check(full=True)
+
+
+@narrow
+@pytest.mark.parametrize("kernel", pm.KERNELS)
 @pytest.mark.parametrize("write", [False, True])
 @pytest.mark.parametrize("kind", ["tmpfs", "ext4"])
 def test_mappings_of_a_file(kernel: str, write: bool, kind: str) -> None:

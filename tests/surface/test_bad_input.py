@@ -234,6 +234,16 @@ IMPOSSIBLE: list[tuple[Call, type[Exception], str]] = [
     (lambda w: w.machine.migrate_frames([1], [0, 1]), ValueError, "nodes"),
     (lambda w: setattr(w.machine, "tracing", 1), TypeError, "tracing"),
     (lambda w: w.machine.frames.flag("shiny"), ValueError, "shiny"),
+    (lambda w: w.machine.frames.describe(-1), ValueError, "pfn"),
+    (lambda w: w.machine.frames.describe(1 << 30), ValueError, "pfn"),
+    (lambda w: w.machine.frames.describe(1 << 70), ValueError, "pfn"),
+    (lambda w: w.machine.frames.describe((1, 2)), TypeError, "pfn"),
+    (lambda w: w.machine.frames.describe("state"), TypeError, "pfn"),
+    (lambda w: pm.Process(w.machine, "1"), TypeError, "pid"),
+    (lambda w: pm.Process(w.machine, 1 << 70), ValueError, "pid"),
+    (lambda w: pm.Process(w.machine, -1), pm.ProcessGoneError, "Process -1 has exited"),
+    (lambda w: w.app.unpin(Pin("1", 1, 1, "pipe", w.machine)), TypeError, "handle"),
+    (lambda w: w.app.unpin(Pin(1 << 70, 1, 1, "pipe", w.machine)), ValueError, "handle"),
 ]
 
 
@@ -285,6 +295,7 @@ REFUSED: list[tuple[Call, str]] = [
     (lambda w: w.app.madvise(at(100), PAGE, "dontneed"), "ENOMEM"),
     (lambda w: w.app.pin(at(100), PAGE), "EFAULT"),
     (lambda w: w.app.unpin(Pin(12345, 1, 1, "pipe", w.machine)), "EBADF"),
+    (lambda w: w.app.unpin(Pin(-1, 1, 1, "pipe", w.machine)), "EBADF"),
     (lambda w: w.app.fadvise(w.file, 0, 0, 99), "EINVAL"),
 ]
 

@@ -224,6 +224,43 @@ def test_a_long_touch_takes_memory_for_what_is_there(how: str) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10
 
 
+@pytest.mark.parametrize("kernel", ["6.1", "2.6.17"])
+@pytest.mark.parametrize("kind", ["tmpfs", "ext4"])
+def test_a_file_written_at_a_far_place_takes_memory_for_what_is_written(
+    kernel: str, kind: str
+) -> None:
+    machine = pm.Machine(["1MiB"], kernel=kernel, page_bytes=8)
+    process, file = machine.spawn(), machine.file(kind, 0)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    far = 0
+    for k in range(12, 25):  # the array of its pages grows, is copied and given back
+        far = 1 << k
+        assert process.fwrite(file, far, k) == 1
+    process.fadvise(file, 0, 0, "dontneed", sync=True)
+    assert process.fread(file, far).tolist() == [24]
+    assert process.fread(file, far - 1).tolist() == [0]
+    assert process.fread(file, 1 << 23).tolist() == [23]
+    if kernel == "6.1":
+        process.punch(file, 1 << 23 << 12, 1 << 23 << 12)
+        assert process.fread(file, 1 << 23).tolist() == [0]
+    assert process.fread(file, far).tolist() == [24]
+    process.ftruncate(file, far << 12)
+    assert process.fwrite(file, far + 1, 7) == 1
+    assert process.fread(file, far, 2).tolist() == [0, 7]
+    machine.check()
+    file.close()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10
+
+
+@pytest.mark.parametrize("offset", [1 << 31, 1 << 40, (1 << 52) - 1])
+def test_a_file_that_no_array_has_room_for(offset: int) -> None:
+    machine = two_nodes()
+    file = machine.file("tmpfs", 0)
+    with pytest.raises(OSError, match=r"ENOMEM|EFBIG"):
+        machine.spawn().fwrite(file, offset, 1)
+    machine.check(full=True)
+
+
 def test_a_touch_of_many_pieces() -> None:
     """More than a piece, and each page as if it were one."""
     machine = pm.Machine(["8GiB"], page_bytes=8)
@@ -271,6 +308,19 @@ def test_a_part_of_a_locked_mapping_moves_and_the_rest_is_no_longer_locked(
     assert process.status()["VmLck"] == 16
     process.munlockall()
     process.fork()
+    machine.check(full=True)
+
+
+@pytest.mark.parametrize("kernel", pm.KERNELS)
+def test_the_flag_to_leave_a_mapping_is_refused_by_kernels_that_do_not_know_it(kernel: str) -> None:
+    """MREMAP_DONTUNMAP is of 5.7."""
+    machine = two_nodes(kernel)
+    process, pages = filled(machine, 2)
+    if kernel[0] == "6":
+        process.mremap(int(pages[0]), 2 * PAGE, 2 * PAGE, maymove=True, dontunmap=True)
+    else:
+        with pytest.raises(OSError, match="EINVAL"):
+            process.mremap(int(pages[0]), 2 * PAGE, 2 * PAGE, maymove=True, dontunmap=True)
     machine.check(full=True)
 
 

@@ -1,5 +1,8 @@
 """Contexts are the host's affair: any number at a time; no machine depends on it."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -40,6 +43,25 @@ def test_a_hundred_calls_at_a_time() -> None:
     assert (
         app.move_pages(np.arange(100, dtype=np.uint64) * PAGE + base).status.tolist() == [1] * 100
     )
+    machine.check(full=True)
+
+
+def test_a_hundred_threads_at_a_time() -> None:
+    """All of them are inside a call at one moment."""
+    machine = pm.Machine(NODES)
+    apps = [machine.spawn() for _ in range(100)]
+    bases = [touched(app, 1) for app in apps]
+    together = threading.Barrier(100)
+
+    def hook(step: str, pfns: list[int]) -> None:
+        if step == "copy":
+            together.wait(60)
+
+    machine.at_step(hook)
+    with ThreadPoolExecutor(100) as pool:
+        moved = pool.map(lambda app, base: app.move_pages([base], 1).status[0], apps, bases)
+        assert list(moved) == [1] * 100
+    machine.at_step(None)
     machine.check(full=True)
 
 
