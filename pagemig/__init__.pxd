@@ -16,5 +16,10 @@ from pagemig.mm.api cimport (
     pmg_mig, pmg_mig_event, pmg_node_spec, pmg_outcome, pmg_spec, pmg_task, pmg_user, pmg_walk,
 )
 
+from pagemig.mm.notify cimport (
+    PMG_EHOOK, pmg_callbacks, PMG_F_COW, PMG_F_EXIT, PMG_F_FORK, PMG_F_FREE, PMG_F_MIGRATE, PMG_F_PROTECT, PMG_F_REMAP,
+    PMG_F_UNMAP, pmg_flush,
+)
+
 cdef extern from "pagemig/boot.h":
     const pmg_api *pmg_import() except NULL

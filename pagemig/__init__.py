@@ -43,6 +43,7 @@ from pagemig.system.frames import FRAME_FLAGS, Frames
 from pagemig.system.machine import (
     STEPS,
     File,
+    Flush,
     ListsResult,
     Machine,
     Node,
@@ -68,6 +69,7 @@ __all__ = [
     "Bind",
     "Default",
     "File",
+    "Flush",
     "Frames",
     "Interleave",
     "InvariantError",

@@ -1,5 +1,6 @@
 """The door for other simulators as Python sees it."""
 
+from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
@@ -17,6 +18,21 @@ WAITED: tuple[str, ...]
 
 def machine_address(machine: _core.Machine) -> int: ...
 def task_handle(process: _core.Process) -> int: ...
+def set_callbacks(machine: _core.Machine, callbacks: Callbacks | None) -> None: ...
+
+@disjoint_base
+class Callbacks:
+    def __new__(
+        cls,
+        machine: _core.Machine,
+        target: Callable[[int, int | None], int | None] | None,
+        flush: Callable[[int, int, int, int, int, int], object] | None,
+        moved: Callable[
+            [npt.NDArray[np.uint32], npt.NDArray[np.uint32], npt.NDArray[np.int32]], object
+        ]
+        | None,
+        fault: Callable[[int, int, int], object] | None,
+    ) -> Self: ...
 
 @disjoint_base
 class Context:
@@ -77,6 +93,7 @@ class Flight:
         str,
         npt.NDArray[np.uint32],
         npt.NDArray[np.uint32],
+        int,
         int,
         int,
         int,

@@ -3,7 +3,7 @@ from cpython.pycapsule cimport PyCapsule_New
 from libc.errno cimport EINVAL, ESRCH
 from libc.stdint cimport int32_t, int8_t, int64_t, uint32_t, uint64_t, uint8_t, uintptr_t
 
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 cimport cython
 cimport numpy as cnp
@@ -15,14 +15,16 @@ from pagemig.mm.api cimport (
     PMG_M_STAGE, PMG_M_UNMAPPED, PMG_M_WAITS, pmg_machine, pmg_mig, pmg_mig_event, pmg_outcome, pmg_user,
     register_counter, register_kernel,
 )
+from pagemig.mm.atomic cimport pmg_unlikely
 from pagemig.mm.mig cimport MIG_DONE, MIG_WAITS
 from pagemig.mm.migrate_stage cimport PAUSE_COPIED, PAUSE_PASS, PAUSE_STAGE, PAUSE_UNMAPPED
+from pagemig.mm.notify cimport EDEADLK, pmg_callbacks, PMG_EHOOK, pmg_flush
 from pagemig.mm.types cimport profile_t
 from pagemig.mm.uaccess cimport pmg_user_t
 
 import numpy as np
 
-from pagemig import _memory, kernels
+from pagemig import _core, _memory, kernels
 from pagemig.errors import ProcessGoneError
 
 cnp.import_array()
@@ -83,6 +85,125 @@ def machine_address(Machine machine not None):
 def task_handle(Process process not None):
     """Handle of a process (``pmg_task``)."""
     return <uint64_t> process._pid
+
+
+# -- callbacks as Python functions -------------------------------------------------------------------------------
+
+
+cdef int32_t call_target(void *priv, pmg_ctx *c, uint32_t pfn, int32_t wanted) noexcept nogil:
+    with gil:
+        return (<Callbacks> priv).asked(pfn, wanted)
+
+
+cdef int32_t call_flush(void *priv, pmg_ctx *c, const pmg_flush *f) noexcept nogil:
+    with gil:
+        return (<Callbacks> priv).flushed(f)
+
+
+cdef int32_t call_moved(
+        void *priv, pmg_ctx *c, const uint32_t *old, const uint32_t *new, const int32_t *result, uint32_t n) noexcept nogil:
+    with gil:
+        return (<Callbacks> priv).moves(old, new, result, n)
+
+
+cdef int32_t call_fault(void *priv, pmg_ctx *c, uint64_t va, uint32_t kind, uint32_t pfn) noexcept nogil:
+    with gil:
+        return (<Callbacks> priv).faulted(va, kind, pfn)
+
+
+cdef class Callbacks:
+    """Functions that a machine calls (None: not that one): ``set_callbacks`` keeps and replaces them.
+
+    What one raises comes out of the call that it interrupted.
+    """
+
+    cdef void *machine                  # it owns this object
+    cdef object target, flush, moved, fault
+
+    def __cinit__(self, Machine machine not None, target, flush, moved, fault):
+        self.machine = <void *> machine
+        self.target = target
+        self.flush = flush
+        self.moved = moved
+        self.fault = fault
+
+    cdef int32_t failed(self, object error) noexcept:
+        (<Machine> self.machine).keep_error(error)
+        return -2
+
+    cdef int32_t asked(self, uint32_t pfn, int32_t wanted) noexcept:
+        cdef int32_t node = -1
+        try:
+            with _core.Hooked(<Machine> self.machine):
+                chosen = self.target(pfn, None if wanted < 0 else wanted)
+                if chosen is not None:
+                    node = chosen
+                    if not 0 <= node < 64 or not (<Machine> self.machine).m.online >> node & 1:
+                        raise ValueError(f"target must answer a node that is online or None, not {chosen!r}")
+        except BaseException as error:
+            return self.failed(error)
+        return node
+
+    cdef int32_t flushed(self, const pmg_flush *f) noexcept:
+        try:
+            with _core.Hooked(<Machine> self.machine):
+                words = (<const char *> f.cpus)[:f.words * 8]
+                self.flush(f.why, f.cr3, f.va, f.n, int.from_bytes(words, "little"), f.ipis)
+        except BaseException as error:
+            return self.failed(error)
+        return 0
+
+    cdef int32_t moves(self, const uint32_t *old, const uint32_t *new, const int32_t *result, uint32_t n) noexcept:
+        try:
+            with _core.Hooked(<Machine> self.machine):
+                self.moved(frames_of(old, n), frames_of(new, n), frames_of(<const uint32_t *> result, n).view(np.int32))
+        except BaseException as error:
+            return self.failed(error)
+        return 0
+
+    cdef int32_t faulted(self, uint64_t va, uint32_t kind, uint32_t pfn) noexcept:
+        try:
+            with _core.Hooked(<Machine> self.machine):
+                self.fault(va, kind, pfn)
+        except BaseException as error:
+            return self.failed(error)
+        return 0
+
+
+def set_callbacks(Machine machine not None, Callbacks callbacks):
+    """Tell functions what happens from now on; None: nobody.  The caller keeps them alive as long."""
+    cdef pmg_callbacks cb
+    cdef int rc
+    memset(&cb, 0, sizeof(cb))
+    cb.size = sizeof(cb)
+    if callbacks is not None:
+        cb.priv = <void *> callbacks
+        if callbacks.target is not None:
+            cb.target = call_target
+        if callbacks.flush is not None:
+            cb.flush = call_flush
+        if callbacks.moved is not None:
+            cb.moved = call_moved
+        if callbacks.fault is not None:
+            cb.fault = call_fault
+    rc = api.set_callbacks(<pmg_machine *> <void *> machine.m, &cb if callbacks is not None else NULL)
+    if rc == -EDEADLK:
+        raise OSError(EDEADLK, "a callback runs")
+    if rc:
+        raise MemoryError("no memory for callbacks")
+
+
+cdef inline int raise_hooked(Machine machine, int64_t rc) except -1:
+    """Raise what a hook or a callback raised in the call that answered ``rc``."""
+    if machine.raised:
+        machine.raise_kept()
+    if rc == PMG_EHOOK:
+        raise RuntimeError("a callback of the machine answered an error")
+    if rc == -EDEADLK:
+        raise OSError(EDEADLK, "a callback that runs under locks makes no call")
+    if rc == PMG_EBUSYCTX:
+        raise RuntimeError("the context is in a call that waits: make that call again, or close the context")
+    return 0
 
 
 @cython.no_gc_clear
@@ -150,8 +271,13 @@ cdef class Context:
         cdef int kind
         if self.c == NULL:
             self.open()
-        kind = api.access(self.c, va, write, &self.last)
+        if pmg_unlikely(self.machine.m.watch != NULL):      # who is told of it may need the interpreter
+            with nogil:
+                kind = api.access(self.c, va, write, &self.last)
+        else:
+            kind = api.access(self.c, va, write, &self.last)
         if kind < 0:
+            raise_hooked(self.machine, kind)
             raise ProcessGoneError("the process has exited")
         return kind
 
@@ -204,6 +330,7 @@ cdef class Context:
         with nogil:
             done = api.access_many(c, &va[0], writes, <uint64_t> n, node_out, kind_out, &self.last)
         if done < 0:
+            raise_hooked(self.machine, done)
             raise ProcessGoneError("the process has exited")
         return done
 
@@ -321,9 +448,10 @@ cdef class Flight:
         self.busy = False
         if at == PMG_EBUSYCTX:
             raise RuntimeError("another thread makes a step of this migration")
+        raise_hooked(self.machine, at)
         if at < 0:
             raise ValueError("the migration was ended through the table")
-        return (STOPS[at], frames_of(e.src, e.n), frames_of(e.dst, e.n), e.passes, e.node, e.flushes, e.copy_bytes,
+        return (STOPS[at], frames_of(e.src, e.n), frames_of(e.dst, e.n), e.passes, e.node, e.flushes, e.copy_bytes, e.ipis,
                 (e.wait_what, e.wait_which))
 
     def end(self, bint abort, status):
@@ -337,6 +465,8 @@ cdef class Flight:
         self.busy = False
         if rc == PMG_EBUSYCTX:
             raise RuntimeError("another thread makes a step of this migration")
+        if rc == -EDEADLK:
+            raise_hooked(self.machine, rc)
         if rc == WAITS:
             api.ctx_wait(self.c, &what, &which)
             raise RuntimeError(
@@ -344,4 +474,5 @@ cdef class Flight:
         self.open = False
         api.ctx_close(self.c)
         self.c = NULL
+        raise_hooked(self.machine, rc)
         return answer(rc, rule)

@@ -10,6 +10,7 @@ cdef class Machine:
     cdef checker_t checker
     cdef object step_hook
     cdef object wait_hook
+    cdef dict raised                # by hooks, by thread and by how many hooks it is in; for the call to raise
     cdef dict hooked                # hooks that run, one inside the other, by thread
     cdef object __weakref__
     cdef int build(
@@ -19,8 +20,12 @@ cdef class Machine:
     cdef int wait_nested(self, ctx_t *c) except *
     cdef void put_mm(self, ctx_t *c) noexcept
     cdef int leave(self, ctx_t *c) except -1
-    cdef int _run_migrate(self, ctx_t *c, vma_t *vma, uint64_t old, uint64_t new, uint32_t flags) noexcept
-    cdef int _run_hook(self, ctx_t *c, int step, const uint32_t *pfns, uint32_t n) noexcept
+    cdef void hear(self) noexcept
+    cdef tuple depth(self)
+    cdef void keep_error(self, object error) noexcept
+    cdef int raise_kept(self) except -1
+    cdef int _run_migrate(self, vma_t *vma, uint64_t old, uint64_t new, uint32_t flags) noexcept
+    cdef int _run_hook(self, int step, const uint32_t *pfns, uint32_t n) noexcept
     cdef int _run_wait(self, ctx_t *c, int what, uint32_t which) noexcept
 
 

@@ -6,7 +6,6 @@ business of ``machine.py`` and ``process.py``.
 """
 cimport numpy as cnp
 from cpython.exc cimport PyErr_CheckSignals
-from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.errno cimport EIO
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
@@ -15,10 +14,11 @@ from pagemig._arrays cimport data_of
 from pagemig.mm.atomic cimport pmg_load, pmg_load32, pmg_load32_acq, pmg_store, pmg_store32
 from pagemig.mm.build cimport build_arenas, build_nodes, build_swap, node_spec_t, profile_layout, scatter, set_profile
 from pagemig.mm.check cimport check_machine, checker_release, invariant_error, violation_t
-from pagemig.mm.context cimport ctx_bind, ctx_get, ctx_held, ctx_put, ctx_release_all
+from pagemig.mm.context cimport ctx_bind, ctx_get, ctx_held, ctx_put, ctx_release_all, switch_mm
 from pagemig.mm.cred cimport cred_t, get_cred
 from pagemig.mm.fork cimport find_get_task_by_vpid, get_task, mmget_not_zero, mmput, mmput_unless_last, put_task
 from pagemig.mm.mig cimport mig_release_all
+from pagemig.mm.notify cimport call_refused, callbacks_release
 from pagemig.mm.page_alloc cimport arenas_release, mm_of, task_of, vma_index
 from pagemig.mm.types cimport (
     ctx_t, machine_t, MAX_NODES, MAX_SWAPFILES, mm_t, MODE_ACTORS, MODE_THREADS, PMG_WAIT, profile_t, PVEC_MAX, STAGE,
@@ -27,6 +27,8 @@ from pagemig.mm.types cimport (
 
 from threading import active_count, get_ident
 from time import monotonic, sleep
+
+import errno
 
 import numpy as np
 
@@ -45,30 +47,14 @@ PVEC_LARGEST = PVEC_MAX
 
 # -- hooks -----------------------------------------------------------------------------------------------------
 
-cdef void keep_error(ctx_t *c, object error) noexcept:
-    """What a hook raised comes out of the call that it interrupted; the first error says what went wrong."""
-    if c.error == NULL:
-        Py_INCREF(error)
-        c.error = <void *> error
-
-
-cdef object take_error(ctx_t *c):
-    if c.error == NULL:
-        return None
-    error = <object> c.error
-    Py_DECREF(error)
-    c.error = NULL
-    return error
-
-
 cdef int call_step(ctx_t *c, int step, const uint32_t *pfns, uint32_t n) noexcept nogil:
     with gil:
-        return (<Machine> <object> c.data)._run_hook(c, step, pfns, n)
+        return (<Machine> <object> c.m.hook_data)._run_hook(step, pfns, n)
 
 
 cdef int call_migrate(ctx_t *c, vma_t *vma, uint64_t old, uint64_t new, uint32_t flags) noexcept nogil:
     with gil:
-        return (<Machine> <object> c.data)._run_migrate(c, vma, old, new, flags)
+        return (<Machine> <object> c.m.hook_data)._run_migrate(vma, old, new, flags)
 
 
 cdef int call_wait(ctx_t *c, int what, uint32_t which) noexcept nogil:
@@ -131,10 +117,20 @@ cdef class Machine:
         self.m.access_stats = access_stats
         self.m.width = STAGE
         self.hooked = {}
+        self.raised = {}
+        self.hear()
         self.m.next_pid = 1000
         self.m.next_ino = 1
         self.m.next_ops = 1
         self.build(node_pages, node_cpus, node_reserved, node_watermarks, distances, scatter_seed, swap_slots or [])
+
+    cdef void hear(self) noexcept:
+        """The machine's hooks are this object's: after it got another machine, too."""
+        self.m.hook_data = <void *> self
+        self.m.migrate_fn = call_migrate
+        self.m.step_fn = NULL
+        if self.step_hook is not None:
+            self.m.step_fn = call_step
 
     cdef int build(self, list pages, list cpus, list reserved, list watermarks, distances, uint64_t seed,
                    list swap_slots) except -1:
@@ -163,6 +159,7 @@ cdef class Machine:
         if self.m != NULL:
             ctx_release_all(self.m)
             mig_release_all(self.m)
+            callbacks_release(self.m)
             arenas_release(self.m)
             free(self.m)
 
@@ -177,11 +174,10 @@ cdef class Machine:
         cdef ctx_t *c = ctx_get(self.m)
         if c == NULL:
             raise MemoryError("no memory for another call")
+        if call_refused(self.m, NULL):
+            ctx_put(c)
+            raise OSError(errno.EDEADLK, "a callback that runs under locks makes no call")
         c.data = <void *> self
-        c.step_fn = NULL
-        c.migrate_fn = call_migrate
-        if self.step_hook is not None:
-            c.step_fn = call_step
         c.wait_fn = call_wait
         c.wait_mode = MODE_ACTORS if asked else MODE_THREADS
         return c
@@ -219,13 +215,30 @@ cdef class Machine:
             self.put_mm(c)
         if c.task:
             put_task(self.m, c.task)
-        error = take_error(c)
+        failed = c.hook_error != 0
         ctx_put(c)
+        if self.raised:
+            self.raise_kept()
+        if failed:
+            raise RuntimeError("a callback of the machine answered an error")
+        return 0
+
+    cdef tuple depth(self):
+        """This thread, and how many hooks it is in."""
+        return get_ident(), self.hooked.get(get_ident(), 0)
+
+    cdef void keep_error(self, object error) noexcept:
+        """What a hook raised comes out of the call that it interrupted; the first error says what went wrong."""
+        self.raised.setdefault(self.depth(), error)
+
+    cdef int raise_kept(self) except -1:
+        """Raise what a hook of the call that ends here raised."""
+        error = self.raised.pop(self.depth(), None)
         if error is not None:
             raise error
         return 0
 
-    cdef int _run_hook(self, ctx_t *c, int step, const uint32_t *pfns, uint32_t n) noexcept:
+    cdef int _run_hook(self, int step, const uint32_t *pfns, uint32_t n) noexcept:
         hook = self.step_hook           # it may be taken away while a call is under way, by itself or by another thread
         if hook is None:
             return 0
@@ -233,15 +246,15 @@ cdef class Machine:
             with Hooked(self):
                 hook(step, [pfns[i] for i in range(n)])
         except BaseException as error:
-            keep_error(c, error)
+            self.keep_error(error)
         return 0
 
-    cdef int _run_migrate(self, ctx_t *c, vma_t *vma, uint64_t old, uint64_t new, uint32_t flags) noexcept:
+    cdef int _run_migrate(self, vma_t *vma, uint64_t old, uint64_t new, uint32_t flags) noexcept:
         try:
             with Hooked(self):
                 return self._vma_migrate(vma.ops, vma_index(self.m, vma), old, new, flags)
         except BaseException as error:
-            keep_error(c, error)
+            self.keep_error(error)
             return -EIO
 
     def _vma_migrate(self, uint32_t ops, uint32_t vma, uint64_t old, uint64_t new, uint32_t flags):
@@ -257,7 +270,7 @@ cdef class Machine:
                 return 0
             return self.wait_nested(c)
         except BaseException as error:
-            keep_error(c, error)
+            self.keep_error(error)
             return -PMG_WAIT
 
     @property
@@ -307,6 +320,7 @@ cdef class Machine:
     def _at_step(self, hook):
         """Call ``hook(step, pfns)`` between the stages of every migration; None: no hook."""
         self.step_hook = hook
+        self.hear()
 
     def _on_wait(self, hook):
         """Call ``hook(what, which)`` instead of spinning where anything waits; None: spin."""
@@ -376,6 +390,7 @@ cdef class Process:
         cdef uint32_t mm = pmg_load32(&self.t.mm)
         if mm and mmget_not_zero(self.m, mm):
             c.mm = mm
+            switch_mm(c)
             if pmg_load32(&self.t.mm) != mm:        # it exited, and the address space may be another process's
                 self.core.put_mm(c)
         return c

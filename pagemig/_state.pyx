@@ -157,3 +157,4 @@ def adopt(Machine machine not None, Loaded loaded not None):
     cdef machine_t *mine = machine.m
     machine.m = loaded.m
     loaded.m = mine
+    machine.hear()

@@ -11,13 +11,14 @@ from pagemig.mm.context cimport mmap_read_lock, mmap_read_unlock, pmg_wait, wait
 from pagemig.mm.fork cimport do_exit
 from pagemig.mm.frame cimport get_page
 from pagemig.mm.memory cimport get_entry_page, handle_mm_fault, wait_on_page_locked
+from pagemig.mm.notify cimport PMG_K_MAJOR, PMG_K_MINOR, PMG_K_SIGNAL, PMG_K_WAIT, tell_fault
 from pagemig.mm.page_alloc cimport count_event, mm_of, page_to_nid, page_token, put_page, set_page_token
 from pagemig.mm.pagewalk cimport pagewalk_next, pagewalk_start, pagewalk_t
 from pagemig.mm.pgtable cimport (
     leaf_number, leaf_pte, pte_index, pte_lock, pte_unlock, read_pte, stats_index, stats_rows, walk_leaf,
 )
 from pagemig.mm.pte cimport (
-    is_migration_entry, migration_entry_to_pfn, PTE_A, PTE_D, PTE_P, pte_pfn, PTE_RW, pte_t, SWP_MIG_SHIFT,
+    is_migration_entry, migration_entry_to_pfn, PTE_A, PTE_D, PTE_P, pte_pfn, pte_present, PTE_RW, pte_t, SWP_MIG_SHIFT,
 )
 from pagemig.mm.types cimport (
     C_MIGRATION_WAIT, ctx_t, FAULT_FLAG_WRITE, machine_t, mm_t, STAGE, STATS_SLOTS, TASK_SIZE_PAGES, task_t, VM_EXEC,
@@ -85,7 +86,36 @@ cdef inline bint access_error(ctx_t *c, vma_t *vma, bint write) noexcept nogil:
     return not vma_is_accessible(vma)
 
 
+cdef void tell_of_fault(ctx_t *c, mm_t *mm, uint64_t vpn, const touch_t *before, const touch_t *r) noexcept nogil:
+    """What a fault came to, to whoever wants to hear of it."""
+    cdef pte_t pte = read_pte(c.m, mm, vpn) if vpn < TASK_SIZE_PAGES else 0
+    cdef uint32_t kind = PMG_K_WAIT, pfn = 0
+    if r.signal:
+        kind = PMG_K_SIGNAL
+    elif r.majflt != before.majflt:
+        kind = PMG_K_MAJOR
+    elif r.minflt != before.minflt:
+        kind = PMG_K_MINOR
+    if pte_present(pte):
+        pfn = <uint32_t> pte_pfn(pte)
+    elif is_migration_entry(pte):
+        pfn = migration_entry_to_pfn(pte)
+    tell_fault(c, vpn, kind, pfn)
+
+
 cdef int user_fault(
+        ctx_t *c, mm_t *mm, vma_t **cached, uint64_t vpn, bint write, touch_t *r, uint32_t *entry) noexcept nogil:
+    cdef touch_t before
+    cdef int stop
+    if pmg_likely(c.watch == NULL):
+        return do_user_fault(c, mm, cached, vpn, write, r, entry)
+    before = r[0]
+    stop = do_user_fault(c, mm, cached, vpn, write, r, entry)
+    tell_of_fault(c, mm, vpn, &before, r)
+    return stop
+
+
+cdef int do_user_fault(
         ctx_t *c, mm_t *mm, vma_t **cached, uint64_t vpn, bint write, touch_t *r, uint32_t *entry) noexcept nogil:
     """The slow path of an access: 0 do it again, 1 stop.
 

@@ -1,15 +1,8 @@
 """The table of functions for other simulators: the structures of pagemig/api.h, and the table that is filled here."""
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
+from pagemig.mm.notify cimport pmg_callbacks, pmg_ctx
 from pagemig.mm.types cimport machine_t, profile_t
-
-cdef extern from *:
-    """
-    #pragma push_macro("PMG_WAIT")      /* the core's is the number without its sign */
-    #undef PMG_WAIT
-    #include "pagemig/api.h"
-    #pragma pop_macro("PMG_WAIT")
-    """
 
 cdef extern from "pagemig/api.h" nogil:
     enum:
@@ -20,8 +13,6 @@ cdef extern from "pagemig/api.h" nogil:
         PMG_M_UNMAPPED, PMG_M_COPIED, PMG_M_STAGE, PMG_M_PASS, PMG_M_WAITS, PMG_M_DONE
 
     ctypedef struct pmg_machine:
-        pass
-    ctypedef struct pmg_ctx:
         pass
     ctypedef uint64_t pmg_task
 
@@ -60,7 +51,9 @@ cdef extern from "pagemig/api.h" nogil:
         uint64_t faults_minor, faults_major, pages_allocated, pages_copied, copy_bytes
         uint64_t entries_removed, entries_restored, flushes
         uint64_t page_locks, ptl_locks, anon_vma_locks, i_mmap_locks
-        uint64_t pages_migrated, pages_failed, migration_waits
+        uint64_t pages_migrated, pages_failed, migration_waits, flushed_pages, ipis
+        uint64_t bytes_from[64]
+        uint64_t bytes_to[64]
 
     ctypedef struct pmg_user:
         void *p
@@ -77,6 +70,7 @@ cdef extern from "pagemig/api.h" nogil:
         uint32_t wait_what, wait_which
         const uint32_t *src
         const uint32_t *dst
+        uint64_t ipis
 
     ctypedef struct pmg_api:
         uint32_t abi, size
@@ -144,6 +138,7 @@ cdef extern from "pagemig/api.h" nogil:
         int (*mig_step)(pmg_ctx *c, pmg_mig h, pmg_mig_event *event) noexcept nogil
         int64_t (*mig_end)(
             pmg_ctx *c, pmg_mig h, uint32_t abort, int32_t *status, uint64_t n, uint32_t *rule) noexcept nogil
+        int (*set_callbacks)(pmg_machine *m, const pmg_callbacks *callbacks) noexcept nogil
 
 # the one table, filled at import
 cdef const pmg_api *api_table() noexcept nogil

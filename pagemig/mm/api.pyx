@@ -3,41 +3,46 @@
 A context of the table keeps its process, its address space and a context of the core from ctx_open or ctx_bind until
 ctx_close, so that a call has nothing to look up.
 """
-from libc.errno cimport EBADF, EINVAL, ENOENT, ENOMEM, ESRCH
+from libc.errno cimport EBADF, EFAULT, EINVAL, ENOENT, ENOMEM, ESRCH
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset, strcmp, strncpy
 
 from pagemig.mm.access cimport access_one, access_seen, seen_t, touch_range, touch_t
-from pagemig.mm.atomic cimport pmg_cas, pmg_load, pmg_load32
+from pagemig.mm.atomic cimport pmg_cas, pmg_likely, pmg_load, pmg_load32
 from pagemig.mm.build cimport build_arenas, build_nodes, build_swap, node_spec_t, scatter
 from pagemig.mm.calls cimport (
     migrate_frames, pmg_sys_get_mempolicy, pmg_sys_mbind, pmg_sys_migrate_pages, pmg_sys_move_pages,
     pmg_sys_set_mempolicy, pmg_sys_set_mempolicy_home_node,
 )
 from pagemig.mm.check cimport check_machine, checker_release, checker_t, violation_t
-from pagemig.mm.context cimport all_vm_events, ctx_bind as ctx_on_cpu, ctx_get, ctx_put, ctx_release_all, vm_events_hand
+from pagemig.mm.context cimport (
+    all_vm_events, ctx_bind as ctx_on_cpu, ctx_get, ctx_put, ctx_release_all, switch_mm, vm_events_hand,
+)
 from pagemig.mm.fork cimport (
     do_exit, find_get_task_by_vpid, get_task_mm, mmput, pmg_sys_fork, put_task, task_new, task_reap,
 )
 from pagemig.mm.madvise cimport pmg_sys_madvise
 from pagemig.mm.mig cimport (
     mig_abort, mig_at, mig_begin, mig_finish, MIG_FRAMES, mig_free, MIG_MADVISE, MIG_MBIND, MIG_MIGRATE_PAGES,
-    MIG_MLOCK, MIG_MMAP, MIG_MOVE_PAGES, MIG_MPROTECT, MIG_MREMAP, mig_owned, mig_release_all, mig_status, mig_step,
-    mig_t, mig_user, MIG_WAITS,
+    mig_let, MIG_MLOCK, MIG_MMAP, MIG_MOVE_PAGES, MIG_MPROTECT, MIG_MREMAP, mig_owned, mig_release_all, mig_same,
+    mig_status, mig_step, mig_t, mig_user, MIG_WAITS,
 )
-from pagemig.mm.migrate_stage cimport in_batches, PAUSE_UNMAPPED
+from pagemig.mm.migrate_stage cimport PAUSE_UNMAPPED
 from pagemig.mm.mlock cimport pmg_sys_mlock, pmg_sys_munlock
 from pagemig.mm.mmap cimport pmg_sys_mmap, pmg_sys_mprotect, pmg_sys_mremap, pmg_sys_munmap
+from pagemig.mm.notify cimport (
+    call_refused, callbacks_release, EDEADLK, pmg_callbacks, pmg_ctx, PMG_EHOOK, set_callbacks, watch_t,
+)
 from pagemig.mm.page_alloc cimport arenas_release, file_of, mm_of, page_to_nid
 from pagemig.mm.pgtable cimport entry_table, leaf_pte, level_shift, pte_index, table_entries, walk_leaf
 from pagemig.mm.pte cimport (
     is_migration_entry, migration_entry_to_pfn, PTE_A, PTE_D, pte_pfn, pte_present, PTE_RW, pte_t,
 )
 from pagemig.mm.types cimport (
-    C_COW, C_LOCK_ANON_VMA, C_LOCK_I_MMAP, C_LOCK_PAGE, C_LOCK_PTL, C_MIGRATION_WAIT, C_PGALLOC, C_PGFAULT,
-    C_PGMAJFAULT, C_PGMIGRATE_FAIL, C_PGMIGRATE_SUCCESS, C_PTES_DROPPED, C_PTES_RESTORED, C_TLB_FLUSH, ctx_t, machine_t,
+    C_LOCK_ANON_VMA, C_LOCK_I_MMAP, C_LOCK_PAGE, C_LOCK_PTL, C_MIGRATION_WAIT, C_PGALLOC, C_PGFAULT,
+    C_PGMAJFAULT, C_PGMIGRATE_FAIL, C_PGMIGRATE_SUCCESS, C_PTES_DROPPED, C_PTES_RESTORED, ctx_t, machine_t,
     MAX_NODES, MODE_HOST, MODE_THREADS, NR_COUNTERS, profile_t, STAGE, TASK_SIZE_PAGES, task_t,
 )
 from pagemig.mm.uaccess cimport PMG_BAD, pmg_user_t
@@ -55,6 +60,7 @@ cdef struct host_ctx_t:             # pmg_ctx
     task_t *t                       # NULL: no process
     mig_t *call                     # the call that waits: the caller comes back with the same arguments; NULL: none
     uint64_t taken[64]              # the context's counters when their costs were taken last
+    watch_t watch                   # what is told and counted besides
 
 
 cdef inline host_ctx_t *host(const pmg_ctx *c) noexcept nogil:
@@ -74,6 +80,31 @@ cdef inline uint32_t task_index(machine_t *m, task_t *t) noexcept nogil:
     return <uint32_t> (t - <task_t *> m.tasks.base)
 
 
+cdef inline bint lacks_mm(host_ctx_t *h) noexcept nogil:
+    return not h.c.mm
+
+
+cdef inline int may_go_on(host_ctx_t *h) noexcept nogil:
+    """-EDEADLK in a callback that may not make the call, -ESRCH without a process, else 0."""
+    if call_refused(h.c.m, <pmg_ctx *> <void *> h):
+        return -EDEADLK
+    return -ESRCH if lacks_mm(h) else 0
+
+
+cdef inline int refused(host_ctx_t *h) noexcept nogil:
+    """The same for a call that never keeps its place: another that does is in its way."""
+    cdef int no = may_go_on(h)
+    return PMG_EBUSYCTX if no == 0 and h.call != NULL else no
+
+
+cdef inline int64_t answered(host_ctx_t *h, int64_t rc) noexcept nogil:
+    """What a call answers: an error of a callback is stronger than what it came to."""
+    if pmg_likely(not h.c.hook_error):
+        return rc
+    h.c.hook_error = h.c.abort = 0
+    return PMG_EHOOK
+
+
 cdef void unbind(host_ctx_t *h) noexcept nogil:
     cdef ctx_t *c = h.c
     if c.mm:
@@ -91,6 +122,8 @@ cdef int ctx_bind(pmg_ctx *ctx, pmg_task task, uint32_t cpu) noexcept nogil:
     cdef task_t *t = NULL
     if cpu >= m.nr_cpus:
         return -EINVAL
+    if call_refused(m, ctx):
+        return -EDEADLK
     if h.call != NULL:
         return PMG_EBUSYCTX
     if task:
@@ -106,23 +139,30 @@ cdef int ctx_bind(pmg_ctx *ctx, pmg_task task, uint32_t cpu) noexcept nogil:
         if not h.c.mm:
             unbind(h)
             return -ESRCH
+        switch_mm(h.c)
     return 0
 
 
 cdef int ctx_open(pmg_machine *machine, pmg_task task, uint32_t cpu, uint32_t owns_time, pmg_ctx **out) noexcept nogil:
     cdef machine_t *m = core(machine)
-    cdef host_ctx_t *h = <host_ctx_t *> calloc(1, sizeof(host_ctx_t))
+    cdef host_ctx_t *h
     cdef int rc
+    if out == NULL:
+        return -EFAULT
     out[0] = NULL
+    h = <host_ctx_t *> calloc(1, sizeof(host_ctx_t))
     if h == NULL:
         return -ENOMEM
+    if call_refused(m, NULL):
+        free(h)
+        return -EDEADLK
     h.c = ctx_get(m)
     if h.c == NULL:
         free(h)
         return -ENOMEM
+    h.watch.host = <pmg_ctx *> <void *> h
     h.c.mm = 0
-    h.c.step_fn = NULL
-    h.c.migrate_fn = NULL
+    h.c.watch = &h.watch
     h.c.wait_fn = NULL
     h.c.data = NULL
     h.c.wait_mode = MODE_HOST if owns_time else MODE_THREADS
@@ -167,6 +207,10 @@ cdef inline uint64_t since(host_ctx_t *h, int counter) noexcept nogil:
 cdef int cost_take(pmg_ctx *ctx, pmg_cost *out) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
     cdef pmg_cost k
+    if out == NULL:
+        return -EFAULT
+    if out.size < 8:
+        return PMG_EABI
     memset(&k, 0, sizeof(k))
     k.size = min(out.size, <uint32_t> sizeof(k))
     k.faults_minor = since(h, C_PGFAULT)
@@ -174,20 +218,24 @@ cdef int cost_take(pmg_ctx *ctx, pmg_cost *out) noexcept nogil:
     k.faults_minor -= min(k.faults_minor, k.faults_major)
     k.pages_allocated = since(h, C_PGALLOC)
     k.pages_migrated = since(h, C_PGMIGRATE_SUCCESS)
-    k.pages_copied = since(h, C_COW) + k.pages_migrated
+    k.pages_copied = h.watch.pages_copied
     k.copy_bytes = k.pages_copied * 4096
     k.pages_failed = since(h, C_PGMIGRATE_FAIL)
     k.entries_removed = since(h, C_PTES_DROPPED)
     k.entries_restored = since(h, C_PTES_RESTORED)
-    k.flushes = since(h, C_TLB_FLUSH)
+    k.flushes = h.watch.flushes
+    k.flushed_pages = h.watch.flushed_pages
+    k.ipis = h.watch.ipis
+    memcpy(k.bytes_from, h.watch.bytes_from, sizeof(k.bytes_from))
+    memcpy(k.bytes_to, h.watch.bytes_to, sizeof(k.bytes_to))
     k.page_locks = since(h, C_LOCK_PAGE)
     k.ptl_locks = since(h, C_LOCK_PTL)
     k.anon_vma_locks = since(h, C_LOCK_ANON_VMA)
     k.i_mmap_locks = since(h, C_LOCK_I_MMAP)
     k.migration_waits = since(h, C_MIGRATION_WAIT)
-    if out.size < 8:
-        return PMG_EABI
     memcpy(out, &k, k.size)
+    memset(&h.watch, 0, sizeof(watch_t))
+    h.watch.host = ctx
     return 0
 
 
@@ -264,6 +312,8 @@ cdef int build(machine_t *m, const pmg_spec *s) noexcept nogil:
 cdef int machine_new(const pmg_spec *spec, pmg_machine **out) noexcept nogil:
     cdef machine_t *m
     cdef const profile_t *profile
+    if out == NULL or spec == NULL:
+        return -EFAULT
     out[0] = NULL
     if spec.size < sizeof(pmg_spec):
         return PMG_EABI
@@ -298,6 +348,7 @@ cdef int machine_free(pmg_machine *machine) noexcept nogil:
         return PMG_EBUSYCTX
     ctx_release_all(m)
     mig_release_all(m)
+    callbacks_release(m)
     arenas_release(m)
     free(m)
     return 0
@@ -306,6 +357,8 @@ cdef int machine_free(pmg_machine *machine) noexcept nogil:
 cdef int machine_info(const pmg_machine *machine, pmg_info *out) noexcept nogil:
     cdef machine_t *m = core(machine)
     cdef pmg_info i
+    if out == NULL:
+        return -EFAULT
     memset(&i, 0, sizeof(i))
     i.size = min(out.size, <uint32_t> sizeof(i))
     if i.size < 4:
@@ -326,6 +379,8 @@ cdef int check(pmg_machine *machine, uint32_t full, char *text, size_t n) noexce
     cdef violation_t v
     cdef checker_t k
     cdef int rule
+    if call_refused(core(machine), NULL):
+        return -EDEADLK
     memset(&k, 0, sizeof(k))
     rule = check_machine(core(machine), &k, full != 0, &v)
     checker_release(&k)
@@ -355,32 +410,32 @@ cdef const char *counter_name(uint32_t i) noexcept nogil:
 cdef int64_t spawn(pmg_ctx *ctx, uint32_t cpu, uint32_t uid) noexcept nogil:
     cdef ctx_t *c = host(ctx).c
     cdef uint32_t i
+    if call_refused(c.m, ctx):
+        return -EDEADLK
     if cpu >= c.m.nr_cpus:
         return -EINVAL
     i = task_new(c, cpu, uid)
     return <int64_t> i if i else -ENOMEM
 
 
-cdef inline bint lacks_mm(host_ctx_t *h) noexcept nogil:
-    return h.t == NULL or not h.c.mm
-
-
 cdef int64_t fork(pmg_ctx *ctx) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
-    if lacks_mm(h):
-        return -ESRCH
-    return pmg_sys_fork(h.c)
+    cdef int no = refused(h)
+    if no:
+        return no
+    return answered(h, pmg_sys_fork(h.c))
 
 
 cdef int exit_(pmg_ctx *ctx) noexcept nogil:
     """The process exits and nobody waits for it.  Its handle answers ESRCH from now on."""
     cdef host_ctx_t *h = host(ctx)
-    if lacks_mm(h):
-        return -ESRCH
+    cdef int no = refused(h)
+    if no:
+        return no
     do_exit(h.c, h.t, False, False)
     task_reap(h.c, h.t)
     unbind(h)
-    return 0
+    return <int> answered(h, 0)
 
 
 # A context that owns time waits for nothing: what would wait keeps its place on a stack of its own, and the same call
@@ -402,16 +457,19 @@ cdef inline bint owns_time(const host_ctx_t *h) noexcept nogil:
     return h.c.wait_mode == MODE_HOST
 
 
-cdef inline bint begins(const host_ctx_t *h) noexcept nogil:
+cdef inline bint begins(const mig_t *g) noexcept nogil:
     """Its arguments are still to be given."""
-    return h.call.at == 0
+    return g.at == 0
 
 
 cdef int64_t go_on(host_ctx_t *h, const pmg_user *status, uint32_t *rule) noexcept nogil:
     """PMG_WAIT, or what the call answers when it is over."""
     cdef mig_t *g = h.call
     cdef int64_t rc
-    cdef int at = mig_step(g)
+    cdef int at
+    g.c.watch = &h.watch
+    at = mig_step(g)                # nobody else knows it
+    g.c.watch = NULL
     vm_events_hand(g.c, h.c)
     if at == MIG_WAITS:
         h.c.wait_what = g.c.wait_what
@@ -427,6 +485,13 @@ cdef int64_t go_on(host_ctx_t *h, const pmg_user *status, uint32_t *rule) noexce
     return rc
 
 
+cdef inline bint number(mig_t *g, uint32_t i, uint64_t value) noexcept nogil:
+    """Argument ``i``.  False: the call that is under way has another."""
+    if begins(g):
+        g.a[i] = value
+    return g.a[i] == value
+
+
 cdef int64_t plain_call(
         host_ctx_t *h, uint32_t kind, uint64_t a, uint64_t b, uint64_t d, uint64_t e, uint64_t f,
         uint64_t g) noexcept nogil:
@@ -434,83 +499,87 @@ cdef int64_t plain_call(
     cdef int64_t rc
     if not goes_on(h, kind, &rc):
         return rc
-    if begins(h):
-        h.call.a[0] = a
-        h.call.a[1] = b
-        h.call.a[2] = d
-        h.call.a[3] = e
-        h.call.a[4] = f
-        h.call.a[5] = g
-    return go_on(h, NULL, NULL)
+    if number(h.call, 0, a) and number(h.call, 1, b) and number(h.call, 2, d) and number(h.call, 3, e) and \
+            number(h.call, 4, f) and number(h.call, 5, g):
+        return go_on(h, NULL, NULL)
+    return PMG_EBUSYCTX
 
 
-cdef int64_t give_up(host_ctx_t *h) noexcept nogil:
-    """No memory for the arguments."""
-    h.call.fiber.done = 1
-    mig_free(h.call)
-    h.call = NULL
-    return -ENOMEM
+cdef int64_t give_up(host_ctx_t *h, int64_t error) noexcept nogil:
+    """No memory for the arguments; or they are not those of the call that is under way, which stays where it is."""
+    if error == -ENOMEM:
+        h.call.fiber.done = 1
+        mig_free(h.call)
+        h.call = NULL
+    return error
 
 
 cdef int64_t mmap(
         pmg_ctx *ctx, uint64_t va, uint64_t length, uint32_t prot, uint32_t flags, uint32_t file,
         uint64_t off) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
+    cdef int no = may_go_on(h)
     cdef machine_t *m = h.c.m
-    if lacks_mm(h):
-        return -ESRCH
+    if no:
+        return no
     if file and (file >= pmg_load32(&m.files.fresh) or pmg_load32(&file_of(m, file).refs) == 0):
         return -EBADF
     if owns_time(h):
         return plain_call(h, MIG_MMAP, va, length, prot, flags, file, off)
-    return pmg_sys_mmap(h.c, va, length, prot, flags, file, off, NULL)
+    return answered(h, pmg_sys_mmap(h.c, va, length, prot, flags, file, off, NULL))
 
 
 cdef int munmap(pmg_ctx *ctx, uint64_t va, uint64_t length) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
-    return -ESRCH if lacks_mm(h) else <int> pmg_sys_munmap(h.c, va, length, NULL)
+    cdef int no = refused(h)
+    return no if no else <int> answered(h, pmg_sys_munmap(h.c, va, length, NULL))
 
 
 cdef int mprotect(pmg_ctx *ctx, uint64_t va, uint64_t length, uint32_t prot) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
-    if lacks_mm(h):
-        return -ESRCH
+    cdef int no = may_go_on(h)
+    if no:
+        return no
     if owns_time(h):
         return <int> plain_call(h, MIG_MPROTECT, va, length, prot, 0, 0, 0)
-    return <int> pmg_sys_mprotect(h.c, va, length, prot, NULL)
+    return <int> answered(h, pmg_sys_mprotect(h.c, va, length, prot, NULL))
 
 
 cdef int64_t mremap(
         pmg_ctx *ctx, uint64_t va, uint64_t length, uint64_t new_length, uint32_t flags, uint64_t new_va) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
-    if lacks_mm(h):
-        return -ESRCH
+    cdef int no = may_go_on(h)
+    if no:
+        return no
     if owns_time(h):
         return plain_call(h, MIG_MREMAP, va, length, new_length, flags, new_va, 0)
-    return pmg_sys_mremap(h.c, va, length, new_length, flags, new_va, NULL)
+    return answered(h, pmg_sys_mremap(h.c, va, length, new_length, flags, new_va, NULL))
 
 
 cdef int madvise(pmg_ctx *ctx, uint64_t va, uint64_t length, int advice) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
-    if lacks_mm(h):
-        return -ESRCH
+    cdef int no = may_go_on(h)
+    if no:
+        return no
     if owns_time(h):
         return <int> plain_call(h, MIG_MADVISE, va, length, <uint64_t> <int64_t> advice, 0, 0, 0)
-    return <int> pmg_sys_madvise(h.c, va, length, advice, NULL)
+    return <int> answered(h, pmg_sys_madvise(h.c, va, length, advice, NULL))
 
 
 cdef int mlock(pmg_ctx *ctx, uint64_t va, uint64_t length, uint32_t flags) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
-    if lacks_mm(h):
-        return -ESRCH
+    cdef int no = may_go_on(h)
+    if no:
+        return no
     if owns_time(h):
         return <int> plain_call(h, MIG_MLOCK, va, length, flags, 0, 0, 0)
-    return <int> pmg_sys_mlock(h.c, va, length, flags, NULL)
+    return <int> answered(h, pmg_sys_mlock(h.c, va, length, flags, NULL))
 
 
 cdef int munlock(pmg_ctx *ctx, uint64_t va, uint64_t length) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
-    return -ESRCH if lacks_mm(h) else <int> pmg_sys_munlock(h.c, va, length, NULL)
+    cdef int no = refused(h)
+    return no if no else <int> answered(h, pmg_sys_munlock(h.c, va, length, NULL))
 
 
 # -- addresses -------------------------------------------------------------------------------------------------
@@ -549,6 +618,8 @@ cdef int translate(pmg_ctx *ctx, uint64_t va, pmg_outcome *o) noexcept nogil:
     cdef uint64_t vpn = va >> 12
     cdef uint32_t leaf, pgd
     cdef pte_t pte
+    if o == NULL:
+        return -EFAULT
     if lacks_mm(h):
         return -ESRCH
     pgd = mm_of(m, h.c.mm).pgd
@@ -590,17 +661,20 @@ cdef inline int access_with(host_ctx_t *h, uint64_t va, uint32_t how, pmg_outcom
             pte = o.pte
     if not r.done:
         stopped(h, o, va, &r)
-        return o.kind
+        return <int> answered(h, o.kind)
     outcome(c.m, o, PMG_K_MAJOR if r.majflt else PMG_K_MINOR if r.minflt else PMG_K_HIT, va, pte)
     o.faults = <uint8_t> (r.minflt + r.majflt)
-    return o.kind
+    return o.kind if pmg_likely(o.faults == 0) else <int> answered(h, o.kind)
 
 
 cdef int access(pmg_ctx *ctx, uint64_t va, uint32_t how, pmg_outcome *o) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
+    cdef int no = refused(h)
     cdef int kind
-    if lacks_mm(h):
-        return -ESRCH
+    if no:
+        return no
+    if o == NULL:
+        return -EFAULT
     if how & (PMG_NOFAULT | PMG_NOSET):
         kind = translate(ctx, va, o)
         if kind == PMG_K_HIT and how & PMG_WRITE and not o.pte & PTE_RW:
@@ -626,16 +700,19 @@ cdef int64_t access_many(
         pmg_ctx *ctx, const uint64_t *va, const uint8_t *write, uint64_t n, int8_t *node, uint8_t *kind,
         pmg_outcome *why) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
+    cdef int no = refused(h)
     cdef touch_t r
     cdef seen_t seen
-    if lacks_mm(h):
-        return -ESRCH
+    if no:
+        return no
+    if n and va == NULL:
+        return -EFAULT
     seen.node = node
     seen.kind = kind
     access_seen(h.c, h.t, va, write, n, &seen, &r)
     if r.done < n and why != NULL:
         stopped(h, why, va[r.done], &r)
-    return <int64_t> r.done
+    return answered(h, <int64_t> r.done)
 
 
 cdef int walk(pmg_ctx *ctx, uint64_t va, pmg_walk *out) noexcept nogil:
@@ -645,6 +722,8 @@ cdef int walk(pmg_ctx *ctx, uint64_t va, pmg_walk *out) noexcept nogil:
     cdef uint64_t vpn = va >> 12
     cdef uint32_t table, level, at
     cdef pte_t pte
+    if out == NULL:
+        return -EFAULT
     if lacks_mm(h):
         return -ESRCH
     memset(out, 0, sizeof(pmg_walk))
@@ -682,63 +761,79 @@ cdef uint64_t cr3(pmg_ctx *ctx) noexcept nogil:
 # -- the kernel's calls ----------------------------------------------------------------------------------------
 
 
+cdef const pmg_user_t no_user       # of a caller that has none: p is NULL
+
+
 cdef inline const pmg_user_t *user(const pmg_user *u) noexcept nogil:
     """The header's structure is the core's own."""
-    return <const pmg_user_t *> <const void *> u
+    return <const pmg_user_t *> <const void *> u if u != NULL else &no_user
 
 
-cdef int64_t arrays_of(
-        mig_t *g, const pmg_user *first, const pmg_user *second, uint64_t n, uint64_t size_first,
-        uint64_t size_second) noexcept nogil:
-    """Copy what a call reads of the caller's memory, up to ``n`` entries or bytes."""
-    n = min(n, <uint64_t> 1 << 40)
-    if mig_user(g, 0, user(first), n * size_first) or (second != NULL and mig_user(g, 1, user(second), n * size_second)):
-        return -ENOMEM
-    return 0
+cdef int64_t array_of(mig_t *g, uint32_t i, const pmg_user *array, uint64_t bytes) noexcept nogil:
+    """Copy what a call reads of the caller's memory, up to so many bytes; or compare it with what the call has."""
+    if begins(g):
+        return -ENOMEM if mig_user(g, i, user(array), bytes) else 0
+    return 0 if mig_same(g, i, user(array), bytes) else PMG_EBUSYCTX
 
 
-cdef int move_pages_args(
+cdef inline uint64_t room(uint64_t n) noexcept nogil:
+    """Entries that a caller can have."""
+    return min(n, <uint64_t> 1 << 40)
+
+
+cdef int64_t move_pages_args(
         mig_t *g, int32_t pid, uint64_t count, const pmg_user *pages, const pmg_user *nodes, const pmg_user *status,
         uint32_t flags, bint keep) noexcept nogil:
-    """``keep``: entries of the status that the call does not store stay the caller's, else they are UNSET."""
-    g.a[0] = <uint64_t> <int64_t> pid
-    g.a[1] = count
-    g.a[2] = flags
-    if arrays_of(g, pages, nodes, count, 8, 4):
-        return -ENOMEM
+    """0, -ENOMEM, or PMG_EBUSYCTX for arguments that are not those of the call under way.
+
+    ``keep``: entries of the status that the call does not store stay the caller's, else they are UNSET.
+    """
+    cdef int64_t rc
+    if not (number(g, 0, <uint64_t> <int64_t> pid) and number(g, 1, count) and number(g, 2, flags)):
+        return PMG_EBUSYCTX
+    rc = array_of(g, 0, pages, room(count) * 8)
+    if rc == 0:
+        rc = array_of(g, 1, nodes, room(count) * 4)
+    if rc or not begins(g):
+        return rc
     if keep:
-        return mig_user(g, 2, user(status), min(count, <uint64_t> 1 << 40) * 4)
+        return mig_user(g, 2, user(status), room(count) * 4)
     return mig_status(g, 2, user(status), count, <int32_t> PMG_STATUS_UNSET)
 
 
-cdef int migrate_pages_args(
+cdef int64_t migrate_pages_args(
         mig_t *g, int32_t pid, uint64_t maxnode, const pmg_user *old_nodes, const pmg_user *new_nodes) noexcept nogil:
-    g.a[0] = <uint64_t> <int64_t> pid
-    g.a[1] = maxnode
-    return <int> arrays_of(g, old_nodes, new_nodes, MASK_BYTES, 1, 1)
+    cdef int64_t rc
+    if not (number(g, 0, <uint64_t> <int64_t> pid) and number(g, 1, maxnode)):
+        return PMG_EBUSYCTX
+    rc = array_of(g, 0, old_nodes, MASK_BYTES)
+    return rc if rc else array_of(g, 1, new_nodes, MASK_BYTES)
 
 
-cdef int mbind_args(
+cdef int64_t mbind_args(
         mig_t *g, uint64_t va, uint64_t length, uint32_t mode, const pmg_user *nodes, uint64_t maxnode,
         uint64_t flags) noexcept nogil:
-    g.a[0] = va
-    g.a[1] = length
-    g.a[2] = mode
-    g.a[3] = maxnode
-    g.a[4] = flags
-    return <int> arrays_of(g, nodes, NULL, MASK_BYTES, 1, 0)
+    if not (number(g, 0, va) and number(g, 1, length) and number(g, 2, mode) and number(g, 3, maxnode) and
+            number(g, 4, flags)):
+        return PMG_EBUSYCTX
+    return array_of(g, 0, nodes, MASK_BYTES)
 
 
-cdef int frames_args(
+cdef int64_t frames_args(
         mig_t *g, const uint32_t *pfn, const int32_t *nodes, uint64_t n, int32_t *status) noexcept nogil:
     cdef pmg_user from_, to, out
+    cdef int64_t rc
     from_.p = <void *> pfn
     to.p = <void *> nodes
     out.p = status if status != NULL else <void *> nodes        # only whether there is room
     from_.bytes = to.bytes = out.bytes = n * 4
-    g.a[0] = n
-    if arrays_of(g, &from_, &to, n, 4, 4):
-        return -ENOMEM
+    if not number(g, 0, n):
+        return PMG_EBUSYCTX
+    rc = array_of(g, 0, &from_, n * 4)
+    if rc == 0:
+        rc = array_of(g, 1, &to, n * 4)
+    if rc or not begins(g):
+        return rc
     return mig_status(g, 2, user(&out), n, <int32_t> PMG_STATUS_UNSET)
 
 
@@ -754,15 +849,17 @@ cdef int64_t move_pages(
         pmg_ctx *ctx, int32_t pid, uint64_t count, const pmg_user *pages, const pmg_user *nodes, const pmg_user *status,
         uint32_t flags, uint32_t *rule) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
+    cdef int no = may_go_on(h)
     cdef int64_t rc
-    if lacks_mm(h):
-        return -ESRCH
+    if no:
+        return no
     if not owns_time(h):
-        return pmg_sys_move_pages(h.c, pid, count, user(pages), user(nodes), user(status), flags, rule)
+        return answered(h, pmg_sys_move_pages(h.c, pid, count, user(pages), user(nodes), user(status), flags, rule))
     if not goes_on(h, MIG_MOVE_PAGES, &rc):
         return rc
-    if begins(h) and move_pages_args(h.call, pid, count, pages, nodes, status, flags, True):
-        return give_up(h)
+    rc = move_pages_args(h.call, pid, count, pages, nodes, status, flags, True)
+    if rc:
+        return give_up(h, rc)
     return go_on(h, status, rule)
 
 
@@ -770,15 +867,17 @@ cdef int64_t migrate_pages(
         pmg_ctx *ctx, int32_t pid, uint64_t maxnode, const pmg_user *old_nodes, const pmg_user *new_nodes,
         uint32_t *rule) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
+    cdef int no = may_go_on(h)
     cdef int64_t rc
-    if lacks_mm(h):
-        return -ESRCH
+    if no:
+        return no
     if not owns_time(h):
-        return pmg_sys_migrate_pages(h.c, pid, maxnode, user(old_nodes), user(new_nodes), rule)
+        return answered(h, pmg_sys_migrate_pages(h.c, pid, maxnode, user(old_nodes), user(new_nodes), rule))
     if not goes_on(h, MIG_MIGRATE_PAGES, &rc):
         return rc
-    if begins(h) and migrate_pages_args(h.call, pid, maxnode, old_nodes, new_nodes):
-        return give_up(h)
+    rc = migrate_pages_args(h.call, pid, maxnode, old_nodes, new_nodes)
+    if rc:
+        return give_up(h, rc)
     return go_on(h, NULL, rule)
 
 
@@ -786,35 +885,40 @@ cdef int64_t mbind(
         pmg_ctx *ctx, uint64_t va, uint64_t length, uint32_t mode, const pmg_user *nodes, uint64_t maxnode,
         uint64_t flags, uint32_t *rule) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
+    cdef int no = may_go_on(h)
     cdef int64_t rc
-    if lacks_mm(h):
-        return -ESRCH
+    if no:
+        return no
     if not owns_time(h):
-        return pmg_sys_mbind(h.c, va, length, mode, user(nodes), maxnode, flags, rule)
+        return answered(h, pmg_sys_mbind(h.c, va, length, mode, user(nodes), maxnode, flags, rule))
     if not goes_on(h, MIG_MBIND, &rc):
         return rc
-    if begins(h) and mbind_args(h.call, va, length, mode, nodes, maxnode, flags):
-        return give_up(h)
+    rc = mbind_args(h.call, va, length, mode, nodes, maxnode, flags)
+    if rc:
+        return give_up(h, rc)
     return go_on(h, NULL, rule)
 
 
 cdef int64_t set_mempolicy(
         pmg_ctx *ctx, uint32_t mode, const pmg_user *nodes, uint64_t maxnode, uint32_t *rule) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
-    return -ESRCH if lacks_mm(h) else pmg_sys_set_mempolicy(h.c, mode, user(nodes), maxnode, rule)
+    cdef int no = refused(h)
+    return no if no else answered(h, pmg_sys_set_mempolicy(h.c, mode, user(nodes), maxnode, rule))
 
 
 cdef int64_t get_mempolicy(
         pmg_ctx *ctx, const pmg_user *mode, const pmg_user *nodes, uint64_t maxnode, uint64_t va, uint64_t flags,
         uint32_t *rule) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
-    return -ESRCH if lacks_mm(h) else pmg_sys_get_mempolicy(h.c, user(mode), user(nodes), maxnode, va, flags, rule)
+    cdef int no = refused(h)
+    return no if no else answered(h, pmg_sys_get_mempolicy(h.c, user(mode), user(nodes), maxnode, va, flags, rule))
 
 
 cdef int64_t set_mempolicy_home_node(
         pmg_ctx *ctx, uint64_t va, uint64_t length, uint64_t node, uint64_t flags, uint32_t *rule) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
-    return -ESRCH if lacks_mm(h) else pmg_sys_set_mempolicy_home_node(h.c, va, length, node, flags, rule)
+    cdef int no = refused(h)
+    return no if no else answered(h, pmg_sys_set_mempolicy_home_node(h.c, va, length, node, flags, rule))
 
 
 cdef int64_t frames(
@@ -822,14 +926,21 @@ cdef int64_t frames(
     cdef host_ctx_t *h = host(ctx)
     cdef pmg_user out
     cdef int64_t rc
+    if call_refused(h.c.m, ctx):
+        return -EDEADLK
+    if n and (pfn == NULL or nodes == NULL):
+        return -EFAULT
     if not frames_exist(h.c.m, pfn, n):
         return -EINVAL
+    if n and status == NULL:
+        return -EFAULT
     if not owns_time(h):
-        return migrate_frames(h.c, pfn, nodes, n, status)
+        return answered(h, migrate_frames(h.c, pfn, nodes, n, status))
     if not goes_on(h, MIG_FRAMES, &rc):
         return rc
-    if begins(h) and frames_args(h.call, pfn, nodes, n, status):
-        return give_up(h)
+    rc = frames_args(h.call, pfn, nodes, n, status)
+    if rc:
+        return give_up(h, rc)
     out.p = status
     out.bytes = n * 4
     return go_on(h, &out, NULL)
@@ -840,18 +951,23 @@ cdef int64_t frames(
 
 cdef mig_t *mig_started(pmg_ctx *ctx, uint32_t kind, int *error) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
+    if call_refused(h.c.m, ctx):
+        error[0] = -EDEADLK
+        return NULL
     if kind != MIG_FRAMES and lacks_mm(h):
         error[0] = -ESRCH
         return NULL
     return mig_begin(h.c.m, h.t.pid if h.t != NULL else 0, h.c.cpu, kind, True, error)
 
 
-cdef int mig_handle(mig_t *g, int error, pmg_mig *out) noexcept nogil:
-    """The number a caller knows it by; without its arguments it does not begin."""
+cdef int mig_handle(mig_t *g, int64_t error, pmg_mig *out) noexcept nogil:
+    """The number a caller knows it by; without its arguments, or a place for the number, it does not begin."""
+    if out == NULL:
+        error = -EFAULT
     if error:
         g.fiber.done = 1
         mig_free(g)
-        return error
+        return <int> error
     out[0] = <uint64_t> g.index << 32 | g.generation
     return 0
 
@@ -889,6 +1005,8 @@ cdef int mig_mbind(
 cdef int mig_frames(pmg_ctx *ctx, const uint32_t *pfn, const int32_t *nodes, uint64_t n, pmg_mig *out) noexcept nogil:
     cdef int error = 0
     cdef mig_t *g
+    if n and (pfn == NULL or nodes == NULL):
+        return -EFAULT
     if not frames_exist(host(ctx).c.m, pfn, n):
         return -EINVAL
     g = mig_started(ctx, MIG_FRAMES, &error)
@@ -902,64 +1020,103 @@ cdef inline mig_t *mig_behind(machine_t *m, pmg_mig handle) noexcept nogil:
 
 
 cdef int32_t one_target(machine_t *m, const mig_t *g) noexcept nogil:
-    """The node all pages of a stop go to; -2: not to one, -1: it has none."""
+    """The node all pages of a stop go to; -2: not to one, -1: there is none."""
     cdef uint32_t i
-    cdef int32_t nid = page_to_nid(m, g.dst[0]) if g.n else -1
-    for i in range(1, g.n):
-        if page_to_nid(m, g.dst[i]) != nid:
+    cdef int32_t nid = -1
+    for i in range(g.n):
+        if g.dst[i] == 0:
+            continue
+        if nid >= 0 and page_to_nid(m, g.dst[i]) != nid:
             return -2
+        nid = page_to_nid(m, g.dst[i])
     return nid
 
 
-cdef int mig_next(pmg_ctx *ctx, pmg_mig handle, pmg_mig_event *out) noexcept nogil:
-    cdef host_ctx_t *h = host(ctx)
-    cdef mig_t *g = mig_behind(h.c.m, handle)
-    cdef pmg_mig_event e
-    cdef int at
-    if out.size < 8:
-        return PMG_EABI
+cdef int mig_taken(machine_t *m, pmg_mig handle, mig_t **out) noexcept nogil:
+    """The migration, which nobody else may step or end until mig_let; or -ESRCH, PMG_EBUSYCTX."""
+    cdef mig_t *g = mig_behind(m, handle)
     if g == NULL or not g.timed:
         return -ESRCH
-    at = mig_step(g)
-    if at < 0:
-        return PMG_EBUSYCTX
-    vm_events_hand(g.c, h.c)
+    if not mig_owned(g):
+        return -ESRCH if mig_behind(m, handle) != g else PMG_EBUSYCTX
+    if mig_behind(m, handle) != g:          # it was ended meanwhile, and the record may be another's
+        mig_let(g)
+        return -ESRCH
+    out[0] = g
+    return 0
+
+
+cdef void describe(host_ctx_t *h, mig_t *g, const watch_t *before, pmg_mig_event *out) noexcept nogil:
+    """The stop a migration has reached, and what was counted since the last one."""
+    cdef pmg_mig_event e
     memset(&e, 0, sizeof(e))
     e.size = min(out.size, <uint32_t> sizeof(e))
-    e.at = <uint32_t> at
+    e.at = g.at
     e.n = g.n
     e.passes = g.pass_
     e.node = one_target(h.c.m, g)
     e.src = g.src
     e.dst = g.dst
-    if at == PAUSE_UNMAPPED:
-        e.flushes = 1 if in_batches(h.c.m) else g.n
+    e.flushes = <uint32_t> (h.watch.flushes - before.flushes)
+    e.ipis = h.watch.ipis - before.ipis
+    if g.at == PAUSE_UNMAPPED:
         e.copy_bytes = <uint64_t> g.n * 4096
-    elif at == MIG_WAITS:
+    else:
+        e.copy_bytes = (h.watch.pages_copied - before.pages_copied) * 4096
+    if g.at == MIG_WAITS:
         e.wait_what = g.c.wait_what
         e.wait_which = g.c.wait_which
     memcpy(out, &e, e.size)
-    return at
+
+
+cdef int mig_next(pmg_ctx *ctx, pmg_mig handle, pmg_mig_event *out) noexcept nogil:
+    cdef host_ctx_t *h = host(ctx)
+    cdef mig_t *g = NULL
+    cdef watch_t before
+    cdef int rc
+    if out == NULL:
+        return -EFAULT
+    if out.size < 8:
+        return PMG_EABI
+    if call_refused(h.c.m, ctx):
+        return -EDEADLK
+    rc = mig_taken(h.c.m, handle, &g)
+    if rc:
+        return rc
+    before = h.watch
+    g.c.watch = &h.watch
+    mig_step(g)
+    g.c.watch = NULL
+    vm_events_hand(g.c, h.c)
+    describe(h, g, &before, out)
+    rc = <int> g.at
+    mig_let(g)
+    return rc
 
 
 cdef int64_t mig_end(
         pmg_ctx *ctx, pmg_mig handle, uint32_t abort, int32_t *status, uint64_t n, uint32_t *rule) noexcept nogil:
+    """The same for a context that does not own time: what a migration waits for may be the caller's to end."""
     cdef host_ctx_t *h = host(ctx)
-    cdef mig_t *g = mig_behind(h.c.m, handle)
+    cdef mig_t *g = NULL
     cdef int64_t rc
-    cdef int at = 0
-    if g == NULL or not g.timed:
-        return -ESRCH
-    while not abort and not g.fiber.done and at >= 0:
-        at = mig_finish(g)
-        if at == MIG_WAITS and owns_time(h):
+    if call_refused(h.c.m, ctx):
+        return -EDEADLK
+    rc = mig_taken(h.c.m, handle, &g)
+    if rc:
+        return rc
+    g.c.watch = &h.watch
+    while not abort and not g.fiber.done:
+        if mig_finish(g) == MIG_WAITS:
+            g.c.watch = NULL
+            vm_events_hand(g.c, h.c)
             h.c.wait_what = g.c.wait_what
             h.c.wait_which = g.c.wait_which
+            mig_let(g)
             return -WAITS
-    if at < 0 or not mig_owned(g):
-        return PMG_EBUSYCTX
     if not g.fiber.done:
         mig_abort(g)
+    g.c.watch = NULL
     vm_events_hand(g.c, h.c)
     rc = g.rc
     if status != NULL and g.u[2].p != NULL and g.u[2].p != PMG_BAD:
@@ -968,6 +1125,18 @@ cdef int64_t mig_end(
         rule[0] = g.rule
     mig_free(g)
     return rc
+
+
+# -- callbacks -------------------------------------------------------------------------------------------------
+
+
+cdef int machine_callbacks(pmg_machine *machine, const pmg_callbacks *callbacks) noexcept nogil:
+    cdef machine_t *m = core(machine)
+    if callbacks != NULL and callbacks.size < 16:
+        return PMG_EABI
+    if pmg_load32(&m.in_hooks):
+        return -EDEADLK
+    return set_callbacks(m, callbacks)
 
 
 # -- the table -------------------------------------------------------------------------------------------------
@@ -1022,3 +1191,4 @@ the_table.mig_mbind = mig_mbind
 the_table.mig_frames = mig_frames
 the_table.mig_step = mig_next
 the_table.mig_end = mig_end
+the_table.set_callbacks = machine_callbacks

@@ -109,6 +109,8 @@ cdef int build_arenas(machine_t *m) noexcept nogil:
     m.frames = <frame_t *> arena_new(m, n * sizeof(frame_t))
     m.mlock_count = <uint32_t *> arena_new(m, n * 4)
     m.mlock_pvec = <mlock_pvec_t *> arena_new(m, (m.nr_cpus + 1) * sizeof(mlock_pvec_t))
+    m.cpu_words = (m.nr_cpus + 63) // 64
+    m.mm_cpus = <uint64_t *> arena_new(m, <uint64_t> MAX_TASKS * m.cpu_words * 8)
     m.pt = <uint64_t *> arena_new(m, tables * 4096)
     m.heap_max = max(n * 16, <uint64_t> 1 << 30)
     m.heap = <char *> arena_new(m, m.heap_max)
@@ -116,8 +118,8 @@ cdef int build_arenas(machine_t *m) noexcept nogil:
         m.content = <uint8_t *> arena_new(m, n * m.page_bytes)
     if m.access_stats:
         m.stats = <uint32_t *> arena_new(m, tables * PTRS_PER_PTE * m.nr_nodes * STATS_SLOTS * 4)
-    if m.frames == NULL or m.mlock_count == NULL or m.mlock_pvec == NULL or m.pt == NULL or m.heap == NULL or \
-            (m.page_bytes and m.content == NULL) or (m.access_stats and m.stats == NULL) or \
+    if m.frames == NULL or m.mlock_count == NULL or m.mlock_pvec == NULL or m.mm_cpus == NULL or \
+            m.pt == NULL or m.heap == NULL or (m.page_bytes and m.content == NULL) or (m.access_stats and m.stats == NULL) or \
             build_slab(m, &m.tables, tables, sizeof(ptdesc_t), <size_t> &(<ptdesc_t *> NULL).next) or \
             build_slabs(m) or build_cpus(m):
         return -ENOMEM

@@ -28,6 +28,7 @@ from pagemig.mm.migrate_stage cimport (
 )
 from pagemig.mm.mmap cimport home_node_range, mbind_range
 from pagemig.mm.nodemask cimport nodes_absent, nodes_clear, nodes_weight
+from pagemig.mm.notify cimport hears_steps
 from pagemig.mm.page_alloc cimport mm_index, mm_of, page_to_nid, put_page, task_of, vec_at, vma_of
 from pagemig.mm.pte cimport pte_pfn
 from pagemig.mm.queue cimport (
@@ -292,7 +293,7 @@ cdef inline bint runs_unseen(ctx_t *c, bint step_by_step) noexcept nogil:
 
     Where the order of single steps would tell (``step_by_step``), no trace and no hook either.
     """
-    return c.pause_fn == NULL and not (step_by_step and (c.step_fn != NULL or c.m.tracing))
+    return c.pause_fn == NULL and not (step_by_step and (c.m.step_fn != NULL or hears_steps(c) or c.m.tracing))
 
 
 cdef int64_t do_pages_move(

@@ -19,6 +19,7 @@ from pagemig.mm.migrate cimport migrate_one_page, migrate_pages_2006, migrate_pa
 from pagemig.mm.migrate_stage cimport isolate_lru_page, new_page, putback_lru_page, run_t, target_begin, target_t
 from pagemig.mm.mmap cimport mbind_range
 from pagemig.mm.nodemask cimport nodes_weight
+from pagemig.mm.notify cimport run_outside
 from pagemig.mm.page_alloc cimport (
     alloc_page, alloc_pages_node, count_event, mm_of, page_to_nid, put_page, vec_at, vma_index, vma_of,
 )
@@ -294,6 +295,30 @@ cdef int64_t mbind_2006(
 # -- migrate_pages -------------------------------------------------------------------------------------------------
 
 
+cdef struct vma_migrate_t:      # vm_ops->migrate of one mapping
+    ctx_t *c
+    vma_t *vma
+    uint64_t old, new
+    uint32_t flags
+    int answer
+
+
+cdef void run_migrate(void *arg) noexcept nogil:
+    cdef vma_migrate_t *v = <vma_migrate_t *> arg
+    v.answer = v.c.m.migrate_fn(v.c, v.vma, v.old, v.new, v.flags)
+
+
+cdef int migrate_hook(ctx_t *c, vma_t *vma, uint64_t old, uint64_t new, uint32_t flags) noexcept nogil:
+    cdef vma_migrate_t v
+    v.c = c
+    v.vma = vma
+    v.old = old
+    v.new = new
+    v.flags = flags
+    run_outside(c, run_migrate, &v)
+    return v.answer
+
+
 cdef int64_t migrate_vmas(ctx_t *c, mm_t *mm, uint64_t old, uint64_t new, uint32_t flags) noexcept nogil:
     """The ``migrate`` operation of every VMA that has one; the first error ends it.
 
@@ -308,8 +333,8 @@ cdef int64_t migrate_vmas(ctx_t *c, mm_t *mm, uint64_t old, uint64_t new, uint32
         n -= 1
     for i in range(n):
         vma = vma_of(m, vec_at(m, &mm.vmas)[i])
-        if vma.ops and c.migrate_fn != NULL:
-            rc = c.migrate_fn(c, vma, old, new, flags)
+        if vma.ops and m.migrate_fn != NULL:
+            rc = migrate_hook(c, vma, old, new, flags)
             if rc < 0 or (rc and m.profile.last_unhooked):
                 return rc
             busy += rc

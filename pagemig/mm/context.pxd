@@ -1,12 +1,22 @@
 """Contexts, one a call and thread; event counters; the wait seam; the page lock and mmap_lock, which wait through it."""
 from libc.stdint cimport uint32_t, uint64_t
 
+from pagemig.mm.atomic cimport pmg_load, pmg_or
+from pagemig.mm.page_alloc cimport mm_cpumask
 from pagemig.mm.types cimport ctx_t, machine_t
 
 # -- contexts and waiting ---------------------------------------------------------------------------------------
 cdef ctx_t *ctx_get(machine_t *m) noexcept nogil                    # of no process, on processor 0; NULL: no memory
 cdef void ctx_put(ctx_t *c) noexcept nogil
 cdef void ctx_bind(ctx_t *c, uint32_t cpu) noexcept nogil
+
+
+cdef inline void switch_mm(ctx_t *c) noexcept nogil:
+    """The context's processor runs in its address space from now on, and may keep translations of it."""
+    cdef uint64_t *word = mm_cpumask(c.m, c.mm) + (c.cpu >> 6)
+    if not pmg_load(word) >> (c.cpu & 63) & 1:
+        pmg_or(word, <uint64_t> 1 << (c.cpu & 63))
+
 cdef void ctx_release_all(machine_t *m) noexcept nogil
 cdef ctx_t *ctx_first(machine_t *m) noexcept nogil                  # of all that were ever made; ctx.older is the next
 cdef uint32_t ctx_held(machine_t *m) noexcept nogil                 # of those that are kept between calls

@@ -57,6 +57,10 @@ cdef ctx_t *ctx_get(machine_t *m) noexcept nogil:
         c.mm = 0
         c.wait_what = 0
         c.nested_deadline = 0
+        c.watch = pmg_load_ptr(&m.watch)
+        c.gather = NULL
+        c.outside_fn = NULL
+        c.hook_error = c.abort = 0
         ctx_bind(c, 0)
     return c
 

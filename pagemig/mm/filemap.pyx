@@ -18,6 +18,7 @@ from pagemig.mm.frame cimport (
     unlock_page,
 )
 from pagemig.mm.mempolicy cimport alloc_page_cache, alloc_page_shmem, mpol_free_shared_policy
+from pagemig.mm.notify cimport flush_tlb, PMG_F_PROTECT
 from pagemig.mm.page_alloc cimport (
     clear_highpage, clear_memory, count_event, file_index, file_of, mm_of, page_address, page_token, put_page, set_page_token,
     slab_alloc, slab_free, vec_at, vec_free, vec_resize, vma_of,
@@ -701,6 +702,8 @@ cdef void mkclean_one(ctx_t *c, vma_t *vma, uint32_t pfn, uint64_t index) noexce
     pte = pmg_load(p)
     if pte_present(pte) and pte_pfn(pte) == pfn:
         pmg_and(p, ~(PTE_D | PTE_RW))
+        if pte & (PTE_D | PTE_RW):
+            flush_tlb(c, vma.mm, vpn, 1, PMG_F_PROTECT)
     pte_unlock(c, leaf)
 
 

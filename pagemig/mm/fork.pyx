@@ -4,6 +4,7 @@ Records keep their type when they are free (get_task, mmget_not_zero): who looks
 """
 from libc.errno cimport EBADF, EFAULT, ENOMEM, ENOSYS
 from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memset
 
 from pagemig.mm.atomic cimport (
     pmg_add32, pmg_cas32, pmg_load, pmg_load32, pmg_spin_lock, pmg_spin_unlock, pmg_store, pmg_store32,
@@ -14,8 +15,9 @@ from pagemig.mm.gup cimport pin_user_pages, unpin_pages
 from pagemig.mm.memory cimport copy_page_range
 from pagemig.mm.mempolicy cimport kernel_memory, mpol_clear
 from pagemig.mm.mmap cimport unmap_region, vma_dup, vma_link
+from pagemig.mm.notify cimport flush_tlb, PMG_F_FORK
 from pagemig.mm.page_alloc cimport (
-    count_event, mm_index, mm_of, pin_of, slab_alloc, slab_free, task_of, vec_at, vec_free, vec_insert, vec_remove,
+    count_event, mm_cpumask, mm_index, mm_of, pin_of, slab_alloc, slab_free, task_of, vec_at, vec_free, vec_insert, vec_remove,
     vec_resize, vma_index,
 )
 from pagemig.mm.pgtable cimport pgd_alloc, pgd_free
@@ -45,6 +47,7 @@ cdef uint32_t mm_alloc(ctx_t *c) noexcept nogil:
     if not mm.pgd:
         slab_free(&c.m.mms, i)
         return 0
+    memset(mm_cpumask(c.m, i), 0, c.m.cpu_words * 8)
     mm.def_flags = 0
     mm.has_pinned = 0
     pmg_store32_rel(&mm.dumpable, 1)        # who still reads the last user's sees that it has exited
@@ -61,7 +64,7 @@ cdef void mmput(ctx_t *c, uint32_t i) noexcept nogil:
     if pmg_add32(&mm.users, <uint32_t> -1):
         return
     if mm.vmas.n:
-        unmap_region(c, mm, 0, mm.vmas.n)
+        unmap_region(c, mm, 0, mm.vmas.n, True)
     vec_free(c.m, &mm.vmas)
     pgd_free(c, mm)
     slab_free(&c.m.mms, i)
@@ -284,6 +287,7 @@ cdef int copy_process(ctx_t *c, task_t *t, task_t *parent, uint32_t mm) noexcept
     copy_task(c.m, t, parent)
     pmg_store32(&mm_of(c.m, mm).dumpable, pmg_load32(&mm_of(c.m, c.mm).dumpable))
     err = dup_mmap(c, mm_of(c.m, mm), mm_of(c.m, c.mm))
+    flush_tlb(c, c.mm, 0, 0, PMG_F_FORK)
     mmap_write_unlock(c, mm)
     mmap_write_unlock(c, c.mm)
     return err if err else dup_pins(c.m, t, parent)

@@ -9,7 +9,8 @@ from pagemig.mm.frame cimport page_mapcount, page_test, page_test_clear, trylock
 from pagemig.mm.gup cimport populate_range
 from pagemig.mm.memory cimport ZAP_EVEN_COWS, zap_page_range
 from pagemig.mm.mmap cimport vma_modify
-from pagemig.mm.page_alloc cimport file_of, mm_of
+from pagemig.mm.notify cimport flush_tlb, PMG_F_FREE
+from pagemig.mm.page_alloc cimport file_of, mm_index, mm_of
 from pagemig.mm.pagewalk cimport pagewalk_next, pagewalk_start, pagewalk_t
 from pagemig.mm.pgtable cimport leaf_pte, pte_lock, pte_unlock
 from pagemig.mm.pte cimport PTE_A, PTE_D, pte_pfn, pte_present, PTE_SPECIAL, pte_t
@@ -148,6 +149,7 @@ cdef void madvise_free_range(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end) n
     cdef uint64_t vpn
     cdef uint32_t pfn
     cdef pte_t pte
+    cdef bint cleared = False
     lru_add_drain(c)
     pagewalk_start(&w, m, mm, start, end)
     while pagewalk_next(&w):
@@ -157,9 +159,12 @@ cdef void madvise_free_range(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end) n
             pfn = <uint32_t> pte_pfn(pte)
             if pte_present(pte) and not pte & PTE_SPECIAL and madvise_free_page(m, pfn):
                 pmg_and(leaf_pte(m, w.leaf, vpn), ~(PTE_A | PTE_D))     # other threads may be setting them
+                cleared = True
                 if page_test(m, pfn, PG_anon) and not page_test(m, pfn, PG_unevictable):
                     page_test_clear(m, pfn, PG_active | PG_referenced | PG_swapbacked)
         pte_unlock(c, w.leaf)
+    if cleared:
+        flush_tlb(c, mm_index(m, mm), start, end - start, PMG_F_FREE)
 
 
 cdef int madvise_dontneed_free(ctx_t *c, walk_t *w, vma_t *vma, uint64_t start, uint64_t end) noexcept nogil:

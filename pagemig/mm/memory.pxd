@@ -15,6 +15,17 @@ cdef int migration_entry_wait(ctx_t *c, mm_t *mm, uint64_t vpn) noexcept nogil
 cdef enum:
     ZAP_EVEN_COWS = 1           # private copies of a file's pages, too
 
+
+cdef struct gather_t:           # mmu_gather: frames whose entries are cleared and not flushed yet
+    uint32_t mm                 # 0: part of another, or nobody is told
+    uint64_t start, n           # pages; n 0: the whole address space
+    uint32_t why                # PMG_F_*
+    bint cleared                # an entry that TLBs may hold
+    uint32_t *words
+    uint32_t used, room
+
+cdef void tlb_gather_begin(ctx_t *c, gather_t *g, mm_t *mm, uint64_t start, uint64_t n, uint32_t why) noexcept nogil
+cdef void tlb_gather_end(ctx_t *c, gather_t *g) noexcept nogil
 cdef void zap_page_range(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t start, uint64_t end, uint32_t how) noexcept nogil
 # fork: 0 or -ENOMEM
 cdef int copy_page_range(ctx_t *c, mm_t *dst_mm, vma_t *dst, mm_t *src_mm, vma_t *src) noexcept nogil

@@ -6,10 +6,12 @@ that the processor may use exchanges it, or only adds to those bits.
 """
 from libc.errno cimport ENOMEM
 from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
 
 from pagemig.mm.atomic cimport (
     GUARD_FAULT_ENTRY, GUARD_FORK_ENTRY, GUARD_TRUNCATED, GUARD_UNMAPPED_ENTRY, GUARD_WAITER, pmg_add, pmg_and,
-    PMG_GUARD, pmg_load, pmg_load32, pmg_load32_acq, pmg_load_acq, pmg_store32, pmg_unlikely, pmg_xchg,
+    PMG_GUARD, pmg_likely, pmg_load, pmg_load32, pmg_load32_acq, pmg_load_acq, pmg_store32, pmg_unlikely, pmg_xchg,
 )
 from pagemig.mm.context cimport lock_page, pmg_wait, wait_over, waits_anew
 from pagemig.mm.filemap cimport file_page_dirty, find_get_pages, has_disk, mmap_hit, page_belongs, vma_fault
@@ -18,8 +20,11 @@ from pagemig.mm.frame cimport (
     put_page_testzero, trylock_page, unlock_page,
 )
 from pagemig.mm.mempolicy cimport alloc_page_vma
+from pagemig.mm.notify cimport (
+    count_copy, flush_tlb, hears_flushes, PMG_F_COW, PMG_F_UNMAP, tell_flush,
+)
 from pagemig.mm.page_alloc cimport (
-    clear_highpage, copy_highpage, count_event, file_of, free_pages, mm_of, put_page, put_page_refs,
+    clear_highpage, copy_highpage, count_event, file_of, free_pages, mm_index, mm_of, put_page, put_page_refs,
 )
 from pagemig.mm.pagewalk cimport pagewalk_next, pagewalk_start, pagewalk_t
 from pagemig.mm.pgtable cimport leaf_end, leaf_pte, pte_alloc, pte_lock, pte_unlock, read_pte, set_pte, walk_leaf
@@ -146,6 +151,7 @@ cdef int wp_page_copy(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, pte_t o
         return VM_FAULT_OOM
     if old:
         copy_highpage(m, new, old)
+        count_copy(c, old, new)
     else:
         clear_highpage(m, new)
     pte = vma_pte(m, vma, new)
@@ -156,6 +162,7 @@ cdef int wp_page_copy(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, pte_t o
     if same:
         page_add_new_anon_rmap(c, new, vma, vpn)
         set_pte(m, leaf, vpn, pte)
+        flush_tlb(c, vma.mm, vpn, 1, PMG_F_COW)
         if old:
             page_remove_rmap(c, old, vma)
         count_event(c, C_COW, 1)
@@ -339,6 +346,7 @@ cdef int do_cow_fault(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf) noexcep
         put_page(c, new)
         return ret
     copy_highpage(m, new, pfn)
+    count_copy(c, pfn, new)
     pte_lock(c, leaf)
     empty = pte_none(pmg_load(leaf_pte(m, leaf, vpn)))
     if empty:
@@ -463,6 +471,74 @@ cdef int migration_entry_wait(ctx_t *c, mm_t *mm, uint64_t vpn) noexcept nogil:
 
 
 # -- zapping ---------------------------------------------------------------------------------------------------
+#
+# Frames go back once their entries are gone and the TLBs flushed, up to STAGE at a time.  Nobody can tell when the flush
+# was unless a host is told of it: then frames are gathered until it was, and go back in the same order and portions.
+
+
+cdef enum:
+    GATHER_PAGES = 10000            # MAX_GATHER_BATCH_COUNT lists: more are flushed and freed in between
+
+
+cdef void tlb_gather_begin(ctx_t *c, gather_t *g, mm_t *mm, uint64_t start, uint64_t n, uint32_t why) noexcept nogil:
+    """``tlb_gather_mmu``.  One gather inside another is part of it."""
+    if c.watch == NULL or c.gather != NULL:
+        g.mm = 0
+        return
+    g.mm = mm_index(c.m, mm)
+    g.start = start
+    g.n = n
+    g.why = why
+    g.cleared = False
+    g.words = NULL
+    g.used = g.room = 0
+    if hears_flushes(c):
+        g.room = GATHER_PAGES + GATHER_PAGES // STAGE + STAGE + 1
+        g.words = <uint32_t *> malloc(g.room * 4)
+    c.gather = g
+
+
+cdef void tlb_gather_flush(ctx_t *c, gather_t *g) noexcept nogil:
+    """Flush what was cleared so far, then free its frames: portions, each behind its number."""
+    cdef uint32_t at = 0, n
+    if g.cleared:
+        tell_flush(c, g.mm, g.start, g.n, g.why)
+    g.cleared = False
+    while at < g.used:
+        n = g.words[at]
+        free_portion(c, g.words + at + 1, n)
+        at += n + 1
+    g.used = 0
+
+
+cdef void tlb_gather_end(ctx_t *c, gather_t *g) noexcept nogil:
+    if g.mm == 0:
+        return
+    tlb_gather_flush(c, g)
+    free(g.words)
+    c.gather = NULL
+
+
+cdef void free_portion(ctx_t *c, uint32_t *pfns, uint32_t n) noexcept nogil:
+    cdef uint32_t i
+    if c.m.nr_swapfiles:
+        for i in range(n):
+            if page_test(c.m, pfns[i], PG_swapcache):
+                free_swap_cache(c, pfns[i])
+    free_page_refs(c, pfns, n)
+
+
+cdef void free_gathered(ctx_t *c, uint32_t *pfns, uint32_t n) noexcept nogil:
+    """Frames whose entries were cleared; where there is no room for them they are flushed and freed now."""
+    cdef gather_t *g = <gather_t *> c.gather
+    if g.words == NULL or g.used + n + 1 > g.room:
+        tlb_gather_flush(c, g)
+    if g.words == NULL:
+        free_portion(c, pfns, n)
+        return
+    g.words[g.used] = n
+    memcpy(g.words + g.used + 1, pfns, n * 4)
+    g.used += n + 1
 
 
 cdef void free_page_refs(ctx_t *c, uint32_t *pfns, uint32_t n) noexcept nogil:
@@ -517,11 +593,12 @@ cdef uint32_t zap_pte(ctx_t *c, vma_t *vma, uint32_t leaf, uint64_t vpn, pte_t p
 
 cdef void zap_pte_range(
         ctx_t *c, vma_t *vma, uint32_t leaf, uint64_t start, uint64_t end, uint32_t how) noexcept nogil:
-    """Frames are freed outside the leaf's lock, up to STAGE at a time."""
+    """Frames are freed outside the leaf's lock."""
     cdef uint32_t pfns[STAGE]
-    cdef uint32_t pfn, n, i
+    cdef uint32_t pfn, n
     cdef uint64_t vpn = start
     cdef pte_t pte
+    cdef bint special = False
     while vpn < end:
         n = 0
         pte_lock(c, leaf)
@@ -532,21 +609,26 @@ cdef void zap_pte_range(
                 if pfn:
                     pfns[n] = pfn
                     n += 1
+                elif pte_present(pte) and pte & PTE_SPECIAL:
+                    special = True
             vpn += 1
         pte_unlock(c, leaf)
-        if c.m.nr_swapfiles:
-            for i in range(n):
-                if page_test(c.m, pfns[i], PG_swapcache):
-                    free_swap_cache(c, pfns[i])
-        free_page_refs(c, pfns, n)
+        if pmg_likely(c.gather == NULL):
+            free_portion(c, pfns, n)
+        else:
+            (<gather_t *> c.gather).cleared |= special or n != 0
+            free_gathered(c, pfns, n)
 
 
 cdef void zap_page_range(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t start, uint64_t end, uint32_t how) noexcept nogil:
     cdef pagewalk_t w
+    cdef gather_t g
+    tlb_gather_begin(c, &g, mm, start, end - start, PMG_F_UNMAP)
     pagewalk_start(&w, c.m, mm, start, end)
     while pagewalk_next(&w):
         if pmg_load32(&c.m.ptdesc[w.leaf].used):
             zap_pte_range(c, vma, w.leaf, w.vpn, w.stop, how)
+    tlb_gather_end(c, &g)
     if c.m.profile.zap_drains:
         lru_add_drain(c)
 
@@ -562,6 +644,7 @@ cdef int copy_present_page(
     if not new:
         return -ENOMEM
     copy_highpage(m, new, pfn)
+    count_copy(c, pfn, new)
     page_add_new_anon_rmap(c, new, dst, vpn)
     set_pte(m, dst_leaf, vpn, maybe_mkwrite(vma_pte(m, dst, new) | PTE_D, dst))
     return 0

@@ -41,6 +41,8 @@ ctypedef struct mig_t:          # host memory in any number, as contexts
     uint32_t busy               # a step is under way: whoever exchanges 0 for 1 may make it
     bint timed                  # stops where time may pass; else only where it waits
     pmg_fiber fiber
+    void (*request)(void *arg) noexcept nogil       # what the call wants to be done on the stack of who steps
+    void *request_arg
     uint32_t kind
     uint64_t a[6]
     pmg_user_t u[3]             # copies of the caller's memory, but for NULL and PMG_BAD
@@ -57,12 +59,15 @@ cdef mig_t *mig_begin(machine_t *m, uint32_t pid, uint32_t cpu, uint32_t kind, b
 # argument u[i]: up to `bytes` bytes of what the caller has, or with fill what they are to hold; -ENOMEM
 cdef int mig_user(mig_t *g, uint32_t i, const pmg_user_t *user, uint64_t bytes) noexcept nogil
 cdef int mig_status(mig_t *g, uint32_t i, const pmg_user_t *user, uint64_t n, int32_t fill) noexcept nogil
-# on to the next stop, which is answered; -PMG_WAIT: another step is under way
+# whether u[i] is what a caller has now
+cdef bint mig_same(mig_t *g, uint32_t i, const pmg_user_t *user, uint64_t bytes) noexcept nogil
+# the right to step and to end it, until mig_let; False: another has it
+cdef bint mig_owned(mig_t *g) noexcept nogil
+cdef void mig_let(mig_t *g) noexcept nogil
+# on to the next stop, which is answered
 cdef int mig_step(mig_t *g) noexcept nogil
 # on to the end, or to where it waits
 cdef int mig_finish(mig_t *g) noexcept nogil
-# take the right to step for good, before the end; False: a step is under way
-cdef bint mig_owned(mig_t *g) noexcept nogil
 # end it: what has not moved is rolled back, what waits gives up
 cdef void mig_abort(mig_t *g) noexcept nogil
 cdef void mig_free(mig_t *g) noexcept nogil

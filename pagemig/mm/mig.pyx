@@ -3,17 +3,18 @@ from libc.errno cimport EINTR, EINVAL, ENOMEM, ESRCH
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
 from pagemig.mm.atomic cimport pmg_add32, pmg_cas32, pmg_spin_lock, pmg_spin_unlock, pmg_store32_rel
 from pagemig.mm.calls cimport migrate_frames, pmg_sys_mbind, pmg_sys_migrate_pages, pmg_sys_move_pages
-from pagemig.mm.context cimport ctx_bind, ctx_get, ctx_put
+from pagemig.mm.context cimport ctx_bind, ctx_get, ctx_put, switch_mm
 from pagemig.mm.fork cimport find_get_task_by_vpid, get_task_mm, mmput, put_task
 from pagemig.mm.madvise cimport pmg_sys_madvise
 from pagemig.mm.migrate_stage cimport PAUSE_PASS
 from pagemig.mm.mlock cimport pmg_sys_mlock
 from pagemig.mm.mmap cimport pmg_sys_mmap, pmg_sys_mprotect, pmg_sys_mremap
-from pagemig.mm.types cimport ctx_t, machine_t, MODE_ACTORS, MODE_THREADS, PMG_WAIT, task_t
+from pagemig.mm.notify cimport PMG_EHOOK
+from pagemig.mm.types cimport ABORT_HEEDED, ctx_t, machine_t, MODE_ACTORS, MODE_THREADS, PMG_WAIT, task_t
 from pagemig.mm.uaccess cimport PMG_BAD, pmg_user_t, user_entries
 
 
@@ -66,8 +67,10 @@ cdef void let_go(ctx_t *c) noexcept nogil:
 cdef void run(void *record) noexcept nogil:
     cdef mig_t *g = <mig_t *> record
     g.rc = perform(g.c, g)
-    if g.rc == -PMG_WAIT and g.c.abort:
+    if g.c.abort == ABORT_HEEDED:
         g.rc = -EINTR
+    if g.c.hook_error:
+        g.rc = PMG_EHOOK
     let_go(g.c)
     g.at = MIG_DONE
     g.n = 0
@@ -90,15 +93,25 @@ cdef void stop(ctx_t *c, int at, const uint32_t *src, const uint32_t *dst, uint3
     pmg_fiber_to_host(&g.fiber)
 
 
+cdef void outside(ctx_t *c, void (*fn)(void *arg) noexcept nogil, void *arg) noexcept nogil:
+    """``ctx.outside_fn``: on the stack of whoever steps, since the call's own has no room for what a host may do."""
+    cdef mig_t *g = <mig_t *> c.mig
+    g.request = fn
+    g.request_arg = arg
+    pmg_fiber_to_host(&g.fiber)
+
+
 cdef int stop_to_wait(ctx_t *c, int what, uint32_t which) noexcept nogil:
     """``ctx.wait_fn``: whoever steps looks again whether it is over."""
     cdef mig_t *g = <mig_t *> c.mig
-    if c.abort:
-        return -PMG_WAIT
-    g.at = MIG_WAITS
-    g.n = 0
-    pmg_fiber_to_host(&g.fiber)
-    return -PMG_WAIT if c.abort else 0
+    if not c.abort:
+        g.at = MIG_WAITS
+        g.n = 0
+        pmg_fiber_to_host(&g.fiber)
+    if not c.abort:
+        return 0
+    c.abort = ABORT_HEEDED
+    return -PMG_WAIT
 
 
 # -- records ---------------------------------------------------------------------------------------------------
@@ -191,7 +204,10 @@ cdef int take_caller(mig_t *g, uint32_t pid) noexcept nogil:
         return -ESRCH
     c.task = <uint32_t> (t - <task_t *> g.m.tasks.base)
     c.mm = get_task_mm(c, t)
-    return 0 if c.mm else -ESRCH
+    if not c.mm:
+        return -ESRCH
+    switch_mm(c)
+    return 0
 
 
 cdef mig_t *mig_begin(machine_t *m, uint32_t pid, uint32_t cpu, uint32_t kind, bint timed, int *error) noexcept nogil:
@@ -210,9 +226,9 @@ cdef mig_t *mig_begin(machine_t *m, uint32_t pid, uint32_t cpu, uint32_t kind, b
         return NULL
     g.c = c
     ctx_bind(c, cpu)
-    c.step_fn = NULL
-    c.migrate_fn = NULL
     c.data = NULL
+    c.watch = NULL
+    c.outside_fn = outside
     c.wait_fn = stop_to_wait
     c.wait_mode = MODE_ACTORS
     c.pause_fn = NULL
@@ -223,11 +239,13 @@ cdef mig_t *mig_begin(machine_t *m, uint32_t pid, uint32_t cpu, uint32_t kind, b
     g.timed = timed
     g.kind = kind
     g.generation += 1
-    g.rule = g.pass_ = g.n = g.at = g.busy = 0
+    g.rule = g.pass_ = g.n = g.at = 0
+    g.request = NULL
     g.rc = 0
     memset(g.a, 0, sizeof(g.a))
     memset(g.u, 0, sizeof(g.u))
     pmg_add32(&m.migs_busy, 1)
+    mig_let(g)                      # only now: who still has the old number and steps sees another generation
     pmg_fiber_begin(&g.fiber, run, g)
     error[0] = take_caller(g, pid)
     if error[0]:
@@ -265,6 +283,13 @@ cdef int mig_status(mig_t *g, uint32_t i, const pmg_user_t *user, uint64_t n, in
     return 0
 
 
+cdef bint mig_same(mig_t *g, uint32_t i, const pmg_user_t *user, uint64_t bytes) noexcept nogil:
+    cdef pmg_user_t *mine = &g.u[i]
+    if user.p == NULL or user.p == PMG_BAD or mine.p == NULL or mine.p == PMG_BAD:
+        return user.p == mine.p
+    return mine.bytes == min(user.bytes, bytes) and memcmp(mine.p, user.p, mine.bytes) == 0
+
+
 cdef void mig_free(mig_t *g) noexcept nogil:
     cdef ctx_t *c = g.c
     cdef uint32_t i
@@ -275,7 +300,9 @@ cdef void mig_free(mig_t *g) noexcept nogil:
             free(g.u[i].p)
     c.wait_mode = MODE_THREADS
     let_go(c)                   # of a call that never began
-    c.held = c.abort = c.target_mm = 0
+    c.held = c.abort = c.target_mm = c.hook_error = 0
+    c.outside_fn = NULL
+    g.request = NULL
     c.pause_fn = NULL
     c.mig = NULL
     ctx_put(c)
@@ -287,30 +314,39 @@ cdef void mig_free(mig_t *g) noexcept nogil:
 # -- steps -----------------------------------------------------------------------------------------------------
 
 
-cdef int mig_step(mig_t *g) noexcept nogil:
-    if not pmg_cas32(&g.busy, 0, 1):
-        return -PMG_WAIT
-    if not g.fiber.done:
+cdef void go_on(mig_t *g) noexcept nogil:
+    """On the call's stack to where it stops, but for what it wants to be done here."""
+    cdef void (*fn)(void *arg) noexcept nogil
+    if g.fiber.done:
+        return
+    pmg_fiber_enter(&g.fiber)
+    while g.request != NULL:
+        fn = g.request
+        g.request = NULL
+        fn(g.request_arg)
         pmg_fiber_enter(&g.fiber)
-    pmg_store32_rel(&g.busy, 0)
+
+
+cdef int mig_step(mig_t *g) noexcept nogil:
+    go_on(g)
     return <int> g.at
 
 
 cdef int mig_finish(mig_t *g) noexcept nogil:
     """No time passes any more: what could be seen between two stops is done as the call does it that has none."""
-    if not pmg_cas32(&g.busy, 0, 1):
-        return -PMG_WAIT
     g.c.pause_fn = NULL
-    if not g.fiber.done:
-        pmg_fiber_enter(&g.fiber)
+    go_on(g)
     if g.at == MIG_WAITS and g.timed:
         g.c.pause_fn = stop                     # the caller may step it again
-    pmg_store32_rel(&g.busy, 0)
     return <int> g.at
 
 
 cdef bint mig_owned(mig_t *g) noexcept nogil:
     return pmg_cas32(&g.busy, 0, 1)
+
+
+cdef void mig_let(mig_t *g) noexcept nogil:
+    pmg_store32_rel(&g.busy, 0)
 
 
 cdef void mig_abort(mig_t *g) noexcept nogil:
@@ -320,4 +356,4 @@ cdef void mig_abort(mig_t *g) noexcept nogil:
         g.at = MIG_DONE
         g.fiber.done = 1
     while not g.fiber.done:
-        pmg_fiber_enter(&g.fiber)
+        go_on(g)

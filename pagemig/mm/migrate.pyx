@@ -17,6 +17,7 @@ from pagemig.mm.migrate_stage cimport (
     one_page, pause_pass, PAUSE_UNMAPPED, putback_lru_page, run_begin, run_stage, run_t, short_of_frames, stage_end,
     stage_move, stage_t, stage_take, stage_unmap, TARGET_NEAREST, target_t, WAIT_FOR_ALL,
 )
+from pagemig.mm.notify cimport chosen_node, flush_batch
 from pagemig.mm.page_alloc cimport alloc_page, alloc_pages_node, count_event, file_of, free_pages, page_to_nid, vma_of
 from pagemig.mm.rmap cimport lru_cache_disable, lru_cache_enable
 from pagemig.mm.trace cimport STEP_ALLOC, STEP_ISOLATE
@@ -210,6 +211,7 @@ cdef uint64_t migrate_pages_batch(
     if not run.error:                           # no frame for a page that was unmapped ahead
         left = unmap_batch(c, b, pfns, n, tried, t, passes, force, run)
     count_event(c, C_TLB_FLUSH, b.n != 0)
+    flush_batch(c)
     pause_batch(c, b)
     left += move_batch(c, b, pfns + left, passes, run)
     b.n = 0
@@ -372,8 +374,20 @@ cdef uint64_t migrate_page_lists(ctx_t *c, lists_t *l) noexcept nogil:
     return l.nr_failed + retry
 
 
-cdef uint32_t target_ahead(ctx_t *c, const target_t *t, uint32_t source, uint64_t offset) noexcept nogil:
-    """A target before it is known whose: with a mapping at addresses that only rise, to give interleaving a chance."""
+cdef uint32_t target_ahead(
+        ctx_t *c, const target_t *t, uint32_t source, uint64_t offset, int32_t wanted) noexcept nogil:
+    """A target before it is known whose: with a mapping at addresses that only rise, to give interleaving a chance.
+
+    ``t`` NULL: on or near node ``wanted``.
+    """
+    cdef int32_t nid = chosen_node(c, source, wanted)
+    cdef uint32_t pfn = 0
+    if nid != -1:
+        if nid >= 0:
+            alloc_pages_node(c, nid, 1, &pfn)
+        return pfn
+    if t == NULL:
+        return alloc_page(c, wanted, pmg_load(&c.m.online))
     if t.vma:
         return alloc_page_vma(c, vma_of(c.m, t.vma), vma_of(c.m, t.vma).start + offset)
     if t.nid >= 0:
@@ -423,7 +437,7 @@ cdef void lists_end(ctx_t *c, lists_t *l) noexcept nogil:
 cdef int32_t migrate_one_page(ctx_t *c, uint32_t pfn, int32_t nid) noexcept nogil:
     cdef lists_t l
     cdef uint32_t to, moved, failed
-    to = alloc_page(c, nid, pmg_load(&c.m.online))
+    to = target_ahead(c, NULL, pfn, 0, nid)
     if to == 0:
         putback_lru_page(c, pfn)
         return -ENOMEM
@@ -446,7 +460,7 @@ cdef int one_chunk(ctx_t *c, lists_t *l, const target_t *t, uint64_t *offset, ru
     cdef uint64_t i, want = min(l.n, <uint64_t> (MIGRATE_CHUNK_SIZE + 1))
     l.nr_to = 0
     for i in range(want):
-        l.to[i] = target_ahead(c, t, l.source[i], offset[0])
+        l.to[i] = target_ahead(c, t, l.source[i], offset[0], t.nid)
         if l.to[i] == 0:
             run.error = -ENOMEM
             break
@@ -531,6 +545,17 @@ cdef bint ends_stage(ctx_t *c, uint32_t pfn, int32_t wanted, uint64_t *sources, 
     return False
 
 
+cdef int64_t target_of(ctx_t *c, moves_t *mv, uint32_t pfn, uint32_t slot) noexcept nogil:
+    """What get_new_page answers, unless a host chooses the node."""
+    cdef int32_t nid = chosen_node(c, pfn, wanted_node(mv, slot))
+    cdef uint32_t new = 0
+    if nid == -1:
+        return mv.get_new_page(c, pfn, slot, mv.private_)
+    if nid >= 0:
+        alloc_pages_node(c, nid, 1, &new)
+    return new
+
+
 cdef uint32_t take_targets(ctx_t *c, moves_t *mv, stage_t *st, uint32_t *slots, uint64_t i, run_t *run) noexcept nogil:
     """Fill a stage from page ``i`` on; returns how many pages were looked at.
 
@@ -544,7 +569,7 @@ cdef uint32_t take_targets(ctx_t *c, moves_t *mv, stage_t *st, uint32_t *slots, 
         if ends_stage(c, mv.pfns[i + j], wanted_node(mv, slot_of(mv, i + j)), &sources, &targets):
             n = j
             break
-        pfn = mv.get_new_page(c, mv.pfns[i + j], slot_of(mv, i + j), mv.private_)
+        pfn = target_of(c, mv, mv.pfns[i + j], slot_of(mv, i + j))
         if pfn > 0:
             st.src[st.n] = mv.pfns[i + j]
             st.dst[st.n] = <uint32_t> pfn

@@ -4,7 +4,7 @@ from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from pagemig.mm.gup cimport look_t
-from pagemig.mm.types cimport ctx_t, kept_by_t, machine_t, MPOL_INTERLEAVE, mpol_t, MPOL_WEIGHTED_INTERLEAVE, vma_t
+from pagemig.mm.types cimport ABORT_HEEDED, ctx_t, kept_by_t, machine_t, MPOL_INTERLEAVE, mpol_t, MPOL_WEIGHTED_INTERLEAVE, vma_t
 
 
 cdef enum:
@@ -93,8 +93,10 @@ cdef void pause_stage(ctx_t *c, int at, const stage_t *st) noexcept nogil
 cdef void pause_pass(ctx_t *c) noexcept nogil
 # what a call that is to end makes of its run: what has not moved is given up
 cdef inline void heed_abort(ctx_t *c, run_t *run) noexcept nogil:
-    if c.abort and run.error == 0:
-        run.error = -EINTR
+    if c.abort:
+        c.abort = ABORT_HEEDED
+        if run.error == 0:
+            run.error = -EINTR
 
 cdef uint32_t new_page(ctx_t *c, uint32_t pfn, const target_t *t, vma_t **hint) noexcept nogil
 cdef bint short_of_frames(machine_t *m, uint32_t n) noexcept nogil

@@ -16,6 +16,10 @@ from pagemig.mm.fork cimport mmput
 from pagemig.mm.frame cimport frame_maps, frame_refs, get_page, page_state, trylock_page, unlock_page
 from pagemig.mm.gup cimport look_ahead, look_t
 from pagemig.mm.mempolicy cimport alloc_pages_policy, get_vma_policy
+from pagemig.mm.notify cimport (
+    ask_target, count_copy, flush_later, flush_tlb, hears_moved, hears_steps, hears_target, PMG_F_MIGRATE, run_outside,
+    tell_flush, tell_moved, tell_step,
+)
 from pagemig.mm.page_alloc cimport (
     alloc_page, alloc_pages_node, anon_vma_of, count_event, file_of, free_pages, mm_of, page_address, page_to_nid,
     put_page, vec_at, vma_of,
@@ -65,27 +69,68 @@ cdef void call_hook(ctx_t *c, int step, stage_t *st) noexcept nogil:
         if step < STEP_LOCK or st.rc[i] != DONE:
             pfns[n] = st.src[i]
             n += 1
-    c.step_fn(c, step, pfns, n)
+    if c.m.step_fn != NULL:
+        step_hook(c, step, pfns, n)
+    if c.watch != NULL:
+        tell_step(c, step, pfns, n)
+
+
+cdef struct step_t:
+    ctx_t *c
+    int step
+    const uint32_t *pfns
+    uint32_t n
+
+
+cdef void run_step(void *arg) noexcept nogil:
+    cdef step_t *s = <step_t *> arg
+    s.c.m.step_fn(s.c, s.step, s.pfns, s.n)
+
+
+cdef void step_hook(ctx_t *c, int step, const uint32_t *pfns, uint32_t n) noexcept nogil:
+    cdef step_t s
+    s.c = c
+    s.step = step
+    s.pfns = pfns
+    s.n = n
+    run_outside(c, run_step, &s)
 
 
 cdef void at_step(ctx_t *c, int step, stage_t *st) noexcept nogil:
-    if c.step_fn != NULL:
+    if pmg_unlikely(c.m.step_fn != NULL or c.watch != NULL):
         call_hook(c, step, st)
 
 
 cdef void pause_stage(ctx_t *c, int at, const stage_t *st) noexcept nogil:
-    """Of a stage the pages that are on their way, or at PAUSE_STAGE those that have moved."""
+    """Of a stage the pages that are on their way, or at PAUSE_STAGE those that have moved or, to 0, were put back."""
     cdef uint32_t src[64]
     cdef uint32_t dst[64]
     cdef uint32_t i, n = 0
     if pmg_likely(c.pause_fn == NULL):
         return
     for i in range(st.n):
-        if st.rc[i] == 0:
+        if st.rc[i] == 0 or (at == PAUSE_STAGE and st.rc[i] < 0 and st.open[i]):
             src[n] = st.src[i]
-            dst[n] = st.dst[i]
+            dst[n] = st.dst[i] if st.rc[i] == 0 else 0
             n += 1
     c.pause_fn(c, at, src, dst, n)
+
+
+cdef void stage_moved(ctx_t *c, const stage_t *st) noexcept nogil:
+    """Tell what became of the pages of a stage that is over."""
+    cdef uint32_t src[64]
+    cdef uint32_t dst[64]
+    cdef int32_t result[64]
+    cdef uint32_t i, n = 0
+    if not hears_moved(c):
+        return
+    for i in range(st.n):
+        if st.rc[i] <= 0:
+            src[n] = st.src[i]
+            dst[n] = st.dst[i] if st.rc[i] == 0 else 0
+            result[n] = st.rc[i]
+            n += 1
+    tell_moved(c, src, dst, result, n)
 
 
 cdef void pause_pass(ctx_t *c) noexcept nogil:
@@ -129,7 +174,7 @@ cdef uint64_t TO_ISOLATED = REF_ONE + PG_isolated - PG_lru
 
 cdef inline uint32_t locks_at_once(ctx_t *c) noexcept nogil:
     """A page is isolated and locked in one step, unless a hook wants to stand between the two, as others may in the kernel."""
-    return OPEN if c.step_fn == NULL else 0
+    return 0 if c.m.step_fn != NULL or hears_steps(c) else OPEN
 
 
 cdef void trace_gathered(ctx_t *c, uint32_t pfn, uint32_t opened) noexcept nogil:
@@ -318,7 +363,9 @@ cdef void stage_alloc(ctx_t *c, stage_t *st, const target_t *t) noexcept nogil:
     """Targets for the stage, as many as there are frames: st.got.  Records of THISNODE targets are not touched."""
     cdef uint32_t i, pfn
     cdef vma_t *hint = NULL
-    if t.nid >= 0:
+    if pmg_unlikely(c.watch != NULL) and hears_target(c):
+        stage_alloc_chosen(c, st, t)
+    elif t.nid >= 0:
         st.got = alloc_pages_node(c, t.nid, st.n, st.dst)
     else:
         st.got = 0
@@ -333,6 +380,27 @@ cdef void stage_alloc(ctx_t *c, stage_t *st, const target_t *t) noexcept nogil:
                 break
             st.dst[i] = pfn
             st.got += 1
+
+
+cdef void stage_alloc_chosen(ctx_t *c, stage_t *st, const target_t *t) noexcept nogil:
+    """stage_alloc() where a host chooses the node of each page."""
+    cdef uint32_t i, pfn
+    cdef int32_t nid
+    cdef vma_t *hint = NULL
+    st.got = 0
+    for i in range(st.n):
+        pfn = 0
+        nid = ask_target(c, st.src[i], t.nid)
+        if nid >= 0 or (nid == -1 and t.nid >= 0):
+            alloc_pages_node(c, nid if nid >= 0 else t.nid, 1, &pfn)
+        elif nid == -1 and t.nid == TARGET_NEAREST:
+            pfn = alloc_page(c, page_to_nid(c.m, st.src[i]), t.nodes)
+        elif nid == -1:
+            pfn = new_page(c, st.src[i], t, &hint)
+        if not pfn:
+            break
+        st.dst[i] = pfn
+        st.got += 1
 
 
 cdef void pass_target_on(machine_t *m, stage_t *st, uint32_t i) noexcept nogil:
@@ -472,6 +540,19 @@ cdef struct walk_t:             # what a walk over one VMA reads once: a store t
     frame_t *frames
     pte_t prot
     bint mlocked, writable, tracing
+    bint noted                  # somebody is told of an entry taken away: a trace, or a host
+
+
+cdef void note_unmapped(const walk_t *w, uint32_t pfn, uint64_t vpn) noexcept nogil:
+    if w.tracing:
+        count_event(w.c, C_LOCK_PTL, 1)
+        trace(w.c, STEP_UNMAP, pfn, vpn)
+    if w.c.watch == NULL:
+        return
+    if in_batches(w.c.m):
+        flush_later(w.c, w.vma.mm)
+    else:
+        tell_flush(w.c, w.vma.mm, vpn, 1, PMG_F_MIGRATE)
 
 
 cdef inline void unmap_one(const walk_t *w, stage_t *st, uint32_t i, pte_t *p, uint64_t vpn) noexcept nogil:
@@ -504,9 +585,8 @@ cdef inline void unmap_one(const walk_t *w, stage_t *st, uint32_t i, pte_t *p, u
     if w.mlocked:
         munlock_vma_page(w.c, pfn)
     st.unmapped[i] += 1
-    if w.tracing:
-        count_event(w.c, C_LOCK_PTL, 1)
-        trace(w.c, STEP_UNMAP, pfn, vpn)
+    if pmg_unlikely(w.noted):
+        note_unmapped(w, pfn, vpn)
 
 
 cdef void unmap_count_now(const walk_t *w, stage_t *st, uint32_t i, uint32_t leaf, pte_t *p, uint64_t vpn) noexcept nogil:
@@ -539,6 +619,7 @@ cdef void unmap_count_now(const walk_t *w, stage_t *st, uint32_t i, uint32_t lea
         pmg_store32(used, used[0] - 1)
     old = pmg_xchg(p, entry)
     count_event(c, C_TLB_FLUSH, 1)
+    flush_tlb(c, w.vma.mm, vpn, 1, PMG_F_MIGRATE)
     if old & PTE_D:
         pmg_or(&m.frames[pfn].state, PG_dirty)
     if s & PG_anon_exclusive:
@@ -650,6 +731,7 @@ cdef void walk_vma(
     w.mlocked = flags & VM_LOCKED != 0              # changes under the locks of the trees only
     w.writable = flags & VM_WRITE != 0
     w.tracing = m.tracing != 0
+    w.noted = w.tracing or c.watch != NULL
     for i in range(a, b):
         if not wanted(st, i, restore, moved):
             continue
@@ -1039,11 +1121,12 @@ cdef void stage_copy(ctx_t *c, stage_t *st) noexcept nogil:
     cdef uint32_t src[STAGE]
     cdef uint32_t dst[STAGE]
     cdef uint32_t i, n = 0
-    if m.page_bytes == 0 and not m.tracing:
+    if m.page_bytes == 0 and not m.tracing and pmg_likely(c.watch == NULL):
         return
     for i in range(st.n):
         if st.rc[i]:
             continue
+        count_copy(c, st.src[i], st.dst[i])
         trace(c, STEP_COPY, st.src[i], st.dst[i])
         if m.page_bytes == 8:
             (<uint64_t *> page_address(m, st.dst[i]))[0] = (<uint64_t *> page_address(m, st.src[i]))[0]
@@ -1267,6 +1350,8 @@ cdef void stage_end(ctx_t *c, stage_t *st, bint last) noexcept nogil:
     stage_putback(c, st)
     release_mms(c, mms, n)
     at_step(c, STEP_PUTBACK, st)
+    if pmg_unlikely(c.watch != NULL):
+        stage_moved(c, st)
     pause_stage(c, PAUSE_STAGE, st)
 
 

@@ -19,7 +19,7 @@ cdef int split_vma(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t addr, bint new_below
 # a copy with no place in any tree yet; its anon_vma still names the original's
 cdef vma_t *vma_dup(ctx_t *c, vma_t *old) noexcept nogil
 # n whole VMAs of the list go, with their pages and tables
-cdef void unmap_region(ctx_t *c, mm_t *mm, uint32_t first, uint32_t n) noexcept nogil
+cdef void unmap_region(ctx_t *c, mm_t *mm, uint32_t first, uint32_t n, bint exits) noexcept nogil
 # fault in a range, mmap_lock taken inside: 0 or -errno
 cdef int populate_pages(ctx_t *c, uint32_t mm, uint64_t start, uint64_t end, bint ignore_errors) noexcept nogil
 # for who maps something of its own (remap_pfn_range)

@@ -13,8 +13,9 @@ from pagemig.mm.context cimport mmap_read_lock, mmap_read_unlock, mmap_write_loc
 from pagemig.mm.filemap cimport file_get, file_new, file_put
 from pagemig.mm.frame cimport page_test
 from pagemig.mm.gup cimport make_pages_present, mm_populate, populate_object
-from pagemig.mm.memory cimport ZAP_EVEN_COWS, zap_page_range
+from pagemig.mm.memory cimport gather_t, tlb_gather_begin, tlb_gather_end, ZAP_EVEN_COWS, zap_page_range
 from pagemig.mm.mempolicy cimport kernel_memory, mpol_clear, mpol_equal, mpol_objects, mpol_set_shared_policy
+from pagemig.mm.notify cimport flush_tlb, PMG_F_EXIT, PMG_F_PROTECT, PMG_F_REMAP, PMG_F_UNMAP
 from pagemig.mm.page_alloc cimport (
     count_event, file_of, mm_index, mm_of, rnode_of, slab_alloc, slab_free, task_of, vec_at, vec_insert, vec_remove,
     vma_index, vma_of,
@@ -374,7 +375,7 @@ cdef vma_t *vma_modify(
 # -- munmap --------------------------------------------------------------------------------------------------------
 
 
-cdef void unmap_region(ctx_t *c, mm_t *mm, uint32_t first, uint32_t n) noexcept nogil:
+cdef void unmap_region(ctx_t *c, mm_t *mm, uint32_t first, uint32_t n, bint exits) noexcept nogil:
     """Whole VMAs go: their pages, their places in the reverse maps, then the tables nothing else needs."""
     cdef machine_t *m = c.m
     cdef vma_t *prev = vma_at(m, mm, first - 1)
@@ -382,12 +383,15 @@ cdef void unmap_region(ctx_t *c, mm_t *mm, uint32_t first, uint32_t n) noexcept 
     cdef vma_t *vma
     cdef uint64_t start = vma_at(m, mm, first).start, end = vma_at(m, mm, first + n - 1).end
     cdef uint32_t i
+    cdef gather_t g
+    tlb_gather_begin(c, &g, mm, 0 if exits else start, 0 if exits else end - start, PMG_F_EXIT if exits else PMG_F_UNMAP)
     for i in range(first, first + n):
         vma = vma_at(m, mm, i)
         zap_page_range(c, mm, vma, vma.start, vma.end, ZAP_EVEN_COWS)
         pmg_store(&mm.total_vm, mm.total_vm - (vma.end - vma.start))
         if vma.flags & VM_LOCKED:
             pmg_store(&mm.locked_vm, mm.locked_vm - (vma.end - vma.start))
+    tlb_gather_end(c, &g)
     for i in range(first, first + n):
         vma_unlink(c, vma_at(m, mm, i))
     free_pgtables(c, mm, start, end, prev.end if prev != NULL else 0, next.start if next != NULL else NO_CEILING)
@@ -418,7 +422,7 @@ cdef int do_munmap(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end) noexcept no
             return -ENOMEM
         last += 1
     if last > first:
-        unmap_region(c, mm, first, last - first)
+        unmap_region(c, mm, first, last - first, False)
     return 0
 
 
@@ -693,6 +697,8 @@ cdef void change_protection(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t start, uint
             flush |= change_pte(m, vma, w.leaf, vpn, prot)
         pte_unlock(c, w.leaf)
     count_event(c, C_TLB_FLUSH, flush)
+    if flush:
+        flush_tlb(c, vma.mm, start, end - start, PMG_F_PROTECT)
 
 
 cdef int mprotect_fixup(
@@ -781,7 +787,7 @@ cdef void lock_two_leaves(ctx_t *c, uint32_t a, uint32_t b) noexcept nogil:
 
 
 cdef void move_ptes(
-        ctx_t *c, uint32_t old_leaf, uint64_t old, uint32_t new_leaf, uint64_t new, uint64_t n) noexcept nogil:
+        ctx_t *c, uint32_t mm, uint32_t old_leaf, uint64_t old, uint32_t new_leaf, uint64_t new, uint64_t n) noexcept nogil:
     cdef machine_t *m = c.m
     cdef uint64_t i
     cdef pte_t pte
@@ -800,6 +806,8 @@ cdef void move_ptes(
     if new_leaf != old_leaf:
         pte_unlock(c, new_leaf)
     count_event(c, C_TLB_FLUSH, flush)
+    if flush:
+        flush_tlb(c, mm, old, n, PMG_F_REMAP)
 
 
 cdef uint64_t move_page_tables(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t old, uint64_t new, uint64_t n) noexcept nogil:
@@ -819,7 +827,7 @@ cdef uint64_t move_page_tables(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t old, uin
             if not new_leaf:
                 break
             vma_trees_remove(c, vma)
-            move_ptes(c, old_leaf, old + done, new_leaf, new + done, extent)
+            move_ptes(c, vma.mm, old_leaf, old + done, new_leaf, new + done, extent)
             vma_trees_insert(c, vma)
         done += extent
     return done

@@ -83,6 +83,11 @@ cdef inline uint32_t file_index(machine_t *m, file_t *f) noexcept nogil:
     return <uint32_t> (f - <file_t *> m.files.base)
 
 
+# which processors an address space has run on, one bit each
+cdef inline uint64_t *mm_cpumask(machine_t *m, uint32_t mm) noexcept nogil:
+    return m.mm_cpus + <uint64_t> mm * m.cpu_words
+
+
 # -- arrays of uint32_t in the heap.  Growing zeroes the new part; -ENOMEM leaves the array as it was ---------
 cdef inline uint32_t *vec_at(machine_t *m, vec_t *v) noexcept nogil:
     return <uint32_t *> (m.heap + v.off)

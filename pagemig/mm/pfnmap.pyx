@@ -10,6 +10,7 @@ from libc.string cimport memcpy
 from pagemig.mm.atomic cimport pmg_load, pmg_store, pmg_store_rel, pmg_xchg
 from pagemig.mm.context cimport mmap_write_lock, mmap_write_unlock
 from pagemig.mm.mmap cimport do_munmap, get_unmapped_area, vma_alloc, vma_link
+from pagemig.mm.notify cimport flush_tlb, PMG_F_MIGRATE
 from pagemig.mm.page_alloc cimport count_event, mm_of, page_address, page_to_nid
 from pagemig.mm.pgtable cimport leaf_pte, pte_alloc, pte_lock, pte_unlock, set_pte, walk_leaf
 from pagemig.mm.pte cimport pte_pfn, PTE_PFN_MASK, pte_present, PTE_SPECIAL, pte_t
@@ -105,7 +106,7 @@ cdef void vma_frames(machine_t *m, vma_t *vma, uint64_t vpn, uint64_t n, int64_t
         out[i] = <int64_t> pte_pfn(pte) if pte_present(pte) else -1
 
 
-cdef void remap_one(ctx_t *c, uint32_t leaf, uint64_t vpn, uint32_t new) noexcept nogil:
+cdef void remap_one(ctx_t *c, uint32_t mm, uint32_t leaf, uint64_t vpn, uint32_t new) noexcept nogil:
     """The entry is empty while its frame is copied: who uses it meanwhile faults, and waits for the leaf's lock."""
     cdef machine_t *m = c.m
     cdef pte_t *p = leaf_pte(m, leaf, vpn)
@@ -117,6 +118,7 @@ cdef void remap_one(ctx_t *c, uint32_t leaf, uint64_t vpn, uint32_t new) noexcep
         if m.page_bytes:
             memcpy(page_address(m, new), page_address(m, <uint32_t> pte_pfn(old)), m.page_bytes)
         pmg_store_rel(p, (old & ~PTE_PFN_MASK) | <pte_t> new << 12)
+        flush_tlb(c, mm, vpn, 1, PMG_F_MIGRATE)
     pte_unlock(c, leaf)
 
 
@@ -126,4 +128,4 @@ cdef void remap_frames(ctx_t *c, vma_t *vma, uint64_t vpn, uint64_t n, const uin
     for i in range(n):
         leaf = walk_leaf(c.m, mm_of(c.m, vma.mm).pgd, vpn + i)
         if leaf:
-            remap_one(c, leaf, vpn + i, pfns[i])
+            remap_one(c, vma.mm, leaf, vpn + i, pfns[i])

@@ -105,6 +105,7 @@ cdef uint32_t areas_of(machine_t *m, area_t *areas) noexcept nogil:
     add_slab(areas, &n, &m.tasks)
     add_slab(areas, &n, &m.pins)
     add_slab(areas, &n, &m.nodemasks)
+    add(areas, &n, m.mm_cpus, <uint64_t> m.mms.fresh * m.cpu_words * 8, <uint64_t> m.mms.max * m.cpu_words * 8)
     add(areas, &n, m.mlock_pvec, (m.nr_cpus + 1) * sizeof(mlock_pvec_t), (m.nr_cpus + 1) * sizeof(mlock_pvec_t))
     add(areas, &n, m.pcp, cells, cells)
     add(areas, &n, m.vm_events, m.nr_cpus * sizeof(vm_event_state_t), m.nr_cpus * sizeof(vm_event_state_t))
@@ -126,6 +127,7 @@ cdef void keep_addresses(machine_t *to, const machine_t *own) noexcept nogil:
     to.frames = own.frames
     to.content = own.content
     to.mlock_pvec = own.mlock_pvec
+    to.mm_cpus = own.mm_cpus
     to.mlock_count = own.mlock_count
     to.pt = own.pt
     to.ptdesc = own.ptdesc
@@ -157,6 +159,13 @@ cdef void keep_addresses(machine_t *to, const machine_t *own) noexcept nogil:
     to.mig_room = own.mig_room
     to.nr_migs = own.nr_migs
     to.migs_busy = own.migs_busy
+    to.step_fn = own.step_fn
+    to.migrate_fn = own.migrate_fn
+    to.hook_data = own.hook_data
+    to.watch = own.watch
+    to.notifiers = own.notifiers
+    to.running = own.running
+    to.in_hooks = own.in_hooks
     to.trace = own.trace
     memcpy(to.arenas, own.arenas, sizeof(own.arenas))
     memcpy(to.arena_bytes, own.arena_bytes, sizeof(own.arena_bytes))
@@ -444,6 +453,8 @@ cdef bint fits(const machine_t *r, const machine_t *own) noexcept nogil:
     for i in range(r.nr_nodes):
         if memcmp(r.node[i].fallback, own.node[i].fallback, sizeof(own.node[i].fallback)):
             return False
+    if r.cpu_words != own.cpu_words:
+        return False
     return r.heap_max == own.heap_max and 64 <= r.heap_fresh <= r.heap_max and r.table_pfn == own.table_pfn and \
         slab_is_sound(&r.tables, &own.tables) and slab_is_sound(&r.vmas, &own.vmas) and \
         slab_is_sound(&r.rnodes, &own.rnodes) and slab_is_sound(&r.anon_vmas, &own.anon_vmas) and \

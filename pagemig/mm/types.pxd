@@ -510,6 +510,11 @@ cdef enum:
     MODE_HOST = 2               # return -PMG_WAIT: the embedding host owns time
 
 
+cdef enum:
+    ABORT = 1
+    ABORT_HEEDED = 2
+
+
 cdef enum keep_t:               # what keeps an anon_vma alive while nothing maps the page (its entries are on the move)
     KEEP_REFCOUNT = 0           # a reference on it
     KEEP_RCU = 1                # nothing: its record stays an anon_vma, though perhaps of somebody else
@@ -565,16 +570,19 @@ ctypedef struct ctx_t:          # what one call works through; an argument of ev
     uint32_t lru_disabled       # the call holds one of machine.lru_disable_count
     uint32_t stats_slot         # the call's own array of access counts, plus one; 0 none yet
     int (*wait_fn)(ctx_t *c, int what, uint32_t which) noexcept nogil
-    int (*step_fn)(ctx_t *c, int step, const uint32_t *pfns, uint32_t n) noexcept nogil   # NULL: no hook
-    # vm_ops->migrate of one VMA: 0, an error, or a positive number; mmap_lock is held for reading
-    int (*migrate_fn)(ctx_t *c, vma_t *vma, uint64_t from_nodes, uint64_t to_nodes, uint32_t flags) noexcept nogil
-    void *data                  # of the three functions
+    void *data                  # of wait_fn
+    void *watch                 # who is told what happens (notify), and counts it; NULL: nobody
+    void *gather                # what a zap has taken away, while it is still to be flushed (memory)
+    uint64_t unflushed[64]      # processors that a batch of unmapped pages is still to be flushed on, if somebody is told
+    uint32_t flush_pending      # whether there are
+    uint32_t hook_error         # a callback answered an error
+    # run something where calls of the host belong, which the stack of a call that keeps its place is not; NULL: right here
+    void (*outside_fn)(ctx_t *c, void (*fn)(void *arg) noexcept nogil, void *arg) noexcept nogil
     # a call that may stop half-way (mig): here the caller's clock may run on; PAUSE_*, and the pages it is about
     void (*pause_fn)(ctx_t *c, int at, const uint32_t *src, const uint32_t *dst, uint32_t n) noexcept nogil
     void *mig                   # the record of that call
-    uint32_t abort              # it is to end: nothing is waited for and nothing begun any more
+    uint32_t abort              # it is to end: nothing is waited for and nothing begun any more; ABORT_HEEDED: so it did
     uint32_t target_mm          # address space that the call keeps beside its own; 0 none
-    void *error                 # what a hook raised: a reference that whoever leaves the call takes over
     double nested_deadline      # when a call that a hook makes has waited long enough, in seconds; 0: not waited yet
     uint64_t count[64]          # counter_t: what the processor's counts are still to get
     uint64_t traced[8]          # C_LOCK_* up to the last event of a trace that holds locks
@@ -630,6 +638,8 @@ ctypedef struct machine_t:
     uint32_t nodemask_hash[256]
     pcp_t *pcp                  # [cpu][node]
     vm_event_state_t *vm_events     # [cpu]
+    uint64_t *mm_cpus           # processors each address space has run on: cpu_words words by its number
+    uint32_t cpu_words
     # contexts: the host's, not the machine's
     ctx_t *ctx_free
     ctx_t *ctx_newest
@@ -639,6 +649,15 @@ ctypedef struct machine_t:
     void **mig_table            # by index
     uint32_t mig_room           # places in the table
     uint32_t nr_migs, migs_busy     # made; on their way
+    # hooks: the host's, too
+    int (*step_fn)(ctx_t *c, int step, const uint32_t *pfns, uint32_t n) noexcept nogil   # NULL: none
+    # vm_ops->migrate of one VMA: 0, an error, or a positive number; mmap_lock is held for reading
+    int (*migrate_fn)(ctx_t *c, vma_t *vma, uint64_t from_nodes, uint64_t to_nodes, uint32_t flags) noexcept nogil
+    void *hook_data             # of these two
+    void *watch                 # of calls whose context has none of its own
+    void *notifiers             # callbacks that were ever set (notify); the newest is heard if watch is set
+    void *running               # callbacks that run, one of a thread inside another; guarded by ctx_lock
+    uint32_t in_hooks           # how many; atomic
     uint64_t *trace             # migration steps, see _migrate
     uint64_t trace_n, trace_max
     uint64_t rnode_seq

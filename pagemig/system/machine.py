@@ -9,7 +9,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 import numpy.typing as npt
 
-from pagemig import _state
+from pagemig import _api, _state
 from pagemig.arguments import (
     Addresses,
     as_int,
@@ -55,6 +55,7 @@ __all__ = [
     "LOCKS",
     "STEPS",
     "File",
+    "Flush",
     "ListsResult",
     "Machine",
     "Node",
@@ -88,6 +89,39 @@ LOCKS: Final[dict[int, str]] = dict(
 _KEEP: Final = {
     name: NUMBERS[f"KEEP_{name.upper()}"] for name in ("refcount", "rcu", "mmap_lock", "trylock")
 }
+
+
+#: Why TLBs are flushed, and what a fault came to, by the header's numbers.
+FLUSHES: Final = ("migrate", "protect", "unmap", "cow", "fork", "remap", "exit", "free")
+FAULTS: Final = ("hit", "minor", "major", "wait", "signal", "fault")
+
+
+class Flush(NamedTuple):
+    """A flush of TLBs, at its moment: entries have changed, and no frame was given back yet.
+
+    Attributes
+    ----------
+    why : str
+        ``migrate``, ``protect``, ``unmap``, ``cow``, ``fork``, ``remap``, ``exit`` or ``free``
+        (MADV_FREE).
+    cr3 : int
+        Root of the address space, bytes; 0: of all, as a batch of pages that move is flushed.
+    address : int
+        Of the first page, bytes.
+    pages : int
+        How many; 0: all of the address space.
+    cpus : tuple of int
+        Processors that the address space has run on.
+    ipis : int
+        Of those, but for the caller's own.
+    """
+
+    why: str
+    cr3: int
+    address: int
+    pages: int
+    cpus: tuple[int, ...]
+    ipis: int
 
 
 class OfflineResult(NamedTuple):
@@ -221,6 +255,7 @@ class Machine(Platform):
         self.nodes, self.profile, self.distances = made, profile, far
         self.page_bytes, self.access_stats = page_bytes, bool(access_stats)
         self._vm_ops, self._vm_hooks = {}, {}
+        self._callbacks: list[_api.Callbacks | None] = []
         self._known = WeakValueDictionary()
         for nid, weight in enumerate(table.tolist()):
             self._set_weight(nid, weight)
@@ -497,6 +532,69 @@ class Machine(Platform):
                 called(STEPS[number], pfns)
 
         self._at_step(at)
+
+    def set_callbacks(
+        self,
+        *,
+        flush: Callable[[Flush], object] | None = None,
+        target: Callable[[int, int | None], int | None] | None = None,
+        moved: Callable[
+            [npt.NDArray[np.uint32], npt.NDArray[np.uint32], npt.NDArray[np.int32]], object
+        ]
+        | None = None,
+        fault: Callable[[int, str, int], object] | None = None,
+    ) -> None:
+        """Call functions while calls run; each time it replaces all of them, and C's, too.
+
+        They are slow, since each takes the interpreter: a fast host gives C functions to the table,
+        see docs/embedding.md. What one raises comes out of the call that it interrupted, which ends
+        early, as a migration does that is given up.
+
+        Parameters
+        ----------
+        flush : callable, optional
+            Called with a `Flush` at the moment of a flush of TLBs.
+        target : callable, optional
+            Called with the frame of a page that is to move and the node it is to go to (None: a
+            policy says); answers another node, or None.
+        moved : callable, optional
+            Called with frames, the frames they moved to, and a result for each: 0, or a negative
+            errno and target 0 where it did not move this time.
+        fault : callable, optional
+            Called with the address of a fault of a program, what it came to (``minor``, ``major``,
+            ``wait``, ``signal``), and the frame that is mapped there, or that is waited for.
+
+        Notes
+        -----
+        ``flush``, ``target`` and ``fault`` run under locks: a call of the machine that they make
+        raises ``OSError`` with ``EDEADLK``.
+        """
+        given = {"flush": flush, "target": target, "moved": moved, "fault": fault}
+        for name, function in given.items():
+            if function is not None and not callable(function):
+                raise TypeError(f"{name} must be a function or None, not {function!r}")
+        told, faulted = flush, fault
+
+        def flushed(why: int, cr3: int, address: int, pages: int, cpus: int, ipis: int) -> None:
+            assert told is not None
+            bits = tuple(cpu for cpu in range(cpus.bit_length()) if cpus >> cpu & 1)
+            told(Flush(FLUSHES[why], cr3, address, pages, bits, ipis))
+
+        def at_fault(address: int, kind: int, pfn: int) -> None:
+            assert faulted is not None
+            faulted(address, FAULTS[kind], pfn)
+
+        callbacks = None
+        if any(function is not None for function in given.values()):
+            callbacks = _api.Callbacks(
+                self,
+                target,
+                None if flush is None else flushed,
+                moved,
+                None if fault is None else at_fault,
+            )
+        _api.set_callbacks(self, callbacks)
+        self._callbacks.append(callbacks)  # a call under way may still use those before
 
     def mappings(self, pfn: int) -> list[tuple[Process, int]]:
         """Who maps a frame: processes and addresses, as the reverse map finds them, in its order.

@@ -45,15 +45,18 @@ class MigrationEvent(NamedTuple):
         begins over what did not move. ``"waits"``: for what `wait` says; step again when that may
         be over.
     source, target : ndarray of uint32, shape (n,)
-        Frames of the pages that the stop is about.
+        Frames of the pages that the stop is about; at ``"stage"`` a target of 0 says that the page
+        was put back.
     passes : int
         Passes before this one, of all lists of the call.
     node : int
         Where the pages go; -2 where not all go to one node, -1 without pages.
     flushes : int
-        TLB flushes at ``"unmapped"``: one a page, or one a batch.
+        TLB flushes since the last stop: one an entry, or one a batch.
     copy_bytes : int
-        Bytes to be copied at ``"unmapped"``.
+        Bytes to be copied at ``"unmapped"``; at the other stops bytes copied since the last one.
+    ipis : int
+        Processors that were told to flush since the last stop.
     wait : tuple of str and int
         What is waited for (``"page"``, ``"address space"``, ...) and which; ``("", 0)`` for
         nothing.
@@ -66,6 +69,7 @@ class MigrationEvent(NamedTuple):
     node: int
     flushes: int
     copy_bytes: int
+    ipis: int
     wait: tuple[str, int]
 
 
@@ -109,12 +113,12 @@ class Migration:
         """
         if self.done:
             return None
-        at, source, target, passes, node, flushes, copied, (what, which) = self._flight.step()
+        at, source, target, passes, node, flushes, copied, ipis, (what, which) = self._flight.step()
         if at == "done":
             self._end(abort=False)
             return None
         wait = (_api.WAITED[what], which) if at == "waits" else ("", 0)
-        return MigrationEvent(at, source, target, passes, node, flushes, copied, wait)
+        return MigrationEvent(at, source, target, passes, node, flushes, copied, ipis, wait)
 
     def __iter__(self) -> Iterator[MigrationEvent]:
         while (event := self.step()) is not None:

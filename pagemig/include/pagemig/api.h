@@ -5,7 +5,7 @@
  *
  * Units: va, pa and len are bytes; pfn and n are frames and pages; node -1 is no node.
  * Every function that returns int or int64_t answers a value >= 0, or -errno with the kernel's meaning, or one of PMG_WAIT,
- * PMG_EABI, PMG_EBUSYCTX, or -(1024 + bug) where the real kernel would have crashed.
+ * PMG_EABI, PMG_EBUSYCTX, PMG_EHOOK, or -(1024 + bug) where the real kernel would have crashed.
  * A structure that crosses the border begins with `size`: the caller stores the sizeof it was compiled with, and pagemig
  * reads and writes no more than that.
  * No function takes the interpreter's lock, and no pointer of the caller outlives a call.
@@ -27,7 +27,8 @@ extern "C" {
 enum {
     PMG_WAIT = -512,      /* the call would wait and nothing is lost: see ctx_wait, then call again with the same arguments */
     PMG_EABI = -600,      /* a structure that this build does not know */
-    PMG_EBUSYCTX = -601   /* the context is in a call, or a machine still has contexts */
+    PMG_EBUSYCTX = -601,  /* the context is in a call, or a machine still has contexts */
+    PMG_EHOOK = -602      /* a callback answered an error */
 };
 #define PMG_STATUS_UNSET (-2147483647 - 1) /* a status that the kernel never stored */
 
@@ -104,18 +105,60 @@ typedef struct pmg_walk {     /* what a page-table walker reads, top level first
 typedef struct pmg_cost {
     uint32_t size, pad;
     uint64_t faults_minor, faults_major;
-    uint64_t pages_allocated, pages_copied, copy_bytes;    /* copies: on write, and by migration */
-    uint64_t entries_removed, entries_restored, flushes;
+    uint64_t pages_allocated, pages_copied, copy_bytes;    /* copies as they were made: on write, at fork, by migration */
+    uint64_t entries_removed, entries_restored, flushes;   /* flushes: see pmg_flush */
     uint64_t page_locks, ptl_locks, anon_vma_locks, i_mmap_locks;
     uint64_t pages_migrated, pages_failed, migration_waits;
+    uint64_t flushed_pages;           /* of flushes that name their pages */
+    uint64_t ipis;                    /* processors that were told to flush, but for the caller's own */
+    uint64_t bytes_from[64];          /* copies by node: what a host takes from its links */
+    uint64_t bytes_to[64];
 } pmg_cost;
+
+/* ---- callbacks: called in the thread of the call that causes them, without the interpreter ---- */
+enum {
+    PMG_F_MIGRATE = 0,    /* entries of pages that move, or that are swapped out */
+    PMG_F_PROTECT = 1,    /* mprotect, or a page of a file that is written back */
+    PMG_F_UNMAP = 2,      /* munmap, MADV_DONTNEED, truncation */
+    PMG_F_COW = 3,        /* a private copy took the place of a page */
+    PMG_F_FORK = 4,
+    PMG_F_REMAP = 5,      /* mremap */
+    PMG_F_EXIT = 6,
+    PMG_F_FREE = 7        /* MADV_FREE: entries are old and clean now */
+};
+
+typedef struct pmg_flush {    /* a flush of TLBs; the entries have changed, and no frame was given back yet */
+    uint32_t size;
+    uint32_t why;             /* PMG_F_* */
+    uint64_t cr3;             /* of the address space; 0: of all, as one flush for a batch of pages that move */
+    uint64_t va;              /* first address */
+    uint64_t n;               /* pages; 0: all of the address space */
+    const uint64_t *cpus;     /* processors that the address space has run on, one bit each */
+    uint32_t words;           /* of cpus */
+    uint32_t ipis;            /* of those, but for the caller's own */
+} pmg_flush;
+
+/* What a host is told, NULL where it is not interested.  c is the context of the call, NULL for a call of Python.
+ * target, flush and fault are called under locks: of the table only translate, walk, cr3, machine_info and ctx_wait may be
+ * called there.  moved and step hold page locks at most: calls with another context may be made, one that owns time.
+ * Everything else answers -EDEADLK.  Who answers anything but 0 (target: less than -1) makes the call end early, as an
+ * abort does, with PMG_EHOOK. */
+typedef struct pmg_callbacks {
+    uint32_t size, pad;
+    void *priv;
+    int32_t (*target)(void *priv, pmg_ctx *c, uint32_t pfn, int32_t wanted);   /* the node pfn moves to; -1: as wanted */
+    int32_t (*flush)(void *priv, pmg_ctx *c, const pmg_flush *f);
+    int32_t (*moved)(void *priv, pmg_ctx *c, const uint32_t *from, const uint32_t *to, const int32_t *result, uint32_t n);
+    int32_t (*step)(void *priv, pmg_ctx *c, uint32_t step, const uint32_t *pfns, uint32_t n);
+    int32_t (*fault)(void *priv, pmg_ctx *c, uint64_t va, uint32_t kind, uint32_t pfn);    /* kind: PMG_K_* */
+} pmg_callbacks;
 
 /* ---- migrations that take the caller's time ---- */
 typedef uint64_t pmg_mig;
 enum {
     PMG_M_UNMAPPED = 1,   /* its pages are behind migration entries: the flush and the copy may take time now */
     PMG_M_COPIED = 2,     /* content is in the new frames, the entries are still there */
-    PMG_M_STAGE = 3,      /* src has moved to dst: who waited for those pages may go on */
+    PMG_M_STAGE = 3,      /* src has moved to dst, or with dst 0 was put back: who waited for those pages may go on */
     PMG_M_PASS = 4,       /* the next pass begins, over what did not move */
     PMG_M_WAITS = 5,      /* for wait_what, wait_which: step again when that may be over */
     PMG_M_DONE = 6        /* the call is over: mig_end has its answer */
@@ -127,11 +170,12 @@ typedef struct pmg_mig_event {
     uint32_t n;               /* pages in src and dst */
     uint32_t passes;          /* passes before this one, of all lists of the call */
     int32_t node;             /* where they go; -2: not all to one */
-    uint32_t flushes;         /* of TLBs, at PMG_M_UNMAPPED: one a page, or one a batch */
-    uint64_t copy_bytes;      /* to be copied, at PMG_M_UNMAPPED */
+    uint32_t flushes;         /* of TLBs since the last stop: one an entry, or one a batch */
+    uint64_t copy_bytes;      /* at PMG_M_UNMAPPED: to be copied; at the other stops: copied since the last one */
     uint32_t wait_what, wait_which;
     const uint32_t *src;      /* frames; valid until the next call about this migration */
     const uint32_t *dst;
+    uint64_t ipis;            /* processors told to flush since the last stop */
 } pmg_mig_event;
 
 /* User memory as a call gets it: NULL, PMG_BAD (a wild pointer), or `bytes` that can be read; EFAULT beyond them. */
@@ -216,10 +260,14 @@ typedef struct pmg_api {
     int (*mig_frames)(pmg_ctx *c, const uint32_t *pfn, const int32_t *nodes, uint64_t n, pmg_mig *out);
     int (*mig_step)(pmg_ctx *c, pmg_mig h, pmg_mig_event *event);           /* PMG_M_* */
     int64_t (*mig_end)(pmg_ctx *c, pmg_mig h, uint32_t abort, int32_t *status, uint64_t n, uint32_t *rule);
+
+    /* Copied; NULL takes them away.  Make the call while no other is under way.  They are the process's, not the
+     * machine's: no copy or saved machine has them. */
+    int (*set_callbacks)(pmg_machine *m, const pmg_callbacks *callbacks);
 } pmg_api;
 
 #define PMG_HAS(api, f) ((api)->size >= offsetof(pmg_api, f) + sizeof((api)->f))
-static inline int pmg_usable(const pmg_api *api) { return api && api->abi == PMG_ABI && PMG_HAS(api, mig_end); }
+static inline int pmg_usable(const pmg_api *api) { return api && api->abi == PMG_ABI && PMG_HAS(api, set_callbacks); }
 
 /* The shorter forms: pages of the calling process, and node masks of 64 bits. */
 static inline int64_t pmg_move_pages(const pmg_api *api, pmg_ctx *c, const uint64_t *va, const int32_t *nodes, uint64_t n,

@@ -1,0 +1,292 @@
+"""What a host is told while calls run: flushes, targets, pages moved, steps, faults; and what copies and flushes came to."""
+from libc.errno cimport ENOMEM
+from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
+
+from pagemig.mm.atomic cimport (
+    pmg_add32, pmg_load, pmg_load_ptr, pmg_popcount, pmg_spin_lock, pmg_spin_unlock, pmg_store_ptr,
+)
+from pagemig.mm.page_alloc cimport mm_cpumask, mm_of, page_to_nid
+from pagemig.mm.types cimport ctx_t, machine_t
+
+cdef extern from "pthread.h" nogil:
+    ctypedef unsigned long pthread_t
+    pthread_t pthread_self()
+
+
+# -- the callbacks of a machine ----------------------------------------------------------------------------------
+
+
+cdef struct notifier_t:
+    pmg_callbacks callbacks
+    watch_t watch               # of calls of Python
+    notifier_t *next            # those set before; a call under way may still use them
+
+
+cdef int set_callbacks(machine_t *m, const pmg_callbacks *callbacks) noexcept nogil:
+    cdef notifier_t *n
+    if callbacks == NULL:
+        pmg_store_ptr(&m.watch, NULL)
+        return 0
+    n = <notifier_t *> calloc(1, sizeof(notifier_t))
+    if n == NULL:
+        return -ENOMEM
+    memcpy(&n.callbacks, callbacks, min(callbacks.size, <uint32_t> sizeof(pmg_callbacks)))
+    pmg_spin_lock(&m.ctx_lock)
+    n.next = <notifier_t *> m.notifiers
+    pmg_store_ptr(&m.notifiers, n)
+    pmg_store_ptr(&m.watch, &n.watch)
+    pmg_spin_unlock(&m.ctx_lock)
+    return 0
+
+
+cdef void callbacks_release(machine_t *m) noexcept nogil:
+    """With the machine: no call is under way."""
+    cdef notifier_t *n = <notifier_t *> m.notifiers
+    cdef notifier_t *older
+    while n != NULL:
+        older = n.next
+        free(n)
+        n = older
+    m.watch = m.notifiers = NULL
+
+
+cdef inline const pmg_callbacks *heard(const ctx_t *c) noexcept nogil:
+    """The callbacks of a context's machine, NULL where nobody listens."""
+    if c.watch == NULL or pmg_load_ptr(&c.m.watch) == NULL:
+        return NULL
+    return &(<notifier_t *> pmg_load_ptr(&c.m.notifiers)).callbacks
+
+
+cdef bint hears_target(const ctx_t *c) noexcept nogil:
+    cdef const pmg_callbacks *cb = heard(c)
+    return cb != NULL and cb.target != NULL
+
+
+cdef bint hears_moved(const ctx_t *c) noexcept nogil:
+    cdef const pmg_callbacks *cb = heard(c)
+    return cb != NULL and cb.moved != NULL
+
+
+cdef bint hears_steps(const ctx_t *c) noexcept nogil:
+    cdef const pmg_callbacks *cb = heard(c)
+    return cb != NULL and cb.step != NULL
+
+
+cdef bint hears_flushes(const ctx_t *c) noexcept nogil:
+    cdef const pmg_callbacks *cb = heard(c)
+    return cb != NULL and cb.flush != NULL
+
+
+# -- calling one -------------------------------------------------------------------------------------------------
+
+
+cdef enum:
+    TARGET, FLUSH, MOVED, STEP, FAULT
+
+cdef struct running_t:          # one callback
+    ctx_t *c
+    const pmg_callbacks *callbacks
+    pmg_ctx *host
+    uint32_t which
+    bint locks                  # it runs under locks
+    pthread_t thread
+    running_t *next             # others that run; guarded by machine.ctx_lock
+    # arguments
+    const pmg_flush *flush
+    const uint32_t *first
+    const uint32_t *second
+    const int32_t *result
+    uint64_t va
+    uint32_t n, number
+    int32_t wanted
+    int32_t answer
+
+
+cdef void enter(running_t *r) noexcept nogil:
+    cdef machine_t *m = r.c.m
+    r.thread = pthread_self()
+    pmg_spin_lock(&m.ctx_lock)
+    r.next = <running_t *> m.running
+    m.running = r
+    pmg_spin_unlock(&m.ctx_lock)
+    pmg_add32(&m.in_hooks, 1)
+
+
+cdef void leave(running_t *r) noexcept nogil:
+    cdef machine_t *m = r.c.m
+    cdef running_t **link = <running_t **> &m.running
+    pmg_spin_lock(&m.ctx_lock)
+    while link[0] != r:
+        link = &link[0].next
+    link[0] = r.next
+    pmg_spin_unlock(&m.ctx_lock)
+    pmg_add32(&m.in_hooks, <uint32_t> -1)
+
+
+cdef void perform(void *arg) noexcept nogil:
+    cdef running_t *r = <running_t *> arg
+    cdef const pmg_callbacks *cb = r.callbacks
+    enter(r)
+    if r.which == TARGET:
+        r.answer = cb.target(cb.priv, r.host, r.n, r.wanted)
+    elif r.which == FLUSH:
+        r.answer = cb.flush(cb.priv, r.host, r.flush)
+    elif r.which == MOVED:
+        r.answer = cb.moved(cb.priv, r.host, r.first, r.second, r.result, r.n)
+    elif r.which == STEP:
+        r.answer = cb.step(cb.priv, r.host, r.number, r.first, r.n)
+    else:
+        r.answer = cb.fault(cb.priv, r.host, r.va, r.number, r.n)
+    leave(r)
+
+
+cdef void run_outside(ctx_t *c, void (*fn)(void *arg) noexcept nogil, void *arg) noexcept nogil:
+    if c.outside_fn != NULL:
+        c.outside_fn(c, fn, arg)
+    else:
+        fn(arg)
+
+
+cdef void fails(ctx_t *c) noexcept nogil:
+    """The call is to end early, with an error."""
+    c.hook_error = c.abort = 1
+
+
+cdef void call(ctx_t *c, const pmg_callbacks *cb, running_t *r, uint32_t which, bint locks) noexcept nogil:
+    r.c = c
+    r.callbacks = cb
+    r.host = (<watch_t *> c.watch).host
+    r.which = which
+    r.locks = locks
+    run_outside(c, perform, r)
+    if r.answer and which != TARGET:
+        fails(c)
+
+
+cdef bint refuses_call(machine_t *m, const pmg_ctx *host) noexcept nogil:
+    """Under locks a thread makes no call at all; else none with a context that is in one."""
+    cdef running_t *r
+    cdef bint refused = False
+    cdef pthread_t self = pthread_self()
+    pmg_spin_lock(&m.ctx_lock)
+    r = <running_t *> m.running
+    while r != NULL and not refused:
+        refused = r.host == host if host != NULL else False
+        refused |= r.locks and r.thread == self
+        r = r.next
+    pmg_spin_unlock(&m.ctx_lock)
+    return refused
+
+
+# -- flushes -----------------------------------------------------------------------------------------------------
+
+
+cdef void flush(ctx_t *c, pmg_flush *f) noexcept nogil:
+    cdef const pmg_callbacks *cb = heard(c)
+    cdef watch_t *w = <watch_t *> c.watch
+    cdef running_t r
+    cdef uint32_t i
+    f.size = sizeof(pmg_flush)
+    f.words = c.m.cpu_words
+    f.ipis = 0
+    for i in range(f.words):
+        f.ipis += <uint32_t> pmg_popcount(pmg_load(f.cpus + i))
+    f.ipis -= <uint32_t> (pmg_load(f.cpus + (c.cpu >> 6)) >> (c.cpu & 63) & 1)
+    if w.host != NULL:
+        w.flushes += 1
+        w.flushed_pages += f.n
+        w.ipis += f.ipis
+    if cb != NULL and cb.flush != NULL:
+        r.flush = f
+        call(c, cb, &r, FLUSH, True)
+
+
+cdef void tell_flush(ctx_t *c, uint32_t mm, uint64_t start, uint64_t n, uint32_t why) noexcept nogil:
+    cdef pmg_flush f
+    f.why = why
+    f.cr3 = (c.m.table_pfn + mm_of(c.m, mm).pgd) << 12
+    f.va = start << 12
+    f.n = n
+    f.cpus = mm_cpumask(c.m, mm)
+    flush(c, &f)
+
+
+cdef void flush_later(ctx_t *c, uint32_t mm) noexcept nogil:
+    """``set_tlb_ubc_flush_pending``."""
+    cdef uint32_t i
+    c.flush_pending = 1
+    for i in range(c.m.cpu_words):
+        c.unflushed[i] |= pmg_load(mm_cpumask(c.m, mm) + i)
+
+
+cdef void flush_batch(ctx_t *c) noexcept nogil:
+    """``try_to_unmap_flush``: whatever the batch unmapped, everywhere."""
+    cdef pmg_flush f
+    if c.watch == NULL or not c.flush_pending:
+        return
+    f.why = PMG_F_MIGRATE
+    f.cr3 = f.va = f.n = 0
+    f.cpus = c.unflushed
+    flush(c, &f)
+    c.flush_pending = 0
+    memset(c.unflushed, 0, c.m.cpu_words * 8)
+
+
+# -- copies, moves, steps, faults --------------------------------------------------------------------------------
+
+
+cdef void tell_copy(ctx_t *c, uint32_t src, uint32_t dst) noexcept nogil:
+    cdef watch_t *w = <watch_t *> c.watch
+    if w.host != NULL:
+        w.pages_copied += 1
+        w.bytes_from[page_to_nid(c.m, src)] += 4096
+        w.bytes_to[page_to_nid(c.m, dst)] += 4096
+
+
+cdef void tell_moved(
+        ctx_t *c, const uint32_t *src, const uint32_t *dst, const int32_t *result, uint32_t n) noexcept nogil:
+    cdef const pmg_callbacks *cb = heard(c)
+    cdef running_t r
+    if cb != NULL and cb.moved != NULL and n:
+        r.first = src
+        r.second = dst
+        r.result = result
+        r.n = n
+        call(c, cb, &r, MOVED, False)
+
+
+cdef void tell_step(ctx_t *c, int step, const uint32_t *pfns, uint32_t n) noexcept nogil:
+    cdef const pmg_callbacks *cb = heard(c)
+    cdef running_t r
+    if cb != NULL and cb.step != NULL:
+        r.number = <uint32_t> step
+        r.first = pfns
+        r.n = n
+        call(c, cb, &r, STEP, False)
+
+
+cdef void tell_fault(ctx_t *c, uint64_t vpn, uint32_t kind, uint32_t pfn) noexcept nogil:
+    cdef const pmg_callbacks *cb = heard(c)
+    cdef running_t r
+    if cb != NULL and cb.fault != NULL:
+        r.va = vpn << 12
+        r.number = kind
+        r.n = pfn
+        call(c, cb, &r, FAULT, True)
+
+
+cdef int32_t ask_target(ctx_t *c, uint32_t pfn, int32_t wanted) noexcept nogil:
+    cdef const pmg_callbacks *cb = heard(c)
+    cdef running_t r
+    if cb == NULL or cb.target == NULL:
+        return -1
+    r.n = pfn
+    r.wanted = max(wanted, -1)
+    call(c, cb, &r, TARGET, True)
+    if r.answer < -1 or r.answer >= <int32_t> c.m.nr_nodes or \
+            (r.answer >= 0 and not pmg_load(&c.m.online) >> r.answer & 1):
+        fails(c)
+        return -2
+    return r.answer
