@@ -1,8 +1,8 @@
 """``migrate_pages`` under the kernels of 2006, beside today's: what each design costs the host.
 
 Swap entries cost most: a slot and a place in the swap cache for every page, taken and given back.
-The two kernels with four lists work page by page, since a target goes to whichever page gets as far
-as needing one.
+The two kernels with four lists give a target to whichever page gets as far as needing one: a stage
+hands those of pages that fail on to the next.
 """
 
 from collections.abc import Callable

@@ -23,12 +23,11 @@ from pagemig.mm.migrate cimport (
 )
 from pagemig.mm.migrate_stage cimport (
     AHEAD, chunk_of, collect, gather, gather_run, heed_abort, in_batches, interleaves, isolate_lru_page, page_in_vma,
-    putback_lru_page, run_begin, run_stage, run_t, shift_stage, stage_room, stage_t, target_begin, target_t, ungather,
+    putback_lru_page, run_begin, run_stage, run_t, shift_stage, stage_room, stage_t, steps_show, target_begin, target_t, ungather,
     whole_index,
 )
 from pagemig.mm.mmap cimport home_node_range, mbind_range
 from pagemig.mm.nodemask cimport nodes_absent, nodes_clear, nodes_weight
-from pagemig.mm.notify cimport hears_steps
 from pagemig.mm.page_alloc cimport mm_index, mm_of, page_to_nid, put_page, task_of, vec_at, vma_of
 from pagemig.mm.pte cimport pte_pfn
 from pagemig.mm.queue cimport (
@@ -291,9 +290,9 @@ cdef bint may_run_ahead(
 cdef inline bint runs_unseen(ctx_t *c, bint step_by_step) noexcept nogil:
     """Nobody sees what is isolated when a page moves: no host whose clock runs on between two stages.
 
-    Where the order of single steps would tell (``step_by_step``), no trace and no hook either.
+    Where the order of single steps would tell (``step_by_step``), nobody may see those either.
     """
-    return c.pause_fn == NULL and not (step_by_step and (c.m.step_fn != NULL or hears_steps(c) or c.m.tracing))
+    return c.pause_fn == NULL and not (step_by_step and steps_show(c))
 
 
 cdef int64_t do_pages_move(

@@ -8,21 +8,22 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memmove
 
-from pagemig.mm.atomic cimport GUARD_FREED, GUARD_RETRY, PMG_GUARD, pmg_load, pmg_load32
+from pagemig.mm.atomic cimport GUARD_FREED, GUARD_RETRY, PMG_GUARD, pmg_load, pmg_load32, pmg_prefetchw
 from pagemig.mm.filemap cimport has_migratepage
 from pagemig.mm.frame cimport frame_maps, page_count, page_state
 from pagemig.mm.mempolicy cimport alloc_page_vma
 from pagemig.mm.migrate_stage cimport (
-    at_step, chunk_of, collect, DONE, heed_abort, HELD, wait_flags, in_batches, isolate_lru_page, load_stage, new_page,
-    one_page, pause_pass, PAUSE_UNMAPPED, putback_lru_page, run_begin, run_stage, run_t, short_of_frames, stage_end,
-    stage_move, stage_t, stage_take, stage_unmap, TARGET_NEAREST, target_t, WAIT_FOR_ALL,
+    AHEAD, at_step, chunk_of, collect, DONE, heed_abort, HELD, wait_flags, in_batches, isolate_lru_page, load_stage, new_page,
+    pause_pass, PAUSE_UNMAPPED, putback_lru_page, run_begin, run_stage, run_t, short_of_frames, stage_end,
+    stage_move, stage_t, stage_take, stage_unmap, steps_show, TARGET_NEAREST, target_t, WAIT_FOR_ALL,
 )
 from pagemig.mm.notify cimport chosen_node, flush_batch
 from pagemig.mm.page_alloc cimport alloc_page, alloc_pages_node, count_event, file_of, free_pages, page_to_nid, vma_of
 from pagemig.mm.rmap cimport lru_cache_disable, lru_cache_enable
+from pagemig.mm.swap_state cimport slots_at_hand
 from pagemig.mm.trace cimport STEP_ALLOC, STEP_ISOLATE
 from pagemig.mm.types cimport (
-    C_PGMIGRATE_FAIL, C_PGMIGRATE_SUCCESS, C_TLB_FLUSH, ctx_t, KEEP_REFCOUNT, PG_cached, PG_dirty, PG_private, PMG_BUG,
+    C_PGMIGRATE_FAIL, C_PGMIGRATE_SUCCESS, C_TLB_FLUSH, ctx_t, frame_t, KEEP_REFCOUNT, PG_cached, PG_dirty, PG_private, PMG_BUG,
     vma_t,
 )
 from pagemig.mm.vmscan cimport evict_one
@@ -300,17 +301,47 @@ cdef enum:
 # -- four lists ----------------------------------------------------------------------------------------------------
 
 
-cdef int move_one(ctx_t *c, lists_t *l, uint32_t pfn, uint32_t force) noexcept nogil:
-    """One attempt at one page with the target at the end of ``to``, which is used up only by success."""
-    cdef stage_t st
-    one_page(&st, pfn)
-    st.dst[0] = l.to[l.nr_to - 1]
-    stage_take(c, &st, l.keep, force)
-    stage_move(c, &st)
-    stage_end(c, &st, True)
-    if st.rc[0] == 0:
-        l.nr_to -= 1
-    return st.rc[0]
+cdef uint32_t list_width(ctx_t *c, const lists_t *l, uint32_t force) noexcept nogil:
+    """Pages that are handled side by side: one where the order of single steps shows, or somebody waits.
+
+    And one where slots are short.  Page by page each would give its slot back before the next page takes one; as slots are
+    given out in a circle, pages side by side get the same as long as the first device has one for each.
+    """
+    if force or c.pause_fn != NULL or steps_show(c):
+        return 1
+    if c.m.profile.engine == 1 and not slots_at_hand(c.m, c.m.width):
+        return 1
+    return max(<uint32_t> 1, <uint32_t> min(<uint64_t> c.m.width, l.nr_to))
+
+
+cdef void take_listed(ctx_t *c, const lists_t *l, uint64_t i, uint32_t width, stage_t *st) noexcept nogil:
+    """Page ``i`` and those after it into a stage, up to the first that was freed under us.  Targets from the end of ``to``."""
+    cdef frame_t *frames = c.m.frames
+    cdef uint32_t k = 0, pfn
+    while k < width and i < l.n:
+        pfn = l.source[i]
+        if i + AHEAD < l.n:
+            pmg_prefetchw(&frames[l.source[i + AHEAD]])
+        if k and page_count(c.m, pfn) == 1:
+            break
+        st.src[k] = pfn
+        st.open[k] = 0
+        st.rc[k] = 0
+        if l.nr_to:
+            st.dst[k] = l.to[l.nr_to - 1 - k]
+        k += 1
+        i += 1
+    st.n = k
+
+
+cdef void move_listed(ctx_t *c, lists_t *l, stage_t *st, uint32_t force) noexcept nogil:
+    """One attempt at each page.  A target is used up only by success: that of a page that fails is for the next page."""
+    cdef uint32_t i
+    stage_take(c, st, l.keep, force)
+    stage_move(c, st)
+    stage_end(c, st, True)
+    for i in range(st.n):
+        l.nr_to -= st.rc[i] == 0
 
 
 cdef bint has_stuck_buffers(ctx_t *c, uint32_t pfn) noexcept nogil:
@@ -320,39 +351,43 @@ cdef bint has_stuck_buffers(ctx_t *c, uint32_t pfn) noexcept nogil:
         not has_migratepage(file_of(c.m, pmg_load32(&c.m.frames[pfn].mapping)))
 
 
+cdef inline void settle_listed(lists_t *l, uint64_t *left, uint32_t pfn, int rc) noexcept nogil:
+    if rc == -EAGAIN and PMG_GUARD(GUARD_RETRY):
+        l.source[left[0]] = pfn
+        left[0] += 1
+    elif rc < 0:
+        l.failed[l.nr_failed] = pfn
+        l.nr_failed += 1
+    else:
+        l.moved[l.nr_moved] = pfn
+        l.nr_moved += 1
+
+
 cdef uint64_t list_pass(ctx_t *c, lists_t *l, uint32_t pass_) noexcept nogil:
     """One round; how many are to be tried again.  It is cut short where ``to`` is used up."""
     cdef uint32_t force = wait_flags(c.m, pass_)
     cdef bint last_resort = c.m.profile.engine == 1 and pass_ > LAST_RESORT
     cdef stage_t st
     cdef uint64_t i = 0, left = 0
-    cdef int rc
-    cdef uint32_t pfn
+    cdef uint32_t k
     while i < l.n:
-        pfn = l.source[i]
-        one_page(&st, pfn)
+        take_listed(c, l, i, 1 if last_resort or l.to == NULL else list_width(c, l, force), &st)
         at_step(c, STEP_ISOLATE, &st)
-        if page_count(c.m, pfn) == 1 and PMG_GUARD(GUARD_FREED):
-            rc = 1                              # freed under us
+        if page_count(c.m, st.src[0]) == 1 and PMG_GUARD(GUARD_FREED):
+            st.n = 1
+            st.rc[0] = 1                        # freed under us
         elif l.to == NULL:
             at_step(c, STEP_ALLOC, &st)
-            rc = evict_one(c, pfn, force)
+            st.rc[0] = evict_one(c, st.src[0], force)
         elif l.nr_to == 0 or c.abort:
             break
         else:
-            rc = move_one(c, l, pfn, force)
-            if last_resort and rc == -EAGAIN and has_stuck_buffers(c, pfn):
-                rc = evict_one(c, pfn, force)
-        i += 1
-        if rc == -EAGAIN and PMG_GUARD(GUARD_RETRY):
-            l.source[left] = pfn
-            left += 1
-        elif rc < 0:
-            l.failed[l.nr_failed] = pfn
-            l.nr_failed += 1
-        else:
-            l.moved[l.nr_moved] = pfn
-            l.nr_moved += 1
+            move_listed(c, l, &st, force)
+            if last_resort and st.rc[0] == -EAGAIN and has_stuck_buffers(c, st.src[0]):
+                st.rc[0] = evict_one(c, st.src[0], force)
+        for k in range(st.n):
+            settle_listed(l, &left, st.src[k], st.rc[k])
+        i += st.n
     # What is to be tried again joins what was not reached, which stays where it is: it is long, and many chunks share one list.
     memmove(l.source + i - left, l.source, left * sizeof(uint32_t))
     l.source += i - left
@@ -398,6 +433,8 @@ cdef uint32_t target_ahead(
 cdef uint64_t putback_all(ctx_t *c, const uint32_t *pfns, uint64_t n) noexcept nogil:
     cdef uint64_t i
     for i in range(n):
+        if i + AHEAD < n:
+            pmg_prefetchw(&c.m.frames[pfns[i + AHEAD]])
         putback_lru_page(c, pfns[i])
     return n
 

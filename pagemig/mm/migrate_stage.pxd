@@ -4,6 +4,7 @@ from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from pagemig.mm.gup cimport look_t
+from pagemig.mm.notify cimport hears_pages
 from pagemig.mm.types cimport ABORT_HEEDED, ctx_t, kept_by_t, machine_t, MPOL_INTERLEAVE, mpol_t, MPOL_WEIGHTED_INTERLEAVE, vma_t
 
 
@@ -113,6 +114,11 @@ cdef void shift_stage(stage_t *st, const stage_t *from_, uint32_t first, uint32_
 # takes the isolation reference; False: not on the LRU
 cdef bint isolate_lru_page(ctx_t *c, uint32_t pfn) noexcept nogil
 cdef void putback_lru_page(ctx_t *c, uint32_t pfn) noexcept nogil
+
+
+cdef inline bint steps_show(ctx_t *c) noexcept nogil:
+    """A trace, a hook or a host sees in which order the steps of different pages are done."""
+    return c.m.step_fn != NULL or c.m.tracing or (c.watch != NULL and hears_pages(c))
 
 
 cdef inline bint in_batches(const machine_t *m) noexcept nogil:

@@ -403,25 +403,38 @@ cdef void stage_alloc_chosen(ctx_t *c, stage_t *st, const target_t *t) noexcept 
         st.got += 1
 
 
-cdef void pass_target_on(machine_t *m, stage_t *st, uint32_t i) noexcept nogil:
-    """Page ``i`` does not move: page by page the next one for that node would get its target, and so on.
+cdef inline bint same_target(machine_t *m, const stage_t *st, uint32_t i, int32_t nid) noexcept nogil:
+    """With four lists the next page gets a target wherever it was allocated for."""
+    return m.profile.four_lists or page_to_nid(m, st.dst[i]) == nid
 
-    What it has in the end goes back unused, so that the next stage begins where one by one it would.
+
+cdef void pass_target_on(machine_t *m, stage_t *st, uint32_t i) noexcept nogil:
+    """Page ``i`` does not move: page by page the next one that does, to that node, would get its target, and so on.
+
+    What the last of them had goes back unused, after what is left from pages that failed before: the later page of those
+    has the earlier frame, so that the next stage begins where one by one it would.
     """
     cdef int32_t nid = page_to_nid(m, st.dst[i])
-    cdef uint32_t j, pfn = st.dst[i]
+    cdef uint32_t j, at = i, pfn = st.dst[i], had
     for j in range(i + 1, st.n):
-        if page_to_nid(m, st.dst[j]) == nid:
-            st.dst[i] = st.dst[j]
+        if st.rc[j] == 0 and same_target(m, st, j, nid):
+            had = st.dst[j]
             st.dst[j] = pfn
-            pfn = st.dst[i]
+            pfn = had
+    for j in range(i + 1, st.n):
+        if st.rc[j] and same_target(m, st, j, nid):
+            st.dst[at] = st.dst[j]
+            at = j
+    st.dst[at] = pfn
 
 
 cdef void pass_targets_on(machine_t *m, stage_t *st) noexcept nogil:
-    cdef uint32_t i
+    """From the last on: each finds those behind it as they are in the end."""
+    cdef uint32_t i = st.n
     if pmg_likely(any_result(st, 0, st.n) == 0):
         return
-    for i in range(st.n):
+    while i:
+        i -= 1
         if st.rc[i]:
             pass_target_on(m, st, i)
 
@@ -1077,6 +1090,8 @@ cdef void stage_fallback(ctx_t *c, stage_t *st) noexcept nogil:
     for i in range(st.n):
         if st.rc[i] == 0 and not st.state[i] & PG_anon and file_of(c.m, st.mapping[i]).kind == FILE_MINIX:
             st.rc[i] = fallback_migrate_page(c, st.src[i])
+            if st.rc[i]:
+                pass_target_on(c.m, st, i)
 
 
 cdef void stage_check(ctx_t *c, stage_t *st) noexcept nogil:

@@ -80,6 +80,7 @@ cdef bint hears_target(const ctx_t *c) noexcept nogil
 cdef bint hears_moved(const ctx_t *c) noexcept nogil
 cdef bint hears_steps(const ctx_t *c) noexcept nogil
 cdef bint hears_flushes(const ctx_t *c) noexcept nogil
+cdef bint hears_pages(const ctx_t *c) noexcept nogil                    # anything about pages that a migration moves
 
 
 cdef inline void flush_tlb(ctx_t *c, uint32_t mm, uint64_t start, uint64_t n, uint32_t why) noexcept nogil:

@@ -79,6 +79,11 @@ cdef bint hears_flushes(const ctx_t *c) noexcept nogil:
     return cb != NULL and cb.flush != NULL
 
 
+cdef bint hears_pages(const ctx_t *c) noexcept nogil:
+    cdef const pmg_callbacks *cb = heard(c)
+    return cb != NULL and (cb.target != NULL or cb.flush != NULL or cb.moved != NULL or cb.step != NULL)
+
+
 # -- calling one -------------------------------------------------------------------------------------------------
 
 

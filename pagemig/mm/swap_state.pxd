@@ -34,6 +34,7 @@ cdef inline uint32_t entry_slot(machine_t *m, pte_t pte) noexcept nogil:
 cdef pte_t slot_entry(machine_t *m, uint32_t slot) noexcept nogil
 # -- slots and their counts
 cdef uint64_t nr_swap_pages(machine_t *m) noexcept nogil                             # free slots of all devices
+cdef bint slots_at_hand(machine_t *m, uint32_t n) noexcept nogil                     # of the device whose turn it is
 cdef void swap_duplicate(ctx_t *c, uint32_t slot) noexcept nogil                     # one entry more
 cdef void swap_free(ctx_t *c, uint32_t slot) noexcept nogil                          # one entry less
 # one entry less, and the page of a slot that then nobody else names leaves the cache

@@ -70,6 +70,17 @@ cdef uint64_t nr_swap_pages(machine_t *m) noexcept nogil:
     return n
 
 
+cdef bint slots_at_hand(machine_t *m, uint32_t n) noexcept nogil:
+    """Whether the device that gives out the next slot has ``n`` of them."""
+    cdef uint32_t i, free
+    for i in range(m.nr_swapfiles):
+        if not pmg_load32(&m.swap_info[i].off):
+            free = <uint32_t> m.swap_info[i].max - 1 - pmg_load32(&m.swap_info[i].inuse)
+            if free:
+                return free >= n
+    return False
+
+
 cdef bint vm_swap_full(machine_t *m) noexcept nogil:
     """More than half of the slots of devices in use are taken: then the cache lets go of slots as soon as it can."""
     cdef uint64_t total = 0

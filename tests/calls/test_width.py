@@ -13,7 +13,7 @@ import pytest
 
 import pagemig as pm
 from pagemig.system.machine import LOCKS
-from support.machines import PAGE, four_nodes, mapped
+from support.machines import PAGE, at, four_nodes, mapped
 
 N = 300
 
@@ -169,3 +169,30 @@ def test_a_trace_has_the_locks_that_are_counted(kernel: str) -> None:
     grown = {name: n - before[name] for name, n in machine.counters.items()}
     for number, name in LOCKS.items():
         assert int((steps == number).sum()) == grown[f"lock_{name}"], name
+
+
+@pytest.mark.parametrize("kernel", list(pm.KERNELS))
+@pytest.mark.parametrize("seed", range(6))
+def test_the_target_of_a_page_that_fails_is_the_next_page_s(kernel: str, seed: int) -> None:
+    """Pages fail before they are unmapped, then, or at the switch; a slot is short, too."""
+    runs = []
+    for width in (1, 9, 64):
+        draw = random.Random(seed)
+        swap = ["280KiB"] if pm.KERNELS[kernel].swap else []  # 69 slots
+        machine = four_nodes(kernel, swap=swap, page_bytes=8)
+        old = machine.profile.counts_drop
+        ways, kind = (["pipe"], "minix") if old else (["pipe", "uring"], "ext4")
+        machine.width = width
+        app = machine.spawn()
+        mapped(app, 400)
+        mapped(app, 32, 400, file=machine.file(kind, 32 * PAGE), shared=True)
+        for page in draw.sample(range(400), 14):
+            app.pin(at(page), PAGE, draw.choice(ways))
+        for page in draw.sample(range(400), 8):
+            app.mlock(at(page), PAGE)
+        first = app.migrate_pages({0}, {1})
+        second = app.migrate_pages({0, 1}, {2, 3})
+        machine.check(full=True)
+        where = (app.pagemap(at(0), 432).tolist(), machine.frames.state.tolist())
+        runs.append((first, second, where))
+    assert runs[1:] == runs[:1] * 2
