@@ -1,10 +1,14 @@
-"""What most tests begin with: the machine of the recordings in small, and a process on it."""
+"""What tests begin with: a machine and a process on it, or an environment that has the wheel."""
 
+import fcntl
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 import pagemig as pm
+from support.installed import ROOT, Environment, placed_wheel
 from support.machines import four_nodes
 
 
@@ -19,3 +23,23 @@ def machine() -> Iterator[pm.Machine]:
 @pytest.fixture
 def app(machine: pm.Machine) -> pm.Process:
     return machine.spawn()
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of what is built in the tree; the workers of one session share it."""
+    if not (ROOT / "setup.py").exists():
+        pytest.skip("needs the source tree")
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "installed"
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        made = list(folder.glob("*.whl"))
+        return made[0] if made else placed_wheel(folder)
+
+
+@pytest.fixture(scope="session")
+def clean(wheel: Path) -> Environment:
+    """An environment with nothing but that wheel and numpy, made once a session."""
+    return Environment(wheel.parent / "environment", wheel)

@@ -35,24 +35,24 @@ class World:
         for start in range(0, N, 40):
             between()
             app.touch(base + start * PAGE, 40 * PAGE, write=True)
-        seen.append(app.frames(base, N * PAGE).tolist())
+        seen.append(app.frames(base, N).tolist())
         for node in (1, 0):
             between()
             if "move_pages" in self.machine.profile.calls:
                 seen.append(app.move_pages(pages[::3], node).status.tolist())
             seen.append(app.migrate_pages({1 - node}, {node}))
-            seen.append(app.frames(base, N * PAGE).tolist())
+            seen.append(app.frames(base, N).tolist())
         child = app.fork()
         between()
         child.touch(base, N // 2 * PAGE, write=True)
-        seen.append(child.frames(base, N * PAGE).tolist())
+        seen.append(child.frames(base, N).tolist())
         child.exit()
         between()
         app.munmap(base, N // 2 * PAGE)
         app.touch(base + N // 2 * PAGE, N // 2 * PAGE)
         again = app.mmap(N * PAGE)
         app.touch(again, N * PAGE, write=True)
-        seen.append(app.frames(again, N * PAGE).tolist())
+        seen.append(app.frames(again, N).tolist())
         seen.append(self.machine.cpu_counters[0].tolist())
         return seen
 
@@ -60,7 +60,7 @@ class World:
         """Calls of the others that need no frame."""
         for other, base in zip(self.others, self.bases, strict=True):
             other.touch(base, 16 * PAGE)
-            other.frames(base, 16 * PAGE)
+            other.frames(base, 16)
             with other.context() as context:
                 context.access(base, write=True)
 
