@@ -18,10 +18,12 @@ moves, ``guards`` makes a build from which ``PAGEMIG_MUTANT=GUARD_PINNED`` takes
 a frame so narrow that tests reach their limits (``make narrow``).
 """
 
+import gc
 import hashlib
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -47,6 +49,16 @@ PLANT = os.environ.get("PAGEMIG_PLANT") or ""
 MODE = os.environ.get("PAGEMIG_BUILD") or "fast"
 JOBS = int(os.environ.get("PAGEMIG_JOBS") or 2)
 BUILD = Path("build")
+#: Cython's own helpers, typed memoryviews above all: built once instead of into every module.
+SHARED = "pagemig._cython"
+#: Modules that no loop spends its time in: optimising them further takes longer than it saves.
+COLD = (
+    SHARED,
+    "pagemig._mpol",
+    "pagemig._state",
+    "pagemig.mm.numbers",
+    "pagemig.testing.poke",
+)
 
 
 def mode_changed() -> bool:
@@ -73,6 +85,18 @@ def layout() -> str:
     return f"0x{hashlib.sha256(words.encode()).hexdigest()[:16]}ull"
 
 
+def extension(name: str, source: Path, **inputs: Any) -> Extension:
+    """An extension with the flags of the mode."""
+    flags = ["-std=gnu11", "-Wall", "-Wno-sign-compare", "-fno-strict-aliasing", *CFLAGS[MODE]]
+    return Extension(
+        name,
+        [str(source)],
+        extra_compile_args=flags + ["-O1"] * (MODE == "fast" and name in COLD),
+        extra_link_args=[flag for flag in flags if flag.startswith("-fsanitize")],
+        **inputs,
+    )
+
+
 def extensions() -> list[Extension]:
     """One extension for every ``.pyx`` below ``pagemig``.
 
@@ -86,20 +110,12 @@ def extensions() -> list[Extension]:
     if MODE == "coverage":
         macros += [("CYTHON_TRACE_NOGIL", "1"), ("CYTHON_USE_SYS_MONITORING", "0")]
     return [
-        Extension(
+        extension(
             ".".join(source.with_suffix("").parts),
-            [str(source)],
+            source,
             include_dirs=["pagemig/include", np.get_include()],
             depends=sorted(map(str, Path("pagemig/include").rglob("*.h"))),
             define_macros=macros + [("PMG_LAYOUT", layout())] * (source.stem == "state"),
-            extra_compile_args=[
-                "-std=gnu11",
-                "-Wall",
-                "-Wno-sign-compare",
-                "-fno-strict-aliasing",
-                *CFLAGS[MODE],
-            ],
-            extra_link_args=[flag for flag in CFLAGS[MODE] if flag.startswith("-fsanitize")],
         )
         for source in sorted(Path("pagemig").rglob("*.pyx"))
     ]
@@ -113,13 +129,16 @@ def modules() -> list[Extension]:
         raise SystemExit(f"PAGEMIG_PLANT={PLANT!r} is not one of {', '.join(filter(None, PLANTS))}")
     if MODE == "none":
         return []
+    found = [*extensions(), extension(SHARED, Path(SHARED.replace(".", "/")).with_suffix(".c"))]
     if MODE == "placed":
-        return extensions()
+        return found
     from Cython.Build import cythonize
 
+    gc.disable()  # the trees of one module take longer to search than they take memory
     checked = MODE in ("debug", "address", "coverage")
     return cythonize(
-        extensions(),
+        found,
+        shared_utility_qualified_name=SHARED,
         # The coverage plugin looks for the C beside the source, the others keep it away.
         build_dir=None if MODE == "coverage" else str(BUILD / MODE),
         nthreads=JOBS if JOBS > 1 else 0,

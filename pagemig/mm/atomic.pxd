@@ -1,4 +1,4 @@
-"""Atomics, spin and reader/writer words, prefetch, page copy; no .pyx behind this file."""
+"""Atomics, spin and reader/writer words, prefetch; no .pyx behind this file."""
 from libc.stdint cimport uint32_t, uint64_t
 
 
@@ -48,11 +48,3 @@ cdef extern from "pagemig/atomics.h" nogil:
     void pmg_yield() noexcept
     int pmg_popcount(uint64_t v) noexcept
     int pmg_ctz(uint64_t v) noexcept
-
-
-cdef extern from "pagemig/copy.h" nogil:
-    const bint PMG_COPY_STEP
-    bint pmg_has_avx2() noexcept
-    void pmg_copy_pages(char *base, const uint32_t *dst, const uint32_t *src, uint64_t n) noexcept
-    void pmg_stream_page(char *dst, const char *src, const char *next) noexcept
-    void pmg_copy_fence() noexcept

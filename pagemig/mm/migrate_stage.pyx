@@ -6,11 +6,12 @@ from libc.string cimport memset
 from pagemig.mm.atomic cimport (
     GUARD_DIRTY, GUARD_FREED, GUARD_ISOLATED, GUARD_MISSED_MAPPING, GUARD_MLOCKED, GUARD_NO_MAPPING, GUARD_PAGE_LOCK,
     GUARD_PINNED, GUARD_SLOT, GUARD_SWAPCACHE, GUARD_UNMAPPED_ENTRY, GUARD_WRITEBACK, pmg_add, pmg_and, pmg_cas,
-    pmg_cas32, pmg_copy_fence, pmg_copy_pages, PMG_GUARD, pmg_likely, pmg_load, pmg_load32, pmg_load_acq, pmg_or,
-    pmg_prefetchw, pmg_read_trylock, pmg_read_unlock, pmg_spin_lock, pmg_spin_unlock, pmg_store, pmg_store32,
-    pmg_store_rel, pmg_sub, pmg_unlikely, pmg_xchg,
+    pmg_cas32, PMG_GUARD, pmg_likely, pmg_load, pmg_load32, pmg_load_acq, pmg_or, pmg_prefetchw, pmg_read_trylock,
+    pmg_read_unlock, pmg_spin_lock, pmg_spin_unlock, pmg_store, pmg_store32, pmg_store_rel, pmg_sub, pmg_unlikely,
+    pmg_xchg,
 )
 from pagemig.mm.context cimport lock_page, mmap_read_unlock, pmg_wait
+from pagemig.mm.copy cimport pmg_copy_fence, pmg_copy_pages
 from pagemig.mm.filemap cimport file_writepage, has_migratepage, try_to_release_page
 from pagemig.mm.fork cimport mmput
 from pagemig.mm.frame cimport frame_maps, frame_refs, get_page, page_state, trylock_page, unlock_page

@@ -6,7 +6,8 @@ cimport numpy as cnp
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from pagemig.mm.atomic cimport pmg_add, pmg_copy_fence, pmg_copy_pages, pmg_has_avx2, pmg_prefetchw, pmg_stream_page
+from pagemig.mm.atomic cimport pmg_add, pmg_prefetchw
+from pagemig.mm.copy cimport pmg_copy_fence, pmg_copy_pages, pmg_has_avx2, pmg_stream_page
 
 cnp.import_array()
 
