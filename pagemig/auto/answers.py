@@ -14,6 +14,8 @@ from .view import Ints
 
 __all__ = ["asked", "moves"]
 
+_VIEW = Path(__file__).with_name("view.py")
+
 
 def asked(where: str, method: Callable[..., Any], *args: Any) -> Any:
     """Call a method of a policy.
@@ -86,13 +88,14 @@ def moves(where: str, answer: Any, pages: int) -> tuple[Ints, NDArray[np.int32],
 
 
 def _place(error: Exception) -> str:
-    """Where in the policy's file an error was raised."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
+    """Where an error was raised: the last line that is not of the view it was given."""
+    place, trace = "", error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if Path(code.co_filename) != _VIEW:
+            place = f" ({Path(code.co_filename).name}:{trace.tb_lineno})"
         trace = trace.tb_next
-    if trace is None:
-        return ""
-    return f" ({Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno})"
+    return place
 
 
 def _integers(name: str, given: Any) -> Ints:

@@ -42,11 +42,23 @@ def policy(spec: str | Policy) -> Policy:
         return _checked(spec, type(spec).__name__)
     name, given = _parsed(spec)
     try:
-        return _checked(_maker(name)(**given), spec)
+        maker = _maker(name)
+        if unknown := _unknown(maker, given):
+            raise PolicyError(f"no policy {spec!r}: {unknown}")
+        return _checked(maker(**given), spec)
     except (ImportError, AttributeError, TypeError, ValueError, SyntaxError) as error:
         if isinstance(error, PolicyError):
             raise
         raise ValueError(f"no policy {spec!r}: {error}") from error
+
+
+def _unknown(maker: Callable[..., Any], given: dict[str, Any]) -> str:
+    """What is wrong with the names of parameters, if anything."""
+    takes = [entry.name for entry in _fields(maker) if entry.init]
+    wrong = [name for name in given if name not in takes]
+    if not wrong or not is_dataclass(maker):
+        return ""
+    return f"it has no {wrong[0]}; it has {', '.join(takes) or 'no parameters'}"
 
 
 def _maker(name: str) -> Callable[..., Any]:

@@ -3,17 +3,24 @@
 import numpy as np
 from numpy.typing import NDArray
 
-def missing(
-    index: NDArray[np.int32],
-    node: NDArray[np.int64],
-    pages: NDArray[np.int64],
-    at: NDArray[np.int64],
-) -> int: ...
 def tally(
     index: NDArray[np.int32],
     count: NDArray[np.uint32],
+    by_page: NDArray[np.int64],
+    pages: NDArray[np.int32] | None = None,
+    at: NDArray[np.int32] | None = None,
+) -> int: ...
+def absent(
+    pages: NDArray[np.int32],
+    at: NDArray[np.int32],
     node: NDArray[np.int64],
-    by_node: NDArray[np.int64],
-    by_page: NDArray[np.int64] | None = None,
+    found: NDArray[np.int64],
+    runs: NDArray[np.int64],
+) -> int: ...
+def by_node(
+    pages: NDArray[np.int32],
+    by_page: NDArray[np.int64],
+    node: NDArray[np.int64],
+    sums: NDArray[np.int64],
 ) -> None: ...
 def block_sums(count: NDArray[np.uint32], block: int, sums: NDArray[np.int64]) -> None: ...

@@ -1,92 +1,137 @@
-"""Counting runs of accesses: by page, by node, and the pages that are not there yet."""
+"""Counting runs of accesses: by page, by node, and in what order pages are met."""
 
 from libc.stdint cimport int32_t, int64_t, uint32_t
-
-
-def missing(const int32_t[::1] index, int64_t[::1] node, int64_t[::1] pages, int64_t[::1] at):
-    """Find the pages that runs access and that are not present, in order of first access.
-
-    Parameters
-    ----------
-    index : ndarray of int32, shape (runs,)
-        The page of each run.
-    node : ndarray of int64, shape (pages,)
-        Where each page lies, -1 for nowhere. Left as it was.
-    pages, at : ndarray of int64, shape (pages,)
-        Out: the pages, and the run of each one's first access.
-
-    Returns
-    -------
-    int
-        How many.
-
-    Raises
-    ------
-    IndexError
-        A run is of no page.
-    """
-    cdef int64_t r, p, n = 0, size = node.shape[0], wrong = -1
-    if pages.shape[0] < size or at.shape[0] < size:
-        raise ValueError(f"pages and at must have room for {size} pages")
-    with nogil:
-        for r in range(index.shape[0]):
-            p = index[r]
-            if p < 0 or p >= size:
-                wrong = r
-                break
-            if node[p] == -1:
-                node[p] = -2        # seen in this call
-                pages[n] = p
-                at[n] = r
-                n += 1
-        for r in range(n):
-            node[pages[r]] = -1
-    if wrong >= 0:
-        raise IndexError(f"run {wrong} is of page {index[wrong]}, of {size}")
-    return n
 
 
 def tally(
     const int32_t[::1] index,
     const uint32_t[::1] count,
-    const int64_t[::1] node,
-    int64_t[::1] by_node,
-    int64_t[::1] by_page=None,
+    int64_t[::1] by_page,
+    int32_t[::1] pages=None,
+    int32_t[::1] at=None,
 ):
-    """Add up the accesses of runs.
+    """Add up the accesses of runs by page, and list the pages in the order they are met.
 
     Parameters
     ----------
     index : ndarray of int32, shape (runs,)
         The page of each run.
     count : ndarray of uint32, shape (runs,)
-        Its accesses.
-    node : ndarray of int64, shape (pages,)
-        Where each page lies.
-    by_node : ndarray of int64, shape (nodes,)
-        Out: accesses to each node's memory, added.
-    by_page : ndarray of int64, shape (pages,), optional
-        Out: accesses to each page, added.
+        Its accesses; a run of none is no access.
+    by_page : ndarray of int64, shape (pages,)
+        Out: accesses of each page, added. A page that has some already is not listed.
+    pages, at : ndarray of int32, shape (pages,), optional
+        Out: the pages met, and the run of each one's first access.
+
+    Returns
+    -------
+    int
+        Pages listed.
 
     Raises
     ------
     IndexError
-        A run is of no page, or its page lies on no node.
+        A run is of no page; what came before it is counted.
+    ValueError
+        The shapes do not go together.
     """
-    cdef int64_t r, p, size = node.shape[0], nodes = by_node.shape[0], wrong = -1
-    if count.shape[0] != index.shape[0] or (by_page is not None and by_page.shape[0] != size):
-        raise ValueError("the shapes of index, count, node and by_page do not go together")
+    cdef int64_t r, before, n = 0, size = by_page.shape[0], runs = index.shape[0], wrong = -1
+    cdef uint32_t p, number
+    cdef bint listed = pages is not None
+    if count.shape[0] != runs or listed != (at is not None):
+        raise ValueError("every run has a count, and the pages listed have their runs")
+    if listed and (pages.shape[0] < size or at.shape[0] < size):
+        raise ValueError(f"pages and at must have room for {size} pages")
+    if runs >= <int64_t>1 << 31:
+        raise ValueError(f"{runs} runs are more than can be counted at once")
     with nogil:
-        for r in range(index.shape[0]):
-            p = index[r]
-            if p < 0 or p >= size or node[p] < 0 or node[p] >= nodes:
+        for r in range(runs):
+            p = <uint32_t>index[r]
+            number = count[r]
+            if p >= size:
                 wrong = r
                 break
-            by_node[node[p]] += count[r]
-            if by_page is not None:
-                by_page[p] += count[r]
+            before = by_page[p]
+            by_page[p] = before + number
+            if listed and before == 0 and number:
+                pages[n] = <int32_t>p
+                at[n] = <int32_t>r
+                n += 1
     if wrong >= 0:
-        raise IndexError(f"run {wrong} is of page {index[wrong]}, which is on no node")
+        raise IndexError(f"run {wrong} is of page {index[wrong]}, of {size}")
+    return n
+
+
+def absent(
+    const int32_t[::1] pages,
+    const int32_t[::1] at,
+    const int64_t[::1] node,
+    int64_t[::1] found,
+    int64_t[::1] runs,
+):
+    """Pick the pages that are not there.
+
+    Parameters
+    ----------
+    pages, at : ndarray of int32, shape (n,)
+        What `tally` has listed.
+    node : ndarray of int64, shape (pages,)
+        Where each page lies, -1 for nowhere.
+    found, runs : ndarray of int64, shape (n,) or longer
+        Out: those that are nowhere, and the run of each one's first access.
+
+    Returns
+    -------
+    int
+        How many.
+    """
+    cdef int64_t k, n = 0
+    if at.shape[0] != pages.shape[0] or min(found.shape[0], runs.shape[0]) < pages.shape[0]:
+        raise ValueError(f"at, found and runs must have room for {pages.shape[0]} pages")
+    with nogil:
+        for k in range(pages.shape[0]):
+            if node[pages[k]] == -1:
+                found[n] = pages[k]
+                runs[n] = at[k]
+                n += 1
+    return n
+
+
+def by_node(
+    const int32_t[::1] pages,
+    const int64_t[::1] by_page,
+    const int64_t[::1] node,
+    int64_t[::1] sums,
+):
+    """Add up accesses by the node that their page lies on.
+
+    Parameters
+    ----------
+    pages : ndarray of int32, shape (n,)
+        The pages that have accesses, each once.
+    by_page : ndarray of int64, shape (pages,)
+        Their accesses.
+    node : ndarray of int64, shape (pages,)
+        Where each page lies.
+    sums : ndarray of int64, shape (nodes,)
+        Out: accesses of each node's memory, added.
+
+    Raises
+    ------
+    IndexError
+        A page lies on no node.
+    """
+    cdef int64_t k, wrong = -1
+    if node.shape[0] != by_page.shape[0]:
+        raise ValueError(f"{node.shape[0]} nodes are not one for each of {by_page.shape[0]} pages")
+    with nogil:
+        for k in range(pages.shape[0]):
+            if not 0 <= node[pages[k]] < sums.shape[0]:
+                wrong = pages[k]
+                break
+            sums[node[pages[k]]] += by_page[pages[k]]
+    if wrong >= 0:
+        raise IndexError(f"page {wrong} is on no node")
 
 
 def block_sums(const uint32_t[::1] count, int64_t block, int64_t[::1] sums):

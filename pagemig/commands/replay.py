@@ -168,7 +168,7 @@ def _main(args: argparse.Namespace) -> int:
 def _check(output: Path) -> None:
     """Refuse a file that could not be written, before any work is done for it."""
     if output.suffix not in (*FORMATS, ".html"):
-        pictures.check(output)
+        pictures.check(output, others=(*FORMATS, ".html"))
     elif not output.parent.is_dir():
         raise FileNotFoundError(f"no directory {str(output.parent)!r} for {output.name}")
 

@@ -71,7 +71,7 @@ def _main(args: argparse.Namespace) -> int:
     outputs = [Path(name) for name in args.output]
     for output in outputs:
         if output.suffix not in (*FORMATS, ".html"):
-            pictures.check(output)
+            pictures.check(output, others=(*FORMATS, ".html"))
         elif not output.parent.is_dir():
             raise FileNotFoundError(f"no directory {str(output.parent)!r} for {output.name}")
     if args.jobs < 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,15 @@ def new_figure(**options: Any) -> Any:
     return Figure(**options)
 
 
-def check(path: str | os.PathLike[str]) -> None:
+def check(path: str | os.PathLike[str], others: Sequence[str] = ()) -> None:
     """Refuse a picture that could not be written, before any work is done for it.
+
+    Parameters
+    ----------
+    path : path-like
+        The picture.
+    others : sequence of str
+        Kinds of files that are no pictures and could have been meant, for the error.
 
     Raises
     ------
@@ -35,7 +42,8 @@ def check(path: str | os.PathLike[str]) -> None:
     """
     target = Path(path)
     if target.suffix not in (".png", ".svg", ".pdf"):
-        raise ValueError(f"a picture is .png, .svg or .pdf, not {target.name!r}")
+        instead = f" (or {', '.join(others)} for what is no picture)" if others else ""
+        raise ValueError(f"a picture is .png, .svg or .pdf{instead}, not {target.name!r}")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"no directory {str(target.parent)!r} for the picture")
 

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from pagemig import auto
 from pagemig.auto.answers import asked, moves
 from pagemig.auto.costs import EVENTS
-from pagemig.auto.tally import block_sums, missing, tally
+from pagemig.auto.tally import absent, block_sums, by_node, tally
 from pagemig.constants import MPOL_MF_MOVE, PAGE_SHIFT, STATUS_UNSET
 from pagemig.errors import SyscallError, errno_name
 from pagemig.kernels import DEFAULT_KERNEL, kernel_profile
@@ -331,12 +331,11 @@ class Plan:
         for number, program in enumerate(self.programs):
             pages = slice(program.start, program.stop)
             last[pages] = program.epochs
-            size = program.trace.footprint
-            nowhere = np.zeros(size, np.int64)
+            sums = np.empty(program.trace.footprint, np.int64)
             for epoch in range(program.epochs):
                 index, _, count = program.part(epoch)
-                sums = np.zeros(size, np.int64)
-                tally(index, count, nowhere, np.zeros(1, np.int64), sums)
+                sums[:] = 0
+                tally(index, count, sums)
                 counts[epoch, row[self.cpu[epoch, number]], pages] = sums
         seen = counts.any(axis=1)
         there = seen.any(axis=0)
@@ -540,13 +539,23 @@ class _Running:
         size = program.trace.footprint
         self.base = self.process.mmap(size << PAGE_SHIFT)
         self.addresses = self.base + (np.arange(size, dtype=np.uint64) << np.uint64(PAGE_SHIFT))
-        self.found, self.at = np.empty(size, np.int64), np.empty(size, np.int64)
+        self.met, self.at = np.empty(size, np.int32), np.empty(size, np.int32)
+        self.found, self.runs = np.empty(size, np.int64), np.empty(size, np.int64)
+        self.own = np.empty(size, np.int64)
         self.done = False
 
-    def absent(self, index: NDArray[np.int32], node: Ints) -> tuple[Ints, Ints]:
-        """Pages that are accessed and not there, and the run of each one's first access."""
-        number = missing(index, node, self.found, self.at)
-        return self.found[:number], self.at[:number]
+    def count(self, columns: Columns, row: Ints | None) -> None:
+        """Count an epoch's accesses by page, in ``row`` if somebody looks at them."""
+        index, _, count = columns
+        self.sums = self.own if row is None else row
+        self.sums[:] = 0
+        number = tally(index, count, self.sums, self.met, self.at)
+        self.pages, self.first = self.met[:number], self.at[:number]
+
+    def absent(self, node: Ints) -> tuple[Ints, Ints]:
+        """Pages that were accessed and are not there, and the run of each one's first access."""
+        number = absent(self.pages, self.first, node, self.found, self.runs)
+        return self.found[:number], self.runs[:number]
 
     def fault(self, pages: Ints) -> None:
         """Access pages for the first time."""
@@ -679,18 +688,18 @@ class _Replay:
     def _access(self, seen: _Happened) -> None:
         """Replay an epoch: pages that are not there fault, all accesses are counted."""
         traffic, epoch = self.run_of.traffic, self.epoch
-        absent = []
+        waiting = []
         for running in self.turns:
-            index, _, _ = seen.part(running.program)
-            pages, at = running.absent(index, self._of(running))
-            absent.append((running, pages.copy(), at * _TURNS // max(index.size, 1)))
-        for turn in range(_TURNS if len(absent) > 1 else 1):
-            for running, pages, when in absent:
-                self._fault(running, pages if len(absent) == 1 else pages[when == turn])
+            columns = seen.part(running.program)
+            running.count(columns, seen.row(running.program))
+            pages, at = running.absent(self._of(running))
+            waiting.append((running, pages, at * _TURNS // max(columns[0].size, 1)))
+        for turn in range(_TURNS if len(waiting) > 1 else 1):
+            for running, pages, when in waiting:
+                self._fault(running, pages if len(waiting) == 1 else pages[when == turn])
         for number, running in enumerate(self.running):
-            index, _, count = seen.part(running.program)
-            node = self._of(running)
-            tally(index, count, node, traffic.accesses[epoch, number], seen.row(running.program))
+            node, sums = self._of(running), traffic.accesses[epoch, number]
+            by_node(running.pages, running.sums, node, sums)
 
     def _of(self, running: _Running) -> Ints:
         return self.node[running.program.start : running.program.stop]
@@ -880,11 +889,10 @@ class _Happened:
         """Accesses of some epochs together."""
         plan, counts = self._replay.plan, self._zeros()
         for number, program in enumerate(plan.programs):
-            nowhere = np.zeros(program.trace.footprint, np.int64)
             for epoch in epochs:
                 index, _, count = program.part(epoch)
                 row = counts[plan.cpu[epoch, number], program.start : program.stop]
-                tally(index, count, nowhere, np.zeros(1, np.int64), row)
+                tally(index, count, row)
         return counts
 
     def future(self, epochs: int) -> Ints:

@@ -18,7 +18,7 @@ from concurrent.futures import Executor, as_completed
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pagemig import __version__, auto
 from pagemig.kernels import DEFAULT_KERNEL
@@ -57,8 +57,9 @@ class Grid:
         The modelled kernel.
     changes : sequence of (str, float)
         Numbers of the machines that are other than they say (`Hardware.changed`).
-    bounded : bool
-        Whether rows have the optimum.
+    bounded : bool or "first"
+        Whether rows have the optimum, which takes longer than a run; ``"first"``: those of the
+        first overlap.
     """
 
     traces: Sequence[str]
@@ -70,7 +71,7 @@ class Grid:
     overlaps: Sequence[float] = (1.0,)
     kernel: str = DEFAULT_KERNEL
     changes: Sequence[tuple[str, float]] = ()
-    bounded: bool = True
+    bounded: bool | Literal["first"] = True
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run, before anything is."""
@@ -158,11 +159,15 @@ def run_task(task: dict[str, Any]) -> list[Row]:
     bounds: Comparison | None = None
     for seed in task["seeds"]:
         runs = [plan.run(policy, seed=seed) for policy in (first, *others)]
-        compared = Comparison(runs, bounded=task["bounded"])
+        compared = Comparison(runs, bounded=bool(task["bounded"]))
         if bounds is not None and not any(run.background for run in runs):
             compared.share_bounds(bounds)  # the optimum does not depend on the seed
         bounds = compared
-        rows += [compared.row(run, overlap) for run in runs for overlap in task["overlaps"]]
+        rows += [
+            compared.row(run, overlap, bounded=task["bounded"] is True or not number)
+            for run in runs
+            for number, overlap in enumerate(task["overlaps"])
+        ]
     return rows
 
 

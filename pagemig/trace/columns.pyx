@@ -163,8 +163,8 @@ cdef inline uint64_t mixed(uint64_t page, uint64_t seed) noexcept nogil:
     return page ^ (page >> 31)
 
 
-def picked(const uint8_t[::1] ranks, int wide, const int32_t[::1] places):
-    """``places[ranks]`` for ranks of ``wide`` bytes each, or None if one is not among the places.
+def picked(const uint8_t[::1] ranks, int wide, const int32_t[::1] places, int32_t[::1] out):
+    """``places[ranks]`` for ranks of ``wide`` bytes each.
 
     Parameters
     ----------
@@ -174,19 +174,20 @@ def picked(const uint8_t[::1] ranks, int wide, const int32_t[::1] places):
         1 to 4.
     places : ndarray of int32, shape (m,)
         What to pick from.
+    out : ndarray of int32, shape (n,)
+        Out: what was picked.
 
     Returns
     -------
-    ndarray of int32, shape (n,), or None
+    bool
+        False if a rank is not among the places; ``out`` is then filled in part.
     """
-    if not 1 <= wide <= 4 or ranks.shape[0] % wide:
-        raise ValueError(f"{ranks.shape[0]} bytes are no ranks of {wide} bytes")
-    cdef Py_ssize_t n = ranks.shape[0] // wide, i
+    cdef Py_ssize_t n = out.shape[0], i
+    if not 1 <= wide <= 4 or ranks.shape[0] != n * wide:
+        raise ValueError(f"{ranks.shape[0]} bytes are not {n} ranks of {wide} bytes")
     cdef uint32_t size = <uint32_t>min(places.shape[0], <int64_t>1 << 31), rank
     cdef const uint8_t *at = &ranks[0] if n else NULL
     cdef bint wild = False
-    index = np.empty(n, np.int32)
-    cdef int32_t[::1] out = index
     with nogil:
         for i in range(n):
             rank = at[0]
@@ -201,7 +202,51 @@ def picked(const uint8_t[::1] ranks, int wide, const int32_t[::1] places):
                 wild = True
                 break
             out[i] = places[rank]
-    return None if wild else index
+    return not wild
+
+
+def counts(const uint8_t[::1] planes, int wide, uint32_t[::1] out):
+    """One more than numbers of ``wide`` bytes each, whose bytes are apart by significance.
+
+    Parameters
+    ----------
+    planes : ndarray of uint8, shape (wide * n,)
+        All lowest bytes, then all second bytes, and so on.
+    wide : int
+        1, 2 or 4.
+    out : ndarray of uint32, shape (n,)
+        Out: the numbers.
+
+    Returns
+    -------
+    int
+        Their sum; -1 if one is 2**32, which ``out`` cannot hold.
+    """
+    cdef Py_ssize_t n = out.shape[0], i
+    cdef const uint8_t *low = &planes[0] if planes.shape[0] else NULL
+    cdef uint64_t total = 0, number
+    cdef bint wild = False
+    if wide not in (1, 2, 4) or planes.shape[0] != n * wide:
+        raise ValueError(f"{planes.shape[0]} bytes are not {n} numbers of {wide} bytes")
+    with nogil:
+        if wide == 1:
+            for i in range(n):
+                out[i] = <uint32_t>low[i] + 1
+                total += out[i]
+        elif wide == 2:
+            for i in range(n):
+                out[i] = (<uint32_t>low[i] | <uint32_t>low[n + i] << 8) + 1
+                total += out[i]
+        else:
+            for i in range(n):
+                number = (
+                    <uint64_t>low[i] | <uint64_t>low[n + i] << 8
+                    | <uint64_t>low[2 * n + i] << 16 | <uint64_t>low[3 * n + i] << 24
+                ) + 1
+                wild = wild or number > MOST
+                out[i] = <uint32_t>number
+                total += number
+    return -1 if wild else total
 
 
 cdef inline uint64_t last_block(uint64_t address, uint32_t size, int shift) noexcept nogil:

@@ -114,23 +114,34 @@ class Sink:
 
     def add(self, accesses: Accesses, most: int | None = None) -> None:
         """Take accesses, at most ``most`` of them after those to skip."""
-        first = min(self._to_skip, accesses.address.size)
-        if first and accesses.weight is not None:
-            totals = np.cumsum(accesses.weight, dtype=np.int64)
-            first = int(np.searchsorted(totals, self._to_skip, "right"))
-            self._to_skip -= int(totals[first - 1]) if first else 0
-        else:
-            self._to_skip -= first
-        last = accesses.address.size
-        if most is not None and accesses.weight is None:
-            last = min(last, first + most)
-        amount = last - first
         if accesses.weight is not None:
-            if self._lines is not None:
-                raise ValueError("a cache takes single accesses, and these are counted: cache=0")
-            amount = int(accesses.weight[first:last].sum(dtype=np.int64))
-        self.references += amount
+            self._add_counted(accesses, accesses.weight, most)
+            return
+        first = min(self._to_skip, accesses.address.size)
+        self._to_skip -= first
+        last = accesses.address.size
+        if most is not None:
+            last = min(last, first + most)
+        self.references += last - first
         self._put(accesses, first, last)
+
+    def _add_counted(
+        self, accesses: Accesses, weight: NDArray[np.uint32], most: int | None
+    ) -> None:
+        """The same of entries that stand for several accesses; they are cut where need be."""
+        if self._lines is not None:
+            raise ValueError("a cache takes single accesses, and these are counted: cache=0")
+        ends = np.cumsum(weight, dtype=np.int64)
+        total = int(ends[-1]) if ends.size else 0
+        low = min(self._to_skip, total)
+        high = total if most is None else min(low + most, total)
+        self._to_skip -= low
+        self.references += high - low
+        first, last = np.searchsorted(ends, low, "right"), np.searchsorted(ends, high, "left") + 1
+        if high > low:
+            inside = np.clip(ends, low, high) - np.clip(ends - weight, low, high)
+            part = accesses._replace(weight=inside.astype(np.uint32))
+            self._put(part, int(first), int(last))
 
     def _put(self, accesses: Accesses, first: int, last: int) -> None:
         """Let accesses up to ``last`` through the cache, and write those from ``first`` on."""

@@ -50,7 +50,7 @@ from pagemig import files
 
 from .clock import MOST as MOST_TICKS
 from .clock import Clock
-from .columns import Ranks, join, picked
+from .columns import Ranks, counts, join, picked
 from .header import Header, TraceError
 from .runs import Columns, Runs
 
@@ -165,27 +165,31 @@ def _packed(
     return _Block(ranks.size, accesses, wide, count_wide, *columns, crc), parts
 
 
-def _unpacked(block: _Block, data: bytes, places: NDArray[np.int32], what: str) -> Columns:
-    """Pages, kinds and counts of a block's runs; the counterpart of `_packed`."""
+def _unpacked(
+    block: _Block, data: bytes, places: NDArray[np.int32], what: str, out: Columns
+) -> None:
+    """Fill in pages, kinds and counts of a block's runs; the counterpart of `_packed`."""
     if zlib.crc32(data) != block.crc:
         raise TraceError(f"{what} is damaged: its checksum is another")
+    index, write, count = out
     ends = (block.places.stored, block.places.stored + block.kinds.stored)
     runs = block.runs
     raw = _unpack(block.places, data[: ends[0]], runs * block.wide, what)
-    index = picked(np.frombuffer(raw, np.uint8), block.wide, places)
-    if index is None:
+    if not picked(np.frombuffer(raw, np.uint8), block.wide, places, index):
         raise TraceError(f"{what} has a page beyond the {places.size} that there are")
     bits = _unpack(block.kinds, data[ends[0] : ends[1]], -(-runs // 8), what)
-    write = np.unpackbits(np.frombuffer(bits, np.uint8), count=runs).view(np.bool_)
+    write[:] = np.unpackbits(np.frombuffer(bits, np.uint8), count=runs).view(np.bool_)
     raw = _unpack(block.counts, data[ends[1] :], runs * block.count_wide, what)
-    planes = np.frombuffer(raw, np.uint8).reshape(block.count_wide, runs)
-    less = np.ascontiguousarray(planes.T).view(f"<u{block.count_wide}").reshape(-1)
-    if less.size and int(less.max()) == 0xFFFFFFFF:
+    accesses = counts(np.frombuffer(raw, np.uint8), block.count_wide, count)
+    if accesses < 0:
         raise TraceError(f"{what} has a run of 2**32 accesses")
-    count = less.astype(np.uint32) + np.uint32(1)
-    if int(count.sum(dtype=np.uint64)) != block.accesses:
+    if accesses != block.accesses:
         raise TraceError(f"{what} has not the {block.accesses} accesses that the directory says")
-    return index, write, count
+
+
+def _room(runs: int) -> Columns:
+    """Columns for so many runs."""
+    return np.empty(runs, np.int32), np.empty(runs, np.bool_), np.empty(runs, np.uint32)
 
 
 def _counts(row: Any, length: int, what: str) -> list[int]:
@@ -580,12 +584,32 @@ class TraceFile(Runs):
     def _block(self, number: int) -> Columns:
         if self._held is None or self._held[0] != number:
             self._held = None
-            block = self._blocks[number]
-            what = f"its block {number}"
-            with self._named():
-                data = self._bytes(int(self._offsets[number]), block.stored, what)
-                self._held = number, _unpacked(block, data, self._places, what)
+            columns = _room(self._blocks[number].runs)
+            self._fill(number, columns)
+            self._held = number, columns
         return self._held[1]
+
+    def _fill(self, number: int, out: Columns) -> None:
+        block, what = self._blocks[number], f"its block {number}"
+        with self._named():
+            data = self._bytes(int(self._offsets[number]), block.stored, what)
+            _unpacked(block, data, self._places, what, out)
+
+    def columns(self) -> Columns:
+        """Index, write and count of all runs, in memory.
+
+        Raises
+        ------
+        MemoryError
+            If they take more memory than there is.
+        """
+        needed = 9 * self.runs + 32 * min(self.runs, BLOCK)
+        files.room(needed, f"{self.name} in memory", "pagemig.trace.TraceFile reads it in pieces")
+        columns = _room(self.runs)
+        for number, start in enumerate(self._starts[:-1].tolist()):
+            cut = slice(start, start + self._blocks[number].runs)
+            self._fill(number, (columns[0][cut], columns[1][cut], columns[2][cut]))
+        return columns
 
     def part(self, start: int, stop: int) -> Columns:
         """Index, write and count of runs ``start`` to ``stop``."""
@@ -598,7 +622,7 @@ class TraceFile(Runs):
         if len(columns) == 1:
             return columns[0]  # type: ignore[return-value]
         if not columns:
-            return np.empty(0, np.int32), np.empty(0, np.bool_), np.empty(0, np.uint32)
+            return _room(0)
         index, write, count = (np.concatenate(column) for column in zip(*columns, strict=True))
         return index, write, count
 

@@ -160,7 +160,8 @@ def _recordings(
             path = recording.path.replace(beside(logs.target, len(done)))
             done.append(replace(recording, path=path, malformed=log.parser.malformed))
     if not done:
-        raise RecordError("no access was seen: did valgrind run the program?")
+        beyond = f" beyond the first {logs.skip:,}" if logs.skip else ""
+        raise RecordError(f"no access was seen{beyond}: did valgrind run the program?")
     status = 128 + signalled if signalled else 128 - status if status < 0 else status
     return replace(done[0], status=0 if limited else status, others=tuple(done[1:]))
 
@@ -219,6 +220,11 @@ class _Logs:
     def references(self) -> int:
         """Accesses so far, before the cache."""
         return sum(log.sink.references for log in self.all)
+
+    @property
+    def skip(self) -> int:
+        """Accesses of each process that are left out."""
+        return self._options.skip
 
     @property
     def kept(self) -> int:

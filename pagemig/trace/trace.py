@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pagemig import files
-
 from .columns import Ranks, first_seen, join
 from .convert import converted
 from .format import BLOCK, MAGIC, TraceFile, Writer
@@ -163,19 +161,5 @@ def load(source: str | os.PathLike[str] | Source) -> Trace:
         if stream.peek(len(MAGIC)) != MAGIC:
             return load(stack.enter_context(converted(stream)))
         whole = stack.enter_context(stream.whole())
-        return _all(stack.enter_context(TraceFile(whole, name=stream.name)))
-
-
-def _all(file: TraceFile) -> Trace:
-    """Everything of a file."""
-    needed = 9 * file.runs + 32 * min(file.runs, BLOCK)
-    files.room(needed, f"{file.name} in memory", "pagemig.trace.TraceFile reads it in pieces")
-    index = np.empty(file.runs, np.int32)
-    write = np.empty(file.runs, np.bool_)
-    count = np.empty(file.runs, np.uint32)
-    at = 0
-    for columns in file.blocks:
-        end = at + columns[0].size
-        index[at:end], write[at:end], count[at:end] = columns
-        at = end
-    return Trace(file.table, index, write, count, file.header, file.ticks)
+        file = stack.enter_context(TraceFile(whole, name=stream.name))
+        return Trace(file.table, *file.columns(), file.header, file.ticks)

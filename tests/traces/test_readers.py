@@ -776,3 +776,23 @@ def test_perf_reader_counts_what_it_skips():
     found = PerfReader(io.BytesIO(PERF))
     list(found)
     assert (found.skipped, found.malformed) == (1, 0)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(1, 9)), min_size=1, max_size=12),
+    st.integers(0, 40),
+    st.integers(1, 40),
+)
+@settings(deadline=None)
+def test_entries_that_stand_for_several_accesses_are_cut(tmp_path_factory, entries, skip, limit):
+    path = tmp_path_factory.mktemp("cut")
+    pages = np.repeat([page for page, _ in entries], [number for _, number in entries])
+    Trace.from_accesses(pages).save(path / "all.pmt")
+    expected = pages[skip : skip + limit]
+    if not expected.size:
+        with pytest.raises(TraceError, match="no access"):
+            convert(path / "all.pmt", path / "part.pmt", skip=skip, limit=limit)
+        return
+    convert(path / "all.pmt", path / "part.pmt", skip=skip, limit=limit)
+    part = load(path / "part.pmt")
+    assert part.table[part.expand()[0]].tolist() == expected.tolist()

@@ -115,6 +115,13 @@ needs_valgrind = pytest.mark.skipif(not shutil.which("valgrind"), reason="needs 
 
 
 @needs_valgrind
+def test_leaving_out_everything_says_so(tmp_path):
+    with pytest.raises(RecordError, match="no access was seen beyond the first 1,000,000,000"):
+        record(["true"], tmp_path / "x.pmt", skip=1_000_000_000)
+    assert list(tmp_path.iterdir()) == []
+
+
+@needs_valgrind
 def test_record_a_program(tmp_path):
     out = tmp_path / "true.pmt"
     done = record(["true"], out)
