@@ -1,6 +1,7 @@
 """System calls of a process as Python reaches them: numbers and arrays in, ``pmg_sys_*``, one number out."""
 cimport numpy as cnp
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from pagemig._arrays cimport answer, data_of, user_of
@@ -14,7 +15,9 @@ from pagemig.mm.calls cimport (
 from pagemig.mm.context cimport mmap_read_lock, mmap_read_unlock
 from pagemig.mm.cred cimport pmg_sys_setuid
 from pagemig.mm.filemap cimport pmg_sys_read, pmg_sys_write
-from pagemig.mm.fork cimport do_exit, put_task, pmg_sys_fork, pmg_sys_pin, pmg_sys_unpin, task_reap
+from pagemig.mm.fork cimport (
+    do_exit, do_group_exit, put_task, pmg_sys_clone_thread, pmg_sys_fork, pmg_sys_pin, pmg_sys_unpin, task_reap,
+)
 from pagemig.mm.madvise cimport pmg_sys_madvise
 from pagemig.mm.mlock cimport pmg_sys_mlock, pmg_sys_mlockall, pmg_sys_munlock, pmg_sys_munlockall
 from pagemig.mm.mmap cimport pmg_sys_mmap, pmg_sys_mprotect, pmg_sys_mremap, pmg_sys_munmap
@@ -46,6 +49,60 @@ cdef struct vma_row_t:
     uint32_t index
 
 assert VMA_DTYPE.itemsize == sizeof(vma_row_t)
+
+cdef void populate_run(
+        ctx_t **contexts, task_t **tasks, const uint64_t *addresses, const uint8_t *writes, bint every, const uint32_t *who,
+        uint64_t end, touch_t *r) noexcept nogil:
+    """Accesses in order until ``r.done`` is ``end`` or one is stopped; each run of one task is a call of its own."""
+    cdef touch_t part
+    cdef uint64_t i, k
+    while r.done < end and not r.signal and not r.wait:
+        i = k = r.done
+        while k < end and who[k] == who[i]:
+            k += 1
+        access_many(
+            contexts[who[i]], tasks[who[i]], addresses + i, writes + i if writes != NULL else NULL, every, k - i, &part)
+        add_touch(r, &part)
+
+
+def populate(list processes, addresses, write, who):
+    """Accesses in order, each by the process that ``who`` names: (done, minor faults, major faults, signal)."""
+    cdef uint64_t *a = <uint64_t *> data_of(addresses, cnp.NPY_UINT64, "addresses")
+    cdef uint32_t *by = <uint32_t *> data_of(who, cnp.NPY_UINT32, "who")
+    cdef uint64_t n = len(addresses), held = 0, k
+    cdef uint8_t *w = NULL
+    cdef bint every = False
+    cdef touch_t r
+    cdef ctx_t **contexts = <ctx_t **> malloc(len(processes) * sizeof(ctx_t *) + 1)
+    cdef task_t **tasks = <task_t **> malloc(len(processes) * sizeof(task_t *) + 1)
+    if cnp.PyArray_Check(write):
+        w = <uint8_t *> data_of(write, cnp.PyArray_TYPE(write), "write")
+    else:
+        every = write
+    memset(&r, 0, sizeof(r))
+    try:
+        if contexts == NULL or tasks == NULL:
+            raise MemoryError("no memory for contexts")
+        for process in processes:
+            contexts[held] = (<Process> process).begin()
+            tasks[held] = (<Process> process).t
+            held += 1
+        while touch_goes_on(&r, n):
+            with nogil:
+                populate_run(contexts, tasks, a, w, every, by, min(n, r.done + UNINTERRUPTED), &r)
+    finally:
+        error = None
+        for k in range(held):
+            try:
+                (<Process> processes[k]).core.leave(contexts[k])
+            except BaseException as raised:
+                error = raised
+        free(contexts)
+        free(tasks)
+        if error is not None:
+            raise error
+    return r.done, r.minflt, r.majflt, r.signal
+
 
 cdef class Calls(Process):
     """The calling side of every system call, its accesses, and what its address space shows."""
@@ -249,13 +306,27 @@ cdef class Calls(Process):
             self.core.leave(c)
         return rc
 
-    def _exit(self, bint zombie=False):
-        """Nothing is left to do when another thread was faster."""
+    def _clone_thread(self, uint32_t cpu):
+        """Pid of a new thread, or -errno."""
+        cdef ctx_t *c = self.begin()
+        cdef int64_t rc
+        try:
+            with nogil:
+                rc = pmg_sys_clone_thread(c, cpu)
+        finally:
+            self.core.leave(c)
+        return rc
+
+    def _exit(self, bint zombie=False, bint alone=False):
+        """The process, or its one task ``alone``.  Nothing is left to do when another thread was faster."""
         cdef ctx_t *c = self.core.enter()
         try:
             if self.attach(c):
                 with nogil:
-                    do_exit(c, self.t, zombie, False)
+                    if alone:
+                        do_exit(c, self.t, zombie, False)
+                    else:
+                        do_group_exit(c, self.t, zombie, False)
         finally:
             self.core.leave(c)
 
@@ -573,7 +644,7 @@ cdef bint touch_goes_on(touch_t *r, uint64_t n) except -1:
     return r.done < n and not r.signal and not r.wait
 
 
-cdef void add_touch(touch_t *r, touch_t *part) noexcept:
+cdef void add_touch(touch_t *r, touch_t *part) noexcept nogil:
     r.done += part.done
     r.minflt += part.minflt
     r.majflt += part.majflt

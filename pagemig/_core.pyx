@@ -11,12 +11,14 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
 from pagemig._arrays cimport data_of
-from pagemig.mm.atomic cimport pmg_load, pmg_load32, pmg_load32_acq, pmg_store, pmg_store32
+from pagemig.mm.atomic cimport pmg_load, pmg_load32, pmg_load32_acq, pmg_store32
 from pagemig.mm.build cimport build_arenas, build_nodes, build_swap, node_spec_t, profile_layout, scatter, set_profile
 from pagemig.mm.check cimport check_machine, checker_release, invariant_error, violation_t
 from pagemig.mm.context cimport ctx_bind, ctx_get, ctx_held, ctx_put, ctx_release_all, switch_mm
 from pagemig.mm.cred cimport cred_t, get_cred
-from pagemig.mm.fork cimport find_get_task_by_vpid, get_task, mmget_not_zero, mmput, mmput_unless_last, put_task
+from pagemig.mm.fork cimport (
+    all_threads, find_get_task_by_vpid, get_task, limit_memlock, mmget_not_zero, mmput, mmput_unless_last, put_task,
+)
 from pagemig.mm.mig cimport mig_release_all
 from pagemig.mm.notify cimport call_refused, callbacks_release
 from pagemig.mm.page_alloc cimport arenas_release, mm_of, task_of, vma_index
@@ -199,7 +201,8 @@ cdef class Machine:
             raise RuntimeError(
                 "a hook made a call that waits for what is held while the hook runs" if depth else
                 "the call waits for a migration that is under way: step that one, or make accesses through a context")
-        sleep(0)
+        # Another thread has to end it: soon, or it gets the processor of the host meanwhile.
+        sleep(0 if c.nested_deadline - now > HOOK_PATIENCE - 0.002 else 0.001)
         return 0
 
     cdef void put_mm(self, ctx_t *c) noexcept:
@@ -447,8 +450,30 @@ cdef class Process:
 
     def _limits(self, uint64_t memlock):
         """RLIMIT_MEMLOCK in bytes."""
-        pmg_store(&self.hold().memlock, memlock)
+        limit_memlock(self.m, self.hold(), memlock)
         put_task(self.m, self._task)
+
+    def _leader(self):
+        """Pid of the process whose thread it is."""
+        cdef uint32_t pid = pmg_load32(&task_of(self.m, self.hold().leader).pid)
+        put_task(self.m, self._task)
+        return pid
+
+    def _threads(self):
+        """Pids of its threads that have not exited, the leader's first."""
+        cdef uint32_t leader = self.hold().leader, room = 0, n
+        cdef task_t *t = task_of(self.m, leader)
+        out = None
+        n = all_threads(self.m, leader, NULL, 0)
+        while n > room:             # more were started meanwhile
+            room = n + 16
+            out = np.empty(room, np.uint32)
+            n = all_threads(self.m, leader, <uint32_t *> cnp.PyArray_DATA(out), room)
+        pids = sorted(out[:n].tolist()) if n else []
+        if pmg_load32_acq(&t.state) == TASK_RUNNING:
+            pids.insert(0, pmg_load32(&t.pid))
+        put_task(self.m, self._task)
+        return pids
 
     def _faults(self):
         """(minor, major) faults since the start of the process."""
@@ -456,6 +481,15 @@ cdef class Process:
         cdef uint64_t minor = pmg_load(&t.min_flt), major = pmg_load(&t.maj_flt)
         put_task(self.m, self._task)
         return minor, major
+
+    def _size(self):
+        """(mappings, pages) of its address space; waits for nothing."""
+        cdef ctx_t *c = self.look()
+        cdef mm_t *mm = mm_of(self.m, c.mm)         # record 0 is never handed out and all 0
+        cdef uint32_t mappings = pmg_load32(&mm.vmas.n)
+        cdef uint64_t total = pmg_load(&mm.total_vm)
+        self.core.leave(c)
+        return mappings, total
 
     def _usage(self):
         """(rss_anon, rss_file, rss_shmem, locked, total) in pages; all 0 of a zombie."""

@@ -8,7 +8,7 @@ from pagemig.mm.atomic cimport (
     pmg_prefetch, pmg_prefetchw, pmg_store32, pmg_unlikely,
 )
 from pagemig.mm.context cimport mmap_read_lock, mmap_read_unlock, pmg_wait, waits_anew
-from pagemig.mm.fork cimport do_exit
+from pagemig.mm.fork cimport do_group_exit
 from pagemig.mm.frame cimport get_page
 from pagemig.mm.memory cimport get_entry_page, handle_mm_fault, wait_on_page_locked
 from pagemig.mm.notify cimport PMG_K_MAJOR, PMG_K_MINOR, PMG_K_SIGNAL, PMG_K_WAIT, tell_fault
@@ -196,7 +196,7 @@ cdef void touch_begin(touch_t *r) noexcept nogil:
 cdef void touch_end(ctx_t *c, task_t *t, touch_t *r) noexcept nogil:
     """Where no memory is left the process is killed: the kernel takes the largest, here it is always the one that asks."""
     if r.signal == SIGKILL:
-        do_exit(c, t, True, True)
+        do_group_exit(c, t, True, True)
     if r.minflt:
         pmg_add(&t.min_flt, r.minflt)
     if r.majflt:

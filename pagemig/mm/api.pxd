@@ -139,6 +139,21 @@ cdef extern from "pagemig/api.h" nogil:
         int64_t (*mig_end)(
             pmg_ctx *c, pmg_mig h, uint32_t abort, int32_t *status, uint64_t n, uint32_t *rule) noexcept nogil
         int (*set_callbacks)(pmg_machine *m, const pmg_callbacks *callbacks) noexcept nogil
+        int64_t (*clone_thread)(pmg_ctx *c, uint32_t cpu) noexcept nogil
+        int (*exit_thread)(pmg_ctx *c) noexcept nogil
+        int64_t (*file_new)(pmg_ctx *c, uint32_t kind, uint64_t pages) noexcept nogil
+        int (*file_close)(pmg_ctx *c, uint32_t file) noexcept nogil
+        int (*ftruncate)(pmg_ctx *c, uint32_t file, uint64_t pages) noexcept nogil
+        int (*punch_hole)(pmg_ctx *c, uint32_t file, uint64_t index, uint64_t n) noexcept nogil
+        int (*mlockall)(pmg_ctx *c, uint32_t flags) noexcept nogil
+        int (*munlockall)(pmg_ctx *c) noexcept nogil
+        int64_t (*pin)(pmg_ctx *c, uint64_t va, uint64_t n, uint32_t longterm, uint32_t *handle) noexcept nogil
+        int (*unpin)(pmg_ctx *c, uint32_t handle) noexcept nogil
+        int (*setuid)(pmg_ctx *c, uint32_t uid, uint32_t gid, uint32_t dumpable) noexcept nogil
+        int (*swapoff)(pmg_ctx *c, uint32_t device) noexcept nogil
+        int (*swapon)(pmg_ctx *c, uint32_t device) noexcept nogil
+        int (*offline)(pmg_ctx *c, uint32_t node) noexcept nogil
+        int (*online)(pmg_ctx *c, uint32_t node) noexcept nogil
 
 # the one table, filled at import
 cdef const pmg_api *api_table() noexcept nogil

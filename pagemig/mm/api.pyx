@@ -10,7 +10,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset, strcmp, strncpy
 
 from pagemig.mm.access cimport access_one, access_seen, seen_t, touch_range, touch_t
-from pagemig.mm.atomic cimport pmg_cas, pmg_likely, pmg_load, pmg_load32
+from pagemig.mm.atomic cimport pmg_cas, pmg_cas32, pmg_likely, pmg_load, pmg_load32
 from pagemig.mm.build cimport build_arenas, build_nodes, build_swap, node_spec_t, scatter
 from pagemig.mm.calls cimport (
     migrate_frames, pmg_sys_get_mempolicy, pmg_sys_mbind, pmg_sys_migrate_pages, pmg_sys_move_pages,
@@ -20,17 +20,22 @@ from pagemig.mm.check cimport check_machine, checker_release, checker_t, violati
 from pagemig.mm.context cimport (
     all_vm_events, ctx_bind as ctx_on_cpu, ctx_get, ctx_put, ctx_release_all, switch_mm, vm_events_hand,
 )
+from pagemig.mm.cred cimport pmg_sys_setuid
+from pagemig.mm.filemap cimport file_new, file_put
 from pagemig.mm.fork cimport (
-    do_exit, find_get_task_by_vpid, get_task_mm, mmput, pmg_sys_fork, put_task, task_new, task_reap,
+    do_exit, do_group_exit, find_get_task_by_vpid, get_task_mm, mmput, pmg_sys_clone_thread, pmg_sys_fork,
+    pmg_sys_pin, pmg_sys_unpin, put_task, task_new,
 )
 from pagemig.mm.madvise cimport pmg_sys_madvise
+from pagemig.mm.memory_hotplug cimport online_node
 from pagemig.mm.mig cimport (
-    mig_abort, mig_at, mig_begin, mig_finish, MIG_FRAMES, mig_free, MIG_MADVISE, MIG_MBIND, MIG_MIGRATE_PAGES,
-    mig_let, MIG_MLOCK, MIG_MMAP, MIG_MOVE_PAGES, MIG_MPROTECT, MIG_MREMAP, mig_owned, mig_release_all, mig_same,
-    mig_status, mig_step, mig_t, mig_user, MIG_WAITS,
+    mig_abort, mig_at, mig_begin, mig_finish, MIG_FRAMES, mig_free, MIG_FTRUNCATE, mig_here, mig_let, MIG_MADVISE,
+    MIG_MBIND, MIG_MIGRATE_PAGES, MIG_MLOCK, MIG_MLOCKALL, MIG_MMAP, MIG_MOVE_PAGES, MIG_MPROTECT, MIG_MREMAP,
+    MIG_OFFLINE, mig_owned, MIG_PIN, MIG_PUNCH, mig_release_all, mig_same, mig_status, mig_step, MIG_SWAPOFF, mig_t,
+    mig_user, MIG_WAITS,
 )
 from pagemig.mm.migrate_stage cimport PAUSE_UNMAPPED
-from pagemig.mm.mlock cimport pmg_sys_mlock, pmg_sys_munlock
+from pagemig.mm.mlock cimport pmg_sys_mlock, pmg_sys_munlock, pmg_sys_munlockall
 from pagemig.mm.mmap cimport pmg_sys_mmap, pmg_sys_mprotect, pmg_sys_mremap, pmg_sys_munmap
 from pagemig.mm.notify cimport (
     call_refused, callbacks_release, EDEADLK, pmg_callbacks, pmg_ctx, PMG_EHOOK, set_callbacks, watch_t,
@@ -40,9 +45,11 @@ from pagemig.mm.pgtable cimport entry_table, leaf_pte, level_shift, pte_index, t
 from pagemig.mm.pte cimport (
     is_migration_entry, migration_entry_to_pfn, PTE_A, PTE_D, pte_pfn, pte_present, PTE_RW, pte_t,
 )
+from pagemig.mm.swapfile cimport pmg_sys_swapon
 from pagemig.mm.types cimport (
     C_LOCK_ANON_VMA, C_LOCK_I_MMAP, C_LOCK_PAGE, C_LOCK_PTL, C_MIGRATION_WAIT, C_PGALLOC, C_PGFAULT,
-    C_PGMAJFAULT, C_PGMIGRATE_FAIL, C_PGMIGRATE_SUCCESS, C_PTES_DROPPED, C_PTES_RESTORED, ctx_t, machine_t,
+    C_PGMAJFAULT, C_PGMIGRATE_FAIL, C_PGMIGRATE_SUCCESS, C_PTES_DROPPED, C_PTES_RESTORED, ctx_t, FILE_MINIX, FILE_SHMEM,
+    machine_t, MAX_INDEX_PAGES,
     MAX_NODES, MODE_HOST, MODE_THREADS, NR_COUNTERS, profile_t, STAGE, TASK_SIZE_PAGES, task_t,
 )
 from pagemig.mm.uaccess cimport PMG_BAD, pmg_user_t
@@ -53,11 +60,13 @@ from pagemig.mm.uaccess cimport PMG_BAD, pmg_user_t
 cdef enum:
     LEVELS = 4                      # of page tables
     WAITS = 512                     # PMG_WAIT of the header, whose name the core has without the sign
+    READ_AHEAD = 32                 # pages, as Machine.file has it
     MASK_BYTES = 4096               # of a node mask at most
 
 cdef struct host_ctx_t:             # pmg_ctx
     ctx_t *c                        # the core's; carries task and mm
     task_t *t                       # NULL: no process
+    uint32_t *pinned                # takes the handle of a call that pins, during that call
     mig_t *call                     # the call that waits: the caller comes back with the same arguments; NULL: none
     uint64_t taken[64]              # the context's counters when their costs were taken last
     watch_t watch                   # what is told and counted besides
@@ -426,14 +435,32 @@ cdef int64_t fork(pmg_ctx *ctx) noexcept nogil:
     return answered(h, pmg_sys_fork(h.c))
 
 
-cdef int exit_(pmg_ctx *ctx) noexcept nogil:
-    """The process exits and nobody waits for it.  Its handle answers ESRCH from now on."""
+cdef int64_t clone_thread(pmg_ctx *ctx, uint32_t cpu) noexcept nogil:
+    cdef host_ctx_t *h = host(ctx)
+    cdef int no = refused(h)
+    if no:
+        return no
+    return pmg_sys_clone_thread(h.c, cpu) if cpu < h.c.m.nr_cpus else -EINVAL
+
+
+cdef int exit_thread(pmg_ctx *ctx) noexcept nogil:
+    """The context's task alone; the last one ends the process.  Nobody waits for it."""
     cdef host_ctx_t *h = host(ctx)
     cdef int no = refused(h)
     if no:
         return no
     do_exit(h.c, h.t, False, False)
-    task_reap(h.c, h.t)
+    unbind(h)
+    return <int> answered(h, 0)
+
+
+cdef int exit_(pmg_ctx *ctx) noexcept nogil:
+    """The process exits, all of its threads, and nobody waits for it.  Its handle answers ESRCH from now on."""
+    cdef host_ctx_t *h = host(ctx)
+    cdef int no = refused(h)
+    if no:
+        return no
+    do_group_exit(h.c, h.t, False, False)
     unbind(h)
     return <int> answered(h, 0)
 
@@ -480,6 +507,8 @@ cdef int64_t go_on(host_ctx_t *h, const pmg_user *status, uint32_t *rule) noexce
         memcpy(status.p, g.u[2].p, min(g.u[2].bytes, status.bytes))
     if rule != NULL and g.rule:
         rule[0] = g.rule
+    if g.kind == MIG_PIN and rc >= 0:
+        h.pinned[0] = g.pin
     mig_free(g)
     h.call = NULL
     return rc
@@ -522,7 +551,7 @@ cdef int64_t mmap(
     cdef machine_t *m = h.c.m
     if no:
         return no
-    if file and (file >= pmg_load32(&m.files.fresh) or pmg_load32(&file_of(m, file).refs) == 0):
+    if file and not file_exists(m, file):
         return -EBADF
     if owns_time(h):
         return plain_call(h, MIG_MMAP, va, length, prot, flags, file, off)
@@ -1127,6 +1156,121 @@ cdef int64_t mig_end(
     return rc
 
 
+# -- files, swap devices, nodes, pins, credentials -------------------------------------------------------------
+
+
+cdef int64_t numbers_call(
+        pmg_ctx *ctx, bint needs_mm, uint32_t kind, uint64_t a, uint64_t b, uint64_t d) noexcept nogil:
+    """A call whose arguments are numbers, and which may wait."""
+    cdef host_ctx_t *h = host(ctx)
+    cdef int64_t rc = may_go_on(h)
+    if rc == -EDEADLK or (rc and needs_mm):
+        return rc
+    if owns_time(h):
+        return plain_call(h, kind, a, b, d, 0, 0, 0)
+    return answered(h, mig_here(h.c, kind, a, b, d))
+
+
+cdef inline bint file_exists(machine_t *m, uint32_t file) noexcept nogil:
+    return 0 < file < pmg_load32(&m.files.fresh) and pmg_load32(&file_of(m, file).refs) != 0
+
+
+cdef int64_t new_file(pmg_ctx *ctx, uint32_t kind, uint64_t pages) noexcept nogil:
+    cdef host_ctx_t *h = host(ctx)
+    cdef uint32_t file
+    if call_refused(h.c.m, ctx):
+        return -EDEADLK
+    if not FILE_SHMEM <= kind <= FILE_MINIX or pages > MAX_INDEX_PAGES:
+        return -EINVAL
+    file = file_new(h.c, kind, pages, 0)
+    if not file:
+        return -ENOMEM
+    file_of(h.c.m, file).ra_pages = READ_AHEAD
+    file_of(h.c.m, file).handles = 1
+    return file
+
+
+cdef int file_close(pmg_ctx *ctx, uint32_t file) noexcept nogil:
+    cdef host_ctx_t *h = host(ctx)
+    if call_refused(h.c.m, ctx):
+        return -EDEADLK
+    if not file_exists(h.c.m, file) or not pmg_cas32(&file_of(h.c.m, file).handles, 1, 0):
+        return -EBADF
+    file_put(h.c, file)
+    return <int> answered(h, 0)
+
+
+cdef int ftruncate(pmg_ctx *ctx, uint32_t file, uint64_t pages) noexcept nogil:
+    return <int> numbers_call(ctx, False, MIG_FTRUNCATE, file, pages, 0) if file_exists(host(ctx).c.m, file) else -EBADF
+
+
+cdef int punch_hole(pmg_ctx *ctx, uint32_t file, uint64_t index, uint64_t n) noexcept nogil:
+    return <int> numbers_call(ctx, False, MIG_PUNCH, file, index, n) if file_exists(host(ctx).c.m, file) else -EBADF
+
+
+cdef int mlockall(pmg_ctx *ctx, uint32_t flags) noexcept nogil:
+    return <int> numbers_call(ctx, True, MIG_MLOCKALL, flags, 0, 0)
+
+
+cdef int munlockall(pmg_ctx *ctx) noexcept nogil:
+    cdef host_ctx_t *h = host(ctx)
+    cdef int no = refused(h)
+    return no if no else <int> answered(h, pmg_sys_munlockall(h.c))
+
+
+cdef int64_t pin(pmg_ctx *ctx, uint64_t va, uint64_t n, uint32_t longterm, uint32_t *handle) noexcept nogil:
+    cdef host_ctx_t *h = host(ctx)
+    cdef int no = may_go_on(h)
+    cdef int64_t rc
+    if no:
+        return no
+    if handle == NULL:
+        return -EFAULT
+    if not owns_time(h):
+        return answered(h, pmg_sys_pin(h.c, va, n, longterm != 0, handle, NULL))
+    if not goes_on(h, MIG_PIN, &rc):
+        return rc
+    if not (number(h.call, 0, va) and number(h.call, 1, n) and number(h.call, 2, longterm != 0)):
+        return PMG_EBUSYCTX
+    h.pinned = handle
+    return go_on(h, NULL, NULL)
+
+
+cdef int unpin(pmg_ctx *ctx, uint32_t handle) noexcept nogil:
+    cdef host_ctx_t *h = host(ctx)
+    cdef int no = refused(h)
+    return no if no else <int> answered(h, pmg_sys_unpin(h.c, handle, NULL))
+
+
+cdef int setuid(pmg_ctx *ctx, uint32_t uid, uint32_t gid, uint32_t dumpable) noexcept nogil:
+    cdef host_ctx_t *h = host(ctx)
+    cdef int no = refused(h)
+    return no if no else <int> pmg_sys_setuid(h.c, uid, gid, dumpable != 0, NULL)
+
+
+cdef int swapoff(pmg_ctx *ctx, uint32_t device) noexcept nogil:
+    return <int> numbers_call(ctx, False, MIG_SWAPOFF, device, 0, 0)
+
+
+cdef int swapon(pmg_ctx *ctx, uint32_t device) noexcept nogil:
+    cdef host_ctx_t *h = host(ctx)
+    return -EDEADLK if call_refused(h.c.m, ctx) else <int> pmg_sys_swapon(h.c, device, NULL)
+
+
+cdef int offline(pmg_ctx *ctx, uint32_t node) noexcept nogil:
+    return <int> numbers_call(ctx, False, MIG_OFFLINE, node, 0, 0) if node < host(ctx).c.m.nr_nodes else -EINVAL
+
+
+cdef int online(pmg_ctx *ctx, uint32_t node) noexcept nogil:
+    cdef host_ctx_t *h = host(ctx)
+    if call_refused(h.c.m, ctx):
+        return -EDEADLK
+    if node >= h.c.m.nr_nodes or h.c.m.node[node].first == h.c.m.node[node].end:
+        return -EINVAL
+    online_node(h.c, <int32_t> node)
+    return 0
+
+
 # -- callbacks -------------------------------------------------------------------------------------------------
 
 
@@ -1192,3 +1336,18 @@ the_table.mig_frames = mig_frames
 the_table.mig_step = mig_next
 the_table.mig_end = mig_end
 the_table.set_callbacks = machine_callbacks
+the_table.clone_thread = clone_thread
+the_table.exit_thread = exit_thread
+the_table.file_new = new_file
+the_table.file_close = file_close
+the_table.ftruncate = ftruncate
+the_table.punch_hole = punch_hole
+the_table.mlockall = mlockall
+the_table.munlockall = munlockall
+the_table.pin = pin
+the_table.unpin = unpin
+the_table.setuid = setuid
+the_table.swapoff = swapoff
+the_table.swapon = swapon
+the_table.offline = offline
+the_table.online = online

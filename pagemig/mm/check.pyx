@@ -82,6 +82,7 @@ RULES = (
     ("rss", "d", "resident set of an address space = its PTEs by kind of page, less what 2.6.18 forgets"),
     ("total_vm", "d", "total_vm = pages of all VMAs"),
     ("locked_vm", "d", "locked_vm = pages of locked VMAs, and what mremap lost"),
+    ("group", "d", "a thread runs in the address space of its process, whose leader counts and lists it"),
     ("mm_users", "d", "users of an address space = processes in it"),
     ("task", "d", "a running process has an address space, a zombie has none"),
     ("pin", "d", "a pin is held by as many processes as it counts"),
@@ -714,6 +715,30 @@ cdef int check_mm(check_t *k, uint32_t i, uint32_t users) noexcept nogil:
     return rc
 
 
+cdef int check_group(check_t *k, task_t *t) noexcept nogil:
+    """A thread shares its leader's address space, and is on the leader's list; so many live."""
+    cdef task_t *leader = task_of(k.m, t.leader)
+    cdef uint32_t i, n = 0, at = <uint32_t> (t - task_of(k.m, 0))
+    if not record(&k.m.tasks, t.leader) or leader.leader != t.leader:
+        return fail(k, RULE_GROUP, t.leader, leader.leader)
+    if t != leader:
+        if t.state != TASK_RUNNING:
+            return fail(k, RULE_GROUP, TASK_RUNNING, t.state)
+        if leader.mm and leader.mm != t.mm:
+            return fail(k, RULE_GROUP, leader.mm, t.mm)
+        i = leader.threads
+        while i and i != at and n <= leader.live:
+            i = task_of(k.m, i).thread_next
+            n += 1
+        return 0 if i == at else fail(k, RULE_GROUP, at, 0)
+    i = t.threads
+    while i and n <= t.live:
+        n += 1
+        i = task_of(k.m, i).thread_next
+    n += t.state == TASK_RUNNING
+    return 0 if n == t.live else fail(k, RULE_GROUP, n, t.live)
+
+
 cdef int check_task(check_t *k, task_t *t) noexcept nogil:
     cdef uint32_t i, pin
     cdef int rc
@@ -721,6 +746,9 @@ cdef int check_task(check_t *k, task_t *t) noexcept nogil:
         return fail(k, RULE_TASK, t.state == TASK_RUNNING, t.mm)
     if t.mm:
         mark(k, k.mm_mark, t.mm)[0] += 1
+    rc = check_group(k, t)
+    if rc:
+        return rc
     rc = check_vec(k, &t.pins, "task.pins")
     if rc:
         return rc

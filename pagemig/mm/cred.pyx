@@ -100,6 +100,9 @@ cdef int get_target(ctx_t *c, int32_t pid, task_t **target) noexcept nogil:
         t = find_task(c, <uint32_t> pid) if pid > 0 else NULL
         if t == NULL:
             return -ESRCH
+    if t != NULL and not as_signal and t.leader == task_of(c.m, c.task).leader:
+        target[0] = t                       # same_thread_group
+        return 0
     get_cred(c, task_of(c.m, c.task), &caller)
     get_cred(c, t, &target_cred)
     # Asked as for a signal, what has no memory is refused for that before permission is.

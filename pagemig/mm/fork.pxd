@@ -11,7 +11,9 @@ cdef task_t *get_task(machine_t *m, uint32_t i, uint32_t pid) noexcept nogil
 # the same by pid alone; the second makes init when it is asked for
 cdef task_t *find_get_task_by_vpid(machine_t *m, uint32_t pid) noexcept nogil
 cdef task_t *find_task(ctx_t *c, uint32_t pid) noexcept nogil
-cdef uint32_t all_pids(machine_t *m, uint32_t *out, uint32_t room) noexcept nogil
+cdef uint32_t all_pids(machine_t *m, uint32_t *out, uint32_t room) noexcept nogil             # of processes, not of threads
+cdef uint32_t all_threads(machine_t *m, uint32_t leader, uint32_t *out, uint32_t room) noexcept nogil
+cdef void limit_memlock(machine_t *m, task_t *t, uint64_t bytes_) noexcept nogil
 cdef void put_task(machine_t *m, uint32_t i) noexcept nogil
 # address space of another process, kept until mmput; 0 when it has exited
 cdef uint32_t get_task_mm(ctx_t *c, task_t *t) noexcept nogil
@@ -36,11 +38,13 @@ cdef inline bint mmput_unless_last(machine_t *m, uint32_t mm) noexcept nogil:
         n = pmg_load32(users)
     return False
 
-# calls of c.task: pid of the child; pages held (pipe) or 0 (longterm); 0.  Or -errno, with the rule that refused.
+# calls of c.task: pid of the child or thread; pages held (pipe) or 0 (longterm); 0.  Or -errno, with the rule that refused.
 cdef int64_t pmg_sys_fork(ctx_t *c) noexcept nogil
+cdef int64_t pmg_sys_clone_thread(ctx_t *c, uint32_t cpu) noexcept nogil
 cdef int64_t pmg_sys_pin(
         ctx_t *c, uint64_t addr, uint64_t n, bint longterm, uint32_t *pin, uint32_t *rule) noexcept nogil
 cdef int64_t pmg_sys_unpin(ctx_t *c, uint32_t pin, uint32_t *rule) noexcept nogil
-# tears down the address space, drops pins
+# exit(2), of one task; and exit_group(2), of its whole process: the last one tears down the address space and drops pins
 cdef void do_exit(ctx_t *c, task_t *t, bint zombie, bint oom) noexcept nogil
+cdef void do_group_exit(ctx_t *c, task_t *t, bint zombie, bint oom) noexcept nogil
 cdef void task_reap(ctx_t *c, task_t *t) noexcept nogil

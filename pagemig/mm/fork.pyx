@@ -2,7 +2,7 @@
 
 Records keep their type when they are free (get_task, mmget_not_zero): who looks one up may find it gone, never another.
 """
-from libc.errno cimport EBADF, EFAULT, ENOMEM, ENOSYS
+from libc.errno cimport EBADF, EFAULT, ENOMEM, ENOSYS, ESRCH
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
@@ -134,9 +134,10 @@ cdef uint32_t all_pids(machine_t *m, uint32_t *out, uint32_t room) noexcept nogi
     for k in range(PID_HASH):
         i = m.pid_hash[k]
         while i:
-            if n < room:
-                out[n] = pmg_load32(&task_of(m, i).pid)
-            n += 1
+            if task_of(m, i).leader == i:
+                if n < room:
+                    out[n] = pmg_load32(&task_of(m, i).pid)
+                n += 1
             i = task_of(m, i).pid_next
     pmg_spin_unlock(&m.pid_lock)
     return n
@@ -151,14 +152,24 @@ cdef void detach_pid(machine_t *m, uint32_t i) noexcept nogil:
     pmg_spin_unlock(&m.pid_lock)
 
 
-cdef bint task_publish(machine_t *m, uint32_t i, uint32_t mm, uint32_t pid) noexcept nogil:
-    """A new process is complete: from now on its pid finds it.  False: another has the number."""
+cdef bint task_publish(machine_t *m, uint32_t i, uint32_t leader, uint32_t mm, uint32_t pid) noexcept nogil:
+    """A new process, or with another leader than itself a thread, is complete: from now on its pid finds it.
+
+    False: another has the number, or the process that is to have the thread ends.
+    """
     cdef task_t *t = task_of(m, i)
+    cdef task_t *first = task_of(m, leader)
     cdef uint32_t *bucket = &m.pid_hash[pid % PID_HASH]
     pmg_spin_lock(&m.pid_lock)
-    if find_pid(m, pid):
+    if find_pid(m, pid) or (leader != i and (first.group_exit or first.live == 0)):
         pmg_spin_unlock(&m.pid_lock)
         return False
+    t.leader = leader
+    t.threads = t.thread_next = t.live = t.autoreap = t.group_exit = 0
+    if leader != i:
+        t.thread_next = first.threads
+        first.threads = i
+    first.live += 1
     pmg_store32(&t.pid, pid)
     pmg_store32_rel(&t.mm, mm)
     pmg_store32_rel(&t.state, TASK_RUNNING)
@@ -167,6 +178,33 @@ cdef bint task_publish(machine_t *m, uint32_t i, uint32_t mm, uint32_t pid) noex
     bucket[0] = i
     pmg_spin_unlock(&m.pid_lock)
     return True
+
+
+cdef uint32_t all_threads(machine_t *m, uint32_t leader, uint32_t *out, uint32_t room) noexcept nogil:
+    """How many threads of a process have not exited, its leader not counted; the first ``room`` of their pids."""
+    cdef uint32_t i, n = 0
+    pmg_spin_lock(&m.pid_lock)
+    i = task_of(m, leader).threads
+    while i:
+        if n < room:
+            out[n] = pmg_load32(&task_of(m, i).pid)
+        n += 1
+        i = task_of(m, i).thread_next
+    pmg_spin_unlock(&m.pid_lock)
+    return n
+
+
+cdef void limit_memlock(machine_t *m, task_t *t, uint64_t bytes_) noexcept nogil:
+    """RLIMIT_MEMLOCK is the process's: of each of its threads."""
+    cdef uint32_t i
+    pmg_spin_lock(&m.pid_lock)
+    pmg_store(&t.memlock, bytes_)
+    pmg_store(&task_of(m, t.leader).memlock, bytes_)
+    i = task_of(m, t.leader).threads
+    while i:
+        pmg_store(&task_of(m, i).memlock, bytes_)
+        i = task_of(m, i).thread_next
+    pmg_spin_unlock(&m.pid_lock)
 
 
 cdef inline uint32_t alloc_pid(machine_t *m) noexcept nogil:
@@ -205,7 +243,7 @@ cdef uint32_t task_new_pid(ctx_t *c, uint32_t cpu, uint32_t uid, uint32_t pid) n
     pmg_store(&t.min_flt, 0)
     pmg_store(&t.maj_flt, 0)
     pmg_store(&t.memlock, m.profile.memlock)
-    if not task_publish(m, i, mm, pid):
+    if not task_publish(m, i, i, mm, pid):
         mmput(c, mm)
         slab_free(&m.tasks, i)
         return 0
@@ -244,8 +282,9 @@ cdef int dup_mmap(ctx_t *c, mm_t *mm, mm_t *oldmm) noexcept nogil:
     return 0
 
 
-cdef int dup_pins(machine_t *m, task_t *t, task_t *parent) noexcept nogil:
+cdef int dup_pins(machine_t *m, task_t *t, task_t *caller) noexcept nogil:
     """The open files that hold pages are the child's as well."""
+    cdef task_t *parent = task_of(m, caller.leader)
     cdef uint32_t i
     cdef int err
     pmg_spin_lock(&parent.alloc_lock)
@@ -259,7 +298,7 @@ cdef int dup_pins(machine_t *m, task_t *t, task_t *parent) noexcept nogil:
 
 cdef void copy_task(machine_t *m, task_t *t, task_t *parent) noexcept nogil:
     """Everything is inherited, the interleave cursor too, but for what makes a process a process of its own."""
-    t.parent = <uint32_t> (parent - task_of(m, 0))
+    t.parent = parent.leader
     pmg_spin_lock(&parent.alloc_lock)
     t.uid = parent.uid
     t.euid = parent.euid
@@ -305,8 +344,28 @@ cdef int64_t pmg_sys_fork(ctx_t *c) noexcept nogil:
             slab_free(&m.tasks, i)
         return err
     pid = alloc_pid(m)
-    task_publish(m, i, mm, pid)
+    task_publish(m, i, i, mm, pid)
     return pid
+
+
+cdef int64_t pmg_sys_clone_thread(ctx_t *c, uint32_t cpu) noexcept nogil:
+    """``clone`` with CLONE_VM, CLONE_FILES and CLONE_THREAD: policy, cursor and credentials are the caller's own copy."""
+    cdef machine_t *m = c.m
+    cdef task_t *t = task_of(m, c.task)
+    cdef uint32_t i = slab_alloc(&m.tasks), pid
+    if not i:
+        return -ENOMEM
+    kernel_memory(c, 2)                     # task_struct and stack
+    copy_task(m, task_of(m, i), t)
+    task_of(m, i).parent = task_of(m, t.leader).parent
+    pmg_store32(&task_of(m, i).cpu, cpu)
+    pmg_add32(&mm_of(m, c.mm).users, 1)
+    pid = alloc_pid(m)
+    if task_publish(m, i, t.leader, c.mm, pid):
+        return pid
+    pmg_add32(&mm_of(m, c.mm).users, <uint32_t> -1)     # the caller's call has one, too
+    slab_free(&m.tasks, i)
+    return -ESRCH
 
 
 cdef void pin_put(ctx_t *c, uint32_t i) noexcept nogil:
@@ -317,47 +376,134 @@ cdef void pin_put(ctx_t *c, uint32_t i) noexcept nogil:
         slab_free(&c.m.pins, i)
 
 
-cdef void do_exit(ctx_t *c, task_t *t, bint zombie, bint oom) noexcept nogil:
-    """Once, though several of its threads may want it; the calls of others keep the address space to their end."""
-    cdef uint32_t mm, i
+cdef bint leaves_group(machine_t *m, task_t *t, task_t *leader) noexcept nogil:
+    """A task is no thread of its process any more; whether it was the last."""
+    cdef uint32_t i = <uint32_t> (t - task_of(m, 0))
+    cdef uint32_t *link = &leader.threads
+    cdef bint last
+    pmg_spin_lock(&m.pid_lock)
+    if t != leader:
+        while link[0] != i:
+            link = &task_of(m, link[0]).thread_next
+        link[0] = t.thread_next
+    leader.live -= 1
+    last = leader.live == 0
+    pmg_spin_unlock(&m.pid_lock)
+    return last
+
+
+cdef bint becomes_zombie(machine_t *m, task_t *t, task_t *leader, bint zombie) noexcept nogil:
+    """A task has exited; whether nobody waits for its process, of which nothing is left now.
+
+    Who exits last sees what the leader has stored, or the leader sees that it is last.
+    """
+    cdef bint over
+    pmg_spin_lock(&m.pid_lock)
+    if t == leader:
+        t.autoreap = not zombie
+    pmg_store32_rel(&t.state, TASK_ZOMBIE)
+    over = leader.live == 0 and leader.autoreap and pmg_load32(&leader.state) == TASK_ZOMBIE
+    pmg_spin_unlock(&m.pid_lock)
+    return over
+
+
+cdef void drop_pins(ctx_t *c, task_t *leader) noexcept nogil:
     cdef vec_t pins
+    cdef uint32_t i
+    pmg_spin_lock(&leader.alloc_lock)
+    pins = leader.pins
+    leader.pins.off = 0
+    leader.pins.n = 0
+    leader.pins.cap = 0
+    pmg_spin_unlock(&leader.alloc_lock)
+    for i in range(pins.n):
+        pin_put(c, vec_at(c.m, &pins)[i])
+    vec_free(c.m, &pins)
+
+
+cdef void do_exit(ctx_t *c, task_t *t, bint zombie, bint oom) noexcept nogil:
+    """One task, once, though several threads of the host may want it; the calls of others keep the address space.
+
+    A thread is gone at once; the leader stays a zombie until the last thread has exited, and with ``zombie`` until it is
+    waited for.
+    """
+    cdef machine_t *m = c.m
+    cdef task_t *leader = task_of(m, t.leader)
+    cdef uint32_t mm
     if not pmg_cas32(&t.state, TASK_RUNNING, TASK_EXITING):
         return
+    pmg_add32(&leader.users, 1)             # it lives as long as t does, and to the end of this
     count_event(c, C_OOM_KILL, oom)
     mm = pmg_load32(&t.mm)
     pmg_store32_rel(&t.mm, 0)
     mmput(c, mm)
-    pmg_spin_lock(&t.alloc_lock)
-    pins = t.pins
-    t.pins.off = 0
-    t.pins.n = 0
-    t.pins.cap = 0
-    pmg_spin_unlock(&t.alloc_lock)
-    for i in range(pins.n):
-        pin_put(c, vec_at(c.m, &pins)[i])
-    vec_free(c.m, &pins)
-    pmg_store32_rel(&t.state, TASK_ZOMBIE)
-    if not zombie:
+    if leaves_group(m, t, leader):
+        drop_pins(c, leader)
+    zombie = becomes_zombie(m, t, leader, zombie)
+    if t != leader:
         task_reap(c, t)
+    if zombie:
+        task_reap(c, leader)
+    put_task(m, <uint32_t> (leader - task_of(m, 0)))
+
+
+cdef task_t *other_thread(machine_t *m, task_t *leader, task_t *but) noexcept nogil:
+    """A thread of a process that runs, kept until put_task; NULL: there is none but ``but``."""
+    cdef task_t *t = NULL
+    cdef uint32_t i
+    pmg_spin_lock(&m.pid_lock)
+    leader.group_exit = 1
+    i = leader.threads
+    while i and (task_of(m, i) == but or pmg_load32(&task_of(m, i).state) != TASK_RUNNING):
+        i = task_of(m, i).thread_next
+    if i:
+        t = task_of(m, i)
+        pmg_add32(&t.users, 1)              # it is on the list, so it has one
+    pmg_spin_unlock(&m.pid_lock)
+    return t
+
+
+cdef void do_group_exit(ctx_t *c, task_t *t, bint zombie, bint oom) noexcept nogil:
+    cdef machine_t *m = c.m
+    cdef task_t *leader = task_of(m, t.leader)
+    cdef task_t *other
+    cdef uint32_t i = t.leader
+    if get_task(m, i, pmg_load32(&leader.pid)) == NULL:
+        return
+    other = other_thread(m, leader, t)
+    while other != NULL:
+        do_exit(c, other, True, False)
+        put_task(m, <uint32_t> (other - task_of(m, 0)))
+        other = other_thread(m, leader, t)
+    if t != leader:
+        do_exit(c, leader, zombie, False)
+    do_exit(c, t, zombie, oom)
+    put_task(m, i)
 
 
 cdef void task_reap(ctx_t *c, task_t *t) noexcept nogil:
-    """The pid is free; the record stays with the calls that still use it."""
+    """The pid is free; the record stays with the calls that still use it.  A leader waits for the last thread."""
+    cdef machine_t *m = c.m
+    cdef bint over
     while pmg_load32(&t.state) == TASK_EXITING:
         pmg_yield()
-    if pmg_cas32(&t.state, TASK_ZOMBIE, TASK_FREE):
-        detach_pid(c.m, <uint32_t> (t - task_of(c.m, 0)))
-        put_task(c.m, <uint32_t> (t - task_of(c.m, 0)))
+    pmg_spin_lock(&m.pid_lock)
+    over = (task_of(m, t.leader) != t or t.live == 0) and pmg_cas32(&t.state, TASK_ZOMBIE, TASK_FREE)
+    pmg_spin_unlock(&m.pid_lock)
+    if over:
+        detach_pid(m, <uint32_t> (t - task_of(m, 0)))
+        put_task(m, <uint32_t> (t - task_of(m, 0)))
 
 
 # -- pages held by open files ----------------------------------------------------------------------------------
 
 
-cdef int pin_hold(machine_t *m, task_t *t, uint32_t i) noexcept nogil:
+cdef int pin_hold(machine_t *m, task_t *caller, uint32_t i) noexcept nogil:
     """The process holds the file from now on; not when it has exited meanwhile."""
+    cdef task_t *t = task_of(m, caller.leader)
     cdef int err = -ENOMEM
     pmg_spin_lock(&t.alloc_lock)
-    if pmg_load32(&t.state) == TASK_RUNNING:
+    if t.live:
         err = vec_insert(m, &t.pins, t.pins.n, i)
     pmg_spin_unlock(&t.alloc_lock)
     return err
@@ -408,7 +554,7 @@ cdef int64_t pmg_sys_pin(
 
 cdef int64_t pmg_sys_unpin(ctx_t *c, uint32_t pin, uint32_t *rule) noexcept nogil:
     """Close the process's hold; the pages stay held while another process has the file open."""
-    cdef task_t *t = task_of(c.m, c.task)
+    cdef task_t *t = task_of(c.m, task_of(c.m, c.task).leader)
     cdef uint32_t i
     cdef int err = -EBADF
     pmg_spin_lock(&t.alloc_lock)

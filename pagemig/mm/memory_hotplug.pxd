@@ -1,5 +1,5 @@
 """Emptying nodes and ranges of frames, with no process asking: memory hotplug."""
-from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from pagemig.mm.types cimport ctx_t, keep_t, kept_by_t
 
@@ -19,4 +19,5 @@ ctypedef struct evacuation_t:
 cdef int migrate_range(ctx_t *c, evacuation_t *e) noexcept nogil
 # the whole node, which gives out no frame any more when this answers 0; -EBUSY also when the kernel has frames there
 cdef int offline_node(ctx_t *c, int32_t nid, evacuation_t *e, uint32_t *rule) noexcept nogil
+cdef int64_t take_offline(ctx_t *c, int32_t nid, uint32_t *rule) noexcept nogil
 cdef void online_node(ctx_t *c, int32_t nid) noexcept nogil

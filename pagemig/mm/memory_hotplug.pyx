@@ -4,10 +4,11 @@ It starts from frames: those in use are isolated where they are on the LRU, migr
 looked at again in the next pass.  Who maps a page is the business of the reverse map; no list of processes is ever
 asked, and processes may come, fault, fork and go at any step.
 """
-from libc.errno cimport EBUSY, ENOMEM, ESRCH
-from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.errno cimport EBUSY, EINVAL, ENOMEM, ESRCH
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.string cimport memset
 
-from pagemig.mm.atomic cimport pmg_and, pmg_or, pmg_yield
+from pagemig.mm.atomic cimport pmg_and, pmg_load, pmg_or, pmg_yield
 from pagemig.mm.context cimport mmap_read_lock, mmap_read_unlock, pmg_wait
 from pagemig.mm.fork cimport get_task_mm, mmput
 from pagemig.mm.frame cimport frame_refs, page_state
@@ -137,6 +138,19 @@ cdef int offline_node(ctx_t *c, int32_t nid, evacuation_t *e, uint32_t *rule) no
     else:
         pmg_and(&c.m.has_memory, ~(<uint64_t> 1 << nid))
     return err
+
+
+cdef int64_t take_offline(ctx_t *c, int32_t nid, uint32_t *rule) noexcept nogil:
+    """offline_node() as a host asks for it: pages go anywhere else, in ten passes at most."""
+    cdef evacuation_t e
+    if nid < 0 or nid >= <int32_t> c.m.nr_nodes or not pmg_load(&c.m.online) >> nid & 1:
+        return -EINVAL
+    memset(&e, 0, sizeof(e))
+    e.targets = pmg_load(&c.m.has_memory) & ~(<uint64_t> 1 << nid)
+    e.max_passes = 10
+    if not e.targets:
+        return -EINVAL
+    return offline_node(c, nid, &e, rule)
 
 
 cdef void online_node(ctx_t *c, int32_t nid) noexcept nogil:

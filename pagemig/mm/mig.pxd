@@ -26,6 +26,12 @@ cdef enum:                      # which call
     MIG_MREMAP                  # a: address, length, new length, flags, new address
     MIG_MADVISE                 # a: address, length, advice
     MIG_MLOCK                   # a: address, length, flags
+    MIG_MLOCKALL                # a: flags
+    MIG_PIN                     # a: address, pages, longterm
+    MIG_FTRUNCATE               # a: file, pages
+    MIG_PUNCH                   # a: file, index, pages
+    MIG_SWAPOFF                 # a: device
+    MIG_OFFLINE                 # a: node
 
 cdef enum:                      # where it stands: PAUSE_*, and
     MIG_WAITS = 5               # for ctx.wait_what, ctx.wait_which
@@ -48,6 +54,7 @@ ctypedef struct mig_t:          # host memory in any number, as contexts
     pmg_user_t u[3]             # copies of the caller's memory, but for NULL and PMG_BAD
     int64_t rc
     uint32_t rule
+    uint32_t pin                # of MIG_PIN
     # the last stop
     uint32_t at, n
     uint32_t pass_              # passes begun before the present one
@@ -56,6 +63,8 @@ ctypedef struct mig_t:          # host memory in any number, as contexts
 
 # a call of the process with a pid (0: none) on a processor; NULL: *error is -ESRCH, -EINVAL or -ENOMEM
 cdef mig_t *mig_begin(machine_t *m, uint32_t pid, uint32_t cpu, uint32_t kind, bint timed, int *error) noexcept nogil
+# a call whose arguments are numbers, in a context of the caller's and at once
+cdef int64_t mig_here(ctx_t *c, uint32_t kind, uint64_t a, uint64_t b, uint64_t d) noexcept nogil
 # argument u[i]: up to `bytes` bytes of what the caller has, or with fill what they are to hold; -ENOMEM
 cdef int mig_user(mig_t *g, uint32_t i, const pmg_user_t *user, uint64_t bytes) noexcept nogil
 cdef int mig_status(mig_t *g, uint32_t i, const pmg_user_t *user, uint64_t n, int32_t fill) noexcept nogil

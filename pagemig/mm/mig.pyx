@@ -8,12 +8,15 @@ from libc.string cimport memcmp, memcpy, memset
 from pagemig.mm.atomic cimport pmg_add32, pmg_cas32, pmg_spin_lock, pmg_spin_unlock, pmg_store32_rel
 from pagemig.mm.calls cimport migrate_frames, pmg_sys_mbind, pmg_sys_migrate_pages, pmg_sys_move_pages
 from pagemig.mm.context cimport ctx_bind, ctx_get, ctx_put, switch_mm
-from pagemig.mm.fork cimport find_get_task_by_vpid, get_task_mm, mmput, put_task
+from pagemig.mm.fork cimport find_get_task_by_vpid, get_task_mm, mmput, pmg_sys_pin, put_task
 from pagemig.mm.madvise cimport pmg_sys_madvise
+from pagemig.mm.memory_hotplug cimport take_offline
 from pagemig.mm.migrate_stage cimport PAUSE_PASS
-from pagemig.mm.mlock cimport pmg_sys_mlock
+from pagemig.mm.mlock cimport pmg_sys_mlock, pmg_sys_mlockall
 from pagemig.mm.mmap cimport pmg_sys_mmap, pmg_sys_mprotect, pmg_sys_mremap
 from pagemig.mm.notify cimport PMG_EHOOK
+from pagemig.mm.swapfile cimport pmg_sys_swapoff
+from pagemig.mm.truncate cimport pmg_sys_fallocate, pmg_sys_ftruncate
 from pagemig.mm.types cimport ABORT_HEEDED, ctx_t, machine_t, MODE_ACTORS, MODE_THREADS, PMG_WAIT, task_t
 from pagemig.mm.uaccess cimport PMG_BAD, pmg_user_t, user_entries
 
@@ -52,7 +55,28 @@ cdef int64_t perform(ctx_t *c, mig_t *g) noexcept nogil:
         return pmg_sys_mremap(c, a[0], a[1], a[2], <uint32_t> a[3], a[4], &g.rule)
     if g.kind == MIG_MADVISE:
         return pmg_sys_madvise(c, a[0], a[1], <int> a[2], &g.rule)
-    return pmg_sys_mlock(c, a[0], a[1], <uint32_t> a[2], &g.rule)
+    if g.kind == MIG_MLOCK:
+        return pmg_sys_mlock(c, a[0], a[1], <uint32_t> a[2], &g.rule)
+    if g.kind == MIG_MLOCKALL:
+        return pmg_sys_mlockall(c, <uint32_t> a[0], &g.rule)
+    if g.kind == MIG_PIN:
+        return pmg_sys_pin(c, a[0], a[1], a[2] != 0, &g.pin, &g.rule)
+    if g.kind == MIG_FTRUNCATE:
+        return pmg_sys_ftruncate(c, <uint32_t> a[0], a[1], &g.rule)
+    if g.kind == MIG_PUNCH:
+        return pmg_sys_fallocate(c, <uint32_t> a[0], a[1], a[2], &g.rule)
+    if g.kind == MIG_SWAPOFF:
+        return pmg_sys_swapoff(c, <uint32_t> a[0], &g.rule)
+    return take_offline(c, <int32_t> a[0], &g.rule)
+
+
+cdef int64_t mig_here(ctx_t *c, uint32_t kind, uint64_t a, uint64_t b, uint64_t d) noexcept nogil:
+    cdef mig_t g
+    g.kind = kind
+    g.a[0] = a
+    g.a[1] = b
+    g.a[2] = d
+    return perform(c, &g)
 
 
 cdef void let_go(ctx_t *c) noexcept nogil:

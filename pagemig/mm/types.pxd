@@ -269,7 +269,7 @@ ctypedef struct file_t:         # an inode: file or shared anonymous object
     uint32_t name_bytes
     vec_t name                  # what user space calls it, UTF-8; guarded by lock
     uint32_t ra_pages           # most pages that are read ahead; 0: its disk reads none
-    uint32_t pad
+    uint32_t handles            # of refs, those that a host got of the table and may close; atomic
 
 
 cdef enum:
@@ -295,7 +295,7 @@ ctypedef struct mm_t:           # an address space; its record stays one when it
     int64_t rss_lost            # pages that rss_uncounted left out of the three, or counts though they are gone
 
 
-ctypedef struct task_t:         # a process; several threads may make calls of it
+ctypedef struct task_t:         # a process, or a thread of one; several threads of the host may make calls of it
     # The record stays one when it is free, so that who only knows its index and a pid may look (get_task); the first
     # five, state to cpu, are atomic.
     uint32_t state              # TASK_*
@@ -313,8 +313,15 @@ ctypedef struct task_t:         # a process; several threads may make calls of i
     uint32_t il_weight
     uint64_t min_flt, maj_flt
     uint64_t memlock            # RLIMIT_MEMLOCK, bytes
-    vec_t pins                  # pin_t held through open files
+    vec_t pins                  # pin_t held through open files; of the leader for all its threads
     uint32_t next
+    uint32_t leader             # the task whose pid is that of the process; itself but for its threads
+    # of the leader; guarded by pid_lock, and so is thread_next
+    uint32_t threads            # first of its threads that have not exited, without the leader
+    uint32_t thread_next
+    uint32_t live               # threads that have not exited, and the leader
+    uint32_t autoreap           # nobody waits for it: it is reaped once the last thread has exited
+    uint32_t group_exit         # all are to exit: no thread begins any more
     uint32_t pad
 
 

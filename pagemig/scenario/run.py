@@ -505,9 +505,25 @@ class ScenarioRun:
 
         return _answered(fork)
 
+    def _op_thread(self, process: Process, op: Json, _i: int) -> Json:
+        def start() -> None:
+            thread = process.thread(cpu=op.get("on"))
+            self.processes[op["child"]] = thread
+            self._exited.discard(op["child"])
+            self._seen.pop(op["child"], None)
+
+        return _answered(start)
+
     def _op_exit(self, process: Process, op: Json, _i: int) -> Json:
+        def end() -> None:
+            if op.get("alone", False):
+                process.exit_thread()
+            else:
+                process.exit(zombie=op.get("zombie", False))
+            self._exited.update(k for k, other in self.processes.items() if not other.alive)
+
         self._exited.add(op["p"])
-        return _answered(lambda: process.exit(zombie=op.get("zombie", False)))
+        return _answered(end)
 
     def _op_setuid(self, process: Process, op: Json, _i: int) -> Json:
         return _answered(lambda: process.setuid(op["uid"], dumpable=op.get("dumpable", False)))

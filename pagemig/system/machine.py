@@ -48,7 +48,13 @@ from pagemig.system.node import (
 )
 from pagemig.system.numa import MoveResult
 from pagemig.system.platform import Platform, SwapDevice
-from pagemig.system.process import Process, process_of, processes_of
+from pagemig.system.process import (
+    AccessResult,
+    Process,
+    populate_with,
+    process_of,
+    processes_of,
+)
 from pagemig.system.vmops import run_hook
 
 __all__ = [
@@ -220,6 +226,8 @@ class Machine(Platform):
     [1]
     """
 
+    _callbacks: list[_api.Callbacks | None]
+
     def __new__(
         cls,
         nodes: Sequence[Node | int | str],
@@ -255,7 +263,7 @@ class Machine(Platform):
         self.nodes, self.profile, self.distances = made, profile, far
         self.page_bytes, self.access_stats = page_bytes, bool(access_stats)
         self._vm_ops, self._vm_hooks = {}, {}
-        self._callbacks: list[_api.Callbacks | None] = []
+        self._callbacks = []
         self._known = WeakValueDictionary()
         for nid, weight in enumerate(table.tolist()):
             self._set_weight(nid, weight)
@@ -397,6 +405,41 @@ class Machine(Platform):
     def processes(self) -> list[Process]:
         """All processes that were not reaped, by rising pid; init is not listed."""
         return processes_of(self)
+
+    def populate(
+        self,
+        addresses: Addresses,
+        tasks: Addresses,
+        *,
+        write: bool | npt.ArrayLike = True,
+    ) -> AccessResult:
+        """Make accesses of many processes and threads, in order: what a trace of them does.
+
+        Parameters
+        ----------
+        addresses : array of int, shape (n,)
+            Addresses in bytes.
+        tasks : array of int, shape (n,)
+            Pid of the process or thread that makes each access, from its own processor and by its
+            own policy.
+        write : bool or array of bool, shape (n,), default True
+            Whether all, or which of them, are writes.
+
+        Returns
+        -------
+        AccessResult
+            Accesses done, faults, and a signal if one stopped it.
+
+        Raises
+        ------
+        KeyError
+            There is no such process.
+        ProcessGoneError
+            One has exited.
+        TypeError, ValueError
+            Not integers, not one-dimensional, or lists of different lengths.
+        """
+        return populate_with(self, addresses, tasks, write)
 
     # ---- migration without a process, and its steps -------------------------------------------
 

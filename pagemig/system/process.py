@@ -14,7 +14,7 @@ from typing import Any, Final, NoReturn, SupportsIndex
 import numpy as np
 import numpy.typing as npt
 
-from pagemig import _api
+from pagemig import _api, _calls
 from pagemig.arguments import (
     Addresses,
     NodeSet,
@@ -172,12 +172,11 @@ class Process(NumaCalls):
         if not self.alive:
             return f"<Process {self.pid}, zombie>"
         try:
-            rows = self._vmas()
+            mappings, pages = self._size()
             who = f"Process {self.pid}, uid {self._cred()[0]}, cpu {self._get_cpu()}"
         except ProcessGoneError:  # another thread ended it meanwhile
             return f"<Process {self.pid}, exited>"
-        mapped = int((rows["end"] - rows["start"]).sum()) >> 10
-        return f"<{who}, {counted(len(rows), 'mapping')}, {mapped} kB>"
+        return f"<{who}, {counted(mappings, 'mapping')}, {pages * PAGE_SIZE >> 10} kB>"
 
     # ---- who and where ------------------------------------------------------------------------
 
@@ -708,13 +707,64 @@ class Process(NumaCalls):
         self._must_live("fork")
         return process_of(self.machine, self._done("fork", self._fork()))
 
+    def thread(self, *, cpu: int | None = None) -> "Process":
+        """Start a thread: a task in the same address space.
+
+        Processor, policy (`set_mempolicy`), interleave cursor, credentials and fault counts are its
+        own; memory, policies of ranges (`mbind`), limits and pins are the process's.
+
+        Parameters
+        ----------
+        cpu : int, optional
+            Its processor; the caller's unless given.
+
+        Returns
+        -------
+        Process
+            The thread, with the caller's policy and the place of its cursor.
+
+        Raises
+        ------
+        ValueError
+            There is no such processor.
+        SyscallError
+            ENOMEM; ESRCH: the process is about to end.
+        """
+        self._must_live("thread")
+        number = self.cpu if cpu is None else self.machine._check_cpu(cpu)
+        return process_of(self.machine, self._done("thread", self._clone_thread(number)))
+
+    @property
+    def leader(self) -> int:
+        """Number of the process: of a thread that of the process it belongs to."""
+        return self._leader()
+
+    @property
+    def threads(self) -> "list[Process]":
+        """All threads of the process that have not exited, the first one first."""
+        there = []
+        for pid in self._threads():
+            with suppress(ProcessGoneError):  # it exited meanwhile
+                there.append(process_of(self.machine, pid))
+        return there
+
+    def exit_thread(self) -> None:
+        """End this task alone, as ``exit(2)`` does: the last one ends the process.
+
+        A thread is gone at once; the first one of a process stays a zombie, without memory, until
+        the others have exited.
+        """
+        self._must_live("exit_thread")
+        self._exit(False, True)
+
     def exit(self, *, zombie: bool = False) -> None:
-        """End the process; its memory is given back.
+        """End the process, all of its threads; its memory is given back.
 
         Parameters
         ----------
         zombie : bool, default False
-            Leave it unreaped: its pid stays, without memory, until :meth:`reap`.
+            Leave it unreaped: its pid stays, without memory, until :meth:`reap`.  Of a process with
+            threads that is its first one.
         """
         self._must_live("exit")
         self._exit(check_bool(zombie, "zombie"))
@@ -729,6 +779,8 @@ class Process(NumaCalls):
         """
         if self._reaped or self.alive:
             raise ValueError(f"{self!r} is no zombie")
+        if self._threads():
+            raise ValueError(f"{self!r} has threads that have not exited")
         self._reap()
 
     def setuid(self, uid: int, *, gid: int | None = None, dumpable: bool = False) -> None:
@@ -1097,6 +1149,30 @@ def processes_of(machine: Platform) -> list[Process]:
         with suppress(ProcessGoneError):  # another thread reaped it meanwhile
             there.append(process_of(machine, pid))
     return there
+
+
+def populate_with(
+    machine: Platform, addresses: Addresses, tasks: Addresses, write: bool | npt.ArrayLike
+) -> AccessResult:
+    """See `Machine.populate`."""
+    places, pids = address_array(addresses, "addresses"), address_array(tasks, "tasks")
+    if len(places) != len(pids):
+        raise ValueError(f"tasks must have {len(places)} entries, not {len(pids)}")
+    writes = write if write is True or write is False else _write_flags(write, len(places))
+    numbers, who = np.unique(pids, return_inverse=True)
+    makers = []
+    for pid in numbers.tolist():
+        if pid >> 32 or not machine._find_task(pid):
+            raise KeyError(pid)
+        makers.append(process_of(machine, pid))
+    if not makers:
+        return AccessResult(0, 0, 0, None, None)
+    index = np.ascontiguousarray(who, np.uint32).reshape(-1)
+    done, minflt, majflt, signal = _calls.populate(makers, places, writes, index)
+    if signal:
+        at = makers[index[done]]
+        return AccessResult(done, minflt, majflt, at._signalled(signal), done)
+    return AccessResult(done, minflt, majflt, None, None)
 
 
 # ---- arguments --------------------------------------------------------------------------------

@@ -166,6 +166,9 @@ FIELDS = {
         "rss_file": (<size_t> &(<mm_t *> NULL).rss_file, 8), "rss_shmem": (<size_t> &(<mm_t *> NULL).rss_shmem, 8),
         "vmas_n": (<size_t> &(<mm_t *> NULL).vmas.n, 4),
     },
-    "task": {"state": (<size_t> &(<task_t *> NULL).state, 4), "mm": (<size_t> &(<task_t *> NULL).mm, 4)},
+    "task": {
+        "state": (<size_t> &(<task_t *> NULL).state, 4), "mm": (<size_t> &(<task_t *> NULL).mm, 4),
+        "live": (<size_t> &(<task_t *> NULL).live, 4),
+    },
     "pin": {"refs": (<size_t> &(<pin_t *> NULL).refs, 4), "longterm": (<size_t> &(<pin_t *> NULL).longterm, 4)},
 }

@@ -277,6 +277,111 @@ def test_many_at_once_by_turns(kernel: str) -> None:
     machine.check(full=True)
 
 
+def test_repr_waits_for_nothing() -> None:
+    """Not for mmap_lock, which an mbind of 6.1 holds over its steps."""
+    _, app, base = machine_with("6.1")
+    before = repr(app)
+    with app.start_mbind(base, N * PAGE, pm.Bind([2]), pm.MPOL_MF_MOVE) as move:
+        until(move, "unmapped")
+        assert repr(app) == before
+
+
+def test_a_parked_call_goes_on_with_its_own_arguments_only() -> None:
+    machine, app, base = machine_with("6.1")
+    move = app.start_mbind(base, N * PAGE, pm.Bind([2]), pm.MPOL_MF_MOVE)
+    until(move, "unmapped")
+    f = api.functions
+    with app.context() as context:
+        c = context.address
+        assert f.mprotect(c, base, PAGE, 1) == -512  # PMG_WAIT: mmap_lock is taken
+        assert f.mprotect(c, base, 2 * PAGE, 1) == -601  # PMG_EBUSYCTX: that is another call
+        assert f.mprotect(c, base, PAGE, 3) == -601
+        assert f.munmap(c, base, PAGE) == -601
+        assert f.exit(c) == -601
+        assert f.fork(c) == -601
+        out = api.Outcome()
+        assert f.access(c, base, 0, ctypes.byref(out)) == -601
+        assert f.translate(c, base, ctypes.byref(out)) == 3  # looking is no call
+        move.finish()
+        assert f.mprotect(c, base, PAGE, 1) == 0
+        assert f.exit(c) == 0
+    machine.check(full=True)
+
+
+def test_arguments_of_a_parked_move_pages_are_compared() -> None:
+    machine, app, base = machine_with("6.1")
+    move = app.start_mbind(base, N * PAGE, pm.Bind([2]), pm.MPOL_MF_MOVE)
+    until(move, "unmapped")
+    pages, nodes, status = addresses(base, 4), np.ones(4, np.int32), np.zeros(4, np.int32)
+    with app.context() as context:
+        users = [ctypes.byref(user(array)) for array in (pages, nodes, status)]
+
+        def call(flags: int = 2) -> int:
+            return int(api.functions.move_pages(context.address, 0, 4, *users, flags, None))
+
+        assert call() == -512
+        pages[2] += PAGE
+        assert call() == -601
+        pages[2] -= PAGE
+        nodes[0] = 3
+        assert call() == -601
+        nodes[0] = 1
+        assert call(4) == -601
+        assert call() == -512
+        move.finish()
+        assert call() == 0
+        assert status.tolist() == [1] * 4
+    machine.check(full=True)
+
+
+def test_pages_put_back_are_listed() -> None:
+    """A page with a reference that no mapping explains does not move; who waits for it goes on."""
+    machine, app, base = machine_with("6.1")
+    app.pin(base + 3 * PAGE, PAGE)
+    [held] = app.frames(base + 3 * PAGE, 1).tolist()
+    stages = [event for event in app.start_move_pages(addresses(base), 1) if event.at == "stage"]
+    back = [int(event.source[i]) for event in stages for i in np.flatnonzero(event.target == 0)]
+    assert set(back) == {held}
+    assert len(back) > 1  # in each pass that locked it
+    assert sum(int((event.target != 0).sum()) for event in stages) == N - 1
+    machine.check(full=True)
+
+
+@pytest.mark.parametrize("kernel", MOVERS)
+def test_an_aborted_mbind_is_interrupted(kernel: str) -> None:
+    machine, app, base = machine_with(kernel)
+    move = app.start_mbind(base, N * PAGE, pm.Bind([2]), pm.MPOL_MF_MOVE | pm.MPOL_MF_STRICT)
+    until(move, "unmapped")
+    move.abort()
+    with pytest.raises(pm.SyscallError, match="EINTR"):
+        _ = move.result
+    assert whole(app, base)
+    machine.check(full=True)
+
+
+def test_wrong_pointers_are_answered() -> None:
+    machine, app, base = machine_with("6.1")
+    f = api.functions
+    handle = ctypes.c_uint64()
+    pages = addresses(base, 1)
+    with app.context() as context:
+        c = context.address
+        assert f.mig_frames(c, None, None, 1, ctypes.byref(handle)) == -14
+        assert f.migrate_frames(c, None, None, 1, None) == -14
+        assert f.mig_move_pages(c, 0, 1, None, None, None, 2, ctypes.byref(handle)) == 0
+        event = api.MigEvent(size=ctypes.sizeof(api.MigEvent))
+        assert f.mig_step(c, handle.value, None) == -14
+        assert f.mig_step(c, handle.value, ctypes.byref(event)) == 6
+        assert f.mig_end(c, handle.value, 0, None, 0, None) == -14
+        assert f.mig_move_pages(c, 0, 1, ctypes.byref(user(pages)), None, None, 2, None) == -14
+        assert f.access(c, base, 0, None) == -14
+        assert f.access_many(c, None, None, 3, None, None, None) == -14
+        assert f.walk(c, base, None) == f.translate(c, base, None) == f.cost_take(c, None) == -14
+    assert f.machine_new(None, None) == f.machine_info(None, None) == -14
+    assert f.ctx_open(api.machine(machine), 0, 0, 1, None) == -14
+    machine.check(full=True)
+
+
 # ---- abort --------------------------------------------------------------------------------------
 
 

@@ -233,6 +233,7 @@ BREAKS: list[tuple[str, Callable[[World], None]]] = [
     ("rss", lambda w: w.add("mm", w.mm(w.app), "rss_shmem")),
     ("total_vm", lambda w: w.add("mm", w.mm(w.app), "total_vm")),
     ("locked_vm", lambda w: w.add("mm", w.mm(w.app), "locked_vm", -1)),
+    ("group", lambda w: w.add("task", w.child._task, "live")),
     ("mm_users", lambda w: w.add("mm", w.mm(w.child), "users")),
     ("task", lambda w: w.put("task", w.child._task, "mm", 0)),
     ("pin", lambda w: w.add("pin", w.pin.handle, "refs")),

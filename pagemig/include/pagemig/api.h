@@ -178,6 +178,8 @@ typedef struct pmg_mig_event {
     uint64_t ipis;            /* processors told to flush since the last stop */
 } pmg_mig_event;
 
+enum { PMG_FILE_TMPFS = 1, PMG_FILE_RAMFS = 2, PMG_FILE_EXT4 = 3, PMG_FILE_MINIX = 4 };
+
 /* User memory as a call gets it: NULL, PMG_BAD (a wild pointer), or `bytes` that can be read; EFAULT beyond them. */
 typedef struct pmg_user {
     void *p;
@@ -264,6 +266,27 @@ typedef struct pmg_api {
     /* Copied; NULL takes them away.  Make the call while no other is under way.  They are the process's, not the
      * machine's: no copy or saved machine has them. */
     int (*set_callbacks)(pmg_machine *m, const pmg_callbacks *callbacks);
+
+    /* Threads of a program: tasks in one address space, each with processor, policy, interleave cursor, credentials and fault
+     * counts.  exit ends all of them; exit_thread the caller's task alone (the last one ends the process). */
+    int64_t (*clone_thread)(pmg_ctx *c, uint32_t cpu);                      /* the thread's pmg_task */
+    int (*exit_thread)(pmg_ctx *c);
+
+    /* Files, for mmap; the kinds are PMG_FILE_*.  file_close lets go of the handle, mappings keep the file. */
+    int64_t (*file_new)(pmg_ctx *c, uint32_t kind, uint64_t pages);         /* its number */
+    int (*file_close)(pmg_ctx *c, uint32_t file);
+    int (*ftruncate)(pmg_ctx *c, uint32_t file, uint64_t pages);
+    int (*punch_hole)(pmg_ctx *c, uint32_t file, uint64_t index, uint64_t n);
+
+    int (*mlockall)(pmg_ctx *c, uint32_t flags);
+    int (*munlockall)(pmg_ctx *c);
+    int64_t (*pin)(pmg_ctx *c, uint64_t va, uint64_t n, uint32_t longterm, uint32_t *handle);   /* n pages; see docs */
+    int (*unpin)(pmg_ctx *c, uint32_t handle);
+    int (*setuid)(pmg_ctx *c, uint32_t uid, uint32_t gid, uint32_t dumpable);
+    int (*swapoff)(pmg_ctx *c, uint32_t device);                            /* devices are those of pm.Machine(swap=...) */
+    int (*swapon)(pmg_ctx *c, uint32_t device);
+    int (*offline)(pmg_ctx *c, uint32_t node);
+    int (*online)(pmg_ctx *c, uint32_t node);
 } pmg_api;
 
 #define PMG_HAS(api, f) ((api)->size >= offsetof(pmg_api, f) + sizeof((api)->f))

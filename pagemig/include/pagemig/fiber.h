@@ -79,15 +79,15 @@ void pmg_fiber_switch(void **save, void *to)
         "sub sp, sp, #32\n\t"
         "stp x29, x30, [sp, #16]\n\t"
         "str x19, [sp, #8]\n\t"
-        "adr x9, 1f\n\t"
-        "str x9, [sp]\n\t"
+        "adr x16, 1f\n\t"
+        "str x16, [sp]\n\t"
         "mov x9, sp\n\t"
         "str x9, [x0]\n\t"
         "mov sp, x1\n\t"
-        "ldr x9, [sp]\n\t"
-        "br x9\n"
+        "ldr x16, [sp]\n\t"
+        "br x16\n"                 /* by x16 even the start of a function may be jumped to, where BTI is on */
         "1:\n\t"
-        "hint #36\n\t"
+        "hint #38\n\t"            /* bti jc */
         "ldr x19, [sp, #8]\n\t"
         "ldp x29, x30, [sp, #16]\n\t"
         "add sp, sp, #32\n\t"
@@ -141,7 +141,10 @@ static inline int pmg_fiber_new(pmg_fiber *f, size_t size)
     stack = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (stack == MAP_FAILED)
         return -1;
-    mprotect(stack, page, PROT_NONE);
+    if (mprotect(stack, page, PROT_NONE)) {
+        munmap(stack, size);
+        return -1;
+    }
     f->stack = (char *) stack;
     f->size = size;
     f->done = 1;
