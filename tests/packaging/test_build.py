@@ -220,7 +220,9 @@ def test_include_directory_holds_the_headers():
     assert (Path(pagemig.get_include()) / "pagemig").is_dir()
 
 
-@pytest.mark.parametrize("target", ["run", "test", "bench", "lint", "tsan", "asan", "clean"])
+@pytest.mark.parametrize(
+    "target", ["run", "test", "full", "bench", "lint", "tsan", "asan", "wheel", "clean"]
+)
 def test_make_targets_exist(target):
     if not shutil.which("make"):
         pytest.skip("needs make")

@@ -28,6 +28,19 @@ def test_the_wheel_needs_numpy_alone(clean: Environment) -> None:
     assert re.fullmatch(r"\d+ modules with numpy \S+\n", clean.run("-I", SMOKE))
 
 
+def test_the_wheel_runs_with_the_c_library_of_manylinux2014(clean: Environment) -> None:
+    """What auditwheel asks: symbols no newer than glibc 2.17, and no other library."""
+    if not shutil.which("readelf"):
+        pytest.skip("needs readelf: binutils")
+    objects = sorted((clean.site / "pagemig").rglob("*.so"))
+    assert objects
+    text = run("readelf", "-d", "-V", *objects, cwd=clean.folder)
+    libraries = set(re.findall(r"\(NEEDED\).*\[(\w[\w-]*)\.so", text))
+    assert {name for name in libraries if not name.startswith("ld-linux")} == {"libc"}
+    versions = {tuple(map(int, v.split("."))) for v in re.findall(r"GLIBC_([\d.]+)", text)}
+    assert versions and max(versions) <= (2, 17)
+
+
 def test_every_python_that_is_listed_has_an_oldest_numpy() -> None:
     facts = project()["project"]
     listed = [c.rpartition(" ")[2] for c in facts["classifiers"] if ":: 3." in c]
