@@ -100,14 +100,16 @@ def test_a_consumer_of_a_shorter_table_goes_on_working(
 
 
 @pytest.mark.parametrize(
-    ("abi", "more"), [(2, 0), (0, 0), (1, -8), (2, 80)], ids=["newer", "none", "short", "both"]
+    ("abi", "size"),
+    [(2, "_api.size"), (0, "_api.size"), (1, "80"), (2, "_api.size + 80")],
+    ids=["newer", "none", "short", "both"],
 )
 def test_another_table_is_refused_politely(
-    builder: Environment, consumer: Path, abi: int, more: int
+    builder: Environment, consumer: Path, abi: int, size: str
 ) -> None:
     code = f"""{OTHER_TABLE}
 real = _api.table
-_api.table = table({abi}, _api.size + {more})
+_api.table = table({abi}, {size})
 try:
     import consumer
 except ImportError as error:
