@@ -50,6 +50,7 @@ cdef struct vma_row_t:
 
 assert VMA_DTYPE.itemsize == sizeof(vma_row_t)
 
+
 cdef void populate_run(
         ctx_t **contexts, task_t **tasks, const uint64_t *addresses, const uint8_t *writes, bint every, const uint32_t *who,
         uint64_t end, touch_t *r) noexcept nogil:
@@ -104,132 +105,106 @@ def populate(list processes, addresses, write, who):
     return r.done, r.minflt, r.majflt, r.signal
 
 
+cdef struct call_t:             # one system call
+    ctx_t *c
+    int64_t rc
+    uint32_t rule
+
+
 cdef class Calls(Process):
-    """The calling side of every system call, its accesses, and what its address space shows."""
+    """The calling side of every system call, its accesses, and what its address space shows.
+
+    Between ``begin_call`` or ``enter_call`` and ``answered`` stands a single call without the GIL, which cannot raise: no
+    way leads past the end of the scope.  What may raise inside has a ``finally``.
+    """
+
+    cdef call_t begin_call(self) except *:
+        """Start a call of a process that has an address space."""
+        cdef call_t k
+        k.c = self.begin()
+        k.rule = 0
+        return k
+
+    cdef call_t enter_call(self) except *:
+        """Start a call that a process without one can make, too."""
+        cdef call_t k
+        k.c = self.enter()
+        k.rule = 0
+        return k
+
+    cdef object answered(self, const call_t *k):
+        self.core.leave(k.c)
+        return answer(k.rc, k.rule)
 
     # -- address space ---------------------------------------------------------------------------------------------
 
     def _mmap(self, uint64_t addr, uint64_t length, uint32_t prot, uint32_t flags, uint32_t file, uint64_t offset):
-        cdef ctx_t *c = self.begin()
-        cdef uint32_t rule = 0
-        cdef int64_t rc
-        try:
-            with nogil:
-                rc = pmg_sys_mmap(c, addr, length, prot, flags, file, offset, &rule)
-        finally:
-            self.core.leave(c)
-        return answer(rc, rule)
+        cdef call_t k = self.begin_call()
+        with nogil:
+            k.rc = pmg_sys_mmap(k.c, addr, length, prot, flags, file, offset, &k.rule)
+        return self.answered(&k)
 
     def _mmap_pfns(self, pfns, uint32_t prot, uint32_t ops):
         cdef uint32_t *p = <uint32_t *> data_of(pfns, cnp.NPY_UINT32, "pfns")
         cdef uint64_t n = len(pfns)
-        cdef ctx_t *c = self.begin()
-        cdef uint32_t rule = 0
-        cdef int64_t rc
-        try:
-            with nogil:
-                rc = pmg_sys_mmap_pfns(c, p, n, prot, ops, &rule)
-        finally:
-            self.core.leave(c)
-        return answer(rc, rule)
+        cdef call_t k = self.begin_call()
+        with nogil:
+            k.rc = pmg_sys_mmap_pfns(k.c, p, n, prot, ops, &k.rule)
+        return self.answered(&k)
 
     def _vm_ops(self, uint64_t addr, uint32_t ops):
-        cdef ctx_t *c = self.begin()
-        cdef uint32_t rule = 0
-        cdef int64_t rc
-        try:
-            with nogil:
-                rc = pmg_sys_vm_ops(c, addr, ops, &rule)
-        finally:
-            self.core.leave(c)
-        return answer(rc, rule)
+        cdef call_t k = self.begin_call()
+        with nogil:
+            k.rc = pmg_sys_vm_ops(k.c, addr, ops, &k.rule)
+        return self.answered(&k)
 
     def _munmap(self, uint64_t addr, uint64_t length):
-        cdef ctx_t *c = self.begin()
-        cdef uint32_t rule = 0
-        cdef int64_t rc
-        try:
-            with nogil:
-                rc = pmg_sys_munmap(c, addr, length, &rule)
-        finally:
-            self.core.leave(c)
-        return answer(rc, rule)
+        cdef call_t k = self.begin_call()
+        with nogil:
+            k.rc = pmg_sys_munmap(k.c, addr, length, &k.rule)
+        return self.answered(&k)
 
     def _mprotect(self, uint64_t addr, uint64_t length, uint32_t prot):
-        cdef ctx_t *c = self.begin()
-        cdef uint32_t rule = 0
-        cdef int64_t rc
-        try:
-            with nogil:
-                rc = pmg_sys_mprotect(c, addr, length, prot, &rule)
-        finally:
-            self.core.leave(c)
-        return answer(rc, rule)
+        cdef call_t k = self.begin_call()
+        with nogil:
+            k.rc = pmg_sys_mprotect(k.c, addr, length, prot, &k.rule)
+        return self.answered(&k)
 
     def _mremap(self, uint64_t old, uint64_t old_len, uint64_t new_len, uint32_t flags, uint64_t new_addr):
-        cdef ctx_t *c = self.begin()
-        cdef uint32_t rule = 0
-        cdef int64_t rc
-        try:
-            with nogil:
-                rc = pmg_sys_mremap(c, old, old_len, new_len, flags, new_addr, &rule)
-        finally:
-            self.core.leave(c)
-        return answer(rc, rule)
+        cdef call_t k = self.begin_call()
+        with nogil:
+            k.rc = pmg_sys_mremap(k.c, old, old_len, new_len, flags, new_addr, &k.rule)
+        return self.answered(&k)
 
     def _madvise(self, uint64_t addr, uint64_t length, int advice):
-        cdef ctx_t *c = self.begin()
-        cdef uint32_t rule = 0
-        cdef int64_t rc
-        try:
-            with nogil:
-                rc = pmg_sys_madvise(c, addr, length, advice, &rule)
-        finally:
-            self.core.leave(c)
-        return answer(rc, rule)
+        cdef call_t k = self.begin_call()
+        with nogil:
+            k.rc = pmg_sys_madvise(k.c, addr, length, advice, &k.rule)
+        return self.answered(&k)
 
     def _mlock(self, uint64_t addr, uint64_t length, uint32_t flags):
-        cdef ctx_t *c = self.begin()
-        cdef uint32_t rule = 0
-        cdef int64_t rc
-        try:
-            with nogil:
-                rc = pmg_sys_mlock(c, addr, length, flags, &rule)
-        finally:
-            self.core.leave(c)
-        return answer(rc, rule)
+        cdef call_t k = self.begin_call()
+        with nogil:
+            k.rc = pmg_sys_mlock(k.c, addr, length, flags, &k.rule)
+        return self.answered(&k)
 
     def _munlock(self, uint64_t addr, uint64_t length):
-        cdef ctx_t *c = self.begin()
-        cdef uint32_t rule = 0
-        cdef int64_t rc
-        try:
-            with nogil:
-                rc = pmg_sys_munlock(c, addr, length, &rule)
-        finally:
-            self.core.leave(c)
-        return answer(rc, rule)
+        cdef call_t k = self.begin_call()
+        with nogil:
+            k.rc = pmg_sys_munlock(k.c, addr, length, &k.rule)
+        return self.answered(&k)
 
     def _mlockall(self, uint32_t flags):
-        cdef ctx_t *c = self.begin()
-        cdef uint32_t rule = 0
-        cdef int64_t rc
-        try:
-            with nogil:
-                rc = pmg_sys_mlockall(c, flags, &rule)
-        finally:
-            self.core.leave(c)
-        return answer(rc, rule)
+        cdef call_t k = self.begin_call()
+        with nogil:
+            k.rc = pmg_sys_mlockall(k.c, flags, &k.rule)
+        return self.answered(&k)
 
     def _munlockall(self):
-        cdef ctx_t *c = self.begin()
-        cdef int64_t rc
-        try:
-            with nogil:
-                rc = pmg_sys_munlockall(c)
-        finally:
-            self.core.leave(c)
-        return rc
+        cdef call_t k = self.begin_call()
+        with nogil:
+            k.rc = pmg_sys_munlockall(k.c)
+        return self.answered(&k)
 
     # -- accesses --------------------------------------------------------------------------------------------------
 
@@ -285,37 +260,24 @@ cdef class Calls(Process):
     # -- life ------------------------------------------------------------------------------------------------------
 
     def _setuid(self, uint32_t uid, uint32_t gid, bint dumpable):
-        cdef ctx_t *c = self.begin()
-        cdef uint32_t rule = 0
-        cdef int64_t rc
-        try:
-            with nogil:
-                rc = pmg_sys_setuid(c, uid, gid, dumpable, &rule)
-        finally:
-            self.core.leave(c)
-        return answer(rc, rule)
+        cdef call_t k = self.begin_call()
+        with nogil:
+            k.rc = pmg_sys_setuid(k.c, uid, gid, dumpable, &k.rule)
+        return self.answered(&k)
 
     def _fork(self):
         """Pid of the child or -errno."""
-        cdef ctx_t *c = self.begin()
-        cdef int64_t rc
-        try:
-            with nogil:
-                rc = pmg_sys_fork(c)
-        finally:
-            self.core.leave(c)
-        return rc
+        cdef call_t k = self.begin_call()
+        with nogil:
+            k.rc = pmg_sys_fork(k.c)
+        return self.answered(&k)
 
     def _clone_thread(self, uint32_t cpu):
         """Pid of a new thread, or -errno."""
-        cdef ctx_t *c = self.begin()
-        cdef int64_t rc
-        try:
-            with nogil:
-                rc = pmg_sys_clone_thread(c, cpu)
-        finally:
-            self.core.leave(c)
-        return rc
+        cdef call_t k = self.begin_call()
+        with nogil:
+            k.rc = pmg_sys_clone_thread(k.c, cpu)
+        return self.answered(&k)
 
     def _exit(self, bint zombie=False, bint alone=False):
         """The process, or its one task ``alone``.  Nothing is left to do when another thread was faster."""
@@ -342,114 +304,70 @@ cdef class Calls(Process):
 
     def _pin(self, uint64_t addr, uint64_t n, bint longterm):
         """(pages held or -errno, pin index)."""
-        cdef ctx_t *c = self.begin()
-        cdef uint32_t rule = 0
-        cdef int64_t rc
         cdef uint32_t pin = 0
-        try:
-            with nogil:
-                rc = pmg_sys_pin(c, addr, n, longterm, &pin, &rule)
-        finally:
-            self.core.leave(c)
-        return answer(rc, rule), pin
+        cdef call_t k = self.begin_call()
+        with nogil:
+            k.rc = pmg_sys_pin(k.c, addr, n, longterm, &pin, &k.rule)
+        return self.answered(&k), pin
 
     def _unpin(self, uint32_t pin):
-        cdef ctx_t *c = self.enter()
-        cdef uint32_t rule = 0
-        cdef int64_t rc
-        try:
-            with nogil:
-                rc = pmg_sys_unpin(c, pin, &rule)
-        finally:
-            self.core.leave(c)
-        return answer(rc, rule)
+        cdef call_t k = self.enter_call()
+        with nogil:
+            k.rc = pmg_sys_unpin(k.c, pin, &k.rule)
+        return self.answered(&k)
 
     # -- files -----------------------------------------------------------------------------------------------------
 
     def _fwrite(self, uint32_t file, uint64_t index, values):
         cdef uint64_t *v = <uint64_t *> data_of(values, cnp.NPY_UINT64, "values")
         cdef uint64_t n = len(values)
-        cdef ctx_t *c = self.enter()
-        cdef uint32_t rule = 0
-        cdef int64_t rc
-        try:
-            with nogil:
-                rc = pmg_sys_write(c, file, index, n, v, &rule)
-        finally:
-            self.core.leave(c)
-        return answer(rc, rule)
+        cdef call_t k = self.enter_call()
+        with nogil:
+            k.rc = pmg_sys_write(k.c, file, index, n, v, &k.rule)
+        return self.answered(&k)
 
     def _fread(self, uint32_t file, uint64_t index, out):
         cdef uint64_t *v = <uint64_t *> data_of(out, cnp.NPY_UINT64, "out")
         cdef uint64_t n = len(out)
-        cdef ctx_t *c = self.enter()
-        cdef int64_t rc
-        try:
-            with nogil:
-                rc = pmg_sys_read(c, file, index, n, v)
-        finally:
-            self.core.leave(c)
-        return rc
+        cdef call_t k = self.enter_call()
+        with nogil:
+            k.rc = pmg_sys_read(k.c, file, index, n, v)
+        return self.answered(&k)
 
     def _ftruncate(self, uint32_t file, uint64_t pages):
-        cdef ctx_t *c = self.enter()
-        cdef uint32_t rule = 0
-        cdef int64_t rc
-        try:
-            with nogil:
-                rc = pmg_sys_ftruncate(c, file, pages, &rule)
-        finally:
-            self.core.leave(c)
-        return answer(rc, rule)
+        cdef call_t k = self.enter_call()
+        with nogil:
+            k.rc = pmg_sys_ftruncate(k.c, file, pages, &k.rule)
+        return self.answered(&k)
 
     def _punch(self, uint32_t file, uint64_t index, uint64_t n):
-        cdef ctx_t *c = self.enter()
-        cdef uint32_t rule = 0
-        cdef int64_t rc
-        try:
-            with nogil:
-                rc = pmg_sys_fallocate(c, file, index, n, &rule)
-        finally:
-            self.core.leave(c)
-        return answer(rc, rule)
+        cdef call_t k = self.enter_call()
+        with nogil:
+            k.rc = pmg_sys_fallocate(k.c, file, index, n, &k.rule)
+        return self.answered(&k)
 
     def _fadvise(self, uint32_t file, uint64_t index, uint64_t n, int advice, bint sync):
-        cdef ctx_t *c = self.enter()
-        cdef uint32_t rule = 0
-        cdef int64_t rc
-        try:
-            with nogil:
-                rc = pmg_sys_fadvise(c, file, index, n, advice, sync, &rule)
-        finally:
-            self.core.leave(c)
-        return answer(rc, rule)
+        cdef call_t k = self.enter_call()
+        with nogil:
+            k.rc = pmg_sys_fadvise(k.c, file, index, n, advice, sync, &k.rule)
+        return self.answered(&k)
 
     # -- policies and migration --------------------------------------------------------------------------------------
 
     def _set_mempolicy(self, uint32_t mode, nodes, uint64_t maxnode):
         cdef pmg_user_t mask = user_of(nodes, cnp.NPY_UINT8)
-        cdef uint32_t rule = 0
-        cdef int64_t rc
-        cdef ctx_t *c = self.begin()
-        try:
-            with nogil:
-                rc = pmg_sys_set_mempolicy(c, mode, &mask, maxnode, &rule)
-        finally:
-            self.core.leave(c)
-        return answer(rc, rule)
+        cdef call_t k = self.begin_call()
+        with nogil:
+            k.rc = pmg_sys_set_mempolicy(k.c, mode, &mask, maxnode, &k.rule)
+        return self.answered(&k)
 
     def _get_mempolicy(self, mode, nodes, uint64_t maxnode, uint64_t addr, uint64_t flags):
         """Mode word (int32) and mask (uint64) are stored where there is room."""
         cdef pmg_user_t word = user_of(mode, cnp.NPY_INT32), mask = user_of(nodes, cnp.NPY_UINT64)
-        cdef uint32_t rule = 0
-        cdef int64_t rc
-        cdef ctx_t *c = self.begin()
-        try:
-            with nogil:
-                rc = pmg_sys_get_mempolicy(c, &word, &mask, maxnode, addr, flags, &rule)
-        finally:
-            self.core.leave(c)
-        return answer(rc, rule)
+        cdef call_t k = self.begin_call()
+        with nogil:
+            k.rc = pmg_sys_get_mempolicy(k.c, &word, &mask, maxnode, addr, flags, &k.rule)
+        return self.answered(&k)
 
     def _get_task_policy(self):
         """(mode, mode flags, nodes, the caller's nodes below 64)."""
@@ -463,53 +381,33 @@ cdef class Calls(Process):
         return pol.mode, pol.flags, pol.nodes, pol.user
 
     def _set_mempolicy_home_node(self, uint64_t start, uint64_t length, uint64_t node, uint64_t flags):
-        cdef uint32_t rule = 0
-        cdef int64_t rc
-        cdef ctx_t *c = self.begin()
-        try:
-            with nogil:
-                rc = pmg_sys_set_mempolicy_home_node(c, start, length, node, flags, &rule)
-        finally:
-            self.core.leave(c)
-        return answer(rc, rule)
+        cdef call_t k = self.begin_call()
+        with nogil:
+            k.rc = pmg_sys_set_mempolicy_home_node(k.c, start, length, node, flags, &k.rule)
+        return self.answered(&k)
 
     def _mbind(self, uint64_t start, uint64_t length, uint32_t mode, nodes, uint64_t maxnode, uint64_t flags):
         cdef pmg_user_t mask = user_of(nodes, cnp.NPY_UINT8)
-        cdef uint32_t rule = 0
-        cdef int64_t rc
-        cdef ctx_t *c = self.begin()
-        try:
-            with nogil:
-                rc = pmg_sys_mbind(c, start, length, mode, &mask, maxnode, flags, &rule)
-        finally:
-            self.core.leave(c)
-        return answer(rc, rule)
+        cdef call_t k = self.begin_call()
+        with nogil:
+            k.rc = pmg_sys_mbind(k.c, start, length, mode, &mask, maxnode, flags, &k.rule)
+        return self.answered(&k)
 
     def _move_pages(self, int32_t pid, uint64_t count, pages, nodes, status, uint32_t flags):
         """nodes None: a query; what is no memory cannot be read or written."""
-        cdef pmg_user_t p = user_of(pages, cnp.NPY_UINT64), k = user_of(nodes, cnp.NPY_INT32)
+        cdef pmg_user_t p = user_of(pages, cnp.NPY_UINT64), to = user_of(nodes, cnp.NPY_INT32)
         cdef pmg_user_t s = user_of(status, cnp.NPY_INT32)
-        cdef uint32_t rule = 0
-        cdef int64_t rc
-        cdef ctx_t *c = self.enter()
-        try:
-            with nogil:
-                rc = pmg_sys_move_pages(c, pid, count, &p, &k, &s, flags, &rule)
-        finally:
-            self.core.leave(c)
-        return answer(rc, rule)
+        cdef call_t k = self.enter_call()
+        with nogil:
+            k.rc = pmg_sys_move_pages(k.c, pid, count, &p, &to, &s, flags, &k.rule)
+        return self.answered(&k)
 
     def _migrate_pages(self, int32_t pid, uint64_t maxnode, old_nodes, new_nodes):
         cdef pmg_user_t old = user_of(old_nodes, cnp.NPY_UINT8), new = user_of(new_nodes, cnp.NPY_UINT8)
-        cdef uint32_t rule = 0
-        cdef int64_t rc
-        cdef ctx_t *c = self.enter()
-        try:
-            with nogil:
-                rc = pmg_sys_migrate_pages(c, pid, maxnode, &old, &new, &rule)
-        finally:
-            self.core.leave(c)
-        return answer(rc, rule)
+        cdef call_t k = self.enter_call()
+        with nogil:
+            k.rc = pmg_sys_migrate_pages(k.c, pid, maxnode, &old, &new, &k.rule)
+        return self.answered(&k)
 
     # -- looking ---------------------------------------------------------------------------------------------------
 

@@ -233,30 +233,26 @@ cdef inline bint touch_page(
     return True
 
 
-cdef uint32_t touch_locked(
-        ctx_t *c, mm_t *mm, uint64_t vpn, uint64_t end, bint write, const uint64_t *values, uint64_t *out,
-        touch_t *r) noexcept nogil:
-    """Touches pages until ``r.done`` is ``end``, under mmap_lock.  Returns the frame of a migration entry met, else 0."""
-    cdef machine_t *m = c.m
-    cdef uint32_t *row = stats_row(c)
-    cdef uint32_t leaf = 0, entry = 0
-    cdef uint64_t v, k
-    cdef vma_t *vma = NULL
-    while r.done < end:
-        k = r.done
-        v = vpn + k
-        if not leaf or pte_index(v) == 0:
-            leaf = walk_leaf(m, mm.pgd, v) if v < TASK_SIZE_PAGES else 0
-        if leaf and touch_page(c, leaf, v, write, values + k if values != NULL else NULL, out + k if out != NULL else NULL, row):
-            r.done += 1
-        elif user_fault(c, mm, &vma, v, write, r, &entry):
-            break
-    return entry
+ctypedef struct touches_t:      # pages one after the other
+    uint64_t vpn
+    bint write
+    const uint64_t *values      # stored, or NULL
+    uint64_t *out               # loaded, or NULL
 
 
-cdef void touch_range(
-        ctx_t *c, task_t *t, uint64_t vpn, uint64_t n, bint write, const uint64_t *values, uint64_t *out,
-        touch_t *r) noexcept nogil:
+ctypedef struct accesses_t:     # addresses in any order
+    const uint64_t *addresses
+    const uint8_t *writes
+    bint write_all
+    seen_t *seen
+
+
+# Does what is wanted until ``r.done`` is ``end``, under mmap_lock.  Returns the frame of a migration entry met, else 0.
+ctypedef uint32_t (*locked_t)(ctx_t *c, mm_t *mm, const void *wanted, uint64_t end, touch_t *r) noexcept nogil
+
+
+cdef void in_spans(ctx_t *c, task_t *t, locked_t locked, const void *wanted, uint64_t n, touch_t *r) noexcept nogil:
+    """Do ``n`` accesses, a span of them under each hold of mmap_lock; wait without it for the migrations they meet."""
     cdef uint32_t entry, spins = 0
     cdef uint64_t before
     touch_begin(r)
@@ -265,7 +261,7 @@ cdef void touch_range(
             r.wait = 1
             break
         before = r.done
-        entry = touch_locked(c, mm_of(c.m, c.mm), vpn, min(n, before + LOCK_SPAN), write, values, out, r)
+        entry = locked(c, mm_of(c.m, c.mm), wanted, min(n, before + LOCK_SPAN), r)
         mmap_read_unlock(c, c.mm)
         if r.done != before:
             spins = 0
@@ -273,6 +269,37 @@ cdef void touch_range(
         if r.wait or (entry and not wait_for_entry(c, entry, &spins, r)):
             break
     touch_end(c, t, r)
+
+
+cdef uint32_t touch_locked(ctx_t *c, mm_t *mm, const void *wanted, uint64_t end, touch_t *r) noexcept nogil:
+    cdef machine_t *m = c.m
+    cdef touches_t w = (<const touches_t *> wanted)[0]
+    cdef uint32_t *row = stats_row(c)
+    cdef uint32_t leaf = 0, entry = 0
+    cdef uint64_t v, k
+    cdef vma_t *vma = NULL
+    while r.done < end:
+        k = r.done
+        v = w.vpn + k
+        if not leaf or pte_index(v) == 0:
+            leaf = walk_leaf(m, mm.pgd, v) if v < TASK_SIZE_PAGES else 0
+        if leaf and touch_page(
+                c, leaf, v, w.write, w.values + k if w.values != NULL else NULL, w.out + k if w.out != NULL else NULL, row):
+            r.done += 1
+        elif user_fault(c, mm, &vma, v, w.write, r, &entry):
+            break
+    return entry
+
+
+cdef void touch_range(
+        ctx_t *c, task_t *t, uint64_t vpn, uint64_t n, bint write, const uint64_t *values, uint64_t *out,
+        touch_t *r) noexcept nogil:
+    cdef touches_t w
+    w.vpn = vpn
+    w.write = write
+    w.values = values
+    w.out = out
+    in_spans(c, t, touch_locked, &w, n, r)
 
 
 cdef uint32_t access_block(
@@ -330,32 +357,31 @@ cdef void see_block(machine_t *m, mm_t *mm, const uint64_t *addresses, uint64_t 
         seen.pending = KIND_HIT
 
 
-cdef uint32_t access_locked(
-        ctx_t *c, mm_t *mm, const uint64_t *addresses, const uint8_t *writes, bint write_all, uint64_t end,
-        seen_t *seen, touch_t *r) noexcept nogil:
-    """Accesses until ``r.done`` is ``end``, under mmap_lock.  Returns the frame of a migration entry met, else 0.
-
-    After a fault blocks start small again: where access after access faults, nothing is looked up in vain.
-    """
+cdef uint32_t access_locked(ctx_t *c, mm_t *mm, const void *wanted, uint64_t end, touch_t *r) noexcept nogil:
+    """After a fault blocks start small again: where access after access faults, nothing is looked up in vain."""
+    cdef accesses_t w = (<const accesses_t *> wanted)[0]
     cdef uint32_t width = STAGE, n, hits, entry = 0
     cdef uint64_t i, major
     cdef vma_t *vma = NULL
     while r.done < end:
         i = r.done
         n = <uint32_t> min(<uint64_t> width, end - i)
-        hits = access_block(c, mm, addresses + i, writes + i if writes != NULL else NULL, write_all, n)
+        hits = access_block(c, mm, w.addresses + i, w.writes + i if w.writes != NULL else NULL, w.write_all, n)
         r.done += hits
-        if seen != NULL:
-            see_block(c.m, mm, addresses, i, hits, seen)
+        if w.seen != NULL:
+            see_block(c.m, mm, w.addresses, i, hits, w.seen)
         if hits == n:
             width = min(width * 2, <uint32_t> STAGE)
             continue
         i = r.done
         major = r.majflt
-        if user_fault(c, mm, &vma, addresses[i] >> 12, write_all or (writes != NULL and writes[i] != 0), r, &entry):
+        if user_fault(
+                c, mm, &vma, w.addresses[i] >> 12, w.write_all or (w.writes != NULL and w.writes[i] != 0), r, &entry):
+            if entry and w.seen != NULL and w.seen.pending == KIND_HIT:
+                w.seen.pending = KIND_MINOR
             break
-        if seen != NULL:
-            seen.pending = KIND_MAJOR if r.majflt != major or seen.pending == KIND_MAJOR else KIND_MINOR
+        if w.seen != NULL:
+            w.seen.pending = KIND_MAJOR if r.majflt != major or w.seen.pending == KIND_MAJOR else KIND_MINOR
         width = 1
     return entry
 
@@ -363,24 +389,12 @@ cdef uint32_t access_locked(
 cdef void access_run(
         ctx_t *c, task_t *t, const uint64_t *addresses, const uint8_t *writes, bint write_all, uint64_t n,
         seen_t *seen, touch_t *r) noexcept nogil:
-    cdef uint32_t entry, spins = 0
-    cdef uint64_t before
-    touch_begin(r)
-    while r.done < n and not r.signal:
-        if mmap_read_lock(c, c.mm):
-            r.wait = 1
-            break
-        before = r.done
-        entry = access_locked(c, mm_of(c.m, c.mm), addresses, writes, write_all, min(n, before + LOCK_SPAN), seen, r)
-        mmap_read_unlock(c, c.mm)
-        if r.done != before:
-            spins = 0
-            c.wait_what = 0
-        if r.wait or (entry and not wait_for_entry(c, entry, &spins, r)):
-            break
-        if entry and seen != NULL and not seen.pending:
-            seen.pending = KIND_MINOR
-    touch_end(c, t, r)
+    cdef accesses_t w
+    w.addresses = addresses
+    w.writes = writes
+    w.write_all = write_all
+    w.seen = seen
+    in_spans(c, t, access_locked, &w, n, r)
 
 
 cdef void access_many(

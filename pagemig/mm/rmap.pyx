@@ -20,7 +20,7 @@ from pagemig.mm.types cimport (
     PG_lru, PG_mlocked, PG_swapbacked, PG_unevictable, PG_uptodate, PVEC_MAX, REF_ONE, rnode_t, VM_EXEC, VM_IO,
     VM_LOCKED, VM_PFNMAP, VM_READ, VM_WRITE, vma_t,
 )
-from pagemig.mm.vma cimport linear_page_index, rss_add, vma_flags, vma_slot
+from pagemig.mm.vma cimport add_mm_counter, linear_page_index, vma_flags, vma_slot
 
 
 # -- the interval tree: a treap by (start, age), each node knowing the largest `last` below it --------------------
@@ -564,14 +564,14 @@ cdef void page_add_new_anon_rmap(ctx_t *c, uint32_t pfn, vma_t *vma, uint64_t vp
     f.index = linear_page_index(vma, vpn)
     pmg_store_rel(&f.state, pmg_load(&f.state) + MAP_ONE | PG_anon | PG_swapbacked | PG_uptodate | PG_anon_exclusive | PG_lru)
     mlock_vma_page(c, pfn, vma)
-    rss_add(m, vma, PG_anon, 1)
+    add_mm_counter(m, vma, PG_anon, 1)
 
 
 cdef bint page_add_anon_rmap(ctx_t *c, uint32_t pfn, vma_t *vma) noexcept nogil:
     if not page_try_map(c.m, pfn, 0):
         return False
     mlock_vma_page(c, pfn, vma)
-    rss_add(c.m, vma, PG_anon, 1)
+    add_mm_counter(c.m, vma, PG_anon, 1)
     return True
 
 
@@ -579,7 +579,7 @@ cdef bint page_add_file_rmap(ctx_t *c, uint32_t pfn, vma_t *vma) noexcept nogil:
     if not page_try_map(c.m, pfn, 0):
         return False
     mlock_vma_page(c, pfn, vma)
-    rss_add(c.m, vma, page_state(c.m, pfn), 1)
+    add_mm_counter(c.m, vma, page_state(c.m, pfn), 1)
     return True
 
 
@@ -587,7 +587,7 @@ cdef void page_remove_rmap(ctx_t *c, uint32_t pfn, vma_t *vma) noexcept nogil:
     cdef uint64_t state = pmg_sub(&c.m.frames[pfn].state, MAP_ONE)
     if vma_flags(vma) & VM_LOCKED:
         munlock_vma_page(c, pfn)
-    rss_add(c.m, vma, state, -1)
+    add_mm_counter(c.m, vma, state, -1)
 
 
 cdef void mlock_vma_page(ctx_t *c, uint32_t pfn, vma_t *vma) noexcept nogil:

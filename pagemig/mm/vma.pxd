@@ -106,18 +106,8 @@ cdef inline bint over_memlock(task_t *t, uint64_t pages) noexcept nogil:
     return pages > pmg_load(&t.memlock) >> 12 and not pmg_load32(&t.caps) & CAP_IPC_LOCK
 
 
-cdef inline void rss_add(machine_t *m, vma_t *vma, uint64_t state, int64_t n) noexcept nogil:
-    cdef mm_t *mm = mm_of(m, vma.mm)
-    if state & PG_anon:
-        pmg_add(<uint64_t *> &mm.rss_anon, <uint64_t> n)
-    elif state & PG_swapbacked:
-        pmg_add(<uint64_t *> &mm.rss_shmem, <uint64_t> n)
-    else:
-        pmg_add(<uint64_t *> &mm.rss_file, <uint64_t> n)
-
-
 cdef inline void add_mm_counter(machine_t *m, vma_t *vma, uint64_t state, int64_t n) noexcept nogil:
-    """Resident set, by kind of page, where no rmap function keeps it: fork, and migration entries, which count too.
+    """Count pages into the resident set, by kind of page; a migration entry counts as its page does.
 
     Atomic: a migration may be at work on other mappings of the same process.
     """
