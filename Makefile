@@ -18,10 +18,11 @@ STUBBED := $(subst /,.,$(patsubst %.pyi,%,$(shell find pagemig -name "*.pyi")))
 SOURCES := setup.py $(shell find pagemig -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 
 .DELETE_ON_ERROR:
-.PHONY: help build run test full bench bench-smoke lint format fuzz fuzz-files tsan asan mutants narrow cover wheel clean
+.PHONY: help build run gallery test full bench bench-smoke lint format fuzz fuzz-files tsan asan mutants narrow cover wheel clean
 
 help:
 	@echo "make run     replay a shipped trace: a table, and a picture in $(OUTPUT)"
+	@echo "make gallery make docs/answer.md's tables and picture anew (half an hour of one core)"
 	@echo "make test    the tests                (TESTS=tests/studies/test_trace.py for some of them)"
 	@echo "make full    what make test takes a part of: every recorded scenario through the"
 	@echo "             core's own calls, libCacheSim as a host, wheels on every Python there is"
@@ -77,6 +78,10 @@ build: $(VENV)/.built
 
 run: $(VENV)/.built $(VENV)/.plot $(VENV)/.progress
 	@$(BIN)/pagemig replay $(TRACE) --output $(OUTPUT)
+
+# Does automatic migration pay? What is done is kept in build/, so that it can be ended and goes on.
+gallery: $(VENV)/.built $(VENV)/.plot $(VENV)/.progress
+	$(PY) docs/gallery/gallery.py
 
 # Two workers; they must collect the same tests in the same order, hence the fixed hash seed.
 WORKERS ?= 2
