@@ -16,11 +16,19 @@ import pagemig
 PACKAGE = Path(pagemig.__file__).parent
 ROOT = PACKAGE.parent
 SOURCES = sorted(p for p in PACKAGE.rglob("*") if p.suffix in (".py", ".pyx", ".pxd", ".pyi"))
+FOLDERS = ("pagemig", "benchmarks", "docs", "examples")
 TEXTS = sorted(
     path
-    for pattern in ("*", "pagemig/**/*", "tests/**/*.py", "benchmarks/**/*", "docs/**/*")
+    for pattern in (
+        "*",
+        "pagemig/**/*",
+        "tests/**/*.py",
+        "benchmarks/**/*",
+        "docs/**/*",
+        "examples/**/*",
+    )
     for path in ROOT.glob(pattern)
-    if path.suffix in (".py", ".pyx", ".pxd", ".pyi", ".h", ".md", ".toml", ".in", "")
+    if path.suffix in (".py", ".pyx", ".pxd", ".pyi", ".h", ".c", ".md", ".toml", ".in", "")
     and path.is_file()
     and path.name not in (Path(__file__).name, ".coverage", ".git")  # .git: a file in worktrees
 )
