@@ -1,5 +1,6 @@
 """The calls of a process: answers are >= 0, or a negative errno with the number of a rule."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from pagemig._core import Process
 VMA_DTYPE: np.dtype[np.void]
 
 def populate(
-    processes: list[Process],
+    processes: Sequence[Process],
     addresses: npt.NDArray[np.uint64],
     write: bool | npt.NDArray[np.uint8] | npt.NDArray[np.bool_],
     who: npt.NDArray[np.uint32],

@@ -74,12 +74,14 @@ def populate(list processes, addresses, write, who):
     cdef uint8_t *w = NULL
     cdef bint every = False
     cdef touch_t r
-    cdef ctx_t **contexts = <ctx_t **> malloc(len(processes) * sizeof(ctx_t *) + 1)
-    cdef task_t **tasks = <task_t **> malloc(len(processes) * sizeof(task_t *) + 1)
+    cdef ctx_t **contexts
+    cdef task_t **tasks
     if cnp.PyArray_Check(write):
         w = <uint8_t *> data_of(write, cnp.PyArray_TYPE(write), "write")
     else:
         every = write
+    contexts = <ctx_t **> malloc(len(processes) * sizeof(ctx_t *) + 1)
+    tasks = <task_t **> malloc(len(processes) * sizeof(task_t *) + 1)
     memset(&r, 0, sizeof(r))
     try:
         if contexts == NULL or tasks == NULL:
