@@ -21,7 +21,7 @@ def tally(
     by_page : ndarray of int64, shape (pages,)
         Out: accesses of each page, added. A page that has some already is not listed.
     pages, at : ndarray of int32, shape (pages,), optional
-        Out: the pages met, and the run of each one's first access.
+        Out: the pages met, and the run of each one's first access. What follows them means nothing.
 
     Returns
     -------
@@ -53,10 +53,11 @@ def tally(
                 break
             before = by_page[p]
             by_page[p] = before + number
-            if listed and before == 0 and number:
+            # Whether a page is new is hard to foresee, so it is noted in any case and kept if so.
+            if listed and n < size:
                 pages[n] = <int32_t>p
                 at[n] = <int32_t>r
-                n += 1
+                n += (before == 0) & (number != 0)
     if wrong >= 0:
         raise IndexError(f"run {wrong} is of page {index[wrong]}, of {size}")
     return n

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from pagemig.studies import pictures
 from pagemig.studies.progress import progress
 from pagemig.studies.replay import Conditions, Plan
 from pagemig.studies.results import Comparison
-from pagemig.trace import find, load, shipped
+from pagemig.trace import Runs, find, in_reach, shipped
 
 __all__ = ["add_parser", "hardware_of", "plan_arguments"]
 
@@ -137,7 +138,22 @@ def _main(args: argparse.Namespace) -> int:
     policies = auto.split(args.policies)
     made = [auto.policy(policy) for policy in policies]
     hardware = hardware_of(args)
-    traces = [load(find(name)) for name in names]
+    with ExitStack() as stack:
+        traces = [stack.enter_context(in_reach(find(name))) for name in names]
+        _replay(args, names, hardware, policies, made, traces, outputs)
+    return 0
+
+
+def _replay(
+    args: argparse.Namespace,
+    names: Sequence[str],
+    hardware: auto.Hardware,
+    policies: Sequence[str],
+    made: Sequence[auto.Policy],
+    traces: Sequence[Runs],
+    outputs: Sequence[Path],
+) -> None:
+    """Run what was asked for, and say and write what came of it."""
     plan = Plan(
         traces,
         machine=hardware,
@@ -162,7 +178,6 @@ def _main(args: argparse.Namespace) -> int:
     print(f"Replayed {len(runs) * plan.accesses:,} accesses in {seconds:.1f} s.")
     for output in outputs:
         _write(output, comparison, introduction, text)
-    return 0
 
 
 def _check(output: Path) -> None:

@@ -545,10 +545,11 @@ class _Running:
         self.done = False
 
     def count(self, columns: Columns, row: Ints | None) -> None:
-        """Count an epoch's accesses by page, in ``row`` if somebody looks at them."""
+        """Count an epoch's accesses by page, in ``row``, all 0, if somebody looks at them."""
         index, _, count = columns
+        if row is None:
+            self.own[:] = 0
         self.sums = self.own if row is None else row
-        self.sums[:] = 0
         number = tally(index, count, self.sums, self.met, self.at)
         self.pages, self.first = self.met[:number], self.at[:number]
 

@@ -14,7 +14,7 @@ from .info import Info, info
 from .readers import FORMATS, Accesses, Reader, reader
 from .runs import Runs
 from .shipped import find, shipped
-from .trace import Trace, load
+from .trace import Trace, in_reach, load
 
 __all__ = [
     "FORMATS",
@@ -32,6 +32,7 @@ __all__ = [
     "Writer",
     "convert",
     "find",
+    "in_reach",
     "info",
     "load",
     "reader",

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,7 +18,10 @@ from .header import Header
 from .runs import Columns, Runs
 from .streams import Source, opened
 
-__all__ = ["Trace", "load"]
+__all__ = ["Trace", "in_reach", "load"]
+
+#: Bytes up to which a trace is worth having in memory; a longer one is read again for each pass.
+_IN_MEMORY = 1 << 30
 
 
 @dataclass(frozen=True, repr=False)
@@ -163,3 +167,29 @@ def load(source: str | os.PathLike[str] | Source) -> Trace:
         whole = stack.enter_context(stream.whole())
         file = stack.enter_context(TraceFile(whole, name=stream.name))
         return Trace(file.table, *file.columns(), file.header, file.ticks)
+
+
+@contextlib.contextmanager
+def in_reach(path: str | os.PathLike[str], most: int | None = None) -> Iterator[Runs]:
+    """A trace in memory, or in its file if it is long.
+
+    Parameters
+    ----------
+    path : path-like
+        As for `load`. Only a ``.pmt`` file can stay where it is.
+    most : int, optional
+        Bytes of memory that it may take; a GiB unless given.
+
+    Yields
+    ------
+    Trace or TraceFile
+        Memory is bounded by its footprint and ``most``, whatever its length.
+    """
+    with Path(path).open("rb") as file:
+        stays = file.read(len(MAGIC)) == MAGIC
+    if stays:
+        with TraceFile(path) as whole:
+            if 9 * whole.runs > (_IN_MEMORY if most is None else most):
+                yield whole
+                return
+    yield load(path)

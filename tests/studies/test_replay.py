@@ -19,7 +19,7 @@ from pagemig.constants import PAGE_SIZE
 from pagemig.studies import progress, replay_pictures
 from pagemig.studies.replay import Conditions, Plan, compare, replay, trace_hash
 from pagemig.studies.results import OVERLAPS, Comparison
-from pagemig.trace import Header, Trace, TraceFile, find, load, shipped
+from pagemig.trace import Header, Trace, TraceFile, find, in_reach, load, shipped
 
 PAGES = 400
 
@@ -696,6 +696,20 @@ def test_picture(hot_late, tmp_path, suffix, capsys):
         assert data.count(b'src="data:image/png;base64,') == 2
         assert b"most-used gains" in data
         assert b"http" not in data  # everything is in the file
+
+
+def test_a_long_trace_stays_in_its_file(hot_late, tmp_path, capsys, monkeypatch):
+    path = tmp_path / "long.pmt"
+    hot_late.save(path)
+    with in_reach(path) as near, in_reach(path, most=9 * hot_late.runs - 1) as far:
+        assert isinstance(near, Trace)
+        assert isinstance(far, TraceFile)
+    said = []
+    for most in (1 << 30, 0):
+        monkeypatch.setattr("pagemig.trace.trace._IN_MEMORY", most)
+        assert cli.main(["replay", str(path), "--policies", "first-touch,hemem", "--no-bound"]) == 0
+        said.append(re.sub(r" in [0-9.]+ s", "", capsys.readouterr().out))
+    assert said[0] == said[1]
 
 
 @pytest.mark.parametrize("name", ["p", "p.jpeg", "p.txt"])
