@@ -105,13 +105,13 @@ class KernelProfile:
     )
     force_pass: int = _switch(
         3,
-        "From this pass on, counted from 0, the page lock is waited for: 3 to 6.2; 0 "
+        "From this pass on, counted from 0, the page lock is waited for: 3 through 6.2; 0 "
         "from 6.3 on, where the passes without waiting are the asynchronous ones.",
         range_=(0, _LARGEST),
     )
     writeback_pass: int = _switch(
         3,
-        "The same for writeback: 1 (2.6.16, 2.6.17), 3 (2.6.18 to 6.2), 0.",
+        "The same for writeback: 1 (2.6.16, 2.6.17), 3 (2.6.18 through 6.2), 0.",
         range_=(0, _LARGEST),
     )
     batch: int = _switch(
@@ -494,7 +494,7 @@ class KernelProfile:
     )
     interleave_bits: int = _checked(
         32,
-        "Bits of the page number that decide the interleave node: 32 to 6.6, 64 from "
+        "Bits of the page number that decide the interleave node: 32 through 6.6, 64 from "
         "6.7 on. The core knows it from ``mbind_ilx``.",
         range_=(32, 64),
     )

@@ -156,7 +156,7 @@ cdef void move_batch_ahead(ctx_t *c, move_t *mv, const target_t *t) noexcept nog
 cdef void run_ahead(ctx_t *c, move_t *mv, int32_t node) noexcept nogil:
     """First pass over the pages gathered; what must be tried again joins the list.
 
-    mmap_lock is given back first, but by a batch only when all of it is unmapped: who has locked a page may not wait for it.
+    mmap_lock is given back first, but by a batch only when all of it is unmapped: a holder of page locks may not wait for it.
     """
     cdef target_t t
     cdef uint32_t gathered, rest

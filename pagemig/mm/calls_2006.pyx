@@ -15,7 +15,7 @@ from pagemig.mm.gup cimport follow_page
 from pagemig.mm.mempolicy cimport (
     alloc_page_vma, get_vma_policy, interleave_index, kernel_memory, mpol_objects, policy_node,
 )
-from pagemig.mm.migrate cimport migrate_one_page, migrate_pages_2006, migrate_pages_each, moves_t
+from pagemig.mm.migrate cimport migrate_one_page, migrate_pages, migrate_pages_each, migrate_pages_to, moves_t
 from pagemig.mm.migrate_stage cimport isolate_lru_page, new_page, putback_lru_page, run_t, target_begin, target_t
 from pagemig.mm.mmap cimport mbind_range
 from pagemig.mm.nodemask cimport nodes_weight
@@ -232,7 +232,7 @@ cdef int64_t migrate_misplaced(
     t.pol.mode = MPOL_DEFAULT
     t.vma = vma_index(m, first)
     if m.profile.four_lists:
-        migrate_pages_2006(c, q.list.pfns, q.list.n, &t, &run)
+        migrate_pages_to(c, q.list.pfns, q.list.n, &t, &run)
     else:
         mv.pfns = q.list.pfns
         mv.slots = NULL
@@ -354,7 +354,7 @@ cdef int64_t migrate_to_node_2006(ctx_t *c, uint32_t mm, int32_t source, int32_t
     if q.list.n and dest >= <int32_t> c.m.nr_nodes:
         rc = -(PMG_BUG + <int64_t> BUG_OFFLINE_NODE)
     elif q.list.n:
-        migrate_pages_2006(c, q.list.pfns, q.list.n, &t, &run)
+        migrate_pages(c, q.list.pfns, q.list.n, &t, &run)
         q.list.n = 0
         rc = run.error or <int64_t> run.failed
     list_putback(c, &q.list)

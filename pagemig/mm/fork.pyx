@@ -1,6 +1,6 @@
 """Processes and their address spaces: fork, exit, and pages held by open files.
 
-Records keep their type when they are free (get_task, mmget_not_zero): who looks one up may find it gone, never another.
+Records keep their type when they are free (get_task, mmget_not_zero): a caller may find one gone, never another.
 """
 from libc.errno cimport EBADF, EFAULT, ENOMEM, ENOSYS, ESRCH
 from libc.stdint cimport int64_t, uint32_t, uint64_t

@@ -775,7 +775,7 @@ cdef int map_swap_page(
 
 
 cdef int do_swap_page(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, pte_t pte) noexcept nogil:
-    """To 2.6.17: a page that is no longer in the cache when its lock was got has been migrated: look it up again.
+    """Through 2.6.17: a page that is no longer in the cache when its lock was got has been migrated: look it up again.
 
     The entry may have been freed and given to another page meanwhile; it is held against the page table at the end.
     """

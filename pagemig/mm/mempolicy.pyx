@@ -260,7 +260,7 @@ cdef void get_task_policy(ctx_t *c, mpol_t *out) noexcept nogil:
 
 
 cdef void read_task_policy(ctx_t *c, mpol_t *out) noexcept nogil:
-    """get_task_policy for who holds no lock."""
+    """get_task_policy for a caller that holds no lock."""
     cdef task_t *t = task_of(c.m, c.task)
     pmg_spin_lock(&t.alloc_lock)
     get_task_policy(c, out)

@@ -47,7 +47,7 @@ ctypedef struct mig_t:          # host memory in any number, as contexts
     uint32_t busy               # a step is under way: whoever exchanges 0 for 1 may make it
     bint timed                  # stops where time may pass; else only where it waits
     pmg_fiber fiber
-    void (*request)(void *arg) noexcept nogil       # what the call wants to be done on the stack of who steps
+    void (*request)(void *arg) noexcept nogil       # what the call wants done on the stack of its stepper
     void *request_arg
     uint32_t kind
     uint64_t a[6]

@@ -18,7 +18,7 @@ cdef struct batch_t:            # up to NR_MAX_BATCHED_MIGRATION pages that are 
     uint32_t n, cap
     uint32_t pages              # whose first pass ran ahead, unmapped or not
 
-cdef void batch_begin(batch_t *b) noexcept nogil                # without memory; who is done with it frees b.stage
+cdef void batch_begin(batch_t *b) noexcept nogil                # without memory; its user frees b.stage
 # the stage after the last one, or NULL; of those before it the address changes, too
 cdef stage_t *batch_room(batch_t *b) noexcept nogil
 # where the pages of a run come in bit by bit: first pass over those gathered into batch_room's stage; what is not unmapped
@@ -39,7 +39,7 @@ cdef enum:
     MIGRATE_CHUNK_SIZE = 256    # targets allocated ahead; one more, since the test comes after the count
 
 
-# -- to 2.6.17: arrays of pages the caller owns, each with its isolation (or allocation) reference
+# -- through 2.6.17: arrays of pages the caller owns, each with its isolation (or allocation) reference
 cdef struct lists_t:
     uint32_t *source            # moves on to what is left of it
     uint64_t n
@@ -78,5 +78,3 @@ cdef struct moves_t:
 
 # nothing is left on the list: moved pages are freed, the others put back
 cdef void migrate_pages_each(ctx_t *c, moves_t *mv, run_t *run) noexcept nogil
-# the same for any profile of 2006 and any target
-cdef void migrate_pages_2006(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *t, run_t *run) noexcept nogil

@@ -251,8 +251,10 @@ cdef uint64_t migrate_pages_sync(
 cdef void migrate_pages(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *target, run_t *run) noexcept nogil:
     cdef batch_t b
     run_begin(run)
-    if c.m.profile.page_results or c.m.profile.four_lists:
-        migrate_pages_2006(c, pfns, n, target, run)
+    if c.m.profile.four_lists:
+        migrate_pages_to(c, pfns, n, target, run)
+    elif c.m.profile.page_results:
+        migrate_pages_each_to(c, pfns, n, target, run)
     else:
         batch_begin(&b)
         finish_run(c, &b, pfns, n, 0, target, run)
@@ -713,11 +715,8 @@ cdef int64_t new_target_page(ctx_t *c, uint32_t pfn, uint32_t slot, const void *
     return alloc_page(c, t.nid, pmg_load(&c.m.online))
 
 
-cdef void migrate_pages_2006(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *t, run_t *run) noexcept nogil:
+cdef void migrate_pages_each_to(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *t, run_t *run) noexcept nogil:
     cdef moves_t mv
-    if c.m.profile.four_lists:
-        migrate_pages_to(c, pfns, n, t, run)
-        return
     mv.pfns = pfns
     mv.slots = NULL
     mv.n = n

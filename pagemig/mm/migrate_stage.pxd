@@ -25,7 +25,7 @@ ctypedef struct target_t:
     uint64_t start
     mpol_t pol
     uint64_t ilx                # from 6.7 on by pol alone: interleave index of a page less its index in its object
-    uint32_t vma                # to 2.6.17, if not 0: by this VMA at addresses that rise from its start on
+    uint32_t vma                # through 2.6.17, if not 0: by this VMA at addresses that rise from its start on
     kept_by_t keep              # what keeps the anon_vma of each page while it is unmapped
 
 

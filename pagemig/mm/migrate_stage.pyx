@@ -322,7 +322,7 @@ cdef uint64_t whole_index(ctx_t *c, uint32_t pfn) noexcept nogil:
 
 
 cdef uint32_t new_page(ctx_t *c, uint32_t pfn, const target_t *t, vma_t **hint) noexcept nogil:
-    """A frame as mbind's policy asks: to 6.6 that of the first VMA from ``t.start`` on that could map the page.
+    """A frame as mbind's policy asks: through 6.6 that of the first VMA from ``t.start`` on that could map the page.
 
     6.1 interleaves by vm_pgoff + offset here, for shared objects too, without the inode number that the fault
     adds: pages moved and pages faulted in may disagree.
@@ -478,7 +478,7 @@ cdef inline bint all_locked(const stage_t *st) noexcept nogil:
 
 
 cdef void stage_lock(ctx_t *c, stage_t *st, uint32_t force) noexcept nogil:
-    """Lock the sources.  Waits only when the stage is one page: who holds pages only tries."""
+    """Lock the sources.  Waits only when the stage is one page: a caller that holds pages only tries."""
     cdef machine_t *m = c.m
     cdef uint32_t i, pfn
     cdef uint64_t s
@@ -663,7 +663,7 @@ cdef void restore_count_now(const walk_t *w, stage_t *st, uint32_t i, pte_t *p, 
         if m.profile.engine != 1 or e != slot_entry(m, m.swap_entry[new]):
             return
         if not page_add_anon_rmap(c, new, w.vma):
-            return                          # the entry stays, and whoever faults on it learns that the count is full
+            return                          # the entry stays, and a fault on it learns that the count is full
         get_page(m, new)
         pmg_store_rel(p, pte)
         swap_free(c, m.swap_entry[new])
@@ -847,7 +847,7 @@ cdef uint32_t hold_mapping_mm(ctx_t *c, stage_t *st, uint32_t a, uint32_t b, uin
     """An address space in the locked anon_vma whose VMAs cannot go away now; 0 when there is none.
 
     It is the one whose mmap_lock the caller holds, or else the first that gives its mmap_lock without waiting: it comes
-    before page locks, and who holds it for writing may wait for one of ours.
+    before page locks, and a holder for writing may wait for one of ours.
     """
     cdef machine_t *m = c.m
     cdef uint32_t vmas[16]
@@ -1326,7 +1326,7 @@ cdef void stage_unmap_only(ctx_t *c, stage_t *st) noexcept nogil:
 
 
 cdef void stage_move(ctx_t *c, stage_t *st) noexcept nogil:
-    """Copy, and switch to the target where the counts allow; to 6.10 the other way round."""
+    """Copy, and switch to the target where the counts allow; through 6.10 in the other order."""
     cdef uint32_t i
     if pmg_unlikely(c.abort):
         for i in range(st.n):

@@ -481,7 +481,7 @@ cdef vma_t *mmap_expand(
         uint64_t pgoff) noexcept nogil:
     """A new mapping between neighbours that could hold it extends them; NULL when they cannot.
 
-    Where both fit it and not each other: to 6.11 ``next`` is taken first, and ``prev`` must fit what that has.
+    Where both fit it and not each other: through 6.11 ``next`` is taken first, and ``prev`` must fit what that has.
     """
     cdef machine_t *m = c.m
     cdef uint32_t slot = vma_slot(m, mm, start)
@@ -968,7 +968,7 @@ cdef int64_t mremap_to(
         err = mremap_place(mm, addr, old_n, new_addr, new_n)
         if err:
             return err
-    # What lies at the target goes first, even if to 6.16 the source then turns out to be no good.
+    # What lies at the target goes first, even if, through 6.16, the source then turns out to be no good.
     if flags & MREMAP_FIXED:
         err = do_munmap(c, mm, new, new + new_n)
     if err == 0 and old_n > new_n:

@@ -52,7 +52,7 @@ ctypedef struct watch_t:
     uint64_t bytes_from[64]
     uint64_t bytes_to[64]
 
-# -- for who makes the calls
+# -- for the modules that make the calls
 cdef int set_callbacks(machine_t *m, const pmg_callbacks *callbacks) noexcept nogil     # NULL: none.  0 or -ENOMEM
 cdef void callbacks_release(machine_t *m) noexcept nogil
 # whether a callback that runs may not make this call: -EDEADLK's reason.  host: the context of the call, NULL: a new one

@@ -253,7 +253,7 @@ cdef void drain_all_pages(ctx_t *c, int32_t nid, bint all_) noexcept nogil:
     """Bring the frames that processors cache for an empty node back to it, as the kernel drains its per-CPU lists.
 
     A cache that looks empty is passed by, unless its lock is held: its owner may be bringing the node's last frames.
-    ``all_``: that must not be missed even by who looks at the wrong moment.
+    ``all_``: that must not be missed even by a caller that looks at the wrong moment.
     """
     cdef uint32_t i, n
     cdef uint32_t pfns[256]

@@ -89,7 +89,7 @@ cdef inline pte_t read_pte(machine_t *m, mm_t *mm, uint64_t vpn) noexcept nogil:
 
 
 cdef inline void set_pte(machine_t *m, uint32_t leaf, uint64_t vpn, pte_t pte) noexcept nogil:
-    """Store an entry; the leaf's lock is held.  Keeps ``ptdesc.used`` exact, for who has the lock or only a guess."""
+    """Store an entry; the leaf's lock is held.  Keeps ``ptdesc.used`` exact, for a caller with the lock, or with only a guess."""
     cdef pte_t *p = leaf_pte(m, leaf, vpn)
     cdef uint32_t *used = &m.ptdesc[leaf].used
     pmg_store32(used, used[0] + <uint32_t> (pte != 0) - <uint32_t> (pmg_load_acq(p) != 0))

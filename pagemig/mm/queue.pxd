@@ -21,7 +21,7 @@ cdef struct queue_t:
     bint invert                 # take pages that are NOT on nodes
     bint discontig_ok
     uint32_t flags              # MPOL_MF_*
-    uint64_t failed             # pages that should move and cannot; to 6.6 the walk ends at the first
+    uint64_t failed             # pages that should move and cannot; through 6.6 the walk ends at the first
     uint32_t mm                 # whose mappings
 
 cdef void queue_begin(queue_t *q, uint64_t nodes, bint invert, bint discontig_ok, uint32_t flags) noexcept nogil

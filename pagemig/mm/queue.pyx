@@ -48,7 +48,7 @@ cdef void list_putback(ctx_t *c, list_t *l) noexcept nogil:
 
 
 cdef bint vma_migratable(machine_t *m, vma_t *vma) noexcept nogil:
-    """To 2.6.20 locked memory counts among what mbind and migrate_pages leave alone."""
+    """Through 2.6.20 mbind and migrate_pages leave locked memory alone."""
     return not vma.flags & (VM_IO | VM_PFNMAP | VM_DONTMIGRATE | (VM_LOCKED if m.profile.locked_skipped else 0))
 
 

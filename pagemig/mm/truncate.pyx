@@ -77,7 +77,7 @@ cdef int file_truncate(ctx_t *c, uint32_t file, uint64_t pages) noexcept nogil:
         unmap_mapping_pages(c, f, pages, last, True)
         err = truncate_inode_pages(c, f, pages, last)
         # And once more, for the copies of faults that looked at the size before it changed: they had their page locked,
-        # so now that every page was they are over.  To 2.6.22 such a fault finds truncate_count changed and starts over.
+        # so now that every page was they are over.  Through 2.6.22 such a fault finds truncate_count changed and starts over.
         if PMG_GUARD(GUARD_TRUNCATED):
             unmap_mapping_pages(c, f, pages, last, True)
     elif has_disk(f):

@@ -509,8 +509,8 @@ class Machine(Platform):
     def migrate_lists(self, pfns: Addresses, node: int | None = None) -> ListsResult:
         """Call ``migrate_pages(from, to, moved, failed)``, and look at the lists it leaves.
 
-        Kernels to 2.6.17 hand all pages back to the caller: the old frames of moved pages, too,
-        with what is in them.  From 2.6.18 on they are disposed of at once, nothing is left to see.
+        Kernels through 2.6.17 hand all pages back to the caller, also the old frames of moved
+        pages with their content.  From 2.6.18 on these are freed at once.
 
         Parameters
         ----------
