@@ -1,5 +1,5 @@
 """The processor: touches and accesses of programs, one by one, in blocks, and deferred to the end of an epoch."""
-from libc.stdint cimport uint32_t, uint64_t, uint8_t
+from libc.stdint cimport int8_t, uint32_t, uint64_t, uint8_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
@@ -304,8 +304,10 @@ cdef void touch_range(
 
 cdef uint32_t access_block(
         ctx_t *c, mm_t *mm, const uint64_t *addresses, const uint8_t *writes, bint write_all,
-        uint32_t n) noexcept nogil:
+        uint32_t n, int8_t *node) noexcept nogil:
     """Plain hits among ``n`` <= STAGE accesses, up to the first that is none; returns how many.
+
+    ``node`` (NULL: nobody asks) takes the node of each page.
 
     Three passes, so that the misses of the host's caches overlap: find the entries, note the accesses, count them.
     """
@@ -335,26 +337,22 @@ cdef uint32_t access_block(
             break
         if row != NULL:
             pmg_prefetchw(row + (p[k] - m.pt))
+        if node != NULL:
+            node[k] = <int8_t> page_to_nid(m, <uint32_t> pte_pfn(pte))
     if row != NULL:
         for k in range(found):
             count_access(c, row + (p[k] - m.pt), 1)
     return found
 
 
-cdef void see_block(machine_t *m, mm_t *mm, const uint64_t *addresses, uint64_t i, uint32_t n, seen_t *seen) noexcept nogil:
-    """Tell where the pages of ``n`` accesses from the ``i``-th on are; their entries were used a moment ago."""
-    cdef uint32_t leaf = 0
-    cdef uint64_t k, vpn, base = <uint64_t> -1
-    for k in range(i, i + n):
-        if seen.node != NULL:
-            vpn = addresses[k] >> 12
-            if leaf_number(vpn) != base:
-                leaf = walk_leaf(m, mm.pgd, vpn)
-                base = leaf_number(vpn)
-            seen.node[k] = <int8_t> page_to_nid(m, <uint32_t> pte_pfn(pmg_load(leaf_pte(m, leaf, vpn))))
-        if seen.kind != NULL:
-            seen.kind[k] = seen.pending
-        seen.pending = KIND_HIT
+cdef inline void see_hits(seen_t *seen, uint64_t i, uint32_t n) noexcept nogil:
+    """The ``n`` accesses from the ``i``-th on were hits, the first of them perhaps after a fault."""
+    if n == 0:
+        return
+    if seen.kind != NULL:
+        memset(seen.kind + i, KIND_HIT, n)
+        seen.kind[i] = seen.pending
+    seen.pending = KIND_HIT
 
 
 cdef uint32_t access_locked(ctx_t *c, mm_t *mm, const void *wanted, uint64_t end, touch_t *r) noexcept nogil:
@@ -366,10 +364,12 @@ cdef uint32_t access_locked(ctx_t *c, mm_t *mm, const void *wanted, uint64_t end
     while r.done < end:
         i = r.done
         n = <uint32_t> min(<uint64_t> width, end - i)
-        hits = access_block(c, mm, w.addresses + i, w.writes + i if w.writes != NULL else NULL, w.write_all, n)
+        hits = access_block(
+            c, mm, w.addresses + i, w.writes + i if w.writes != NULL else NULL, w.write_all, n,
+            w.seen.node + i if w.seen != NULL and w.seen.node != NULL else NULL)
         r.done += hits
         if w.seen != NULL:
-            see_block(c.m, mm, w.addresses, i, hits, w.seen)
+            see_hits(w.seen, i, hits)
         if hits == n:
             width = min(width * 2, <uint32_t> STAGE)
             continue

@@ -4,7 +4,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
 from libc.string cimport memcpy, memset
 
-from pagemig.mm.page_alloc cimport arena_new, free_stack, slab_init
+from pagemig.mm.page_alloc cimport arena_new, arenas_map, arenas_measure, free_stack, slab_init
 from pagemig.mm.types cimport (
     anon_vma_t, file_t, frame_t, machine_t, MAX_NODES, MAX_TASKS, mlock_pvec_t, mm_t, node_t, nodemask_rec_t, PCP_MAX,
     pcp_t, PG_reserved, pin_t, profile_t, ptdesc_t, PTRS_PER_PTE, REF_ONE, rnode_t, slab_t, sp_node_t, STATS_SLOTS, task_t,
@@ -66,8 +66,7 @@ cdef int build_nodes(machine_t *m, const node_spec_t *nodes, uint32_t n, const u
     m.nr_frames = pfn
     m.nr_cpus = cpu
     build_zonelists(m)
-    m.free_stack = <uint32_t *> arena_new(m, (m.nr_frames + PCP_MAX) * 4)
-    return 0 if m.free_stack != NULL else -ENOMEM
+    return 0
 
 
 cdef int build_slab(machine_t *m, slab_t *s, uint64_t n, uint32_t size, size_t next_off) noexcept nogil:
@@ -104,8 +103,10 @@ cdef int build_cpus(machine_t *m) noexcept nogil:
     return 0 if m.pcp != NULL and m.vm_events != NULL else -ENOMEM
 
 
-cdef int build_arenas(machine_t *m) noexcept nogil:
+cdef int lay_out(machine_t *m) noexcept nogil:
+    """Every arena of the machine; nothing is stored in one."""
     cdef uint64_t n = m.nr_frames, tables = min(n + 4096, <uint64_t> 1 << 24)
+    m.free_stack = <uint32_t *> arena_new(m, (n + PCP_MAX) * 4)
     m.frames = <frame_t *> arena_new(m, n * sizeof(frame_t))
     m.mlock_count = <uint32_t *> arena_new(m, n * 4)
     m.mlock_pvec = <mlock_pvec_t *> arena_new(m, (m.nr_cpus + 1) * sizeof(mlock_pvec_t))
@@ -118,14 +119,22 @@ cdef int build_arenas(machine_t *m) noexcept nogil:
         m.content = <uint8_t *> arena_new(m, n * m.page_bytes)
     if m.access_stats:
         m.stats = <uint32_t *> arena_new(m, tables * PTRS_PER_PTE * m.nr_nodes * STATS_SLOTS * 4)
-    if m.frames == NULL or m.mlock_count == NULL or m.mlock_pvec == NULL or m.mm_cpus == NULL or \
+    if m.free_stack == NULL or m.frames == NULL or m.mlock_count == NULL or m.mlock_pvec == NULL or m.mm_cpus == NULL or \
             m.pt == NULL or m.heap == NULL or (m.page_bytes and m.content == NULL) or (m.access_stats and m.stats == NULL) or \
             build_slab(m, &m.tables, tables, sizeof(ptdesc_t), <size_t> &(<ptdesc_t *> NULL).next) or \
             build_slabs(m) or build_cpus(m):
         return -ENOMEM
+    return 0
+
+
+cdef int build_arenas(machine_t *m) noexcept nogil:
+    arenas_measure(m)
+    lay_out(m)
+    if arenas_map(m) or lay_out(m):
+        return -ENOMEM
     m.frames[0].state = PG_reserved | REF_ONE        # the zero page: our reference keeps it whoever pins it
     m.ptdesc = <ptdesc_t *> m.tables.base
-    m.table_pfn = n + 4096
+    m.table_pfn = m.nr_frames + 4096
     m.heap_fresh = 64
     return 0
 

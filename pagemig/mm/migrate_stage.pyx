@@ -18,7 +18,8 @@ from pagemig.mm.frame cimport frame_maps, frame_refs, get_page, page_state, tryl
 from pagemig.mm.gup cimport look_ahead, look_t
 from pagemig.mm.mempolicy cimport alloc_pages_policy, get_vma_policy
 from pagemig.mm.notify cimport (
-    ask_target, count_copy, flush_later, flush_tlb, hears_moved, hears_steps, hears_target, PMG_F_MIGRATE, run_outside,
+    ask_target, count_copies, count_flushes, flush_later, flush_tlb, hears_flushes, hears_moved, hears_steps, hears_target,
+    PMG_F_MIGRATE, run_outside,
     tell_flush, tell_moved, tell_step,
 )
 from pagemig.mm.page_alloc cimport (
@@ -554,18 +555,15 @@ cdef struct walk_t:             # what a walk over one VMA reads once: a store t
     frame_t *frames
     pte_t prot
     bint mlocked, writable, tracing
-    bint noted                  # somebody is told of an entry taken away: a trace, or a host
+    bint heard                  # a host hears of each flush, and there is one for each entry
+    bint noted                  # somebody is told of an entry taken away: a trace, or that host
 
 
 cdef void note_unmapped(const walk_t *w, uint32_t pfn, uint64_t vpn) noexcept nogil:
     if w.tracing:
         count_event(w.c, C_LOCK_PTL, 1)
         trace(w.c, STEP_UNMAP, pfn, vpn)
-    if w.c.watch == NULL:
-        return
-    if in_batches(w.c.m):
-        flush_later(w.c, w.vma.mm)
-    else:
+    if w.heard:
         tell_flush(w.c, w.vma.mm, vpn, 1, PMG_F_MIGRATE)
 
 
@@ -725,6 +723,21 @@ cdef inline bint wanted(stage_t *st, uint32_t i, bint restore, bint moved) noexc
     return (st.unmapped[i] != 0 or st.counts_mask == 0) and (st.rc[i] == 0 if moved else st.rc[i] < 0)
 
 
+cdef inline uint32_t entries_gone(const stage_t *st, uint32_t a, uint32_t b) noexcept nogil:
+    cdef uint32_t i, n = 0
+    for i in range(a, b):
+        n += st.unmapped[i]
+    return n
+
+
+cdef void note_flushes(ctx_t *c, uint32_t mm, uint32_t n) noexcept nogil:
+    """Entries were taken away, and nobody hears of each."""
+    if n and in_batches(c.m):
+        flush_later(c, mm)
+    elif n:
+        count_flushes(c, mm, n)
+
+
 cdef void walk_vma(
         ctx_t *c, stage_t *st, uint32_t a, uint32_t b, vma_t *vma, bint restore, bint moved,
         bint only) noexcept nogil:
@@ -737,6 +750,7 @@ cdef void walk_vma(
     cdef uint32_t flags = vma_flags(vma)
     cdef bint count_now = m.profile.counts_drop != 0
     cdef pte_t *table = NULL
+    cdef uint32_t before = 0
     cdef walk_t w
     w.c = c
     w.vma = vma
@@ -745,7 +759,10 @@ cdef void walk_vma(
     w.mlocked = flags & VM_LOCKED != 0              # changes under the locks of the trees only
     w.writable = flags & VM_WRITE != 0
     w.tracing = m.tracing != 0
-    w.noted = w.tracing or c.watch != NULL
+    w.heard = pmg_unlikely(c.watch != NULL) and not restore and not in_batches(m) and hears_flushes(c)
+    w.noted = w.tracing or w.heard
+    if pmg_unlikely(c.watch != NULL):
+        before = entries_gone(st, a, b)
     for i in range(a, b):
         if not wanted(st, i, restore, moved):
             continue
@@ -782,6 +799,8 @@ cdef void walk_vma(
             unmap_one(&w, st, i, table + pte_index(vpn), vpn)
     if leaf:
         pte_unlock(c, leaf)
+    if pmg_unlikely(c.watch != NULL) and not restore and not count_now and not w.heard:
+        note_flushes(c, vma.mm, entries_gone(st, a, b) - before)
 
 
 cdef void walk_tree(
@@ -1137,12 +1156,15 @@ cdef void stage_copy(ctx_t *c, stage_t *st) noexcept nogil:
     cdef uint32_t src[STAGE]
     cdef uint32_t dst[STAGE]
     cdef uint32_t i, n = 0
-    if m.page_bytes == 0 and not m.tracing and pmg_likely(c.watch == NULL):
-        return
+    if m.page_bytes == 0 and not m.tracing:
+        if pmg_likely(c.watch == NULL):
+            return
+        if any_result(st, 0, st.n) == 0:
+            count_copies(c, st.src, st.dst, st.n)
+            return
     for i in range(st.n):
         if st.rc[i]:
             continue
-        count_copy(c, st.src[i], st.dst[i])
         trace(c, STEP_COPY, st.src[i], st.dst[i])
         if m.page_bytes == 8:
             (<uint64_t *> page_address(m, st.dst[i]))[0] = (<uint64_t *> page_address(m, st.src[i]))[0]
@@ -1152,6 +1174,8 @@ cdef void stage_copy(ctx_t *c, stage_t *st) noexcept nogil:
     if m.page_bytes == 4096 and n:
         pmg_copy_pages(<char *> m.content, dst, src, n)
         pmg_copy_fence()
+    if pmg_unlikely(c.watch != NULL):
+        count_copies(c, src, dst, n)
 
 
 cdef void stage_tag(ctx_t *c, stage_t *st) noexcept nogil:

@@ -68,6 +68,9 @@ cdef void run_outside(ctx_t *c, void (*fn)(void *arg) noexcept nogil, void *arg)
 # -- what happens
 cdef void tell_flush(ctx_t *c, uint32_t mm, uint64_t start, uint64_t n, uint32_t why) noexcept nogil
 cdef void tell_copy(ctx_t *c, uint32_t src, uint32_t dst) noexcept nogil
+# the same of many, as numbers alone: entries of an address space flushed one by one; pages copied
+cdef void count_flushes(ctx_t *c, uint32_t mm, uint64_t n) noexcept nogil
+cdef void count_copies(ctx_t *c, const uint32_t *src, const uint32_t *dst, uint32_t n) noexcept nogil
 cdef void flush_later(ctx_t *c, uint32_t mm) noexcept nogil             # with those of a batch
 cdef void flush_batch(ctx_t *c) noexcept nogil
 cdef void tell_moved(

@@ -218,6 +218,22 @@ cdef void tell_flush(ctx_t *c, uint32_t mm, uint64_t start, uint64_t n, uint32_t
     flush(c, &f)
 
 
+cdef void count_flushes(ctx_t *c, uint32_t mm, uint64_t n) noexcept nogil:
+    """Where nobody hears of each: as many as flush_tlb() would count."""
+    cdef watch_t *w = <watch_t *> c.watch
+    cdef const uint64_t *cpus = mm_cpumask(c.m, mm)
+    cdef uint64_t told = 0
+    cdef uint32_t i
+    if w.host == NULL or n == 0:
+        return
+    for i in range(c.m.cpu_words):
+        told += <uint64_t> pmg_popcount(pmg_load(cpus + i))
+    told -= pmg_load(cpus + (c.cpu >> 6)) >> (c.cpu & 63) & 1
+    w.flushes += n
+    w.flushed_pages += n
+    w.ipis += told * n
+
+
 cdef void flush_later(ctx_t *c, uint32_t mm) noexcept nogil:
     """``set_tlb_ubc_flush_pending``."""
     cdef uint32_t i
@@ -248,6 +264,27 @@ cdef void tell_copy(ctx_t *c, uint32_t src, uint32_t dst) noexcept nogil:
         w.pages_copied += 1
         w.bytes_from[page_to_nid(c.m, src)] += 4096
         w.bytes_to[page_to_nid(c.m, dst)] += 4096
+
+
+cdef void add_bytes(machine_t *m, const uint32_t *pfns, uint32_t n, uint64_t *bytes_) noexcept nogil:
+    """Pages by node; most are of the node of the one before."""
+    cdef uint64_t first = 1, end = 0
+    cdef uint32_t i
+    cdef int32_t nid = 0
+    for i in range(n):
+        if not first <= pfns[i] < end:
+            nid = page_to_nid(m, pfns[i])
+            first = m.node[nid].first
+            end = m.node[nid].end
+        bytes_[nid] += 4096
+
+
+cdef void count_copies(ctx_t *c, const uint32_t *src, const uint32_t *dst, uint32_t n) noexcept nogil:
+    cdef watch_t *w = <watch_t *> c.watch
+    if w.host != NULL:
+        w.pages_copied += n
+        add_bytes(c.m, src, n, w.bytes_from)
+        add_bytes(c.m, dst, n, w.bytes_to)
 
 
 cdef void tell_moved(

@@ -10,6 +10,10 @@ from pagemig.mm.types cimport (
 
 # -- arenas: anonymous memory that the host commits when touched; NULL when the host refuses ------------------
 cdef void *arena_new(machine_t *m, uint64_t nbytes) noexcept nogil
+# Those of a machine lie in one mapping of the host, which many machines would run out of otherwise: between these two
+# arena_new answers what is no arena, and adds up.  0 or -ENOMEM
+cdef void arenas_measure(machine_t *m) noexcept nogil
+cdef int arenas_map(machine_t *m) noexcept nogil
 cdef void arenas_release(machine_t *m) noexcept nogil
 cdef void clear_memory(char *p, uint64_t n) noexcept nogil
 cdef void copy_blocks(char *to, const char *p, uint64_t n) noexcept nogil

@@ -24,6 +24,7 @@ cdef extern from "<sys/mman.h>" nogil:
 
 cdef enum:
     BLOCK = 4096
+    HUGE = 1 << 21              # a huge page of the host
     HOST_PAGE = 1 << 16         # a multiple of the pages of every host
     GIVE_BACK = 1 << 18         # bytes from which on memory goes back to the host instead of being overwritten
 
@@ -33,20 +34,49 @@ cdef enum:
 
 cdef void *arena_new(machine_t *m, uint64_t nbytes) noexcept nogil:
     cdef uint64_t small = 1 << 16 if m.page_bytes == 4096 else 1 << 20
-    cdef void *p
-    if m.nr_arenas >= 32:
-        return NULL
-    nbytes = (nbytes + (1 << 21) - 1) & ~(<uint64_t> (1 << 21) - 1)
-    p = mmap(NULL, nbytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
-    if p == MAP_FAILED:
-        return NULL
+    cdef uint64_t unit = HUGE if nbytes >= HUGE else 4096, pad
+    cdef char *p
+    nbytes = (nbytes + unit - 1) & ~(unit - 1)
+    if m.arena_measured:
+        m.arena_left += nbytes + unit
+        return m
+    if m.arena_at == NULL or m.arena_left < nbytes + unit:
+        p = <char *> arena_map(m, nbytes)
+        if p == NULL:
+            return NULL
+    else:
+        pad = (unit - <uint64_t> m.arena_at) & (unit - 1)
+        p = m.arena_at + pad
+        m.arena_at += pad + nbytes
+        m.arena_left -= pad + nbytes
     # Huge pages save the host's own TLB misses on scattered frames; small machines stay small without them.
     if m.nr_frames > small and nbytes >= (16 << 20):
         madvise(p, nbytes, MADV_HUGEPAGE)
+    return p
+
+
+cdef void *arena_map(machine_t *m, uint64_t nbytes) noexcept nogil:
+    cdef void *p
+    if m.nr_arenas >= 32:
+        return NULL
+    p = mmap(NULL, nbytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+    if p == MAP_FAILED:
+        return NULL
     m.arenas[m.nr_arenas] = p
     m.arena_bytes[m.nr_arenas] = nbytes
     m.nr_arenas += 1
     return p
+
+
+cdef void arenas_measure(machine_t *m) noexcept nogil:
+    m.arena_measured = True
+    m.arena_left = 0
+
+
+cdef int arenas_map(machine_t *m) noexcept nogil:
+    m.arena_measured = False
+    m.arena_at = <char *> arena_map(m, m.arena_left)
+    return 0 if m.arena_at != NULL else -ENOMEM
 
 
 cdef void arenas_release(machine_t *m) noexcept nogil:

@@ -170,6 +170,8 @@ cdef void keep_addresses(machine_t *to, const machine_t *own) noexcept nogil:
     memcpy(to.arenas, own.arenas, sizeof(own.arenas))
     memcpy(to.arena_bytes, own.arena_bytes, sizeof(own.arena_bytes))
     to.nr_arenas = own.nr_arenas
+    to.arena_at = own.arena_at
+    to.arena_left = own.arena_left
     memset(to.stats_busy, 0, sizeof(to.stats_busy))
     to.lru_disable_count = 0
 

@@ -671,3 +671,6 @@ ctypedef struct machine_t:
     void *arenas[32]            # every reserved mapping, for release and copy
     uint64_t arena_bytes[32]
     uint32_t nr_arenas
+    char *arena_at              # what is left of the mapping that is to hold them
+    uint64_t arena_left
+    bint arena_measured         # they are only added up, in arena_left

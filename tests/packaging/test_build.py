@@ -160,10 +160,8 @@ def test_sdist_can_be_built_from(copy):
         "tests/packaging/test_build.py",
     } <= names
     assert not [name for name in names if name.endswith((".so", ".pyc"))]
-    assert {name for name in names if name.endswith(".c")} == {
-        "examples/cache/cache.c",
-        "tests/embedding/callbacks.c",
-    }
+    written = {"examples", "tests", "benchmarks", "docs"}  # Cython's C lies in the package
+    assert {name.split("/")[0] for name in names if name.endswith(".c")} <= written
 
 
 def test_sdist_holds_what_the_project_tracks(copy):

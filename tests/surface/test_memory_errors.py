@@ -64,6 +64,14 @@ class World:
         finally:
             self.machine.at_step(None)
 
+    def told(self) -> None:
+        told: list[Any] = []
+        self.machine.set_callbacks(flush=told.append, moved=lambda *_: None)
+        try:
+            self.app.move_pages(self.pages, [1, 0] * 4)
+        finally:
+            self.machine.set_callbacks()
+
     def set_cpu(self) -> None:
         self.app.cpu = 0
 
@@ -95,6 +103,7 @@ PROCESS: dict[str, Callable[[World], Any]] = {
     "context": World.with_context,
     "cpu": World.set_cpu,
     "exit": lambda w: w.machine.spawn().exit(),
+    "exit_thread": lambda w: w.app.thread().exit_thread(),
     "fadvise": lambda w: w.app.fadvise(w.file, 0, 0, "dontneed"),
     "fork": lambda w: w.app.fork().exit(),
     "frames": lambda w: w.app.frames(w.base, 8),
@@ -102,6 +111,7 @@ PROCESS: dict[str, Callable[[World], Any]] = {
     "ftruncate": lambda w: w.app.ftruncate(w.file, 8 * PAGE),
     "fwrite": lambda w: w.app.fwrite(w.file, 0, [1, 2, 3]),
     "get_mempolicy": lambda w: w.app.get_mempolicy(pm.MPOL_F_ADDR | pm.MPOL_F_NODE, w.base),
+    "leader": lambda w: w.app.leader,
     "limit_memlock": lambda w: w.app.limit_memlock("8MiB"),
     "madvise": lambda w: w.app.madvise(w.base, PAGE, "willneed"),
     "mbind": lambda w: w.app.mbind(w.base, 8 * PAGE, pm.Interleave([0, 1]), pm.MPOL_MF_MOVE),
@@ -128,6 +138,8 @@ PROCESS: dict[str, Callable[[World], Any]] = {
     "set_mempolicy_home_node": lambda w: w.app.set_mempolicy_home_node(w.base, PAGE, 0),
     "set_vm_ops": lambda w: w.other.set_vm_ops(w.other.mmap(PAGE), migrate=None),
     "setuid": lambda w: w.machine.spawn().setuid(1000),
+    "thread": lambda w: w.app.thread(cpu=0).exit_thread(),
+    "threads": lambda w: w.app.threads,
     "smaps": lambda w: w.app.smaps(),
     "start_mbind": lambda w: w.app.start_mbind(w.base, 8 * PAGE, pm.Bind([1])).finish(),
     "start_migrate_pages": lambda w: w.app.start_migrate_pages({0}, {1}).finish(),
@@ -164,9 +176,11 @@ MACHINE: dict[str, Callable[[World], Any]] = {
     "online": World.offline_online,
     "page_tables": lambda w: w.machine.page_tables,
     "process": lambda w: w.machine.process(w.app.pid),
+    "populate": lambda w: w.machine.populate(w.pages, [w.app.pid, w.child.pid] * 4),
     "processes": lambda w: w.machine.processes,
     "save": World.saved,
     "set_weight": lambda w: w.machine.set_weight(0, 2),
+    "set_callbacks": World.told,
     "spawn": lambda w: w.machine.spawn().exit(),
     "start_migrate_frames": lambda w: w.machine.start_migrate_frames(w.pfns, [1] * 8).finish(),
     "swap": lambda w: w.machine.swap,
@@ -190,6 +204,10 @@ CORE_PROCESS: dict[str, Callable[[World], Any]] = {
     "_fadvise": lambda w: w.app._fadvise(w.file.index, 0, 4, 4, False),
     "_faults": lambda w: w.app._faults(),
     "_fork": lambda w: w.app._fork(),
+    "_clone_thread": lambda w: w.app._clone_thread(0),
+    "_leader": lambda w: w.app._leader(),
+    "_size": lambda w: w.app._size(),
+    "_threads": lambda w: w.app._threads(),
     "_fread": lambda w: w.app._fread(w.file.index, 0, w.values),
     "_ftruncate": lambda w: w.app._ftruncate(w.file.index, 8),
     "_fwrite": lambda w: w.app._fwrite(w.file.index, 0, w.values),
