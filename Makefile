@@ -22,7 +22,7 @@ SOURCES := setup.py $(shell find pagemig -name '*.pyx' -o -name '*.pxd' -o -name
 
 help:
 	@echo "make run     replay a shipped trace: a table, and a picture in $(OUTPUT)"
-	@echo "make gallery make docs/answer.md's tables and picture anew (half an hour of one core)"
+	@echo "make gallery make the tables and the picture of docs/answer.md anew (ten minutes of one core)"
 	@echo "make test    the tests                (TESTS=tests/studies/test_trace.py for some of them)"
 	@echo "make full    what make test takes a part of: every recorded scenario through the"
 	@echo "             core's own calls, libCacheSim as a host, wheels on every Python there is"

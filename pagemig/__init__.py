@@ -15,7 +15,9 @@ modelled page by page and driven through the kernel's own calls.
 [0, 1, 0, 1, 0, 1, 0, 1]
 """
 
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pagemig.constants import *  # noqa: F403
 from pagemig.constants import __all__ as _constants
@@ -55,6 +57,9 @@ from pagemig.system.numa import MoveResult, PolicyResult
 from pagemig.system.proc import Vma
 from pagemig.system.process import AccessResult, Pin, Process, TouchResult
 
+if TYPE_CHECKING:
+    from pagemig.studies.sweep import Grid, sweep
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -71,6 +76,7 @@ __all__ = [
     "File",
     "Flush",
     "Frames",
+    "Grid",
     "Interleave",
     "InvariantError",
     "KernelBug",
@@ -99,9 +105,22 @@ __all__ = [
     "errno_name",
     "get_include",
     "kernel_profile",
+    "sweep",
 ]
+
+#: Read when they are first asked for: whoever embeds a machine needs none of them.
+_LATER = {"Grid": "pagemig.studies.sweep", "sweep": "pagemig.studies.sweep"}
 
 
 def get_include() -> str:
     """Folder to put on a C compiler's include path to embed pagemig."""
     return str(Path(__file__).parent / "include")
+
+
+if not TYPE_CHECKING:  # for a type checker it would make every name an attribute
+
+    def __getattr__(name: str) -> Any:
+        """What is read late."""
+        if name not in _LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(_LATER[name]), name)

@@ -133,14 +133,23 @@ class Program:
             block_sums(count, _BLOCK, sums[first : first + -(-count.size // _BLOCK)])
         return np.cumsum(sums)
 
-    def _run(self, access: int) -> tuple[int, int]:
-        """The run that makes an access, and the accesses before that run."""
-        block = int(np.searchsorted(self._sums, access, side="right"))
-        before = int(self._sums[block - 1]) if block else 0
-        _, _, counts = self.trace.part(block * _BLOCK, (block + 1) * _BLOCK)
-        ends = np.cumsum(counts, dtype=np.int64)
-        run = int(np.searchsorted(ends, access - before, side="right"))
-        return block * _BLOCK + run, before + (int(ends[run - 1]) if run else 0)
+    @cached_property
+    def _borders(self) -> dict[int, tuple[int, int]]:
+        """What `_border` has found."""
+        return {}
+
+    def _border(self, epoch: int) -> tuple[int, int]:
+        """The run that an epoch begins in, and the accesses before that run."""
+        if epoch not in self._borders:
+            access = int(self.cuts[epoch])
+            block = int(np.searchsorted(self._sums, access, side="right"))
+            before = int(self._sums[block - 1]) if block else 0
+            _, _, counts = self.trace.part(block * _BLOCK, (block + 1) * _BLOCK)
+            ends = np.cumsum(counts, dtype=np.int64)
+            run = int(np.searchsorted(ends, access - before, side="right"))
+            start = before + (int(ends[run - 1]) if run else 0)
+            self._borders[epoch] = min(block * _BLOCK + run, self.trace.runs), start
+        return self._borders[epoch]
 
     @property
     def epochs(self) -> int:
@@ -152,11 +161,11 @@ class Program:
         low, high = int(self.cuts[epoch]), int(self.cuts[epoch + 1])
         if low == high:
             return self.trace.part(0, 0)
-        first, before = self._run(low)
-        last, until = self._run(high - 1)
-        index, write, count = self.trace.part(first, last + 1)
+        (first, before), (last, until) = self._border(epoch), self._border(epoch + 1)
+        index, write, count = self.trace.part(first, last + (until < high))
         count = count.copy()
-        count[-1] = high - until
+        if until < high:
+            count[-1] = high - until
         count[0] -= low - before
         return index, write, count
 

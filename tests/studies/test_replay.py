@@ -96,6 +96,10 @@ def test_epochs_are_equally_many_accesses(trace, epochs):
         assert index.size == write.size == count.size
         at += size
     assert at == whole.size
+    backwards = Plan(trace, epochs=epochs).programs[0]
+    for epoch in reversed(range(number)):
+        pairs = zip(backwards.part(epoch), plan.programs[0].part(epoch), strict=True)
+        assert all((one == other).all() for one, other in pairs)
 
 
 @given(random_traces, st.integers(1, 12))

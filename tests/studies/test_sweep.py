@@ -267,3 +267,15 @@ def test_a_cluster_says_what_is_missing(capsys, monkeypatch):
 def test_grids_that_mean_nothing(grid, change, why):
     with pytest.raises(ValueError, match=why):
         Grid(traces=grid.traces, **OPTIONS | change)
+
+
+def test_the_package_offers_sweeps_and_reads_them_late():
+    import pagemig
+
+    assert pagemig.sweep is sweep
+    assert pagemig.Grid is Grid
+    with pytest.raises(AttributeError, match="no attribute 'swept'"):
+        pagemig.swept  # noqa: B018
+    code = "import sys, pagemig; print('pagemig.studies.sweep' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
