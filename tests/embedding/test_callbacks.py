@@ -225,6 +225,31 @@ def test_an_error_ends_the_call(listener: Listener) -> None:
     seen.fail_flush = 0
 
 
+def test_costs_are_the_same_whether_somebody_listens_or_not(host: Any) -> None:
+    """Told one by one, or added up by stages."""
+    for kernel in ("2.6.18", "6.1", "6.12"):
+        costs = []
+        for listens in (True, False):
+            listener = Listener(host, kernel)
+            with listener.app.context(cpu=1) as elsewhere:
+                elsewhere.access(listener.base)
+            if not listens:
+                api.functions.set_callbacks(ctypes.c_void_p(api.machine(listener.machine)), None)
+            listener.app.pin(listener.base + 3 * PAGE, PAGE)  # does not move, and is flushed again
+            listener.forget()
+            status = np.zeros(N, np.int32)
+            arrays = addresses(listener.base), np.full(N, 2, np.int32), status
+            users = [ctypes.byref(api.User(p=x.ctypes.data, bytes=x.nbytes)) for x in arrays]
+            api.functions.move_pages(listener.context.address, 0, N, *users, 2, None)
+            cost = listener.cost()
+            fields = ("flushes", "flushed_pages", "ipis", "pages_copied", "copy_bytes")
+            costs.append([getattr(cost, name) for name in fields] + list(cost.bytes_from[:4]))
+            assert cost.pages_copied == N - 1 and cost.ipis >= cost.flushes > 0
+            listener.context.close()
+            listener.machine.check(full=True)
+        assert costs[0] == costs[1], kernel
+
+
 def test_in_steps_too(host: Any) -> None:
     for kernel in ("2.6.18", "6.1", "6.12"):
         listener = Listener(host, kernel)

@@ -142,6 +142,23 @@ def test_a_machine_from_c_from_birth_to_death():
     assert api.functions.machine_free(host.machine) == 0
 
 
+def test_a_thousand_machines_are_as_many_mappings_of_the_host():
+    """A process may have 65,530 by default: for 10,000 machines few enough, if each has one."""
+
+    def mappings() -> int:
+        return len(Path("/proc/self/maps").read_text().splitlines())
+
+    before = mappings()
+    hosts = [Host(pages=16) for _ in range(1000)]
+    assert mappings() - before <= 1100
+    contexts = [host.context() for host in hosts]
+    assert len({api.functions.spawn(context, 0, 0) for context in contexts}) == 1  # worlds apart
+    for host, context in zip(hosts, contexts, strict=True):
+        api.functions.ctx_close(context)
+        assert api.functions.machine_free(host.machine) == 0
+    assert mappings() <= before + 100
+
+
 def test_a_python_machine_through_the_table(machine):
     app = machine.spawn(cpu=2)
     base = app.mmap(4 * PAGE)
