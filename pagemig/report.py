@@ -1,4 +1,4 @@
-"""Results for people and programs: aligned tables, and rows as CSV, JSON, parquet, HTML."""
+"""Results for people and programs: tables of text, CSV, JSON, parquet, HTML, empty pictures."""
 
 import base64
 import csv
@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["FORMATS", "MissingError", "page", "save", "table"]
+__all__ = ["FORMATS", "MissingError", "new_figure", "page", "save", "table"]
 
 #: Kinds of files that `save` writes.
 FORMATS = (".csv", ".json", ".parquet")
@@ -18,6 +18,17 @@ FORMATS = (".csv", ".json", ".parquet")
 
 class MissingError(RuntimeError):
     """An optional package is not installed; the message says how to get it."""
+
+
+def new_figure(**options: Any) -> Any:
+    """A new figure that needs no screen."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingError(
+            "pictures need matplotlib, which is not installed: pip install 'pagemig[plot]'"
+        ) from None
+    return Figure(**options)
 
 
 def table(

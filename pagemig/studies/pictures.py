@@ -5,22 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-from pagemig.report import MissingError
+from pagemig.report import MissingError, new_figure
 
 __all__ = ["MissingError", "check", "draw", "new_figure"]
-
-
-def new_figure(**options: Any) -> Any:
-    """A new figure that needs no screen."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingError(
-            "pictures need matplotlib, which is not installed: pip install 'pagemig[plot]'"
-        ) from None
-    return Figure(**options)
 
 
 def check(path: str | os.PathLike[str], others: Sequence[str] = ()) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from pagemig.report import new_figure
+
 from .info import Info
-from .streams import MissingError
 
 __all__ = ["check", "draw"]
 
@@ -33,18 +33,7 @@ def check(path: str | os.PathLike[str]) -> None:
         raise ValueError(f"a picture is {', '.join(_SUFFIXES)}, not {target.name!r}")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"no directory {str(target.parent)!r} for the picture")
-    _figure()
-
-
-def _figure(**options: Any) -> Any:
-    """A new figure that needs no screen."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingError(
-            "pictures need matplotlib, which is not installed: pip install 'pagemig[plot]'"
-        ) from None
-    return Figure(**options)
+    new_figure()
 
 
 def draw(info: Info, path: str | os.PathLike[str], *, title: str = "") -> None:
@@ -63,7 +52,7 @@ def draw(info: Info, path: str | os.PathLike[str], *, title: str = "") -> None:
         raise ValueError("there is nothing to draw: the trace has no access")
     from matplotlib.colors import LogNorm
 
-    figure = _figure(figsize=(11, 7), layout="constrained")
+    figure = new_figure(figsize=(11, 7), layout="constrained")
     grid = figure.add_gridspec(2, 2, width_ratios=(3, 1), height_ratios=(3, 1))
     hot, working = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[1, 0])
     share = figure.add_subplot(grid[:, 1])

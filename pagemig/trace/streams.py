@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol, cast
 
 from pagemig import files
+from pagemig.report import MissingError
 
 from .format import spooled
 from .header import TraceError
@@ -35,10 +36,6 @@ _MAGIC = {
 
 #: What unpacking damaged bytes may raise.
 DAMAGE = (EOFError, OSError, ValueError, lzma.LZMAError, zlib.error)
-
-
-class MissingError(RuntimeError):
-    """A package that reads a format is not installed; the message says how to get it."""
 
 
 class Source(Protocol):
