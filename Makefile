@@ -18,7 +18,7 @@ STUBBED := $(subst /,.,$(patsubst %.pyi,%,$(shell find pagemig -name "*.pyi")))
 SOURCES := setup.py $(shell find pagemig -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 
 .DELETE_ON_ERROR:
-.PHONY: help build run gallery test full bench bench-smoke lint format fuzz fuzz-files tsan asan mutants narrow cover wheel clean
+.PHONY: help build run gallery test full bench bench-smoke lint format fuzz fuzz-files tsan asan mutants narrow locked cover wheel clean
 
 help:
 	@echo "make run     replay a shipped trace: a table, and a picture in $(OUTPUT)"
@@ -34,6 +34,7 @@ help:
 	@echo "make tsan    the threaded tests under ThreadSanitizer"
 	@echo "make asan    the threaded tests under AddressSanitizer and UBSan"
 	@echo "make mutants builds with a planted race, without the copy, without guards: all must be found"
+	@echo "make locked  locked instructions of a page that moves, by kernel, counted by a build that counts them"
 	@echo "make narrow  a build with narrow counts: tests reach the limits of references and mappings"
 	@echo "make fuzz    random calls over the whole surface, SECONDS=600 of them; UNDER=address or thread"
 	@echo "             does it in a sanitizer's build"
@@ -151,8 +152,8 @@ asan: $(VENV)/.linked $(VENV)/.test
 	cd build/tree-address && LD_PRELOAD=$$($(CC) -print-file-name=libasan.so) PYTHONMALLOC=malloc \
 	  ASAN_OPTIONS="detect_leaks=0 $$ASAN_OPTIONS" UBSAN_OPTIONS="halt_on_error=1 print_stacktrace=1" $(PYTEST_SANITIZED)
 
-# Three builds with something planted: a race in a lock, which ThreadSanitizer must report, a
-# migration that does not copy, which the tests must fail, and guards against races that can be
+# Four builds with something planted: a race in a lock, and stores that stand in for locked
+# instructions made plain one at a time, all of which ThreadSanitizer must report, a migration that does not copy, which the tests must fail, and guards against races that can be
 # taken out one at a time, each of which the test of that race must miss.
 mutants: $(VENV)/.linked $(VENV)/.test
 	$(call copied,thread,race)
@@ -168,7 +169,18 @@ mutants: $(VENV)/.linked $(VENV)/.test
 	    "tests/races/test_races.py::test_race[$${mutant#*:}]" >report-$${mutant#*:}.txt 2>&1; \
 	  test $$? -eq 1 || { echo "the race of $$mutant was not noticed: see build/tree-fastguards/report-$${mutant#*:}.txt" >&2; exit 1; }; \
 	done
+	$(call copied,thread,plain)
+	cd build/tree-threadplain && for store in $$(PYTHONPATH=tests:. $(CURDIR)/$(PY) tests/threads/test_sole.py); do \
+	  PAGEMIG_MUTANT=$$store LD_PRELOAD=$$($(CC) -print-file-name=libtsan.so) $(FIXED) $(CURDIR)/$(PY) -m pytest \
+	    -s -p no:cacheprovider tests/threads/test_sole.py >report-$$store.txt 2>&1; \
+	  grep -q 'pmg_store_sole' report-$$store.txt \
+	    || { echo "$$store as a plain store was not reported: see build/tree-threadplain/report-$$store.txt" >&2; exit 1; }; \
+	done
 	@echo "all mutants were found"
+
+locked: $(VENV)/.linked
+	$(call copied,fast,locked)
+	cd build/tree-fastlocked && PYTHONPATH=.:benchmarks $(CURDIR)/$(PY) benchmarks/locked.py
 
 narrow: $(VENV)/.linked $(VENV)/.test
 	$(call copied,fast,narrow)

@@ -15,7 +15,9 @@ placed     nothing is compiled: a wheel gets the objects that lie in the tree
 ``PAGEMIG_PLANT=race`` plants a data race in a lock, ``nocopy`` leaves out the copy of a page that
 moves, ``guards`` makes a build from which ``PAGEMIG_MUTANT=GUARD_PINNED`` takes that guard out:
 ``make mutants`` demands that the sanitizer and the tests find them.  ``narrow`` makes the counts of
-a frame so narrow that tests reach their limits (``make narrow``).
+a frame so narrow that tests reach their limits (``make narrow``).  ``locked`` counts locked
+instructions (``make locked``), and from ``plain`` ``PAGEMIG_MUTANT=SOLE_FREED`` makes that store
+plain, which ThreadSanitizer must report.
 """
 
 import gc
@@ -44,6 +46,8 @@ PLANTS = {
     "nocopy": ["PAGEMIG_PLANT_NOCOPY"],
     "guards": ["PAGEMIG_PLANT_GUARDS"],
     "narrow": ["PAGEMIG_PLANT_NARROW"],
+    "locked": ["PAGEMIG_PLANT_LOCKED"],
+    "plain": ["PAGEMIG_PLANT_PLAIN"],
 }
 PLANT = os.environ.get("PAGEMIG_PLANT") or ""
 MODE = os.environ.get("PAGEMIG_BUILD") or "fast"

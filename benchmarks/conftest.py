@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from common.reference import Reference, line_updates, small_arrays
+from common.reference import Reference, line_updates, locked_adds, small_arrays
 from common.rows import Row, Target, beside, latest_run, render, saved_results, without_targets
 from common.timing import Samples
 from common.workers import SpeedUp
@@ -98,7 +98,7 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
     machine_info["pagemig"] = facts()
 
 
-def pytest_report_header(config: pytest.Config) -> str:
+def host_line() -> str:
     known = facts()
     caches = " ".join(f"{name} {size}" for name, size in known["caches"].items())
     return (
@@ -116,6 +116,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         return
     smoke = config.getoption("--smoke")
     terminalreporter.section("benchmarks (benchmarks/README.md says how to read this)")
+    terminalreporter.write_line(host_line())
     terminalreporter.write_line(
         render(without_targets(rows) if smoke else rows, {} if smoke else saved_results(path))
     )
@@ -142,6 +143,12 @@ def size(smoke: bool) -> Callable[[int], int]:
 def lines(size: Callable[[int], int]) -> Reference:
     """The host's random line updates."""
     return line_updates(size(1 << 20))
+
+
+@pytest.fixture(scope="session")
+def locked(size: Callable[[int], int]) -> Reference:
+    """The host's locked instructions on what is in its nearest cache."""
+    return locked_adds(size(1 << 20))
 
 
 @pytest.fixture(scope="session")

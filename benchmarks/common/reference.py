@@ -77,6 +77,12 @@ def line_updates(updates: int) -> Reference:
     return Reference("line update", lines.update, updates, bursts=3)
 
 
+def locked_adds(turns: int) -> Reference:
+    """Atomic adds to lines of the nearest cache: the price of a locked instruction."""
+    words = np.zeros(64 * 8, dtype=np.uint64)
+    return Reference("locked add", lambda: host.cached_rmw(words, turns), turns, bursts=3)
+
+
 def small_arrays(calls: int) -> Reference:
     """``numpy.empty(1, dtype)`` from Python: the price of a call that makes an array."""
     empty, dtype = np.empty, np.dtype(np.int32)

@@ -8,7 +8,7 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memmove
 
-from pagemig.mm.atomic cimport GUARD_FREED, GUARD_RETRY, PMG_GUARD, pmg_load, pmg_load32, pmg_prefetchw
+from pagemig.mm.atomic cimport GUARD_FREED, GUARD_RETRY, PMG_GUARD, pmg_load, pmg_load32, pmg_load_acq, pmg_prefetchw
 from pagemig.mm.filemap cimport has_migratepage
 from pagemig.mm.frame cimport frame_maps, page_count, page_state
 from pagemig.mm.mempolicy cimport alloc_page_vma
@@ -23,8 +23,8 @@ from pagemig.mm.rmap cimport lru_cache_disable, lru_cache_enable
 from pagemig.mm.swap_state cimport slots_at_hand
 from pagemig.mm.trace cimport STEP_ALLOC, STEP_ISOLATE
 from pagemig.mm.types cimport (
-    C_PGMIGRATE_FAIL, C_PGMIGRATE_SUCCESS, C_TLB_FLUSH, ctx_t, frame_t, KEEP_REFCOUNT, PG_cached, PG_dirty, PG_private, PMG_BUG,
-    vma_t,
+    C_PGMIGRATE_FAIL, C_PGMIGRATE_SUCCESS, C_TLB_FLUSH, ctx_t, frame_t, KEEP_REFCOUNT, machine_t, PG_cached, PG_dirty,
+    PG_isolated, PG_private, PMG_BUG, REF_ONE, STAGE, vma_t,
 )
 from pagemig.mm.vmscan cimport evict_one
 
@@ -184,6 +184,14 @@ cdef void pause_batch(ctx_t *c, batch_t *b) noexcept nogil:
     c.pause_fn(c, PAUSE_UNMAPPED, src, dst, n)
 
 
+cdef void fetch_stage(machine_t *m, const stage_t *st) noexcept nogil:
+    """Frames of a batch have left the nearest cache since they were unmapped, and a locked instruction waits for each."""
+    cdef uint32_t i
+    for i in range(st.n):
+        pmg_prefetchw(&m.frames[st.src[i]])
+        pmg_prefetchw(&m.frames[st.dst[i]])
+
+
 cdef uint64_t move_batch(ctx_t *c, batch_t *b, uint32_t *keep, uint32_t passes, run_t *run) noexcept nogil:
     """Passes of moving over what is unmapped; what cannot be moved is undone after the last and goes to ``keep``."""
     cdef uint64_t left = 0
@@ -196,6 +204,7 @@ cdef uint64_t move_batch(ctx_t *c, batch_t *b, uint32_t *keep, uint32_t passes, 
         for k in range(b.n):
             st = &b.stage[k]
             if st.held:
+                fetch_stage(c.m, st)
                 hold(st, HELD, 0)
                 stage_move(c, st)
                 left += settle(c, st, -EAGAIN if pass_ + 1 < passes else HELD, keep + left, run)
@@ -441,6 +450,28 @@ cdef uint64_t putback_all(ctx_t *c, const uint32_t *pfns, uint64_t n) noexcept n
     return n
 
 
+cdef uint64_t putback_moved(ctx_t *c, const uint32_t *pfns, uint64_t n) noexcept nogil:
+    """Old frames of pages that moved.  Where the isolation's reference is the last nobody can take one: see putback_lists."""
+    cdef uint32_t done[64]
+    cdef uint32_t k = 0
+    cdef uint64_t i
+    cdef bint last
+    for i in range(n):
+        if i + AHEAD < n:
+            pmg_prefetchw(&c.m.frames[pfns[i + AHEAD]])
+        last = pmg_load_acq(&c.m.frames[pfns[i]].state) == PG_isolated | REF_ONE
+        if last:
+            done[k] = pfns[i]
+            k += 1
+        if k == STAGE or not last:              # in their order
+            free_pages(c, done, k)
+            k = 0
+        if not last:
+            putback_lru_page(c, pfns[i])
+    free_pages(c, done, k)
+    return n
+
+
 cdef void lists_begin(ctx_t *c, lists_t *l, const uint32_t *pfns, uint64_t n, int32_t nid) noexcept nogil:
     cdef uint64_t i
     l.n = l.nr_to = l.nr_moved = l.nr_failed = 0
@@ -461,7 +492,7 @@ cdef void lists_begin(ctx_t *c, lists_t *l, const uint32_t *pfns, uint64_t n, in
 
 
 cdef void lists_putback(ctx_t *c, lists_t *l) noexcept nogil:
-    putback_all(c, l.moved, l.nr_moved)
+    putback_moved(c, l.moved, l.nr_moved)
     putback_all(c, l.failed, l.nr_failed)
     putback_all(c, l.source, l.n)
     if l.to != NULL and l.nr_to:
@@ -507,7 +538,7 @@ cdef int one_chunk(ctx_t *c, lists_t *l, const target_t *t, uint64_t *offset, ru
         l.nr_to += 1
     if run.error == 0:
         migrate_page_lists(c, l)
-        run.succeeded += putback_all(c, l.moved, l.nr_moved)
+        run.succeeded += putback_moved(c, l.moved, l.nr_moved)
         heed_abort(c, run)
     return run.error == 0 and l.nr_to == 0 and l.n
 
@@ -577,7 +608,7 @@ cdef bint ends_stage(ctx_t *c, uint32_t pfn, int32_t wanted, uint64_t *sources, 
     cdef uint64_t from_ = <uint64_t> 1 << page_to_nid(c.m, pfn)
     cdef uint64_t to = <uint64_t> 1 << wanted if wanted >= 0 else ~<uint64_t> 0 if c.m.profile.mbind_all_misplaced else 0
     cdef bint first = sources[0] == 0
-    if not first and ((to & sources[0]) | (from_ & targets[0]) or (wanted >= 0 and c.pcp[wanted].n == 0)):
+    if not first and ((to & sources[0]) | (from_ & targets[0]) or (wanted >= 0 and pmg_load32(&c.pcp[wanted].n) == 0)):
         return True
     sources[0] |= from_
     targets[0] |= to

@@ -3,6 +3,7 @@ from libc.errno cimport EINTR
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.string cimport memset
 
+from pagemig.mm.atomic cimport pmg_load32
 from pagemig.mm.gup cimport look_t
 from pagemig.mm.notify cimport hears_pages
 from pagemig.mm.types cimport ABORT_HEEDED, ctx_t, kept_by_t, machine_t, MPOL_INTERLEAVE, mpol_t, MPOL_WEIGHTED_INTERLEAVE, vma_t
@@ -133,7 +134,8 @@ cdef inline uint32_t chunk_of(const machine_t *m) noexcept nogil:
 
 cdef inline uint32_t stage_room(ctx_t *c, const target_t *t) noexcept nogil:
     """Pages a stage may take: no more than targets are at hand, see rmqueue."""
-    return c.m.width if t.nid < 0 or c.pcp[t.nid].n == 0 else min(c.m.width, c.pcp[t.nid].n)
+    cdef uint32_t n = pmg_load32(&c.pcp[t.nid].n) if t.nid >= 0 else 0      # others may run on this processor
+    return min(c.m.width, n) if n else c.m.width
 
 
 cdef inline void target_begin(target_t *t, int32_t nid) noexcept nogil:

@@ -7,8 +7,7 @@ from pagemig.mm.atomic cimport (
     GUARD_DIRTY, GUARD_FREED, GUARD_ISOLATED, GUARD_MISSED_MAPPING, GUARD_MLOCKED, GUARD_NO_MAPPING, GUARD_PAGE_LOCK,
     GUARD_PINNED, GUARD_SLOT, GUARD_SWAPCACHE, GUARD_UNMAPPED_ENTRY, GUARD_WRITEBACK, pmg_add, pmg_and, pmg_cas,
     pmg_cas32, PMG_GUARD, pmg_likely, pmg_load, pmg_load32, pmg_load_acq, pmg_or, pmg_prefetchw, pmg_read_trylock,
-    pmg_read_unlock, pmg_spin_lock, pmg_spin_unlock, pmg_store, pmg_store32, pmg_store_rel, pmg_sub, pmg_unlikely,
-    pmg_xchg,
+    pmg_read_unlock, pmg_spin_lock, pmg_spin_unlock, pmg_store32, pmg_store_rel, pmg_sub, pmg_unlikely, pmg_xchg,
 )
 from pagemig.mm.context cimport lock_page, mmap_read_unlock, pmg_wait
 from pagemig.mm.copy cimport pmg_copy_fence, pmg_copy_pages
@@ -37,6 +36,7 @@ from pagemig.mm.rmap cimport (
     i_mmap_unlock_read, mlock_vma_page, munlock_vma_page, page_add_anon_rmap, page_get_anon_vma, page_remove_rmap,
     put_anon_vma, rmap_vmas,
 )
+from pagemig.mm.sole cimport pmg_store_sole, SOLE_ENTRY, SOLE_LEFT, SOLE_PUBLISHED, SOLE_RESTORED, SOLE_TARGET
 from pagemig.mm.swap_state cimport (
     add_to_swap, delete_from_swap_cache, slot_entry, swap_duplicate, swap_free, swap_tree_lock, swap_tree_unlock,
 )
@@ -557,6 +557,7 @@ cdef struct walk_t:             # what a walk over one VMA reads once: a store t
     bint mlocked, writable, tracing
     bint heard                  # a host hears of each flush, and there is one for each entry
     bint noted                  # somebody is told of an entry taken away: a trace, or that host
+    bint unseen                 # nobody can tell when the lock of a page is given back
 
 
 cdef void note_unmapped(const walk_t *w, uint32_t pfn, uint64_t vpn) noexcept nogil:
@@ -565,6 +566,11 @@ cdef void note_unmapped(const walk_t *w, uint32_t pfn, uint64_t vpn) noexcept no
         trace(w.c, STEP_UNMAP, pfn, vpn)
     if w.heard:
         tell_flush(w.c, w.vma.mm, vpn, 1, PMG_F_MIGRATE)
+
+
+cdef inline bint all_noted(pte_t pte) noexcept nogil:
+    """The processor, which needs no lock, has nothing left to note in an entry; every other writer has the leaf's lock."""
+    return pte & PTE_A != 0 and (pte & PTE_D != 0 or not pte & PTE_RW)
 
 
 cdef inline void unmap_one(const walk_t *w, stage_t *st, uint32_t i, pte_t *p, uint64_t vpn) noexcept nogil:
@@ -587,8 +593,8 @@ cdef inline void unmap_one(const walk_t *w, stage_t *st, uint32_t i, pte_t *p, u
         type = SWP_MIGRATION_READ_EXCLUSIVE
     if old & PTE_RW:
         type = SWP_MIGRATION_WRITE
-    if old & PTE_A and (old & PTE_D or not old & PTE_RW):
-        pmg_store_rel(p, make_migration_entry(type, pfn, old))      # nothing left for the processor to note
+    if all_noted(old):
+        pmg_store_sole(SOLE_ENTRY, p, make_migration_entry(type, pfn, old))
     else:
         while not pmg_cas(p, old, make_migration_entry(type, pfn, old)):
             old = pmg_load_acq(p)           # it set A or D meanwhile
@@ -629,19 +635,23 @@ cdef void unmap_count_now(const walk_t *w, stage_t *st, uint32_t i, uint32_t lea
         swap_duplicate(c, m.swap_entry[pfn])
     else:
         pmg_store32(used, used[0] - 1)
-    old = pmg_xchg(p, entry)
+    if all_noted(old):
+        pmg_store_sole(SOLE_ENTRY, p, entry)
+    else:
+        old = pmg_xchg(p, entry)
     count_event(c, C_TLB_FLUSH, 1)
     flush_tlb(c, w.vma.mm, vpn, 1, PMG_F_MIGRATE)
     if old & PTE_D:
         pmg_or(&m.frames[pfn].state, PG_dirty)
-    if s & PG_anon_exclusive:
-        pmg_and(&m.frames[pfn].state, ~PG_anon_exclusive)
     if stays:
         if w.mlocked:
             munlock_vma_page(c, pfn)
-        pmg_sub(&m.frames[pfn].state, MAP_ONE + REF_ONE)
+        # Exclusive it has this one mapping, and who changes that needs the lock of its leaf: one step for all three.
+        pmg_sub(&m.frames[pfn].state, MAP_ONE + REF_ONE + (s & PG_anon_exclusive))
         st.unmapped[i] += 1
     else:
+        if s & PG_anon_exclusive:
+            pmg_and(&m.frames[pfn].state, ~PG_anon_exclusive)
         page_remove_rmap(c, pfn, w.vma)
         pmg_sub(&m.frames[pfn].state, REF_ONE)
         if m.profile.engine == 1 and s & PG_anon:
@@ -651,11 +661,17 @@ cdef void unmap_count_now(const walk_t *w, stage_t *st, uint32_t i, uint32_t lea
     trace(c, STEP_UNMAP, pfn, vpn)
 
 
-cdef void restore_count_now(const walk_t *w, stage_t *st, uint32_t i, pte_t *p, uint64_t vpn, uint32_t new) noexcept nogil:
-    """``remove_migration_pte`` and ``unuse_pte``: old, clean, and for a swap entry as vm_page_prot has it: read-only."""
+cdef void restore_count_now(
+        const walk_t *w, stage_t *st, uint32_t i, pte_t *p, uint64_t vpn, uint32_t new, bint alone) noexcept nogil:
+    """``remove_migration_pte`` and ``unuse_pte``: old, clean, and for a swap entry as vm_page_prot has it: read-only.
+
+    ``alone`` as for restore_one.
+    """
     cdef ctx_t *c = w.c
     cdef machine_t *m = c.m
+    cdef uint64_t *word = &m.frames[new].state
     cdef pte_t e = pmg_load(p), pte = (w.prot | <pte_t> new << 12) & ~PTE_A
+    cdef uint64_t exclusive = 0
     count_event(c, C_LOCK_PTL, e != 0 and not pte_present(e))
     if st.state[i] & PG_swapcache:
         if m.profile.engine != 1 or e != slot_entry(m, m.swap_entry[new]):
@@ -668,14 +684,20 @@ cdef void restore_count_now(const walk_t *w, stage_t *st, uint32_t i, pte_t *p, 
     else:
         if (migration_entry_to_pfn(e) != st.src[i] or not is_migration_entry(e)) and PMG_GUARD(GUARD_UNMAPPED_ENTRY):
             return
-        pmg_add(&m.frames[new].state, MAP_ONE + REF_ONE)
         if swp_type(e) == SWP_MIGRATION_WRITE and w.writable:
             pte |= PTE_RW
             if st.state[i] & PG_anon:
-                pmg_or(&m.frames[new].state, PG_anon_exclusive)
+                exclusive = PG_anon_exclusive
+        if alone:                           # our reference becomes the entry's
+            pmg_store_sole(SOLE_PUBLISHED, word, (pmg_load(word) + MAP_ONE & ~PG_locked) | PG_lru | exclusive)
+            st.open[i] = PUBLISHED
+        else:
+            pmg_add(word, MAP_ONE + REF_ONE)
+            if exclusive:
+                pmg_or(word, exclusive)
         if w.mlocked and PMG_GUARD(GUARD_MLOCKED):
             mlock_vma_page(c, new, w.vma)
-        pmg_store_rel(p, pte)
+        pmg_store_sole(SOLE_RESTORED, p, pte)
     st.restored[i] += 1
     trace(c, STEP_RESTORE if new != st.src[i] else TRACE_ROLLBACK, new, vpn)
 
@@ -700,7 +722,9 @@ cdef inline void restore_one(
     if swp_type(e) == SWP_MIGRATION_WRITE and w.writable:
         pte |= PTE_RW
     if alone:
-        pmg_store_rel(word, (pmg_load(word) - REF_ONE & ~PG_locked) | PG_lru | (PG_anon_exclusive if exclusive else 0))
+        pmg_store_sole(
+            SOLE_PUBLISHED, word,
+            (pmg_load(word) - REF_ONE & ~PG_locked) | PG_lru | (PG_anon_exclusive if exclusive else 0))
         st.open[i] = PUBLISHED
     else:
         if st.restored[i] >= st.unmapped[i]:
@@ -710,7 +734,7 @@ cdef inline void restore_one(
         if w.mlocked and PMG_GUARD(GUARD_MLOCKED):
             mlock_vma_page(w.c, new, w.vma)
     st.restored[i] += 1
-    pmg_store_rel(p, pte)
+    pmg_store_sole(SOLE_RESTORED, p, pte)           # a migration entry only changes under the leaf's lock
     if w.tracing:
         count_event(w.c, C_LOCK_PTL, 1)
         trace(w.c, STEP_RESTORE if new != st.src[i] else TRACE_ROLLBACK, new, vpn)
@@ -761,6 +785,7 @@ cdef void walk_vma(
     w.tracing = m.tracing != 0
     w.heard = pmg_unlikely(c.watch != NULL) and not restore and not in_batches(m) and hears_flushes(c)
     w.noted = w.tracing or w.heard
+    w.unseen = count_now and m.profile.engine == 0 and c.pause_fn == NULL and not steps_show(c)
     if pmg_unlikely(c.watch != NULL):
         before = entries_gone(st, a, b)
     for i in range(a, b):
@@ -786,7 +811,10 @@ cdef void walk_vma(
             continue
         if count_now:
             if restore:
-                restore_count_now(&w, st, i, table + pte_index(vpn), vpn, st.dst[i] if moved else st.src[i])
+                restore_count_now(
+                    &w, st, i, table + pte_index(vpn), vpn, st.dst[i] if moved else st.src[i],
+                    w.unseen and only and moved and not w.mlocked and st.unmapped[i] == 1 and
+                    (st.state[i] & (PG_anon | PG_swapcache)) == PG_anon)
             else:
                 unmap_count_now(&w, st, i, leaf, table + pte_index(vpn), vpn)
         elif restore:
@@ -1021,8 +1049,10 @@ cdef inline void init_target(frame_t *frames, stage_t *st, uint32_t i, uint64_t 
     cdef frame_t *d = &frames[st.dst[i]]
     d.mapping = st.mapping[i]
     d.index = st.index[i]
-    pmg_store(&d.state, (s & PG_COPIED & ~copied_late(s)) | (PG_dirty if st.dirty[i] else 0) | PG_locked |
-              (REF_ONE + MAP_ONE) * (st.unmapped[i] & st.counts_mask) + REF_ONE + extra)
+    pmg_store_sole(
+        SOLE_TARGET, &d.state,
+        (s & PG_COPIED & ~copied_late(s)) | (PG_dirty if st.dirty[i] else 0) | PG_locked |
+        (REF_ONE + MAP_ONE) * (st.unmapped[i] & st.counts_mask) + REF_ONE + extra)
 
 
 cdef inline uint64_t frozen(uint64_t s) noexcept nogil:
@@ -1238,9 +1268,15 @@ cdef void settle_source(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
 cdef void putback_lists(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
     """A page that moved has no mapping any more, and no reference but the isolation's unless somebody waits for it."""
     cdef uint32_t pfn = st.src[i]
+    cdef uint64_t *word = &c.m.frames[pfn].state
     if st.rc[i] == 0:
-        settle_target(c, st, i)
-        pmg_and(&c.m.frames[pfn].state, ~(PG_locked | PG_anon | PG_swapbacked))
+        if st.open[i] != PUBLISHED:
+            settle_target(c, st, i)
+        # As in stage_putback: with the lock and the one reference ours, and nothing that leads to it, we are the one writer.
+        if pmg_load_acq(word) == frozen(st.state[i]):
+            pmg_store_sole(SOLE_LEFT, word, PG_isolated | REF_ONE)
+        else:
+            pmg_and(word, ~(PG_locked | PG_anon | PG_swapbacked))
         trace(c, STEP_PUTBACK, pfn, st.dst[i])
     elif st.open[i]:
         settle_source(c, st, i)

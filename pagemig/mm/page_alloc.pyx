@@ -8,6 +8,7 @@ from pagemig.mm.atomic cimport (
     pmg_store32, pmg_store32_rel, pmg_store_rel,
 )
 from pagemig.mm.frame cimport put_page_testzero
+from pagemig.mm.sole cimport pmg_store_sole, SOLE_FREED
 from pagemig.mm.types cimport (
     C_HOST_ZONE_CONTENDED, C_LOCK_ZONE, C_NUMA_FOREIGN, C_NUMA_HIT, C_NUMA_LOCAL, C_NUMA_MISS, C_NUMA_OTHER,
     C_PGALLOC, C_PGFREE, ctx_t, frame_t, machine_t, node_t, PCP_MAX, pcp_t, REF_ONE, slab_t, STAGE, vec_t,
@@ -441,7 +442,7 @@ cdef void free_pages(ctx_t *c, const uint32_t *pfns, uint32_t n) noexcept nogil:
         k = pcp.n
         while i < n and k < PCP_MAX and first <= pfns[i] < end:
             pmg_store32(&frames[pfns[i]].mapping, 0)
-            pmg_store_rel(&frames[pfns[i]].state, 0)
+            pmg_store_sole(SOLE_FREED, &frames[pfns[i]].state, 0)      # without a reference nobody may take one
             pcp.pfn[k] = pfns[i]
             k += 1
             i += 1

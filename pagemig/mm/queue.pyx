@@ -3,7 +3,7 @@ from libc.errno cimport EFAULT, EIO, ENOMEM
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 
-from pagemig.mm.atomic cimport GUARD_ZERO_PAGE, PMG_GUARD, pmg_popcount, pmg_prefetchw
+from pagemig.mm.atomic cimport GUARD_ZERO_PAGE, PMG_GUARD, pmg_load, pmg_popcount, pmg_prefetchw
 from pagemig.mm.frame cimport frame_maps, page_state
 from pagemig.mm.migrate cimport migrate_pages, run_result
 from pagemig.mm.migrate_stage cimport AHEAD, isolate_lru_page, putback_lru_page, run_t, target_t
@@ -69,10 +69,10 @@ cdef int queue_leaf(ctx_t *c, queue_t *q, vma_t *vma, uint32_t leaf, uint64_t vp
     pte_lock(c, leaf)
     for v in range(vpn, end):
         if v + AHEAD < end:
-            pte = leaf_pte(m, leaf, v + AHEAD)[0]
+            pte = pmg_load(leaf_pte(m, leaf, v + AHEAD))
             if pte_present(pte):
                 pmg_prefetchw(&m.frames[pte_pfn(pte)])
-        pte = leaf_pte(m, leaf, v)[0]
+        pte = pmg_load(leaf_pte(m, leaf, v))     # the processor notes accesses without the lock
         if not pte_present(pte) or (pte & PTE_SPECIAL and PMG_GUARD(GUARD_ZERO_PAGE)):
             if m.profile.isolate_counts and is_migration_entry(pte):
                 q.failed += 1               # another migration has the page

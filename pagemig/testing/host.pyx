@@ -36,6 +36,23 @@ def random_rmw(cnp.uint64_t[::1] words, const cnp.uint32_t[::1] lines, bint atom
                 w[<uint64_t> lines[i] * 8] += 1
 
 
+def cached_rmw(cnp.uint64_t[::1] words, int64_t n):
+    """Add to one word after the other with the processor's atomic add.
+
+    Parameters
+    ----------
+    words : ndarray of uint64, shape (8 * lines,)
+        Some lines of 64 bytes that stay in the nearest cache.
+    n : int
+        How many turns.
+    """
+    cdef int64_t i, lines = words.shape[0] // 8
+    cdef uint64_t *w = &words[0]
+    with nogil:
+        for i in range(n):
+            pmg_add(w + i % lines * 8, 1)
+
+
 def copy_pages(unsigned char[::1] memory, const cnp.uint32_t[::1] dst, const cnp.uint32_t[::1] src, str how="stream"):
     """Copy pages of 4096 bytes inside one arena.
 

@@ -128,4 +128,8 @@ static inline void pmg_yield(void) { sched_yield(); }
 static inline int pmg_popcount(uint64_t v) { return __builtin_popcountll(v); }
 static inline int pmg_ctz(uint64_t v) { return __builtin_ctzll(v); }
 
+#ifdef PAGEMIG_PLANT_LOCKED
+#include "pagemig/locked.h"
+#endif
+
 #endif
