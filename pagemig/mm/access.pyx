@@ -337,8 +337,9 @@ cdef uint32_t access_block(
             break
         if row != NULL:
             pmg_prefetchw(row + (p[k] - m.pt))
-        if node != NULL:
-            node[k] = <int8_t> page_to_nid(m, <uint32_t> pte_pfn(pte))
+    if node != NULL:
+        for k in range(found):
+            node[k] = <int8_t> page_to_nid(m, <uint32_t> pte_pfn(pmg_load(p[k])))
     if row != NULL:
         for k in range(found):
             count_access(c, row + (p[k] - m.pt), 1)
