@@ -18,7 +18,7 @@ STUBBED := $(subst /,.,$(patsubst %.pyi,%,$(shell find pagemig -name "*.pyi")))
 SOURCES := setup.py $(shell find pagemig -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 
 .DELETE_ON_ERROR:
-.PHONY: help build run gallery test full bench bench-smoke lint format fuzz fuzz-files tsan asan mutants narrow locked cover wheel clean
+.PHONY: help build run gallery test full bench bench-smoke lint format faults fuzz fuzz-files tsan asan mutants narrow locked cover wheel clean
 
 help:
 	@echo "make run     replay a shipped trace: a table, and a picture in $(OUTPUT)"
@@ -30,6 +30,7 @@ help:
 	@echo "             (BENCH=benchmarks/bench_calls.py for some; make bench-smoke: do they run?)"
 	@echo "make lint    ruff, cython-lint, mypy --strict, stubtest"
 	@echo "make format  let ruff rewrite what lint would complain about"
+	@echo "make faults  memory of the host runs out at each allocation of each call, under every kernel"
 	@echo "make fuzz-files   every reader of files against damaged ones (SECONDS=600 for each reader)"
 	@echo "make tsan    the threaded tests under ThreadSanitizer"
 	@echo "make asan    the threaded tests under AddressSanitizer and UBSan"
@@ -121,6 +122,12 @@ lint: $(VENV)/.built $(VENV)/.test $(VENV)/.lint
 format: $(VENV)/.lint
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
+
+# Three kernels are part of the tests; KERNEL="6.1 pmig" takes others than all.
+KERNEL ?=
+
+faults: $(VENV)/.built
+	PYTHONPATH=.:tests $(PY) tests/support/faults.py $(KERNEL)
 
 # Five seconds a reader are part of the tests; FUZZ_SEED=n begins at another batch.
 SECONDS ?= 60

@@ -16,7 +16,7 @@ from pagemig.mm.context cimport mmap_read_lock, mmap_read_unlock
 from pagemig.mm.cred cimport pmg_sys_setuid
 from pagemig.mm.filemap cimport pmg_sys_read, pmg_sys_write
 from pagemig.mm.fork cimport (
-    do_exit, do_group_exit, put_task, pmg_sys_clone_thread, pmg_sys_fork, pmg_sys_pin, pmg_sys_unpin, task_reap,
+    put_task, pmg_sys_clone_thread, pmg_sys_exit, pmg_sys_fork, pmg_sys_pin, pmg_sys_unpin, task_reap,
 )
 from pagemig.mm.madvise cimport pmg_sys_madvise
 from pagemig.mm.mlock cimport pmg_sys_mlock, pmg_sys_mlockall, pmg_sys_munlock, pmg_sys_munlockall
@@ -238,7 +238,7 @@ cdef class Calls(Process):
         cdef uint8_t *w = NULL
         cdef bint every = False
         cdef touch_t r, part
-        cdef uint64_t most = n if deferred else UNINTERRUPTED       # a deferred call counts as one
+        cdef uint64_t most = n if deferred else <uint64_t> UNINTERRUPTED        # a deferred call counts as one
         cdef access_t access = access_deferred if deferred else access_many
         cdef ctx_t *c
         if cnp.PyArray_Check(write):
@@ -287,10 +287,7 @@ cdef class Calls(Process):
         try:
             if self.attach(c):
                 with nogil:
-                    if alone:
-                        do_exit(c, self.t, zombie, False)
-                    else:
-                        do_group_exit(c, self.t, zombie, False)
+                    pmg_sys_exit(c, self.t, zombie, alone)
         finally:
             self.core.leave(c)
 
@@ -529,7 +526,7 @@ cdef extern from "Python.h":
 
 
 cdef enum:
-    UNINTERRUPTED = 1 << 22         # accesses between two looks for Ctrl-C: some 50 ms
+    UNINTERRUPTED = 1 << 17         # accesses between two looks for Ctrl-C: some 20 ms
 
 
 ctypedef void (*access_t)(

@@ -11,11 +11,15 @@ cdef class Machine:
     cdef object step_hook
     cdef object wait_hook
     cdef dict raised                # by hooks, by thread and by how many hooks it is in; for the call to raise
+    cdef bint torn                  # a child of os.fork has it with half of a call
+    cdef object checking            # thread that check() is under way in
     cdef dict hooked                # hooks that run, one inside the other, by thread
     cdef object __weakref__
     cdef int build(
         self, list pages, list cpus, list reserved, list watermarks, distances, uint64_t seed, list swap_slots) except -1
     cdef ctx_t *enter(self) except NULL
+    cdef void lose_threads(self) noexcept
+    cdef int must_be_whole(self) except -1
     cdef bint is_nested(self)
     cdef int wait_nested(self, ctx_t *c) except *
     cdef void put_mm(self, ctx_t *c) noexcept
@@ -26,6 +30,7 @@ cdef class Machine:
     cdef int raise_kept(self) except -1
     cdef int _run_migrate(self, vma_t *vma, uint64_t old, uint64_t new, uint32_t flags) noexcept
     cdef int _run_hook(self, int step, const uint32_t *pfns, uint32_t n) noexcept
+    cdef bint _run_signal(self) noexcept
     cdef int _run_wait(self, ctx_t *c, int what, uint32_t which) noexcept
 
 

@@ -9,11 +9,12 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport EIO
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
+from libc.string cimport memset
 
 from pagemig._arrays cimport data_of
 from pagemig.mm.atomic cimport pmg_load, pmg_load32, pmg_load32_acq, pmg_store32
 from pagemig.mm.build cimport build_arenas, build_nodes, build_swap, node_spec_t, profile_layout, scatter, set_profile
-from pagemig.mm.check cimport check_machine, checker_release, invariant_error, violation_t
+from pagemig.mm.check cimport check_machine, CHECK_STOPPED, checker_release, invariant_error, violation_t
 from pagemig.mm.context cimport ctx_bind, ctx_get, ctx_held, ctx_put, ctx_release_all, switch_mm
 from pagemig.mm.cred cimport cred_t, get_cred
 from pagemig.mm.fork cimport (
@@ -27,8 +28,11 @@ from pagemig.mm.types cimport (
     TASK_FREE, TASK_RUNNING, task_t, vma_t, WAIT_PASS,
 )
 
+import os
+import threading
 from threading import active_count, get_ident
 from time import monotonic, sleep
+from weakref import WeakSet
 
 import errno
 
@@ -62,6 +66,55 @@ cdef int call_migrate(ctx_t *c, vma_t *vma, uint64_t old, uint64_t new, uint32_t
 cdef int call_wait(ctx_t *c, int what, uint32_t which) noexcept nogil:
     with gil:
         return (<Machine> <object> c.data)._run_wait(c, what, which)
+
+
+cdef bint call_signal(ctx_t *c) noexcept nogil:
+    with gil:
+        return (<Machine> <object> c.data)._run_signal()
+
+
+cdef extern from "Python.h":
+    unsigned long PyThread_get_thread_ident()
+
+cdef class Stop:
+    """Whether a long call without a context is to end: what the handler of a signal raised."""
+
+    cdef object error
+
+
+cdef bint call_stop(void *private_) noexcept with gil:
+    cdef Stop stop = <Stop> private_
+    try:
+        PyErr_CheckSignals()
+    except BaseException as error:
+        stop.error = error
+        return True
+    return False
+
+
+cdef unsigned long main_thread
+
+
+#: Those that live, for children of os.fork.
+_machines = WeakSet()
+
+
+def _find_main_thread():
+    """The one thread in which handlers of signals run."""
+    global main_thread
+    main_thread = threading.main_thread().ident
+
+
+def _after_fork():
+    """In the child there is no thread but this one: what the others were in the middle of nobody ends."""
+    cdef Machine machine
+    _find_main_thread()
+    for machine in list(_machines):
+        machine.lose_threads()
+
+
+_find_main_thread()
+os.register_at_fork(after_in_child=_after_fork)
 
 
 cdef class Hooked:
@@ -125,6 +178,7 @@ cdef class Machine:
         self.m.next_ino = 1
         self.m.next_ops = 1
         self.build(node_pages, node_cpus, node_reserved, node_watermarks, distances, scatter_seed, swap_slots or [])
+        _machines.add(self)
 
     cdef void hear(self) noexcept:
         """The machine's hooks are this object's: after it got another machine, too."""
@@ -172,6 +226,7 @@ cdef class Machine:
 
     cdef ctx_t *enter(self) except NULL:
         # What may raise comes before what is held.
+        self.must_be_whole()
         cdef bint asked = self.wait_hook is not None or self.is_nested() or pmg_load32(&self.m.migs_busy) != 0
         cdef ctx_t *c = ctx_get(self.m)
         if c == NULL:
@@ -182,7 +237,27 @@ cdef class Machine:
         c.data = <void *> self
         c.wait_fn = call_wait
         c.wait_mode = MODE_ACTORS if asked else MODE_THREADS
+        if PyThread_get_thread_ident() == main_thread:
+            c.signal_fn = call_signal
         return c
+
+    cdef void lose_threads(self) noexcept:
+        """After os.fork, in the child."""
+        me = get_ident()
+        depth = self.hooked.get(me, 0)
+        self.hooked = {me: depth} if depth else {}
+        if self.checking is not None and self.checking != me:
+            self.checking = None
+            memset(&self.checker, 0, sizeof(self.checker))
+        if pmg_load32(&self.m.ctx_busy) - ctx_held(self.m) > <uint32_t> depth:
+            self.torn = True
+
+    cdef int must_be_whole(self) except -1:
+        if self.torn:
+            raise RuntimeError(
+                "another thread was inside a call of this machine when the process forked: use the machine in the parent, or "
+                "make one here")
+        return 0
 
     cdef bint is_nested(self):
         """Whether a hook makes the call: what it waits for may be held by the very call that the hook interrupts."""
@@ -260,6 +335,16 @@ cdef class Machine:
             self.keep_error(error)
             return -EIO
 
+    cdef bint _run_signal(self) noexcept:
+        """Run the handlers of signals that came; whether the call is to end, with what one of them raised."""
+        try:
+            with Hooked(self):
+                PyErr_CheckSignals()
+        except BaseException as error:
+            self.keep_error(error)
+            return True
+        return False
+
     def _vma_migrate(self, uint32_t ops, uint32_t vma, uint64_t old, uint64_t new, uint32_t flags):
         """The migrate operation ``ops`` of a VMA; who registers some overrides this."""
         return 0
@@ -311,8 +396,18 @@ cdef class Machine:
         """
         cdef violation_t v
         cdef int rule
-        with nogil:
-            rule = check_machine(self.m, &self.checker, full, &v)
+        cdef Stop stop = Stop()
+        self.must_be_whole()
+        if self.checking == get_ident():
+            raise RuntimeError("check() is under way in this thread: a handler of a signal cannot check, too")
+        self.checking = get_ident()
+        try:
+            with nogil:
+                rule = check_machine(self.m, &self.checker, full, call_stop, <void *> stop, &v)
+        finally:
+            self.checking = None
+        if rule == CHECK_STOPPED:
+            raise stop.error
         if rule < 0:
             raise MemoryError("no memory for the notes of check()")
         if rule:
@@ -350,6 +445,7 @@ cdef class Process:
 
     def __cinit__(self, Machine machine not None, pid, *args, **kwargs):
         cdef int32_t number = as_int(pid, "pid")
+        machine.must_be_whole()
         self.core = machine
         self.m = machine.m
         self.t = find_get_task_by_vpid(self.m, <uint32_t> number) if number > 0 else NULL
@@ -367,7 +463,9 @@ cdef class Process:
 
     cdef task_t *hold(self) except NULL:
         """The record, which is this process's until put_task."""
-        cdef task_t *t = get_task(self.m, self._task, self._pid)
+        cdef task_t *t
+        self.core.must_be_whole()
+        t = get_task(self.m, self._task, self._pid)
         if t == NULL:
             raise self.gone()
         return t

@@ -10,8 +10,9 @@ from pagemig._core cimport Machine, Process
 from pagemig.mm.atomic cimport pmg_add32, pmg_load, pmg_load32, pmg_store32
 from pagemig.mm.calls cimport migrate_frames
 from pagemig.mm.context cimport all_vm_events, ctx_first
-from pagemig.mm.filemap cimport file_get_name, file_new, file_put, file_set_name
+from pagemig.mm.filemap cimport file_get_name, file_get_not_zero, file_new, file_put, file_set_name
 from pagemig.mm.fork cimport all_pids, find_task, get_task, put_task, task_new
+from pagemig.mm.frame cimport frame_maps
 from pagemig.mm.memory_hotplug cimport evacuation_t, migrate_range, offline_node, online_node
 from pagemig.mm.migrate cimport lists_begin, lists_end, lists_t, MIGRATE_CHUNK_SIZE, migrate_page_lists
 from pagemig.mm.page_alloc cimport (
@@ -19,13 +20,15 @@ from pagemig.mm.page_alloc cimport (
 )
 from pagemig.mm.pfnmap cimport pfn_is_reserved, remap_frames, vma_frames
 from pagemig.mm.pgtable cimport leaf_pte, walk_leaf
-from pagemig.mm.pte cimport pte_pfn, pte_present
-from pagemig.mm.rmap cimport rmap_vmas
+from pagemig.mm.pte cimport pte_pfn, pte_present, pte_t
+from pagemig.mm.rmap cimport (
+    anon_vma_lock_read, anon_vma_unlock_read, i_mmap_lock_read, i_mmap_unlock_read, page_get_anon_vma, put_anon_vma, rmap_vmas,
+)
 from pagemig.mm.swapfile cimport pmg_sys_swapoff, pmg_sys_swapon
 from pagemig.mm.trace cimport trace_locks
 from pagemig.mm.types cimport (
     C_LOCK_PAGE, C_LOCK_SWAP, ctx_t, file_t, frame_t, INIT_PID, keep_t, machine_t, MAX_NODES, NR_COUNTERS, PG_anon,
-    PTRS_PER_PTE, STAGE, task_t, vm_event_state_t, vma_t,
+    PTRS_PER_PTE, task_t, vm_event_state_t, vma_t,
 )
 from pagemig.mm.vma cimport vma_address
 from pagemig.mm.vmscan cimport swap_out
@@ -52,6 +55,10 @@ assert sizeof(vm_event_state_t) % 64 == 0       # _counters_raw; two processors 
 FRAME_DTYPE = np.dtype([("state", np.uint64), ("mapping", np.uint32), ("index", np.uint32)], align=True)
 TRACE_DTYPE = np.dtype([("word", np.uint64), ("arg", np.uint64)])
 assert FRAME_DTYPE.itemsize == sizeof(frame_t)
+
+
+cdef enum:
+    AT_ONCE = 2048              # mappings looked at in one walk of a tree
 
 
 cdef class Memory(Machine):
@@ -85,8 +92,10 @@ cdef class Memory(Machine):
 
     def _pids(self):
         """Pids of all processes that were not reaped, rising; init is not listed."""
-        cdef uint32_t room = 0, n = all_pids(self.m, NULL, 0)
+        cdef uint32_t room = 0, n
         pids = None
+        self.must_be_whole()
+        n = all_pids(self.m, NULL, 0)
         while n > room:             # more were started meanwhile
             room = n + 16
             pids = np.empty(room, np.uint32)
@@ -122,6 +131,7 @@ cdef class Memory(Machine):
     def _file_name(self, uint32_t file, uint64_t ino):
         """What the file with this inode number is called; None: shared anonymous memory, or it is gone."""
         cdef uint32_t room = 0, n = 256
+        self.must_be_whole()
         name = b""
         while n > room:
             room = n
@@ -131,6 +141,7 @@ cdef class Memory(Machine):
 
     def _set_file_name(self, uint32_t file, bytes name):
         """0 or -ENOMEM."""
+        self.must_be_whole()
         return file_set_name(self.m, file, name, <uint32_t> len(name))
 
     def _file_busy(self, uint32_t file):
@@ -157,6 +168,7 @@ cdef class Memory(Machine):
     def _counters(self):
         """Event counters by name, of all processors and of calls under way."""
         cdef uint64_t total[64]
+        self.must_be_whole()
         with nogil:
             all_vm_events(self.m, total)
         return {name: total[k] for k, name in enumerate(COUNTERS)}
@@ -169,11 +181,13 @@ cdef class Memory(Machine):
 
     def _counter(self, int k):
         cdef uint64_t total[64]
+        self.must_be_whole()
         with nogil:
             all_vm_events(self.m, total)
         return total[k]
 
     def _node_free(self, int nid):
+        self.must_be_whole()
         return node_free_pages(self.m, nid)
 
     def _fallback(self, int nid):
@@ -474,27 +488,67 @@ cdef class Memory(Machine):
             self.leave(c)
 
     def _mappings(self, uint32_t pfn):
-        """(address space, address) of whoever maps a frame, through the reverse map and in its order.
+        """(address space, address) of whoever maps a frame, through the reverse map and in its order."""
+        cdef ctx_t *c
+        cdef uint64_t room = 0, n = 16
+        cdef uint64_t *out
+        pairs = None
+        c = self.enter()
+        try:
+            while n > room:             # more came meanwhile
+                room = n
+                pairs = np.empty((room, 2), np.uint64)
+                out = <uint64_t *> cnp.PyArray_DATA(pairs)
+                with nogil:
+                    n = frame_mappings(c, pfn, out, room)
+        finally:
+            self.leave(c)
+        return [(int(mm), int(address)) for mm, address in pairs[:n]]
 
-        No lock is taken: for a machine at rest, or at a step of a migration.
-        """
-        cdef machine_t *m = self.m
-        cdef frame_t *f = &m.frames[pfn]
-        cdef uint32_t vmas[STAGE]
-        cdef uint32_t i, leaf, n = STAGE, skip = 0, tree
-        cdef uint64_t vpn
-        cdef vma_t *vma
-        found = []
-        if not f.mapping:
-            return found
-        tree = anon_vma_of(m, f.mapping).tree if f.state & PG_anon else file_of(m, f.mapping).tree
-        while n == STAGE:
-            n = rmap_vmas(m, tree, f.index, f.index, skip, vmas, STAGE)
-            skip += n
-            for i in range(n):
-                vma = vma_of(m, vmas[i])
-                vpn = vma_address(vma, f.index)
-                leaf = walk_leaf(m, mm_of(m, vma.mm).pgd, vpn) if vpn < vma.end else 0
-                if leaf and pte_present(leaf_pte(m, leaf, vpn)[0]) and pte_pfn(leaf_pte(m, leaf, vpn)[0]) == pfn:
-                    found.append((vma.mm, vpn << 12))
-        return found
+
+cdef uint64_t frame_mappings(ctx_t *c, uint32_t pfn, uint64_t *out, uint64_t room) noexcept nogil:
+    """How many map a frame; the first ``room`` of them are stored.  The lock of the tree keeps what hangs in it."""
+    cdef machine_t *m = c.m
+    cdef frame_t *f = &m.frames[pfn]
+    cdef uint64_t state = pmg_load(&f.state), n
+    cdef uint32_t owner = pmg_load32(&f.mapping)
+    if frame_maps(state) == 0:
+        return 0
+    if state & PG_anon:
+        owner = page_get_anon_vma(m, pfn)
+        if owner == 0:
+            return 0
+        anon_vma_lock_read(c, owner, 0)
+        n = tree_mappings(m, anon_vma_of(m, owner).tree, pfn, out, room)
+        anon_vma_unlock_read(c, owner)
+        put_anon_vma(m, owner)
+        return n
+    if owner == 0 or not file_get_not_zero(m, owner):
+        return 0
+    i_mmap_lock_read(c, file_of(m, owner), 0)
+    n = tree_mappings(m, file_of(m, owner).tree, pfn, out, room)
+    i_mmap_unlock_read(c, file_of(m, owner))
+    file_put(c, owner)
+    return n
+
+
+cdef uint64_t tree_mappings(machine_t *m, uint32_t tree, uint32_t pfn, uint64_t *out, uint64_t room) noexcept nogil:
+    cdef uint32_t vmas[AT_ONCE]
+    cdef uint32_t i, leaf, got = AT_ONCE, skip = 0, index = pmg_load32(&m.frames[pfn].index)
+    cdef uint64_t vpn, n = 0
+    cdef vma_t *vma
+    cdef pte_t pte
+    while got == AT_ONCE:
+        got = rmap_vmas(m, tree, index, index, skip, vmas, AT_ONCE)
+        skip += got
+        for i in range(got):
+            vma = vma_of(m, vmas[i])
+            vpn = vma_address(vma, index)
+            leaf = walk_leaf(m, mm_of(m, vma.mm).pgd, vpn) if vpn < vma.end else 0
+            pte = pmg_load(leaf_pte(m, leaf, vpn)) if leaf else 0
+            if pte_present(pte) and pte_pfn(pte) == pfn:
+                if n < room:
+                    out[2 * n] = vma.mm
+                    out[2 * n + 1] = vpn << 12
+                n += 1
+    return n

@@ -1,5 +1,6 @@
 """Machines as bytes, for Python: saved through a callable, loaded, copied, and put into an object."""
 from cpython.buffer cimport PyBUF_WRITE
+from cpython.exc cimport PyErr_CheckSignals
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.errno cimport EBUSY
 from libc.stdint cimport int64_t, uint64_t
@@ -39,6 +40,7 @@ cdef class Stream:
 cdef int64_t give(void *private_, const void *p, uint64_t n) noexcept with gil:
     cdef Stream stream = <Stream> private_
     try:
+        PyErr_CheckSignals()
         stream.call((<const char *> p)[:n])
     except BaseException as error:
         stream.error = error
@@ -52,6 +54,7 @@ cdef int64_t take(void *private_, void *p, uint64_t n) noexcept with gil:
     cdef uint64_t done = 0, got
     try:
         view = PyMemoryView_FromMemory(<char *> p, <Py_ssize_t> n, PyBUF_WRITE)
+        PyErr_CheckSignals()
         while done < n:
             got = stream.call(view[done:])
             if got == 0:
@@ -61,6 +64,16 @@ cdef int64_t take(void *private_, void *p, uint64_t n) noexcept with gil:
         stream.error = error
         return -1
     return <int64_t> done
+
+
+cdef bint wants_end(void *private_) noexcept with gil:
+    cdef Stream stream = <Stream> private_
+    try:
+        PyErr_CheckSignals()
+    except BaseException as error:
+        stream.error = error
+        return True
+    return False
 
 
 cdef class Loaded:
@@ -122,7 +135,7 @@ def load(read_into):
     cdef uint64_t n, layout
     cdef int why
     with nogil:
-        loaded.m = state_load(take, <void *> stream, &extra, &n, &layout, &why)
+        loaded.m = state_load(take, wants_end, <void *> stream, &extra, &n, &layout, &why)
     if stream.error is not None:
         raise stream.error
     if why == LOAD_LAYOUT:
@@ -141,9 +154,12 @@ def load(read_into):
 def copy(Machine machine not None):
     """Copy a machine."""
     cdef Loaded loaded = Loaded()
+    cdef Stream stream = Stream(None)
     cdef int why
     with nogil:
-        loaded.m = state_copy(machine.m, &why)
+        loaded.m = state_copy(machine.m, wants_end, <void *> stream, &why)
+    if stream.error is not None:
+        raise stream.error
     if why == -EBUSY:
         raise StateError("a call is under way, or a context is open: end it, then copy")
     if loaded.m == NULL:

@@ -391,7 +391,7 @@ cdef int check(pmg_machine *machine, uint32_t full, char *text, size_t n) noexce
     if call_refused(core(machine), NULL):
         return -EDEADLK
     memset(&k, 0, sizeof(k))
-    rule = check_machine(core(machine), &k, full != 0, &v)
+    rule = check_machine(core(machine), &k, full != 0, NULL, NULL, &v)
     checker_release(&k)
     if rule < 0:
         return rule

@@ -10,7 +10,7 @@ from libc.string cimport memcpy, memset
 
 from pagemig.mm.atomic cimport GUARD_MMAP_LOCK, PMG_GUARD, pmg_load, pmg_load32, pmg_spin_lock, pmg_spin_unlock
 from pagemig.mm.calls_2006 cimport do_migrate_pages_2006, mbind_2006, migrate_frames_2006, move_pages_2006
-from pagemig.mm.context cimport mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock
+from pagemig.mm.context cimport mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock, signal_pending
 from pagemig.mm.cred cimport capable, get_target, put_target
 from pagemig.mm.fork cimport get_task_mm, mmput
 from pagemig.mm.frame cimport frame_maps, page_state
@@ -70,14 +70,18 @@ cdef int64_t do_pages_stat(
         return -PMG_WAIT
     look_begin(&l, c.m, mm_of(c.m, mm))
     for i in range(n):
+        if signal_pending(c, 1):
+            err = -PMG_WAIT
+            break
         vpn = pmg_load(addresses + i) >> 12
         if look_vma(&l, vpn) == NULL:
             status[i] = -EFAULT
             continue
         pfn = look_page(c, &l, vpn, &err)
         status[i] = page_to_nid(c.m, pfn) if pfn else err
+        err = 0
     mmap_read_unlock(c, mm)
-    return 0
+    return err
 
 
 cdef struct move_t:                 # one move_pages call
@@ -311,6 +315,9 @@ cdef int64_t do_pages_move(
     look_begin(&l, c.m, mm_of(c.m, mv.mm))
     look_begin(&far, c.m, mm_of(c.m, mv.mm))
     while i < mv.count:
+        if signal_pending(c, 1):
+            err = -PMG_WAIT
+            break
         node = current
         if i >= readable or current < 0 or i >= mv.same:
             node = <int32_t> pmg_load32(<const uint32_t *> nodes + i) if i < readable else -1
@@ -879,6 +886,8 @@ cdef int64_t migrate_frames(
             status[i] = -ENODEV
         elif page_to_nid(c.m, pfn) == node:
             status[i] = node
+        elif signal_pending(c, 1):
+            status[i] = -EAGAIN
         elif not isolate_lru_page(c, pfn):
             status[i] = -EBUSY
         else:

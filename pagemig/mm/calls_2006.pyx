@@ -9,7 +9,7 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 
 from pagemig.mm.atomic cimport GUARD_MMAP_LOCK, PMG_GUARD, pmg_load, pmg_load32
-from pagemig.mm.context cimport mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock
+from pagemig.mm.context cimport mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock, signal_pending
 from pagemig.mm.frame cimport frame_maps, page_state, page_test
 from pagemig.mm.gup cimport follow_page
 from pagemig.mm.mempolicy cimport (
@@ -467,7 +467,7 @@ cdef int64_t move_request(ctx_t *c, request_t *r, mm_t *mm, bint move_all) noexc
     cdef uint64_t i
     memset(&run, 0, sizeof(run))
     for i in range(r.n):
-        r.status[i] = request_status(c, r, mm, i, move_all)
+        r.status[i] = -EAGAIN if signal_pending(c, 1) else request_status(c, r, mm, i, move_all)
     if r.pages.n == 0:
         return -ENOENT if c.m.profile.nothing_enoent else 0
     mv.pfns = r.pages.pfns
@@ -614,7 +614,7 @@ cdef int64_t migrate_frames_2006(
         r.nodes[i] = <int32_t> pmg_load32(<const uint32_t *> nodes + i)
     lru_cache_disable(c)
     for i in range(n):
-        status[i] = frame_status(c, pfns[i], r.nodes[i])
+        status[i] = -EAGAIN if signal_pending(c, 1) else frame_status(c, pfns[i], r.nodes[i])
         if status[i] != ISOLATED:
             continue
         if c.m.profile.four_lists:

@@ -37,6 +37,11 @@ ctypedef struct violation_t:
     int64_t task, mm, vma, vpn, table, pfn, index, file, anon_vma, rnode, pin, nid      # where; -1: not about one
 
 
+ctypedef bint (*stop_t)(void *private_) noexcept nogil
+
+cdef enum:
+    CHECK_STOPPED = -2          # of check_machine, beside -1 and the rules
+
 ctypedef struct checker_t:      # zeroed by its owner, emptied by checker_release
     uint32_t lock               # one walk at a time
     uint32_t generation         # marks of an older walk count as absent: nothing is ever cleared
@@ -45,6 +50,8 @@ ctypedef struct checker_t:      # zeroed by its owner, emptied by checker_releas
 
 # 0, or the number of the first rule found broken, with the particulars in *v; -1 when the host has no memory left.
 # full: every frame and every free list, not only what is in use.
-cdef int check_machine(machine_t *m, checker_t *k, bint full, violation_t *v) noexcept nogil
+# ``stop`` is asked now and then whether the walk is to end; NULL: nobody can ask for it
+cdef int check_machine(
+        machine_t *m, checker_t *k, bint full, stop_t stop, void *private_, violation_t *v) noexcept nogil
 cdef void checker_release(checker_t *k) noexcept nogil
 cdef object invariant_error(machine_t *m, violation_t *v)       # the InvariantError to raise, in words

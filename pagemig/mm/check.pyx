@@ -118,6 +118,7 @@ def rule_name(int rule):
 
 
 cdef enum:
+    ASK_EVERY = 1 << 16         # some milliseconds of work
     SLOT = 0x80000000           # in frame_mark_t.others: a page cache slot names the frame
     SWAP = 0x40000000           # and a slot of the swap cache
     FREE = 0xffffffff           # in frame_mark_t.maps: on a free list
@@ -168,6 +169,9 @@ ctypedef struct check_t:        # one walk
     bint moving
     uint32_t tables, vmas, chain_nodes, tree_nodes, files, mms, tasks, pins, sp_nodes
     # the address space at hand
+    stop_t stop
+    void *private_              # its argument
+    uint32_t work               # entries and frames since somebody asked whether the walk is to end
     mm_t *mm
     uint32_t *vma_list
     uint32_t slot               # first VMA that ends beyond the entry at hand
@@ -216,6 +220,15 @@ cdef inline frame_mark_t *frame_mark(check_t *k, uint32_t pfn) noexcept nogil:
         k.nr_used += 1
         k.in_use[page_to_nid(k.m, pfn)] += 1
     return f
+
+
+cdef int go_on(check_t *k, uint32_t work) noexcept nogil:
+    """0, or CHECK_STOPPED."""
+    k.work += work
+    if k.work < ASK_EVERY:
+        return 0
+    k.work = 0
+    return CHECK_STOPPED if k.stop != NULL and k.stop(k.private_) else 0
 
 
 cdef inline bint record(slab_t *s, uint64_t i) noexcept nogil:
@@ -612,7 +625,7 @@ cdef int check_table(check_t *k, uint64_t t, uint32_t level, uint64_t vpn) noexc
     cdef pte_t *entries
     cdef pte_t e
     cdef uint32_t i, n = 0
-    cdef int rc = check_ptdesc(k, t, level, vpn)
+    cdef int rc = check_ptdesc(k, t, level, vpn) or go_on(k, PTRS_PER_PTE)
     if rc:
         return rc
     entries = table_entries(k.m, <uint32_t> t)
@@ -1026,7 +1039,7 @@ cdef int check_frames(check_t *k) noexcept nogil:
     cdef uint32_t i
     cdef int rc
     for i in range(k.nr_used):
-        rc = check_frame(k, k.used[i])
+        rc = check_frame(k, k.used[i]) or go_on(k, 1)
         if rc:
             return rc
     k.v.pfn = 0
@@ -1099,7 +1112,7 @@ cdef int note_free_lists(check_t *k, uint32_t nid) noexcept nogil:
     cdef uint32_t c
     cdef int rc = 0
     for i in range(n.nr_stack):
-        rc = note_free(k, free_stack(k.m, n)[i])
+        rc = note_free(k, free_stack(k.m, n)[i]) or go_on(k, 1)
         if rc:
             return rc
     for c in range(k.m.nr_cpus):
@@ -1117,6 +1130,8 @@ cdef int scan_node(check_t *k, uint32_t nid) noexcept nogil:
     cdef uint64_t pfn
     cdef bint listed
     for pfn in range(n.first, n.end):
+        if pfn % ASK_EVERY == 0 and go_on(k, ASK_EVERY):
+            return CHECK_STOPPED
         listed = k.frame[pfn].generation == k.generation
         if pfn == 0 or (listed and k.frame[pfn].maps != FREE):
             continue
@@ -1257,13 +1272,17 @@ cdef int checker_begin(check_t *k, machine_t *m, checker_t *notes, violation_t *
     return 0
 
 
-cdef int check_machine(machine_t *m, checker_t *k, bint full, violation_t *v) noexcept nogil:
+cdef int check_machine(
+        machine_t *m, checker_t *k, bint full, stop_t stop, void *private_, violation_t *v) noexcept nogil:
     cdef check_t walk
     cdef int rc
     nowhere(v)
     v.rule = RULE_OK
     pmg_spin_lock(&k.lock)
-    rc = checker_begin(&walk, m, k, v) or check_tasks(&walk) or check_files(&walk) or check_anon_vmas(&walk) \
+    rc = checker_begin(&walk, m, k, v)
+    walk.stop = stop
+    walk.private_ = private_
+    rc = rc or check_tasks(&walk) or check_files(&walk) or check_anon_vmas(&walk) \
         or check_pins(&walk) or check_swap(&walk) or check_mlock_pvecs(&walk) or check_frames(&walk) or check_slabs(&walk) \
         or check_node_counts(&walk, full) or check_locks(&walk)
     if rc == 0 and full:

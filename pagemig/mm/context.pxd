@@ -36,6 +36,19 @@ cdef inline bint waits_anew(const ctx_t *c, int what, uint32_t which) noexcept n
     """Not the wait that the context is in already: a host that owns time polls, and a wait counts once."""
     return c.wait_what != <uint32_t> what or c.wait_which != which
 
+cdef enum:
+    LOOK_EVERY = 1 << 13        # pages of work between two looks at the clock
+
+cdef bint look_for_signals(ctx_t *c) noexcept nogil
+
+
+cdef inline bint signal_pending(ctx_t *c, uint32_t pages) noexcept nogil:
+    """Whether the call is to end; ``pages``: work since the last time.  Here a handler may run: no spin lock is held."""
+    if c.signalled:
+        return True
+    c.work += pages
+    return c.work >= LOOK_EVERY and look_for_signals(c)
+
 # One round of waiting; spins counts the rounds so far.  0: look again; -PMG_WAIT: unwind, and ctx.wait_what says for what.
 cdef int pmg_wait(ctx_t *c, int what, uint32_t which, uint32_t spins) noexcept nogil
 cdef int lock_page(ctx_t *c, uint32_t pfn) noexcept nogil           # 0 or -PMG_WAIT

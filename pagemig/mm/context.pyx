@@ -24,6 +24,18 @@ cdef extern from "<stdlib.h>" nogil:
     void *aligned_alloc(size_t alignment, size_t size)
 
 
+cdef extern from "<time.h>" nogil:
+    ctypedef struct timespec_t "struct timespec":
+        long tv_sec, tv_nsec
+    int CLOCK_MONOTONIC
+    int clock_gettime(int clock, timespec_t *t)
+
+
+cdef enum:
+    BETWEEN_LOOKS_NS = 25000000
+    WAIT_WORK = 32              # what a round of waiting counts as
+
+
 # -- contexts --------------------------------------------------------------------------------------------------
 
 
@@ -61,6 +73,10 @@ cdef ctx_t *ctx_get(machine_t *m) noexcept nogil:
         c.gather = NULL
         c.outside_fn = NULL
         c.hook_error = c.abort = 0
+        c.signalled = 0
+        c.work = 0
+        c.looked_ns = 0
+        c.signal_fn = NULL
         ctx_bind(c, 0)
     return c
 
@@ -162,6 +178,29 @@ cdef void all_vm_events(machine_t *m, uint64_t *out) noexcept nogil:
         pmg_spin_unlock(&m.vm_events[cpu].lock)
 
 
+# -- signals -----------------------------------------------------------------------------------------------------
+
+
+cdef bint look_for_signals(ctx_t *c) noexcept nogil:
+    """Asking takes the interpreter's lock, hence not oftener than people notice."""
+    cdef timespec_t t
+    cdef uint64_t now
+    c.work = 0
+    if c.signal_fn == NULL:
+        return False
+    clock_gettime(CLOCK_MONOTONIC, &t)
+    now = <uint64_t> t.tv_sec * 1000000000 + <uint64_t> t.tv_nsec
+    if c.looked_ns == 0:
+        c.looked_ns = now
+    if now - c.looked_ns < BETWEEN_LOOKS_NS:
+        return False
+    if c.signal_fn(c):
+        c.signalled = c.abort = 1
+    clock_gettime(CLOCK_MONOTONIC, &t)
+    c.looked_ns = <uint64_t> t.tv_sec * 1000000000 + <uint64_t> t.tv_nsec
+    return c.signalled != 0
+
+
 # -- waiting -----------------------------------------------------------------------------------------------------
 
 
@@ -178,6 +217,8 @@ cdef int pmg_wait(ctx_t *c, int what, uint32_t which, uint32_t spins) noexcept n
         return -PMG_WAIT
     if c.wait_mode == MODE_ACTORS and c.wait_fn != NULL:
         return c.wait_fn(c, what, which)
+    if signal_pending(c, WAIT_WORK):
+        return -PMG_WAIT
     if spins % 256 < 200:
         PMG_RELAX()
     else:

@@ -22,6 +22,7 @@ cdef inline bint has_migratepage(file_t *f) noexcept nogil:
 
 cdef uint32_t file_new(ctx_t *c, uint32_t kind, uint64_t pages, uint64_t ino) noexcept nogil   # one handle; 0: ENOMEM
 cdef void file_get(machine_t *m, uint32_t file) noexcept nogil
+cdef bint file_get_not_zero(machine_t *m, uint32_t file) noexcept nogil
 cdef int file_set_name(machine_t *m, uint32_t file, const char *name, uint32_t n) noexcept nogil   # 0 or -ENOMEM
 cdef uint32_t file_get_name(machine_t *m, uint32_t file, uint64_t ino, char *out, uint32_t room) noexcept nogil
 cdef void file_put(ctx_t *c, uint32_t file) noexcept nogil           # frees pages, policy and object with the last

@@ -9,10 +9,10 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from pagemig.mm.atomic cimport (
-    GUARD_SLEPT, GUARD_UPTODATE, pmg_add, pmg_add32, pmg_and, PMG_GUARD, pmg_load, pmg_load32, pmg_load_acq, pmg_or,
+    GUARD_SLEPT, GUARD_UPTODATE, pmg_add, pmg_add32, pmg_and, pmg_cas32, PMG_GUARD, pmg_load, pmg_load32, pmg_load_acq, pmg_or,
     pmg_spin_lock, pmg_spin_unlock, pmg_store, pmg_store32, pmg_write_trylock, pmg_write_unlock, pmg_yield,
 )
-from pagemig.mm.context cimport lock_page, pmg_wait, wait_over
+from pagemig.mm.context cimport lock_page, pmg_wait, signal_pending, wait_over
 from pagemig.mm.frame cimport (
     frame_maps, get_page_unless_zero, page_mapcount, page_state, page_test, page_test_clear, page_test_set,
     unlock_page,
@@ -57,7 +57,7 @@ cdef uint32_t file_new(ctx_t *c, uint32_t kind, uint64_t pages, uint64_t ino) no
         f.kind = kind
         f.size = pages
         f.ino = ino if ino else pmg_add(&c.m.next_ino, 1) - 1
-        f.refs = 1
+        pmg_store32(&f.refs, 1)
     return i
 
 
@@ -88,6 +88,15 @@ cdef uint32_t file_get_name(machine_t *m, uint32_t file, uint64_t ino, char *out
 
 cdef void file_get(machine_t *m, uint32_t file) noexcept nogil:
     pmg_add32(&file_of(m, file).refs, 1)
+
+
+cdef bint file_get_not_zero(machine_t *m, uint32_t file) noexcept nogil:
+    """A reference on a file that may be gone; then perhaps on the one that has its record now."""
+    cdef uint32_t *refs = &file_of(m, file).refs
+    cdef uint32_t n = pmg_load32(refs)
+    while n and not pmg_cas32(refs, n, n + 1):
+        n = pmg_load32(refs)
+    return n != 0
 
 
 cdef void file_put(ctx_t *c, uint32_t file) noexcept nogil:
@@ -618,7 +627,7 @@ cdef int64_t pmg_sys_write(
     cdef int err = 0
     if i_rwsem_lock(c, file):
         return -PMG_WAIT
-    while k < n:
+    while k < n and not signal_pending(c, 1):
         if index >= MAX_INDEX_PAGES - k:
             err = refuse(EFBIG, RULE_FILE_SIZE, NULL if k else rule)
             break
@@ -672,7 +681,7 @@ cdef int64_t pmg_sys_read(ctx_t *c, uint32_t file, uint64_t index, uint64_t n, u
     cdef uint64_t k = 0
     cdef uint32_t pfn = 0
     cdef int err = 0
-    while k < n and index + k < i_size_read(f):
+    while k < n and index + k < i_size_read(f) and not signal_pending(c, 1):
         err = filemap_get_page(c, f, index + k, &pfn)
         if err:
             break
@@ -730,7 +739,7 @@ cdef int writeback_pages(ctx_t *c, file_t *f, uint64_t first, uint64_t last) noe
     cdef uint32_t pfn = 0
     cdef int err = 0
     while index != NO_PAGE and index <= last and err == 0:
-        if find_lock_page(c, f, index, &pfn):
+        if signal_pending(c, 1) or find_lock_page(c, f, index, &pfn):
             return -PMG_WAIT
         if pfn:
             if page_test(c.m, pfn, PG_dirty):

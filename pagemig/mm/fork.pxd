@@ -47,4 +47,6 @@ cdef int64_t pmg_sys_unpin(ctx_t *c, uint32_t pin, uint32_t *rule) noexcept nogi
 # exit(2), of one task; and exit_group(2), of its whole process: the last one tears down the address space and drops pins
 cdef void do_exit(ctx_t *c, task_t *t, bint zombie, bint oom) noexcept nogil
 cdef void do_group_exit(ctx_t *c, task_t *t, bint zombie, bint oom) noexcept nogil
+# either of them, where the caller of the call may stop it: 0, or -PMG_WAIT with the front of its memory gone
+cdef int pmg_sys_exit(ctx_t *c, task_t *t, bint zombie, bint alone) noexcept nogil
 cdef void task_reap(ctx_t *c, task_t *t) noexcept nogil

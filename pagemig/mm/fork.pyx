@@ -8,9 +8,9 @@ from libc.string cimport memset
 
 from pagemig.mm.atomic cimport (
     pmg_add32, pmg_cas32, pmg_load, pmg_load32, pmg_spin_lock, pmg_spin_unlock, pmg_store, pmg_store32,
-    pmg_store32_rel, pmg_yield,
+    pmg_store32_rel, pmg_write_trylock, pmg_yield,
 )
-from pagemig.mm.context cimport mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock
+from pagemig.mm.context cimport LOOK_EVERY, mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock
 from pagemig.mm.gup cimport pin_user_pages, unpin_pages
 from pagemig.mm.memory cimport copy_page_range
 from pagemig.mm.mempolicy cimport kernel_memory, mpol_clear
@@ -64,7 +64,7 @@ cdef void mmput(ctx_t *c, uint32_t i) noexcept nogil:
     if pmg_add32(&mm.users, <uint32_t> -1):
         return
     if mm.vmas.n:
-        unmap_region(c, mm, 0, mm.vmas.n, True)
+        unmap_region(c, mm, 0, mm.vmas.n, True, False)
     vec_free(c.m, &mm.vmas)
     pgd_free(c, mm)
     slab_free(&c.m.mms, i)
@@ -327,6 +327,8 @@ cdef int copy_process(ctx_t *c, task_t *t, task_t *parent, uint32_t mm) noexcept
     pmg_store32(&mm_of(c.m, mm).dumpable, pmg_load32(&mm_of(c.m, c.mm).dumpable))
     err = dup_mmap(c, mm_of(c.m, mm), mm_of(c.m, c.mm))
     flush_tlb(c, c.mm, 0, 0, PMG_F_FORK)
+    if err == -PMG_WAIT:
+        err = 0                             # the caller wants no more: taking back would last as long as copying did
     mmap_write_unlock(c, mm)
     mmap_write_unlock(c, c.mm)
     return err if err else dup_pins(c.m, t, parent)
@@ -374,6 +376,20 @@ cdef void pin_put(ctx_t *c, uint32_t i) noexcept nogil:
         unpin_pages(c, vec_at(c.m, &pin.pages), pin.pages.n, pin.longterm)
         vec_free(c.m, &pin.pages)
         slab_free(&c.m.pins, i)
+
+
+cdef int exit_mm(ctx_t *c, task_t *t) noexcept nogil:
+    """Give a large memory back while the process is still there, so that the call may stop: 0, or -PMG_WAIT and it lives."""
+    cdef uint32_t i = get_task_mm(c, t)
+    cdef mm_t *mm = mm_of(c.m, i)
+    cdef int err = 0
+    if i == 0:
+        return 0
+    if mm.vmas.n and pmg_load(&mm.total_vm) >= LOOK_EVERY and pmg_load32(&mm.users) == 2 and pmg_write_trylock(&mm.lock):
+        err = unmap_region(c, mm, 0, mm.vmas.n, True, True)
+        mmap_write_unlock(c, i)
+    mmput(c, i)
+    return err
 
 
 cdef bint leaves_group(machine_t *m, task_t *t, task_t *leader) noexcept nogil:
@@ -479,6 +495,16 @@ cdef void do_group_exit(ctx_t *c, task_t *t, bint zombie, bint oom) noexcept nog
         do_exit(c, leader, zombie, False)
     do_exit(c, t, zombie, oom)
     put_task(m, i)
+
+
+cdef int pmg_sys_exit(ctx_t *c, task_t *t, bint zombie, bint alone) noexcept nogil:
+    if c.signal_fn != NULL and exit_mm(c, t):
+        return -PMG_WAIT
+    if alone:
+        do_exit(c, t, zombie, False)
+    else:
+        do_group_exit(c, t, zombie, False)
+    return 0
 
 
 cdef void task_reap(ctx_t *c, task_t *t) noexcept nogil:

@@ -6,6 +6,7 @@ from libc.errno cimport EFAULT, EINVAL, ENOENT, ENOMEM, EOPNOTSUPP, EPERM
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from pagemig.mm.atomic cimport GUARD_GUP_ENTRY, pmg_add, PMG_GUARD, pmg_load, pmg_load_acq, pmg_store32
+from pagemig.mm.context cimport signal_pending
 from pagemig.mm.frame cimport get_page, page_state, page_try_get
 from pagemig.mm.memory cimport handle_mm_fault, migration_entry_wait, set_page_dirty, zap_page_range
 from pagemig.mm.page_alloc cimport file_of, mm_of, put_page_refs, task_of
@@ -63,7 +64,9 @@ cdef int populate_vma(
     cdef uint64_t vpn = start
     cdef int err = 0
     while vpn < end and err == 0:
-        if touch_populated(c, mm, vpn, write):
+        if signal_pending(c, 1):
+            err = -PMG_WAIT
+        elif touch_populated(c, mm, vpn, write):
             vpn += 1
             done[0] += 1
         else:
@@ -118,7 +121,7 @@ cdef int populate_object(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end) noexc
         return -EINVAL
     zap_page_range(c, mm, vma, start, end, 0)
     for vpn in range(start, end):
-        err = faultin_page(c, vma, vpn, 0, False)
+        err = -PMG_WAIT if signal_pending(c, 1) else faultin_page(c, vma, vpn, 0, False)
         if err:
             return err
     return 0
@@ -229,7 +232,7 @@ cdef uint64_t grab_fast(
     cdef machine_t *m = c.m
     cdef uint64_t k = 0, state
     cdef pte_t pte
-    while k < n:
+    while k < n and not signal_pending(c, 1):
         pte = read_pte(m, mm, vpn + k)
         if not pte_present(pte) or pte & PTE_SPECIAL:
             break
@@ -269,7 +272,10 @@ cdef int64_t pin_user_pages(
     while k < n and err == 0:
         if vma == NULL or vpn + k >= vma.end:
             vma = vma_lookup(m, mm, vpn + k)
-        err = pin_page(c, vma, vpn + k, longterm, write, pfns + k) if vma != NULL else -EFAULT
+        if signal_pending(c, 1):
+            err = -PMG_WAIT
+        else:
+            err = pin_page(c, vma, vpn + k, longterm, write, pfns + k) if vma != NULL else -EFAULT
         if err == 0:
             k += 1
     if longterm and err and k and err != -PMG_WAIT:

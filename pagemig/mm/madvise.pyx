@@ -3,11 +3,11 @@ from libc.errno cimport EACCES, EAGAIN, EBADF, EINVAL, ENOMEM, ENOSYS
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from pagemig.mm.atomic cimport pmg_and, pmg_store32
-from pagemig.mm.context cimport mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock
+from pagemig.mm.context cimport mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock, signal_pending
 from pagemig.mm.filemap cimport file_get, file_put
 from pagemig.mm.frame cimport page_mapcount, page_test, page_test_clear, trylock_page, unlock_page
 from pagemig.mm.gup cimport populate_range
-from pagemig.mm.memory cimport ZAP_EVEN_COWS, zap_page_range
+from pagemig.mm.memory cimport ZAP_EVEN_COWS, ZAP_MAY_STOP, zap_page_range
 from pagemig.mm.mmap cimport vma_modify
 from pagemig.mm.notify cimport flush_tlb, PMG_F_FREE
 from pagemig.mm.page_alloc cimport file_of, mm_index, mm_of
@@ -19,9 +19,9 @@ from pagemig.mm.rules cimport refuse, RULE_ADVICE, RULE_HOLE, RULE_RANGE_WRAPS, 
 from pagemig.mm.truncate cimport file_fadvise, file_punch
 from pagemig.mm.types cimport (
     BUG_REMOVE_LOOPS, ctx_t, FILE_SHMEM, machine_t, mm_t, PG_active, PG_anon, PG_dirty, PG_referenced, PG_swapbacked,
-    PG_unevictable, PMG_BUG, PMG_WAIT, VM_DONTCOPY, VM_DONTDUMP, VM_DONTMIGRATE, VM_HUGEPAGE, VM_IO, VM_LOCKED,
-    VM_MAYSHARE, VM_MAYWRITE, VM_MERGEABLE, VM_NOHUGEPAGE, VM_PFNMAP, VM_RAND_READ, VM_SEQ_READ, VM_SHARED,
-    VM_WIPEONFORK, VM_WRITE, vma_t,
+    PG_unevictable, PMG_BUG, PMG_WAIT, PTRS_PER_PTE, VM_DONTCOPY, VM_DONTDUMP, VM_DONTMIGRATE, VM_HUGEPAGE, VM_IO,
+    VM_LOCKED, VM_MAYSHARE, VM_MAYWRITE, VM_MERGEABLE, VM_NOHUGEPAGE, VM_PFNMAP, VM_RAND_READ, VM_SEQ_READ,
+    VM_SHARED, VM_WIPEONFORK, VM_WRITE, vma_t,
 )
 from pagemig.mm.vma cimport find_vma_prev, page_align, VM_SPECIAL, vma_at, vma_slot
 
@@ -142,7 +142,7 @@ cdef bint madvise_free_page(machine_t *m, uint32_t pfn) noexcept nogil:
     return True
 
 
-cdef void madvise_free_range(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end) noexcept nogil:
+cdef int madvise_free_range(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end) noexcept nogil:
     """Entries become old and clean, pages stay until somebody needs them (nobody does: there is no reclaim)."""
     cdef machine_t *m = c.m
     cdef pagewalk_t w
@@ -150,9 +150,13 @@ cdef void madvise_free_range(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end) n
     cdef uint32_t pfn
     cdef pte_t pte
     cdef bint cleared = False
+    cdef int err = 0
     lru_add_drain(c)
     pagewalk_start(&w, m, mm, start, end)
     while pagewalk_next(&w):
+        if signal_pending(c, PTRS_PER_PTE):
+            err = -PMG_WAIT
+            break
         pte_lock(c, w.leaf)
         for vpn in range(w.vpn, w.stop):
             pte = leaf_pte(m, w.leaf, vpn)[0]
@@ -165,6 +169,7 @@ cdef void madvise_free_range(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end) n
         pte_unlock(c, w.leaf)
     if cleared:
         flush_tlb(c, mm_index(m, mm), start, end - start, PMG_F_FREE)
+    return err
 
 
 cdef int madvise_dontneed_free(ctx_t *c, walk_t *w, vma_t *vma, uint64_t start, uint64_t end) noexcept nogil:
@@ -172,11 +177,12 @@ cdef int madvise_dontneed_free(ctx_t *c, walk_t *w, vma_t *vma, uint64_t start, 
     if vma.flags & VM_PFNMAP or (vma.flags & VM_LOCKED and w.advice != MADV_DONTNEED_LOCKED):
         return -EINVAL
     if w.advice != MADV_FREE:
-        zap_page_range(c, w.mm, vma, start, end, ZAP_EVEN_COWS)
+        if zap_page_range(c, w.mm, vma, start, end, ZAP_EVEN_COWS | ZAP_MAY_STOP) < end:
+            return -PMG_WAIT
     elif vma.file:
         return -EINVAL
     else:
-        madvise_free_range(c, w.mm, start, end)
+        return madvise_free_range(c, w.mm, start, end)
     return 0
 
 

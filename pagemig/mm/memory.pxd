@@ -14,6 +14,7 @@ cdef int migration_entry_wait(ctx_t *c, mm_t *mm, uint64_t vpn) noexcept nogil
 
 cdef enum:
     ZAP_EVEN_COWS = 1           # private copies of a file's pages, too
+    ZAP_MAY_STOP = 2            # no spin lock is held, and the caller takes over where this stopped
 
 
 cdef struct gather_t:           # mmu_gather: frames whose entries are cleared and not flushed yet
@@ -26,7 +27,7 @@ cdef struct gather_t:           # mmu_gather: frames whose entries are cleared a
 
 cdef void tlb_gather_begin(ctx_t *c, gather_t *g, mm_t *mm, uint64_t start, uint64_t n, uint32_t why) noexcept nogil
 cdef void tlb_gather_end(ctx_t *c, gather_t *g) noexcept nogil
-cdef void zap_page_range(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t start, uint64_t end, uint32_t how) noexcept nogil
+cdef uint64_t zap_page_range(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t start, uint64_t end, uint32_t how) noexcept nogil
 # fork: 0 or -ENOMEM
 cdef int copy_page_range(ctx_t *c, mm_t *dst_mm, vma_t *dst, mm_t *src_mm, vma_t *src) noexcept nogil
 # one fault on an entry that names a slot: 0, VM_FAULT_MAJOR, or an error.  The page is read-only then.

@@ -13,7 +13,7 @@ from pagemig.mm.atomic cimport (
     GUARD_FAULT_ENTRY, GUARD_FORK_ENTRY, GUARD_TRUNCATED, GUARD_UNMAPPED_ENTRY, GUARD_WAITER, pmg_add, pmg_and,
     PMG_GUARD, pmg_likely, pmg_load, pmg_load32, pmg_load32_acq, pmg_load_acq, pmg_store32, pmg_unlikely, pmg_xchg,
 )
-from pagemig.mm.context cimport lock_page, pmg_wait, wait_over, waits_anew
+from pagemig.mm.context cimport lock_page, pmg_wait, signal_pending, wait_over, waits_anew
 from pagemig.mm.filemap cimport file_page_dirty, find_get_pages, has_disk, mmap_hit, page_belongs, vma_fault
 from pagemig.mm.frame cimport (
     get_page, page_count, page_mapcount, page_maybe_dma_pinned, page_state, page_test, page_test_set, page_try_map,
@@ -43,8 +43,9 @@ from pagemig.mm.swap_state cimport (
 from pagemig.mm.types cimport (
     C_COW, C_COW_REUSE, C_FAULT_AROUND, C_MIGRATION_WAIT, C_PGFAULT, C_PGMAJFAULT, C_ZERO_PAGE_FAULT, ctx_t,
     FAULT_FLAG_UNSHARE, FAULT_FLAG_WRITE, file_t, machine_t, mm_t, PG_anon, PG_anon_exclusive, PG_locked,
-    PG_readahead, PG_swapcache, PG_uptodate, PMG_WAIT, STAGE, VM_FAULT_MAJOR, VM_FAULT_OOM, VM_FAULT_RESTARTED,
-    VM_FAULT_RETRY, VM_FAULT_SIGBUS, VM_FAULT_WAIT, VM_PFNMAP, VM_SHARED, VM_WRITE, vma_t, WAIT_PAGE,
+    PG_readahead, PG_swapcache, PG_uptodate, PMG_WAIT, PTRS_PER_PTE, STAGE, VM_FAULT_MAJOR, VM_FAULT_OOM,
+    VM_FAULT_RESTARTED, VM_FAULT_RETRY, VM_FAULT_SIGBUS, VM_FAULT_WAIT, VM_PFNMAP, VM_SHARED, VM_WRITE, vma_t,
+    WAIT_PAGE,
 )
 from pagemig.mm.vma cimport (
     add_mm_counter, is_cow_mapping, linear_page_index, vm_page_prot, vma_flags, vma_index_of, vma_pte,
@@ -620,17 +621,22 @@ cdef void zap_pte_range(
             free_gathered(c, pfns, n)
 
 
-cdef void zap_page_range(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t start, uint64_t end, uint32_t how) noexcept nogil:
+cdef uint64_t zap_page_range(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t start, uint64_t end, uint32_t how) noexcept nogil:
+    """Where it stopped: ``end``, or before it where ZAP_MAY_STOP lets the caller of the call end it."""
     cdef pagewalk_t w
     cdef gather_t g
     tlb_gather_begin(c, &g, mm, start, end - start, PMG_F_UNMAP)
     pagewalk_start(&w, c.m, mm, start, end)
     while pagewalk_next(&w):
+        if how & ZAP_MAY_STOP and signal_pending(c, PTRS_PER_PTE):
+            end = w.vpn
+            break
         if pmg_load32(&c.m.ptdesc[w.leaf].used):
             zap_pte_range(c, vma, w.leaf, w.vpn, w.stop, how)
     tlb_gather_end(c, &g)
     if c.m.profile.zap_drains:
         lru_add_drain(c)
+    return end
 
 
 # -- fork ------------------------------------------------------------------------------------------------------
@@ -723,6 +729,8 @@ cdef int copy_page_range(ctx_t *c, mm_t *dst_mm, vma_t *dst, mm_t *src_mm, vma_t
         return 0
     pagewalk_start(&w, m, src_mm, src.start, src.end)
     while pagewalk_next(&w):
+        if signal_pending(c, PTRS_PER_PTE):
+            return -PMG_WAIT
         if pmg_load32(&m.ptdesc[w.leaf].used):
             dst_leaf = pte_alloc(c, dst_mm, w.vpn)
             if not dst_leaf or copy_pte_range(c, dst, dst_leaf, src, w.leaf, w.vpn, w.stop):

@@ -9,15 +9,17 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from pagemig.mm.atomic cimport pmg_and, pmg_load, pmg_or, pmg_yield
-from pagemig.mm.context cimport mmap_read_lock, mmap_read_unlock, pmg_wait
+from pagemig.mm.context cimport LOOK_EVERY, mmap_read_lock, mmap_read_unlock, pmg_wait, signal_pending
 from pagemig.mm.fork cimport get_task_mm, mmput
 from pagemig.mm.frame cimport frame_refs, page_state
-from pagemig.mm.migrate cimport migrate_pages
-from pagemig.mm.migrate_stage cimport isolate_lru_page, putback_lru_page, run_t, target_begin, TARGET_NEAREST, target_t
+from pagemig.mm.migrate cimport migrate_pages, putback_all
+from pagemig.mm.migrate_stage cimport isolate_lru_page, run_t, target_begin, TARGET_NEAREST, target_t
 from pagemig.mm.page_alloc cimport node_close, node_in_use, node_open, task_of
 from pagemig.mm.rmap cimport lru_cache_disable, lru_cache_enable
 from pagemig.mm.rules cimport refuse, RULE_NODE_RESERVED
-from pagemig.mm.types cimport ctx_t, KEEP_MMAP_LOCK, KEEP_REFCOUNT, machine_t, node_t, PG_reserved, PMG_BUG, WAIT_PASS
+from pagemig.mm.types cimport (
+    ctx_t, KEEP_MMAP_LOCK, KEEP_REFCOUNT, machine_t, node_t, PG_reserved, PMG_BUG, PMG_WAIT, WAIT_PASS,
+)
 
 
 cdef enum:
@@ -40,10 +42,8 @@ cdef int migrate_batch(ctx_t *c, evacuation_t *e, uint32_t *pfns, uint32_t n) no
     """0, -ENOMEM, or -EBUSY where mmap_lock cannot be waited for; what did not move is back on the LRU."""
     cdef target_t t
     cdef run_t run
-    cdef uint32_t i
     if e.held.how == KEEP_MMAP_LOCK and mmap_read_lock(c, e.held.mm):
-        for i in range(n):
-            putback_lru_page(c, pfns[i])
+        putback_all(c, pfns, n)
         return -EBUSY
     target_begin(&t, TARGET_NEAREST)
     t.nodes = e.targets
@@ -62,6 +62,9 @@ cdef int do_migrate_range(ctx_t *c, evacuation_t *e) noexcept nogil:
     cdef uint64_t pfn
     cdef int err = 0
     for pfn in range(e.first, e.end):
+        if signal_pending(c, 1):
+            putback_all(c, pfns, n)
+            return -PMG_WAIT
         if in_use(c.m, pfn) and isolate_lru_page(c, <uint32_t> pfn):
             pfns[n] = <uint32_t> pfn
             n += 1
@@ -101,10 +104,11 @@ cdef int evacuate(ctx_t *c, evacuation_t *e, int32_t closed) noexcept nogil:
     if err:
         return err
     lru_cache_disable(c)
-    while e.passes < e.max_passes and err > -PMG_BUG and not_empty(c, e, closed):
+    while e.passes < e.max_passes and err > -PMG_BUG and not c.signalled and not_empty(c, e, closed):
         # Between two passes whoever holds a page may let go of it, for which it may need this processor of the host.
         if e.passes:
-            if pmg_wait(c, WAIT_PASS, <uint32_t> e.first, 0):
+            if pmg_wait(c, WAIT_PASS, <uint32_t> e.first, 0) or \
+                    signal_pending(c, <uint32_t> min(e.end - e.first, <uint64_t> LOOK_EVERY)):
                 break
             pmg_yield()
         e.passes += 1

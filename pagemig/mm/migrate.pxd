@@ -78,3 +78,5 @@ cdef struct moves_t:
 
 # nothing is left on the list: moved pages are freed, the others put back
 cdef void migrate_pages_each(ctx_t *c, moves_t *mv, run_t *run) noexcept nogil
+# every page that is left goes back to the LRU; how many
+cdef uint64_t putback_all(ctx_t *c, const uint32_t *pfns, uint64_t n) noexcept nogil

@@ -9,6 +9,7 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memmove
 
 from pagemig.mm.atomic cimport GUARD_FREED, GUARD_RETRY, PMG_GUARD, pmg_load, pmg_load32, pmg_load_acq, pmg_prefetchw
+from pagemig.mm.context cimport signal_pending
 from pagemig.mm.filemap cimport has_migratepage
 from pagemig.mm.frame cimport frame_maps, page_count, page_state
 from pagemig.mm.mempolicy cimport alloc_page_vma
@@ -381,7 +382,7 @@ cdef uint64_t list_pass(ctx_t *c, lists_t *l, uint32_t pass_) noexcept nogil:
     cdef stage_t st
     cdef uint64_t i = 0, left = 0
     cdef uint32_t k
-    while i < l.n:
+    while i < l.n and not signal_pending(c, 1):
         take_listed(c, l, i, 1 if last_resort or l.to == NULL else list_width(c, l, force), &st)
         at_step(c, STEP_ISOLATE, &st)
         if page_count(c.m, st.src[0]) == 1 and PMG_GUARD(GUARD_FREED):

@@ -4,9 +4,12 @@ from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from pagemig.mm.atomic cimport pmg_load32
+from pagemig.mm.context cimport signal_pending
 from pagemig.mm.gup cimport look_t
 from pagemig.mm.notify cimport hears_pages
-from pagemig.mm.types cimport ABORT_HEEDED, ctx_t, kept_by_t, machine_t, MPOL_INTERLEAVE, mpol_t, MPOL_WEIGHTED_INTERLEAVE, vma_t
+from pagemig.mm.types cimport (
+    ABORT_HEEDED, ctx_t, kept_by_t, machine_t, MPOL_INTERLEAVE, mpol_t, MPOL_WEIGHTED_INTERLEAVE, STAGE, vma_t,
+)
 
 
 cdef enum:
@@ -95,7 +98,7 @@ cdef void pause_stage(ctx_t *c, int at, const stage_t *st) noexcept nogil
 cdef void pause_pass(ctx_t *c) noexcept nogil
 # what a call that is to end makes of its run: what has not moved is given up
 cdef inline void heed_abort(ctx_t *c, run_t *run) noexcept nogil:
-    if c.abort:
+    if signal_pending(c, STAGE) or c.abort:
         c.abort = ABORT_HEEDED
         if run.error == 0:
             run.error = -EINTR

@@ -19,7 +19,8 @@ cdef int split_vma(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t addr, bint new_below
 # a copy with no place in any tree yet; its anon_vma still names the original's
 cdef vma_t *vma_dup(ctx_t *c, vma_t *old) noexcept nogil
 # n whole VMAs of the list go, with their pages and tables
-cdef void unmap_region(ctx_t *c, mm_t *mm, uint32_t first, uint32_t n, bint exits) noexcept nogil
+cdef int unmap_region(
+        ctx_t *c, mm_t *mm, uint32_t first, uint32_t n, bint exits, bint may_stop) noexcept nogil
 # fault in a range, mmap_lock taken inside: 0 or -errno
 cdef int populate_pages(ctx_t *c, uint32_t mm, uint64_t start, uint64_t end, bint ignore_errors) noexcept nogil
 # for who maps something of its own (remap_pfn_range)
@@ -27,7 +28,7 @@ cdef vma_t *vma_alloc(
         machine_t *m, mm_t *mm, uint64_t start, uint64_t end, uint32_t flags, uint64_t pgoff) noexcept nogil
 cdef int vma_link(ctx_t *c, mm_t *mm, vma_t *vma, uint32_t slot) noexcept nogil
 cdef int64_t get_unmapped_area(machine_t *m, mm_t *mm, uint64_t addr, uint64_t n, bint fixed) noexcept nogil
-cdef int do_munmap(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end) noexcept nogil
+cdef int do_munmap(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, bint may_stop) noexcept nogil
 cdef int64_t pmg_sys_mmap(
         ctx_t *c, uint64_t addr, uint64_t length, uint32_t prot, uint32_t flags, uint32_t file, uint64_t offset,
         uint32_t *rule) noexcept nogil

@@ -9,11 +9,13 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memmove
 
 from pagemig.mm.atomic cimport GUARD_MPROTECT_ENTRY, PMG_GUARD, pmg_load, pmg_load32, pmg_store, pmg_store32
-from pagemig.mm.context cimport mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock
+from pagemig.mm.context cimport mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock, signal_pending
 from pagemig.mm.filemap cimport file_get, file_new, file_put
 from pagemig.mm.frame cimport page_test
 from pagemig.mm.gup cimport make_pages_present, mm_populate, populate_object
-from pagemig.mm.memory cimport gather_t, tlb_gather_begin, tlb_gather_end, ZAP_EVEN_COWS, zap_page_range
+from pagemig.mm.memory cimport (
+    gather_t, tlb_gather_begin, tlb_gather_end, ZAP_EVEN_COWS, ZAP_MAY_STOP, zap_page_range,
+)
 from pagemig.mm.mempolicy cimport kernel_memory, mpol_clear, mpol_equal, mpol_objects, mpol_set_shared_policy
 from pagemig.mm.notify cimport flush_tlb, PMG_F_EXIT, PMG_F_PROTECT, PMG_F_REMAP, PMG_F_UNMAP
 from pagemig.mm.page_alloc cimport (
@@ -38,10 +40,10 @@ from pagemig.mm.rules cimport (
     RULE_UNALIGNED,
 )
 from pagemig.mm.types cimport (
-    C_TLB_FLUSH, ctx_t, DEF_MAX_MAP_COUNT, FILE_RAMFS, FILE_SHMEM, file_t, machine_t, MAX_INDEX_PAGES, mm_t, MPOL_BIND,
-    MPOL_DEFAULT, MPOL_PREFERRED_MANY, mpol_t, PG_anon, PG_anon_exclusive, PMG_WAIT, TASK_SIZE_PAGES, task_t, vec_t,
-    VM_ACCOUNT, VM_DONTEXPAND, VM_LOCKED, VM_MAYEXEC, VM_MAYREAD, VM_MAYSHARE, VM_MAYWRITE, VM_NORESERVE, VM_PFNMAP,
-    VM_SHARED, VM_WRITE, vma_t,
+    C_TLB_FLUSH, ctx_t, DEF_MAX_MAP_COUNT, FILE_RAMFS, FILE_SHMEM, file_t, machine_t, MAX_INDEX_PAGES, mm_t,
+    MPOL_BIND, MPOL_DEFAULT, MPOL_PREFERRED_MANY, mpol_t, PG_anon, PG_anon_exclusive, PMG_WAIT, PTRS_PER_PTE,
+    TASK_SIZE_PAGES, task_t, vec_t, VM_ACCOUNT, VM_DONTEXPAND, VM_LOCKED, VM_MAYEXEC, VM_MAYREAD, VM_MAYSHARE,
+    VM_MAYWRITE, VM_NORESERVE, VM_PFNMAP, VM_SHARED, VM_WRITE, vma_t,
 )
 from pagemig.mm.vma cimport (
     can_do_mlock, find_vma, find_vma_prev, over_memlock, page_align, VM_LOCKED_MASK, VM_SPECIAL, vma_after, vma_at, vma_lookup,
@@ -375,32 +377,51 @@ cdef vma_t *vma_modify(
 # -- munmap --------------------------------------------------------------------------------------------------------
 
 
-cdef void unmap_region(ctx_t *c, mm_t *mm, uint32_t first, uint32_t n, bint exits) noexcept nogil:
-    """Whole VMAs go: their pages, their places in the reverse maps, then the tables nothing else needs."""
+cdef bint unmap_vma(ctx_t *c, mm_t *mm, vma_t *vma, uint32_t how) noexcept nogil:
+    """The pages go, and the mapping is no longer counted.  A call that stops half-way cuts it there: the rest stays."""
+    cdef uint64_t at = zap_page_range(c, mm, vma, vma.start, vma.end, how)
+    if at < vma.end and (at == vma.start or do_split(c, mm, vma, at, False)):
+        return False
+    pmg_store(&mm.total_vm, mm.total_vm - (vma.end - vma.start))
+    if vma.flags & VM_LOCKED:
+        pmg_store(&mm.locked_vm, mm.locked_vm - (vma.end - vma.start))
+    return True
+
+
+cdef int unmap_region(
+        ctx_t *c, mm_t *mm, uint32_t first, uint32_t n, bint exits, bint may_stop) noexcept nogil:
+    """Whole VMAs go: their pages, their places in the reverse maps, then the tables nothing else needs.
+
+    0, or -PMG_WAIT when only the front of them went, because the call is to end.
+    """
     cdef machine_t *m = c.m
     cdef vma_t *prev = vma_at(m, mm, first - 1)
-    cdef vma_t *next = vma_at(m, mm, first + n)
-    cdef vma_t *vma
+    cdef vma_t *next
     cdef uint64_t start = vma_at(m, mm, first).start, end = vma_at(m, mm, first + n - 1).end
-    cdef uint32_t i
+    cdef uint32_t i, done = 0
+    cdef uint32_t how = ZAP_EVEN_COWS | ZAP_MAY_STOP if may_stop else ZAP_EVEN_COWS
     cdef gather_t g
     tlb_gather_begin(c, &g, mm, 0 if exits else start, 0 if exits else end - start, PMG_F_EXIT if exits else PMG_F_UNMAP)
-    for i in range(first, first + n):
-        vma = vma_at(m, mm, i)
-        zap_page_range(c, mm, vma, vma.start, vma.end, ZAP_EVEN_COWS)
-        pmg_store(&mm.total_vm, mm.total_vm - (vma.end - vma.start))
-        if vma.flags & VM_LOCKED:
-            pmg_store(&mm.locked_vm, mm.locked_vm - (vma.end - vma.start))
+    while done < n and not (may_stop and c.signalled) and unmap_vma(c, mm, vma_at(m, mm, first + done), how):
+        done += 1
     tlb_gather_end(c, &g)
+    if done == 0:
+        return -PMG_WAIT
+    end = vma_at(m, mm, first + done - 1).end
+    next = vma_at(m, mm, first + done)
+    may_stop = may_stop and c.signalled != 0
+    n = done
     for i in range(first, first + n):
         vma_unlink(c, vma_at(m, mm, i))
     free_pgtables(c, mm, start, end, prev.end if prev != NULL else 0, next.start if next != NULL else NO_CEILING)
     for i in range(first, first + n):
         vma_free(c, vma_at(m, mm, i))
     vec_cut(m, &mm.vmas, first, n)
+    return -PMG_WAIT if may_stop else 0
 
 
-cdef int do_munmap(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end) noexcept nogil:
+cdef int do_munmap(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, bint may_stop) noexcept nogil:
+    """0, -EINVAL, -ENOMEM, or -PMG_WAIT with the front of the range unmapped: ``may_stop``, and the call is to end."""
     cdef machine_t *m = c.m
     cdef uint32_t first = vma_slot(m, mm, start), last
     cdef vma_t *vma = vma_at(m, mm, first)
@@ -421,9 +442,7 @@ cdef int do_munmap(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end) noexcept no
         if vma.end > end and do_split(c, mm, vma, end, True):
             return -ENOMEM
         last += 1
-    if last > first:
-        unmap_region(c, mm, first, last - first, False)
-    return 0
+    return unmap_region(c, mm, first, last - first, False, may_stop) if last > first else 0
 
 
 cdef int64_t pmg_sys_munmap(ctx_t *c, uint64_t start, uint64_t length, uint32_t *rule) noexcept nogil:
@@ -437,7 +456,7 @@ cdef int64_t pmg_sys_munmap(ctx_t *c, uint64_t start, uint64_t length, uint32_t 
         return refuse(EINVAL, RULE_RANGE_WRAPS, rule)
     if mmap_write_lock(c, mm):
         return -PMG_WAIT
-    err = do_munmap(c, mm_of(c.m, mm), start >> 12, (start + page_align(length)) >> 12)
+    err = do_munmap(c, mm_of(c.m, mm), start >> 12, (start + page_align(length)) >> 12, True)
     mmap_write_unlock(c, mm)
     return err
 
@@ -531,7 +550,7 @@ cdef int mmap_new(
 cdef int mmap_region(
         ctx_t *c, mm_t *mm, uint64_t start, uint64_t n, uint32_t flags, uint32_t file, uint64_t pgoff) noexcept nogil:
     cdef uint64_t end = start + n
-    cdef int err = do_munmap(c, mm, start, end)
+    cdef int err = do_munmap(c, mm, start, end, True)
     if err:
         return err
     if (flags & (VM_NORESERVE | VM_SHARED | VM_WRITE)) == VM_WRITE:
@@ -684,7 +703,9 @@ cdef bint change_pte(machine_t *m, vma_t *vma, uint32_t leaf, uint64_t vpn, pte_
     return False
 
 
-cdef void change_protection(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t start, uint64_t end) noexcept nogil:
+cdef uint64_t change_protection(
+        ctx_t *c, mm_t *mm, vma_t *vma, uint64_t start, uint64_t end, bint may_stop) noexcept nogil:
+    """Where it stopped: ``end``, or before it where the call is to end."""
     cdef machine_t *m = c.m
     cdef pte_t prot = vma_pte(m, vma, 0) & PTE_PROT_BITS
     cdef pagewalk_t w
@@ -696,9 +717,25 @@ cdef void change_protection(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t start, uint
         for vpn in range(w.vpn, w.stop):
             flush |= change_pte(m, vma, w.leaf, vpn, prot)
         pte_unlock(c, w.leaf)
+        if may_stop and w.stop < end and signal_pending(c, PTRS_PER_PTE):
+            end = w.stop
+            break
     count_event(c, C_TLB_FLUSH, flush)
     if flush:
         flush_tlb(c, vma.mm, start, end - start, PMG_F_PROTECT)
+    return end
+
+
+cdef int keep_protection(ctx_t *c, mm_t *mm, uint64_t at, uint64_t end, uint32_t flags) noexcept nogil:
+    """The call is to end: pages from ``at`` on keep the protection they have, in a mapping of their own.  0 or -ENOMEM."""
+    cdef vma_t *vma = vma_lookup(c.m, mm, at)
+    if at > vma.start and split_vma(c, mm, vma, at, False):
+        return -ENOMEM
+    vma = vma_lookup(c.m, mm, at)
+    if end < vma.end and split_vma(c, mm, vma, end, False):
+        return -ENOMEM
+    pmg_store32(&vma.flags, flags)
+    return 0
 
 
 cdef int mprotect_fixup(
@@ -718,7 +755,11 @@ cdef int mprotect_fixup(
     if err:
         return err
     pmg_store32(&vma.flags, newflags)
-    change_protection(c, mm, vma, start, end)
+    start = change_protection(c, mm, vma, start, end, True)
+    if start < end:
+        if keep_protection(c, mm, start, end, oldflags) == 0:
+            return -PMG_WAIT
+        change_protection(c, mm, vma_lookup(c.m, mm, start), start, end, False)
     if (oldflags & (VM_WRITE | VM_SHARED | VM_LOCKED)) == VM_LOCKED and newflags & VM_WRITE and not c.m.profile.mlock_populates:
         mm_populate(c, mm, start, end, True)        # locked memory does not wait for its copies
     return 0
@@ -904,7 +945,7 @@ cdef int64_t move_vma(
         pmg_store(&mm.locked_vm, mm.locked_vm + n)
     if moved < old_n:
         move_page_tables(c, mm, new_vma, new, old, moved)
-        do_munmap(c, mm, new, new + n)
+        do_munmap(c, mm, new, new + n, False)
         return -ENOMEM
     if flags & MREMAP_DONTUNMAP:
         if vm & VM_LOCKED:                  # the kernel leaves locked_vm alone, as if the whole mapping had moved
@@ -914,7 +955,7 @@ cdef int64_t move_vma(
             unlink_anon_vmas(c, vma)        # none of its pages is left
         return <int64_t> new
     if old_n:                               # 0: a second view of a shared object
-        do_munmap(c, mm, old, old + old_n)
+        do_munmap(c, mm, old, old + old_n, False)
     return <int64_t> new
 
 
@@ -970,9 +1011,9 @@ cdef int64_t mremap_to(
             return err
     # What lies at the target goes first, even if, through 6.16, the source then turns out to be no good.
     if flags & MREMAP_FIXED:
-        err = do_munmap(c, mm, new, new + new_n)
+        err = do_munmap(c, mm, new, new + new_n, True)
     if err == 0 and old_n > new_n:
-        err = do_munmap(c, mm, addr + new_n, addr + old_n)
+        err = do_munmap(c, mm, addr + new_n, addr + old_n, True)
         old_n = new_n
     if err:
         return err
@@ -1082,7 +1123,7 @@ cdef int64_t do_mremap(
     if flags & (MREMAP_FIXED | MREMAP_DONTUNMAP):
         return mremap_to(c, t, mm, addr, old_n, new_addr, new_n, flags)
     if old_n > new_n:
-        err = do_munmap(c, mm, addr + new_n, addr + old_n)
+        err = do_munmap(c, mm, addr + new_n, addr + old_n, True)
         return err if err else <int64_t> addr
     if old_n == new_n:
         return <int64_t> addr

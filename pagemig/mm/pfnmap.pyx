@@ -65,7 +65,7 @@ cdef int64_t mmap_pfns(ctx_t *c, mm_t *mm, const uint32_t *pfns, uint64_t n, uin
         return err
     pmg_store(&mm.total_vm, mm.total_vm + n)
     if remap_pfn_range(c, mm, vma, pfns):
-        do_munmap(c, mm, start, start + n)
+        do_munmap(c, mm, start, start + n, False)
         return -ENOMEM
     return start
 

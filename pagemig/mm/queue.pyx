@@ -4,6 +4,7 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 
 from pagemig.mm.atomic cimport GUARD_ZERO_PAGE, PMG_GUARD, pmg_load, pmg_popcount, pmg_prefetchw
+from pagemig.mm.context cimport signal_pending
 from pagemig.mm.frame cimport frame_maps, page_state
 from pagemig.mm.migrate cimport migrate_pages, run_result
 from pagemig.mm.migrate_stage cimport AHEAD, isolate_lru_page, putback_lru_page, run_t, target_t
@@ -13,8 +14,8 @@ from pagemig.mm.pagewalk cimport pagewalk_next, pagewalk_start, pagewalk_t
 from pagemig.mm.pgtable cimport leaf_pte, pte_lock, pte_unlock
 from pagemig.mm.pte cimport is_migration_entry, pte_pfn, pte_present, PTE_SPECIAL, pte_t
 from pagemig.mm.types cimport (
-    ctx_t, machine_t, mm_t, MPOL_MF_MOVE, MPOL_MF_MOVE_ALL, MPOL_MF_STRICT, nodemask_t, PG_reserved, VM_DONTMIGRATE,
-    VM_IO, VM_LOCKED, VM_PFNMAP, vma_t,
+    ctx_t, machine_t, mm_t, MPOL_MF_MOVE, MPOL_MF_MOVE_ALL, MPOL_MF_STRICT, nodemask_t, PG_reserved, PMG_WAIT,
+    PTRS_PER_PTE, VM_DONTMIGRATE, VM_IO, VM_LOCKED, VM_PFNMAP, vma_t,
 )
 from pagemig.mm.vma cimport vma_slot
 
@@ -109,7 +110,7 @@ cdef int queue_vma(ctx_t *c, queue_t *q, mm_t *mm, vma_t *vma, uint64_t start, u
     cdef int rc = 0
     pagewalk_start(&w, c.m, mm, start, end)
     while rc == 0 and pagewalk_next(&w):
-        rc = queue_leaf(c, q, vma, w.leaf, w.vpn, w.stop)
+        rc = -PMG_WAIT if signal_pending(c, PTRS_PER_PTE) else queue_leaf(c, q, vma, w.leaf, w.vpn, w.stop)
     return rc
 
 

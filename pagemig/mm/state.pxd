@@ -5,6 +5,7 @@ The state lies in the arenas and in ``machine_t``; references inside it are indi
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from pagemig.mm.check cimport stop_t
 from pagemig.mm.types cimport machine_t
 
 # Both answer how many bytes they took or gave, all of them or -1.
@@ -24,8 +25,8 @@ cdef enum load_error_t:         # why a stream is no machine
 cdef uint64_t state_layout() noexcept nogil
 # 0; -EBUSY while calls are under way; -EIO where write fails.  `extra` is the caller's, and comes back from state_load.
 cdef int state_save(machine_t *m, const void *extra, uint64_t n, write_t write, void *private_) noexcept nogil
-# a new machine, or NULL with -errno or load_error_t in *why; *extra is malloc'ed
+# a new machine, or NULL with -errno (-EINTR: stop wanted so) or load_error_t in *why; *extra is malloc'ed
 cdef machine_t *state_load(
-        read_t read, void *private_, void **extra, uint64_t *n, uint64_t *layout, int *why) noexcept nogil
+        read_t read, stop_t stop, void *private_, void **extra, uint64_t *n, uint64_t *layout, int *why) noexcept nogil
 # the same machine again, or NULL with -errno in *why
-cdef machine_t *state_copy(machine_t *m, int *why) noexcept nogil
+cdef machine_t *state_copy(machine_t *m, stop_t stop, void *private_, int *why) noexcept nogil

@@ -5,14 +5,14 @@ the checksum of all section heads.  A section: a head of 40 bytes (id, index, by
 what is stored, zero); a bitmap of the blocks of 4 KiB that are not all zero; those blocks, the last one as long as it is.
 Section 1 is ``machine_t`` and says what comes after it; section 2 is the caller's.
 """
-from libc.errno cimport EBUSY, EIO, ENOMEM
+from libc.errno cimport EBUSY, EINTR, EIO, ENOMEM
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, memset
 
 from pagemig.mm.atomic cimport pmg_load32
 from pagemig.mm.build cimport build_arenas, build_nodes, build_swap, node_spec_t
-from pagemig.mm.check cimport check_machine, checker_release, checker_t, violation_t
+from pagemig.mm.check cimport check_machine, CHECK_STOPPED, checker_release, checker_t, stop_t, violation_t
 from pagemig.mm.page_alloc cimport arena_new, arenas_release, copy_blocks, is_zero
 from pagemig.mm.types cimport (
     frame_t, machine_t, MAX_NODES, MAX_SWAPFILES, mlock_pvec_t, node_t, pcp_t, PTRS_PER_PTE, slab_t, STAGE, STATS_SLOTS,
@@ -39,6 +39,7 @@ cdef extern from *:
 cdef enum:
     FORMAT = 1
     BLOCK = 4096
+    PIECE = 1 << 24             # copied between two looks whether the copy is to end
     MACHINE = 1                 # section ids; those of areas follow
     EXTRA = 2
     FIRST_AREA = 3
@@ -211,11 +212,25 @@ cdef machine_t *build_like(const machine_t *record) noexcept nogil:
     return m
 
 
-cdef machine_t *state_copy(machine_t *m, int *why) noexcept nogil:
+cdef int copy_areas(const area_t *its, const area_t *mine, uint32_t n, stop_t stop, void *private_) noexcept nogil:
+    cdef uint64_t at, part
+    cdef uint32_t i
+    for i in range(n):
+        at = 0
+        while at < mine[i].used:
+            if stop != NULL and stop(private_):
+                return -EINTR
+            part = min(<uint64_t> PIECE, mine[i].used - at)
+            copy_blocks(its[i].base + at, mine[i].base + at, part)
+            at += part
+    return 0
+
+
+cdef machine_t *state_copy(machine_t *m, stop_t stop, void *private_, int *why) noexcept nogil:
     cdef machine_t *to
     cdef area_t *mine
     cdef area_t *its
-    cdef uint32_t i, n
+    cdef uint32_t n
     cdef machine_t *record
     why[0] = -EBUSY
     if pmg_load32(&m.ctx_busy):
@@ -231,9 +246,11 @@ cdef machine_t *state_copy(machine_t *m, int *why) noexcept nogil:
         its = mine + MAX_AREAS
         n = areas_of(m, mine)
         areas_of(to, its)
-        for i in range(n):
-            copy_blocks(its[i].base, mine[i].base, mine[i].used)
-        why[0] = 0
+        why[0] = copy_areas(its, mine, n, stop, private_)
+        if why[0]:
+            arenas_release(to)
+            free(to)
+            to = NULL
     free(record)
     free(mine)
     return to
@@ -350,6 +367,7 @@ cdef int state_save(machine_t *m, const void *extra, uint64_t n, write_t write, 
 
 cdef struct source_t:
     read_t read
+    stop_t stop
     void *private_
     pmg_xxh64_t heads
     uint64_t sections
@@ -465,14 +483,15 @@ cdef bint fits(const machine_t *r, const machine_t *own) noexcept nogil:
         slab_is_sound(&r.nodemasks, &own.nodemasks)
 
 
-cdef bint passes_check(machine_t *m) noexcept nogil:
+cdef int passes_check(machine_t *m, stop_t stop, void *private_) noexcept nogil:
+    """0, or why it is not taken."""
     cdef checker_t k
     cdef violation_t v
     cdef int rule
     memset(&k, 0, sizeof(k))
-    rule = check_machine(m, &k, True, &v)
+    rule = check_machine(m, &k, True, stop, private_, &v)
     checker_release(&k)
-    return rule == 0
+    return 0 if rule == 0 else -ENOMEM if rule == -1 else -EINTR if rule == CHECK_STOPPED else LOAD_MACHINE
 
 
 cdef int load_areas(source_t *s, machine_t *m) noexcept nogil:
@@ -501,7 +520,7 @@ cdef int load_areas(source_t *s, machine_t *m) noexcept nogil:
     rc = get_end(s, &sections, &heads)
     if rc == 0 and (sections != s.sections or heads != sum_):
         rc = LOAD_CHECKSUM
-    return rc if rc or passes_check(m) else LOAD_MACHINE
+    return rc or passes_check(m, s.stop, s.private_)
 
 
 cdef int load_record(source_t *s, machine_t *record, void **extra, uint64_t *n) noexcept nogil:
@@ -521,7 +540,7 @@ cdef int load_record(source_t *s, machine_t *record, void **extra, uint64_t *n) 
 
 
 cdef machine_t *state_load(
-        read_t read, void *private_, void **extra, uint64_t *n, uint64_t *layout, int *why) noexcept nogil:
+        read_t read, stop_t stop, void *private_, void **extra, uint64_t *n, uint64_t *layout, int *why) noexcept nogil:
     cdef source_t s
     cdef machine_t *record = <machine_t *> calloc(1, sizeof(machine_t))
     cdef machine_t *m = NULL
@@ -530,6 +549,7 @@ cdef machine_t *state_load(
     cdef int rc = -ENOMEM
     memset(&s, 0, sizeof(s))
     s.read = read
+    s.stop = stop
     s.private_ = private_
     pmg_xxh64_begin(&s.heads)
     extra[0] = NULL

@@ -6,7 +6,7 @@ from libc.string cimport memcpy
 from pagemig.mm.atomic cimport (
     GUARD_SWAPOFF, PMG_GUARD, pmg_load, pmg_load32, pmg_load_acq, pmg_read_trylock, pmg_store32,
 )
-from pagemig.mm.context cimport lock_page, mmap_read_lock, mmap_read_unlock
+from pagemig.mm.context cimport lock_page, mmap_read_lock, mmap_read_unlock, signal_pending
 from pagemig.mm.fork cimport mmget_not_zero, mmput
 from pagemig.mm.frame cimport get_page, page_test, unlock_page
 from pagemig.mm.memory cimport map_swap_page
@@ -21,7 +21,7 @@ from pagemig.mm.swap_state cimport (
 from pagemig.mm.rules cimport refuse, RULE_SWAP_OFF, RULE_SWAP_ON
 from pagemig.mm.types cimport (
     C_PSWPIN, ctx_t, machine_t, mm_t, PG_anon, PG_lru, PG_swapbacked, PG_swapcache, PG_uptodate, PMG_WAIT,
-    swap_info_t, SWAP_LEAVING, SWAP_OFF, SWAP_ON, vma_t,
+    PTRS_PER_PTE, swap_info_t, SWAP_LEAVING, SWAP_OFF, SWAP_ON, vma_t,
 )
 
 
@@ -78,8 +78,10 @@ cdef int unuse_mm(ctx_t *c, uint32_t i, uint32_t slot, uint32_t pfn) noexcept no
         vma = vma_of(m, vec_at(m, &mm.vmas)[k])
         pagewalk_start(&w, m, mm, vma.start, vma.end)
         while err == 0 and pagewalk_next(&w):
-            err = unuse_leaf(c, vma, w.leaf, w.vpn, w.stop, slot, pfn)
+            err = -PMG_WAIT if signal_pending(c, PTRS_PER_PTE) else unuse_leaf(c, vma, w.leaf, w.vpn, w.stop, slot, pfn)
     mmap_read_unlock(c, i)
+    if err == -PMG_WAIT:
+        unlock_page(m, pfn)
     return err
 
 
@@ -157,7 +159,7 @@ cdef int64_t pmg_sys_swapoff(ctx_t *c, uint32_t type, uint32_t *rule) noexcept n
         return refuse(EINVAL, RULE_SWAP_OFF, rule)
     for at in range(1, d.max):
         if err == 0 and pmg_load32(&m.swap_map[d.first + at]):
-            err = unuse_slot(c, d.first + at)
+            err = -PMG_WAIT if signal_pending(c, 1) else unuse_slot(c, d.first + at)
     change_state(c, type, SWAP_LEAVING, SWAP_ON if err else SWAP_OFF, 0)
     return err
 

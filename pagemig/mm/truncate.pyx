@@ -3,6 +3,7 @@ from libc.errno cimport EFBIG, EINVAL, ENOSYS, EOPNOTSUPP
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from pagemig.mm.atomic cimport GUARD_TRUNCATED, PMG_GUARD, pmg_store, pmg_write_unlock
+from pagemig.mm.context cimport signal_pending
 from pagemig.mm.filemap cimport (
     delete_from_page_cache, disk_discard, do_page_cache_ra, find_get_page, find_lock_page, has_disk, i_rwsem_lock,
     i_size_read, next_page, NO_PAGE, nr_slots, page_belongs, POSIX_FADV_DONTNEED, POSIX_FADV_NOREUSE, POSIX_FADV_WILLNEED,
@@ -46,7 +47,7 @@ cdef int truncate_inode_pages(ctx_t *c, file_t *f, uint64_t first, uint64_t last
     cdef uint64_t index = next_page(c.m, f, first)
     cdef uint32_t pfn = 0
     while index != NO_PAGE and index <= last:
-        if find_lock_page(c, f, index, &pfn):
+        if signal_pending(c, 1) or find_lock_page(c, f, index, &pfn):
             if has_disk(f) and index > first:
                 disk_discard(c.m, f, first, index - 1)
             return -PMG_WAIT
@@ -107,7 +108,7 @@ cdef void invalidate_mapping_pages(ctx_t *c, file_t *f, uint64_t first, uint64_t
     cdef machine_t *m = c.m
     cdef uint64_t index = next_page(m, f, first), state
     cdef uint32_t pfn
-    while index != NO_PAGE and index <= last:
+    while index != NO_PAGE and index <= last and not signal_pending(c, 1):
         pfn = find_get_page(m, f, index)
         if pfn and trylock_page(m, pfn):
             state = page_state(m, pfn)

@@ -589,6 +589,10 @@ ctypedef struct ctx_t:          # what one call works through; an argument of ev
     void (*pause_fn)(ctx_t *c, int at, const uint32_t *src, const uint32_t *dst, uint32_t n) noexcept nogil
     void *mig                   # the record of that call
     uint32_t abort              # it is to end: nothing is waited for and nothing begun any more; ABORT_HEEDED: so it did
+    uint32_t signalled          # so the caller wants it
+    uint32_t work               # pages since somebody looked whether it is to end
+    uint64_t looked_ns          # when that was; 0: not yet
+    bint (*signal_fn)(ctx_t *c) noexcept nogil  # whether the caller wants the call to end; NULL: nobody can ask for it
     uint32_t target_mm          # address space that the call keeps beside its own; 0 none
     double nested_deadline      # when a call that a hook makes has waited long enough, in seconds; 0: not waited yet
     uint64_t count[64]          # counter_t: what the processor's counts are still to get

@@ -2,7 +2,7 @@
 from libc.errno cimport EAGAIN, ENOMEM
 from libc.stdint cimport uint32_t, uint64_t
 
-from pagemig.mm.context cimport lock_page, pmg_wait
+from pagemig.mm.context cimport lock_page, pmg_wait, signal_pending
 from pagemig.mm.filemap cimport delete_from_page_cache, file_writepage, try_to_release_page
 from pagemig.mm.frame cimport frame_maps, frame_refs, page_count, page_state, page_test, trylock_page, unlock_page
 from pagemig.mm.migrate_stage cimport (
@@ -85,6 +85,8 @@ cdef uint64_t swap_out(ctx_t *c, const uint32_t *pfns, uint64_t n) noexcept nogi
     cdef uint32_t pass_
     lru_cache_disable(c)
     for i in range(n):
+        if signal_pending(c, 1):
+            break
         if not isolate_lru_page(c, pfns[i]):
             continue
         rc = -EAGAIN

@@ -642,6 +642,10 @@ class Machine(Platform):
     def mappings(self, pfn: int) -> list[tuple[Process, int]]:
         """Who maps a frame: processes and addresses, as the reverse map finds them, in its order.
 
+        The walk holds the lock of the reverse map, so that other threads may make calls meanwhile:
+        what it finds was all there at one moment. Which process an address space belongs to is
+        asked before; one that comes or goes in between is left out.
+
         Raises
         ------
         ValueError

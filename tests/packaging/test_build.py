@@ -29,7 +29,7 @@ PARTS = [
     "Makefile",
     "LICENSE",
 ]
-TEXTS = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "stubtest.allow"]
+TEXTS = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "stubtest.allow"]
 
 needs_source = pytest.mark.skipif(not (ROOT / "setup.py").exists(), reason="needs the source tree")
 pytestmark = needs_source

@@ -148,7 +148,7 @@ def test_a_signal_ends_a_long_call_between_two_blocks(call: str) -> None:
     """As Ctrl-C does: what was done by then is done, and the machine goes on."""
     machine = pm.Machine([pm.Node("64MiB", cpus=1)], access_stats=call == "access")
     app = machine.spawn()
-    block, blocks = 1 << 22, 2
+    block, blocks = 1 << 17, 64
     n = 1 if call == "access" else block * blocks  # touch reads the zero page
     base = app.mmap(n * 4096, prot="r")
     places = np.full(block * blocks, base, dtype=np.uint64) if call == "access" else None
@@ -168,6 +168,6 @@ def test_a_signal_ends_a_long_call_between_two_blocks(call: str) -> None:
         done = machine.counters["zero_page_fault"]
     else:
         done = int(app.access_counts(base, 1).sum())
-    assert done == block
+    assert done % block == 0 and 0 < done < block * blocks
     machine.check()
     assert app.touch(base, 4096).signal is None
