@@ -133,7 +133,7 @@ faults: $(VENV)/.built
 SECONDS ?= 60
 
 fuzz-files: $(VENV)/.built $(VENV)/.test
-	FUZZ_SECONDS=$(SECONDS) $(PY) -m pytest -q tests/traces/test_fuzz_files.py
+	FUZZ_SECONDS=$(SECONDS) $(PY) -m pytest -q tests/traces/test_fuzz_files.py tests/embedding/test_fuzz_state.py
 
 # The sanitizers and the coverage get copies of the tree in build/, so the fast build next door
 # is left alone; tar keeps the files' times, so that a second run builds only what changed.

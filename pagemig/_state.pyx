@@ -10,7 +10,7 @@ from pagemig._core cimport Machine
 from pagemig.mm.context cimport ctx_release_all
 from pagemig.mm.page_alloc cimport arenas_release
 from pagemig.mm.state cimport (
-    LOAD_CHECKSUM, LOAD_FORMAT, LOAD_LAYOUT, LOAD_MACHINE, LOAD_MAGIC, LOAD_SECTION, LOAD_TRUNCATED, state_copy,
+    is_described, LOAD_CHECKSUM, LOAD_FORMAT, LOAD_LAYOUT, LOAD_MACHINE, LOAD_MAGIC, LOAD_SECTION, LOAD_TRUNCATED, state_copy,
     state_layout, state_load, state_save,
 )
 from pagemig.mm.types cimport machine_t
@@ -169,8 +169,16 @@ def copy(Machine machine not None):
 
 
 def adopt(Machine machine not None, Loaded loaded not None):
-    """Make a new, untouched machine own what was loaded."""
+    """Make a new, untouched machine own what was loaded.
+
+    Raises
+    ------
+    StateError
+        The machine was made from another description.
+    """
     cdef machine_t *mine = machine.m
+    if not is_described(loaded.m, mine):
+        raise StateError("its description is not of the machine in it")
     machine.m = loaded.m
     loaded.m = mine
     machine.hear()

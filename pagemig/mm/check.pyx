@@ -22,8 +22,8 @@ from pagemig.mm.pte cimport (
 )
 from pagemig.mm.swap_state cimport entry_slot, is_slot_entry
 from pagemig.mm.types cimport (
-    anon_vma_t, ctx_t, FILE_SHMEM, file_t, frame_t, GUP_PIN_COUNTING_BIAS, machine_t, mlock_pvec_t, mm_t, node_t,
-    pcp_t, PG_anon, PG_anon_exclusive, PG_cached, PG_isolated, PG_locked, PG_lru, PG_mlocked, PG_private, PG_reserved,
+    anon_vma_t, ctx_t, FILE_SHMEM, file_t, frame_t, GUP_PIN_COUNTING_BIAS, machine_t, mlock_pvec_t, mm_t, node_t, PCP_MAX,
+    pcp_t, PG_anon, PG_anon_exclusive, PG_cached, PG_isolated, PG_locked, PG_lru, PG_mlocked, PG_private, PG_reserved, PID_HASH,
     PG_swapbacked, PG_swapcache, pin_t, ptdesc_t, PTRS_PER_PTE, rnode_t, slab_t, sp_node_t, TASK_FREE, TASK_RUNNING,
     TASK_SIZE_PAGES, task_t, vec_t, VM_IO, VM_LOCKED, VM_PFNMAP, VM_SHARED, VM_WRITE, vma_t,
 )
@@ -786,6 +786,19 @@ cdef void check_holders(check_t *k) noexcept nogil:
         c = c.older
 
 
+cdef int check_pids(check_t *k) noexcept nogil:
+    """Every process is found by its number, once."""
+    cdef uint32_t bucket, i, n = 0
+    for bucket in range(PID_HASH):
+        i = k.m.pid_hash[bucket]
+        while i:
+            n += 1
+            if not record(&k.m.tasks, i) or n > k.m.tasks.fresh or task_of(k.m, i).pid % PID_HASH != bucket:
+                return fail_in(k, RULE_SLAB, "processes by number", bucket, i)
+            i = task_of(k.m, i).pid_next
+    return 0
+
+
 cdef int check_tasks(check_t *k) noexcept nogil:
     """Processes, then the address spaces they are in."""
     cdef uint32_t i
@@ -1055,7 +1068,7 @@ cdef uint64_t cached_frames(check_t *k, uint32_t nid) noexcept nogil:
     cdef uint64_t n = 0
     cdef uint32_t i
     for i in range(k.m.nr_cpus):
-        n += pcp_of(k.m, i, <int32_t> nid).n
+        n += min(pcp_of(k.m, i, <int32_t> nid).n, <uint32_t> PCP_MAX)
     return n
 
 
@@ -1117,6 +1130,8 @@ cdef int note_free_lists(check_t *k, uint32_t nid) noexcept nogil:
             return rc
     for c in range(k.m.nr_cpus):
         pcp = pcp_of(k.m, c, <int32_t> nid)
+        if pcp.n > PCP_MAX:
+            return fail_in(k, RULE_FREE_LIST, "frames in the cache of a processor", PCP_MAX, pcp.n)
         for i in range(pcp.n):
             rc = note_free(k, pcp.pfn[i])
             if rc:
@@ -1216,7 +1231,8 @@ cdef int check_slabs(check_t *k) noexcept nogil:
 cdef int check_locks(check_t *k) noexcept nogil:
     cdef machine_t *m = k.m
     cdef uint32_t i, c
-    cdef int rc = check_lock(k, m.heap_lock, "heap lock")
+    cdef int rc = check_lock(k, m.heap_lock, "heap lock") or check_lock(k, m.pid_lock, "pid_lock") or \
+        check_lock(k, m.swap_lock, "swap_lock") or check_lock(k, m.tree_lock, "tree_lock")
     for i in range(m.nr_nodes):
         rc = rc or check_lock(k, m.node[i].lock, "zone lock")
         for c in range(m.nr_cpus):
@@ -1282,7 +1298,7 @@ cdef int check_machine(
     rc = checker_begin(&walk, m, k, v)
     walk.stop = stop
     walk.private_ = private_
-    rc = rc or check_tasks(&walk) or check_files(&walk) or check_anon_vmas(&walk) \
+    rc = rc or check_pids(&walk) or check_tasks(&walk) or check_files(&walk) or check_anon_vmas(&walk) \
         or check_pins(&walk) or check_swap(&walk) or check_mlock_pvecs(&walk) or check_frames(&walk) or check_slabs(&walk) \
         or check_node_counts(&walk, full) or check_locks(&walk)
     if rc == 0 and full:

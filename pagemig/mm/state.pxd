@@ -30,3 +30,5 @@ cdef machine_t *state_load(
         read_t read, stop_t stop, void *private_, void **extra, uint64_t *n, uint64_t *layout, int *why) noexcept nogil
 # the same machine again, or NULL with -errno in *why
 cdef machine_t *state_copy(machine_t *m, stop_t stop, void *private_, int *why) noexcept nogil
+# whether a machine is of the sizes and the kernel of another that was made from its description
+cdef bint is_described(const machine_t *record, const machine_t *made) noexcept nogil

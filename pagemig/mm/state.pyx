@@ -16,6 +16,7 @@ from pagemig.mm.check cimport check_machine, CHECK_STOPPED, checker_release, che
 from pagemig.mm.page_alloc cimport arena_new, arenas_release, copy_blocks, is_zero
 from pagemig.mm.types cimport (
     frame_t, machine_t, MAX_NODES, MAX_SWAPFILES, mlock_pvec_t, node_t, pcp_t, PTRS_PER_PTE, slab_t, STAGE, STATS_SLOTS,
+    SWAP_LEAVING,
     vm_event_state_t,
 )
 
@@ -440,6 +441,17 @@ cdef bint slab_is_sound(const slab_t *s, const slab_t *own) noexcept nogil:
         1 <= s.fresh <= s.max and s.free < s.fresh and s.used < s.fresh and s.lock == 0
 
 
+cdef bint numbers_are_sound(const machine_t *r) noexcept nogil:
+    """Numbers that arrays are indexed with, or that would be waited for."""
+    cdef uint64_t nodes = ~<uint64_t> 0 if r.nr_nodes == MAX_NODES else (<uint64_t> 1 << r.nr_nodes) - 1
+    cdef uint32_t i
+    for i in range(r.nr_swapfiles):
+        if r.swap_info[i].next > r.swap_info[i].max or r.swap_info[i].high > r.swap_info[i].max or \
+                r.swap_info[i].off > SWAP_LEAVING:
+            return False
+    return not (r.has_memory | r.online) & ~nodes and r.tracing <= 2 and (r.trace_max or not r.tracing)
+
+
 cdef bint record_is_sound(const machine_t *r) noexcept nogil:
     """Sizes that a machine can be built with."""
     cdef uint64_t pages = 0, slots = 0
@@ -460,7 +472,8 @@ cdef bint record_is_sound(const machine_t *r) noexcept nogil:
         if r.swap_info[i].first != slots or r.swap_info[i].max == 0 or r.swap_info[i].max >> 31:
             return False
         slots += r.swap_info[i].max
-    return 1 <= cpus <= 4096 and r.nr_cpus == cpus and r.nr_frames == pages and pages > 0 and slots == r.nr_swap_slots and \
+    return numbers_are_sound(r) and \
+        1 <= cpus <= 4096 and r.nr_cpus == cpus and r.nr_frames == pages and pages > 0 and slots == r.nr_swap_slots and \
         slots < 1ull << 32
 
 
@@ -475,12 +488,24 @@ cdef bint fits(const machine_t *r, const machine_t *own) noexcept nogil:
             return False
     if r.cpu_words != own.cpu_words:
         return False
-    return r.heap_max == own.heap_max and 64 <= r.heap_fresh <= r.heap_max and r.table_pfn == own.table_pfn and \
+    return r.cpu_words == own.cpu_words and \
+        r.heap_max == own.heap_max and 64 <= r.heap_fresh <= r.heap_max and r.table_pfn == own.table_pfn and \
         slab_is_sound(&r.tables, &own.tables) and slab_is_sound(&r.vmas, &own.vmas) and \
         slab_is_sound(&r.rnodes, &own.rnodes) and slab_is_sound(&r.anon_vmas, &own.anon_vmas) and \
         slab_is_sound(&r.sp_nodes, &own.sp_nodes) and slab_is_sound(&r.files, &own.files) and \
         slab_is_sound(&r.mms, &own.mms) and slab_is_sound(&r.tasks, &own.tasks) and slab_is_sound(&r.pins, &own.pins) and \
         slab_is_sound(&r.nodemasks, &own.nodemasks)
+
+
+cdef bint is_described(const machine_t *record, const machine_t *made) noexcept nogil:
+    cdef uint32_t i
+    for i in range(made.nr_nodes):
+        if record.node[i].first != made.node[i].first or record.node[i].end != made.node[i].end or \
+                record.node[i].reserved != made.node[i].reserved or record.node[i].nr_cpus != made.node[i].nr_cpus:
+            return False
+    return record.nr_nodes == made.nr_nodes and record.page_bytes == made.page_bytes and \
+        record.access_stats == made.access_stats and record.nr_swapfiles == made.nr_swapfiles and \
+        memcmp(&record.profile, &made.profile, sizeof(made.profile)) == 0
 
 
 cdef int passes_check(machine_t *m, stop_t stop, void *private_) noexcept nogil:

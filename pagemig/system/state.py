@@ -83,9 +83,9 @@ def _loaded(
             machine = make(json.loads(loaded.extra))
         except (ValueError, TypeError, KeyError) as error:
             raise StateError(f"its description is of no machine ({error})") from None
+        _state.adopt(machine, loaded)
     except StateError as error:
         raise StateError(f"{name}: {error}") from None
-    _state.adopt(machine, loaded)
     return machine
 
 

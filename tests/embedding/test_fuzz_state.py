@@ -195,6 +195,7 @@ def test_damage_is_refused(saved: bytes, tmp_path: Path) -> None:
     assert tried > 20
 
 
+@pytest.mark.skipif("FUZZ_SECONDS" not in os.environ, reason="`make fuzz-files` does it")
 def test_forgeries_crash_nothing(saved: bytes, tmp_path: Path) -> None:
     seed, until = SEED, time.monotonic() + 2 * SECONDS
     while time.monotonic() < until:
