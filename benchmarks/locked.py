@@ -28,15 +28,16 @@ MOST = 1.3
 #: What a page needs, by engine and call: another thread may write the word at the same moment.
 #: ISOLATED and locked in one step, or LOCKED in one of its own where a list comes first. FROZEN
 #: with the count compared. A target with several mappings can be reached through the first before
-#: the last is back: it is UNLOCKED. To 2.6.18 counts are DROPPED when a page is unmapped.
+#: the last is back: it is UNLOCKED. In 2006 counts are DROPPED when a page is unmapped, and its
+#: entry EXCHANGED: it came back old and clean, so the processor may note something meanwhile.
 #: With swap entries the kernel takes swap_lock and tree_lock four times each, and the target is
 #: reached through the cache: into it, mapped, out of it, put back.
 NEEDS = {
     "move_pages": 2,  # isolated, frozen
     "move_pages, 4 mappings": 3,  # and unlocked
     "migrate_pages": 3,  # isolated, locked, frozen
-    "2.6.18": 4,  # and dropped
-    "2.6.17": 4 + 8 + 4,
+    "2.6.18": 5,  # and dropped, its entry exchanged
+    "2.6.17": 5 + 8 + 4,
 }
 
 Counts = npt.NDArray[np.uint64]

@@ -5,7 +5,8 @@
 
 enum pmg_locked_kind { PMG_ON_WORD, PMG_ON_SPIN, PMG_ON_RW, PMG_LOCKED_KINDS };
 __attribute__((visibility("default"))) uint64_t pmg_locked[PMG_LOCKED_KINDS];
-#define PMG_LOCKED(kind) ((void)__atomic_fetch_add(&pmg_locked[kind], 1, __ATOMIC_RELAXED))
+static inline void pmg_count_locked(enum pmg_locked_kind kind) { (void)pmg_add(&pmg_locked[kind], 1); }
+#define PMG_LOCKED(kind) pmg_count_locked(kind)
 
 #define pmg_xchg(p, v) (PMG_LOCKED(PMG_ON_WORD), pmg_xchg(p, v))
 #define pmg_add(p, v) (PMG_LOCKED(PMG_ON_WORD), pmg_add(p, v))
