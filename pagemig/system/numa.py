@@ -192,16 +192,16 @@ class NumaCalls(Task):
                 type(addresses) is _ndarray
                 and addresses.dtype is _UINT64
                 and addresses.ndim == 1
-                and addresses.flags.c_contiguous
-                and addresses.flags.aligned
+                and (form := addresses.flags).c_contiguous
+                and form.aligned
                 and (
                     targets is None
                     or (
                         type(targets) is _ndarray
                         and targets.dtype is _INT32
                         and targets.shape == addresses.shape
-                        and targets.flags.c_contiguous
-                        and targets.flags.aligned
+                        and (form := targets.flags).c_contiguous
+                        and form.aligned
                     )
                 )
             ):
