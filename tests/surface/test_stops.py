@@ -84,7 +84,7 @@ def test_a_stopped_munmap_has_cut_off_the_front(kernel: str, alarm: None) -> Non
         left = 0
     except Stopped:
         left = sum(vma.end - vma.start for vma in app.vmas()) // PAGE
-        assert 0 < left < pages
+        assert 0 < left <= pages  # all of them where the signal came before the call
     machine.check(full=True)
     read = app.touch(base + (pages - left) * PAGE, left * PAGE).values
     assert left == 0 or (read == 5).all()
@@ -103,7 +103,8 @@ def test_a_stopped_mprotect_has_changed_the_front(kernel: str, alarm: None) -> N
         signal.setitimer(signal.ITIMER_REAL, 0)
     machine.check(full=True)
     rights = [(vma.start, "w" in str(vma).split()[1]) for vma in app.vmas()]
-    assert [write for _, write in rights][:3] == [False, True, False]
+    # The signal may come before the call.
+    assert [write for _, write in rights][:3] in ([False, True, False], [False])
     for start, write in rights:
         assert app.alive
         if write:
