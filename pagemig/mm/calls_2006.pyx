@@ -465,9 +465,13 @@ cdef int64_t move_request(ctx_t *c, request_t *r, mm_t *mm, bint move_all) noexc
     cdef moves_t mv
     cdef run_t run
     cdef uint64_t i
+    cdef bint room = True
     memset(&run, 0, sizeof(run))
     for i in range(r.n):
         r.status[i] = -EAGAIN if signal_pending(c, 1) else request_status(c, r, mm, i, move_all)
+        room = room and r.status[i] != -ENOMEM
+    if r.pages.n == 0 and not room:             # the host's memory, of which the kernel needs none here
+        return -ENOMEM
     if r.pages.n == 0:
         return -ENOENT if c.m.profile.nothing_enoent else 0
     mv.pfns = r.pages.pfns

@@ -1082,6 +1082,8 @@ cdef int64_t remap_move(
         moved = mremap_to(c, t, mm, at, stop - at, new_addr + (at - start << 12), stop - at, flags)
         if moved < 0:
             return moved
+        if stop >= end:                         # with DONTUNMAP the mapping that was moved from is there still
+            break
         vma = vma_at(m, mm, vma_slot(m, mm, stop))
     return <int64_t> (new_addr >> 12)
 

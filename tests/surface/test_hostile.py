@@ -326,3 +326,15 @@ def test_the_flag_to_leave_a_mapping_is_refused_by_kernels_that_do_not_know_it(k
 
 def test_limits_of_the_core_are_the_documented_ones() -> None:
     assert NUMBERS["GUP_PIN_COUNTING_BIAS"] in (1024, 16)
+
+
+@pytest.mark.parametrize("kernel", ["6.1", "6.12", "6.18"])
+def test_a_part_of_a_mapping_moves_and_its_place_stays(kernel: str) -> None:
+    """MREMAP_DONTUNMAP of the middle: what it moved from still spans the end of the range."""
+    machine = two_nodes(kernel)
+    process = machine.spawn()
+    base = process.mmap(8 * PAGE, prot="")
+    there = process.mremap(base + PAGE, PAGE, PAGE, maymove=True, dontunmap=True, new_addr=1 << 40)
+    assert there == 1 << 40
+    assert sum(vma.end - vma.start for vma in process.vmas()) == 9 * PAGE
+    machine.check(full=True)
