@@ -57,12 +57,20 @@ cdef void *arena_new(machine_t *m, uint64_t nbytes) noexcept nogil:
 
 
 cdef void *arena_map(machine_t *m, uint64_t nbytes) noexcept nogil:
-    cdef void *p
+    """Memory that begins where a huge page does: what lies in it has the same place in every run."""
+    cdef uint64_t head
+    cdef char *p
     if m.nr_arenas >= 32:
         return NULL
-    p = mmap(NULL, nbytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
-    if p == MAP_FAILED:
+    nbytes = (nbytes + 4095) & ~<uint64_t> 4095
+    p = <char *> mmap(NULL, nbytes + HUGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+    if p == <char *> MAP_FAILED:
         return NULL
+    head = -<uint64_t> p & (HUGE - 1)
+    if head:
+        munmap(p, head)
+    munmap(p + head + nbytes, HUGE - head)
+    p += head
     m.arenas[m.nr_arenas] = p
     m.arena_bytes[m.nr_arenas] = nbytes
     m.nr_arenas += 1

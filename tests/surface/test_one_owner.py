@@ -12,7 +12,7 @@ from pagemig.errors import ProcessGoneError
 PAGE = pm.PAGE_SIZE
 #: What a machine keeps in Python: what it was made of, handles of processes, and code it calls.
 MADE_OF = {"nodes", "profile", "distances", "page_bytes", "access_stats"}
-HANDLES = {"_known", "_vm_ops", "_vm_hooks"}
+HANDLES = {"_known", "_vm_ops", "_vm_hooks", "_callbacks"}
 
 
 def new_machine() -> pm.Machine:
@@ -121,7 +121,8 @@ def touched_words(machine: pm.Machine) -> list[np.ndarray]:
         there = resident(arena.ctypes.data, arena.nbytes)
         words = arena.view(np.uint64).reshape(-1, PAGE // 8)[there]
         row, column = np.nonzero(words)
-        out.append(np.stack([there[row] * 512 + column, words[row, column]]))
+        places = (there[row] * 512 + column).astype(np.uint64)
+        out.append(np.stack([places, words[row, column]]))
     return out
 
 
