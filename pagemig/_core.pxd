@@ -5,6 +5,13 @@ from pagemig.mm.check cimport checker_t
 from pagemig.mm.types cimport ctx_t, machine_t, task_t, vma_t
 
 
+cdef class Stop:
+    cdef object error
+
+
+cdef bint call_stop(void *private_) noexcept with gil      # private_: a Stop
+
+
 cdef class Machine:
     cdef machine_t *m
     cdef checker_t checker

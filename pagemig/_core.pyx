@@ -28,13 +28,12 @@ from pagemig.mm.types cimport (
     TASK_FREE, TASK_RUNNING, task_t, vma_t, WAIT_PASS,
 )
 
+import errno
 import os
 import threading
 from threading import active_count, get_ident
 from time import monotonic, sleep
 from weakref import WeakSet
-
-import errno
 
 import numpy as np
 
@@ -76,10 +75,9 @@ cdef bint call_signal(ctx_t *c) noexcept nogil:
 cdef extern from "Python.h":
     unsigned long PyThread_get_thread_ident()
 
+
 cdef class Stop:
     """Whether a long call without a context is to end: what the handler of a signal raised."""
-
-    cdef object error
 
 
 cdef bint call_stop(void *private_) noexcept with gil:
@@ -93,7 +91,6 @@ cdef bint call_stop(void *private_) noexcept with gil:
 
 
 cdef unsigned long main_thread
-
 
 #: Those that live, for children of os.fork.
 _machines = WeakSet()

@@ -6,7 +6,7 @@ from libc.errno cimport EBUSY
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport free
 
-from pagemig._core cimport Machine
+from pagemig._core cimport call_stop, Machine, Stop
 from pagemig.mm.context cimport ctx_release_all
 from pagemig.mm.page_alloc cimport arenas_release
 from pagemig.mm.state cimport (
@@ -27,11 +27,10 @@ WHY = {
 }
 
 
-cdef class Stream:
-    """A callable, and what it raised."""
+cdef class Stream(Stop):
+    """A callable, and what it or the handler of a signal raised."""
 
     cdef object call
-    cdef object error
 
     def __cinit__(self, call):
         self.call = call
@@ -64,16 +63,6 @@ cdef int64_t take(void *private_, void *p, uint64_t n) noexcept with gil:
         stream.error = error
         return -1
     return <int64_t> done
-
-
-cdef bint wants_end(void *private_) noexcept with gil:
-    cdef Stream stream = <Stream> private_
-    try:
-        PyErr_CheckSignals()
-    except BaseException as error:
-        stream.error = error
-        return True
-    return False
 
 
 cdef class Loaded:
@@ -135,7 +124,7 @@ def load(read_into):
     cdef uint64_t n, layout
     cdef int why
     with nogil:
-        loaded.m = state_load(take, wants_end, <void *> stream, &extra, &n, &layout, &why)
+        loaded.m = state_load(take, call_stop, <void *> stream, &extra, &n, &layout, &why)
     if stream.error is not None:
         raise stream.error
     if why == LOAD_LAYOUT:
@@ -154,12 +143,12 @@ def load(read_into):
 def copy(Machine machine not None):
     """Copy a machine."""
     cdef Loaded loaded = Loaded()
-    cdef Stream stream = Stream(None)
+    cdef Stop stop = Stop()
     cdef int why
     with nogil:
-        loaded.m = state_copy(machine.m, wants_end, <void *> stream, &why)
-    if stream.error is not None:
-        raise stream.error
+        loaded.m = state_copy(machine.m, call_stop, <void *> stop, &why)
+    if stop.error is not None:
+        raise stop.error
     if why == -EBUSY:
         raise StateError("a call is under way, or a context is open: end it, then copy")
     if loaded.m == NULL:

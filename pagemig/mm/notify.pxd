@@ -67,7 +67,6 @@ cdef void run_outside(ctx_t *c, void (*fn)(void *arg) noexcept nogil, void *arg)
 
 # -- what happens
 cdef void tell_flush(ctx_t *c, uint32_t mm, uint64_t start, uint64_t n, uint32_t why) noexcept nogil
-cdef void tell_copy(ctx_t *c, uint32_t src, uint32_t dst) noexcept nogil
 # the same of many, as numbers alone: entries of an address space flushed one by one; pages copied
 cdef void count_flushes(ctx_t *c, uint32_t mm, uint64_t n) noexcept nogil
 cdef void count_copies(ctx_t *c, const uint32_t *src, const uint32_t *dst, uint32_t n) noexcept nogil
@@ -95,7 +94,7 @@ cdef inline void flush_tlb(ctx_t *c, uint32_t mm, uint64_t start, uint64_t n, ui
 cdef inline void count_copy(ctx_t *c, uint32_t src, uint32_t dst) noexcept nogil:
     """A page was copied."""
     if pmg_unlikely(c.watch != NULL):
-        tell_copy(c, src, dst)
+        count_copies(c, &src, &dst, 1)
 
 
 cdef inline int32_t chosen_node(ctx_t *c, uint32_t pfn, int32_t wanted) noexcept nogil:

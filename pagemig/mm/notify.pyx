@@ -188,17 +188,21 @@ cdef bint refuses_call(machine_t *m, const pmg_ctx *host) noexcept nogil:
 # -- flushes -----------------------------------------------------------------------------------------------------
 
 
+cdef uint32_t others(const ctx_t *c, const uint64_t *cpus) noexcept nogil:
+    """How many processors of a mask are not the caller's own: each gets an interrupt."""
+    cdef uint32_t i, n = 0
+    for i in range(c.m.cpu_words):
+        n += <uint32_t> pmg_popcount(pmg_load(cpus + i))
+    return n - <uint32_t> (pmg_load(cpus + (c.cpu >> 6)) >> (c.cpu & 63) & 1)
+
+
 cdef void flush(ctx_t *c, pmg_flush *f) noexcept nogil:
     cdef const pmg_callbacks *cb = heard(c)
     cdef watch_t *w = <watch_t *> c.watch
     cdef running_t r
-    cdef uint32_t i
     f.size = sizeof(pmg_flush)
     f.words = c.m.cpu_words
-    f.ipis = 0
-    for i in range(f.words):
-        f.ipis += <uint32_t> pmg_popcount(pmg_load(f.cpus + i))
-    f.ipis -= <uint32_t> (pmg_load(f.cpus + (c.cpu >> 6)) >> (c.cpu & 63) & 1)
+    f.ipis = others(c, f.cpus)
     if w.host != NULL:
         w.flushes += 1
         w.flushed_pages += f.n
@@ -221,17 +225,11 @@ cdef void tell_flush(ctx_t *c, uint32_t mm, uint64_t start, uint64_t n, uint32_t
 cdef void count_flushes(ctx_t *c, uint32_t mm, uint64_t n) noexcept nogil:
     """Where nobody hears of each: as many as flush_tlb() would count."""
     cdef watch_t *w = <watch_t *> c.watch
-    cdef const uint64_t *cpus = mm_cpumask(c.m, mm)
-    cdef uint64_t told = 0
-    cdef uint32_t i
     if w.host == NULL or n == 0:
         return
-    for i in range(c.m.cpu_words):
-        told += <uint64_t> pmg_popcount(pmg_load(cpus + i))
-    told -= pmg_load(cpus + (c.cpu >> 6)) >> (c.cpu & 63) & 1
     w.flushes += n
     w.flushed_pages += n
-    w.ipis += told * n
+    w.ipis += n * others(c, mm_cpumask(c.m, mm))
 
 
 cdef void flush_later(ctx_t *c, uint32_t mm) noexcept nogil:
@@ -256,14 +254,6 @@ cdef void flush_batch(ctx_t *c) noexcept nogil:
 
 
 # -- copies, moves, steps, faults --------------------------------------------------------------------------------
-
-
-cdef void tell_copy(ctx_t *c, uint32_t src, uint32_t dst) noexcept nogil:
-    cdef watch_t *w = <watch_t *> c.watch
-    if w.host != NULL:
-        w.pages_copied += 1
-        w.bytes_from[page_to_nid(c.m, src)] += 4096
-        w.bytes_to[page_to_nid(c.m, dst)] += 4096
 
 
 cdef void add_bytes(machine_t *m, const uint32_t *pfns, uint32_t n, uint64_t *bytes_) noexcept nogil:
