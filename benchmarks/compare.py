@@ -2,8 +2,8 @@
 
     python benchmarks/compare.py OLD NEW [--pairs 20] [--rows move,mbind] [--instructions]
 
-Both are built trees with a ``.venv`` (``make build``). Each row runs in a process of its own in
-each tree, turn by turn. Time is CPU time of the thread for one page, access or call: median and
+Both are built trees (``make build``); this Python runs them. Each row runs in a process of its own
+with each tree's modules, turn by turn. Time is CPU time of the thread for one page, access or call: median and
 least of each tree, the ratio new to old as the median of pairs with its 95 % interval, and beside
 it the interval of the old tree against itself, which is what the noise of the host can do.
 ``--instructions`` counts with ``valgrind --tool=cachegrind`` instead: of four turns less one, so
@@ -234,11 +234,12 @@ def repeated(name: str, turns: int) -> None:
 def run(
     tree: Path, *arguments: str, under: tuple[str, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
-    python = tree / ".venv" / "bin" / "python"
+    # The path comes before a tree that is installed to be edited, which would be measured twice.
+    path = {"PYTHONPATH": str(tree), "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [*under, str(python), str(Path(__file__).resolve()), *arguments],
+        [*under, sys.executable, str(Path(__file__).resolve()), *arguments],
         cwd=tree,
-        env={**os.environ, "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"},
+        env={**os.environ, **path},
         capture_output=True,
         text=True,
         check=True,
