@@ -1,11 +1,11 @@
-"""libCacheSim prices the misses of a cache by the node that serves them, through its plug-in door.
+"""libCacheSim prices the misses of a cache by the node that serves them, through its plug-in hooks.
 
     pip install libcachesim
     python examples/libcachesim_misses.py
 
-libCacheSim runs the trace and asks hooks what to do. The hooks are a processor cache of lines: what
-it misses is an access to a page of a program on a machine with a small fast node, and what it
-evicts is written back. In the second run the pages that missed most move to the fast node.
+libCacheSim runs the trace and asks hooks what to do. The hooks are a processor's cache of lines. A
+miss is an access to a page of a program on a machine with a small fast node, and an evicted line is
+written back. In the second run the pages with the most misses move to the fast node.
 """
 
 from collections import Counter, OrderedDict
@@ -37,7 +37,7 @@ class Memory:
         self.cpu = self.app.context()
         self.lines: OrderedDict[int, None] = OrderedDict()  # least recently used first
         self.moves = moves
-        self.heat: Counter[int] = Counter()  # misses of a page since it was last asked
+        self.heat: Counter[int] = Counter()  # misses of each page since the last migration
         self.misses = self.fast = self.written = self.moved = 0
         self.ns = self.moving = 0.0
 
@@ -48,7 +48,7 @@ class Memory:
         self.fast += self.cpu.node == 0
 
     def migrate(self) -> None:
-        """Move the pages that missed most to the fast node, and all others off it."""
+        """Move the pages with the most misses to the fast node, and all others off it."""
         hot = [page for page, _ in self.heat.most_common(FAST)]
         cold = np.setdiff1d(np.arange(PAGES), hot)
         before = self.machine.counters["pgmigrate_success"]
@@ -92,7 +92,7 @@ def remove(memory: Memory, line: int) -> None:
 
 
 def run(moves: bool) -> tuple[Memory, float]:
-    """Run the trace; the memory afterwards, and the share of requests that missed."""
+    """Run the trace; return the memory afterwards, and the share of requests that missed."""
     memory = Memory(moves)
     cache = libcachesim.PluginCache(
         CACHE,
@@ -111,7 +111,7 @@ def run(moves: bool) -> tuple[Memory, float]:
 
 
 def trace() -> libcachesim.SyntheticReader:
-    """Requests for lines, some far more often than others."""
+    """Make requests for lines, some far more often than others."""
     return libcachesim.SyntheticReader(
         num_of_req=REQUESTS, obj_size=LINE, alpha=0.8, num_objects=LINES, seed=1
     )

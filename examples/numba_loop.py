@@ -1,4 +1,4 @@
-"""A numba loop that asks the model where each access goes, without the interpreter's lock.
+"""A numba loop that asks the model where each access goes, without the interpreter lock.
 
 python examples/numba_loop.py
 """

@@ -3,10 +3,10 @@
     python examples/simpy_bandwidth.py
 
 Three programs read pages of slow memory. After a while the hot pages of all three move to fast
-memory at once, and SimPy's clock decides when each step of the migrations happens: the copies take
-turns with the programs on the bus of each node, and a program that meets a page on its way waits
-until that page is there. A kernel that unmaps page by page is set beside one that unmaps a batch:
-that one has fewer flushes and longer waits.
+memory at once, and SimPy's clock decides when each step of the migrations happens. The copies take
+turns with the programs on the bus of each node. A program that accesses a page that is being moved
+waits until the page has arrived. Two kernels are compared: one unmaps page by page, the other a
+batch at a time, which takes fewer flushes and makes programs wait longer.
 """
 
 from collections import Counter
@@ -28,7 +28,7 @@ PHASES = ("before", "while", "after")
 
 
 class Model:
-    """A machine in SimPy's time: its buses, and who waits for which frame."""
+    """A machine in SimPy's time: its buses, and an event for each frame that is waited for."""
 
     def __init__(self, kernel: str, *, busy: bool = True) -> None:
         self.env = simpy.Environment()
@@ -46,13 +46,13 @@ class Model:
 
     @property
     def phase(self) -> str:
-        """What goes on."""
+        """Whether the migrations have not begun, are running, or have ended."""
         if self.env.now < START:
             return "before"
         return "while" if self.moving else "after"
 
     def start(self, number: int, busy: bool) -> None:
-        """Start a program, unless it is to be silent, and what moves its pages later."""
+        """Start a program, unless it is to be silent, and the migration of its pages."""
         app = self.machine.spawn(cpu=number)
         base = app.mmap(PAGES * pm.PAGE_SIZE)
         app.mbind(base, PAGES * pm.PAGE_SIZE, pm.Bind([1]))
@@ -70,7 +70,7 @@ class Model:
             yield self.env.timeout(size / RATE[node])
 
     def program(self, app, pages, random) -> Iterator[simpy.Event]:
-        """Read, mostly hot pages: each read takes its node's latency and a turn on its bus."""
+        """Read mostly hot pages: each read takes its node's latency and a turn on its bus."""
         with app.context() as cpu:
             while True:
                 page = pages[random.integers(HOT if random.random() < 0.9 else PAGES)]
@@ -92,7 +92,7 @@ class Model:
                 self.flushes += event.flushes
                 yield self.env.timeout(event.flushes * FLUSH)
             elif event.at == "copied":
-                for _ in event.source:  # a page leaves one bus and comes over the other
+                for _ in event.source:  # a page leaves over one bus and arrives over the other
                     out, home = (self.carry(node, pm.PAGE_SIZE) for node in (1, 0))
                     yield self.env.process(out) & self.env.process(home)
             elif event.at == "stage":
@@ -102,10 +102,10 @@ class Model:
         self.moved += move.result.status.tolist().count(0)
         self.moving -= 1
         self.ended = self.env.now
-        self.wake([*self.waiting])  # pages that stayed where they were are free, too
+        self.wake([*self.waiting])  # pages that did not move are accessible again, too
 
     def wake(self, frames) -> None:
-        """Let go on who waits for one of these frames."""
+        """Wake every program that waits for one of these frames."""
         for frame in frames:
             if event := self.waiting.pop(int(frame), None):
                 event.succeed()

@@ -1,10 +1,10 @@
-"""Several programs on one machine, in batches: who is slowed down by whom.
+"""Several programs on one machine, in batches of accesses: how they slow each other down.
 
     python examples/tenants.py
 
-Three tenants share a machine with a small fast node. Each makes a batch of accesses a round; what a
-batch costs follows from the nodes that served it. After each round the tenant that waited longest
-gets its hottest pages moved to the fast node.
+Three tenants share a machine with a small fast node. Each makes a batch of accesses a round; the
+cost of a batch follows from the nodes that served it. After each round the hottest pages of the
+tenant that waited longest move to the fast node.
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ PAGES, BATCH, ROUNDS = 2048, 50_000, 5
 
 
 def main() -> None:
-    """Run the rounds, and print what each tenant waited."""
+    """Run the rounds, and print how long each tenant waited."""
     machine = pm.Machine([pm.Node("10MiB", cpus=3), "64MiB"], kernel="6.12")
     tenants = [machine.spawn(cpu=cpu) for cpu in range(3)]
     bases = [tenant.mmap(PAGES * pm.PAGE_SIZE) for tenant in tenants]

@@ -1,7 +1,7 @@
 /* A set-associative cache in plain C, with a main of its own, over a NUMA machine of pagemig.
  *
- * A program walks 64 MiB in a pattern that favours some pages.  What the cache does not serve costs what the node of the
- * page costs.  After every round the pages that missed most move to the fast node, and the migration is paid, too.
+ * A program walks 64 MiB in a pattern that favours some pages.  A miss costs the latency of the page's node.  After every
+ * round the pages with the most misses move to the fast node, and the program pays for the migration, too.
  *
  *     cc -O2 cache.c $(python -m pagemig --cflags) $(python3-config --includes --ldflags --embed) -o cache && ./cache
  */
@@ -14,12 +14,12 @@
 #include <string.h>
 
 enum { SETS = 1024, WAYS = 8, LINE = 6, PAGE = 12, PAGES = 16384, ROUNDS = 6, ACCESSES = 400000, HOT = 2048 };
-static const double NS_OF_NODE[2] = {80.0, 250.0}; /* DRAM, and memory behind CXL: assumed, see docs/embedding.md */
+static const double NS_OF_NODE[2] = {80.0, 250.0}; /* DRAM, and memory behind CXL: assumed */
 static const double NS_PAGE = 700.0, NS_FLUSH = 700.0;
 
 static uint64_t tags[SETS][WAYS]; /* most recently used first; 0 is empty */
 
-/* Whether the cache has the line of an address; it has it afterwards. */
+/* Look an address up and insert its line if it was not there; whether it was. */
 static int lookup(uint64_t pa)
 {
     uint64_t line = (pa >> LINE) + 1, *set = tags[(pa >> LINE) % SETS];
@@ -39,7 +39,7 @@ static uint64_t next_random(uint64_t *state)
     return *state >> 33;
 }
 
-/* A page: most accesses go to a small part of all. */
+/* Choose a page: most accesses go to a small part of them. */
 static uint64_t choose(uint64_t *state)
 {
     uint64_t r = next_random(state);
@@ -109,7 +109,7 @@ static int simulate(const pmg_api *api)
             heat[page].misses++;
         }
         qsort(heat, PAGES, sizeof(*heat), hotter);
-        for (i = 0; i < PAGES; i++) { /* the hot ones to the fast node, all others off it: those first, to make room */
+        for (i = 0; i < PAGES; i++) { /* hot pages to the fast node; all others off it, first, to make room */
             va[i] = (uint64_t) base + ((uint64_t) heat[PAGES - 1 - i].page << PAGE);
             node[i] = i < PAGES - HOT;
         }

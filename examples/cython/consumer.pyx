@@ -1,4 +1,4 @@
-"""A loop in Cython over the table: sum what a walk over memory costs by the node of each page."""
+"""A loop in Cython over the table: sum the cost of a walk over memory, by the node of each page."""
 from libc.stdint cimport int64_t, uint64_t, uintptr_t
 
 from pagemig cimport PMG_K_MAJOR, PMG_READ, pmg_api, pmg_ctx, pmg_import, pmg_outcome
