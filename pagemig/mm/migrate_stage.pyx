@@ -47,17 +47,24 @@ from pagemig.mm.trace cimport (
 from pagemig.mm.types cimport (
     BUG_TRUNCATED_RMAP, C_LOCK_ANON_VMA, C_LOCK_LRU, C_LOCK_PAGE, C_LOCK_PTL, C_LOCK_TREE, C_PTES_DROPPED,
     C_PTES_RESTORED, C_TLB_FLUSH, ctx_t, FILE_MINIX, FILE_RAMFS, file_t, frame_t, GUP_PIN_COUNTING_BIAS, KEEP_MMAP_LOCK,
-    KEEP_REFCOUNT, KEEP_TRYLOCK, kept_by_t, machine_t, MAP_ONE, mm_t, mpol_t, PG_active, PG_anon,
-    PG_anon_exclusive,
-    PG_cached, PG_dirty, PG_isolated, PG_locked, PG_lru, PG_private, PG_readahead, PG_referenced, PG_swapbacked,
-    PG_swapcache, PG_uptodate, PG_writeback, PMG_BUG, REF_ONE, STAGE, VM_DONTMIGRATE, VM_LOCKED, VM_WRITE, vma_t,
+    KEEP_REFCOUNT, KEEP_TRYLOCK, kept_by_t, machine_t, MAP_ONE, mm_t, mpol_t, PG_anon, PG_anon_exclusive, PG_cached,
+    PG_dirty, PG_isolated, PG_locked, PG_lru, PG_private, PG_swapbacked, PG_swapcache, PG_uptodate, PG_writeback, PMG_BUG,
+    PTRS_PER_PTE, REF_ONE, STAGE, VM_DONTMIGRATE, VM_LOCKED, VM_WRITE, vma_t,
     WAIT_WRITEBACK,
 )
 from pagemig.mm.vma cimport page_prot, vma_address, vma_flags, vma_slot
 
 
-# what moves to the new frame
-cdef uint64_t PG_COPIED = PG_referenced | PG_uptodate | PG_dirty | PG_active | PG_swapbacked | PG_anon | PG_readahead | PG_cached
+cdef extern from *:                         # immediate operands of the loops, which a variable would not be
+    """
+    /* what moves to the new frame */
+    #define PG_COPIED \\
+        (PG_referenced | PG_uptodate | PG_dirty | PG_active | PG_swapbacked | PG_anon | PG_readahead | PG_cached)
+    /* of a page on the LRU that nobody has locked or isolated PG_lru alone is set; and what isolating it adds */
+    #define QUIET (PG_lru | PG_locked | PG_isolated)
+    #define TO_ISOLATED (REF_ONE + PG_isolated - PG_lru)
+    """
+    const uint64_t PG_COPIED, QUIET, TO_ISOLATED
 
 
 # -- trace and hooks -------------------------------------------------------------------------------------------
@@ -167,13 +174,6 @@ cdef void putback_lru_page(ctx_t *c, uint32_t pfn) noexcept nogil:
 # -- gathering ---------------------------------------------------------------------------------------------------
 
 
-# of a page on the LRU that nobody has locked or isolated PG_lru alone is set; and what isolating it adds
-cdef uint64_t QUIET = PG_lru | PG_locked | PG_isolated
-
-
-cdef uint64_t TO_ISOLATED = REF_ONE + PG_isolated - PG_lru
-
-
 cdef inline uint32_t locks_at_once(ctx_t *c) noexcept nogil:
     """A page is isolated and locked in one step, unless a hook wants to stand between the two, as others may in the kernel."""
     return 0 if c.m.step_fn != NULL or hears_steps(c) else OPEN
@@ -221,34 +221,45 @@ cdef uint64_t gather_run(
         const uint64_t *addresses, uint64_t i, uint64_t end) noexcept nogil:
     """Gather entries from ``i`` on while nothing about them is unusual: same leaf and VMA as the one before, mapped
     once (or anonymous and ``shared``), on the LRU, not locked, not on the node yet.  Returns the first entry that wants
-    a closer look.
+    a closer look; with a trace, which wants the steps of each page, that is the first.
     """
     cdef machine_t *m = c.m
-    cdef pte_t *leaf = table_entries(m, l.leaf)
     cdef frame_t *frames = m.frames
-    cdef uint64_t base = l.base, start, pages, first = m.node[node].first, size = m.node[node].end - first
-    cdef uint32_t n = st.n, begun, pfn, opened = locks_at_once(c)
-    cdef uint64_t vpn, s, taken = TO_ISOLATED + (PG_locked if opened else 0)
-    cdef bint tracing = m.tracing != 0
+    cdef uint64_t first = m.node[node].first, size = m.node[node].end - first
+    cdef uint32_t n = st.n, begun = n, pfn, opened = locks_at_once(c)
+    cdef uint64_t start, pages, stop, off, near = 0, s, taken = TO_ISOLATED + (PG_locked if opened else 0)
+    cdef const pte_t *leaf
+    cdef const pte_t *p
     cdef frame_t *f
-    cdef pte_t *p
-    cdef pte_t pte
-    if l.vma == NULL or not l.leaf:
+    cdef pte_t pte, ahead
+    if l.vma == NULL or not l.leaf or m.tracing or n >= width:
         return i
-    begun = n
-    start = l.vma.start
-    pages = l.vma.end - start
-    while i < end and n < width:
-        vpn = pmg_load(addresses + i) >> 12         # once: the caller may write its array meanwhile
-        if leaf_number(vpn) != base or vpn - start >= pages:
+    # what the leaf and the VMA have in common: one comparison tells whether a page lies in both
+    start = max(l.vma.start, l.base * PTRS_PER_PTE)
+    stop = min(l.vma.end, (l.base + 1) * PTRS_PER_PTE)
+    if stop <= start:
+        return i
+    pages = stop - start
+    leaf = table_entries(m, l.leaf) + pte_index(start)
+    stop = min(end, i + (width - n))
+    while i < stop:
+        off = (pmg_load(addresses + i) >> 12) - start       # once: the caller may write its array meanwhile
+        if off >= pages:
             break
-        p = leaf + pte_index(vpn)
+        p = leaf + off
         pte = pmg_load_acq(p)
         pfn = <uint32_t> pte_pfn(pte)
         if (pte & (PTE_P | PTE_SPECIAL)) != PTE_P or pfn - first < size:
             break
         if i + AHEAD < end:
-            look_ahead(far, addresses[i + AHEAD] >> 12)
+            off = (addresses[i + AHEAD] >> 12) - start
+            if pmg_unlikely(off >= pages):
+                look_ahead(far, off + start)
+            else:                           # look_ahead() again, in the leaf at hand
+                ahead = pmg_load(leaf + off)
+                if ahead & PTE_P and ahead >> 14 != near:
+                    near = ahead >> 14
+                    pmg_prefetchw(&frames[pte_pfn(ahead)])
         f = &frames[pfn]
         s = pmg_load(&f.state)
         if (s & QUIET) != PG_lru or (frame_maps(s) != 1 and not (shared and s & PG_anon)):
@@ -261,16 +272,13 @@ cdef uint64_t gather_run(
         st.mapping[n] = f.mapping
         st.index[n] = f.index
         n += 1
-        if tracing:
-            trace_gathered(c, pfn, opened)
         if (pmg_load_acq(p) ^ pte) & PTE_PFN_MASK:
             st.n = n                        # unmapped or moved between the look and the isolation
             ungather(c, st)
             n -= 1
             break
         i += 1
-    if not tracing:
-        count_event(c, C_LOCK_LRU, n - begun)
+    count_event(c, C_LOCK_LRU, n - begun)
     st.n = n
     return i
 
@@ -744,7 +752,9 @@ cdef inline bint wanted(stage_t *st, uint32_t i, bint restore, bint moved) noexc
     """Pages the present walk handles: all good ones when unmapping, the moved or the failed when restoring."""
     if not restore:
         return st.rc[i] == 0
-    return (st.unmapped[i] != 0 or st.counts_mask == 0) and (st.rc[i] == 0 if moved else st.rc[i] < 0)
+    if st.unmapped[i] == 0 and st.counts_mask:
+        return False
+    return st.rc[i] == 0 if moved else st.rc[i] < 0
 
 
 cdef inline uint32_t entries_gone(const stage_t *st, uint32_t a, uint32_t b) noexcept nogil:
@@ -767,12 +777,13 @@ cdef void walk_vma(
         bint only) noexcept nogil:
     """Visit the entries of pages a..b in one VMA, with the leaf's lock held while the leaf stays the same."""
     cdef machine_t *m = c.m
-    cdef uint32_t leaf = 0, i, new, off
+    cdef uint32_t leaf = 0, i, off
     cdef uint64_t base = <uint64_t> -1, vpn
     cdef uint32_t pgd = mm_of(m, vma.mm).pgd, pgoff = <uint32_t> vma.pgoff
     cdef uint64_t start = vma.start, pages = vma.end - start        # the rmap lock keeps them
     cdef uint32_t flags = vma_flags(vma)
-    cdef bint count_now = m.profile.counts_drop != 0
+    cdef bint count_now = m.profile.counts_drop != 0, alone
+    cdef const uint32_t *to = &st.dst[0] if moved else &st.src[0]
     cdef pte_t *table = NULL
     cdef uint32_t before = 0
     cdef walk_t w
@@ -785,6 +796,7 @@ cdef void walk_vma(
     w.tracing = m.tracing != 0
     w.heard = pmg_unlikely(c.watch != NULL) and not restore and not in_batches(m) and hears_flushes(c)
     w.noted = w.tracing or w.heard
+    alone = only and moved and not w.mlocked
     w.unseen = count_now and m.profile.engine == 0 and c.pause_fn == NULL and not steps_show(c)
     if pmg_unlikely(c.watch != NULL):
         before = entries_gone(st, a, b)
@@ -800,28 +812,27 @@ cdef void walk_vma(
                 pte_unlock(c, leaf)
             base = leaf_number(vpn)
             leaf = walk_leaf(m, pgd, vpn)
-            if leaf:
-                pte_lock_uncounted(c, leaf)
-                table = table_entries(m, leaf)
-                if restore and vma_flags(vma) != flags:     # mprotect may have been here before us
-                    flags = vma_flags(vma)
-                    w.prot = page_prot(m, vma, flags)
-                    w.writable = flags & VM_WRITE != 0
-        if not leaf:
-            continue
+            if not leaf:
+                base = <uint64_t> -1        # the next page asks again
+                continue
+            pte_lock_uncounted(c, leaf)
+            table = table_entries(m, leaf)
+            if restore and vma_flags(vma) != flags:     # mprotect may have been here before us
+                flags = vma_flags(vma)
+                w.prot = page_prot(m, vma, flags)
+                w.writable = flags & VM_WRITE != 0
         if count_now:
             if restore:
                 restore_count_now(
-                    &w, st, i, table + pte_index(vpn), vpn, st.dst[i] if moved else st.src[i],
-                    w.unseen and only and moved and not w.mlocked and st.unmapped[i] == 1 and
+                    &w, st, i, table + pte_index(vpn), vpn, to[i],
+                    w.unseen and alone and st.unmapped[i] == 1 and
                     (st.state[i] & (PG_anon | PG_swapcache)) == PG_anon)
             else:
                 unmap_count_now(&w, st, i, leaf, table + pte_index(vpn), vpn)
         elif restore:
-            new = st.dst[i] if moved else st.src[i]
             restore_one(
-                &w, st, i, table + pte_index(vpn), vpn, new,
-                only and moved and not w.mlocked and st.unmapped[i] == 1 and st.state[i] & PG_anon != 0)
+                &w, st, i, table + pte_index(vpn), vpn, to[i],
+                alone and st.unmapped[i] == 1 and st.state[i] & PG_anon != 0)
         else:
             pmg_prefetchw(&w.frames[st.dst[i]])         # spread over the walk, not in a burst that would be dropped
             unmap_one(&w, st, i, table + pte_index(vpn), vpn)
@@ -1040,7 +1051,7 @@ cdef inline uint64_t copied_late(uint64_t s) noexcept nogil:
     return s & PG_uptodate if s & PG_cached else 0
 
 
-cdef inline void init_target(frame_t *frames, stage_t *st, uint32_t i, uint64_t s, uint64_t extra) noexcept nogil:
+cdef inline void init_target(frame_t *frames, stage_t *st, uint32_t i, uint64_t copied, uint64_t refs) noexcept nogil:
     """The target's record: private until its PTE or cache slot is published.  Our reference and lock are on it.
 
     Not on the LRU yet: from there anybody who knows the number could isolate it, under the plain store of restore_one.
@@ -1049,10 +1060,7 @@ cdef inline void init_target(frame_t *frames, stage_t *st, uint32_t i, uint64_t 
     cdef frame_t *d = &frames[st.dst[i]]
     d.mapping = st.mapping[i]
     d.index = st.index[i]
-    pmg_store_sole(
-        SOLE_TARGET, &d.state,
-        (s & PG_COPIED & ~copied_late(s)) | (PG_dirty if st.dirty[i] else 0) | PG_locked |
-        (REF_ONE + MAP_ONE) * (st.unmapped[i] & st.counts_mask) + REF_ONE + extra)
+    pmg_store_sole(SOLE_TARGET, &d.state, copied | PG_dirty * st.dirty[i] | PG_locked | (REF_ONE + refs))
 
 
 cdef inline uint64_t frozen(uint64_t s) noexcept nogil:
@@ -1060,10 +1068,10 @@ cdef inline uint64_t frozen(uint64_t s) noexcept nogil:
     return (s & (PG_anon | PG_swapbacked)) | PG_locked | PG_isolated | REF_ONE
 
 
-cdef inline bint freeze_anon(frame_t *frames, stage_t *st, uint32_t i) noexcept nogil:
+cdef inline bint freeze_anon(frame_t *frames, stage_t *st, uint32_t i, uint64_t counted) noexcept nogil:
     """The references must be exactly those explained: the isolation's and one for each entry installed.  False: not so."""
     cdef uint64_t *word = &frames[st.src[i]].state
-    cdef uint64_t s = pmg_load(word), counted = st.unmapped[i] & st.counts_mask
+    cdef uint64_t s = pmg_load(word)
     while True:
         if ((frame_refs(s) != 1 + counted and PMG_GUARD(GUARD_PINNED)) or frame_maps(s) != counted) and \
                 PMG_GUARD(GUARD_MISSED_MAPPING):
@@ -1072,7 +1080,7 @@ cdef inline bint freeze_anon(frame_t *frames, stage_t *st, uint32_t i) noexcept 
         if pmg_cas(word, s, frozen(s)):
             break
         s = pmg_load(word)
-    init_target(frames, st, i, s, 0)
+    init_target(frames, st, i, s & PG_COPIED, (REF_ONE + MAP_ONE) * counted)
     return True
 
 
@@ -1088,7 +1096,7 @@ cdef void freeze_swap(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
             PMG_GUARD(GUARD_MISSED_MAPPING) or not pmg_cas(word, s, frozen(s)):
         st.rc[i] = -EAGAIN
     else:
-        init_target(m.frames, st, i, s, REF_ONE | PG_swapcache)
+        init_target(m.frames, st, i, s & PG_COPIED | PG_swapcache, REF_ONE)
         m.swap_entry[st.dst[i]] = slot
         m.swap_entry[st.src[i]] = 0
         pmg_store32(&m.swap_cache[slot], st.dst[i])
@@ -1117,7 +1125,9 @@ cdef void freeze_file(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
             not pmg_cas(word, s, frozen(s)):
         st.rc[i] = -EAGAIN
     else:
-        init_target(m.frames, st, i, s, REF_ONE * (1 + buffers) | (s & PG_private))
+        init_target(
+            m.frames, st, i, s & (PG_COPIED | PG_private) & ~copied_late(s),
+            (REF_ONE + MAP_ONE) * counted + REF_ONE * (1 + buffers))
         vec_at(m, &f.cache)[st.index[i]] = st.dst[i]
     pmg_spin_unlock(&f.lock)
 
@@ -1167,7 +1177,7 @@ cdef void stage_freeze(ctx_t *c, stage_t *st) noexcept nogil:
     """A batch keeps the target of a page that fails until it is done, as it does with what was copied already."""
     cdef frame_t *frames = c.m.frames
     cdef bint pass_on = not c.m.profile.copy_first and not in_batches(c.m)
-    cdef uint32_t i
+    cdef uint32_t i, mask = st.counts_mask
     for i in range(st.n):
         if st.rc[i]:
             continue
@@ -1175,7 +1185,7 @@ cdef void stage_freeze(ctx_t *c, stage_t *st) noexcept nogil:
             freeze_file(c, st, i)
         elif pmg_unlikely(st.state[i] & PG_swapcache != 0):
             freeze_swap(c, st, i)
-        elif pmg_likely(freeze_anon(frames, st, i)):
+        elif pmg_likely(freeze_anon(frames, st, i, st.unmapped[i] & mask)):
             continue
         if st.rc[i] and pass_on:
             pass_target_on(c.m, st, i)
@@ -1288,7 +1298,7 @@ cdef void stage_putback(ctx_t *c, stage_t *st) noexcept nogil:
     With four lists both pages and unused targets stay with the caller, isolated.
     """
     cdef frame_t *frames = c.m.frames
-    cdef bint tracing = c.m.tracing != 0, lists = c.m.profile.four_lists != 0
+    cdef bint tracing = c.m.tracing != 0
     cdef uint32_t done[64]
     cdef uint32_t unused[64]
     cdef uint32_t i, n = 0, spare = 0, dropped = 0, restored = 0
@@ -1298,21 +1308,21 @@ cdef void stage_putback(ctx_t *c, stage_t *st) noexcept nogil:
             continue
         dropped += st.unmapped[i]
         restored += st.restored[i]
-        if lists:
+        if pmg_unlikely(c.m.profile.four_lists):
             putback_lists(c, st, i)
             continue
         word = &frames[st.src[i]].state
         if st.rc[i] == 0:
-            if st.open[i] != PUBLISHED:
+            if pmg_unlikely(st.open[i] != PUBLISHED):
                 settle_target(c, st, i)
             # Without an entry nobody can find the page any more: if the reference is ours alone it stays so.
-            if pmg_load_acq(word) == frozen(st.state[i]):
+            if pmg_likely(pmg_load_acq(word) == frozen(st.state[i])):
                 done[n] = st.src[i]
                 n += 1
             else:
                 pmg_and(word, ~(PG_locked | PG_isolated | PG_anon | PG_swapbacked))
                 put_page(c, st.src[i])
-            if tracing:
+            if pmg_unlikely(tracing):
                 trace(c, STEP_PUTBACK, st.src[i], st.dst[i])
             continue
         unused[spare] = st.dst[i]

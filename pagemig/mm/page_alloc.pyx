@@ -253,15 +253,30 @@ cdef inline bint node_online(machine_t *m, int32_t nid) noexcept nogil:
     return (pmg_load(&m.online) >> nid) & 1 != 0
 
 
+cdef inline void copy_back(uint32_t *out, const uint32_t *top, uint32_t n) noexcept nogil:
+    """The ``n`` entries below ``top``, the last one first.  By four: a compiler cannot know that the arrays never meet."""
+    cdef uint32_t i = 0
+    while i + 4 <= n:
+        top -= 4
+        out[i] = top[3]
+        out[i + 1] = top[2]
+        out[i + 2] = top[1]
+        out[i + 3] = top[0]
+        i += 4
+    while i < n:
+        top -= 1
+        out[i] = top[0]
+        i += 1
+
+
 cdef uint32_t zone_take(ctx_t *c, int32_t nid, uint32_t n, uint32_t *out) noexcept nogil:
     """Up to ``n`` free frames of a node: newest returned ones first, then never used ones."""
     cdef node_t *node = &c.m.node[nid]
-    cdef uint32_t i, k
+    cdef uint32_t k
     zone_lock(c, node)
     n = <uint32_t> min(<uint64_t> n, node.nr_free) if node_online(c.m, nid) else 0
     k = <uint32_t> min(<uint64_t> n, node.nr_stack)
-    for i in range(k):
-        out[i] = free_stack(c.m, node)[node.nr_stack - 1 - i]
+    copy_back(out, free_stack(c.m, node) + node.nr_stack, k)
     node.nr_stack -= k
     while k < n and node.fresh < node.end:
         out[k] = <uint32_t> node.fresh
@@ -317,8 +332,7 @@ cdef uint32_t rmqueue(ctx_t *c, int32_t nid, uint32_t n, uint32_t *out) noexcept
     come only when the frames of pages that failed are back.
     """
     cdef pcp_t *pcp = &c.pcp[nid]
-    cdef uint32_t i, k
-    cdef uint32_t *top
+    cdef uint32_t k
     pmg_spin_lock(&pcp.lock)
     if pcp.n == 0:
         pmg_store32_rel(&pcp.n, zone_take(c, nid, STAGE, pcp.pfn))
@@ -336,19 +350,7 @@ cdef uint32_t rmqueue(ctx_t *c, int32_t nid, uint32_t n, uint32_t *out) noexcept
     else:
         n = min(n, pcp.n)
         k = pcp.n - n
-        top = &pcp.pfn[pcp.n]
-        i = 0
-        while i + 4 <= n:                   # by four: a compiler cannot know that the two arrays never meet
-            top -= 4
-            out[i] = top[3]
-            out[i + 1] = top[2]
-            out[i + 2] = top[1]
-            out[i + 3] = top[0]
-            i += 4
-        while i < n:
-            top -= 1
-            out[i] = top[0]
-            i += 1
+        copy_back(out, &pcp.pfn[pcp.n], n)
     pmg_store32_rel(&pcp.n, k)
     pmg_spin_unlock(&pcp.lock)
     return n
@@ -434,9 +436,9 @@ cdef uint32_t alloc_pages_node(ctx_t *c, int32_t nid, uint32_t n, uint32_t *out)
 cdef void free_pages(ctx_t *c, const uint32_t *pfns, uint32_t n) noexcept nogil:
     """Give back frames that nobody references any more."""
     cdef machine_t *m = c.m
-    cdef uint32_t i, k
+    cdef uint32_t i, k, stop, pfn
     cdef int32_t nid
-    cdef uint64_t first, end
+    cdef uint64_t first, size
     cdef frame_t *frames = m.frames
     cdef pcp_t *pcp
     count_event(c, C_PGFREE, n)
@@ -444,14 +446,18 @@ cdef void free_pages(ctx_t *c, const uint32_t *pfns, uint32_t n) noexcept nogil:
     while i < n:
         nid = page_to_nid(m, pfns[i])
         first = m.node[nid].first
-        end = m.node[nid].end
+        size = m.node[nid].end - first
         pcp = &c.pcp[nid]
         pmg_spin_lock(&pcp.lock)
         k = pcp.n
-        while i < n and k < PCP_MAX and first <= pfns[i] < end:
-            pmg_store32(&frames[pfns[i]].mapping, 0)
-            pmg_store_sole(SOLE_FREED, &frames[pfns[i]].state, 0)      # without a reference nobody may take one
-            pcp.pfn[k] = pfns[i]
+        stop = min(n, i + PCP_MAX - k)
+        while i < stop:
+            pfn = pfns[i]
+            if pfn - first >= size:
+                break
+            pmg_store32(&frames[pfn].mapping, 0)
+            pmg_store_sole(SOLE_FREED, &frames[pfn].state, 0)      # without a reference nobody may take one
+            pcp.pfn[k] = pfn
             k += 1
             i += 1
         pmg_store32_rel(&pcp.n, k)

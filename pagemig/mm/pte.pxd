@@ -80,12 +80,12 @@ cdef inline uint64_t swp_type(pte_t pte) noexcept nogil:
 
 
 cdef inline bint is_migration_entry(pte_t pte) noexcept nogil:
-    return is_swap_pte(pte) and swp_type(pte) >= SWP_MIGRATION_READ
+    return not pte_present(pte) and swp_type(pte) >= SWP_MIGRATION_READ
 
 
 cdef inline bint is_writable_migration_entry(pte_t pte) noexcept nogil:
     """``is_write_migration_entry`` in the kernels of 2006."""
-    return is_swap_pte(pte) and swp_type(pte) == SWP_MIGRATION_WRITE
+    return not pte_present(pte) and swp_type(pte) == SWP_MIGRATION_WRITE
 
 
 cdef inline uint32_t migration_entry_to_pfn(pte_t pte) noexcept nogil:
