@@ -3,9 +3,9 @@
     python benchmarks/compare.py OLD NEW [--pairs 20] [--rows move,mbind] [--instructions]
 
 Both are built trees (``make build``); this Python runs them. Each row runs in a process of its own
-with each tree's modules, turn by turn. Time is CPU time of the thread for one page, access or call: median and
-least of each tree, the ratio new to old as the median of pairs with its 95 % interval, and beside
-it the interval of the old tree against itself, which is what the noise of the host can do.
+with each tree's modules, turn by turn. Time is CPU time of the thread for one page, access or call:
+median and least of each tree, the ratio new to old as the median of pairs with its 95 % interval,
+and beside it the interval of the old tree against itself, which shows the noise of the host.
 ``--instructions`` counts with ``valgrind --tool=cachegrind`` instead: of four turns less one, so
 that neither the interpreter nor the set-up counts; it repeats within 0.5 %.
 

@@ -108,19 +108,19 @@ __all__ = [
     "sweep",
 ]
 
-#: Read when they are first asked for: whoever embeds a machine needs none of them.
+#: Read when they are first asked for: a program that embeds a machine needs none of them.
 _LATER = {"Grid": "pagemig.studies.sweep", "sweep": "pagemig.studies.sweep"}
 
 
 def get_include() -> str:
-    """Folder to put on a C compiler's include path to embed pagemig."""
+    """Return the folder to put on a C compiler's include path to embed pagemig."""
     return str(Path(__file__).parent / "include")
 
 
 if not TYPE_CHECKING:  # for a type checker it would make every name an attribute
 
     def __getattr__(name: str) -> Any:
-        """What is read late."""
+        """Import the names that are read late."""
         if name not in _LATER:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         return getattr(import_module(_LATER[name]), name)

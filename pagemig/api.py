@@ -64,7 +64,7 @@ def header() -> str:
 
 
 def _declared(text: str) -> list[tuple[str, Any]]:
-    """Fields of ``uint32_t a, b`` or ``uint64_t a[4]``: names and ctypes."""
+    """Split ``uint32_t a, b`` or ``uint64_t a[4]`` into names and ctypes."""
     found = re.match(r"(?:const )?(\w+)\s*(.*)", text.strip(), re.S)
     assert found is not None, text
     kind, names = found.groups()

@@ -71,7 +71,7 @@ def _integer(value: object, name: str, meant: str = "an integer") -> int:
 
 
 def as_ulong(value: object, name: str, meant: str = "an integer") -> int:
-    """``value`` as the kernel's ``unsigned long``: negative numbers wrap as in C.
+    """Return ``value`` as the kernel's ``unsigned long``: negative numbers wrap as in C.
 
     What else is ``meant`` to be possible is named where it is not an integer.
 
@@ -89,7 +89,7 @@ def as_ulong(value: object, name: str, meant: str = "an integer") -> int:
 
 
 def as_int(value: object, name: str, meant: str = "an integer") -> int:
-    """``value`` as a C ``int``: 0x80000000 to 0xffffffff are read as negative.
+    """Return ``value`` as a C ``int``: 0x80000000 to 0xffffffff are read as negative.
 
     What else is ``meant`` to be possible is named where it is not an integer.
 
@@ -154,7 +154,7 @@ def counted(n: int, word: str) -> str:
 
 
 def check_bool(value: object, name: str) -> bool:
-    """``value``, which must be a truth value of Python or numpy."""
+    """Return ``value``, which must be a truth value of Python or numpy."""
     if not isinstance(value, bool | np.bool_):
         raise TypeError(f"{name} must be True or False, not {value!r}")
     return bool(value)
@@ -178,7 +178,7 @@ def word_of(value: int | str, words: dict[str, int], name: str) -> int:
 
 
 def one_of(value: object, known: Iterable[str], name: str) -> str:
-    """``value``, which must be one of some words.
+    """Return ``value``, which must be one of some words.
 
     Raises
     ------
@@ -195,7 +195,7 @@ def one_of(value: object, known: Iterable[str], name: str) -> str:
 
 
 def prot_bits(prot: int | str) -> int:
-    """Protection bits from letters of ``rwx`` (``""``: no access) or from the bits themselves.
+    """Return protection bits from letters of ``rwx`` (``""``: no access) or from the bits.
 
     Raises
     ------
@@ -217,7 +217,7 @@ def prot_bits(prot: int | str) -> int:
 
 
 class Nodemask:
-    """A user's node mask in memory: its bits, and how far the memory behind it is his own.
+    """A node mask in the caller's memory: its bits, and how far that memory is mapped.
 
     Parameters
     ----------
@@ -266,7 +266,7 @@ def user_nodemask(nodes: NodeSet, name: str = "nodes") -> Nodemask | Pointer:
 
 
 def default_maxnode(mask: Nodemask | Pointer) -> int:
-    """Return the ``maxnode`` of a caller who names none: 65, 129, ... by the mask's size."""
+    """Return the ``maxnode`` for a caller that names none: 65, 129, ... by the mask's size."""
     if mask is NULL:
         return 0
     return 65 if isinstance(mask, Pointer) else mask.words * 64 + 1
@@ -291,7 +291,7 @@ def user_memory(mask: Nodemask | Pointer, maxnode: int) -> bytes | None:
 
 
 def address_array(values: Addresses, name: str) -> npt.NDArray[np.uint64]:
-    """Addresses as a contiguous array of unsigned 64-bit numbers; not copied when they are one.
+    """Return addresses as a contiguous uint64 array; not copied if they already are one.
 
     Raises
     ------
@@ -315,7 +315,7 @@ def address_array(values: Addresses, name: str) -> npt.NDArray[np.uint64]:
 
 
 def node_array(values: Addresses, name: str) -> npt.NDArray[np.int32]:
-    """Node numbers as a contiguous array of C ``int``; not copied when they are one.
+    """Return nodes as a contiguous array of C ``int``; not copied if they already are one.
 
     Raises
     ------

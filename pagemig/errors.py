@@ -135,7 +135,7 @@ _CLASS_OF: dict[int, type[SyscallError]] = {
 
 
 def errno_name(number: int) -> str:
-    """Symbol of an error number of either sign, as ``"EFAULT"``; the number when it has none.
+    """Return the symbol of an error number of either sign, as ``"EFAULT"``.
 
     ``STATUS_UNSET``, which is no error, is ``"unset"``.
 
@@ -210,7 +210,7 @@ _RULE_SHIFT = 12
 
 
 def errno_of(rc: int) -> int:
-    """Errno in the answer of a call that failed, without the rule.
+    """Return the errno of a failed call's answer, without the rule.
 
     Examples
     --------

@@ -24,7 +24,7 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\
 
 
 def is_printable(text: str) -> bool:
-    """Whether a terminal shows the text and obeys none of it."""
+    """Tell whether a terminal prints the text and obeys none of it."""
     return _CONTROL.search(text) is None and not any("\ud800" <= c <= "\udfff" for c in text)
 
 
@@ -41,14 +41,14 @@ def printable(text: str) -> str:
 
 
 def quoted(text: str | bytes, most: int = 80) -> str:
-    """A piece of a file for a message: printable, in quotes, at most ``most`` characters of it."""
+    """Quote a piece of a file for a message: printable, at most ``most`` characters of it."""
     known = text.decode("utf-8", "backslashreplace") if isinstance(text, bytes) else text
     cut = known if len(known) <= most else known[:most] + "..."
     return repr(printable(cut)) if is_printable(cut) else f"'{printable(cut)}'"
 
 
 def available() -> int:
-    """Bytes of memory that a process can still take: of the machine, and of its own limit."""
+    """Return the bytes of memory a process can still take, by the machine and its own limit."""
     free = 1 << 62
     with contextlib.suppress(OSError, ValueError, IndexError):
         for line in Path("/proc/meminfo").read_text().splitlines():

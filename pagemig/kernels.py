@@ -486,7 +486,8 @@ class KernelProfile:
     )
     uid_access: int = _switch(
         0,
-        "1: who may move whose pages is asked as for a signal (through 4.12); 0: as for ptrace.",
+        "1: permission to move another process's pages is that to signal it (through 4.12); "
+        "0: that to ptrace it.",
     )
     zero_weight: int = _checked(
         0,
@@ -559,7 +560,7 @@ class KernelProfile:
         return np.array(tuple(getattr(self, name) for name in _RECORD.names or ()), _RECORD)
 
     def balancing_modes(self) -> frozenset[int]:
-        """Modes that ``MPOL_F_NUMA_BALANCING`` may be combined with."""
+        """Return the modes that ``MPOL_F_NUMA_BALANCING`` may be combined with."""
         if not self.mode_flags & MPOL_F_NUMA_BALANCING:
             return frozenset()
         many = {MPOL_PREFERRED_MANY} if self.balancing_many else set()
@@ -575,7 +576,7 @@ def _check_number(name: str, value: object, least: int, most: int) -> None:
 
 
 def _documented() -> str:
-    """The class's docstring with the fields as its attributes; *core* marks what the core reads."""
+    """Return the class's docstring with its fields as attributes."""
     lines = [KernelProfile.__doc__ or "", "", "Attributes", "----------"]
     for one in fields(KernelProfile):
         core = "*core*.  " if one.metadata.get("core") else ""

@@ -55,7 +55,7 @@ _INTERLEAVING: Final = frozenset({MPOL_INTERLEAVE, MPOL_WEIGHTED_INTERLEAVE})
 
 
 def mask_of(nodes: Iterable[int]) -> int:
-    """Bit ``n`` for every node ``n``."""
+    """Return a mask with bit ``n`` set for every node ``n``."""
     mask = 0
     for node in nodes:
         mask |= 1 << node
@@ -63,7 +63,7 @@ def mask_of(nodes: Iterable[int]) -> int:
 
 
 def nodes_of(mask: int) -> tuple[int, ...]:
-    """Numbers of the bits that are set, rising."""
+    """Return the numbers of the bits that are set, rising."""
     return tuple(nid for nid in range(mask.bit_length()) if mask >> nid & 1)
 
 
@@ -496,7 +496,7 @@ def _weights_of(
     given: Iterable[int],
     weights: Sequence[int] | Mapping[int, int] | None,
 ) -> tuple[int, ...] | None:
-    """Weights in the order of ``nodes`` (rising), given in the order of ``given``."""
+    """Return weights in the order of ``nodes`` (rising), given in the order of ``given``."""
     if weights is None:
         return None
     order = list(given)

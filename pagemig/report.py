@@ -21,7 +21,7 @@ class MissingError(RuntimeError):
 
 
 def new_figure(**options: Any) -> Any:
-    """A new figure that needs no screen."""
+    """Make a figure that needs no screen."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -137,7 +137,7 @@ h1 { font-size: 1.4rem } h2 { font-size: 1.1rem; margin-top: 2rem }
 
 
 def page(title: str, parts: Iterable[tuple[str, str | bytes]]) -> str:
-    """One HTML file with everything in it.
+    """Make one HTML file with everything in it.
 
     Parameters
     ----------

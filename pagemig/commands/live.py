@@ -18,30 +18,38 @@ def add_parser(subparsers: Any) -> None:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "live",
         help="let a policy move the pages of a process of this machine",
-        description="Let a policy decide about the pages of a process that runs here, and move "
-        "them. Without a process, say which nodes this machine has and what its kernel tells of "
+        description="Let a policy decide where the pages of a running process go, and move them. "
+        "Without a process, print the nodes of this machine and what its kernel reports about "
         "accesses.",
         usage="pagemig live [options] --pid PID\n"
         "       pagemig live [options] -- PROGRAM [ARGS ...]\n"
         "       pagemig live",
     )
-    parser.add_argument("command", nargs="*", metavar="PROGRAM", help="what to run, after --")
-    parser.add_argument("--pid", type=int, metavar="PID", help="the process")
+    parser.add_argument(
+        "command", nargs="*", metavar="PROGRAM", help="the program to run, after --"
+    )
+    parser.add_argument("--pid", type=int, metavar="PID", help="the running process")
     parser.add_argument(
         "--policy",
         default="age",
-        help="as for pagemig replay, of those that need accessed bits, hint faults or regions "
+        help="as for pagemig replay, if it needs only accessed bits, hint faults or regions "
         "(default: %(default)s)",
     )
     parser.add_argument(
-        "--period", type=float, default=1.0, metavar="SECONDS", help="(default: %(default)s)"
+        "--period",
+        type=float,
+        default=1.0,
+        metavar="SECONDS",
+        help="length of an epoch (default: %(default)s)",
     )
-    parser.add_argument("--epochs", type=int, default=10, metavar="N", help="(default: 10)")
+    parser.add_argument(
+        "--epochs", type=int, default=10, metavar="N", help="number of epochs (default: 10)"
+    )
     parser.add_argument(
         "--scans",
         type=int,
         metavar="N",
-        help="looks in an epoch (default: as often as the policy's regions sample, or once)",
+        help="scans in an epoch (default: as often as the policy's regions sample, or once)",
     )
     parser.add_argument("--dry-run", action="store_true", help="only say what would be moved")
     parser.add_argument(
@@ -55,9 +63,12 @@ def add_parser(subparsers: Any) -> None:
         type=float,
         default=0.25,
         metavar="SHARE",
-        help="size of its first node, as a share of the process's pages (default: %(default)s)",
+        help="size of the imagined machine's first node, as a share of the process's pages "
+        "(default: %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of what is drawn (default: 0)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of everything that is drawn (default: 0)"
+    )
     parser.set_defaults(main=_main)
 
 
@@ -66,7 +77,7 @@ def _main(args: argparse.Namespace) -> int:
         raise ValueError("give --pid or -- PROGRAM ARGS, not both")
     print(live.topology())
     if args.pid == 0 or (not args.command and args.pid is None):
-        print(f"this kernel tells {live.Sight.of(live.Process())}")
+        print(f"this kernel reports {live.Sight.of(live.Process())}")
         return 0
     with _process(args) as process:
         show = _Table()
@@ -80,7 +91,7 @@ def _main(args: argparse.Namespace) -> int:
             imagine=args.imagine,
             fast_share=args.fast_share,
             seed=args.seed,
-            told=lambda tells: print(f"this kernel tells {tells}", flush=True),
+            told=lambda tells: print(f"this kernel reports {tells}", flush=True),
             report=show,
         )
     print(_sum(done, args))
@@ -89,7 +100,7 @@ def _main(args: argparse.Namespace) -> int:
 
 @contextmanager
 def _process(args: argparse.Namespace) -> Iterator[live.Process]:
-    """The process that was named, or one that is started, and ended afterwards if it still runs."""
+    """Yield the process that was named, or start one, which is ended afterwards."""
     if args.pid is not None:
         yield live.Process(args.pid)
         return
@@ -101,7 +112,7 @@ def _process(args: argparse.Namespace) -> Iterator[live.Process]:
 
 
 class _Table:
-    """A line an epoch, under a head that is repeated where the nodes are new."""
+    """A line for each epoch, under a head."""
 
     _HEAD = ("epoch", "pages", "accessed", "written", "near %", "asked", "moved")
 
@@ -138,7 +149,7 @@ def _joined(cells: list[str], widths: list[int]) -> str:
 
 
 def _sum(done: list[live.Epoch], args: argparse.Namespace) -> str:
-    """What it came to."""
+    """Sum the epochs up in a sentence."""
     asked, moved = sum(e.asked for e in done), sum(e.moved for e in done)
     if not done:
         return "The process ended before the first epoch."

@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _said(error: OSError | ValueError) -> str:
-    """An error in a line, beginning with the file if it is about one."""
+    """Describe an error in one line, beginning with its file if it has one."""
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     return str(error)

@@ -18,7 +18,7 @@ __all__ = ["add_filters", "add_parser", "progress", "said", "size"]
 
 
 def size(text: str) -> int:
-    """Bytes from a number with an optional unit: ``65536``, ``64KiB``, ``1M``."""
+    """Parse bytes with an optional unit: ``65536``, ``64KiB``, ``1M``."""
     number = text.strip().upper().removesuffix("IB").removesuffix("B")
     units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
     unit = units.get(number[-1:], 1)
@@ -138,7 +138,7 @@ def said(done: Recording) -> None:
 
 
 def progress() -> Report | None:
-    """A line that counts, on a terminal."""
+    """Return a function that counts on one line of a terminal; None without a terminal."""
     if not sys.stderr.isatty():
         return None
     started = last = time.monotonic()

@@ -117,7 +117,7 @@ def plan_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def hardware_of(args: argparse.Namespace) -> auto.Hardware:
-    """The machine that was asked for."""
+    """Return the machine that was asked for."""
     numbers = {}
     for text in args.set:
         name, equals, value = text.partition("=")
@@ -189,7 +189,7 @@ def _check(output: Path) -> None:
 
 
 def _text(comparison: Comparison) -> Iterator[str]:
-    """Table, what it means, and the verdict."""
+    """Return the table, its explanation, and the verdict."""
     yield comparison.table()
     yield (
         f"ms are memory time, modelled: accesses wait {_each(comparison)}. The gain is against "
@@ -216,7 +216,7 @@ def _each(comparison: Comparison) -> str:
 
 
 def _introduction(plan: Plan) -> Iterator[str]:
-    """What is replayed, and on what."""
+    """Say what is replayed, and on what."""
     for program in plan.programs:
         trace, header = program.trace, program.trace.header
         yield (

@@ -110,7 +110,7 @@ def _list(option: str, text: str, kind: Callable[[str], T]) -> list[T]:
 
 @contextmanager
 def _executor(args: argparse.Namespace) -> Iterator[Executor | None]:
-    """Who runs the tasks."""
+    """Choose what runs the tasks."""
     if args.dask:
         try:
             from distributed import Client
@@ -130,7 +130,7 @@ def _executor(args: argparse.Namespace) -> Iterator[Executor | None]:
 
 
 def _tables(rows: list[dict[str, Any]]) -> str:
-    """Gain in per cent by size (down) and period (across), a table for each policy."""
+    """Show the gain in per cent by size (down) and period (across), a table for each policy."""
     parts = []
     names = dict.fromkeys((r["trace"], r["machine"], r["policy"]) for r in rows)
     for trace, machine, policy in names:

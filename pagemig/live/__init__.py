@@ -1,9 +1,9 @@
-"""From model to metal: the calls of `pagemig.system` against the kernel that runs.
+"""From the model to a real machine: the calls of `pagemig.system` against the running kernel.
 
-`Process` is a process of this machine, one's own or another. It has the methods of the modelled
-`pagemig.Process` that look at pages and move them, under the same names, with the same results and
-the same errors, so that a tool can be tried on the model and then used. `topology` says what nodes
-there are. `run` lets a policy of `pagemig.auto` decide about the pages of a process.
+`Process` is a process of this machine, the calling one or another. It has the methods of the
+modelled `pagemig.Process` that look at pages and move them, with the same names, results and
+errors. A tool can therefore be tried on the model first and then used on a machine. `topology`
+lists the nodes. `run` lets a policy of `pagemig.auto` decide where pages of a process go.
 """
 
 from .agent import Epoch, run

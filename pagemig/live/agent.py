@@ -26,34 +26,34 @@ Ints = NDArray[np.int64]
 
 #: A policy starts again once the process has so many times the pages that it was shown.
 _GROWN = 1.25
-#: Seconds and epochs that a person may ask for: beyond them it is a slip.
+#: The most seconds and epochs: more is a typing error.
 _LONGEST, _MOST_EPOCHS = 86_400.0, 10**9
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What became of one epoch.
+    """The result of one epoch.
 
     Attributes
     ----------
     number : int
-        Which one, from 0.
+        Its number, from 0.
     pages : int
         Pages that are watched.
     accessed, written : int
-        Those found accessed and written, in any scan.
+        Watched pages that were accessed and written, in any scan.
     near : int
-        Those of the accessed that lay on the node of the process's processor.
+        Accessed pages that were on the node of the process's processor.
     asked : int
         Pages that the policy asked to move.
     moved : int
-        Pages that lie where they were to go; 0 in a dry run.
+        Pages of these that are on their target; 0 in a dry run.
     refused : Counter
         Other statuses, by name; empty in a dry run.
     per_node : ndarray of int64, shape (nodes,)
-        Pages on each node in the end.
+        Pages on each node at the end.
     began : bool
-        Whether the policy started with this epoch: the first, and once the process has grown.
+        Whether the policy started with this epoch: the first, and again if the process has grown.
     """
 
     number: int
@@ -84,59 +84,59 @@ def run(
     report: Callable[[Epoch], None] | None = None,
     told: Callable[[str], None] | None = None,
 ) -> list[Epoch]:
-    """Let a policy decide about the pages of a process that runs, and move them.
+    """Let a policy decide where pages of a running process go, and move them.
 
-    The same object runs on a model (`pagemig.studies.replay`) and here. It is shown the pages of
-    private writable memory, their nodes, and what its sources make of the accesses that the kernel
-    tells of (`pagemig.live.sight.Sight`): `AccessedBits`, `HintFaults` and `Regions` look at them,
-    ``scans`` times an epoch. `Samples` needs the sampling unit of a processor, `Counts` and
-    `Future` are on no machine; policies with those run on traces only.
+    The same policy object runs on a model (`pagemig.studies.replay`) and here. It sees the pages of
+    private writable memory, their nodes, and statistics of the accesses that the kernel reports
+    (`pagemig.live.sight.Sight`): `AccessedBits`, `HintFaults` and `Regions`, which look ``scans``
+    times an epoch. `Samples` needs the sampling unit of a processor, and no machine provides
+    `Counts` and `Future`; policies that need these run only on traces.
 
     Parameters
     ----------
     policy : str or Policy
         As for `pagemig.auto.policy`.
     process : Target
-        Whose pages: a `pagemig.live.Process`.
+        The process: a `pagemig.live.Process`.
     period : float, default 1
-        Seconds of an epoch.
+        Length of an epoch in seconds, 0 to 86,400.
     epochs : int, default 10
-        How many; fewer where the process ends before.
+        Number of epochs; fewer if the process ends before.
     scans : int, optional
-        How often accesses are looked at in an epoch; as often as `Regions` of the policy sample,
-        once unless it has some.
+        How often accesses are looked at in an epoch, 1 to 1000; by default as often as the
+        policy's `Regions` sample, or once.
     dry_run : bool, default False
-        Only say what would be moved. On a machine of one node nothing else can be done.
+        Only say what would be moved.
     imagine : str or Hardware, optional
-        Place and move pages on paper, on a machine as `pagemig.auto.hardware` describes it, while
-        accesses are those of the process that runs here.
+        Place and move pages on paper, on a machine as `pagemig.auto.hardware` describes it. The
+        accesses are still those of the running process.
     fast_share : float, default 0.25
-        Size of its first node, as a share of the process's pages.
+        Size of the imagined machine's first node, as a share of the process's pages.
     seed : int, default 0
         Of everything that is drawn.
     machine : callable
-        Answers the nodes as they are now.
+        Returns the nodes as they are now.
     sleep : callable
         Waits so many seconds.
     report : callable, optional
         Called after each epoch.
     told : callable, optional
-        Called once with what the kernel tells of accesses, in words.
+        Called once with what the kernel reports about accesses, in words.
 
     Returns
     -------
     list of Epoch
-        One for each.
+        The epochs that were completed.
 
     Raises
     ------
     ValueError
-        One node and neither a dry run nor an imagined machine; a policy that needs what no kernel
-        tells; numbers that mean nothing.
+        The machine has one node, and neither ``dry_run`` nor ``imagine`` is given; the policy needs
+        what no kernel reports; a number is out of its range.
     PolicyError
-        The policy failed or answered what means nothing.
+        The policy failed, or its answer is invalid.
     SyscallError
-        What the kernel says to a call that fails as a whole.
+        A call failed as a whole, with the kernel's errno.
     ProcessGoneError
         The process was gone before the first epoch.
     """
@@ -148,8 +148,8 @@ def run(
     else:
         if machine().single and not dry_run:
             raise ValueError(
-                "this machine has one node: pages have nowhere to go. A dry run says what a policy "
-                "would do, and an imagined machine has more nodes"
+                "this machine has one node, so pages have nowhere to go: ask for a dry run, or "
+                "imagine a machine with more nodes"
             )
         places = Here(process, machine, dry_run)
     agent = _Agent(made, auto.label(policy), process, places, scans, seed)
@@ -173,7 +173,7 @@ def run(
 def _check(
     policy: auto.Policy, period: float, epochs: int, scans: int | None, fast_share: float
 ) -> None:
-    """Refuse what means nothing, and policies that need what no kernel tells."""
+    """Refuse numbers out of range, and policies that need what no kernel reports."""
     if not 0 <= period <= _LONGEST:
         raise ValueError(f"period {period} is not from 0 to {_LONGEST:g} seconds")
     if not 1 <= epochs <= _MOST_EPOCHS:
@@ -185,8 +185,8 @@ def _check(
     name = auto.label(policy)
     if getattr(policy, "place", None) is not None:
         raise ValueError(
-            f"policy {name} places new pages, which only their process can: set its memory policy "
-            "(numactl --interleave)"
+            f"policy {name} places new pages, which only the process itself can do: set its memory "
+            "policy instead (numactl --interleave)"
         )
     for need in getattr(policy, "needs", ()):
         kind = type(need).__name__
@@ -195,12 +195,12 @@ def _check(
         if isinstance(need, auto.Samples):
             raise ValueError(
                 f"policy {name} needs {kind}(), the sampling unit of a processor, which is not "
-                "read here: policies with AccessedBits, HintFaults or Regions can run"
+                "read here: choose a policy with AccessedBits, HintFaults or Regions"
             )
 
 
 class _Seen:
-    """What was seen in an epoch; sources of statistics look at it (`pagemig.auto.Seen`)."""
+    """The accesses of an epoch, for sources of statistics (`pagemig.auto.Seen`)."""
 
     programs = 1
 
@@ -218,7 +218,7 @@ class _Seen:
         return self._span
 
     def stream(self) -> auto.Stream:
-        """Each scan's pages once, as if accessed when the time it covers began."""
+        """Return the pages of each scan once, as if accessed when the scanned time began."""
         page = np.concatenate([pages for pages, _, _ in self._scans])
         write = np.concatenate([np.isin(pages, written) for pages, written, _ in self._scans])
         at = np.concatenate([np.full(pages.size, at) for pages, _, at in self._scans])
@@ -251,7 +251,7 @@ class _Agent:
         )
 
     def _begin(self, pages: Addresses) -> None:
-        """Show a policy the pages there are, and start it."""
+        """Show the policy the present pages, and start it."""
         places = self.places
         self.pages = pages
         places.watch(pages)
@@ -280,13 +280,13 @@ class _Agent:
         return (time.monotonic() - self.started) * 1e9
 
     def _locate(self) -> None:
-        """See where pages lie and what is free."""
+        """Update where pages are and what is free."""
         there = np.isin(self.pages, present(self.process), assume_unique=True)
         self.view.node = self.places.where(there)
         self.view.free = self.places.free()
 
     def epoch(self, number: int, period: float, sleep: Callable[[float], None]) -> Epoch:
-        """Wait and look, let the policy decide, move."""
+        """Wait and scan, let the policy decide, move pages."""
         self.at = number
         now = present(self.process)
         if now.size > _GROWN * max(self.pages.size, 1):
@@ -328,7 +328,7 @@ class _Agent:
         )
 
     def _move(self, pages: Ints, nodes: Ints) -> tuple[int, Counter[str]]:
-        """Move pages, unless it is a dry run; how many lie where they were to, and other ends."""
+        """Move pages unless it is a dry run; count those on their target, and other statuses."""
         view = self.view
         wrong = nodes[(nodes < 0) | (nodes >= len(self.places.names))]
         if wrong.size:

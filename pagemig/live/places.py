@@ -1,4 +1,4 @@
-"""Where pages lie and how they move: on this machine, or on one that is imagined."""
+"""Where pages are and how they move: on this machine, or on an imagined one."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ __all__ = ["Here", "Imagined", "Places"]
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-#: Nanoseconds of a local access, by which distances become latencies: 10 is local.
+#: Nanoseconds of a local access, assumed, which turn distances into latencies: 10 is local.
 _LOCAL_NS = 80.0
-#: Per cent of each node's memory that are left to the rest of the machine.
+#: Per cent of each node's memory that is left to the rest of the machine.
 _LEFT = 5
 #: Pages that today's kernels flush at once.
 _BATCH = 512
 
 
 class Places(Protocol):
-    """The nodes that pages can lie on, counted from 0 as a view counts them.
+    """The nodes that pages can be on, counted from 0 as a view counts them.
 
     Attributes
     ----------
@@ -56,27 +56,27 @@ class Places(Protocol):
         ...
 
     def where(self, there: NDArray[np.bool_]) -> Ints:
-        """The node of each page, -1 for none; ``there`` says which are present."""
+        """Return the node of each page, -1 for none; ``there`` says which are present."""
         ...
 
     def capacity(self) -> Ints:
-        """Pages that each node can have."""
+        """Return how many pages each node can hold."""
         ...
 
     def free(self) -> Ints:
-        """Pages that are free."""
+        """Return how many pages of each node are free."""
         ...
 
     def home(self, cpu: int) -> int:
-        """The node of a processor."""
+        """Return the node of a processor."""
         ...
 
     def move(self, pages: Ints, nodes: Ints) -> Ints:
-        """Move pages; what became of each: its node, or a negative errno."""
+        """Move pages; return for each its node or a negative errno."""
         ...
 
     def move_ns(self, pages: float, source: int, target: int) -> float:
-        """What moving so many pages takes."""
+        """Return how many nanoseconds it takes to move so many pages."""
         ...
 
 
@@ -100,7 +100,7 @@ class Here:
         self.cpus = [nodes.cpus[nid] for nid in nodes.nodes]
         self.names = [f"node {nid}" for nid in nodes.nodes]
         self.latency: Floats = np.asarray(nodes.distance * (_LOCAL_NS / 10), np.float64)
-        # What the kernel does not tell: every way is as wide as the others.
+        # The kernel does not report bandwidth: all paths count as equally wide.
         self.bandwidth = np.ones_like(self.latency)
         with_cpus = [at for at, cpus in enumerate(self.cpus) if cpus] or [0]
         nearest = self.latency[with_cpus].min(axis=0)
@@ -128,14 +128,14 @@ class Here:
         return found
 
     def _placed(self, status: NDArray[np.int32]) -> Ints:
-        """Statuses with nodes counted from 0; errnos stay."""
+        """Return statuses with nodes counted from 0; errnos stay."""
         known = np.flatnonzero((status >= 0) & (status < self.place.size))
         placed = status.astype(np.int64)
         placed[known] = self.place[status[known]]
         return placed
 
     def capacity(self) -> Ints:
-        """See `Places.capacity`; a part of each node is left to others."""
+        """See `Places.capacity`; a part of each node is left to the rest of the machine."""
         total: Ints = self._pages(self.machine().total)
         return total * (100 - _LEFT) // 100
 
@@ -153,14 +153,14 @@ class Here:
         return next((at for at, cpus in enumerate(self.cpus) if cpu in cpus), 0)
 
     def move(self, pages: Ints, nodes: Ints) -> Ints:
-        """See `Places.move`; what a page takes is measured for `move_ns`."""
+        """See `Places.move`; the time of a page is measured for `move_ns`."""
         started = time.perf_counter_ns()
         try:
             status = self.process.move_pages(self.pages[pages], self.numbers[nodes]).status
         except SyscallError as error:
             if error.name != "ENOMEM" or error.result is None:
                 raise
-            status = error.result.status  # a node is full: what was done before, and unset ones
+            status = error.result.status  # a node is full: statuses stored before, the rest unset
         took = time.perf_counter_ns() - started
         placed = self._placed(status)
         moved = int((placed == nodes).sum())
@@ -169,7 +169,7 @@ class Here:
         return placed
 
     def move_ns(self, pages: float, source: int, target: int) -> float:
-        """See `Places.move_ns`: assumed until a call of some length was measured."""
+        """See `Places.move_ns`: assumed until a long enough call was measured."""
         return pages * self.page_ns
 
 
@@ -183,7 +183,7 @@ class Imagined:
     hardware : Hardware
         The machine.
     fast_share : float
-        Size of its first node, as a share of the pages that there are.
+        Size of its first node, as a share of the process's pages.
     """
 
     moves = True
@@ -197,7 +197,7 @@ class Imagined:
         self.node: Ints = np.empty(0, np.int64)
 
     def watch(self, pages: Addresses) -> None:
-        """See `Places.watch`; pages that were there before stay where they were."""
+        """See `Places.watch`; pages that were watched before stay where they were."""
         node = np.full(pages.size, -1, np.int64)
         _, old, new = np.intersect1d(self.pages, pages, assume_unique=True, return_indices=True)
         node[new] = self.node[old]

@@ -38,20 +38,22 @@ _BATCH = 1 << 16
 
 
 class Process:
-    """A process of this machine; methods are named, answer and fail as those of the model.
+    """A process of this machine, with the methods, results and errors of the model's.
 
-    What a call may do is for the kernel to say: moving pages of another user's process, looking at
-    frame numbers and idle bits need privileges.
+    The kernel decides what a call may do: moving pages of another user's process, reading frame
+    numbers and idle bits need privileges.
 
     Parameters
     ----------
     pid : int, default 0
-        Its number; 0 is the process that calls.
+        Its number; 0 is the calling process.
 
     Raises
     ------
+    ValueError
+        ``pid`` cannot be the number of a process.
     ProcessGoneError
-        There is none of that number.
+        No process has that number.
     """
 
     def __init__(self, pid: int = 0) -> None:
@@ -64,7 +66,7 @@ class Process:
 
     @property
     def alive(self) -> bool:
-        """Whether it runs, and is no zombie."""
+        """Whether the process exists and is not a zombie."""
         try:
             state = (self._dir / "stat").read_bytes().rpartition(b")")[2].split()[0]
         except (OSError, IndexError):
@@ -73,13 +75,13 @@ class Process:
 
     @property
     def cpu(self) -> int:
-        """The processor that it ran on last (its main thread)."""
+        """The processor that its main thread last ran on."""
         with self._asking("stat"):
             return int((self._dir / "stat").read_bytes().rpartition(b")")[2].split()[36])
 
     @contextmanager
     def _asking(self, call: str) -> Iterator[None]:
-        """Say what the model says when a process is gone, or not ours to ask."""
+        """Raise the model's errors if the process is gone, or may not be inspected."""
         try:
             yield
         except (FileNotFoundError, ProcessLookupError):
@@ -87,15 +89,22 @@ class Process:
                 raise ProcessGoneError(f"{call}: process {self.pid} is gone") from None
             raise
         except PermissionError as error:
-            note = f"process {self.pid} is not ours to look at"
+            note = f"no permission to look at process {self.pid}"
             raise_errno(-(error.errno or errno.EACCES), call, note=note)
 
     # ---- looking ------------------------------------------------------------------------------
 
     def vmas(self) -> list[Vma]:
-        """Mappings by rising address, with the policy that ``numa_maps`` prints.
+        """Return the mappings by rising address, with the policy that ``numa_maps`` prints.
 
         ``flags`` are those of ``perms``: 1 read, 2 write, 4 execute, 8 shared.
+
+        Raises
+        ------
+        SyscallError
+            EACCES: another user's process.
+        ProcessGoneError
+            The process has exited.
         """
         with self._asking("vmas"):
             text = (self._dir / "maps").read_text(errors="backslashreplace")
@@ -136,10 +145,15 @@ class Process:
             return path.read_text(errors="backslashreplace")
 
     def smaps(self) -> list[dict[str, Any]]:
-        """Counts of ``/proc/PID/smaps``, a dict for each mapping, kB by the kernel's names.
+        """Return the counts of ``/proc/PID/smaps``, a dict for each mapping, in kB.
 
-        The keys are those of the model's `pagemig.Process.smaps`, and whatever else the kernel
-        prints.
+        The keys are the kernel's names: those of the model's `pagemig.Process.smaps`, and any
+        others that the kernel prints.
+
+        Raises
+        ------
+        SyscallError, ProcessGoneError
+            As `vmas`.
         """
         with self._asking("smaps"):
             text = (self._dir / "smaps").read_text(errors="backslashreplace")
@@ -163,20 +177,26 @@ class Process:
         return found
 
     def pagemap(self, addr: int, n: int, *, pfns: bool = True) -> NDArray[np.uint64]:
-        """Entries of ``/proc/PID/pagemap``.
+        """Return entries of ``/proc/PID/pagemap``.
 
         Parameters
         ----------
         addr : int
             Address of the first page, anywhere in it.
         n : int
-            Pages; 0 stands for those beyond the address space.
+            Number of pages.
         pfns : bool, default True
-            Keep frame numbers; the kernel gives 0 for them to a caller without CAP_SYS_ADMIN.
+            Keep frame numbers; a caller without CAP_SYS_ADMIN gets 0 for them from the kernel.
 
         Returns
         -------
         ndarray of uint64, shape (n,)
+            Entries; 0 for pages beyond the address space.
+
+        Raises
+        ------
+        SyscallError, ProcessGoneError
+            As `vmas`.
         """
         found = np.zeros(n, np.uint64)
         with self._asking("pagemap"), (self._dir / "pagemap").open("rb", buffering=0) as file:
@@ -191,18 +211,24 @@ class Process:
         return found
 
     def nodes(self, addr: int, n: int) -> NDArray[np.int32]:
-        """Node of each page, -1 where no page is; what ``move_pages`` without targets answers.
+        """Return the node of each page by ``move_pages`` without targets.
 
         Parameters
         ----------
         addr : int
-            Address of the first page.
+            Address of the first page, anywhere in it.
         n : int
-            Pages.
+            Number of pages.
 
         Returns
         -------
         ndarray of int32, shape (n,)
+            Nodes; -1 where no page is present.
+
+        Raises
+        ------
+        SyscallError
+            As `move_pages`.
         """
         base = addr & ~(PAGE_SIZE - 1)
         pages = base + (np.arange(n, dtype=np.uint64) << np.uint64(PAGE_SHIFT))
@@ -211,20 +237,36 @@ class Process:
     # ---- which pages were used ----------------------------------------------------------------
 
     def clear(self) -> None:
-        """Begin to watch: forget which pages were accessed and written so far.
+        """Forget which pages were referenced and written so far.
 
-        Writes 1 (referenced, which `smaps` counts) and 4 (soft dirty, which `dirty` tells) to
+        Writes 1 (referenced, which `smaps` counts) and 4 (soft dirty, which `dirty` reads) to
         ``/proc/PID/clear_refs``. Idle page tracking begins with `mark_idle`.
+
+        Raises
+        ------
+        SyscallError, ProcessGoneError
+            As `vmas`.
         """
         with self._asking("clear_refs"):
             for what in ("1", "4"):
                 (self._dir / "clear_refs").write_text(what)
 
     def dirty(self, addr: int, n: int) -> NDArray[np.bool_] | None:
-        """Which pages were written since `clear`; None where the kernel does not say.
+        """Tell which pages were written since `clear`; None if the kernel does not say.
 
-        Needs CONFIG_MEM_SOFT_DIRTY: without it the kernel never sets the bit, which shows by a
-        page of our own that is written and not dirty.
+        Needs CONFIG_MEM_SOFT_DIRTY. Without it the kernel never sets the bit, not even for a page
+        that this program has just written.
+
+        Parameters
+        ----------
+        addr : int
+            Address of the first page, anywhere in it.
+        n : int
+            Number of pages.
+
+        Returns
+        -------
+        ndarray of bool, shape (n,), or None
         """
         if not _soft_dirty():
             return None
@@ -232,7 +274,15 @@ class Process:
         return dirty
 
     def mark_idle(self, addr: int, n: int) -> bool:
-        """Mark the frames of pages idle; whether the kernel lets us (``page_idle/bitmap``)."""
+        """Mark the frames of pages idle in ``page_idle/bitmap``; return whether that is allowed.
+
+        Parameters
+        ----------
+        addr : int
+            Address of the first page, anywhere in it.
+        n : int
+            Number of pages.
+        """
         entries = self.pagemap(addr, n) if _IDLE.exists() else None
         frames = None if entries is None else _frames(entries)
         if frames is None:
@@ -246,9 +296,20 @@ class Process:
         return True
 
     def accessed(self, addr: int, n: int) -> NDArray[np.bool_] | None:
-        """Which pages were accessed since `mark_idle`; None where the kernel does not say.
+        """Tell which pages were accessed since `mark_idle`; None if the kernel does not say.
 
         Needs CONFIG_IDLE_PAGE_TRACKING and root. Pages that are not present count as not accessed.
+
+        Parameters
+        ----------
+        addr : int
+            Address of the first page, anywhere in it.
+        n : int
+            Number of pages.
+
+        Returns
+        -------
+        ndarray of bool, shape (n,), or None
         """
         if not _IDLE.exists():
             return None
@@ -284,20 +345,20 @@ class Process:
         nodes : array_like of int, shape (n,) or an int, optional
             Target of each page, or of all; None only asks.
         flags : int, default MPOL_MF_MOVE
-            As for the model's.
+            As for the model's `pagemig.Process.move_pages`.
 
         Returns
         -------
         MoveResult
-            Pages not migrated, and for each its node or a negative errno.
+            Number of pages not migrated, and for each page its node or a negative errno.
 
         Raises
         ------
         SyscallError
             The kernel's: EINVAL, EPERM, ESRCH, EACCES, ENODEV, ENOMEM, EFAULT; ENOSYS for a kernel
-            without NUMA. ``result.status`` says what was done before.
+            without NUMA. ``result.status`` has the statuses stored before the error.
         TypeError, ValueError
-            Not whole numbers, or lists of different lengths.
+            Not integers, or lists of different lengths.
         """
         addresses = _whole(pages, np.uint64, "pages")
         targets = None if nodes is None else _whole(nodes, np.int32, "nodes", addresses.size)
@@ -316,22 +377,24 @@ class Process:
         return MoveResult(rc, status)
 
     def migrate_pages(self, old: Iterable[int], new: Iterable[int]) -> int:
-        """Move every page of the process that lies on some nodes to others.
+        """Move every page of the process from some nodes to others.
 
         Parameters
         ----------
         old, new : iterables of int
-            Nodes.
+            Nodes from 0 to 1023.
 
         Returns
         -------
         int
-            Pages that could not be moved.
+            Number of pages that could not be moved.
 
         Raises
         ------
         SyscallError
             The kernel's: EINVAL, EPERM, ESRCH; ENOSYS for a kernel without NUMA.
+        ValueError
+            A node out of range.
         """
         masks = [np.zeros(16, np.uint64) for _ in range(2)]
         for mask, given in zip(masks, (old, new), strict=True):
@@ -354,13 +417,13 @@ class Process:
 
 
 def _frames(entries: NDArray[np.uint64]) -> NDArray[np.uint64] | None:
-    """Frame numbers of the pages present; None where the kernel hides them."""
+    """Return the frame numbers of present pages; None if the kernel hides them."""
     frames: NDArray[np.uint64] = entries[entries & _PRESENT != 0] & _PFN
     return None if frames.size and not frames.any() else frames
 
 
 def _spans(frames: NDArray[np.uint64]) -> Iterator[tuple[int, NDArray[np.uint64]]]:
-    """Words of the bitmap of frames that lie beside each other: the first, and their bits."""
+    """Yield adjacent words of the bitmap of frames: the number of the first, and their bits."""
     frames = np.unique(frames)
     words, first = np.unique(frames >> np.uint64(6), return_index=True)
     bits = np.uint64(1) << (frames & np.uint64(63))
@@ -372,7 +435,7 @@ def _spans(frames: NDArray[np.uint64]) -> Iterator[tuple[int, NDArray[np.uint64]
 
 
 def _whole(values: ArrayLike, dtype: type, name: str, n: int | None = None) -> NDArray[np.generic]:
-    """An array of whole numbers that the kernel can read, as long as it has to be."""
+    """Return an array of integers of ``dtype`` that the kernel can read, ``n`` long if given."""
     given = np.asarray(values)
     if given.size and given.dtype.kind not in "iu":
         raise TypeError(f"{name} must be whole numbers, not {given.dtype}")
@@ -390,7 +453,7 @@ def _whole(values: ArrayLike, dtype: type, name: str, n: int | None = None) -> N
 
 
 def _call(which: int, *args: object) -> int:
-    """Make a system call; its value, or a negative errno. The interpreter lock is released."""
+    """Make a system call; return its value or a negative errno. Releases the interpreter lock."""
     numbers = _NUMBERS.get(platform.machine())
     if numbers is None:
         note = f"the number of the call is not known on {platform.machine()}"
@@ -402,7 +465,7 @@ def _call(which: int, *args: object) -> int:
 
 
 def _soft_dirty() -> bool:
-    """Whether the kernel keeps soft-dirty bits: a page of our own is written, and looked at."""
+    """Tell whether the kernel keeps soft-dirty bits, by writing a page of this program."""
     page = np.zeros(2 * PAGE_SIZE, np.uint8)
     page[:] = 1
     addr = page.ctypes.data + PAGE_SIZE & ~(PAGE_SIZE - 1)

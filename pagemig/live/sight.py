@@ -1,4 +1,4 @@
-"""Which pages a process accesses, as far as the kernel that runs tells."""
+"""Which pages a process accesses, as far as the running kernel reports it."""
 
 from __future__ import annotations
 
@@ -17,20 +17,19 @@ __all__ = ["Sight", "Target", "present"]
 Bools = NDArray[np.bool_]
 Addresses = NDArray[np.uint64]
 
-#: Pages in a row that are not present and still looked over rather than left out: one read of
-#: pagemap is cheaper than two.
+#: Gaps of up to so many absent pages are read along: one read of pagemap is cheaper than two.
 _GAP = 1024
 _PRESENT = np.uint64(1 << 63)
-#: Pages that are watched at most: 64 GiB.
+#: The most pages that are watched: 64 GiB.
 _MOST = 1 << 24
 
 
 class Target(Protocol):
-    """What is asked of a process: the methods of `pagemig.live.Process`."""
+    """The methods of `pagemig.live.Process` that watching and moving pages needs."""
 
     @property
     def pid(self) -> int:
-        """Its number."""
+        """The number of the process."""
         ...
 
     @property
@@ -44,23 +43,23 @@ class Target(Protocol):
         ...
 
     def vmas(self) -> list[Vma]:
-        """Its mappings."""
+        """Return its mappings."""
         ...
 
     def smaps(self) -> list[dict[str, Any]]:
-        """Counts of each."""
+        """Return the counts of each mapping."""
         ...
 
     def pagemap(self, addr: int, n: int) -> NDArray[np.uint64]:
-        """Its page-table entries."""
+        """Return its page-table entries."""
         ...
 
     def clear(self) -> None:
-        """Begin to watch."""
+        """Begin to watch references and writes."""
         ...
 
     def dirty(self, addr: int, n: int) -> Bools | None:
-        """Pages written since."""
+        """Tell which pages were written since."""
         ...
 
     def mark_idle(self, addr: int, n: int) -> bool:
@@ -68,23 +67,23 @@ class Target(Protocol):
         ...
 
     def accessed(self, addr: int, n: int) -> Bools | None:
-        """Pages accessed since."""
+        """Tell which pages were accessed since."""
         ...
 
     def move_pages(self, pages: ArrayLike, nodes: ArrayLike | None = None) -> MoveResult:
-        """Move pages, or ask where they are."""
+        """Move pages, or ask where they are, as `pagemig.live.Process.move_pages`."""
         ...
 
 
 def present(process: Target, most: int = _MOST) -> Addresses:
-    """Addresses of the present pages of a process's private writable memory, ascending.
+    """Return the addresses of present pages in a process's private writable memory, ascending.
 
-    Code and files that others share are left to the kernel.
+    Code, and memory that other processes share, is left to the kernel.
 
     Raises
     ------
     ValueError
-        For more than ``most`` of them.
+        There are more than ``most`` of them.
     """
     found = [np.empty(0, np.uint64)]
     for vma in process.vmas():
@@ -105,9 +104,9 @@ def present(process: Target, most: int = _MOST) -> Addresses:
 class Sight:
     """Watches pages of a process.
 
-    With idle page tracking (CONFIG_IDLE_PAGE_TRACKING, root) the kernel tells each page that was
-    accessed. Elsewhere it tells which pages were written (CONFIG_MEM_SOFT_DIRTY), and how many of
-    each mapping were referenced; then a page counts as accessed if it was written, or if at least
+    With idle page tracking (CONFIG_IDLE_PAGE_TRACKING, root) the kernel reports each page that was
+    accessed. Otherwise it reports which pages were written (CONFIG_MEM_SOFT_DIRTY), and how many of
+    each mapping were referenced. Then a page counts as accessed if it was written, or if at least
     half of its mapping was referenced.
 
     Parameters
@@ -115,12 +114,12 @@ class Sight:
     process : Target
         The process.
     pages : ndarray of uint64, shape (pages,)
-        Addresses of what is watched, ascending.
+        Addresses of the pages to watch, ascending.
 
     Attributes
     ----------
     tells : str
-        What the kernel tells, in words.
+        What the kernel reports, in words.
     """
 
     def __init__(self, process: Target, pages: Addresses) -> None:
@@ -138,17 +137,17 @@ class Sight:
 
     @classmethod
     def of(cls, process: Target) -> str:
-        """What the kernel tells of a process, in words."""
+        """Say in words what the kernel reports about a process."""
         return cls(process, present(process)[:1]).tells
 
     def begin(self) -> None:
-        """Begin to watch, or watch anew."""
+        """Begin to watch, or begin again."""
         self.process.clear()
         idle = [self.process.mark_idle(*self._range(run)) for run in self.runs]
         self.by_page = bool(idle) and all(idle)
 
     def look(self) -> tuple[Bools, Bools]:
-        """Tell which pages were accessed and which were written since `begin`, and begin anew."""
+        """Tell which pages were accessed and which written since `begin`, and begin again."""
         written = self._asked(self.process.dirty) if self.stores else None
         accessed = self._asked(self.process.accessed) if self.by_page else None
         if written is None:
@@ -163,7 +162,7 @@ class Sight:
         return int(run[0]), (int(run[-1]) - int(run[0]) >> PAGE_SHIFT) + 1
 
     def _asked(self, ask: Callable[[int, int], Bools | None]) -> Bools | None:
-        """Ask about all pages; None where the kernel no longer tells."""
+        """Ask about all pages; None if the kernel no longer reports it."""
         parts = [np.empty(0, np.bool_)]
         for run in self.runs:
             told = ask(*self._range(run))
@@ -173,7 +172,7 @@ class Sight:
         return np.concatenate(parts)
 
     def _referenced(self) -> Bools:
-        """Pages of mappings of which at least half was referenced."""
+        """Tell which pages are in a mapping of which at least half was referenced."""
         rows = sorted(self.process.smaps(), key=lambda row: int(row["start"]))
         if not rows:
             return np.zeros(self.pages.size, np.bool_)

@@ -1,4 +1,4 @@
-"""The nodes of the machine that runs, as ``/sys/devices/system/node`` has them."""
+"""The nodes of this machine, from ``/sys/devices/system/node``."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ class Topology:
             for nid in self.nodes
         ]
         if self.single:
-            lines.append("one node: pages have nowhere to go, only a dry run makes sense")
+            lines.append("one node: pages have nowhere to go; try a dry run or imagine a machine")
         return "\n".join(lines)
 
 
 def listed(text: str) -> tuple[int, ...]:
-    """Numbers of a list as the kernel writes it: ``0-3,8``.
+    """Parse a list of numbers as the kernel writes it: ``0-3,8``.
 
     Examples
     --------
@@ -68,22 +68,22 @@ def listed(text: str) -> tuple[int, ...]:
 
 
 def topology(root: Path = _NODES) -> Topology:
-    """Look at the nodes of this machine.
+    """Read the nodes of this machine.
 
     Parameters
     ----------
     root : Path
-        Where the kernel has them.
+        The kernel's folder of nodes.
 
     Returns
     -------
     Topology
-        A machine whose kernel knows no nodes counts as one.
+        The nodes; a kernel without NUMA counts as one node.
 
     Raises
     ------
     OSError
-        If the kernel's files cannot be read.
+        The kernel's files cannot be read.
     """
     if not (root / "online").exists():
         meminfo = _meminfo(Path("/proc/meminfo").read_text())
@@ -102,7 +102,7 @@ def topology(root: Path = _NODES) -> Topology:
 
 
 def _meminfo(text: str) -> dict[str, int]:
-    """Bytes by name, from ``meminfo`` of the machine or of a node."""
+    """Return bytes by name, from ``meminfo`` of the machine or of a node."""
     return {
         found[1]: int(found[2]) << 10
         for found in re.finditer(r"^(?:Node \d+ )?(\w+): +(\d+) kB$", text, re.M)

@@ -58,7 +58,7 @@ def binding(
 
 
 def is_timed(ops: Sequence[Json]) -> bool:
-    """Whether something goes on for a time in a scenario, so that its outcome is chance."""
+    """Tell whether an operation of a scenario runs on for a time, so that its outcome is chance."""
     return any(op["op"] in _TIMED for op in ops)
 
 
@@ -91,7 +91,7 @@ def _without(state: Mapping[str, Any], names: Sequence[str]) -> Json:
 
 
 def _whatever_the_timing(op: Json, result: Json, recorded: Json) -> Json:
-    """No torn page, no page left by truncation, and the mappings as they were."""
+    """Keep what holds at any timing: torn pages, pages left by truncation, the mappings."""
     if not recorded:
         return {}
     kept: Json = {name: result[name] for name in ("errno",) if name in result}

@@ -153,7 +153,7 @@ def differences(
 
 
 def _differ(path: str, recorded: Any, ours: Any, ignored: frozenset[str]) -> Iterator[Difference]:
-    """Differences below a path.
+    """Yield the differences below a path.
 
     Lists are entered where they hold lists or objects and are of equal length; a list of numbers
     is one value.
@@ -173,7 +173,7 @@ def _differ(path: str, recorded: Any, ours: Any, ignored: frozenset[str]) -> Ite
 
 
 def _torn(recorded: Any, ours: Any) -> bool:
-    """Whether contents differ only where a page is being rewritten.
+    """Tell whether contents differ only where a page is being rewritten.
 
     A recorder that reads both ends of such a page may see two generations of it or one.
     """
@@ -421,7 +421,7 @@ def summary(total: Count, compared: Sequence[Agreement]) -> Json:
 
 
 def _apart(compared: Iterable[Agreement]) -> list[tuple[str, int, int]]:
-    """Fields reported apart, the pages they were recorded of, and those that agree."""
+    """Return the fields reported apart: the pages recorded, and those that agree."""
     pages: Counter[tuple[str, bool]] = Counter()
     for agreement in compared:
         pages.update(agreement.apart)

@@ -80,7 +80,7 @@ def entries(path: str | Path) -> list[Entry]:
 
 
 def _unprintable(value: Any) -> str | None:
-    """A text in a JSON value that a terminal would obey; line ends and tabs are harmless."""
+    """Find a text in a JSON value that a terminal would obey; line ends and tabs are harmless."""
     waiting = deque([value])
     while waiting:
         value = waiting.pop()
@@ -95,7 +95,7 @@ def _unprintable(value: Any) -> str | None:
 
 
 def _text(path: str | Path) -> str:
-    """All of a file, which is refused before it takes more memory than there is."""
+    """Read a whole file, which is refused before it takes more memory than there is."""
     try:
         if str(path) == "-":
             text = sys.stdin.read(_LARGEST + 1)

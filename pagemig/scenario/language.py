@@ -493,7 +493,7 @@ def squeezed(record: Mapping[str, Any]) -> dict[int, Squeezed]:
 
 
 def _with_slot(state: Mapping[str, Json | None]) -> set[tuple[int, int]]:
-    """Pages that have a place in swap: by their entry, or because the swap cache has them."""
+    """Count pages that have a swap slot: by their entry, or in the swap cache."""
     return {
         (int(number), vma["at"] + k)
         for number, process in state.items()
@@ -527,7 +527,7 @@ def length_of(op: Json) -> int:
 
 
 def tokens(token: int, n: int) -> Pages:
-    """Content of ``n`` pages written with a token."""
+    """Return the content of ``n`` pages written with a token."""
     return np.uint64(token * PAGE_SIZE & ULONG) + np.arange(n, dtype=np.uint64)
 
 
@@ -539,7 +539,7 @@ def bits_of(flags: Iterable[str | int], names: Mapping[str, int]) -> int:
 
 
 def switches(flags: Iterable[str | int], names: Mapping[str, int]) -> dict[str, bool] | None:
-    """Which flags are set, by name; None if one is that the call does not know."""
+    """Return which flags are set, by name; None if the call does not know one of them."""
     bits = bits_of(flags, names)
     if bits & ~sum(names.values()):
         return None
@@ -584,7 +584,7 @@ def targets_of(nodes: Any, n: int) -> npt.NDArray[np.int32] | Pointer:
 
 
 def status_name(number: int) -> int | str | None:
-    """A status as a record has it: a node, the name of an error, None where nothing was stored."""
+    """Return a status as a record has it: a node, an error's name, None if none was stored."""
     if number == STATUS_UNSET:
         return None
     return number if number >= 0 else errno_name(-number)

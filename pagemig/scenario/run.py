@@ -86,7 +86,7 @@ _LOW_WATERMARK: Final = 1 / 850
 
 
 def _machine(kernel: str, *, brief: bool, swap: bool) -> Machine:
-    """The recorded machine: four nodes at equal distances, a processor on the first two.
+    """Make the recorded machine: four nodes at equal distances, a processor on the first two.
 
     It had swap where the scenario says so; here it also has where nothing moves without.
     """
@@ -219,7 +219,7 @@ class ScenarioRun:
         return {**result, "state": changes} if changes else result
 
     def _swap_use(self) -> list[int]:
-        """Pages of swap in use, and pages in the swap cache."""
+        """Return the pages of swap in use, and the pages in the swap cache."""
         used = sum(device.used for device in self.machine.swap) >> PAGE_SHIFT
         return [used, int(np.count_nonzero(self.machine.frames.flag("swapcache")))]
 
@@ -278,7 +278,7 @@ class ScenarioRun:
             owner.touch(STACK, n * PAGE_SIZE)
 
     def _make_file(self, i: int, entry: Json, ino: int) -> File:
-        """A file as it was before the first operation: on its node, and on its disk."""
+        """Make a file as it was before the first operation: on its node, and on its disk."""
         size, node = entry["pages"] * PAGE_SIZE, entry.get("node") or 0
         if node not in self.machine.memory_nodes:
             raise ValueError(f"file {i}: node={node!r} is not one of {self.machine.memory_nodes}")
@@ -297,11 +297,11 @@ class ScenarioRun:
     # ---- what the processes look like ---------------------------------------------------------
 
     def state_of(self, process: Process) -> Json:
-        """State of a process in the recorded format: ``locked_kb`` and ``vmas``."""
+        """Return the state of a process in the recorded format: ``locked_kb`` and ``vmas``."""
         return View(self._scene, process, self._rewritten()).state()
 
     def _changes(self) -> dict[str, Json | None]:
-        """The processes that do not look as before, by number; None for those that are gone."""
+        """Return the processes whose state changed, by number; None for those that are gone."""
         changed: dict[str, Json | None] = {}
         for number, process in self.processes.items():
             if not process.alive:
@@ -327,7 +327,7 @@ class ScenarioRun:
     # ---- programs that run in the background --------------------------------------------------
 
     def _rewrite(self, bursts: Mapping[int, tuple[int, int]]) -> None:
-        """One round of some bursts: each page read and written back, one higher."""
+        """Make one round of some bursts: each page is read and written back, one higher."""
         for number, (addr, length) in bursts.items():
             process = self.processes[number]
             if process.alive:
@@ -336,7 +336,7 @@ class ScenarioRun:
                     process.touch(addr, read.done * PAGE_SIZE, write=True, values=read.values + 1)
 
     def _rewritten(self) -> Pages | None:
-        """Frames under a background burst: whoever reads both ends of one sees two generations."""
+        """Return the frames under a background burst, whose content changes between two reads."""
         if not self._bursts:
             return None
         return self._scene.frames(
@@ -364,7 +364,7 @@ class ScenarioRun:
         return {"rc": counts[1], "counts": counts}
 
     def _flip(self, process: Process, target: Process, op: Json) -> list[int]:
-        """Calls, statuses that were a node, and EAGAIN."""
+        """Count calls, statuses that were a node, and EAGAIN."""
         pages = addresses_of([{"range": [op["at"], op["n"]]}])
         calls = nodes = again = 0
         for nid in self.machine.memory_nodes:
@@ -378,7 +378,7 @@ class ScenarioRun:
         return [calls, nodes, again]
 
     def _op_churn(self, process: Process, op: Json, _i: int) -> Json:
-        """One round; pages beyond the end that can still be read are those truncation left."""
+        """Make one round; pages beyond the end that can still be read were left by truncation."""
         file, n = self._files[op["file"]], op["n"]
         process.ftruncate(file, n * PAGE_SIZE)
         process.touch(address_of(op), n * PAGE_SIZE, write=True, values=tokens(1, n))
@@ -388,7 +388,7 @@ class ScenarioRun:
         return {"rc": left, "counts": [1, left]}
 
     def _op_squeeze(self, process: Process, op: Json, i: int) -> Json:
-        """Memory is short on a node: what is written out is the kernel's choice."""
+        """Make memory short on a node; which pages are written out is the kernel's choice."""
         given = self._squeezed.get(i)
         if given is None:
             raise ValueError("what it writes out is to be taken from a recording with swap")
@@ -529,7 +529,7 @@ class ScenarioRun:
         return _answered(lambda: process.setuid(op["uid"], dumpable=op.get("dumpable", False)))
 
     def _pid(self, pid: Any) -> int:
-        """The number to pass for the ``pid`` of an operation."""
+        """Return the number to pass for the ``pid`` of an operation."""
         match pid:
             case "self":
                 return 0
@@ -546,7 +546,7 @@ class ScenarioRun:
     # ---- policies and migration ---------------------------------------------------------------
 
     def _migrating(self, call: Callable[[], Json]) -> Json:
-        """Result of a call that migrates, with the growth of the kernel's counters."""
+        """Return the result of a migrating call, with the growth of the kernel's counters."""
         before = self.machine.vmstat
         result = call()
         after = self.machine.vmstat
@@ -685,7 +685,7 @@ _GONE: Final[tuple[object, Json | None]] = (None, None)
 def _split_inos(
     given: Sequence[int] | None, ops: Iterable[Json], nr_files: int
 ) -> tuple[list[int], dict[int, int]]:
-    """Inode numbers of the files, and of shared anonymous memory by the operation that maps it."""
+    """Split inode numbers: of the files, and of shared anonymous memory by the operation."""
     shared = [i for i, op in enumerate(ops) if maps_shared_anon(op)]
     if given is None:
         return [0] * nr_files, {}
@@ -698,7 +698,7 @@ def _split_inos(
 
 
 def _content(machine: Machine) -> Pages:
-    """The token of every frame, without a copy."""
+    """Return the token of every frame, without a copy."""
     words = machine._content_raw()
     if words is None:
         raise ValueError(f"the machine must keep contents (page_bytes=8), not {machine!r}")
@@ -711,7 +711,7 @@ def _failed(error: SyscallError) -> Json:
 
 
 def _answered(call: Callable[[], object], *, returns: bool = False) -> Json:
-    """``rc`` of a call: what it returned if that ``returns`` anything, else 0; ``errno`` if any."""
+    """Return ``rc`` of a call (0 unless it ``returns`` a value), or ``errno``."""
     try:
         value = call()
     except SyscallError as error:
@@ -720,7 +720,7 @@ def _answered(call: Callable[[], object], *, returns: bool = False) -> Json:
 
 
 def _counted(process: Process, call: Callable[[], object]) -> Json:
-    """As :func:`_answered`, with the minor faults that the call itself took."""
+    """Return the same as `_answered`, with the minor faults that the call itself took."""
     before = process._last_faults()[0]
     result = _answered(call)
     faults = process._last_faults()[0] - before if process.alive else 0

@@ -75,7 +75,7 @@ def _fields_text(fields: Json, without: Collection[str] = ("op",)) -> str:
 
 
 def _states_text(rows: list[tuple[Any, ...]], width: int) -> str:
-    """Mappings as a table; what two columns of pages cannot show of them is run together."""
+    """Show mappings as a table; pages that look the same are joined into runs."""
     columns = zip(_HEAD[:-2], *(map(str, row[:-1]) for row in rows), strict=True)
     taken = len(_INDENT) + sum(2 + max(map(len, column)) for column in columns)
     wide = max((width - taken - 2) // 2, _NARROWEST)
@@ -86,7 +86,7 @@ def _states_text(rows: list[tuple[Any, ...]], width: int) -> str:
 
 
 def _abridged(text: str | list[list[Any]], wide: int) -> str:
-    """A character for each page if they fit, else runs of equal ones."""
+    """Show a character for each page if they fit, else runs of equal ones."""
     flat = text if isinstance(text, str) else "".join(value * n for value, n in text)
     if len(flat) <= wide:
         return flat

@@ -81,24 +81,24 @@ class Scene:
     brief: bool
 
     def is_outside(self, start: int, end: int) -> bool:
-        """Whether a mapping is not the scenario's: outside the window, or the anchor."""
+        """Tell whether a mapping is not the scenario's: outside the window, or the anchor."""
         return start < WINDOW or start >= STACK or (start, end) == self.anchor
 
     def locked_outside(self, process: Process) -> int:
-        """Locked memory that is not the scenario's, in kB: mlockall locks the program's, too."""
+        """Return locked memory outside the scenario, kB: mlockall locks the program, too."""
         rows = process._vmas()
         locked = rows[rows["flags"] & VM_LOCKED != 0]
         spans = zip(locked["start"].tolist(), locked["end"].tolist(), strict=True)
         return int(sum(end - start for start, end in spans if self.is_outside(start, end))) >> 10
 
     def rows(self, process: Process) -> Any:
-        """The scenario's mappings of a process."""
+        """Return the scenario's mappings of a process."""
         rows = process._vmas()
         spans = zip(rows["start"].tolist(), rows["end"].tolist(), strict=True)
         return rows[[not self.is_outside(start, end) for start, end in spans]]
 
     def frames(self, spans: Iterable[tuple[Process, int, int]]) -> Pages:
-        """Frames in ranges of processes, each an address and a number of pages."""
+        """Return the frames in ranges of processes, each an address and a number of pages."""
         ptes = _joined([process._ptes(addr, n) for process, addr, n in spans])
         pages = take_apart(self.machine, ptes)
         return pages.pfn[pages.normal]
@@ -136,14 +136,14 @@ class View:
         self.locked = process.status()["VmLck"] - scene.locked_outside(process)
 
     def key(self) -> tuple[object, ...]:
-        """Everything the state is made from, cheap to compare with an earlier one."""
+        """Return everything the state is made from, cheap to compare with an earlier one."""
         pages = self.pages
         arrays = (self.rows, pages.ptes, pages.state, self.content, self.torn)
         policy = self.process._get_task_policy()
         return (self.locked, policy, *(array.tobytes() for array in arrays))
 
     def state(self) -> Json:
-        """The state in the recorded format."""
+        """Return the state in the recorded format."""
         texts = {"node": self._node()}
         if "move_pages" in self.scene.machine.profile.calls:
             texts["query"] = self._query()
@@ -177,7 +177,7 @@ class View:
         return entry
 
     def _numa_maps(self) -> dict[int, tuple[str, dict[str, int]]]:
-        """Policy and counts of each mapping by its address, from the text of numa_maps.
+        """Return policy and counts of each mapping by its address, from the text of numa_maps.
 
         Recorded is ``prefer-many`` for the kernel's ``prefer (many)``, and of another policy only
         what stands before a blank (``weighted interleave:0-3``).
@@ -198,7 +198,7 @@ class View:
         return _text_runs(text) if self.scene.brief else text.tobytes().decode()
 
     def _over_zero(self, text: _Text) -> _Text:
-        """``text`` where a page is, ``z`` for the zero page, ``.`` where nothing is."""
+        """Replace ``text`` by ``z`` for the zero page, and by ``.`` where no page is."""
         pages = self.pages
         return np.where(pages.normal, text, np.where(pages.present, _ZERO_PAGE, _DOT))
 
@@ -221,7 +221,7 @@ class View:
         return np.where(pages.present, _HEX[kinds], _DOT)
 
     def _from_memory(self) -> dict[str, _Text]:
-        """What recordings of a kernel without pagemap read from memory: entries, counts, flags."""
+        """Return what recordings of a kernel without pagemap read from memory."""
         pages, ptes = self.pages, self.pages.ptes
         entry = _HEX[_digits(ptes, _ENTRY_BITS)]
         entry[pages.swapped & ~pages.migrating] = ord("s")
@@ -238,7 +238,7 @@ class View:
         return {"pte": np.where(ptes != 0, entry, _DOT), **texts}
 
     def _query(self) -> _Text:
-        """What a query with every privilege answers for each page."""
+        """Return what a query with every privilege answers for each page."""
         pages = [
             np.arange(start, start + (n << PAGE_SHIFT), PAGE_SIZE, dtype=np.uint64)
             for start, n in self.spans
@@ -259,7 +259,7 @@ class View:
 
 
 def _digits(words: Pages, bits: Iterable[tuple[int, int]]) -> Pages:
-    """A number for each word: of each pair the second, where bit number the first is set."""
+    """Return a digit for each word: of each pair the second, if bit number the first is set."""
     digits = np.zeros(len(words), dtype=np.uint64)
     for shift, digit in bits:
         digits |= (words >> np.uint64(shift) & np.uint64(1)) * np.uint64(digit)

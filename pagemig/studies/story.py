@@ -94,7 +94,7 @@ class Figure(NamedTuple):
     title : str
         What is counted.
     why : str
-        What that means, for somebody who does not know the kernel.
+        What that means, for a reader new to the kernel.
     """
 
     act: str

@@ -149,7 +149,7 @@ def simulate(
 
 
 class _Lock:
-    """Who has a lock, who had it last, who waits."""
+    """A lock: its owner, its last owner, and the processors that wait."""
 
     __slots__ = ("busy_us", "held", "last", "lines", "queue")
 

@@ -59,7 +59,7 @@ def refcounts(state: _Words) -> npt.NDArray[np.uint32]:
 
 
 def mapcounts(state: _Words) -> npt.NDArray[np.uint32]:
-    """Mapcounts of state words: how many page-table entries point at the frame."""
+    """Return mapcounts of state words: how many page-table entries name the frame."""
     return (state >> _MAP_SHIFT).astype(np.uint32)
 
 
@@ -125,7 +125,7 @@ class Frames:
         return self._machine._nids(np.arange(len(self), dtype=np.uint64))
 
     def flag(self, name: str) -> npt.NDArray[np.bool_]:
-        """Where a flag is set.
+        """Return where a flag is set.
 
         Parameters
         ----------
@@ -143,7 +143,7 @@ class Frames:
         return where
 
     def describe(self, pfn: int) -> str:
-        """One frame in a line: flags by name, counts, what it belongs to.
+        """Describe one frame in a line: flags by name, counts, what it belongs to.
 
         Raises
         ------

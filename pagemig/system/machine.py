@@ -640,7 +640,7 @@ class Machine(Platform):
         self._callbacks.append(callbacks)  # a call under way may still use those before
 
     def mappings(self, pfn: int) -> list[tuple[Process, int]]:
-        """Who maps a frame: processes and addresses, as the reverse map finds them, in its order.
+        """Return the processes and addresses that map a frame, in the reverse map's order.
 
         The walk holds the lock of the reverse map, so that other threads may make calls meanwhile:
         what it finds was all there at one moment. Which process an address space belongs to is

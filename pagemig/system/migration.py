@@ -41,9 +41,9 @@ class MigrationEvent(NamedTuple):
     at : str
         ``"unmapped"``: the pages are behind migration entries, the flush and the copy may take time
         now. ``"copied"``: their content is in the new frames, the entries are still there.
-        ``"stage"``: they have moved, who waited for them may go on. ``"pass"``: the next pass
-        begins over what did not move. ``"waits"``: for what `wait` says; step again when that may
-        be over.
+        ``"stage"``: they have moved, waiters may go on. ``"pass"``: the next pass begins over the
+        pages that did not move. ``"waits"``: for what `wait` says; step again when that may be
+        over.
     source, target : ndarray of uint32, shape (n,)
         Frames of the pages that the stop is about; at ``"stage"`` a target of 0 says that the page
         was put back.
@@ -195,7 +195,7 @@ def move_pages_call(
     pid: Pid,
     count: int | None,
 ) -> Call:
-    """Arguments of move_pages, and what makes its answer."""
+    """Return the arguments of move_pages, and what makes its answer."""
     caller._must_live("move_pages")
     number, total, addresses, targets, bits = move_arguments(
         caller, pages, nodes, flags, pid, count
@@ -219,7 +219,7 @@ def migrate_pages_call(
     pid: Pid,
     maxnode: int | None,
 ) -> Call:
-    """Arguments of migrate_pages, and what makes its answer."""
+    """Return the arguments of migrate_pages, and what makes its answer."""
     caller._must_live("migrate_pages")
     arguments = migrate_arguments(caller, from_nodes, to_nodes, pid, maxnode)
 
@@ -232,7 +232,7 @@ def migrate_pages_call(
 
 
 def mbind_call(caller: NumaCalls, addr: int, length: int, policy: Policy, flags: int) -> Call:
-    """Arguments of mbind with a policy, and what makes its answer."""
+    """Return the arguments of mbind with a policy, and what makes its answer."""
     caller._must_live("mbind")
     if not isinstance(policy, Policy):
         raise TypeError(f"policy must be a Policy, not {policy!r}")
@@ -247,7 +247,7 @@ def mbind_call(caller: NumaCalls, addr: int, length: int, policy: Policy, flags:
 
 
 def frames_call(pfns: npt.NDArray[np.uint32], nodes: npt.NDArray[np.int32]) -> Call:
-    """Arguments of a migration of frames, and what makes its answer."""
+    """Return the arguments of a migration of frames, and what makes its answer."""
 
     def answer(rc: int, stored: npt.NDArray[np.int32] | None) -> MoveResult:
         assert stored is not None

@@ -99,7 +99,7 @@ class Node:
 
 
 def _is_flat(values: object) -> bool:
-    """Whether it is an array without dimensions, which looks iterable and is not."""
+    """Tell whether a value is an array without dimensions, which only looks iterable."""
     return isinstance(values, np.ndarray) and values.ndim == 0
 
 
@@ -167,7 +167,7 @@ def weight_table(
 
 
 def swap_slots(swap: Sequence[int | str], profile: KernelProfile) -> list[int]:
-    """Pages of each swap device."""
+    """Return the pages of each swap device."""
     if isinstance(swap, str | bytes) or not isinstance(swap, Iterable) or _is_flat(swap):
         raise TypeError(f"swap must be a sequence of sizes, not {swap!r}")
     slots = [as_size(size, "swap") >> PAGE_SHIFT for size in swap]

@@ -223,7 +223,7 @@ class NumaCalls(Task):
         count: int | None,
         status: npt.NDArray[np.int32] | Pointer | None,
     ) -> MoveResult:
-        """move_pages with every kind of argument."""
+        """Make move_pages with every kind of argument."""
         self._must_live("move_pages")
         number, total, addresses, targets, bits = move_arguments(
             self, pages, nodes, flags, pid, count
@@ -538,12 +538,12 @@ def _policy_flags(nodes: object, flags: int | None, maxnode: int | None) -> int:
 
 
 def _mask_words(maxnode: int) -> int:
-    """Words that get_mempolicy writes of a mask, one at least; more than a page is refused."""
+    """Return how many words get_mempolicy writes of a mask: at least one, at most a page."""
     return min(max((maxnode + 62) // 64, 1), _PAGE_WORDS)
 
 
 def _room(value: object, name: str, dtype: type[Any], n: int) -> npt.NDArray[Any] | None:
-    """Memory for an answer; None for NULL, and none of it behind a wild pointer."""
+    """Return memory for an answer: None for NULL, an empty array for a wild pointer."""
     if value is not None and not isinstance(value, Pointer):
         raise TypeError(f"{name} must be NULL, BAD or None (room for the answer), not {value!r}")
     return None if value is NULL else np.zeros(0 if value is BAD else n, dtype=dtype)
@@ -556,7 +556,7 @@ def unset(n: int) -> npt.NDArray[np.int32]:
 def _status_array(
     status: npt.NDArray[np.int32] | Pointer | None, n: int
 ) -> npt.NDArray[np.int32] | None:
-    """Where statuses go; None for a pointer that cannot be written."""
+    """Return where statuses go; None for a pointer that cannot be written."""
     if status is None:
         return unset(n)
     if isinstance(status, Pointer):
@@ -585,7 +585,7 @@ def _listed(pages: object, nodes: Addresses | int | Pointer | None, n: int) -> i
 def _move_targets(
     nodes: Addresses | int | Pointer | None, n: int | None
 ) -> npt.NDArray[np.int32] | None:
-    """Target nodes of ``n`` pages; None asks where they are, no node stands for a bad pointer.
+    """Return target nodes of ``n`` pages: None only asks, an empty array is a bad pointer.
 
     ``n`` is None when the pages are a pointer themselves: nothing of either list is read then.
     """

@@ -183,7 +183,7 @@ class Platform(_memory.Memory):
         return min((nid for nid in self.memory_nodes if mask >> nid & 1), key=lambda n: (row[n], n))
 
     def free(self, nid: int) -> int:
-        """Bytes of a node that are free.
+        """Return the free bytes of a node.
 
         Raises
         ------
@@ -351,7 +351,7 @@ class Platform(_memory.Memory):
         Parameters
         ----------
         pfns : array of int
-            Frames; whoever maps them has swap entries then, or nothing where a file can be read.
+            Frames. Their entries become swap entries, or empty where a file can be read again.
 
         Returns
         -------

@@ -207,7 +207,7 @@ def _perms(flags: int) -> str:
 
 
 def _file_name(machine: _memory.Memory, index: int) -> tuple[int, str]:
-    """Inode number and name of a file or shared object."""
+    """Return inode number and name of a file or shared object."""
     if not index:
         return 0, ""
     kind, _size, inode, _cached = machine._file_info(index)
@@ -260,7 +260,7 @@ def _chunks(process: Task, start: int, end: int) -> Iterator[Entries]:
 
 
 def pagemap(process: Task, addr: int, n: int, *, pfns: bool = True) -> _Words:
-    """Entries of ``/proc/PID/pagemap``.
+    """Return entries of ``/proc/PID/pagemap``.
 
     Parameters
     ----------
@@ -312,7 +312,7 @@ def _pagemap_entries(process: Task, start: int, n: int, *, pfns: bool) -> _Words
 
 
 def frames(process: Task, addr: int, n: int) -> npt.NDArray[np.int64]:
-    """Frame of each page.
+    """Return the frame of each page.
 
     Parameters
     ----------

@@ -545,7 +545,7 @@ class Process(NumaCalls):
     def _touch_in_pieces(
         self, first: int, n: int, write: bool, values: SupportsIndex | None
     ) -> TouchResult:
-        """A range of any length: values take memory for the pages that are there, not for all."""
+        """Touch a range of any length; values take memory for present pages only."""
         result = TouchResult(0, 0, 0, None, None, None)
         read: list[npt.NDArray[np.uint64]] = []
         while result.done < n and result.signal is None:
@@ -593,9 +593,9 @@ class Process(NumaCalls):
             Whether all, or which of them, are writes.
         deferred : bool, default False
             Count in one dense array and set accessed and dirty bits and counts at the end, which is
-            several times faster.  The result is the same; only who looks at bits or counts while
-            the call runs sees the difference, and changes of the address space wait for up to
-            2**24 accesses.
+            several times faster.  The result is the same.  Only a thread that reads bits or counts
+            while the call runs sees the difference, and changes of the address space wait for up
+            to 2**24 accesses.
 
         Returns
         -------
@@ -998,14 +998,14 @@ class Process(NumaCalls):
     # ---- looking inside -----------------------------------------------------------------------
 
     def pagemap(self, addr: int, n: int, *, pfns: bool = True) -> npt.NDArray[np.uint64]:
-        """Entries of ``/proc/PID/pagemap``; see :func:`pagemig.system.proc.pagemap`."""
+        """Return entries of ``/proc/PID/pagemap``; see `pagemig.system.proc.pagemap`."""
         self._must_live("pagemap")
         return proc.pagemap(
             self, as_ulong(addr, "addr"), _pages(n, "n"), pfns=check_bool(pfns, "pfns")
         )
 
     def frames(self, addr: int, n: int) -> npt.NDArray[np.int64]:
-        """Frame of each page, -1 where no page is.
+        """Return the frame of each page, -1 where no page is present.
 
         Parameters
         ----------
@@ -1038,7 +1038,7 @@ class Process(NumaCalls):
         return proc.frames(self, as_ulong(addr, "addr"), _pages(n, "n"))
 
     def nodes(self, addr: int, n: int) -> npt.NDArray[np.int32]:
-        """Node of each page, -1 where no page is.
+        """Return the node of each page, -1 where no page is present.
 
         ``move_pages`` without targets asks the kernel the same, by its rules and in its errnos.
 
@@ -1087,7 +1087,7 @@ class Process(NumaCalls):
         return proc.vmas(self)
 
     def access_counts(self, addr: int, n: int) -> npt.NDArray[np.uint32]:
-        """How often each page was accessed from each node.
+        """Return how often each page was accessed from each node.
 
         Parameters
         ----------
@@ -1188,7 +1188,7 @@ def _map_flags(file: File | None, *, shared: bool, fixed: bool, noreplace: bool)
 
 
 def _page_range(addr: object, length: object) -> tuple[int, int]:
-    """First page of a range of bytes, and how many pages it overlaps."""
+    """Return the first page of a range of bytes, and how many pages it overlaps."""
     start, size = as_ulong(addr, "addr"), as_ulong(length, "length")
     if size >> 47:
         raise ValueError(f"length must be within an address space of 2**47 bytes, not {length!r}")
@@ -1211,7 +1211,7 @@ def _user_id(value: object, name: str) -> int:
 
 
 def _value_array(values: SupportsIndex | Iterable[int], n: int | None) -> npt.NDArray[np.uint64]:
-    """Page contents; a single number is repeated ``n`` times."""
+    """Return page contents; a single number is repeated ``n`` times."""
     if not isinstance(values, Iterable):
         return np.full(n or 0, as_ulong(values, "values"), dtype=np.uint64)
     data = address_array(values, "values")

@@ -64,7 +64,7 @@ class UncachedAllocator:
             first += node.size >> PAGE_SHIFT
 
     def free(self, node: int) -> int:
-        """Pages of a node that can be had.
+        """Return how many pages of a node are free.
 
         Raises
         ------
@@ -74,7 +74,7 @@ class UncachedAllocator:
         return len(self._free[self.machine._check_nid(node)])
 
     def used(self, node: int) -> int:
-        """Pages of a node that processes have.
+        """Return how many pages of a node processes have.
 
         Raises
         ------

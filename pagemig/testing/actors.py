@@ -101,7 +101,7 @@ class Actor:
 
 @dataclass
 class _Meeting:
-    """Where an actor gets the baton from whoever migrates."""
+    """Where an actor takes the turn from one that migrates."""
 
     step: int
     actor: Actor
@@ -111,9 +111,9 @@ class _Meeting:
 
 
 class Actors:
-    """Actors on one machine and the baton that goes round among them.
+    """Actors on one machine, of which exactly one has the turn.
 
-    While they run the machine's step hook is theirs.
+    While they run, they use the machine's step hook.
 
     Parameters
     ----------
@@ -125,8 +125,8 @@ class Actors:
     machine : Machine
         As given.
     steps : list of tuple of (str, int)
-        Every step that a migration came to, in order: the name of the actor who migrates, and the
-        step.
+        Every step that a migration came to, in order: the name of the actor that migrates, and
+        the step.
     """
 
     def __init__(self, machine: Machine) -> None:
@@ -148,7 +148,7 @@ class Actors:
         Parameters
         ----------
         name : str
-            What messages call it.
+            Its name in messages.
         function : callable
             What it does, without arguments.
         may_wait : bool, default True
@@ -157,7 +157,7 @@ class Actors:
         Returns
         -------
         Actor
-            Holds what becomes of it.
+            Holds its result.
         """
         actor = Actor(name, function, may_wait=may_wait)
         self._actors.append(actor)
@@ -171,25 +171,25 @@ class Actors:
         by: Actor | None = None,
         nth: int = 1,
     ) -> Actor:
-        """Hand the baton to an actor when a migration comes to a step.
+        """Pass the turn to an actor when a migration comes to a step.
 
-        One that has not begun begins there and not before; one that waits looks again.
+        An actor that has not begun begins there and not before; one that waits looks again.
 
         Parameters
         ----------
         step : int
             ``STEP_ISOLATE`` to ``STEP_PUTBACK``; the step has just been done.
         actor : Actor or callable
-            Who runs there.  A function becomes an actor of its own, named after the step.
+            The actor that runs there.  A function becomes an actor named after the step.
         by : Actor, optional
-            Only when this one migrates; anyone but ``actor`` unless given.
+            Only when this one migrates; any other than ``actor`` unless given.
         nth : int, default 1
             Only when the step comes for the n-th time: in the n-th pass over a single page.
 
         Returns
         -------
         Actor
-            Who runs there.
+            The one that runs there.
 
         Raises
         ------
@@ -255,7 +255,7 @@ class Actors:
             self._pass_on(me)
 
     def _at(self, step: int, pfns: list[int]) -> None:
-        """Stop at a step of a migration, in the thread of whoever migrates."""
+        """Stop at a step of a migration, in the thread that migrates."""
         me = self._running
         self._looked.clear()
         if me is not None:
@@ -270,7 +270,7 @@ class Actors:
                 self._give(me, meeting.actor)
 
     def _wait(self, what: int, which: int) -> int:
-        """Stand still until the baton comes back, in the thread of whoever must wait."""
+        """Stand still until the turn comes back, in the thread of the actor that must wait."""
         me = self._running
         if me is None or self._failure is not None or not me.may_wait:
             return _UNWIND
@@ -309,7 +309,7 @@ class Actors:
             self._give(me, to)
 
     def _next(self, me: Actor | None) -> Actor | None:
-        """Who is next: the one interrupted last, one to begin, or the one that waits longest."""
+        """Choose the actor interrupted last, one to begin, or the one that waits longest."""
         ready = [actor for actor in self._paused if actor is not me]
         if ready:
             return ready[-1]

@@ -351,7 +351,7 @@ def test_a_dry_run_on_a_process_of_this_machine(child):
 
 @pytest.mark.skipif(not topology().single, reason="this machine has several nodes")
 def test_one_node_is_told(child, capsys):
-    with pytest.raises(ValueError, match="one node: pages have nowhere to go"):
+    with pytest.raises(ValueError, match="one node, so pages have nowhere to go"):
         live.run("age", live.Process(child.pid))
     assert cli.main(["live", "--pid", str(child.pid)]) == 2
     _, err = capsys.readouterr()
@@ -362,7 +362,7 @@ def test_command(child, capsys):
     arguments = ["--dry-run", "--epochs", "2", "--period", "0.01"]
     assert cli.main(["live", *arguments, "--pid", str(child.pid)]) == 0
     out = capsys.readouterr().out
-    assert "this kernel tells" in out and "none made (dry run)." in out
+    assert "this kernel reports" in out and "none made (dry run)." in out
     assert out.count("the policy starts") == 1
     assert cli.main(["live", *arguments, "--", "sleep", "0"]) in (0, 2)
     capsys.readouterr()
