@@ -1,4 +1,4 @@
-"""The table of functions for other simulators: the structures of pagemig/api.h, and the table that is filled here."""
+"""The table of functions for other simulators: the declarations of pagemig/api.h, and the table itself."""
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from pagemig.mm.notify cimport pmg_callbacks, pmg_ctx
@@ -155,9 +155,9 @@ cdef extern from "pagemig/api.h" nogil:
         int (*offline)(pmg_ctx *c, uint32_t node) noexcept nogil
         int (*online)(pmg_ctx *c, uint32_t node) noexcept nogil
 
-# the one table, filled at import
+# the table, filled at import
 cdef const pmg_api *api_table() noexcept nogil
-# a kernel's name and switches, for machine_new; False: there is room for no more
+# a kernel's name and switches, for machine_new; False: the list is full
 cdef bint register_kernel(const char *name, const profile_t *profile) noexcept nogil
 # a modelled counter's name, in the order of counter_t
 cdef void register_counter(uint32_t i, const char *name) noexcept nogil

@@ -1,6 +1,6 @@
-"""The table of functions for other simulators (pagemig/api.h), over the calls of the other files.
+"""The table of functions for other simulators (pagemig/api.h), implemented with the calls of the other modules.
 
-A context of the table keeps its process, its address space and a context of the core from ctx_open or ctx_bind until
+A context of the table holds its process, its address space and a context of the core from ctx_open or ctx_bind until
 ctx_close, so that a call has nothing to look up.
 """
 from libc.errno cimport EBADF, EFAULT, EINVAL, ENOENT, ENOMEM, ESRCH
@@ -26,7 +26,6 @@ from pagemig.mm.fork cimport (
     do_exit, do_group_exit, find_get_task_by_vpid, get_task_mm, mmput, pmg_sys_clone_thread, pmg_sys_fork,
     pmg_sys_pin, pmg_sys_unpin, put_task, task_new,
 )
-from pagemig.mm.madvise cimport pmg_sys_madvise
 from pagemig.mm.memory_hotplug cimport online_node
 from pagemig.mm.mig cimport (
     mig_abort, mig_at, mig_begin, mig_finish, MIG_FRAMES, mig_free, MIG_FTRUNCATE, mig_here, mig_let, MIG_MADVISE,
@@ -35,8 +34,8 @@ from pagemig.mm.mig cimport (
     mig_user, MIG_WAITS,
 )
 from pagemig.mm.migrate_stage cimport PAUSE_UNMAPPED
-from pagemig.mm.mlock cimport pmg_sys_mlock, pmg_sys_munlock, pmg_sys_munlockall
-from pagemig.mm.mmap cimport pmg_sys_mmap, pmg_sys_mprotect, pmg_sys_mremap, pmg_sys_munmap
+from pagemig.mm.mlock cimport pmg_sys_munlock, pmg_sys_munlockall
+from pagemig.mm.mmap cimport pmg_sys_munmap
 from pagemig.mm.notify cimport (
     call_refused, callbacks_release, EDEADLK, pmg_callbacks, pmg_ctx, PMG_EHOOK, set_callbacks, watch_t,
 )
@@ -59,17 +58,17 @@ from pagemig.mm.uaccess cimport PMG_BAD, pmg_user_t
 
 cdef enum:
     LEVELS = 4                      # of page tables
-    WAITS = 512                     # PMG_WAIT of the header, whose name the core has without the sign
-    READ_AHEAD = 32                 # pages, as Machine.file has it
-    MASK_BYTES = 4096               # of a node mask at most
+    WAITS = 512                     # PMG_WAIT of the header without its sign: the core uses that name itself
+    READ_AHEAD = 32                 # pages, the default of Machine.file
+    MASK_BYTES = 4096               # the largest node mask
 
 cdef struct host_ctx_t:             # pmg_ctx
     ctx_t *c                        # the core's; carries task and mm
     task_t *t                       # NULL: no process
-    uint32_t *pinned                # takes the handle of a call that pins, during that call
-    mig_t *call                     # the call that waits: the caller comes back with the same arguments; NULL: none
-    uint64_t taken[64]              # the context's counters when their costs were taken last
-    watch_t watch                   # what is told and counted besides
+    uint32_t *pinned                # receives the handle of a call that pins, during that call
+    mig_t *call                     # the call that waits, until the caller repeats it; NULL: none
+    uint64_t taken[64]              # the context's counters at the last cost_take
+    watch_t watch                   # its callbacks and further counts
 
 
 cdef inline host_ctx_t *host(const pmg_ctx *c) noexcept nogil:
@@ -81,7 +80,7 @@ cdef inline machine_t *core(const pmg_machine *m) noexcept nogil:
 
 
 cdef inline task_t *task_behind(machine_t *m, pmg_task task) noexcept nogil:
-    """The process with a pid, kept until put_task; NULL when there is none, or it was reaped."""
+    """Get the process with a pid, referenced until put_task; NULL when there is none, or it was reaped."""
     return find_get_task_by_vpid(m, <uint32_t> task) if task >> 32 == 0 else NULL
 
 
@@ -94,20 +93,20 @@ cdef inline bint lacks_mm(host_ctx_t *h) noexcept nogil:
 
 
 cdef inline int may_go_on(host_ctx_t *h) noexcept nogil:
-    """-EDEADLK in a callback that may not make the call, -ESRCH without a process, else 0."""
+    """Check whether a call may run: -EDEADLK in a callback that forbids it, -ESRCH without a process, else 0."""
     if call_refused(h.c.m, <pmg_ctx *> <void *> h):
         return -EDEADLK
     return -ESRCH if lacks_mm(h) else 0
 
 
 cdef inline int refused(host_ctx_t *h) noexcept nogil:
-    """The same for a call that never keeps its place: another that does is in its way."""
+    """may_go_on() for a call that cannot be resumed: PMG_EBUSYCTX while another call of the context waits."""
     cdef int no = may_go_on(h)
     return PMG_EBUSYCTX if no == 0 and h.call != NULL else no
 
 
 cdef inline int64_t answered(host_ctx_t *h, int64_t rc) noexcept nogil:
-    """What a call answers: an error of a callback is stronger than what it came to."""
+    """Finish a call: an error of a callback overrides its result."""
     if pmg_likely(not h.c.hook_error):
         return rc
     h.c.hook_error = h.c.abort = 0
@@ -125,7 +124,7 @@ cdef void unbind(host_ctx_t *h) noexcept nogil:
 
 
 cdef int ctx_bind(pmg_ctx *ctx, pmg_task task, uint32_t cpu) noexcept nogil:
-    """Make a process the caller of what the context does, on a processor."""
+    """Bind the context to a calling process and a processor."""
     cdef host_ctx_t *h = host(ctx)
     cdef machine_t *m = h.c.m
     cdef task_t *t = NULL
@@ -200,7 +199,7 @@ cdef void ctx_close(pmg_ctx *ctx) noexcept nogil:
 
 
 cdef int ctx_wait(const pmg_ctx *ctx, uint32_t *what, uint32_t *which) noexcept nogil:
-    """What the call that answered PMG_WAIT waits for."""
+    """Say what the call that returned PMG_WAIT waits for."""
     cdef ctx_t *c = host(ctx).c
     what[0] = c.wait_what
     which[0] = c.wait_which
@@ -402,7 +401,7 @@ cdef int check(pmg_machine *machine, uint32_t full, char *text, size_t n) noexce
 
 
 cdef int counters(const pmg_machine *machine, uint64_t *out, uint32_t n) noexcept nogil:
-    """Sums over all processors."""
+    """Copy the counters, summed over all processors."""
     cdef uint64_t all_counts[64]
     all_vm_events(core(machine), all_counts)
     memcpy(out, all_counts, min(n, <uint32_t> NR_COUNTERS) * 8)
@@ -444,7 +443,7 @@ cdef int64_t clone_thread(pmg_ctx *ctx, uint32_t cpu) noexcept nogil:
 
 
 cdef int exit_thread(pmg_ctx *ctx) noexcept nogil:
-    """The context's task alone; the last one ends the process.  Nobody waits for it."""
+    """Exit the context's task alone, without a zombie; the last task ends the process."""
     cdef host_ctx_t *h = host(ctx)
     cdef int no = refused(h)
     if no:
@@ -455,7 +454,7 @@ cdef int exit_thread(pmg_ctx *ctx) noexcept nogil:
 
 
 cdef int exit_(pmg_ctx *ctx) noexcept nogil:
-    """The process exits, all of its threads, and nobody waits for it.  Its handle answers ESRCH from now on."""
+    """Exit the process with all its threads, without a zombie: its handle gives ESRCH from now on."""
     cdef host_ctx_t *h = host(ctx)
     cdef int no = refused(h)
     if no:
@@ -465,12 +464,12 @@ cdef int exit_(pmg_ctx *ctx) noexcept nogil:
     return <int> answered(h, 0)
 
 
-# A context that owns time waits for nothing: what would wait keeps its place on a stack of its own, and the same call
-# comes back to it.  Calls that can only wait before their first change need no such thing.
+# A context that owns time never waits: a call that would wait stays suspended on a fiber, and the repeated call resumes it.
+# Calls that can only wait before their first change simply start over.
 
 
 cdef bint goes_on(host_ctx_t *h, uint32_t kind, int64_t *rc) noexcept nogil:
-    """The call is under way already, or begun now; False with what the caller is to hear."""
+    """Resume the context's suspended call of this kind, or begin one; False: ``*rc`` is the result."""
     cdef int error = 0
     rc[0] = PMG_EBUSYCTX
     if h.call != NULL:
@@ -485,17 +484,17 @@ cdef inline bint owns_time(const host_ctx_t *h) noexcept nogil:
 
 
 cdef inline bint begins(const mig_t *g) noexcept nogil:
-    """Its arguments are still to be given."""
+    """Whether a call has not started, so that its arguments are still to be stored."""
     return g.at == 0
 
 
 cdef int64_t go_on(host_ctx_t *h, const pmg_user *status, uint32_t *rule) noexcept nogil:
-    """PMG_WAIT, or what the call answers when it is over."""
+    """Run the context's call until it ends or waits: its result, or PMG_WAIT."""
     cdef mig_t *g = h.call
     cdef int64_t rc
     cdef int at
     g.c.watch = &h.watch
-    at = mig_step(g)                # nobody else knows it
+    at = mig_step(g)                # needs no mig_owned: only this context knows it
     g.c.watch = NULL
     vm_events_hand(g.c, h.c)
     if at == MIG_WAITS:
@@ -515,27 +514,40 @@ cdef int64_t go_on(host_ctx_t *h, const pmg_user *status, uint32_t *rule) noexce
 
 
 cdef inline bint number(mig_t *g, uint32_t i, uint64_t value) noexcept nogil:
-    """Argument ``i``.  False: the call that is under way has another."""
+    """Store argument ``i``, or compare it with the suspended call's; False: they differ."""
     if begins(g):
         g.a[i] = value
     return g.a[i] == value
 
 
-cdef int64_t plain_call(
-        host_ctx_t *h, uint32_t kind, uint64_t a, uint64_t b, uint64_t d, uint64_t e, uint64_t f,
+cdef int64_t numbers_call(
+        pmg_ctx *ctx, bint needs_mm, uint32_t kind, uint64_t a, uint64_t b, uint64_t d, uint64_t e, uint64_t f,
         uint64_t g) noexcept nogil:
-    """A call whose arguments are numbers."""
-    cdef int64_t rc
+    """Make a call that may wait and whose arguments are numbers; a context that owns time resumes it."""
+    cdef host_ctx_t *h = host(ctx)
+    cdef uint64_t args[6]
+    cdef int64_t rc = may_go_on(h)
+    cdef uint32_t i
+    if rc == -EDEADLK or (rc and needs_mm):
+        return rc
+    args[0] = a
+    args[1] = b
+    args[2] = d
+    args[3] = e
+    args[4] = f
+    args[5] = g
+    if not owns_time(h):
+        return answered(h, mig_here(h.c, kind, args))
     if not goes_on(h, kind, &rc):
         return rc
-    if number(h.call, 0, a) and number(h.call, 1, b) and number(h.call, 2, d) and number(h.call, 3, e) and \
-            number(h.call, 4, f) and number(h.call, 5, g):
-        return go_on(h, NULL, NULL)
-    return PMG_EBUSYCTX
+    for i in range(6):
+        if not number(h.call, i, args[i]):
+            return PMG_EBUSYCTX
+    return go_on(h, NULL, NULL)
 
 
 cdef int64_t give_up(host_ctx_t *h, int64_t error) noexcept nogil:
-    """No memory for the arguments; or they are not those of the call that is under way, which stays where it is."""
+    """Fail with an error of the arguments: -ENOMEM ends the call; if they differ, the suspended call stays as it is."""
     if error == -ENOMEM:
         h.call.fiber.done = 1
         mig_free(h.call)
@@ -546,16 +558,10 @@ cdef int64_t give_up(host_ctx_t *h, int64_t error) noexcept nogil:
 cdef int64_t mmap(
         pmg_ctx *ctx, uint64_t va, uint64_t length, uint32_t prot, uint32_t flags, uint32_t file,
         uint64_t off) noexcept nogil:
-    cdef host_ctx_t *h = host(ctx)
-    cdef int no = may_go_on(h)
-    cdef machine_t *m = h.c.m
-    if no:
-        return no
-    if file and not file_exists(m, file):
+    cdef int no = may_go_on(host(ctx))
+    if no == 0 and file and not file_exists(host(ctx).c.m, file):
         return -EBADF
-    if owns_time(h):
-        return plain_call(h, MIG_MMAP, va, length, prot, flags, file, off)
-    return answered(h, pmg_sys_mmap(h.c, va, length, prot, flags, file, off, NULL))
+    return numbers_call(ctx, True, MIG_MMAP, va, length, prot, flags, file, off)
 
 
 cdef int munmap(pmg_ctx *ctx, uint64_t va, uint64_t length) noexcept nogil:
@@ -565,44 +571,20 @@ cdef int munmap(pmg_ctx *ctx, uint64_t va, uint64_t length) noexcept nogil:
 
 
 cdef int mprotect(pmg_ctx *ctx, uint64_t va, uint64_t length, uint32_t prot) noexcept nogil:
-    cdef host_ctx_t *h = host(ctx)
-    cdef int no = may_go_on(h)
-    if no:
-        return no
-    if owns_time(h):
-        return <int> plain_call(h, MIG_MPROTECT, va, length, prot, 0, 0, 0)
-    return <int> answered(h, pmg_sys_mprotect(h.c, va, length, prot, NULL))
+    return <int> numbers_call(ctx, True, MIG_MPROTECT, va, length, prot, 0, 0, 0)
 
 
 cdef int64_t mremap(
         pmg_ctx *ctx, uint64_t va, uint64_t length, uint64_t new_length, uint32_t flags, uint64_t new_va) noexcept nogil:
-    cdef host_ctx_t *h = host(ctx)
-    cdef int no = may_go_on(h)
-    if no:
-        return no
-    if owns_time(h):
-        return plain_call(h, MIG_MREMAP, va, length, new_length, flags, new_va, 0)
-    return answered(h, pmg_sys_mremap(h.c, va, length, new_length, flags, new_va, NULL))
+    return numbers_call(ctx, True, MIG_MREMAP, va, length, new_length, flags, new_va, 0)
 
 
 cdef int madvise(pmg_ctx *ctx, uint64_t va, uint64_t length, int advice) noexcept nogil:
-    cdef host_ctx_t *h = host(ctx)
-    cdef int no = may_go_on(h)
-    if no:
-        return no
-    if owns_time(h):
-        return <int> plain_call(h, MIG_MADVISE, va, length, <uint64_t> <int64_t> advice, 0, 0, 0)
-    return <int> answered(h, pmg_sys_madvise(h.c, va, length, advice, NULL))
+    return <int> numbers_call(ctx, True, MIG_MADVISE, va, length, <uint64_t> <int64_t> advice, 0, 0, 0)
 
 
 cdef int mlock(pmg_ctx *ctx, uint64_t va, uint64_t length, uint32_t flags) noexcept nogil:
-    cdef host_ctx_t *h = host(ctx)
-    cdef int no = may_go_on(h)
-    if no:
-        return no
-    if owns_time(h):
-        return <int> plain_call(h, MIG_MLOCK, va, length, flags, 0, 0, 0)
-    return <int> answered(h, pmg_sys_mlock(h.c, va, length, flags, NULL))
+    return <int> numbers_call(ctx, True, MIG_MLOCK, va, length, flags, 0, 0, 0)
 
 
 cdef int munlock(pmg_ctx *ctx, uint64_t va, uint64_t length) noexcept nogil:
@@ -631,7 +613,7 @@ cdef inline void outcome(machine_t *m, pmg_outcome *o, uint8_t kind, uint64_t va
 
 
 cdef uint32_t levels_of(machine_t *m, uint32_t pgd, uint64_t vpn) noexcept nogil:
-    """How many levels a walker reads before it finds a hole or the entry."""
+    """Count the levels that a walker reads before it finds a hole or the entry."""
     cdef uint32_t t = pgd, level
     for level in range(LEVELS, 1, -1):
         t = entry_table(m, pmg_load(table_entries(m, t) + pte_index(vpn >> level_shift(level))))
@@ -641,7 +623,7 @@ cdef uint32_t levels_of(machine_t *m, uint32_t pgd, uint64_t vpn) noexcept nogil
 
 
 cdef int translate(pmg_ctx *ctx, uint64_t va, pmg_outcome *o) noexcept nogil:
-    """What a walker finds; nothing changes.  Kinds: HIT, WAIT on a migration entry, else FAULT."""
+    """Walk to an address and change nothing.  Kinds: HIT, WAIT on a migration entry, else FAULT."""
     cdef host_ctx_t *h = host(ctx)
     cdef machine_t *m = h.c.m
     cdef uint64_t vpn = va >> 12
@@ -665,7 +647,7 @@ cdef int translate(pmg_ctx *ctx, uint64_t va, pmg_outcome *o) noexcept nogil:
 
 
 cdef void stopped(host_ctx_t *h, pmg_outcome *o, uint64_t va, const touch_t *r) noexcept nogil:
-    """An access did not happen: it gets a signal, or waits."""
+    """Describe an access that did not happen: it gets a signal, or waits."""
     cdef machine_t *m = h.c.m
     cdef uint64_t vpn = va >> 12
     cdef uint32_t leaf = walk_leaf(m, mm_of(m, h.c.mm).pgd, vpn) if vpn < TASK_SIZE_PAGES else 0
@@ -745,7 +727,7 @@ cdef int64_t access_many(
 
 
 cdef int walk(pmg_ctx *ctx, uint64_t va, pmg_walk *out) noexcept nogil:
-    """The addresses a page-table walker reads, and what it finds there."""
+    """List the addresses that a page-table walker reads, and the entries there."""
     cdef host_ctx_t *h = host(ctx)
     cdef machine_t *m = h.c.m
     cdef uint64_t vpn = va >> 12
@@ -790,32 +772,32 @@ cdef uint64_t cr3(pmg_ctx *ctx) noexcept nogil:
 # -- the kernel's calls ----------------------------------------------------------------------------------------
 
 
-cdef const pmg_user_t no_user       # of a caller that has none: p is NULL
+cdef const pmg_user_t no_user       # for a caller that passes none: p is NULL
 
 
 cdef inline const pmg_user_t *user(const pmg_user *u) noexcept nogil:
-    """The header's structure is the core's own."""
+    """Cast the header's structure to the core's, which has the same layout."""
     return <const pmg_user_t *> <const void *> u if u != NULL else &no_user
 
 
 cdef int64_t array_of(mig_t *g, uint32_t i, const pmg_user *array, uint64_t bytes) noexcept nogil:
-    """Copy what a call reads of the caller's memory, up to so many bytes; or compare it with what the call has."""
+    """Copy up to ``bytes`` of the caller's memory for a call that begins, or compare them with the suspended call's."""
     if begins(g):
         return -ENOMEM if mig_user(g, i, user(array), bytes) else 0
     return 0 if mig_same(g, i, user(array), bytes) else PMG_EBUSYCTX
 
 
 cdef inline uint64_t room(uint64_t n) noexcept nogil:
-    """Entries that a caller can have."""
+    """Limit a number of entries to what a caller can have."""
     return min(n, <uint64_t> 1 << 40)
 
 
 cdef int64_t move_pages_args(
         mig_t *g, int32_t pid, uint64_t count, const pmg_user *pages, const pmg_user *nodes, const pmg_user *status,
         uint32_t flags, bint keep) noexcept nogil:
-    """0, -ENOMEM, or PMG_EBUSYCTX for arguments that are not those of the call under way.
+    """Store or compare arguments: 0, -ENOMEM, or PMG_EBUSYCTX if they differ from the suspended call's.
 
-    ``keep``: entries of the status that the call does not store stay the caller's, else they are UNSET.
+    ``keep``: status entries that the call does not store keep the caller's values, else they are UNSET.
     """
     cdef int64_t rc
     if not (number(g, 0, <uint64_t> <int64_t> pid) and number(g, 1, count) and number(g, 2, flags)):
@@ -854,7 +836,7 @@ cdef int64_t frames_args(
     cdef int64_t rc
     from_.p = <void *> pfn
     to.p = <void *> nodes
-    out.p = status if status != NULL else <void *> nodes        # only whether there is room
+    out.p = status if status != NULL else <void *> nodes        # any accessible memory: only its size counts
     from_.bytes = to.bytes = out.bytes = n * 4
     if not number(g, 0, n):
         return PMG_EBUSYCTX
@@ -990,7 +972,7 @@ cdef mig_t *mig_started(pmg_ctx *ctx, uint32_t kind, int *error) noexcept nogil:
 
 
 cdef int mig_handle(mig_t *g, int64_t error, pmg_mig *out) noexcept nogil:
-    """The number a caller knows it by; without its arguments, or a place for the number, it does not begin."""
+    """Give the caller a handle; with an error of the arguments, or without ``out``, free the migration instead."""
     if out == NULL:
         error = -EFAULT
     if error:
@@ -1049,7 +1031,7 @@ cdef inline mig_t *mig_behind(machine_t *m, pmg_mig handle) noexcept nogil:
 
 
 cdef int32_t one_target(machine_t *m, const mig_t *g) noexcept nogil:
-    """The node all pages of a stop go to; -2: not to one, -1: there is none."""
+    """Find the node that all pages of a stop go to; -2: several, -1: no pages."""
     cdef uint32_t i
     cdef int32_t nid = -1
     for i in range(g.n):
@@ -1062,13 +1044,13 @@ cdef int32_t one_target(machine_t *m, const mig_t *g) noexcept nogil:
 
 
 cdef int mig_taken(machine_t *m, pmg_mig handle, mig_t **out) noexcept nogil:
-    """The migration, which nobody else may step or end until mig_let; or -ESRCH, PMG_EBUSYCTX."""
+    """Take the right to step or end a migration, until mig_let: 0, -ESRCH or PMG_EBUSYCTX."""
     cdef mig_t *g = mig_behind(m, handle)
     if g == NULL or not g.timed:
         return -ESRCH
     if not mig_owned(g):
         return -ESRCH if mig_behind(m, handle) != g else PMG_EBUSYCTX
-    if mig_behind(m, handle) != g:          # it was ended meanwhile, and the record may be another's
+    if mig_behind(m, handle) != g:          # ended meanwhile, and the record may have been reused
         mig_let(g)
         return -ESRCH
     out[0] = g
@@ -1076,7 +1058,7 @@ cdef int mig_taken(machine_t *m, pmg_mig handle, mig_t **out) noexcept nogil:
 
 
 cdef void describe(host_ctx_t *h, mig_t *g, const watch_t *before, pmg_mig_event *out) noexcept nogil:
-    """The stop a migration has reached, and what was counted since the last one."""
+    """Describe the stop that a migration has reached, with the counts since the last one."""
     cdef pmg_mig_event e
     memset(&e, 0, sizeof(e))
     e.size = min(out.size, <uint32_t> sizeof(e))
@@ -1125,7 +1107,10 @@ cdef int mig_next(pmg_ctx *ctx, pmg_mig handle, pmg_mig_event *out) noexcept nog
 
 cdef int64_t mig_end(
         pmg_ctx *ctx, pmg_mig handle, uint32_t abort, int32_t *status, uint64_t n, uint32_t *rule) noexcept nogil:
-    """The same for a context that does not own time: what a migration waits for may be the caller's to end."""
+    """Run a migration to its end, or abort it.
+
+    PMG_WAIT even in a context that does not own time: perhaps only the caller can end what the migration waits for.
+    """
     cdef host_ctx_t *h = host(ctx)
     cdef mig_t *g = NULL
     cdef int64_t rc
@@ -1159,18 +1144,6 @@ cdef int64_t mig_end(
 # -- files, swap devices, nodes, pins, credentials -------------------------------------------------------------
 
 
-cdef int64_t numbers_call(
-        pmg_ctx *ctx, bint needs_mm, uint32_t kind, uint64_t a, uint64_t b, uint64_t d) noexcept nogil:
-    """A call whose arguments are numbers, and which may wait."""
-    cdef host_ctx_t *h = host(ctx)
-    cdef int64_t rc = may_go_on(h)
-    if rc == -EDEADLK or (rc and needs_mm):
-        return rc
-    if owns_time(h):
-        return plain_call(h, kind, a, b, d, 0, 0, 0)
-    return answered(h, mig_here(h.c, kind, a, b, d))
-
-
 cdef inline bint file_exists(machine_t *m, uint32_t file) noexcept nogil:
     return 0 < file < pmg_load32(&m.files.fresh) and pmg_load32(&file_of(m, file).refs) != 0
 
@@ -1201,15 +1174,19 @@ cdef int file_close(pmg_ctx *ctx, uint32_t file) noexcept nogil:
 
 
 cdef int ftruncate(pmg_ctx *ctx, uint32_t file, uint64_t pages) noexcept nogil:
-    return <int> numbers_call(ctx, False, MIG_FTRUNCATE, file, pages, 0) if file_exists(host(ctx).c.m, file) else -EBADF
+    if not file_exists(host(ctx).c.m, file):
+        return -EBADF
+    return <int> numbers_call(ctx, False, MIG_FTRUNCATE, file, pages, 0, 0, 0, 0)
 
 
 cdef int punch_hole(pmg_ctx *ctx, uint32_t file, uint64_t index, uint64_t n) noexcept nogil:
-    return <int> numbers_call(ctx, False, MIG_PUNCH, file, index, n) if file_exists(host(ctx).c.m, file) else -EBADF
+    if not file_exists(host(ctx).c.m, file):
+        return -EBADF
+    return <int> numbers_call(ctx, False, MIG_PUNCH, file, index, n, 0, 0, 0)
 
 
 cdef int mlockall(pmg_ctx *ctx, uint32_t flags) noexcept nogil:
-    return <int> numbers_call(ctx, True, MIG_MLOCKALL, flags, 0, 0)
+    return <int> numbers_call(ctx, True, MIG_MLOCKALL, flags, 0, 0, 0, 0, 0)
 
 
 cdef int munlockall(pmg_ctx *ctx) noexcept nogil:
@@ -1249,7 +1226,7 @@ cdef int setuid(pmg_ctx *ctx, uint32_t uid, uint32_t gid, uint32_t dumpable) noe
 
 
 cdef int swapoff(pmg_ctx *ctx, uint32_t device) noexcept nogil:
-    return <int> numbers_call(ctx, False, MIG_SWAPOFF, device, 0, 0)
+    return <int> numbers_call(ctx, False, MIG_SWAPOFF, device, 0, 0, 0, 0, 0)
 
 
 cdef int swapon(pmg_ctx *ctx, uint32_t device) noexcept nogil:
@@ -1258,7 +1235,7 @@ cdef int swapon(pmg_ctx *ctx, uint32_t device) noexcept nogil:
 
 
 cdef int offline(pmg_ctx *ctx, uint32_t node) noexcept nogil:
-    return <int> numbers_call(ctx, False, MIG_OFFLINE, node, 0, 0) if node < host(ctx).c.m.nr_nodes else -EINVAL
+    return <int> numbers_call(ctx, False, MIG_OFFLINE, node, 0, 0, 0, 0, 0) if node < host(ctx).c.m.nr_nodes else -EINVAL
 
 
 cdef int online(pmg_ctx *ctx, uint32_t node) noexcept nogil:

@@ -1,8 +1,8 @@
-"""Calls that keep their place: a call of the kernel on a stack of its own, which stops where time may pass.
+"""Resumable calls: a call of the kernel on a fiber, which stops where time may pass.
 
-``mig_begin`` finds the caller, ``mig_step`` goes on to the next stop, ``mig_free`` lets go.  What runs is the call that
-``calls`` has, its loops and its locks: there is no second engine.  A stop holds what the kernel's sleep holds there: page
-locks, isolated pages, mmap_lock where the call keeps it; never a spin lock.
+``mig_begin`` references the caller, ``mig_step`` runs to the next stop, ``mig_free`` releases everything.  The fiber runs
+the same call, loops and locks as ``calls``: there is one engine.  At a stop the call holds what a sleeping kernel call would
+hold there: page locks, isolated pages, perhaps mmap_lock; never a spin lock.
 """
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
@@ -44,42 +44,42 @@ ctypedef struct mig_t:          # host memory in any number, as contexts
     ctx_t *c                    # its own, with the caller's process, address space and processor; NULL: free
     mig_t *next                 # free ones; guarded by machine.ctx_lock
     uint32_t index, generation
-    uint32_t busy               # a step is under way: whoever exchanges 0 for 1 may make it
-    bint timed                  # stops where time may pass; else only where it waits
+    uint32_t busy               # a step is under way: the thread that exchanges 0 for 1 may make it
+    bint timed                  # stops wherever time may pass; else only where it waits
     pmg_fiber fiber
-    void (*request)(void *arg) noexcept nogil       # what the call wants done on the stack of its stepper
+    void (*request)(void *arg) noexcept nogil       # to be run on the stack of the thread that steps
     void *request_arg
     uint32_t kind
     uint64_t a[6]
-    pmg_user_t u[3]             # copies of the caller's memory, but for NULL and PMG_BAD
+    pmg_user_t u[3]             # copies of the caller's memory; NULL and PMG_BAD as they are
     int64_t rc
     uint32_t rule
     uint32_t pin                # of MIG_PIN
     # the last stop
     uint32_t at, n
-    uint32_t pass_              # passes begun before the present one
+    uint32_t pass_              # passes before the present one
     uint32_t src[512]
     uint32_t dst[512]
 
 # a call of the process with a pid (0: none) on a processor; NULL: *error is -ESRCH, -EINVAL or -ENOMEM
 cdef mig_t *mig_begin(machine_t *m, uint32_t pid, uint32_t cpu, uint32_t kind, bint timed, int *error) noexcept nogil
-# a call whose arguments are numbers, in a context of the caller's and at once
-cdef int64_t mig_here(ctx_t *c, uint32_t kind, uint64_t a, uint64_t b, uint64_t d) noexcept nogil
-# argument u[i]: up to `bytes` bytes of what the caller has, or with fill what they are to hold; -ENOMEM
+# run a call whose arguments are numbers, six of them, to its end in the caller's context
+cdef int64_t mig_here(ctx_t *c, uint32_t kind, const uint64_t *a) noexcept nogil
+# argument u[i]: a copy of at most `bytes` of the caller's memory, or room for n statuses set to fill; -ENOMEM
 cdef int mig_user(mig_t *g, uint32_t i, const pmg_user_t *user, uint64_t bytes) noexcept nogil
 cdef int mig_status(mig_t *g, uint32_t i, const pmg_user_t *user, uint64_t n, int32_t fill) noexcept nogil
-# whether u[i] is what a caller has now
+# whether u[i] equals the caller's memory now
 cdef bint mig_same(mig_t *g, uint32_t i, const pmg_user_t *user, uint64_t bytes) noexcept nogil
 # the right to step and to end it, until mig_let; False: another has it
 cdef bint mig_owned(mig_t *g) noexcept nogil
 cdef void mig_let(mig_t *g) noexcept nogil
-# on to the next stop, which is answered
+# run to the next stop and return it
 cdef int mig_step(mig_t *g) noexcept nogil
-# on to the end, or to where it waits
+# run to the end, or to where it waits
 cdef int mig_finish(mig_t *g) noexcept nogil
-# end it: what has not moved is rolled back, what waits gives up
+# end it: pages that have not moved are rolled back, waits are given up
 cdef void mig_abort(mig_t *g) noexcept nogil
 cdef void mig_free(mig_t *g) noexcept nogil
-# the one with an index and a generation; NULL: it is over
+# the migration with an index and a generation; NULL once it is over
 cdef mig_t *mig_at(machine_t *m, uint32_t index, uint32_t generation) noexcept nogil
 cdef void mig_release_all(machine_t *m) noexcept nogil

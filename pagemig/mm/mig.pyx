@@ -1,4 +1,4 @@
-"""Calls that keep their place: a call of the kernel on a stack of its own, which stops where time may pass."""
+"""Resumable calls: a call of the kernel on a fiber, which stops where time may pass."""
 from libc.errno cimport EINTR, EINVAL, ENOMEM, ESRCH
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
@@ -30,11 +30,11 @@ cdef extern from "pagemig/fiber.h" nogil:
 
 
 cdef enum:
-    STACK_BYTES = 256 << 10     # address space; memory only where it was used
-    KEPT = 64                   # free ones that keep their stack
+    STACK_BYTES = 256 << 10     # address space, committed as it is used
+    KEPT = 64                   # so many free records keep their stack
 
 
-# -- on its own stack ------------------------------------------------------------------------------------------
+# -- on the fiber ----------------------------------------------------------------------------------------------
 
 
 cdef int64_t perform(ctx_t *c, mig_t *g) noexcept nogil:
@@ -70,17 +70,15 @@ cdef int64_t perform(ctx_t *c, mig_t *g) noexcept nogil:
     return take_offline(c, <int32_t> a[0], &g.rule)
 
 
-cdef int64_t mig_here(ctx_t *c, uint32_t kind, uint64_t a, uint64_t b, uint64_t d) noexcept nogil:
+cdef int64_t mig_here(ctx_t *c, uint32_t kind, const uint64_t *a) noexcept nogil:
     cdef mig_t g
     g.kind = kind
-    g.a[0] = a
-    g.a[1] = b
-    g.a[2] = d
+    memcpy(g.a, a, sizeof(g.a))
     return perform(c, &g)
 
 
 cdef void let_go(ctx_t *c) noexcept nogil:
-    """The last reference tears the address space down, which may wait."""
+    """Drop the caller's task and address space; the last reference tears the latter down, which may wait."""
     if c.mm:
         mmput(c, c.mm)
     if c.task:
@@ -101,7 +99,7 @@ cdef void run(void *record) noexcept nogil:
 
 
 cdef void stop(ctx_t *c, int at, const uint32_t *src, const uint32_t *dst, uint32_t n) noexcept nogil:
-    """``ctx.pause_fn``.  A stage without a page on its way takes no time."""
+    """``ctx.pause_fn``.  A stage without pages under way takes no time."""
     cdef mig_t *g = <mig_t *> c.mig
     if c.abort:
         return
@@ -118,7 +116,7 @@ cdef void stop(ctx_t *c, int at, const uint32_t *src, const uint32_t *dst, uint3
 
 
 cdef void outside(ctx_t *c, void (*fn)(void *arg) noexcept nogil, void *arg) noexcept nogil:
-    """``ctx.outside_fn``: on the stack of whoever steps, since the call's own has no room for what a host may do."""
+    """``ctx.outside_fn``: run fn on the stack of the thread that steps, since the fiber's is too small for a host's code."""
     cdef mig_t *g = <mig_t *> c.mig
     g.request = fn
     g.request_arg = arg
@@ -126,7 +124,7 @@ cdef void outside(ctx_t *c, void (*fn)(void *arg) noexcept nogil, void *arg) noe
 
 
 cdef int stop_to_wait(ctx_t *c, int what, uint32_t which) noexcept nogil:
-    """``ctx.wait_fn``: whoever steps looks again whether it is over."""
+    """``ctx.wait_fn``: stop; the next step checks again whether the wait is over."""
     cdef mig_t *g = <mig_t *> c.mig
     if not c.abort:
         g.at = MIG_WAITS
@@ -142,7 +140,7 @@ cdef int stop_to_wait(ctx_t *c, int what, uint32_t which) noexcept nogil:
 
 
 cdef bint mig_enter(machine_t *m, mig_t *g) noexcept nogil:
-    """One more record, known to the machine for good."""
+    """Add a record to the machine's table, where it stays."""
     cdef void **table
     cdef uint32_t room
     cdef bint there = True
@@ -163,7 +161,7 @@ cdef bint mig_enter(machine_t *m, mig_t *g) noexcept nogil:
 
 
 cdef mig_t *mig_new(machine_t *m) noexcept nogil:
-    """A free record with a stack, its generation counted on; NULL without memory."""
+    """Get a free record with a stack; NULL without memory."""
     cdef mig_t *g
     pmg_spin_lock(&m.ctx_lock)
     g = <mig_t *> m.mig_free
@@ -204,7 +202,7 @@ cdef mig_t *mig_at(machine_t *m, uint32_t index, uint32_t generation) noexcept n
 
 
 cdef void mig_release_all(machine_t *m) noexcept nogil:
-    """With the machine: none is on its way."""
+    """Free all records, with the machine; none is under way."""
     cdef mig_t *g
     cdef uint32_t i
     for i in range(m.nr_migs):
@@ -218,7 +216,7 @@ cdef void mig_release_all(machine_t *m) noexcept nogil:
 
 
 cdef int take_caller(mig_t *g, uint32_t pid) noexcept nogil:
-    """The process that makes the call, and its address space, are kept until it is over."""
+    """Reference the calling process and its address space until the call is over: 0 or -ESRCH."""
     cdef ctx_t *c = g.c
     cdef task_t *t
     if not pid:
@@ -269,7 +267,7 @@ cdef mig_t *mig_begin(machine_t *m, uint32_t pid, uint32_t cpu, uint32_t kind, b
     memset(g.a, 0, sizeof(g.a))
     memset(g.u, 0, sizeof(g.u))
     pmg_add32(&m.migs_busy, 1)
-    mig_let(g)                      # only now: who still has the old number and steps sees another generation
+    mig_let(g)                      # only now: a thread that steps with the old handle sees another generation
     pmg_fiber_begin(&g.fiber, run, g)
     error[0] = take_caller(g, pid)
     if error[0]:
@@ -308,10 +306,10 @@ cdef int mig_status(mig_t *g, uint32_t i, const pmg_user_t *user, uint64_t n, in
 
 
 cdef bint mig_same(mig_t *g, uint32_t i, const pmg_user_t *user, uint64_t bytes) noexcept nogil:
-    cdef pmg_user_t *mine = &g.u[i]
-    if user.p == NULL or user.p == PMG_BAD or mine.p == NULL or mine.p == PMG_BAD:
-        return user.p == mine.p
-    return mine.bytes == min(user.bytes, bytes) and memcmp(mine.p, user.p, mine.bytes) == 0
+    cdef pmg_user_t *copy = &g.u[i]
+    if user.p == NULL or user.p == PMG_BAD or copy.p == NULL or copy.p == PMG_BAD:
+        return user.p == copy.p
+    return copy.bytes == min(user.bytes, bytes) and memcmp(copy.p, user.p, copy.bytes) == 0
 
 
 cdef void mig_free(mig_t *g) noexcept nogil:
@@ -323,7 +321,7 @@ cdef void mig_free(mig_t *g) noexcept nogil:
         if g.u[i].p != NULL and g.u[i].p != PMG_BAD:
             free(g.u[i].p)
     c.wait_mode = MODE_THREADS
-    let_go(c)                   # of a call that never began
+    let_go(c)                   # for a call that never began
     c.held = c.abort = c.target_mm = c.hook_error = 0
     c.outside_fn = NULL
     g.request = NULL
@@ -339,7 +337,7 @@ cdef void mig_free(mig_t *g) noexcept nogil:
 
 
 cdef void go_on(mig_t *g) noexcept nogil:
-    """On the call's stack to where it stops, but for what it wants to be done here."""
+    """Resume the fiber until it stops; run its requests here in between."""
     cdef void (*fn)(void *arg) noexcept nogil
     if g.fiber.done:
         return
@@ -357,7 +355,7 @@ cdef int mig_step(mig_t *g) noexcept nogil:
 
 
 cdef int mig_finish(mig_t *g) noexcept nogil:
-    """No time passes any more: what could be seen between two stops is done as the call does it that has none."""
+    """Run on without stops, except where it waits."""
     g.c.pause_fn = NULL
     go_on(g)
     if g.at == MIG_WAITS and g.timed:
@@ -375,7 +373,7 @@ cdef void mig_let(mig_t *g) noexcept nogil:
 
 cdef void mig_abort(mig_t *g) noexcept nogil:
     g.c.abort = 1
-    if g.at == 0:                               # it has not begun: nothing is to be undone
+    if g.at == 0:                               # it has not begun: nothing to undo
         g.rc = -EINTR
         g.at = MIG_DONE
         g.fiber.done = 1
