@@ -1,12 +1,12 @@
-"""move_pages, mbind and migrate_pages of today's kernels, and what they share with those of 2006."""
+"""The NUMA system calls of every kernel: their checks, and what today's kernels do.  calls_2006 has the rest."""
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from pagemig.mm.types cimport ctx_t, machine_t, mpol_t, vma_t
 from pagemig.mm.uaccess cimport pmg_user_t
 
-# The system calls, with the arguments of the kernel's in their order and all of its checks: they answer what the kernel
-# answers, -errno with the number of the rule that refused (rule may be NULL).  The caller is ctx.task; ctx.mm is its
-# address space but for move_pages and migrate_pages, which find their own.
+# The system calls, with the kernel's arguments in the kernel's order and all of its checks.  They return what the kernel
+# returns: a value, or -errno with the number of the rule that refused (rule may be NULL).  ctx.task is the caller and
+# ctx.mm its address space; move_pages and migrate_pages look up the target's themselves.
 cdef int64_t pmg_sys_move_pages(
         ctx_t *c, int32_t pid, uint64_t count, const pmg_user_t *pages, const pmg_user_t *nodes,
         const pmg_user_t *status, uint32_t flags, uint32_t *rule) noexcept nogil
@@ -23,7 +23,7 @@ cdef int64_t pmg_sys_get_mempolicy(
         uint32_t *rule) noexcept nogil
 cdef int64_t pmg_sys_set_mempolicy_home_node(
         ctx_t *c, uint64_t start, uint64_t length, uint64_t home_node, uint64_t flags, uint32_t *rule) noexcept nogil
-# the policy that counts at a page of a mapping, without looking at the task's: of shared memory the object's
+# the policy of a mapping at a page, without the task's: for shared memory the object's
 cdef void vma_own_policy(machine_t *m, vma_t *vma, uint64_t vpn, mpol_t *out) noexcept nogil
 # page i to node i, with no process context; status[i]: node or negative errno
 cdef int64_t migrate_frames(

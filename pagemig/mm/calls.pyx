@@ -1,7 +1,7 @@
-"""move_pages, mbind and migrate_pages of today's kernels: what they list, in which order, and what they answer.
+"""The NUMA system calls with their checks; move_pages, mbind and migrate_pages as today's kernels do them.
 
-They feed the engine in migrate.pyx.  The whole list of a call is isolated before it is migrated; where nobody can tell
-the difference move_pages lets the first pass run ahead, a stage at a time.
+They queue pages for the engine in migrate.pyx.  A call isolates its whole list before it migrates it; where that makes no
+observable difference, move_pages runs the first pass ahead, a stage at a time.
 """
 from libc.errno cimport EACCES, EAGAIN, EBUSY, EFAULT, EINVAL, EIO, ENODEV, ENOMEM, ENOSYS, EPERM
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
@@ -9,7 +9,9 @@ from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 
 from pagemig.mm.atomic cimport GUARD_MMAP_LOCK, PMG_GUARD, pmg_load, pmg_load32, pmg_spin_lock, pmg_spin_unlock
-from pagemig.mm.calls_2006 cimport do_migrate_pages_2006, mbind_2006, migrate_frames_2006, move_pages_2006
+from pagemig.mm.calls_2006 cimport (
+    do_migrate_pages_check_range, mbind_check_range, migrate_frame_list, move_pages_whole_request,
+)
 from pagemig.mm.context cimport mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock, signal_pending
 from pagemig.mm.cred cimport capable, get_target, put_target
 from pagemig.mm.fork cimport get_task_mm, mmput
@@ -53,8 +55,8 @@ from pagemig.mm.vma cimport vma_address, vma_lookup, vma_slot
 
 
 cdef enum:
-    SCAN = 32                   # entries of a list looked at together
-    MASK_BITS = 4096 * 8        # of a user's node mask at most
+    SCAN = 32                   # entries compared together
+    MASK_BITS = 4096 * 8        # the most bits of a user's node mask
 
 
 # -- move_pages ------------------------------------------------------------------------------------------------
@@ -86,22 +88,22 @@ cdef int64_t do_pages_stat(
 
 cdef struct move_t:                 # one move_pages call
     uint32_t mm
-    uint64_t count                  # what the caller asked for
+    uint64_t count                  # entries of the request
     int32_t *status
-    uint64_t writable               # entries of status that can be stored to
+    uint64_t writable               # entries of status that are accessible
     bint locked                     # mmap_lock held for reading
     # the run: pages isolated for one node
-    list_t list                     # isolated, those `tried` first
+    list_t list                     # isolated pages; the first `tried` have had their first pass
     uint64_t tried
     run_t run
     bint ahead                      # the first pass runs ahead, a stage at a time
-    bint shared                     # of anonymous pages with several mappings, too
+    bint shared                     # also for anonymous pages with several mappings
     int32_t node                    # its target
-    uint64_t rise, same             # entries up to here have rising addresses, one node
+    uint64_t rise, same             # up to these entries, addresses rise and the node is the same
     stage_t *st                     # the stage being gathered: `one`, or the next of the batch
     stage_t one
     batch_t batch
-    uint32_t room                   # pages it may take
+    uint32_t room                   # pages that st may take
 
 
 cdef void begin_run(move_t *mv) noexcept nogil:
@@ -113,7 +115,7 @@ cdef void begin_run(move_t *mv) noexcept nogil:
 
 
 cdef bint next_stage(ctx_t *c, move_t *mv, const target_t *t) noexcept nogil:
-    """What to gather into, and for how many pages.  False: no memory, and nothing runs ahead any more."""
+    """Choose the stage to gather into, and its room.  False: out of memory, so nothing runs ahead any more."""
     cdef stage_t *st = &mv.one
     mv.room = stage_room(c, t)
     if in_batches(c.m):
@@ -132,7 +134,7 @@ cdef void move_unlock(ctx_t *c, move_t *mv) noexcept nogil:
 
 
 cdef void ungather_all(ctx_t *c, move_t *mv, uint32_t gathered) noexcept nogil:
-    """There is no frame for the first page of the stage, and no other page is tried."""
+    """Put the gathered pages back: no frame was left for the first, and no other page is tried."""
     mv.run.error = -ENOMEM
     mv.run.failed += 1 + mv.tried
     mv.st.n = gathered
@@ -141,7 +143,7 @@ cdef void ungather_all(ctx_t *c, move_t *mv, uint32_t gathered) noexcept nogil:
 
 
 cdef void first_pass(ctx_t *c, move_t *mv, const target_t *t) noexcept nogil:
-    """Over the pages of the stage that get a target: for good, or in a batch up to where they are unmapped."""
+    """Run the first pass over the pages of the stage that get a target; with batches, only up to the unmapping."""
     cdef uint32_t *keep = mv.list.pfns + mv.list.n
     if in_batches(c.m):
         mv.list.n += unmap_ahead(c, &mv.batch, t, keep, &mv.run)
@@ -158,9 +160,10 @@ cdef void move_batch_ahead(ctx_t *c, move_t *mv, const target_t *t) noexcept nog
 
 
 cdef void run_ahead(ctx_t *c, move_t *mv, int32_t node) noexcept nogil:
-    """First pass over the pages gathered; what must be tried again joins the list.
+    """Run the first pass over the gathered pages; those to retry join the list.
 
-    mmap_lock is given back first, but by a batch only when all of it is unmapped: a holder of page locks may not wait for it.
+    mmap_lock is dropped first.  A batch keeps it until all its pages are unmapped: a holder of page locks may not wait for
+    mmap_lock, as it would have to between two stages.
     """
     cdef target_t t
     cdef uint32_t gathered, rest
@@ -187,11 +190,11 @@ cdef void run_ahead(ctx_t *c, move_t *mv, int32_t node) noexcept nogil:
 
 cdef int add_page_for_migration(
         ctx_t *c, look_t *l, uint64_t vpn, int32_t node, bint migrate_all, move_t *mv) noexcept nogil:
-    """1: isolated and listed.  0: already on the node.  -EAGAIN: what was gathered must go first.  Else the status to store.
+    """Isolate and list a page: 1.  0: already on the node.  -EAGAIN: run the gathered stage first.  Else the status to store.
 
-    The whole run is isolated before it is migrated, so that a page listed twice answers EBUSY.  While addresses rise none can
-    come twice that is mapped once or anonymous, for an address space maps no anonymous page at two places: then the first
-    pass runs ahead, stage by stage, and with batches the others batch by batch.
+    The whole run is isolated before it is migrated, so a page listed twice gets EBUSY.  While addresses rise, no page comes
+    twice that is mapped once or is anonymous, since an address space maps an anonymous page only once.  Then the first pass
+    runs ahead, stage by stage, and with batches the other passes batch by batch.
     """
     cdef uint32_t pfn
     cdef uint64_t state, maps
@@ -207,13 +210,13 @@ cdef int add_page_for_migration(
     maps = frame_maps(state)
     if maps > 1 and not migrate_all:
         return -EACCES
-    if list_reserve(&mv.list, mv.list.n + STAGE):       # room first: an isolated page must not be lost
+    if list_reserve(&mv.list, mv.list.n + STAGE):       # before isolation: an isolated page must not be lost
         return -ENOMEM
     if mv.ahead and ((maps > 1 and not (mv.shared and state & PG_anon)) or mv.run.error):
         mv.ahead = False
         if mv.st.n:
             return -EAGAIN
-    # Between the look and the isolation the page may have been unmapped, freed or moved: isolate, look again.
+    # Between the lookup and the isolation the page may have been unmapped, freed or moved, so look it up again.
     if mv.ahead:
         if not gather(c, mv.st, pfn):
             return -EBUSY
@@ -232,7 +235,7 @@ cdef int add_page_for_migration(
 
 
 cdef int64_t move_pages_and_store_status(ctx_t *c, move_t *mv, int32_t node, uint64_t start, uint64_t i) noexcept nogil:
-    """Migrate what is listed; entries start..i get the node only if all of it moved."""
+    """Migrate the run; entries [start, i) get the node as their status only if all of it moved."""
     cdef target_t t
     cdef uint64_t k
     cdef int64_t rc = 0
@@ -256,7 +259,7 @@ cdef int64_t move_pages_and_store_status(ctx_t *c, move_t *mv, int32_t node, uin
 
 
 cdef int64_t check_node(machine_t *m, int32_t node) noexcept nogil:
-    """-EACCES, for a node that the target's cpuset lacks, cannot be: every cpuset has all nodes with memory."""
+    """Check a target node.  -EACCES (not in the target's cpuset) cannot occur: the one cpuset has all nodes with memory."""
     if node < 0 or node >= <int32_t> m.nr_nodes or not (pmg_load(&m.has_memory) >> node) & 1:
         return -ENODEV
     return 0
@@ -264,10 +267,10 @@ cdef int64_t check_node(machine_t *m, int32_t node) noexcept nogil:
 
 cdef bint may_run_ahead(
         move_t *mv, const uint64_t *addresses, const int32_t *nodes, int32_t node, uint64_t i, uint64_t end) noexcept nogil:
-    """Whether addresses rise through the whole run that starts at entry ``i``; every entry is looked at once a call."""
+    """Whether addresses rise through the whole run that starts at entry ``i``; a call compares every entry once."""
     cdef uint64_t rise = max(mv.rise, i + 1), same = max(mv.same, i + 1), falls
     cdef uint32_t differ, k
-    # Many at a time without a branch first, which compilers turn into vectors.
+    # First SCAN at a time without a branch, which compilers vectorise.
     while same + SCAN <= end:
         differ = 0
         for k in range(SCAN):
@@ -279,7 +282,7 @@ cdef bint may_run_ahead(
         same += 1
     while rise + SCAN <= same:
         falls = 0
-        for k in range(SCAN):               # the sign of a difference: page numbers have 52 bits
+        for k in range(SCAN):               # the sign bit of a difference: page numbers have 52 bits
             falls |= ~((addresses[rise + k - 1] >> 12) - (addresses[rise + k] >> 12))
         if falls >> 63:
             break
@@ -292,9 +295,9 @@ cdef bint may_run_ahead(
 
 
 cdef inline bint runs_unseen(ctx_t *c, bint step_by_step) noexcept nogil:
-    """Nobody sees what is isolated when a page moves: no host whose clock runs on between two stages.
+    """Whether it is unobservable which pages are isolated when another moves: no host takes time between stages.
 
-    Where the order of single steps would tell (``step_by_step``), nobody may see those either.
+    With ``step_by_step``, the order of single steps must be unobservable too.
     """
     return c.pause_fn == NULL and not (step_by_step and steps_show(c))
 
@@ -302,9 +305,9 @@ cdef inline bint runs_unseen(ctx_t *c, bint step_by_step) noexcept nogil:
 cdef int64_t do_pages_move(
         ctx_t *c, move_t *mv, const uint64_t *addresses, const int32_t *nodes, uint64_t readable,
         bint migrate_all) noexcept nogil:
-    """Entries in order; a run ends where the node changes, where an entry is settled at once, or at the end.
+    """Process the entries in order; a run ends where the node changes, where an entry gets its status at once, or at the end.
 
-    The caller may write its arrays meanwhile: what is checked is read once, and what looks ahead decides nothing.
+    The caller may write its arrays meanwhile: a checked value is read once, and values read ahead are only hints.
     """
     cdef look_t l, far
     cdef target_t t
@@ -382,7 +385,7 @@ cdef int64_t pages_stat(
         int32_t *status, uint64_t writable) noexcept nogil:
     cdef int64_t err
     readable = min(readable, writable)
-    if count > readable:                    # looked at in blocks of 16: only whole ones are answered
+    if count > readable:                    # the kernel copies blocks of 16: only whole blocks get a status
         readable -= readable % 16
     err = do_pages_stat(c, mm, addresses, min(readable, count), status)
     return -EFAULT if err == 0 and count > readable else err
@@ -419,7 +422,7 @@ cdef int64_t pages_move(
 cdef int64_t move_pages_of(
         ctx_t *c, uint32_t mm, uint64_t count, const pmg_user_t *pages, const pmg_user_t *nodes,
         const pmg_user_t *status, uint32_t flags) noexcept nogil:
-    """Entries that lie in the caller's memory count as they come to be read; no target nodes at all is a query."""
+    """Run the call on the accessible entries of the caller's arrays; without target nodes it is a query."""
     cdef const uint64_t *addresses = <const uint64_t *> pages.p
     cdef const int32_t *targets = <const int32_t *> nodes.p
     cdef int32_t *stored = <int32_t *> status.p
@@ -427,7 +430,7 @@ cdef int64_t move_pages_of(
     if targets != NULL:
         readable = min(readable, user_entries(nodes, 4))
     if c.m.profile.whole_request:
-        return move_pages_2006(c, mm, addresses, targets, readable, count, flags, stored, writable)
+        return move_pages_whole_request(c, mm, addresses, targets, readable, count, flags, stored, writable)
     if targets == NULL:
         return pages_stat(c, mm, addresses, readable, count, stored, writable)
     return pages_move(c, mm, addresses, targets, readable, count, flags, stored, writable)
@@ -460,22 +463,17 @@ cdef int64_t pmg_sys_move_pages(
     return rc
 
 
-# -- the walk of mbind and migrate_pages -----------------------------------------------------------------------
-
-
-# -- mbind
-#
-# -------------------------------------------------------------------------------------------------------------------------
+# -- mbind -----------------------------------------------------------------------------------------------------
 
 
 cdef int queue_and_bind(ctx_t *c, mm_t *mm, queue_t *q, uint64_t start, uint64_t end, const mpol_t *pol) noexcept nogil:
-    """List what is misplaced, set the policy; mmap_lock held for writing."""
+    """Queue misplaced pages and set the policy; mmap_lock held for writing."""
     cdef int rc = queue_pages_range(c, q, mm, start, end)
     return rc if rc < 0 else mbind_range(c, mm, start, end, pol)
 
 
 cdef void target_by_vma(ctx_t *c, mm_t *mm, uint64_t start, target_t *t) noexcept nogil:
-    """To 6.6 each page asks the mappings from ``start`` on for its policy, see new_page."""
+    """Choose targets as through 6.6: each page by the policy of the mappings from ``start`` on, see new_page."""
     target_begin(t, -1)
     t.mm = mm_index(c.m, mm)
     t.start = start
@@ -484,9 +482,9 @@ cdef void target_by_vma(ctx_t *c, mm_t *mm, uint64_t start, target_t *t) noexcep
 
 cdef void target_by_policy(
         ctx_t *c, mm_t *mm, queue_t *q, uint64_t start, uint64_t end, const mpol_t *pol, target_t *t) noexcept nogil:
-    """From 6.7 on the policy is asked, with the index of each page counted from that of the first one listed.
+    """Choose targets as from 6.7 on: by the new policy, with indices relative to the first queued page.
 
-    So interleaving is exact in the mapping of the first page; in one of another kind it may be shifted.
+    So interleaving is exact in the mapping of the first page and may be shifted in others.
     """
     cdef machine_t *m = c.m
     cdef uint32_t i, pfn = q.list.pfns[0]
@@ -510,7 +508,7 @@ cdef void target_by_policy(
 
 cdef int64_t do_mbind(
         ctx_t *c, uint64_t first, uint64_t end, const mpol_t *pol, uint64_t user, uint32_t flags) noexcept nogil:
-    """Pages first..end; misplaced is what lies outside the caller's nodes."""
+    """Bind pages [first, end); pages outside the nodes ``user`` are misplaced."""
     cdef queue_t q
     cdef target_t target
     cdef mm_t *mm = mm_of(c.m, c.mm)
@@ -558,7 +556,7 @@ cdef int64_t pmg_sys_mbind(
     cdef int64_t rc
     if not c.m.profile.call_mask & CALL_MBIND:
         return refuse(ENOSYS, RULE_CALL, rule)
-    if not c.m.profile.mode_flags:          # before modes had flags the mask was read first
+    if not c.m.profile.mode_flags:          # kernels without mode flags read the mask first
         rc = get_nodes(c, &user, nodes, maxnode, rule)
         if rc:
             return rc
@@ -581,12 +579,12 @@ cdef int64_t pmg_sys_mbind(
     if rc:
         if rule != NULL and rule[0] == RULE_NODES_NONE and not c.m.profile.check_range and \
                 flags & (MPOL_MF_MOVE | MPOL_MF_MOVE_ALL):
-            # The processors have worked their lists off when the nodes are found wanting.
+            # The kernel drains the per-CPU lists before it rejects the nodes.
             lru_cache_disable(c)
             lru_cache_enable(c)
         return rc
     if c.m.profile.check_range:
-        return mbind_2006(c, start >> 12, (start + length) >> 12, &pol, user.bits[0], <uint32_t> flags)
+        return mbind_check_range(c, start >> 12, (start + length) >> 12, &pol, user.bits[0], <uint32_t> flags)
     return do_mbind(c, start >> 12, (start + length) >> 12, &pol, user.bits[0], <uint32_t> flags)
 
 
@@ -595,9 +593,9 @@ cdef int64_t pmg_sys_mbind(
 
 cdef int get_nodes(
         ctx_t *c, nodemask_t *out, const pmg_user_t *mask, uint64_t maxnode, uint32_t *rule) noexcept nogil:
-    """Read ``maxnode - 1`` bits of a mask; those beyond MAX_NUMNODES are read, too, and must be 0.
+    """Read ``maxnode - 1`` bits of a mask; bits beyond MAX_NUMNODES are read too and must be 0.
 
-    No bits or no pointer is the empty set (recorded in hand-048, hand-071 and hand-090).
+    Without bits or pointer the set is empty (recorded in hand-048, hand-071 and hand-090).
     """
     cdef uint64_t bits = maxnode - 1, i, word
     cdef const uint64_t *at
@@ -624,7 +622,7 @@ cdef int get_nodes(
 
 cdef int64_t pmg_sys_set_mempolicy(
         ctx_t *c, uint32_t mode, const pmg_user_t *nodes, uint64_t maxnode, uint32_t *rule) noexcept nogil:
-    """Both locks: faults read the policy with mmap_lock for reading, calls on files with alloc_lock."""
+    """Set the task's policy under both locks: faults read it under mmap_lock, calls on files under alloc_lock."""
     cdef task_t *t = task_of(c.m, c.task)
     cdef nodemask_t user
     cdef mpol_t pol
@@ -657,7 +655,7 @@ cdef void vma_own_policy(machine_t *m, vma_t *vma, uint64_t vpn, mpol_t *out) no
 
 
 cdef int64_t policy_at(ctx_t *c, uint64_t addr, mpol_t *out) noexcept nogil:
-    """The policy of the mapping at an address without the task's; of shared memory the object's there."""
+    """Get the policy of the mapping at an address, without the task's; for shared memory the object's."""
     cdef vma_t *vma
     cdef int64_t rc = 0
     if mmap_read_lock(c, c.mm):
@@ -672,7 +670,7 @@ cdef int64_t policy_at(ctx_t *c, uint64_t addr, mpol_t *out) noexcept nogil:
 
 
 cdef int64_t lookup_node(ctx_t *c, uint64_t addr) noexcept nogil:
-    """Node of the page at an address, which is brought in by a read."""
+    """Find the node of the page at an address, which is faulted in by a read."""
     cdef uint32_t pfn = 0
     cdef int64_t rc
     if mmap_read_lock(c, c.mm):
@@ -687,7 +685,7 @@ cdef int64_t lookup_node(ctx_t *c, uint64_t addr) noexcept nogil:
 
 cdef int64_t do_get_mempolicy(
         ctx_t *c, uint64_t addr, uint64_t flags, uint64_t *nodes, uint32_t *rule) noexcept nogil:
-    """Mode word, or a node with MPOL_F_NODE; the caller's own nodes for static and relative ones."""
+    """Return the mode word, or a node with MPOL_F_NODE; ``nodes`` of STATIC and RELATIVE policies are the caller's own."""
     cdef task_t *t = task_of(c.m, c.task)
     cdef mpol_t pol
     cdef int64_t rc
@@ -710,12 +708,12 @@ cdef int64_t do_get_mempolicy(
         pmg_spin_unlock(&t.alloc_lock)
     nodes[0] = pol.user if pol.flags & (MPOL_F_STATIC_NODES | MPOL_F_RELATIVE_NODES) else pol.nodes
     if pol.mode == MPOL_LOCAL and not (c.m.profile.mode_mask >> MPOL_LOCAL) & 1:
-        nodes[0] = pmg_load(&c.m.has_memory)    # PREFERRED without nodes: all that are online
+        nodes[0] = pmg_load(&c.m.has_memory)    # PREFERRED without nodes: all online nodes
     if flags & MPOL_F_NODE:
         rc = lookup_node(c, addr) if flags & MPOL_F_ADDR else il_next(c, t)
         return refuse(EINVAL, RULE_NOT_INTERLEAVING, rule) if rc == -EINVAL and not flags & MPOL_F_ADDR else rc
     if pol.mode == MPOL_LOCAL and not (c.m.profile.mode_mask >> MPOL_LOCAL) & 1:
-        return MPOL_PREFERRED           # a policy of no nodes, before LOCAL was a mode
+        return MPOL_PREFERRED           # without nodes, in kernels without a mode LOCAL
     return pol.mode | pol.flags
 
 
@@ -772,7 +770,7 @@ cdef int64_t pmg_sys_set_mempolicy_home_node(
 
 
 cdef int64_t migrate_to_node(ctx_t *c, uint32_t mm, int32_t source, int32_t dest, uint32_t flags) noexcept nogil:
-    """mmap_lock is held by do_migrate_pages, or from 6.7 on taken here, for the walk alone."""
+    """Move one node's pages.  mmap_lock is held by the caller, or from 6.7 on taken here, only for the walk."""
     cdef queue_t q
     cdef target_t t
     cdef int64_t rc
@@ -811,7 +809,7 @@ cdef int64_t migrate_pages_of(
     if unlocked or mmap_read_lock(c, mm) == 0:
         lru_cache_disable(c)
         if c.m.profile.check_range:
-            rc = do_migrate_pages_2006(c, mm, old, new, flags)
+            rc = do_migrate_pages_check_range(c, mm, old, new, flags)
         else:
             rc = do_migrate_pages(c, mm, old, new, flags)
         lru_cache_enable(c)
@@ -821,7 +819,7 @@ cdef int64_t migrate_pages_of(
 
 
 cdef int check_targets(ctx_t *c, nodemask_t *new, uint32_t *rule) noexcept nogil:
-    """Which target nodes the caller may name; those without memory are left out today."""
+    """Check the target nodes; today's kernels drop those without memory from the set."""
     cdef uint64_t allowed = pmg_load(&c.m.has_memory)
     cdef bint absent = new.bits[0] & ~allowed != 0 or nodes_absent(new)
     if absent and not capable(c, CAP_SYS_NICE):
@@ -851,7 +849,7 @@ cdef int64_t pmg_sys_migrate_pages(
     if rc:
         return rc
     mm = get_task_mm(c, target) if target != NULL else 0
-    if mm or not c.m.profile.uid_access:        # as for a signal: memory is asked for before the nodes are
+    if mm or not c.m.profile.uid_access:        # with uid_access, a missing mm is refused before the nodes are checked
         rc = check_targets(c, &new, rule)
     if rc == 0 and not mm:
         rc = refuse(EINVAL, RULE_NO_MEMORY, rule)
@@ -870,14 +868,14 @@ cdef int64_t pmg_sys_migrate_pages(
 
 cdef int64_t migrate_frames(
         ctx_t *c, const uint32_t *pfns, const int32_t *nodes, uint64_t n, int32_t *status) noexcept nogil:
-    """The note's arrays: page i to target i.  A frame that cannot be isolated answers EBUSY, one not moved EAGAIN."""
+    """Move page i to node i, the arrays of the 2006 note.  Not isolated: EBUSY; not moved: EAGAIN."""
     cdef target_t t
     cdef run_t run
     cdef uint64_t i, failed = 0
     cdef uint32_t pfn
     cdef int32_t node
     if c.m.profile.page_results or c.m.profile.four_lists:
-        return migrate_frames_2006(c, pfns, nodes, n, status)
+        return migrate_frame_list(c, pfns, nodes, n, status)
     lru_cache_disable(c)
     for i in range(n):
         pfn = pfns[i]

@@ -1,7 +1,7 @@
 """mbind, migrate_pages and move_pages of 2.6.17, 2.6.18 and pmig.
 
-They differ from today's in what they collect and in how they answer; sections 6 and 7 of docs/history.md's sources are
-in the docstrings.  mmap_lock stays held while pages migrate: for writing in mbind, for reading in the others.
+They differ from today's in the pages they collect and in the results they return.  mmap_lock stays held while pages
+migrate: for writing in mbind, for reading in the others.
 """
 from libc.errno cimport E2BIG, EACCES, EAGAIN, EBUSY, EFAULT, EIO, ENODEV, ENOENT, ENOMEM, EPERM
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
@@ -39,18 +39,18 @@ from pagemig.mm.vma cimport find_vma, vma_address, vma_slot
 
 cdef enum:
     SIZEOF_PAGE_TO_NODE = 32            # struct page_to_node of 2.6.18: address, page, node, status
-    NODES_READABLE = 0x1203ac00         # bits behind and before the map of online nodes that can be read
+    NODES_READABLE = 0x1203ac00         # readable bits after and before the map of online nodes
     NODES_BEFORE = 0x1fc5400
-    DRAIN_OBJECTS = 2                   # that schedule_on_each_cpu allocates
-    REQUEST_OBJECTS = 2                 # and vmalloc, besides its pages
-    ISOLATED = 1 << 20                  # no node and no errno: what becomes of the page the migration says
+    DRAIN_OBJECTS = 2                   # kernel objects that schedule_on_each_cpu allocates
+    REQUEST_OBJECTS = 2                 # those that vmalloc allocates besides its pages
+    ISOLATED = 1 << 20                  # neither a node nor an errno: the migration decides the page's status
 
 
 # -- collecting ------------------------------------------------------------------------------------------------
 
 
 cdef int migrate_prep(ctx_t *c, uint32_t flags) noexcept nogil:
-    """Drain the lists of all processors; with swap entries a slot must be free somewhere, or nothing is collected."""
+    """Drain the lists of all CPUs; -ENODEV ends the collection if swap entries are used and no slot is free."""
     if not flags & (MPOL_MF_MOVE | MPOL_MF_MOVE_ALL):
         return 0
     kernel_memory(c, DRAIN_OBJECTS)
@@ -59,15 +59,16 @@ cdef int migrate_prep(ctx_t *c, uint32_t flags) noexcept nogil:
 
 
 cdef int check_range(ctx_t *c, queue_t *q, mm_t *mm, uint64_t start, uint64_t end) noexcept nogil:
-    """Holes count between mappings and after the last of all, not before the first and not at the end of the range.
+    """Check and queue a range.  Holes count between mappings and after the last one of the process, but neither before the
+    first mapping nor at the end of the range.
 
-    What cannot be migrated is collected all the same where STRICT is set.
+    With STRICT, mappings that cannot be migrated are queued too.
     """
     cdef machine_t *m = c.m
     cdef uint32_t i = vma_slot(m, mm, start)
     cdef uint64_t at = 0
     cdef vma_t *vma
-    cdef int rc = migrate_prep(c, q.flags)      # before anything is looked for: without swap nobody hears of a hole
+    cdef int rc = migrate_prep(c, q.flags)      # before the walk: without swap a hole is not reported
     if rc == 0 and i == mm.vmas.n:
         return -EFAULT
     while rc == 0 and i < mm.vmas.n:
@@ -86,11 +87,10 @@ cdef int check_range(ctx_t *c, queue_t *q, mm_t *mm, uint64_t start, uint64_t en
 # -- mbind ---------------------------------------------------------------------------------------------------------
 
 
-cdef int address_in_vma(ctx_t *c, uint32_t pfn, vma_t *vma, uint64_t *vpn) noexcept nogil:
-    """``page_address_in_vma``: 0, -EFAULT, or where the kernel would have crashed.
+cdef int page_address_in_vma(ctx_t *c, uint32_t pfn, vma_t *vma, uint64_t *vpn) noexcept nogil:
+    """Find the address of a page in a VMA: 0, -EFAULT, or a bug where the kernel would have crashed.
 
-    A page of a file that the mapping does not show, since it is of another file or of none, is -EFAULT; one of its own
-    file outside of it is a crash.
+    A page of another file than the VMA's is -EFAULT; a page of the VMA's own file outside its range is a crash.
     """
     cdef frame_t *f = &c.m.frames[pfn]
     cdef uint32_t mapping = pmg_load32(&f.mapping)
@@ -106,13 +106,14 @@ cdef int address_in_vma(ctx_t *c, uint32_t pfn, vma_t *vma, uint64_t *vpn) noexc
 
 
 cdef int64_t new_vma_page(ctx_t *c, uint32_t pfn, uint32_t slot, const void *private_) noexcept nogil:
-    """2.6.18 asks the first VMA of the range for every page: where it does not map that one, the error is taken for
-    an address, and interleaving lands on whatever node that comes to.
+    """Allocate by the first VMA of the range, as 2.6.18 does for every page.
+
+    If that VMA does not map the page, the error is taken for an address, and interleaving picks the node of that.
     """
     cdef const target_t *t = <const target_t *> private_
     cdef vma_t *vma = vma_of(c.m, t.vma)
     cdef uint64_t vpn = 0
-    cdef int rc = address_in_vma(c, pfn, vma, &vpn)
+    cdef int rc = page_address_in_vma(c, pfn, vma, &vpn)
     if rc <= -PMG_BUG:
         return rc
     if rc:
@@ -121,20 +122,20 @@ cdef int64_t new_vma_page(ctx_t *c, uint32_t pfn, uint32_t slot, const void *pri
 
 
 cdef int64_t new_own_vma_page(ctx_t *c, uint32_t pfn, uint32_t slot, const void *private_) noexcept nogil:
-    """By the VMA that maps the page, as it was meant."""
+    """Allocate by the VMA that maps the page, as 2.6.18 intended."""
     cdef vma_t *hint = NULL
     return new_page(c, pfn, <const target_t *> private_, &hint)
 
 
 cdef int64_t new_array_page(ctx_t *c, uint32_t pfn, uint32_t slot, const void *private_) noexcept nogil:
-    """Page i to target i: exactly the node that the caller's array has in the page's place."""
+    """Allocate for page i on exactly node i of the caller's array."""
     cdef uint32_t new = 0
     alloc_pages_node(c, (<const int32_t *> private_)[slot], 1, &new)
     return new
 
 
-cdef int32_t own_node(ctx_t *c, vma_t *vma, uint64_t vpn) noexcept nogil:
-    """Node that interleaving prescribes for a page; -1 where another policy rules."""
+cdef int32_t interleave_node(ctx_t *c, vma_t *vma, uint64_t vpn) noexcept nogil:
+    """Node that interleaving prescribes for a page; -1 if its policy does not interleave."""
     cdef mpol_t pol
     cdef uint64_t mask = 0
     if not get_vma_policy(c, vma, vpn, &pol) or pol.mode != MPOL_INTERLEAVE:
@@ -142,10 +143,10 @@ cdef int32_t own_node(ctx_t *c, vma_t *vma, uint64_t vpn) noexcept nogil:
     return policy_node(c, &pol, interleave_index(c, vma, vpn), &mask)
 
 
-cdef int collect_leaf(
+cdef int collect_pte_range(
         ctx_t *c, list_t *pages, list_t *nodes, vma_t *vma, uint32_t leaf, uint64_t vpn, uint64_t end,
         uint32_t flags) noexcept nogil:
-    """Pages of one leaf that are not on their own interleave node."""
+    """Isolate the pages of one leaf table that are not on their interleave node."""
     cdef machine_t *m = c.m
     cdef uint64_t v
     cdef uint32_t pfn
@@ -158,7 +159,7 @@ cdef int collect_leaf(
         if not pte_present(pte) or pte & PTE_SPECIAL:
             continue
         pfn = <uint32_t> pte_pfn(pte)
-        nid = own_node(c, vma, v)
+        nid = interleave_node(c, vma, v)
         if nid < 0 or page_to_nid(m, pfn) == nid or (frame_maps(page_state(m, pfn)) != 1 and not flags & MPOL_MF_MOVE_ALL):
             continue
         if list_add(pages, pfn) or list_add(nodes, <uint32_t> nid):
@@ -185,12 +186,12 @@ cdef int collect_misplaced(
             continue
         pagewalk_start(&w, m, mm, max(start, vma.start), min(end, vma.end))
         while rc == 0 and pagewalk_next(&w):
-            rc = collect_leaf(c, pages, nodes, vma, w.leaf, w.vpn, w.stop, flags)
+            rc = collect_pte_range(c, pages, nodes, vma, w.leaf, w.vpn, w.stop, flags)
     return rc
 
 
 cdef int64_t interleave_exactly(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, uint32_t flags) noexcept nogil:
-    """The note's third patch put to its use: every page of the range to its own node.  Pages that did not get there."""
+    """Move every page of the range to its interleave node, the use of the 2006 note's third patch; pages left behind."""
     cdef list_t pages, nodes
     cdef moves_t mv
     cdef run_t run
@@ -219,7 +220,7 @@ cdef int64_t interleave_exactly(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end
 
 cdef int64_t migrate_misplaced(
         ctx_t *c, queue_t *q, mm_t *mm, uint64_t start, uint64_t end, const mpol_t *pol) noexcept nogil:
-    """What check_range collected goes where the new policy wants it: pages left, or -errno."""
+    """Migrate what check_range queued to where the new policy wants it: pages left behind, or -errno."""
     cdef machine_t *m = c.m
     cdef target_t t
     cdef moves_t mv
@@ -254,15 +255,15 @@ cdef int64_t mbind_locked(
     cdef bint exactly = c.m.profile.arrays and pol.mode == MPOL_INTERLEAVE and flags & (MPOL_MF_MOVE | MPOL_MF_MOVE_ALL)
     cdef int64_t rc, bound, left = 0
     if exactly:
-        q.flags = 0                             # only look for holes: what is misplaced the policy says, once it is set
+        q.flags = 0                             # only look for holes: the new policy decides later what is misplaced
     rc = check_range(c, q, mm, start, end)
     if rc and m.profile.range_leaks:
-        q.list.n = 0                            # forgotten, not put back
+        q.list.n = 0                            # leaked: the kernel forgets to put them back
     if exactly and rc == 0:
         rc = migrate_prep(c, flags)
     if rc:
         return rc
-    bound = mbind_range(c, mm, start, end, pol)     # where it fails half-way, what was collected moves all the same
+    bound = mbind_range(c, mm, start, end, pol)     # even if it fails half-way, the queued pages move
     if exactly:
         left = interleave_exactly(c, mm, start, end, flags)
     elif q.list.n:
@@ -272,7 +273,7 @@ cdef int64_t mbind_locked(
     return bound or (-EIO if left and flags & MPOL_MF_STRICT else 0)
 
 
-cdef int64_t mbind_2006(
+cdef int64_t mbind_check_range(
         ctx_t *c, uint64_t start, uint64_t end, const mpol_t *pol, uint64_t user, uint32_t flags) noexcept nogil:
     cdef queue_t q
     cdef int64_t rc
@@ -320,9 +321,9 @@ cdef int migrate_hook(ctx_t *c, vma_t *vma, uint64_t old, uint64_t new, uint32_t
 
 
 cdef int64_t migrate_vmas(ctx_t *c, mm_t *mm, uint64_t old, uint64_t new, uint32_t flags) noexcept nogil:
-    """The ``migrate`` operation of every VMA that has one; the first error ends it.
+    """Call the ``migrate`` operation of every VMA that has one, up to the first error.
 
-    2.6.18 ends it with whatever is not 0; else positive answers are pages left, and add up.
+    In 2.6.18 any result but 0 ends the walk; elsewhere positive results are pages left behind and add up.
     """
     cdef machine_t *m = c.m
     cdef uint32_t i, n = mm.vmas.n
@@ -341,8 +342,8 @@ cdef int64_t migrate_vmas(ctx_t *c, mm_t *mm, uint64_t old, uint64_t new, uint32
     return busy
 
 
-cdef int64_t migrate_to_node_2006(ctx_t *c, uint32_t mm, int32_t source, int32_t dest, uint32_t flags) noexcept nogil:
-    """Errors of the collection are ignored: without swap 2.6.17 moves nothing, and says that all is well."""
+cdef int64_t migrate_to_node_check_range(ctx_t *c, uint32_t mm, int32_t source, int32_t dest, uint32_t flags) noexcept nogil:
+    """Move one node's pages.  Errors of check_range are ignored: without swap 2.6.17 moves nothing and returns 0."""
     cdef queue_t q
     cdef target_t t
     cdef run_t run
@@ -362,9 +363,9 @@ cdef int64_t migrate_to_node_2006(ctx_t *c, uint32_t mm, int32_t source, int32_t
     return rc
 
 
-cdef int64_t do_migrate_pages_2006(
+cdef int64_t do_migrate_pages_check_range(
         ctx_t *c, uint32_t mm, const nodemask_t *old, const nodemask_t *new, uint32_t flags) noexcept nogil:
-    """Unlike today, sets of unequal size may empty a node into one that is emptied later: its pages move twice."""
+    """Move between sets of nodes.  Unlike today's, with sets of unequal size, it may fill a node that it empties later."""
     cdef uint64_t left = old.bits[0], stay = 0
     cdef int32_t s = 0, d = 0
     cdef int64_t busy = 0, rc = 0
@@ -373,11 +374,11 @@ cdef int64_t do_migrate_pages_2006(
     if c.m.profile.vma_hooks:
         rc = migrate_vmas(c, mm_of(c.m, mm), old.bits[0], new.bits[0], flags)
         if rc < 0 or (rc and c.m.profile.last_unhooked):
-            return min(rc, <int64_t> 0)         # a positive answer ends the call as if all had gone well
+            return min(rc, <int64_t> 0)         # a positive result ends the call as a success
         busy = rc
     while rc >= 0 and next_pair(left, stay, old, new, &s, &d):
         left &= ~(<uint64_t> 1 << s)
-        rc = migrate_to_node_2006(c, mm, s, d, flags)
+        rc = migrate_to_node_check_range(c, mm, s, d, flags)
         if rc > 0:
             busy += rc
     return rc if rc < 0 else busy
@@ -388,16 +389,16 @@ cdef int64_t do_migrate_pages_2006(
 
 ctypedef struct request_t:              # one move_pages call of 2.6.18
     uint64_t n
-    const uint64_t *addresses           # the caller's, who may write them meanwhile: each is read once
-    int32_t *nodes                      # the kernel's own copies, as they were checked; NULL: a query
-    int32_t *status                     # given to the user when all is over
-    uint32_t *first                     # hash table: of each page found the first entry that names it, plus 1
-    uint64_t mask                       # places of the table, less 1
-    list_t pages, slots                 # isolated, and their places in the request
+    const uint64_t *addresses           # the caller's array, which it may write meanwhile: each is read once
+    int32_t *nodes                      # the kernel's checked copies; NULL: a query
+    int32_t *status                     # copied to the user at the end
+    uint32_t *first                     # hash table: the first entry that names each page, plus 1
+    uint64_t mask                       # size of the table minus 1
+    list_t pages, slots                 # isolated pages and their entries in the request
 
 
 cdef uint64_t first_entry(ctx_t *c, request_t *r, uint32_t *found, uint64_t i, uint32_t pfn) noexcept nogil:
-    """The first entry of the request that names the page of entry ``i``: the kernel looks for it from the start."""
+    """Find the first entry that names the page of entry ``i``, as the kernel's linear search through the request does."""
     cdef uint64_t at = (pfn * <uint64_t> 0x9e3779b97f4a7c15 >> 20) & r.mask
     found[i] = pfn
     while r.first[at] and found[r.first[at] - 1] != pfn:
@@ -408,14 +409,14 @@ cdef uint64_t first_entry(ctx_t *c, request_t *r, uint32_t *found, uint64_t i, u
 
 
 cdef int64_t new_page_node(ctx_t *c, uint32_t pfn, uint32_t slot, const void *private_) noexcept nogil:
-    """2.6.18 looks for the page in the request from its start on: the whole call costs the square of its pages."""
+    """Allocate on the node of the page's entry.  2.6.18 searches the request from its start: quadratic in its pages."""
     cdef const request_t *r = <const request_t *> private_
     count_event(c, C_REQUESTS_SCANNED, <uint64_t> slot + 1)
     return alloc_page(c, r.nodes[slot], pmg_load(&c.m.online))
 
 
 cdef int page_status(ctx_t *c, mm_t *mm, uint64_t vpn, uint32_t *pfn) noexcept nogil:
-    """The page at an address, with a reference, or the errno of what is there: no mapping at or above it -EFAULT."""
+    """Get the page at an address, referenced: 0 or -errno; -EFAULT if nothing is mapped at or above the address."""
     cdef vma_t *vma = find_vma(c.m, mm, vpn)
     cdef int err = 0
     pfn[0] = 0
@@ -428,10 +429,10 @@ cdef int page_status(ctx_t *c, mm_t *mm, uint64_t vpn, uint32_t *pfn) noexcept n
 
 
 cdef int32_t request_status(ctx_t *c, request_t *r, mm_t *mm, uint64_t i, bint move_all) noexcept nogil:
-    """Status of entry ``i`` before anything moves: a node, an errno, or ISOLATED.
+    """Isolate the page of entry ``i``; return its status before anything moves: a node, an errno, or ISOLATED.
 
-    Of a page that is named more than once the first entry says where it goes, and gets its result; the entry that
-    took it off the LRU keeps a status of 0.
+    If several entries name a page, the first decides where it goes and gets its result; the entry that isolated it keeps
+    status 0.
     """
     cdef machine_t *m = c.m
     cdef uint32_t pfn = 0
@@ -461,7 +462,7 @@ cdef int32_t request_status(ctx_t *c, request_t *r, mm_t *mm, uint64_t i, bint m
 
 
 cdef int64_t move_request(ctx_t *c, request_t *r, mm_t *mm, bint move_all) noexcept nogil:
-    """All entries are looked at, then everything isolated migrates as one list; mmap_lock held for reading."""
+    """Isolate the pages of all entries, then migrate them as one list; mmap_lock held for reading."""
     cdef moves_t mv
     cdef run_t run
     cdef uint64_t i
@@ -470,7 +471,7 @@ cdef int64_t move_request(ctx_t *c, request_t *r, mm_t *mm, bint move_all) noexc
     for i in range(r.n):
         r.status[i] = -EAGAIN if signal_pending(c, 1) else request_status(c, r, mm, i, move_all)
         room = room and r.status[i] != -ENOMEM
-    if r.pages.n == 0 and not room:             # the host's memory, of which the kernel needs none here
+    if r.pages.n == 0 and not room:             # the host is out of memory; the kernel needs none here
         return -ENOMEM
     if r.pages.n == 0:
         return -ENOENT if c.m.profile.nothing_enoent else 0
@@ -488,9 +489,9 @@ cdef int64_t move_request(ctx_t *c, request_t *r, mm_t *mm, bint move_all) noexc
 
 
 cdef int64_t beyond_the_map(int32_t nid) noexcept nogil:
-    """What ``node_online`` finds where no node can be: behind the map lies that of possible nodes, with all bits set.
+    """Model ``node_online`` beyond the map of online nodes: the map of possible nodes follows, with all bits set.
 
-    Far off nothing is mapped; the numbers are those of the recorded kernel's image, 40 MB from 4 MB before the map.
+    Far away nothing is mapped.  The limits are those of the recorded kernel's image: 40 MB, from 4 MB before the map.
     """
     if nid >= NODES_READABLE or nid < -NODES_BEFORE:
         return -(PMG_BUG + <int64_t> BUG_NODE_MAP)
@@ -498,7 +499,7 @@ cdef int64_t beyond_the_map(int32_t nid) noexcept nogil:
 
 
 cdef int request_table(request_t *r) noexcept nogil:
-    """Room for the hash table, and behind it for the page of each entry."""
+    """Allocate the hash table, followed by the page of each entry."""
     cdef uint64_t places = 64
     while places < 2 * r.n:
         places *= 2
@@ -524,7 +525,7 @@ cdef int64_t room_for_request(ctx_t *c, request_t *r, const int32_t *nodes) noex
 
 cdef int64_t read_request(
         ctx_t *c, request_t *r, const int32_t *nodes, uint64_t readable) noexcept nogil:
-    """The arguments are read whole before anything moves: the first bad one ends the call."""
+    """Read and check all arguments before anything moves; the first bad one ends the call."""
     cdef uint64_t i, allowed = pmg_load(&c.m.has_memory)
     cdef int32_t node
     for i in range(min(r.n, readable) if nodes != NULL else 0):
@@ -561,10 +562,10 @@ cdef int64_t do_request(ctx_t *c, request_t *r, uint32_t mm, bint move_all) noex
     return rc
 
 
-cdef int64_t move_pages_2006(
+cdef int64_t move_pages_whole_request(
         ctx_t *c, uint32_t mm, const uint64_t *addresses, const int32_t *nodes, uint64_t readable, uint64_t count,
         uint32_t flags, int32_t *status, uint64_t writable) noexcept nogil:
-    """Statuses reach the user only where the call does not fail: neither -ENOENT nor -ENOMEM stores one."""
+    """``do_move_pages``: the whole request at once.  A call that fails, even with -ENOENT or -ENOMEM, stores no status."""
     cdef request_t r
     cdef uint64_t i
     cdef int64_t rc
@@ -602,9 +603,9 @@ cdef int32_t frame_status(ctx_t *c, uint32_t pfn, int32_t nid) noexcept nogil:
     return ISOLATED if isolate_lru_page(c, pfn) else -EBUSY
 
 
-cdef int64_t migrate_frames_2006(
+cdef int64_t migrate_frame_list(
         ctx_t *c, const uint32_t *pfns, const int32_t *nodes, uint64_t n, int32_t *status) noexcept nogil:
-    """The note's arrays: page i to target i.  Kernels with four lists take them one by one."""
+    """Move page i to node i, the arrays of the 2006 note, as one list; with four lists one by one."""
     cdef request_t r
     cdef moves_t mv
     cdef run_t run
@@ -643,6 +644,6 @@ cdef int64_t migrate_frames_2006(
     free(r.nodes)
     for i in range(n):
         if status[i] == ISOLATED:
-            status[i] = -EAGAIN                 # the list was given up before its turn
+            status[i] = -EAGAIN                 # the run ended before its turn
         failed += status[i] < 0
     return run.error if run.error <= -PMG_BUG else <int64_t> failed
