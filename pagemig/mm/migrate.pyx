@@ -1,7 +1,7 @@
-"""migrate_pages() as each kernel drives the stages: passes, batches, four lists, one page at a time.
+"""migrate_pages() of every kernel, built from the stages: passes, batches, four lists, one page at a time.
 
-Today's kernels take a list (6.1 page by page, from 6.3 on in batches).  The kernels of 2006: four lists (2.6.17), one list
-and an allocator (2.6.18), arrays (pmig).
+Today's kernels take one list: 6.1 page by page, from 6.3 on in batches.  Of the kernels of 2006, 2.6.17 takes four lists,
+2.6.18 one list and an allocator, and pmig arrays.
 """
 from libc.errno cimport EAGAIN, ENOMEM
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
@@ -32,9 +32,9 @@ from pagemig.mm.vmscan cimport evict_one
 
 cdef uint64_t migrate_chunk(
         ctx_t *c, uint32_t *pfns, uint64_t n, uint64_t tried, const target_t *t, run_t *run) noexcept nogil:
-    """All passes over up to a chunk of pages; returns how many are left, compacted to the front.
+    """Run all passes over at most a chunk of pages; return how many are left, compacted to the front.
 
-    The first ``tried`` pages have their first pass behind them.
+    The first ``tried`` pages have had their first pass.
     """
     cdef stage_t st
     cdef uint64_t i, left = n
@@ -55,7 +55,7 @@ cdef uint64_t migrate_chunk(
                 left += collect(c, &st, t, pfns + left, run)
                 heed_abort(c, run)
             if run.error:
-                run.failed += 1 + left      # the page without a frame, and those waiting for another pass
+                run.failed += 1 + left      # the page without a frame, and those left to the next pass
                 while i < n:
                     pfns[left] = pfns[i]
                     left += 1
@@ -68,7 +68,7 @@ cdef uint64_t migrate_chunk(
 
 
 cdef enum:
-    BATCH_ROOM = 8              # stages a batch has room for at first
+    BATCH_ROOM = 8              # initial capacity of a batch, in stages
 
 
 cdef void batch_begin(batch_t *b) noexcept nogil:
@@ -88,7 +88,7 @@ cdef stage_t *batch_room(batch_t *b) noexcept nogil:
 
 
 cdef uint32_t hold(stage_t *st, int rc, int as_) noexcept nogil:
-    """Pages with result ``rc`` get the result ``as_``; how many there are."""
+    """Change results ``rc`` to ``as_``; return how many."""
     cdef uint32_t i, n = 0
     for i in range(st.n):
         if st.rc[i] == rc:
@@ -98,7 +98,7 @@ cdef uint32_t hold(stage_t *st, int rc, int as_) noexcept nogil:
 
 
 cdef uint64_t settle(ctx_t *c, stage_t *st, int rc, uint32_t *keep, run_t *run) noexcept nogil:
-    """Hold the pages with result ``rc`` (HELD: none) and be done with the others; those that failed go to ``keep``."""
+    """Hold the pages with result ``rc`` (HELD: none) and finish the others; those that failed go to ``keep``."""
     cdef uint64_t left = 0
     cdef uint32_t i
     st.held = hold(st, rc, HELD)
@@ -133,10 +133,10 @@ cdef uint64_t unmap_ahead(ctx_t *c, batch_t *b, const target_t *t, uint32_t *kee
 cdef uint64_t unmap_batch(
         ctx_t *c, batch_t *b, uint32_t *pfns, uint64_t n, uint64_t tried, const target_t *t, uint32_t passes,
         uint32_t force, run_t *run) noexcept nogil:
-    """Passes of unmapping; returns how many pages are not unmapped, compacted to the front.
+    """Run the passes that unmap; return how many pages are not unmapped, compacted to the front.
 
-    The first ``tried`` pages have their first pass behind them.  Without a frame for a page the others are not tried, but
-    what is unmapped will be moved.
+    The first ``tried`` pages have had their first pass.  When no target can be allocated, no further page is tried, but
+    pages already unmapped will be moved.
     """
     cdef uint64_t i, left = n
     cdef uint32_t _pass
@@ -170,7 +170,7 @@ cdef uint64_t unmap_batch(
 
 
 cdef void pause_batch(ctx_t *c, batch_t *b) noexcept nogil:
-    """All pages of a batch are behind their entries."""
+    """Pause with migration entries installed for all pages of a batch."""
     cdef uint32_t src[512]
     cdef uint32_t dst[512]
     cdef uint32_t i, k, n = 0
@@ -186,7 +186,7 @@ cdef void pause_batch(ctx_t *c, batch_t *b) noexcept nogil:
 
 
 cdef void fetch_stage(machine_t *m, const stage_t *st) noexcept nogil:
-    """Frames of a batch have left the nearest cache since they were unmapped, and a locked instruction waits for each."""
+    """Prefetch a stage's frames: they left the L1 cache since they were unmapped, and a locked instruction stalls on each."""
     cdef uint32_t i
     for i in range(st.n):
         pmg_prefetchw(&m.frames[st.src[i]])
@@ -194,7 +194,7 @@ cdef void fetch_stage(machine_t *m, const stage_t *st) noexcept nogil:
 
 
 cdef uint64_t move_batch(ctx_t *c, batch_t *b, uint32_t *keep, uint32_t passes, run_t *run) noexcept nogil:
-    """Passes of moving over what is unmapped; what cannot be moved is undone after the last and goes to ``keep``."""
+    """Run the passes that move unmapped pages; those that fail are restored after the last and go to ``keep``."""
     cdef uint64_t left = 0
     cdef uint32_t pass_, k, held = b.n
     cdef stage_t *st
@@ -217,9 +217,9 @@ cdef uint64_t move_batch(ctx_t *c, batch_t *b, uint32_t *keep, uint32_t passes, 
 cdef uint64_t migrate_pages_batch(
         ctx_t *c, batch_t *b, uint32_t *pfns, uint64_t n, uint64_t tried, const target_t *t, uint32_t passes,
         uint32_t force, run_t *run) noexcept nogil:
-    """Up to a batch of pages; returns how many are left, compacted to the front."""
+    """Unmap and move at most a batch of pages; return how many are left, compacted to the front."""
     cdef uint64_t left = n
-    if not run.error:                           # no frame for a page that was unmapped ahead
+    if not run.error:                           # set if the pass that ran ahead got no target
         left = unmap_batch(c, b, pfns, n, tried, t, passes, force, run)
     count_event(c, C_TLB_FLUSH, b.n != 0)
     flush_batch(c)
@@ -232,11 +232,11 @@ cdef uint64_t migrate_pages_batch(
 cdef uint64_t migrate_pages_sync(
         ctx_t *c, batch_t *b, uint32_t *pfns, uint64_t n, uint64_t tried, const target_t *t,
         run_t *run) noexcept nogil:
-    """All together without waiting; then what is left one by one, waiting, and only those failures count."""
+    """Migrate all pages together without waiting, then the rest one by one with waiting; only these failures count."""
     cdef run_t first
     cdef uint64_t i, left = 0, together
     run_begin(&first)
-    if not c.m.profile.async_first:             # an asynchronous caller: all passes, nothing is waited for
+    if not c.m.profile.async_first:             # an asynchronous caller: all passes without waiting
         together = migrate_pages_batch(c, b, pfns, n, tried, t, c.m.profile.passes, 0, run)
         heed_abort(c, run)
         return together
@@ -291,7 +291,7 @@ cdef void finish_run(
         run_t *run) noexcept nogil:
     cdef uint64_t i = 0, k
     while i < n or b.n:
-        # of a batch that is there in part, what has its first pass behind it is a part, too
+        # of a batch that is unmapped in part, pages that have had their first pass belong to it too
         k = min(n - i, <uint64_t> chunk_of(c.m) - b.pages + (tried if b.pages else 0))
         migrate_chunk_or_batch(c, b, pfns + i, k, min(tried - min(tried, i), k), target, run)
         i += k
@@ -304,20 +304,17 @@ cdef int64_t run_result(run_t *run) noexcept nogil:
 
 
 cdef enum:
-    LAST_RESORT = 4             # after this pass a page whose buffers cannot be released is swapped out instead (2.6.17)
-
-
-# -- eviction (2.6.16, 2.6.17): the page goes to its slot or its file, and comes back by a fault -------------------
+    LAST_RESORT = 4             # after this pass, a page whose buffers cannot be released is swapped out (2.6.17)
 
 
 # -- four lists ----------------------------------------------------------------------------------------------------
 
 
 cdef uint32_t list_width(ctx_t *c, const lists_t *l, uint32_t force) noexcept nogil:
-    """Pages that are handled side by side: one where the order of single steps shows, or somebody waits.
+    """Pages that a stage may take: one where the order of single steps can be observed, or when waiting.
 
-    And one where slots are short.  Page by page each would give its slot back before the next page takes one; as slots are
-    given out in a circle, pages side by side get the same as long as the first device has one for each.
+    Also one where swap slots are short.  Page by page, each page frees its slot before the next allocates one.  Slots are
+    allocated cyclically, so a stage gets the same ones as long as the first device has one for each of its pages.
     """
     if force or c.pause_fn != NULL or steps_show(c):
         return 1
@@ -327,7 +324,7 @@ cdef uint32_t list_width(ctx_t *c, const lists_t *l, uint32_t force) noexcept no
 
 
 cdef void take_listed(ctx_t *c, const lists_t *l, uint64_t i, uint32_t width, stage_t *st) noexcept nogil:
-    """Page ``i`` and those after it into a stage, up to the first that was freed under us.  Targets from the end of ``to``."""
+    """Load a stage from page ``i`` on, up to the first page that was freed meanwhile; targets from the end of ``to``."""
     cdef frame_t *frames = c.m.frames
     cdef uint32_t k = 0, pfn
     while k < width and i < l.n:
@@ -347,7 +344,7 @@ cdef void take_listed(ctx_t *c, const lists_t *l, uint64_t i, uint32_t width, st
 
 
 cdef void move_listed(ctx_t *c, lists_t *l, stage_t *st, uint32_t force) noexcept nogil:
-    """One attempt at each page.  A target is used up only by success: that of a page that fails is for the next page."""
+    """Try each page once.  Only success consumes a target: the target of a page that fails goes to the next page."""
     cdef uint32_t i
     stage_take(c, st, l.keep, force)
     stage_move(c, st)
@@ -357,7 +354,7 @@ cdef void move_listed(ctx_t *c, lists_t *l, stage_t *st, uint32_t force) noexcep
 
 
 cdef bint has_stuck_buffers(ctx_t *c, uint32_t pfn) noexcept nogil:
-    """Clean, unmapped, and still not moved: its file system must release the buffers first, and did not."""
+    """Whether a clean, unmapped page still has buffers that its file system did not release."""
     cdef uint64_t s = page_state(c.m, pfn)
     return s & PG_cached and s & PG_private and not s & PG_dirty and frame_maps(s) == 0 and \
         not has_migratepage(file_of(c.m, pmg_load32(&c.m.frames[pfn].mapping)))
@@ -376,7 +373,7 @@ cdef inline void settle_listed(lists_t *l, uint64_t *left, uint32_t pfn, int rc)
 
 
 cdef uint64_t list_pass(ctx_t *c, lists_t *l, uint32_t pass_) noexcept nogil:
-    """One round; how many are to be tried again.  It is cut short where ``to`` is used up."""
+    """Run one pass and return how many pages to retry; it ends early when ``to`` is used up."""
     cdef uint32_t force = wait_flags(c.m, pass_)
     cdef bint last_resort = c.m.profile.engine == 1 and pass_ > LAST_RESORT
     cdef stage_t st
@@ -387,7 +384,7 @@ cdef uint64_t list_pass(ctx_t *c, lists_t *l, uint32_t pass_) noexcept nogil:
         at_step(c, STEP_ISOLATE, &st)
         if page_count(c.m, st.src[0]) == 1 and PMG_GUARD(GUARD_FREED):
             st.n = 1
-            st.rc[0] = 1                        # freed under us
+            st.rc[0] = 1                        # freed meanwhile
         elif l.to == NULL:
             at_step(c, STEP_ALLOC, &st)
             st.rc[0] = evict_one(c, st.src[0], force)
@@ -400,7 +397,7 @@ cdef uint64_t list_pass(ctx_t *c, lists_t *l, uint32_t pass_) noexcept nogil:
         for k in range(st.n):
             settle_listed(l, &left, st.src[k], st.rc[k])
         i += st.n
-    # What is to be tried again joins what was not reached, which stays where it is: it is long, and many chunks share one list.
+    # Pages to retry join those not reached, which stay in place: they are many, and all chunks share one list.
     memmove(l.source + i - left, l.source, left * sizeof(uint32_t))
     l.source += i - left
     l.n -= i - left
@@ -423,9 +420,9 @@ cdef uint64_t migrate_page_lists(ctx_t *c, lists_t *l) noexcept nogil:
 
 cdef uint32_t target_ahead(
         ctx_t *c, const target_t *t, uint32_t source, uint64_t offset, int32_t wanted) noexcept nogil:
-    """A target before it is known whose: with a mapping at addresses that only rise, to give interleaving a chance.
+    """Allocate a target before it is known which page gets it; ``t`` NULL: on or near node ``wanted``.
 
-    ``t`` NULL: on or near node ``wanted``.
+    With ``t.vma``, at ascending addresses of that mapping, which approximates interleaving.
     """
     cdef int32_t nid = chosen_node(c, source, wanted)
     cdef uint32_t pfn = 0
@@ -443,6 +440,7 @@ cdef uint32_t target_ahead(
 
 
 cdef uint64_t putback_all(ctx_t *c, const uint32_t *pfns, uint64_t n) noexcept nogil:
+    """``putback_movable_pages``."""
     cdef uint64_t i
     for i in range(n):
         if i + AHEAD < n:
@@ -452,7 +450,7 @@ cdef uint64_t putback_all(ctx_t *c, const uint32_t *pfns, uint64_t n) noexcept n
 
 
 cdef uint64_t putback_moved(ctx_t *c, const uint32_t *pfns, uint64_t n) noexcept nogil:
-    """Old frames of pages that moved.  Where the isolation's reference is the last nobody can take one: see putback_lists."""
+    """Put back or free the source frames of moved pages; one whose last reference is the isolation's is unreachable."""
     cdef uint32_t done[64]
     cdef uint32_t k = 0
     cdef uint64_t i
@@ -464,7 +462,7 @@ cdef uint64_t putback_moved(ctx_t *c, const uint32_t *pfns, uint64_t n) noexcept
         if last:
             done[k] = pfns[i]
             k += 1
-        if k == STAGE or not last:              # in their order
+        if k == STAGE or not last:              # keep the order
             free_pages(c, done, k)
             k = 0
         if not last:
@@ -512,7 +510,7 @@ cdef int32_t migrate_one_page(ctx_t *c, uint32_t pfn, int32_t nid) noexcept nogi
     if to == 0:
         putback_lru_page(c, pfn)
         return -ENOMEM
-    nid = page_to_nid(c.m, to)          # another's, where that one is full
+    nid = page_to_nid(c.m, to)          # another node if that one is full
     l.source = &pfn
     l.to = &to
     l.moved = &moved
@@ -527,7 +525,7 @@ cdef int32_t migrate_one_page(ctx_t *c, uint32_t pfn, int32_t nid) noexcept nogi
 
 
 cdef int one_chunk(ctx_t *c, lists_t *l, const target_t *t, uint64_t *offset, run_t *run) noexcept nogil:
-    """Allocate for one chunk and migrate; 1: there was a target for every page of it and more pages are left."""
+    """Allocate targets for one chunk and migrate it; 1: every page got a target and more pages are left."""
     cdef uint64_t i, want = min(l.n, <uint64_t> (MIGRATE_CHUNK_SIZE + 1))
     l.nr_to = 0
     for i in range(want):
@@ -545,7 +543,7 @@ cdef int one_chunk(ctx_t *c, lists_t *l, const target_t *t, uint64_t *offset, ru
 
 
 cdef int migrate_pages_to(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *t, run_t *run) noexcept nogil:
-    """What a chunk failed at is set aside; at the end it comes back to the pages that are left."""
+    """Migrate chunk by chunk; pages that failed are set aside and put back at the end."""
     cdef lists_t l
     cdef uint64_t offset = 0, nr_failed = 0
     cdef uint32_t *room = <uint32_t *> malloc((MIGRATE_CHUNK_SIZE + 1 + 2 * n) * 4)
@@ -597,14 +595,14 @@ cdef void keep_page(moves_t *mv, uint64_t *left, uint32_t pfn, uint32_t slot) no
 
 
 cdef inline int32_t wanted_node(moves_t *mv, uint32_t slot) noexcept nogil:
-    """The node a page is to go to; -1: a policy says, page by page."""
+    """Target node of a page; -1: by policy, page by page."""
     return mv.nodes[slot] if mv.nodes != NULL else mv.nid
 
 
 cdef bint ends_stage(ctx_t *c, uint32_t pfn, int32_t wanted, uint64_t *sources, uint64_t *targets) noexcept nogil:
-    """A page whose target may be a frame that a page before it gives back, or that is none of those at hand.
+    """Whether a page must begin a new stage: its target may be a frame that an earlier page frees, or needs a refill.
 
-    By policy a page goes to a node that no page of the list comes from, unless ``mbind`` takes all pages as misplaced.
+    A policy sends pages to nodes that no page of the list comes from, unless mbind treats all pages as misplaced.
     """
     cdef uint64_t from_ = <uint64_t> 1 << page_to_nid(c.m, pfn)
     cdef uint64_t to = <uint64_t> 1 << wanted if wanted >= 0 else ~<uint64_t> 0 if c.m.profile.mbind_all_misplaced else 0
@@ -617,7 +615,7 @@ cdef bint ends_stage(ctx_t *c, uint32_t pfn, int32_t wanted, uint64_t *sources, 
 
 
 cdef int64_t target_of(ctx_t *c, moves_t *mv, uint32_t pfn, uint32_t slot) noexcept nogil:
-    """What get_new_page answers, unless a host chooses the node."""
+    """Allocate a target by get_new_page, unless a callback chooses the node."""
     cdef int32_t nid = chosen_node(c, pfn, wanted_node(mv, slot))
     cdef uint32_t new = 0
     if nid == -1:
@@ -628,9 +626,9 @@ cdef int64_t target_of(ctx_t *c, moves_t *mv, uint32_t pfn, uint32_t slot) noexc
 
 
 cdef uint32_t take_targets(ctx_t *c, moves_t *mv, stage_t *st, uint32_t *slots, uint64_t i, run_t *run) noexcept nogil:
-    """Fill a stage from page ``i`` on; returns how many pages were looked at.
+    """Fill a stage from page ``i`` on; return how many pages were examined.
 
-    Without a frame 2.6.18 gives up the whole list (``run.error``); with arrays only that page does not move.
+    If no frame is left, 2.6.18 gives up the whole list (``run.error``); with arrays only that page does not move.
     """
     cdef uint32_t j, n = st.n
     cdef int64_t pfn
@@ -657,15 +655,15 @@ cdef uint32_t take_targets(ctx_t *c, moves_t *mv, stage_t *st, uint32_t *slots, 
 
 
 cdef void settle_stage(ctx_t *c, moves_t *mv, stage_t *st, const uint32_t *slots, uint64_t *left, run_t *run) noexcept nogil:
-    """Dispose of the pages of a stage at once; only those to be tried again stay on the list."""
+    """Put the finished pages of a stage back at once; only those to retry stay on the list."""
     cdef uint32_t j
     for j in range(st.n):
         if st.rc[j] >= 0:
-            set_result(mv, slots[j], page_to_nid(c.m, st.dst[j]))       # of a page freed under us: the unused target's
+            set_result(mv, slots[j], page_to_nid(c.m, st.dst[j]))       # for a page freed meanwhile: the unused target's
             run.succeeded += 1
             continue
         if st.rc[j] <= -PMG_BUG:
-            run.error = st.rc[j]                # the machine stays as it was before that step
+            run.error = st.rc[j]                # a crash: the machine stays as it was before that step
             st.rc[j] = -EAGAIN
         set_result(mv, slots[j], st.rc[j])
         if st.rc[j] == -EAGAIN and PMG_GUARD(GUARD_RETRY):
@@ -676,13 +674,13 @@ cdef void settle_stage(ctx_t *c, moves_t *mv, stage_t *st, const uint32_t *slots
 
 
 cdef uint64_t one_pass(ctx_t *c, moves_t *mv, uint64_t n, uint32_t force, run_t *run) noexcept nogil:
-    """One pass over the first ``n`` pages; returns how many are left at the front."""
+    """Run one pass over the first ``n`` pages; return how many are left at the front."""
     cdef stage_t st
     cdef uint32_t slots[64]
     cdef uint64_t i = 0, left = 0
     cdef uint32_t j, width, looked
     while i < n and not run.error:
-        # Who waits does so with one page; near the end of memory each page may need what the one before gave back.
+        # One page at a time when waiting, and near the end of memory, where a page may need the frame freed before it.
         width = 1 if force or short_of_frames(c.m, c.m.width) else c.m.width
         st.n = <uint32_t> min(n - i, <uint64_t> width)
         for j in range(st.n):
@@ -697,7 +695,7 @@ cdef uint64_t one_pass(ctx_t *c, moves_t *mv, uint64_t n, uint32_t force, run_t 
             settle_stage(c, mv, &st, slots, &left, run)
             heed_abort(c, run)
         i += looked
-    while i < n:                                # given up: not tried in this pass
+    while i < n:                                # the run ended: these were not tried in this pass
         keep_page(mv, &left, mv.pfns[i], slot_of(mv, i))
         i += 1
     return left
@@ -733,7 +731,7 @@ cdef void migrate_pages_each(ctx_t *c, moves_t *mv, run_t *run) noexcept nogil:
 
 
 cdef int64_t new_target_page(ctx_t *c, uint32_t pfn, uint32_t slot, const void *private_) noexcept nogil:
-    """``new_node_page``, and what other callers ask for."""
+    """Allocate a target: ``new_node_page``, and its counterparts of other callers."""
     cdef const target_t *t = <const target_t *> private_
     cdef uint32_t new = 0
     cdef vma_t *hint = NULL

@@ -1,4 +1,4 @@
-"""The stages of a migration, at any width; the profile parameterises them.  ``migrate`` orders them."""
+"""The stages of a migration, at any width, parameterised by the profile.  ``migrate`` arranges them into passes."""
 from libc.errno cimport EINTR
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.string cimport memset
@@ -16,35 +16,35 @@ cdef enum:
     TARGET_NEAREST = -2
     CHUNK = 512                 # pages that share their passes where each is flushed on its own
     AHEAD = 24                  # entries between the prefetch of a frame and its use
-    OPEN = 1                    # stage_t.open: the page is locked by this stage
-    PUBLISHED = 2               # its target is out of our hands
+    OPEN = 1                    # stage_t.open: this stage holds the page lock
+    PUBLISHED = 2               # its target is reachable by others
 
 
 # where a page goes
 ctypedef struct target_t:
-    # >= 0: exactly this node (THISNODE); TARGET_NEAREST: of `nodes` that nearest to the page
+    # >= 0: exactly this node (THISNODE); TARGET_NEAREST: the node of `nodes` nearest to the page
     int32_t nid
     uint64_t nodes
-    uint32_t mm                 # else by policy: pol, found for pages of mm from page `start` on
+    uint32_t mm                 # else by policy: pol, for pages of mm from page `start` on
     uint64_t start
     mpol_t pol
-    uint64_t ilx                # from 6.7 on by pol alone: interleave index of a page less its index in its object
-    uint32_t vma                # through 2.6.17, if not 0: by this VMA at addresses that rise from its start on
-    kept_by_t keep              # what keeps the anon_vma of each page while it is unmapped
+    uint64_t ilx                # from 6.7 on, by pol alone: interleave index of a page minus its index in its object
+    uint32_t vma                # through 2.6.17, if not 0: by this VMA's policy at ascending addresses from its start
+    kept_by_t keep              # what keeps each page's anon_vma alive while the page is unmapped
 
 
 cdef inline bint interleaves(const mpol_t *pol) noexcept nogil:
     return pol.mode == MPOL_INTERLEAVE or pol.mode == MPOL_WEIGHTED_INTERLEAVE
 
 
-cdef struct hold_t:             # a group of pages of one object, and what keeps its anon_vma alive while unmapped
+cdef struct hold_t:             # a group of pages of one object, and what keeps its anon_vma alive while they are unmapped
     uint32_t end                # the page after the last
-    uint32_t lo, hi             # their indices
+    uint32_t lo, hi             # lowest and highest index
     uint32_t av                 # referenced with KEEP_REFCOUNT; 0: nothing was unmapped
     uint32_t mm                 # with KEEP_MMAP_LOCK and KEEP_TRYLOCK
 
 
-# pages that are handled side by side
+# pages that go through the steps together
 cdef struct stage_t:
     uint32_t n
     uint32_t got                # targets in dst[0..got)
@@ -54,49 +54,49 @@ cdef struct stage_t:
     uint32_t mapping[64]
     uint32_t index[64]
     uint64_t state[64]          # of the source when it was locked
-    uint32_t unmapped[64]       # entries installed: the references the freeze explains
+    uint32_t unmapped[64]       # migration entries installed: references that the freeze accounts for
     uint32_t restored[64]
     uint32_t dirty[64]          # a removed PTE was dirty
-    uint32_t walked[64]         # 1: the kernel looks for its mappings, to unmap and once more to restore
+    uint32_t walked[64]         # 1: the kernel walks the reverse map for it, to unmap and again to restore
     uint32_t open[64]           # 0, OPEN or PUBLISHED
-    hold_t hold[64]             # where a group starts
+    hold_t hold[64]             # at the first page of each group
     uint32_t held               # pages that are HELD
     bint swapping               # pages are swapped out, not moved
     kept_by_t keep
-    uint32_t counts_mask        # all bits if the counts of unmapped entries are still the page's, else 0
+    uint32_t counts_mask        # all bits if unmapped entries still count as references and mappings, else 0
 
 
-cdef enum:                      # how hard a stage tries
+cdef enum:                      # what a stage waits for
     WAIT_FOR_LOCK = 1
     WAIT_FOR_WRITEBACK = 2
     WAIT_FOR_ALL = 3
 
 
-# what a run came to
+# the results of a run
 ctypedef struct run_t:
     uint64_t succeeded
     uint64_t failed             # pages not migrated
     int error                   # 0, -ENOMEM, -(PMG_BUG + bug_t)
 
-cdef enum:                      # where the clock of a caller that owns time may run on
-    PAUSE_UNMAPPED = 1          # pages are behind migration entries: the flush and the copy are to come
-    PAUSE_COPIED = 2            # their content is in the new frames, the entries are still there
-    PAUSE_STAGE = 3             # pages have been put back: who waited for them may go on
+cdef enum:                      # where the time of a caller that owns it may pass
+    PAUSE_UNMAPPED = 1          # migration entries are installed; the flush and the copy come next
+    PAUSE_COPIED = 2            # the content is in the new frames, the migration entries are still there
+    PAUSE_STAGE = 3             # pages have been put back: waiters for them may continue
     PAUSE_PASS = 4              # the next pass begins
 
-# a stage from its targets on: lock and unmap, then copy and switch, then restore and put back
+# a stage that has its targets: lock and unmap, then switch and copy, then restore and put back
 cdef void stage_take(ctx_t *c, stage_t *st, kept_by_t keep, uint32_t force) noexcept nogil
 cdef void stage_move(ctx_t *c, stage_t *st) noexcept nogil
-# try_to_unmap of locked pages that have no target
+# try_to_unmap for locked pages without a target
 cdef void stage_unmap_only(ctx_t *c, stage_t *st) noexcept nogil
 cdef void stage_end(ctx_t *c, stage_t *st, bint last) noexcept nogil
-# all of a stage, and then what became of its pages: those to try again go to ``keep``
+# run_stage does a whole stage; collect sorts its pages by result: those to retry go to ``keep``
 cdef void run_stage(ctx_t *c, stage_t *st, const target_t *t, uint32_t force) noexcept nogil
 cdef uint64_t collect(ctx_t *c, stage_t *st, const target_t *t, uint32_t *keep, run_t *run) noexcept nogil
 cdef void at_step(ctx_t *c, int step, stage_t *st) noexcept nogil
 cdef void pause_stage(ctx_t *c, int at, const stage_t *st) noexcept nogil
 cdef void pause_pass(ctx_t *c) noexcept nogil
-# what a call that is to end makes of its run: what has not moved is given up
+# end the run of a call that must end: pages that have not moved are given up
 cdef inline void heed_abort(ctx_t *c, run_t *run) noexcept nogil:
     if signal_pending(c, STAGE) or c.abort:
         c.abort = ABORT_HEEDED
@@ -107,8 +107,8 @@ cdef uint32_t new_page(ctx_t *c, uint32_t pfn, const target_t *t, vma_t **hint) 
 cdef bint short_of_frames(machine_t *m, uint32_t n) noexcept nogil
 cdef uint64_t whole_index(ctx_t *c, uint32_t pfn) noexcept nogil
 cdef bint page_in_vma(machine_t *m, uint32_t pfn, vma_t *vma) noexcept nogil
-# gather pages into a stage, isolated and in most cases locked: one; or from an array of addresses what is as most pages are.
-# The room of a stage is stage_room's; shift_stage takes over what one did not get to for lack of targets
+# gather isolated and mostly locked pages into a stage: one page, or the common kind of page from an array of addresses.
+# stage_room limits a stage; shift_stage moves over the pages that got no target
 cdef bint gather(ctx_t *c, stage_t *st, uint32_t pfn) noexcept nogil
 cdef void ungather(ctx_t *c, stage_t *st) noexcept nogil
 cdef uint64_t gather_run(
@@ -121,28 +121,28 @@ cdef void putback_lru_page(ctx_t *c, uint32_t pfn) noexcept nogil
 
 
 cdef inline bint steps_show(ctx_t *c) noexcept nogil:
-    """A trace, a hook or a host sees in which order the steps of different pages are done."""
+    """Whether a trace, a hook or a host can observe the order of steps of different pages."""
     return c.m.step_fn != NULL or c.m.tracing or (c.watch != NULL and hears_pages(c))
 
 
 cdef inline bint in_batches(const machine_t *m) noexcept nogil:
-    """Pages are unmapped together, with one TLB flush, and then moved."""
+    """Whether the kernel unmaps pages in batches, with one TLB flush each, before it moves them."""
     return m.profile.batch > 1 or m.profile.async_first
 
 
 cdef inline uint32_t chunk_of(const machine_t *m) noexcept nogil:
-    """Pages that share their passes; of kernels with batches NR_MAX_BATCHED_MIGRATION."""
+    """Pages that share their passes; with batches, NR_MAX_BATCHED_MIGRATION."""
     return m.profile.batch if in_batches(m) else CHUNK
 
 
 cdef inline uint32_t stage_room(ctx_t *c, const target_t *t) noexcept nogil:
-    """Pages a stage may take: no more than targets are at hand, see rmqueue."""
-    cdef uint32_t n = pmg_load32(&c.pcp[t.nid].n) if t.nid >= 0 else 0      # others may run on this processor
+    """Pages a stage may take: no more than the targets on the per-CPU list, see rmqueue."""
+    cdef uint32_t n = pmg_load32(&c.pcp[t.nid].n) if t.nid >= 0 else 0      # other threads may run on this processor
     return min(c.m.width, n) if n else c.m.width
 
 
 cdef inline void target_begin(target_t *t, int32_t nid) noexcept nogil:
-    """To one node; the caller says the rest for what is not (nid below 0)."""
+    """Begin a target that is one node; for a negative nid the caller sets the other fields."""
     memset(t, 0, sizeof(target_t))
     t.nid = nid
 
@@ -166,7 +166,7 @@ cdef inline uint32_t wait_flags(machine_t *m, uint32_t pass_) noexcept nogil:
 
 
 cdef enum:
-    RMAP_MAX = 16               # VMAs handled "VMA outside, pages inside"; more go page by page
+    RMAP_MAX = 16               # with at most so many VMAs, walk all pages in each VMA; with more, all VMAs of each page
     HELD = 2
     DONE = 3
 

@@ -1,4 +1,4 @@
-"""The stages of a migration, at any width; the profile parameterises them.  ``migrate`` orders them."""
+"""The stages of a migration, at any width, parameterised by the profile.  ``migrate`` arranges them into passes."""
 from libc.errno cimport EAGAIN, EBUSY, EINVAL, ENOMEM, EPERM
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.string cimport memset
@@ -55,12 +55,12 @@ from pagemig.mm.types cimport (
 from pagemig.mm.vma cimport page_prot, vma_address, vma_flags, vma_slot
 
 
-cdef extern from *:                         # immediate operands of the loops, which a variable would not be
+cdef extern from *:                         # macros, so that they are immediate operands in the loops
     """
-    /* what moves to the new frame */
+    /* flags that move to the new frame */
     #define PG_COPIED \\
         (PG_referenced | PG_uptodate | PG_dirty | PG_active | PG_swapbacked | PG_anon | PG_readahead | PG_cached)
-    /* of a page on the LRU that nobody has locked or isolated PG_lru alone is set; and what isolating it adds */
+    /* of QUIET, a page on the LRU that is neither locked nor isolated has only PG_lru; isolation adds TO_ISOLATED */
     #define QUIET (PG_lru | PG_locked | PG_isolated)
     #define TO_ISOLATED (REF_ONE + PG_isolated - PG_lru)
     """
@@ -71,7 +71,7 @@ cdef extern from *:                         # immediate operands of the loops, w
 
 
 cdef void call_hook(ctx_t *c, int step, stage_t *st) noexcept nogil:
-    """The hook sees the pages the step handled; results are there from STEP_LOCK on."""
+    """Call the hooks with the pages that the step handled; results exist from STEP_LOCK on."""
     cdef uint32_t pfns[64]
     cdef uint32_t i, n = 0
     for i in range(st.n):
@@ -111,7 +111,7 @@ cdef void at_step(ctx_t *c, int step, stage_t *st) noexcept nogil:
 
 
 cdef void pause_stage(ctx_t *c, int at, const stage_t *st) noexcept nogil:
-    """Of a stage the pages that are on their way, or at PAUSE_STAGE those that have moved or, to 0, were put back."""
+    """Pause with the pages of a stage that are under way; at PAUSE_STAGE with those moved or put back (target 0)."""
     cdef uint32_t src[64]
     cdef uint32_t dst[64]
     cdef uint32_t i, n = 0
@@ -126,7 +126,7 @@ cdef void pause_stage(ctx_t *c, int at, const stage_t *st) noexcept nogil:
 
 
 cdef void stage_moved(ctx_t *c, const stage_t *st) noexcept nogil:
-    """Tell what became of the pages of a stage that is over."""
+    """Report the results of a finished stage to the callback."""
     cdef uint32_t src[64]
     cdef uint32_t dst[64]
     cdef int32_t result[64]
@@ -175,7 +175,7 @@ cdef void putback_lru_page(ctx_t *c, uint32_t pfn) noexcept nogil:
 
 
 cdef inline uint32_t locks_at_once(ctx_t *c) noexcept nogil:
-    """A page is isolated and locked in one step, unless a hook wants to stand between the two, as others may in the kernel."""
+    """Whether to isolate and lock a page in one step: not if a hook may observe, as others may in the kernel, the gap."""
     return 0 if c.m.step_fn != NULL or hears_steps(c) else OPEN
 
 
@@ -187,7 +187,7 @@ cdef void trace_gathered(ctx_t *c, uint32_t pfn, uint32_t opened) noexcept nogil
 
 
 cdef bint gather(ctx_t *c, stage_t *st, uint32_t pfn) noexcept nogil:
-    """Isolate a page into the stage, and lock it in the same step if nobody else has."""
+    """Isolate a page into the stage, and lock it in the same step unless it is locked already."""
     cdef frame_t *f = &c.m.frames[pfn]
     cdef uint64_t s = pmg_load(&f.state), new
     cdef uint32_t i = st.n
@@ -202,7 +202,7 @@ cdef bint gather(ctx_t *c, stage_t *st, uint32_t pfn) noexcept nogil:
     st.src[i] = pfn
     st.open[i] = 0 if s & PG_locked or not fuse else OPEN
     st.state[i] = new
-    st.mapping[i] = pmg_load32(&f.mapping)      # for good only with the lock
+    st.mapping[i] = pmg_load32(&f.mapping)      # stable only under the page lock
     st.index[i] = pmg_load32(&f.index)
     st.n = i + 1
     trace_gathered(c, pfn, st.open[i])
@@ -219,9 +219,10 @@ cdef void ungather(ctx_t *c, stage_t *st) noexcept nogil:
 cdef uint64_t gather_run(
         ctx_t *c, stage_t *st, int32_t node, uint32_t width, bint shared, look_t *l, look_t *far,
         const uint64_t *addresses, uint64_t i, uint64_t end) noexcept nogil:
-    """Gather entries from ``i`` on while nothing about them is unusual: same leaf and VMA as the one before, mapped
-    once (or anonymous and ``shared``), on the LRU, not locked, not on the node yet.  Returns the first entry that wants
-    a closer look; with a trace, which wants the steps of each page, that is the first.
+    """Gather entries from ``i`` on while they are of the common kind, and return the first that is not.
+
+    Common: same leaf table and VMA as the entry before, mapped once (or anonymous, with ``shared``), on the LRU, unlocked,
+    and not on the target node.  With a trace, which records the steps of each page, no entry is.
     """
     cdef machine_t *m = c.m
     cdef frame_t *frames = m.frames
@@ -234,7 +235,7 @@ cdef uint64_t gather_run(
     cdef pte_t pte, ahead
     if l.vma == NULL or not l.leaf or m.tracing or n >= width:
         return i
-    # what the leaf and the VMA have in common: one comparison tells whether a page lies in both
+    # the intersection of leaf table and VMA: one comparison tells whether a page lies in both
     start = max(l.vma.start, l.base * PTRS_PER_PTE)
     stop = min(l.vma.end, (l.base + 1) * PTRS_PER_PTE)
     if stop <= start:
@@ -243,7 +244,7 @@ cdef uint64_t gather_run(
     leaf = table_entries(m, l.leaf) + pte_index(start)
     stop = min(end, i + (width - n))
     while i < stop:
-        off = (pmg_load(addresses + i) >> 12) - start       # once: the caller may write its array meanwhile
+        off = (pmg_load(addresses + i) >> 12) - start       # read once: the caller may write its array meanwhile
         if off >= pages:
             break
         p = leaf + off
@@ -255,7 +256,7 @@ cdef uint64_t gather_run(
             off = (addresses[i + AHEAD] >> 12) - start
             if pmg_unlikely(off >= pages):
                 look_ahead(far, off + start)
-            else:                           # look_ahead() again, in the leaf at hand
+            else:                           # look_ahead() inlined for the same leaf table
                 ahead = pmg_load(leaf + off)
                 if ahead & PTE_P and ahead >> 14 != near:
                     near = ahead >> 14
@@ -273,7 +274,7 @@ cdef uint64_t gather_run(
         st.index[n] = f.index
         n += 1
         if (pmg_load_acq(p) ^ pte) & PTE_PFN_MASK:
-            st.n = n                        # unmapped or moved between the look and the isolation
+            st.n = n                        # unmapped or moved between lookup and isolation
             ungather(c, st)
             n -= 1
             break
@@ -298,9 +299,9 @@ cdef void shift_stage(stage_t *st, const stage_t *from_, uint32_t first, uint32_
 
 
 cdef bint page_in_vma(machine_t *m, uint32_t pfn, vma_t *vma) noexcept nogil:
-    """``page_address_in_vma`` finds an address: same object (or fork family) and an index inside.
+    """Whether ``page_address_in_vma`` finds an address: same object (or fork family), and an index inside the VMA.
 
-    The page is isolated but not locked: truncation, or a fault that makes it its own, may change its record meanwhile.
+    The page is isolated but not locked: truncation, or a fault that reuses it, may change its record meanwhile.
     """
     cdef frame_t *f = &m.frames[pfn]
     cdef uint32_t mapping = pmg_load32(&f.mapping)
@@ -313,7 +314,7 @@ cdef bint page_in_vma(machine_t *m, uint32_t pfn, vma_t *vma) noexcept nogil:
 
 
 cdef uint64_t whole_index(ctx_t *c, uint32_t pfn) noexcept nogil:
-    """The index of an isolated page in full: its record has the low half, the mappings of anonymous memory the rest."""
+    """Get the full index of an isolated page: its record has the low 32 bits, its VMAs the rest."""
     cdef machine_t *m = c.m
     cdef uint32_t index = pmg_load32(&m.frames[pfn].index), vma = 0
     cdef uint32_t av = page_get_anon_vma(m, pfn)
@@ -321,7 +322,7 @@ cdef uint64_t whole_index(ctx_t *c, uint32_t pfn) noexcept nogil:
     cdef vma_t *v
     if not av:
         return whole
-    anon_vma_lock_read(c, av, 0)            # the kernel has the whole index in the page
+    anon_vma_lock_read(c, av, 0)            # counts 0: the kernel has the full index in the page
     if rmap_vmas(m, anon_vma_of(m, av).tree, index, index, 0, &vma, 1):
         v = vma_of(m, vma)
         whole = v.pgoff + (vma_address(v, index) - v.start)
@@ -331,10 +332,10 @@ cdef uint64_t whole_index(ctx_t *c, uint32_t pfn) noexcept nogil:
 
 
 cdef uint32_t new_page(ctx_t *c, uint32_t pfn, const target_t *t, vma_t **hint) noexcept nogil:
-    """A frame as mbind's policy asks: through 6.6 that of the first VMA from ``t.start`` on that could map the page.
+    """Allocate a target by mbind's policy: through 6.6 that of the first VMA from ``t.start`` on that can map the page.
 
-    6.1 interleaves by vm_pgoff + offset here, for shared objects too, without the inode number that the fault
-    adds: pages moved and pages faulted in may disagree.
+    6.1 interleaves by vm_pgoff + offset here, even for shared objects, whose faults add the inode number: migrated and
+    faulted pages may disagree.
     """
     cdef machine_t *m = c.m
     cdef mm_t *mm = mm_of(m, t.mm)
@@ -361,7 +362,7 @@ cdef uint32_t new_page(ctx_t *c, uint32_t pfn, const target_t *t, vma_t **hint) 
 
 
 cdef bint short_of_frames(machine_t *m, uint32_t n) noexcept nogil:
-    """A node is nearly full: a policy may fall back, and whether it must depends on each source freed before."""
+    """Whether some node is nearly full: then fallback may depend on each source frame freed before."""
     cdef uint32_t i
     for i in range(m.nr_nodes):
         if pmg_load(&m.node[i].nr_free) < n + m.node[i].low and m.node[i].end > m.node[i].first:
@@ -370,7 +371,7 @@ cdef bint short_of_frames(machine_t *m, uint32_t n) noexcept nogil:
 
 
 cdef void stage_alloc(ctx_t *c, stage_t *st, const target_t *t) noexcept nogil:
-    """Targets for the stage, as many as there are frames: st.got.  Records of THISNODE targets are not touched."""
+    """Allocate targets for the stage, st.got of them; records of THISNODE targets are not touched."""
     cdef uint32_t i, pfn
     cdef vma_t *hint = NULL
     if pmg_unlikely(c.watch != NULL) and hears_target(c):
@@ -393,7 +394,7 @@ cdef void stage_alloc(ctx_t *c, stage_t *st, const target_t *t) noexcept nogil:
 
 
 cdef void stage_alloc_chosen(ctx_t *c, stage_t *st, const target_t *t) noexcept nogil:
-    """stage_alloc() where a host chooses the node of each page."""
+    """stage_alloc() where a callback chooses the node of each page."""
     cdef uint32_t i, pfn
     cdef int32_t nid
     cdef vma_t *hint = NULL
@@ -414,15 +415,16 @@ cdef void stage_alloc_chosen(ctx_t *c, stage_t *st, const target_t *t) noexcept 
 
 
 cdef inline bint same_target(machine_t *m, const stage_t *st, uint32_t i, int32_t nid) noexcept nogil:
-    """With four lists the next page gets a target wherever it was allocated for."""
+    """Whether page ``i`` can use a target on ``nid``; with four lists a page takes any target."""
     return m.profile.four_lists or page_to_nid(m, st.dst[i]) == nid
 
 
 cdef void pass_target_on(machine_t *m, stage_t *st, uint32_t i) noexcept nogil:
-    """Page ``i`` does not move: page by page the next one that does, to that node, would get its target, and so on.
+    """Pass on the target of page ``i``, which does not move, as if pages were migrated one by one.
 
-    What the last of them had goes back unused, after what is left from pages that failed before: the later page of those
-    has the earlier frame, so that the next stage begins where one by one it would.
+    The next page that moves to that node gets it, the page after that gets that one's, and so on.  The last one's target
+    stays unused and is freed after those of pages that failed earlier, so that the next stage gets the frames it would get
+    page by page.
     """
     cdef int32_t nid = page_to_nid(m, st.dst[i])
     cdef uint32_t j, at = i, pfn = st.dst[i], had
@@ -439,7 +441,7 @@ cdef void pass_target_on(machine_t *m, stage_t *st, uint32_t i) noexcept nogil:
 
 
 cdef void pass_targets_on(machine_t *m, stage_t *st) noexcept nogil:
-    """From the last on: each finds those behind it as they are in the end."""
+    """Pass on the targets of all pages that do not move, from the last page to the first."""
     cdef uint32_t i = st.n
     if pmg_likely(any_result(st, 0, st.n) == 0):
         return
@@ -453,7 +455,7 @@ cdef void pass_targets_on(machine_t *m, stage_t *st) noexcept nogil:
 
 
 cdef int page_state_error(ctx_t *c, uint32_t pfn, uint64_t s, uint32_t mapping, bint force, bint alone) noexcept nogil:
-    """What keeps a locked page from moving now: 0, -EAGAIN, -EBUSY where its I/O must be waited for alone, or a bug."""
+    """Check what keeps a locked page from moving: 0, -EAGAIN, -EBUSY (wait for its I/O in a stage of its own), or a bug."""
     cdef uint32_t spins = 0
     if pmg_likely(not s & PG_writeback and mapping != 0):
         return 0
@@ -471,12 +473,12 @@ cdef int page_state_error(ctx_t *c, uint32_t pfn, uint64_t s, uint32_t mapping, 
 
 
 cdef int wait_for_page(ctx_t *c, uint32_t pfn) noexcept nogil:
-    """Lock a page the hard way; nothing else is held."""
+    """Wait for a page lock; no other lock is held."""
     return -EAGAIN if lock_page(c, pfn) else 0
 
 
 cdef inline bint all_locked(const stage_t *st) noexcept nogil:
-    """Every page was locked when it was isolated, and nothing keeps one from moving.  No branch in the loops: vectors."""
+    """Whether every page was locked at isolation and none is kept from moving.  Branch-free loops, to vectorise."""
     cdef uint32_t i, odd = 0
     cdef uint64_t states = 0
     for i in range(st.n):
@@ -487,7 +489,7 @@ cdef inline bint all_locked(const stage_t *st) noexcept nogil:
 
 
 cdef void stage_lock(ctx_t *c, stage_t *st, uint32_t force) noexcept nogil:
-    """Lock the sources.  Waits only when the stage is one page: a caller that holds pages only tries."""
+    """Lock the sources.  Wait only in a stage of one page: with other page locks held, only trylock."""
     cdef machine_t *m = c.m
     cdef uint32_t i, pfn
     cdef uint64_t s
@@ -510,7 +512,7 @@ cdef void stage_lock(ctx_t *c, stage_t *st, uint32_t force) noexcept nogil:
         if i + AHEAD < st.n:
             pmg_prefetchw(&m.frames[st.src[i + AHEAD]])
         if frame_refs(page_state(m, pfn)) == 1 and PMG_GUARD(GUARD_FREED):
-            st.rc[i] = 1                    # freed under us: counts as moved, its target stays unused
+            st.rc[i] = 1                    # freed meanwhile: counts as moved, its target stays unused
             continue
         if not trylock_page(m, pfn) and PMG_GUARD(GUARD_PAGE_LOCK):
             if not force & WAIT_FOR_LOCK:
@@ -532,13 +534,13 @@ cdef void stage_lock(ctx_t *c, stage_t *st, uint32_t force) noexcept nogil:
 
 
 cdef bint explained_early(machine_t *m, uint32_t pfn) noexcept nogil:
-    """The first look of the kernels with swap entries: every reference is a mapping, the cache, buffers, or ours."""
+    """Check references first, as kernels with swap entries do: mappings, the cache, buffers and the isolation only."""
     cdef uint64_t s = page_state(m, pfn)
     return frame_refs(s) == frame_maps(s) + (3 if s & PG_private else 2)
 
 
 cdef void stage_swap(ctx_t *c, stage_t *st) noexcept nogil:
-    """Swap entries: an anonymous page needs a slot before it can be unmapped.  Not to be had: -ENOMEM, for good."""
+    """Give anonymous pages a swap slot before they are unmapped; without a free slot -ENOMEM, which is not retried."""
     cdef uint32_t i
     for i in range(st.n):
         if st.rc[i]:
@@ -549,7 +551,7 @@ cdef void stage_swap(ctx_t *c, stage_t *st) noexcept nogil:
                 continue
             st.state[i] = page_state(c.m, st.src[i])
         elif not has_migratepage(file_of(c.m, st.mapping[i])):
-            continue                        # unmapped first, by the path for file systems that cannot migrate
+            continue                        # fallback_migrate_page: unmapped first
         if not explained_early(c.m, st.src[i]) and PMG_GUARD(GUARD_PINNED):
             st.rc[i] = -EAGAIN
 
@@ -557,15 +559,15 @@ cdef void stage_swap(ctx_t *c, stage_t *st) noexcept nogil:
 # -- unmap and restore: VMA outside, pages inside ---------------------------------------------------------------------
 
 
-cdef struct walk_t:             # what a walk over one VMA reads once: a store to an entry hides from the compiler that
-    ctx_t *c                    # none of this changes
+cdef struct walk_t:             # hoisted from the loop over one VMA: stores to PTEs may alias the originals
+    ctx_t *c
     vma_t *vma
     frame_t *frames
     pte_t prot
     bint mlocked, writable, tracing
-    bint heard                  # a host hears of each flush, and there is one for each entry
-    bint noted                  # somebody is told of an entry taken away: a trace, or that host
-    bint unseen                 # nobody can tell when the lock of a page is given back
+    bint heard                  # a callback hears of each flush, one per entry
+    bint noted                  # a trace or that callback is told of each entry unmapped
+    bint unseen                 # the moment when a page is unlocked cannot be observed
 
 
 cdef void note_unmapped(const walk_t *w, uint32_t pfn, uint64_t vpn) noexcept nogil:
@@ -577,14 +579,14 @@ cdef void note_unmapped(const walk_t *w, uint32_t pfn, uint64_t vpn) noexcept no
 
 
 cdef inline bint all_noted(pte_t pte) noexcept nogil:
-    """The processor, which needs no lock, has nothing left to note in an entry; every other writer has the leaf's lock."""
+    """Whether the lockless writer of an entry, the processor, has no bit left to set; others take the leaf's lock."""
     return pte & PTE_A != 0 and (pte & PTE_D != 0 or not pte & PTE_RW)
 
 
 cdef inline void unmap_one(const walk_t *w, stage_t *st, uint32_t i, pte_t *p, uint64_t vpn) noexcept nogil:
-    """Replace one PTE by a migration entry; the leaf is locked.  The counts stay, the freeze explains them.
+    """Replace one PTE by a migration entry; the leaf is locked.  Its counts stay and the freeze accounts for them.
 
-    The kernel takes the lock where something is present: for entries replaced stage_putback counts it, or the trace.
+    The kernel takes the lock wherever an entry is present; for replaced entries stage_putback or the trace counts it.
     """
     cdef uint32_t pfn = st.src[i]
     cdef pte_t old = pmg_load_acq(p), type = SWP_MIGRATION_READ
@@ -605,7 +607,7 @@ cdef inline void unmap_one(const walk_t *w, stage_t *st, uint32_t i, pte_t *p, u
         pmg_store_sole(SOLE_ENTRY, p, make_migration_entry(type, pfn, old))
     else:
         while not pmg_cas(p, old, make_migration_entry(type, pfn, old)):
-            old = pmg_load_acq(p)           # it set A or D meanwhile
+            old = pmg_load_acq(p)           # the processor set A or D meanwhile
     if old & PTE_D:
         st.dirty[i] = 1
     if w.mlocked:
@@ -616,10 +618,10 @@ cdef inline void unmap_one(const walk_t *w, stage_t *st, uint32_t i, pte_t *p, u
 
 
 cdef void unmap_count_now(const walk_t *w, stage_t *st, uint32_t i, uint32_t leaf, pte_t *p, uint64_t vpn) noexcept nogil:
-    """``try_to_unmap_one``: what is left in place of a PTE, and its reference and mapcount go at once.
+    """``try_to_unmap_one``: replace one PTE and drop its reference and mapcount at once.
 
-    A page in the swap cache leaves a swap entry, the page of a file under the swap entry engine nothing at all; both
-    leave the resident set, as what is swapped out does.  Everything else leaves a migration entry.
+    A page in the swap cache leaves a swap entry; under the swap entry engine the page of a file leaves none.  Both leave
+    the resident set, as swapped pages do.  Every other page leaves a migration entry.
     """
     cdef ctx_t *c = w.c
     cdef machine_t *m = c.m
@@ -633,8 +635,8 @@ cdef void unmap_count_now(const walk_t *w, stage_t *st, uint32_t i, uint32_t lea
         return
     if vma_flags(w.vma) & VM_DONTMIGRATE or (w.mlocked and (m.profile.locked_fails and PMG_GUARD(GUARD_MLOCKED) or st.swapping)):
         if st.swapping:
-            pmg_and(p, ~PTE_A)              # reclaim looks whether a page was used before it tries to unmap it
-        st.rc[i] = -EPERM                   # PTEs visited before stay as they were made
+            pmg_and(p, ~PTE_A)              # reclaim tests and clears the accessed bit before it unmaps a page
+        st.rc[i] = -EPERM                   # PTEs replaced before stay replaced
         return
     if stays:
         entry = make_migration_entry(SWP_MIGRATION_WRITE if old & PTE_RW else SWP_MIGRATION_READ, pfn, 0)
@@ -654,7 +656,7 @@ cdef void unmap_count_now(const walk_t *w, stage_t *st, uint32_t i, uint32_t lea
     if stays:
         if w.mlocked:
             munlock_vma_page(c, pfn)
-        # Exclusive it has this one mapping, and who changes that needs the lock of its leaf: one step for all three.
+        # An exclusive page has only this mapping, and a change of that needs this leaf's lock: drop all three in one step.
         pmg_sub(&m.frames[pfn].state, MAP_ONE + REF_ONE + (s & PG_anon_exclusive))
         st.unmapped[i] += 1
     else:
@@ -663,7 +665,7 @@ cdef void unmap_count_now(const walk_t *w, stage_t *st, uint32_t i, uint32_t lea
         page_remove_rmap(c, pfn, w.vma)
         pmg_sub(&m.frames[pfn].state, REF_ONE)
         if m.profile.engine == 1 and s & PG_anon:
-            st.unmapped[i] += 1             # if the page moves they are found again
+            st.unmapped[i] += 1             # found again if the page moves
         else:
             count_event(c, C_PTES_DROPPED, 1)
     trace(c, STEP_UNMAP, pfn, vpn)
@@ -671,9 +673,9 @@ cdef void unmap_count_now(const walk_t *w, stage_t *st, uint32_t i, uint32_t lea
 
 cdef void restore_count_now(
         const walk_t *w, stage_t *st, uint32_t i, pte_t *p, uint64_t vpn, uint32_t new, bint alone) noexcept nogil:
-    """``remove_migration_pte`` and ``unuse_pte``: old, clean, and for a swap entry as vm_page_prot has it: read-only.
+    """``remove_migration_pte`` and ``unuse_pte``: the new PTE is old and clean, after a swap entry also read-only.
 
-    ``alone`` as for restore_one.
+    ``alone`` as in restore_one.
     """
     cdef ctx_t *c = w.c
     cdef machine_t *m = c.m
@@ -685,7 +687,7 @@ cdef void restore_count_now(
         if m.profile.engine != 1 or e != slot_entry(m, m.swap_entry[new]):
             return
         if not page_add_anon_rmap(c, new, w.vma):
-            return                          # the entry stays, and a fault on it learns that the count is full
+            return                          # the entry stays, and a fault on it reports that the count is full
         get_page(m, new)
         pmg_store_rel(p, pte)
         swap_free(c, m.swap_entry[new])
@@ -696,7 +698,7 @@ cdef void restore_count_now(
             pte |= PTE_RW
             if st.state[i] & PG_anon:
                 exclusive = PG_anon_exclusive
-        if alone:                           # our reference becomes the entry's
+        if alone:                           # the entry takes over our reference
             pmg_store_sole(SOLE_PUBLISHED, word, (pmg_load(word) + MAP_ONE & ~PG_locked) | PG_lru | exclusive)
             st.open[i] = PUBLISHED
         else:
@@ -714,9 +716,9 @@ cdef inline void restore_one(
         const walk_t *w, stage_t *st, uint32_t i, pte_t *p, uint64_t vpn, uint32_t new, bint alone) noexcept nogil:
     """Replace the migration entry of src[i] by a PTE for ``new`` (the target, or the source on rollback).
 
-    ``alone``: no other VMA can map the page, so that this store publishes the target for good: until then its
-    record is private and its final state is written plainly, without lock or further reference.  The kernel takes
-    the lock before it looks; counted as in unmap_one.
+    ``alone``: no other VMA can map the page, so this store publishes the target.  Until then its record is private, and its
+    final state is stored without a locked instruction, unlocked and without our reference.  The kernel takes the page-table
+    lock before it looks at the entry; it is counted as in unmap_one.
     """
     cdef uint64_t *word = &w.frames[new].state
     cdef pte_t e = pmg_load(p), pte
@@ -724,7 +726,7 @@ cdef inline void restore_one(
     if migration_entry_to_pfn(e) != st.src[i] or not is_migration_entry(e):
         count_event(w.c, C_LOCK_PTL, 1)
         return
-    # An entry is dirty only where the page is, too: what the PTE knew went to the page when it was unmapped.
+    # A dirty entry has a dirty page: unmapping transferred the PTE's dirty bit to the page.
     pte = w.prot | <pte_t> new << 12 | migration_entry_bits(e)
     exclusive = swp_type(e) != SWP_MIGRATION_READ and st.state[i] & PG_anon != 0
     if swp_type(e) == SWP_MIGRATION_WRITE and w.writable:
@@ -749,7 +751,7 @@ cdef inline void restore_one(
 
 
 cdef inline bint wanted(stage_t *st, uint32_t i, bint restore, bint moved) noexcept nogil:
-    """Pages the present walk handles: all good ones when unmapping, the moved or the failed when restoring."""
+    """Whether the walk handles a page: when unmapping, one without error; when restoring, one moved or one failed."""
     if not restore:
         return st.rc[i] == 0
     if st.unmapped[i] == 0 and st.counts_mask:
@@ -765,7 +767,7 @@ cdef inline uint32_t entries_gone(const stage_t *st, uint32_t a, uint32_t b) noe
 
 
 cdef void note_flushes(ctx_t *c, uint32_t mm, uint32_t n) noexcept nogil:
-    """Entries were taken away, and nobody hears of each."""
+    """Count the flushes of ``n`` unmapped entries, of which no callback hears one by one."""
     if n and in_batches(c.m):
         flush_later(c, mm)
     elif n:
@@ -775,12 +777,12 @@ cdef void note_flushes(ctx_t *c, uint32_t mm, uint32_t n) noexcept nogil:
 cdef void walk_vma(
         ctx_t *c, stage_t *st, uint32_t a, uint32_t b, vma_t *vma, bint restore, bint moved,
         bint only) noexcept nogil:
-    """Visit the entries of pages a..b in one VMA, with the leaf's lock held while the leaf stays the same."""
+    """Visit the entries of pages [a, b) in one VMA; the leaf's lock is kept while the leaf stays the same."""
     cdef machine_t *m = c.m
     cdef uint32_t leaf = 0, i, off
     cdef uint64_t base = <uint64_t> -1, vpn
     cdef uint32_t pgd = mm_of(m, vma.mm).pgd, pgoff = <uint32_t> vma.pgoff
-    cdef uint64_t start = vma.start, pages = vma.end - start        # the rmap lock keeps them
+    cdef uint64_t start = vma.start, pages = vma.end - start        # stable under the rmap lock
     cdef uint32_t flags = vma_flags(vma)
     cdef bint count_now = m.profile.counts_drop != 0, alone
     cdef const uint32_t *to = &st.dst[0] if moved else &st.src[0]
@@ -813,11 +815,11 @@ cdef void walk_vma(
             base = leaf_number(vpn)
             leaf = walk_leaf(m, pgd, vpn)
             if not leaf:
-                base = <uint64_t> -1        # the next page asks again
+                base = <uint64_t> -1        # look again for the next page
                 continue
             pte_lock_uncounted(c, leaf)
             table = table_entries(m, leaf)
-            if restore and vma_flags(vma) != flags:     # mprotect may have been here before us
+            if restore and vma_flags(vma) != flags:     # mprotect may have passed this leaf already
                 flags = vma_flags(vma)
                 w.prot = page_prot(m, vma, flags)
                 w.writable = flags & VM_WRITE != 0
@@ -834,7 +836,7 @@ cdef void walk_vma(
                 &w, st, i, table + pte_index(vpn), vpn, to[i],
                 alone and st.unmapped[i] == 1 and st.state[i] & PG_anon != 0)
         else:
-            pmg_prefetchw(&w.frames[st.dst[i]])         # spread over the walk, not in a burst that would be dropped
+            pmg_prefetchw(&w.frames[st.dst[i]])         # spread over the walk: prefetches in a burst are dropped
             unmap_one(&w, st, i, table + pte_index(vpn), vpn)
     if leaf:
         pte_unlock(c, leaf)
@@ -844,7 +846,7 @@ cdef void walk_vma(
 
 cdef void walk_tree(
         ctx_t *c, stage_t *st, uint32_t a, uint32_t b, uint32_t tree, bint restore, bint moved) noexcept nogil:
-    """All VMAs of one object that may map the group of pages a..b; the object's rmap lock is held."""
+    """Walk all VMAs of one object that may map the group of pages [a, b); the object's rmap lock is held."""
     cdef uint32_t vmas[16]
     cdef uint32_t i, j, skip
     cdef uint32_t n = rmap_vmas(c.m, tree, st.hold[a].lo, st.hold[a].hi, 0, vmas, RMAP_MAX)
@@ -852,7 +854,7 @@ cdef void walk_tree(
         for j in range(n):
             walk_vma(c, st, a, b, vma_of(c.m, vmas[j]), restore, moved, n == 1)
         return
-    for i in range(a, b):                   # many VMAs: ask page by page, so that cost follows what is mapped
+    for i in range(a, b):                   # many VMAs: search page by page, so that the cost follows actual mappings
         skip = 0
         n = RMAP_MAX
         while n == RMAP_MAX:
@@ -863,7 +865,7 @@ cdef void walk_tree(
 
 
 cdef inline int any_result(stage_t *st, uint32_t a, uint32_t b) noexcept nogil:
-    """All results of pages a..b in one word: 0 if every page is fine, negative if one failed.  No branch: a vector."""
+    """Or the results of pages [a, b): 0 if all are, negative if one failed.  Branch-free, to vectorise."""
     cdef int bits = 0
     cdef uint32_t i
     for i in range(a, b):
@@ -876,7 +878,7 @@ cdef inline bint same_object(stage_t *st, uint32_t i, uint32_t j) noexcept nogil
 
 
 cdef inline bint others_after(stage_t *st, uint32_t a) noexcept nogil:
-    """Whether a page after page ``a`` is of another object or not held.  No branch in the loop: vectors."""
+    """Whether a page after page ``a`` is of another object or not locked here.  Branch-free, to vectorise."""
     cdef uint32_t i, differ = 0, mapping = st.mapping[a]
     cdef uint64_t kinds = 0, state = st.state[a]
     for i in range(a, st.n):
@@ -887,7 +889,7 @@ cdef inline bint others_after(stage_t *st, uint32_t a) noexcept nogil:
 
 
 cdef void find_group(stage_t *st, uint32_t a) noexcept nogil:
-    """Pages a.. of one anon_vma or file; a page the stage does not hold is a group of its own."""
+    """Find the group of pages from ``a`` on that share an anon_vma or file; a page not locked here is its own group."""
     cdef uint32_t b = st.n, i, lo = st.index[a], hi = st.index[a]
     if others_after(st, a):
         b = a + 1
@@ -902,10 +904,10 @@ cdef void find_group(stage_t *st, uint32_t a) noexcept nogil:
 
 
 cdef uint32_t hold_mapping_mm(ctx_t *c, stage_t *st, uint32_t a, uint32_t b, uint32_t av) noexcept nogil:
-    """An address space in the locked anon_vma whose VMAs cannot go away now; 0 when there is none.
+    """Find an address space in the locked anon_vma whose VMAs stay, through its mmap_lock; 0 when there is none.
 
-    It is the one whose mmap_lock the caller holds, or else the first that gives its mmap_lock without waiting: it comes
-    before page locks, and a holder for writing may wait for one of ours.
+    It is the one whose mmap_lock the caller holds, or the first whose trylock succeeds: mmap_lock comes before page locks,
+    and a holder for writing may be waiting for one of ours.
     """
     cdef machine_t *m = c.m
     cdef uint32_t vmas[16]
@@ -924,7 +926,7 @@ cdef uint32_t hold_mapping_mm(ctx_t *c, stage_t *st, uint32_t a, uint32_t b, uin
 
 
 cdef bint mmap_hold(mm_t *mm) noexcept nogil:
-    """mmap_lock for reading and a user, of an address space that is still in a reverse map; never waits."""
+    """Take mmap_lock for reading and a reference on an address space found in a reverse map; never waits."""
     cdef uint32_t n
     if not pmg_read_trylock(&mm.lock):
         return False
@@ -932,12 +934,12 @@ cdef bint mmap_hold(mm_t *mm) noexcept nogil:
     while n and not pmg_cas32(&mm.users, n, n + 1):
         n = pmg_load32(&mm.users)
     if n == 0:
-        pmg_read_unlock(&mm.lock)           # it is being torn down
+        pmg_read_unlock(&mm.lock)           # being torn down
     return n != 0
 
 
 cdef bint keep_anon_vma(ctx_t *c, stage_t *st, uint32_t a, uint32_t b, hold_t *h) noexcept nogil:
-    """Trade the reference on a locked anon_vma for what ``st.keep`` says.  False: nothing keeps it, leave the pages."""
+    """Take what keeps a locked anon_vma alive, by ``st.keep``.  False: it cannot be had, do not unmap the pages."""
     cdef uint32_t i
     if st.keep.how == KEEP_MMAP_LOCK or st.keep.how == KEEP_TRYLOCK:
         h.mm = hold_mapping_mm(c, st, a, b, h.av)
@@ -949,7 +951,7 @@ cdef bint keep_anon_vma(ctx_t *c, stage_t *st, uint32_t a, uint32_t b, hold_t *h
 
 
 cdef void release_mms(ctx_t *c, const uint32_t *mms, uint32_t n) noexcept nogil:
-    """Once no page is locked any more: the last user tears its address space down."""
+    """Drop what mmap_hold took, when no page is locked any more: the last reference tears the address space down."""
     cdef uint32_t i
     for i in range(n):
         mmap_read_unlock(c, mms[i])
@@ -957,7 +959,7 @@ cdef void release_mms(ctx_t *c, const uint32_t *mms, uint32_t n) noexcept nogil:
 
 
 cdef uint32_t walked(stage_t *st, uint32_t a, uint32_t b) noexcept nogil:
-    """The same once a walk is over that began with every page in order: those unmapped, or refused.  Vectors again."""
+    """Set ``st.walked`` after a walk that began without errors: pages unmapped or refused.  Branch-free; returns how many."""
     cdef uint32_t i, n = 0
     for i in range(a, b):
         st.walked[i] = <uint32_t> ((st.unmapped[i] | <uint32_t> st.rc[i]) != 0)
@@ -966,7 +968,7 @@ cdef uint32_t walked(stage_t *st, uint32_t a, uint32_t b) noexcept nogil:
 
 
 cdef uint32_t walks_to_unmap(stage_t *st, uint32_t a, uint32_t b, bint unmapped_too) noexcept nogil:
-    """Pages of a group whose mappings the kernel looks for, one by one; noted for the second time."""
+    """Count the pages of a group for which the kernel walks the reverse map; ``st.walked`` notes them for the restore."""
     cdef uint32_t i, n = 0
     for i in range(a, b):
         st.walked[i] = <uint32_t> (st.rc[i] == 0) & (<uint32_t> (frame_maps(st.state[i]) != 0) | <uint32_t> unmapped_too)
@@ -982,7 +984,7 @@ cdef uint32_t walks_to_restore(stage_t *st, uint32_t a, uint32_t b, bint moved_o
 
 
 cdef void unmap_group(ctx_t *c, stage_t *st, uint32_t a, hold_t *h) noexcept nogil:
-    """``try_to_migrate``; *h keeps the anon_vma alive until the group is restored, in the way of ``st.keep``."""
+    """``try_to_migrate``; ``*h`` keeps the anon_vma alive until the group is restored, as ``st.keep`` says."""
     cdef machine_t *m = c.m
     cdef file_t *f
     cdef uint32_t i, b = h.end
@@ -993,7 +995,7 @@ cdef void unmap_group(ctx_t *c, stage_t *st, uint32_t a, hold_t *h) noexcept nog
         return
     if not st.state[a] & PG_anon:
         f = file_of(m, st.mapping[a])
-        i_mmap_lock_read(c, f, walks_to_unmap(st, a, b, m.profile.counts_drop))     # then asked of unmapped pages, too
+        i_mmap_lock_read(c, f, walks_to_unmap(st, a, b, m.profile.counts_drop))     # counts_drop: walks for unmapped pages too
         walk_tree(c, st, a, b, f.tree, False, False)
         i_mmap_unlock_read(c, f)
         return
@@ -1002,7 +1004,7 @@ cdef void unmap_group(ctx_t *c, stage_t *st, uint32_t a, hold_t *h) noexcept nog
         if h.av:
             break
     if not h.av:
-        return                              # no page of the group is mapped any more
+        return                              # no page of the group is mapped
     in_order = not m.profile.counts_drop and not m.tracing and any_result(st, a, b) == 0
     anon_vma_lock_read(c, h.av, 0 if in_order else walks_to_unmap(st, a, b, False))
     if st.keep.how == KEEP_REFCOUNT or keep_anon_vma(c, st, a, b, h):
@@ -1015,17 +1017,17 @@ cdef void unmap_group(ctx_t *c, stage_t *st, uint32_t a, hold_t *h) noexcept nog
 
 
 cdef void restore_group(ctx_t *c, stage_t *st, uint32_t a, const hold_t *h) noexcept nogil:
-    """``remove_migration_ptes``: moved pages to their targets, failed ones back to the source."""
+    """``remove_migration_ptes``: entries of moved pages to their targets, of failed pages back to their sources."""
     cdef machine_t *m = c.m
     cdef file_t *f
-    # A page that nobody maps may still be waited for: remove_from_swap looks for entries of its slot all the same.
+    # remove_from_swap searches for entries of the slot even if the page was not mapped.
     cdef uint32_t root, b = h.end, av = st.mapping[a] if m.profile.engine == 1 else h.av
-    cdef bint failed = any_result(st, a, b) < 0 and m.profile.engine == 0       # swap entries stay what they are
+    cdef bint failed = any_result(st, a, b) < 0 and m.profile.engine == 0       # swap entries of failed pages stay
     if st.mapping[a] == 0:
         return
     if not st.state[a] & PG_anon:
         if m.profile.engine == 1:
-            return                          # nothing is left of the mappings of a file
+            return                          # file pages left no entries
         f = file_of(m, st.mapping[a])
         i_mmap_lock_read(c, f, walks_to_restore(st, a, b, False))
         walk_tree(c, st, a, b, f.tree, True, True)
@@ -1033,7 +1035,7 @@ cdef void restore_group(ctx_t *c, stage_t *st, uint32_t a, const hold_t *h) noex
             walk_tree(c, st, a, b, f.tree, True, False)
         i_mmap_unlock_read(c, f)
     elif av:
-        # with more than KEEP_RCU it is alive: 0 means that no VMA is left in it
+        # stronger than KEEP_RCU, it is alive, and 0 means that it has no VMA left
         root = anon_vma_lock_typed(c, av, walks_to_restore(st, a, b, m.profile.engine == 1))
         if root == 0:
             return
@@ -1047,15 +1049,15 @@ cdef void restore_group(ctx_t *c, stage_t *st, uint32_t a, const hold_t *h) noex
 
 
 cdef inline uint64_t copied_late(uint64_t s) noexcept nogil:
-    """Flags the target gets when it is unlocked."""
+    """Flags that the target gets only when it is unlocked."""
     return s & PG_uptodate if s & PG_cached else 0
 
 
 cdef inline void init_target(frame_t *frames, stage_t *st, uint32_t i, uint64_t copied, uint64_t refs) noexcept nogil:
-    """The target's record: private until its PTE or cache slot is published.  Our reference and lock are on it.
+    """Set the target's record, private until its PTE or cache slot is published, with our reference and the page lock.
 
-    Not on the LRU yet: from there anybody who knows the number could isolate it, under the plain store of restore_one.
-    A page of a file is not up to date until its content is there: who finds it in the slot waits for the lock.
+    It is not on the LRU yet: there another caller could isolate it by number, under the plain store of restore_one.  A page
+    of a file is not up to date until its content is copied: a reader that finds it in the slot waits for the lock.
     """
     cdef frame_t *d = &frames[st.dst[i]]
     d.mapping = st.mapping[i]
@@ -1064,12 +1066,12 @@ cdef inline void init_target(frame_t *frames, stage_t *st, uint32_t i, uint64_t 
 
 
 cdef inline uint64_t frozen(uint64_t s) noexcept nogil:
-    """A source whose page has moved: ours alone, but who zaps an entry still sees what kind of page it was."""
+    """State of a source whose page has moved: only our reference, and the kind of page for a zap of its entries."""
     return (s & (PG_anon | PG_swapbacked)) | PG_locked | PG_isolated | REF_ONE
 
 
 cdef inline bint freeze_anon(frame_t *frames, stage_t *st, uint32_t i, uint64_t counted) noexcept nogil:
-    """The references must be exactly those explained: the isolation's and one for each entry installed.  False: not so."""
+    """Freeze a page if its references are the isolation's and one for each migration entry, no others; else False."""
     cdef uint64_t *word = &frames[st.src[i]].state
     cdef uint64_t s = pmg_load(word)
     while True:
@@ -1085,7 +1087,7 @@ cdef inline bint freeze_anon(frame_t *frames, stage_t *st, uint32_t i, uint64_t 
 
 
 cdef void freeze_swap(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
-    """An anonymous page in the swap cache: one reference more, and its slot's place in the cache changes."""
+    """Freeze an anonymous page in the swap cache: one more reference, and the cache entry of its slot is switched."""
     cdef machine_t *m = c.m
     cdef uint64_t *word = &m.frames[st.src[i]].state
     cdef uint32_t slot = m.swap_entry[st.src[i]]
@@ -1104,12 +1106,12 @@ cdef void freeze_swap(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
 
 
 cdef inline bint cannot_move(file_t *f, stage_t *st, uint32_t i, uint64_t s) noexcept nogil:
-    """Dirty, and its file system has neither a migrate operation nor a way to write it out."""
+    """Whether a page is dirty on a file system with neither migratepage nor writepage (ramfs)."""
     return f.kind == FILE_RAMFS and (s & PG_dirty or st.dirty[i]) and PMG_GUARD(GUARD_DIRTY)
 
 
 cdef void freeze_file(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
-    """As for anonymous pages, one reference more for the cache and for buffers; the slot changes under file.lock."""
+    """Freeze a file page: more references for the cache and for buffers, and its slot is switched under file.lock."""
     cdef machine_t *m = c.m
     cdef file_t *f = file_of(m, st.mapping[i])
     cdef uint64_t *word = &m.frames[st.src[i]].state
@@ -1133,9 +1135,9 @@ cdef void freeze_file(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
 
 
 cdef int fallback_migrate_page(ctx_t *c, uint32_t pfn) noexcept nogil:
-    """A dirty page is written, a later pass finds it clean; then its buffers must go before it can move.
+    """Write a dirty page, so that a later pass finds it clean; of a clean page release the buffers: 0 if it can move.
 
-    The kernels with migration entries restore them before they write, which may drop the page lock; here it stays held.
+    Kernels with migration entries restore them before writing, which may drop the page lock; here it stays held.
     """
     cdef uint64_t s = page_state(c.m, pfn)
     if s & PG_dirty:
@@ -1155,7 +1157,7 @@ cdef void stage_fallback(ctx_t *c, stage_t *st) noexcept nogil:
 
 
 cdef void stage_check(ctx_t *c, stage_t *st) noexcept nogil:
-    """Before the copy: not worth it where references cannot be explained.  The freeze looks again."""
+    """Skip the copy of pages with unexpected references; the freeze checks again."""
     cdef machine_t *m = c.m
     cdef uint32_t i, refs
     cdef uint64_t s
@@ -1174,7 +1176,7 @@ cdef void stage_check(ctx_t *c, stage_t *st) noexcept nogil:
 
 
 cdef void stage_freeze(ctx_t *c, stage_t *st) noexcept nogil:
-    """A batch keeps the target of a page that fails until it is done, as it does with what was copied already."""
+    """Freeze all pages and switch their mappings.  A failed page's target is passed on, unless batches or copies keep it."""
     cdef frame_t *frames = c.m.frames
     cdef bint pass_on = not c.m.profile.copy_first and not in_batches(c.m)
     cdef uint32_t i, mask = st.counts_mask
@@ -1219,8 +1221,7 @@ cdef void stage_copy(ctx_t *c, stage_t *st) noexcept nogil:
 
 
 cdef void stage_tag(ctx_t *c, stage_t *st) noexcept nogil:
-    """The end of ``migrate_page_copy``: the source belongs to nothing any more, and a dirty target is tagged in the tree
-    it is in, under that tree's lock (``set_page_dirty``).
+    """The end of ``migrate_page_copy``: clear the source's mapping, and tag a dirty target in its tree (``set_page_dirty``).
     """
     cdef uint32_t i
     cdef file_t *f
@@ -1241,12 +1242,12 @@ cdef void stage_tag(ctx_t *c, stage_t *st) noexcept nogil:
 
 
 cdef void stage_unswap(ctx_t *c, stage_t *st) noexcept nogil:
-    """The end of ``remove_from_swap``: with its entries found again a page needs its slot no more."""
+    """The end of ``remove_from_swap``: free the slot of a page whose entries are all restored."""
     cdef uint32_t i, slot
     for i in range(st.n):
         if st.rc[i] == 0 and st.state[i] & PG_anon:
             slot = c.m.swap_entry[st.dst[i]]
-            if pmg_load32(&c.m.swap_map[slot]) == 1:        # an entry that was not found must not lose its page
+            if pmg_load32(&c.m.swap_map[slot]) == 1:        # an entry that was not found still needs it
                 delete_from_swap_cache(c, st.dst[i])
 
 
@@ -1254,7 +1255,7 @@ cdef void stage_unswap(ctx_t *c, stage_t *st) noexcept nogil:
 
 
 cdef void settle_target(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
-    """Counts of the target follow the entries really restored; to the LRU, unlock it and drop our reference."""
+    """Adjust the target's counts to the entries actually restored, put it on the LRU, unlock it, drop our reference."""
     cdef uint64_t *word = &c.m.frames[st.dst[i]].state
     cdef uint32_t counted = st.unmapped[i] & st.counts_mask
     if st.restored[i] < counted and PMG_GUARD(GUARD_UNMAPPED_ENTRY):         # zapped meanwhile
@@ -1264,7 +1265,7 @@ cdef void settle_target(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
 
 
 cdef void settle_source(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
-    """Rollback: the page stays isolated; counts follow the entries restored, what a PTE knew goes to the page."""
+    """Roll back a source, which stays isolated: adjust its counts to the entries restored, transfer dirty bits, unlock."""
     cdef uint64_t *word = &c.m.frames[st.src[i]].state
     cdef uint32_t counted = st.unmapped[i] & st.counts_mask
     if counted:
@@ -1276,13 +1277,13 @@ cdef void settle_source(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
 
 
 cdef void putback_lists(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
-    """A page that moved has no mapping any more, and no reference but the isolation's unless somebody waits for it."""
+    """Finish a page for four lists: a moved source keeps the isolation's reference, and those of waiters if any."""
     cdef uint32_t pfn = st.src[i]
     cdef uint64_t *word = &c.m.frames[pfn].state
     if st.rc[i] == 0:
         if st.open[i] != PUBLISHED:
             settle_target(c, st, i)
-        # As in stage_putback: with the lock and the one reference ours, and nothing that leads to it, we are the one writer.
+        # As in stage_putback: locked, with our reference alone and unreachable, it has no other writer.
         if pmg_load_acq(word) == frozen(st.state[i]):
             pmg_store_sole(SOLE_LEFT, word, PG_isolated | REF_ONE)
         else:
@@ -1293,9 +1294,9 @@ cdef void putback_lists(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
 
 
 cdef void stage_putback(ctx_t *c, stage_t *st) noexcept nogil:
-    """Free the moved sources in one go; a waiter on an entry may still hold one, the last put frees it then.
+    """Free the moved sources together, except those on which a waiter has a reference: its put frees them.
 
-    With four lists both pages and unused targets stay with the caller, isolated.
+    With four lists, pages and unused targets stay isolated with the caller.
     """
     cdef frame_t *frames = c.m.frames
     cdef bint tracing = c.m.tracing != 0
@@ -1315,7 +1316,7 @@ cdef void stage_putback(ctx_t *c, stage_t *st) noexcept nogil:
         if st.rc[i] == 0:
             if pmg_unlikely(st.open[i] != PUBLISHED):
                 settle_target(c, st, i)
-            # Without an entry nobody can find the page any more: if the reference is ours alone it stays so.
+            # Without an entry the page is unreachable: if our reference is the only one, it stays so.
             if pmg_likely(pmg_load_acq(word) == frozen(st.state[i])):
                 done[n] = st.src[i]
                 n += 1
@@ -1335,9 +1336,9 @@ cdef void stage_putback(ctx_t *c, stage_t *st) noexcept nogil:
     count_event(c, C_PTES_DROPPED, dropped)
     count_event(c, C_PTES_RESTORED, restored)
     if not tracing and not c.m.profile.counts_drop:
-        count_event(c, C_LOCK_PTL, dropped + restored)  # else each where it was taken
+        count_event(c, C_LOCK_PTL, dropped + restored)  # else counted where each is taken
     if not in_batches(c.m) and not c.m.profile.counts_drop:
-        count_event(c, C_TLB_FLUSH, dropped)            # each entry with its own flush; with counts_drop it was counted there
+        count_event(c, C_TLB_FLUSH, dropped)            # one per entry; unmap_count_now counts its own
     if n:
         free_pages(c, done, n)
     if spare:
@@ -1345,7 +1346,7 @@ cdef void stage_putback(ctx_t *c, stage_t *st) noexcept nogil:
 
 
 cdef void stage_unmap(ctx_t *c, stage_t *st, const target_t *t, uint32_t force) noexcept nogil:
-    """Allocate, lock, unmap; results in st.rc[0..st.n), where st.n shrinks to the targets found."""
+    """Allocate, lock, unmap; results in st.rc[0..st.n), where st.n shrinks to the number of targets."""
     at_step(c, STEP_ISOLATE, st)
     stage_alloc(c, st, t)
     st.n = st.got
@@ -1354,7 +1355,7 @@ cdef void stage_unmap(ctx_t *c, stage_t *st, const target_t *t, uint32_t force) 
 
 
 cdef void stage_take(ctx_t *c, stage_t *st, kept_by_t keep, uint32_t force) noexcept nogil:
-    """Lock and unmap, with the targets there."""
+    """Lock and unmap pages that have their targets."""
     cdef uint32_t a = 0
     st.keep = keep
     at_step(c, STEP_ALLOC, st)
@@ -1369,12 +1370,12 @@ cdef void stage_take(ctx_t *c, stage_t *st, kept_by_t keep, uint32_t force) noex
         a = st.hold[a].end
     pass_targets_on(c.m, st)
     at_step(c, STEP_UNMAP, st)
-    if not in_batches(c.m):                 # else once for the batch
+    if not in_batches(c.m):                 # else once per batch
         pause_stage(c, PAUSE_UNMAPPED, st)
 
 
 cdef void stage_unmap_only(ctx_t *c, stage_t *st) noexcept nogil:
-    """For pages that are not moved but swapped out: what was unmapped stays so, and the anon_vma may go."""
+    """Unmap pages for swapping out: entries are not restored, so the anon_vma need not be kept."""
     cdef uint32_t i, a = 0
     st.counts_mask = 0
     st.keep.how = KEEP_REFCOUNT
@@ -1396,7 +1397,7 @@ cdef void stage_unmap_only(ctx_t *c, stage_t *st) noexcept nogil:
 
 
 cdef void stage_move(ctx_t *c, stage_t *st) noexcept nogil:
-    """Copy, and switch to the target where the counts allow; through 6.10 in the other order."""
+    """Switch to the target where the references allow, and copy; from 6.11 on the copy comes first."""
     cdef uint32_t i
     if pmg_unlikely(c.abort):
         for i in range(st.n):
@@ -1418,7 +1419,7 @@ cdef void stage_move(ctx_t *c, stage_t *st) noexcept nogil:
 
 
 cdef void stage_end(ctx_t *c, stage_t *st, bint last) noexcept nogil:
-    """Restore and put back all pages but those HELD; ``last``: there are none."""
+    """Restore and put back all pages except those HELD; ``last``: none is."""
     cdef uint32_t mms[64]
     cdef uint32_t a = 0, n = 0
     while a < st.n:
@@ -1442,7 +1443,7 @@ cdef void stage_end(ctx_t *c, stage_t *st, bint last) noexcept nogil:
 
 
 cdef void run_stage(ctx_t *c, stage_t *st, const target_t *t, uint32_t force) noexcept nogil:
-    """One stage from allocation to putback."""
+    """Run one stage from allocation to putback."""
     stage_unmap(c, st, t, force)
     if st.n:
         stage_move(c, st)
@@ -1464,7 +1465,7 @@ cdef void load_stage(ctx_t *c, stage_t *st, const target_t *t, const uint32_t *p
 
 
 cdef uint64_t collect(ctx_t *c, stage_t *st, const target_t *t, uint32_t *keep, run_t *run) noexcept nogil:
-    """Sort out a finished stage; pages to try again go to ``keep``.  Those to be waited for are done here, alone."""
+    """Sort the pages of a finished stage: those to retry go to ``keep``; those to wait for are migrated here one by one."""
     cdef stage_t one
     cdef uint64_t left = 0
     cdef uint32_t i
@@ -1489,9 +1490,3 @@ cdef uint64_t collect(ctx_t *c, stage_t *st, const target_t *t, uint32_t *keep, 
             keep[left] = st.src[i]
             left += 1
     return left
-
-
-# -- batches: unmap all, flush once, move all (6.3 and later) --------------------------------------------------
-
-
-# -- a run -----------------------------------------------------------------------------------------------------
