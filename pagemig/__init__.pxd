@@ -6,8 +6,8 @@
 
     cdef const pmg_api *api = pmg_import()      # NULL with an ImportError set: another ABI
 
-Compile with the flags of ``python -m pagemig --cflags``.  The structures are those of the header; a module that was
-built with an older header goes on working, since the table only grows.
+Compile with the flags of ``python -m pagemig --cflags``.  The structures are the header's; a module built with an older
+header keeps working, since the table only grows.
 """
 from pagemig.mm.api cimport (
     PMG_ABI, PMG_EABI, PMG_EBUSYCTX, PMG_K_FAULT, PMG_K_HIT, PMG_K_MAJOR, PMG_K_MINOR, PMG_K_SIGNAL, PMG_K_WAIT,

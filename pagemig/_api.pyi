@@ -1,4 +1,4 @@
-"""The door for other simulators as Python sees it."""
+"""The interface for other simulators, seen from Python."""
 
 from collections.abc import Callable
 from typing import Any, Self

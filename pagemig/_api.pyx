@@ -1,4 +1,4 @@
-"""The door for other simulators as Python sees it: the table as a capsule and an address, and a context for loops."""
+"""The interface for other simulators, seen from Python: the table as capsule and address, and a context for loops."""
 from cpython.pycapsule cimport PyCapsule_New
 from libc.errno cimport EINVAL, ESRCH
 from libc.stdint cimport int32_t, int8_t, int64_t, uint32_t, uint64_t, uint8_t, uintptr_t
@@ -33,7 +33,7 @@ cnp.import_array()
 cdef enum:
     WAITS = -512
 
-#: What a stop of a migration is, by number: those of the header are those of the core.
+#: Names of a migration's stops, by number; the header's numbers are the core's.
 STOPS = {
     PMG_M_UNMAPPED: "unmapped",
     PMG_M_COPIED: "copied",
@@ -44,7 +44,7 @@ STOPS = {
 }
 assert [*STOPS] == [PAUSE_UNMAPPED, PAUSE_COPIED, PAUSE_STAGE, PAUSE_PASS, MIG_WAITS, MIG_DONE]
 
-#: What is waited for, by number (``PMG_W_*``).
+#: What a call may wait for, by number (``PMG_W_*``).
 WAITED = ("nothing", "page", "address space", "writeback of page", "file", "the next pass from")
 
 cdef const pmg_api *api = api_table()
@@ -55,12 +55,12 @@ ABI = int(PMG_ABI)
 address = <uintptr_t> api
 size = int(api.size)
 
-#: Names that outlive the table, which points to them.
+#: Names of counters, which must outlive the table that points to them.
 _NAMES = [name.encode() for name in _memory.COUNTERS]
 
 
 cdef void fill() except *:
-    """Tell the core the kernels and counters by name: they are Python's."""
+    """Register the kernels and the names of counters, which Python owns, with the core."""
     cdef bytes record, label
     cdef uint32_t i
     for name, profile in kernels.KERNELS.items():
@@ -78,7 +78,7 @@ fill()
 
 
 def machine_address(Machine machine not None):
-    """Address of a machine (``pmg_machine *``), which lives as long as the object."""
+    """Address of a machine (``pmg_machine *``), valid as long as the object lives."""
     return <uintptr_t> machine.m
 
 
@@ -112,12 +112,12 @@ cdef int32_t call_fault(void *priv, pmg_ctx *c, uint64_t va, uint32_t kind, uint
 
 
 cdef class Callbacks:
-    """Functions that a machine calls (None: not that one): ``set_callbacks`` keeps and replaces them.
+    """Functions that a machine calls (None: not that one), installed by ``set_callbacks``.
 
-    What one raises comes out of the call that it interrupted.
+    An exception of one comes out of the call that it interrupted.
     """
 
-    cdef void *machine                  # it owns this object
+    cdef void *machine                  # the machine owns this object
     cdef object target, flush, moved, fault
 
     def __cinit__(self, Machine machine not None, target, flush, moved, fault):
@@ -171,7 +171,7 @@ cdef class Callbacks:
 
 
 def set_callbacks(Machine machine not None, Callbacks callbacks):
-    """Tell functions what happens from now on; None: nobody.  The caller keeps them alive as long."""
+    """Install callbacks, which the caller keeps alive; None removes them."""
     cdef pmg_callbacks cb
     cdef int rc
     memset(&cb, 0, sizeof(cb))
@@ -194,7 +194,7 @@ def set_callbacks(Machine machine not None, Callbacks callbacks):
 
 
 cdef inline int raise_hooked(Machine machine, int64_t rc) except -1:
-    """Raise what a hook or a callback raised in the call that answered ``rc``."""
+    """Raise what a hook or a callback raised in the call that returned ``rc``."""
     if machine.raised:
         machine.raise_kept()
     if rc == PMG_EHOOK:
@@ -216,15 +216,15 @@ cdef class Context:
     Attributes
     ----------
     kind : int
-        What the last access came to, one of ``KIND_*`` of this module.
+        Kind of the last access, one of ``KIND_*`` of this module.
     node : int
-        Node of its page, -1 where there is none.
+        Node of its page, -1 for no page.
     pa : int
         Its physical address.
     signal : int
         The signal the program gets instead, 0 for none.
     waits_for : tuple of int
-        What it waits for (1 a page, 2 an address space), and which; (0, 0) for nothing.
+        What it waits for (1 a page, 2 an address space), and which one; (0, 0) for nothing.
     """
 
     cdef pmg_ctx *c
@@ -246,7 +246,7 @@ cdef class Context:
         api.ctx_close(self.c)
 
     def close(self):
-        """Let go of the process.  Closing twice does nothing."""
+        """Release the process.  Closing twice does nothing."""
         api.ctx_close(self.c)
         self.c = NULL
 
@@ -267,11 +267,11 @@ cdef class Context:
         return self.c
 
     def access(self, uint64_t va, bint write=False):
-        """Make one access; its kind, see `kind`, and `node`, `pa`, `signal`, `waits_for` for the rest."""
+        """Make one access and return its `kind`; `node`, `pa`, `signal` and `waits_for` have the rest."""
         cdef int kind
         if self.c == NULL:
             self.open()
-        if pmg_unlikely(self.machine.m.watch != NULL):      # who is told of it may need the interpreter
+        if pmg_unlikely(self.machine.m.watch != NULL):      # a callback may need the interpreter
             with nogil:
                 kind = api.access(self.c, va, write, &self.last)
         else:
@@ -282,7 +282,7 @@ cdef class Context:
         return kind
 
     def access_many(self, addresses, write=None, *, node=None, kind=None):
-        """Make accesses in order; how many were made.
+        """Make accesses in order; return how many were made.
 
         Parameters
         ----------
@@ -291,9 +291,9 @@ cdef class Context:
         write : ndarray of uint8 or bool, shape (n,), optional
             Which of them write; none unless given.
         node : ndarray of int8, shape (n,), optional
-            Takes the node of each page.
+            Receives the node of each page.
         kind : ndarray of uint8, shape (n,), optional
-            Takes the kind of each access.
+            Receives the kind of each access.
 
         Returns
         -------
@@ -369,9 +369,9 @@ cdef object frames_of(const uint32_t *pfns, uint32_t n):
 
 @cython.no_gc_clear
 cdef class Flight:
-    """A migration on its way: the handle behind `pagemig.Migration`.
+    """A migration under way: the handle behind `pagemig.Migration`.
 
-    Each of the four that begin one has the arguments of the call as the core's classes have them.
+    Each of the four methods that begin one takes the arguments of the call as the core's classes do.
     """
 
     cdef pmg_ctx *c
@@ -379,7 +379,7 @@ cdef class Flight:
     cdef readonly Machine machine
     cdef readonly object caller
     cdef readonly bint open
-    cdef bint busy                      # a thread is inside, without the interpreter's lock
+    cdef bint busy                      # a thread is inside, without the interpreter lock
 
     def __cinit__(self, Machine machine not None, Process caller, uint32_t cpu):
         cdef int rc
@@ -408,7 +408,7 @@ cdef class Flight:
         return 0
 
     def move_pages(self, int32_t pid, uint64_t count, pages, nodes, status, uint32_t flags):
-        """Begin move_pages; ``status`` is an array that is as long as that of the answer, or None."""
+        """Begin move_pages; ``status`` is an array as long as the resulting one, or None."""
         cdef pmg_user_t p = user_of(pages, cnp.NPY_UINT64), k = user_of(nodes, cnp.NPY_INT32)
         cdef pmg_user_t s = user_of(status, cnp.NPY_INT32)
         self.begun(api.mig_move_pages(
@@ -438,7 +438,7 @@ cdef class Flight:
         return 0
 
     def step(self):
-        """Go on to the next stop, named by STOPS; its event as a tuple.  ValueError: the migration is over."""
+        """Run to the next stop, named by STOPS; return its event as a tuple.  ValueError: the migration is over."""
         cdef pmg_mig_event e
         cdef int at
         e.size = sizeof(e)
@@ -455,7 +455,7 @@ cdef class Flight:
                 (e.wait_what, e.wait_which))
 
     def end(self, bint abort, status):
-        """Let go of it: what the call answered, as one number; its statuses go into an array, or None."""
+        """End it and return the call's result as one number; its statuses go into an array, or None."""
         cdef uint32_t rule = 0, what = 0, which = 0
         cdef int64_t rc
         cdef pmg_user_t s = user_of(status, cnp.NPY_INT32)

@@ -1,4 +1,4 @@
-"""Arrays at the border between Python and the core: lent, checked, taken as memory of a caller.
+"""Arrays at the border between Python and the core: views of the machine, and arguments checked as a caller's memory.
 
 A module that cimports these calls ``cnp.import_array()`` first.
 """
@@ -10,7 +10,7 @@ from pagemig.mm.uaccess cimport PMG_BAD, pmg_user_t
 
 
 cdef inline object lend(object owner, void *data, uint64_t n, int typenum, bint writeable=False):
-    """A numpy view of the machine's memory that keeps the machine alive."""
+    """Make a numpy view of the machine's memory that keeps the machine alive."""
     cdef cnp.npy_intp shape = <cnp.npy_intp> n
     cdef cnp.ndarray a = cnp.PyArray_SimpleNewFromData(1, &shape, typenum, data)
     cnp.set_array_base(a, owner)
@@ -20,7 +20,7 @@ cdef inline object lend(object owner, void *data, uint64_t n, int typenum, bint 
 
 
 cdef inline void *data_of(object a, int typenum, str name) except? NULL:
-    """Data pointer of a C-contiguous array of exactly this type, aligned and in the host's byte order; no subclass."""
+    """Get the data pointer of an array: C-contiguous, aligned, of exactly this type and byte order, no subclass."""
     if not cnp.PyArray_CheckExact(a) or cnp.PyArray_TYPE(a) != typenum or not cnp.PyArray_IS_C_CONTIGUOUS(a) or \
             not cnp.PyArray_ISALIGNED(a) or not cnp.PyArray_ISNOTSWAPPED(a):
         raise TypeError(f"{name} must be a C-contiguous, aligned array of the exact type, not {a!r:.80}")
@@ -28,7 +28,7 @@ cdef inline void *data_of(object a, int typenum, str name) except? NULL:
 
 
 cdef inline pmg_user_t user_of(object memory, int typenum) except *:
-    """Memory of the caller: None is NULL; bytes or an array are what can be reached, none of it a wild pointer."""
+    """Describe a caller's memory: None is NULL; bytes and arrays are accessible memory, PMG_BAD if they have no address."""
     cdef pmg_user_t u
     u.p = NULL
     u.bytes = 0
@@ -46,5 +46,5 @@ cdef inline pmg_user_t user_of(object memory, int typenum) except *:
 
 
 cdef inline int64_t answer(int64_t rc, uint32_t rule) noexcept:
-    """What a call answered as one number: errors.py takes it apart again."""
+    """Pack a call's result and rule into one number; errors.py unpacks it."""
     return rc - (<int64_t> rule << 12) if rc < 0 else rc

@@ -1,4 +1,4 @@
-"""The calls of a process: answers are >= 0, or a negative errno with the number of a rule."""
+"""The calls of a process: results are >= 0, or a negative errno with the number of a rule."""
 
 from collections.abc import Sequence
 from typing import Any

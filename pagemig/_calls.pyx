@@ -16,7 +16,7 @@ from pagemig.mm.context cimport mmap_read_lock, mmap_read_unlock
 from pagemig.mm.cred cimport pmg_sys_setuid
 from pagemig.mm.filemap cimport pmg_sys_read, pmg_sys_write
 from pagemig.mm.fork cimport (
-    put_task, pmg_sys_clone_thread, pmg_sys_exit, pmg_sys_fork, pmg_sys_pin, pmg_sys_unpin, task_reap,
+    put_task, pmg_sys_clone_thread, pmg_sys_exit, pmg_sys_fork, pmg_sys_pin, pmg_sys_unpin, release_task,
 )
 from pagemig.mm.madvise cimport pmg_sys_madvise
 from pagemig.mm.mlock cimport pmg_sys_mlock, pmg_sys_mlockall, pmg_sys_munlock, pmg_sys_munlockall
@@ -54,7 +54,7 @@ assert VMA_DTYPE.itemsize == sizeof(vma_row_t)
 cdef void populate_run(
         ctx_t **contexts, task_t **tasks, const uint64_t *addresses, const uint8_t *writes, bint every, const uint32_t *who,
         uint64_t end, touch_t *r) noexcept nogil:
-    """Accesses in order until ``r.done`` is ``end`` or one is stopped; each run of one task is a call of its own."""
+    """Do accesses in order until ``r.done`` is ``end`` or one is stopped; each run of one task is a call of its own."""
     cdef touch_t part
     cdef uint64_t i, k
     while r.done < end and not r.signal and not r.wait:
@@ -67,7 +67,7 @@ cdef void populate_run(
 
 
 def populate(list processes, addresses, write, who):
-    """Accesses in order, each by the process that ``who`` names: (done, minor faults, major faults, signal)."""
+    """Do accesses in order, each by the process that ``who`` names: (done, minor faults, major faults, signal)."""
     cdef uint64_t *a = <uint64_t *> data_of(addresses, cnp.NPY_UINT64, "addresses")
     cdef uint32_t *by = <uint32_t *> data_of(who, cnp.NPY_UINT32, "who")
     cdef uint64_t n = len(addresses), held = 0, k
@@ -114,10 +114,10 @@ cdef struct call_t:             # one system call
 
 
 cdef class Calls(Process):
-    """The calling side of every system call, its accesses, and what its address space shows.
+    """The calling side of every system call, its accesses, and views of its address space.
 
-    Between ``begin_call`` or ``enter_call`` and ``answered`` stands a single call without the GIL, which cannot raise: no
-    way leads past the end of the scope.  What may raise inside has a ``finally``.
+    Between ``begin_call`` or ``enter_call`` and ``answered`` there is a single call without the GIL, which cannot raise, so
+    the scope always ends.  Methods that may raise inside have a ``finally``.
     """
 
     cdef call_t begin_call(self) except *:
@@ -128,7 +128,7 @@ cdef class Calls(Process):
         return k
 
     cdef call_t enter_call(self) except *:
-        """Start a call that a process without one can make, too."""
+        """Start a call that a process without an address space can make too."""
         cdef call_t k
         k.c = self.enter()
         k.rule = 0
@@ -232,7 +232,7 @@ cdef class Calls(Process):
         return r.done, r.minflt, r.majflt, r.signal
 
     def _access(self, addresses, write, bint deferred=False):
-        """Accesses in order: (accesses done, minor faults, major faults, signal)."""
+        """Do accesses in order: (accesses done, minor faults, major faults, signal)."""
         cdef uint64_t *a = <uint64_t *> data_of(addresses, cnp.NPY_UINT64, "addresses")
         cdef uint64_t n = len(addresses)
         cdef uint8_t *w = NULL
@@ -259,7 +259,7 @@ cdef class Calls(Process):
             self.core.leave(c)
         return r.done, r.minflt, r.majflt, r.signal
 
-    # -- life ------------------------------------------------------------------------------------------------------
+    # -- fork, exit, pins ------------------------------------------------------------------------------------------
 
     def _setuid(self, uint32_t uid, uint32_t gid, bint dumpable):
         cdef call_t k = self.begin_call()
@@ -268,21 +268,21 @@ cdef class Calls(Process):
         return self.answered(&k)
 
     def _fork(self):
-        """Pid of the child or -errno."""
+        """Fork: the child's pid or -errno."""
         cdef call_t k = self.begin_call()
         with nogil:
             k.rc = pmg_sys_fork(k.c)
         return self.answered(&k)
 
     def _clone_thread(self, uint32_t cpu):
-        """Pid of a new thread, or -errno."""
+        """Start a thread: its pid or -errno."""
         cdef call_t k = self.begin_call()
         with nogil:
             k.rc = pmg_sys_clone_thread(k.c, cpu)
         return self.answered(&k)
 
     def _exit(self, bint zombie=False, bint alone=False):
-        """The process, or its one task ``alone``.  Nothing is left to do when another thread was faster."""
+        """Exit the process, or only this task (``alone``); does nothing if another thread was faster."""
         cdef ctx_t *c = self.core.enter()
         try:
             if self.attach(c):
@@ -292,17 +292,17 @@ cdef class Calls(Process):
             self.core.leave(c)
 
     def _reap(self):
-        """Likewise."""
+        """Reap the process; does nothing if another thread was faster."""
         cdef ctx_t *c = self.core.enter()
         try:
             if self.attach(c):
                 with nogil:
-                    task_reap(c, self.t)
+                    release_task(c, self.t)
         finally:
             self.core.leave(c)
 
     def _pin(self, uint64_t addr, uint64_t n, bint longterm):
-        """(pages held or -errno, pin index)."""
+        """Pin pages: (pages held or -errno, pin index)."""
         cdef uint32_t pin = 0
         cdef call_t k = self.begin_call()
         with nogil:
@@ -361,7 +361,7 @@ cdef class Calls(Process):
         return self.answered(&k)
 
     def _get_mempolicy(self, mode, nodes, uint64_t maxnode, uint64_t addr, uint64_t flags):
-        """Mode word (int32) and mask (uint64) are stored where there is room."""
+        """Get a policy; mode word (int32) and mask (uint64) are stored in the arrays given."""
         cdef pmg_user_t word = user_of(mode, cnp.NPY_INT32), mask = user_of(nodes, cnp.NPY_UINT64)
         cdef call_t k = self.begin_call()
         with nogil:
@@ -393,7 +393,7 @@ cdef class Calls(Process):
         return self.answered(&k)
 
     def _move_pages(self, int32_t pid, uint64_t count, pages, nodes, status, uint32_t flags):
-        """nodes None: a query; what is no memory cannot be read or written."""
+        """Call move_pages; nodes None: a query."""
         cdef pmg_user_t p = user_of(pages, cnp.NPY_UINT64), to = user_of(nodes, cnp.NPY_INT32)
         cdef pmg_user_t s = user_of(status, cnp.NPY_INT32)
         cdef call_t k = self.enter_call()
@@ -408,12 +408,12 @@ cdef class Calls(Process):
             k.rc = pmg_sys_migrate_pages(k.c, pid, maxnode, &old, &new, &k.rule)
         return self.answered(&k)
 
-    # -- looking ---------------------------------------------------------------------------------------------------
+    # -- views -----------------------------------------------------------------------------------------------------
 
     def _vmas(self):
         """One row of VMA_DTYPE per mapping, by address; start and end in bytes.
 
-        The policy is the one that counts at the start of the mapping, for shared memory the object's.
+        The policy is the one at the start of the mapping; for shared memory it is the object's.
         """
         cdef ctx_t *c = self.look()
         cdef uint64_t room = 16, n = 0
@@ -439,7 +439,7 @@ cdef class Calls(Process):
         return out[:n]
 
     def _ptes(self, uint64_t addr, uint64_t n):
-        """Page-table entries of n pages, 0 where no table is; a copy."""
+        """Page-table entries of n pages, 0 where there is no table; a copy."""
         cdef cnp.npy_intp shape = <cnp.npy_intp> n
         cdef uint64_t *p
         cdef uint64_t v, first = addr >> 12
@@ -453,7 +453,7 @@ cdef class Calls(Process):
                 if c.mm and mmap_read_lock(c, c.mm) == 0:
                     pagewalk_start(&w, self.m, mm_of(self.m, c.mm), first, first + n)
                     while pagewalk_next(&w):
-                        for v in range(w.vpn, w.stop):  # one by one: processors set accessed and dirty bits meanwhile
+                        for v in range(w.vpn, w.stop):  # atomically: processors may set accessed and dirty bits meanwhile
                             p[v - first] = pmg_load(leaf_pte(self.m, w.leaf, v))
                     mmap_read_unlock(c, c.mm)
         finally:
@@ -482,7 +482,7 @@ cdef class Calls(Process):
 
 
 cdef uint64_t vma_rows(machine_t *m, mm_t *mm, vma_row_t *rows, uint64_t room) noexcept nogil:
-    """Describe the mappings, if there is room for all; how many there are.  mmap_lock held."""
+    """Describe all mappings if there is room; return how many there are.  mmap_lock held."""
     cdef uint64_t i, n = mm.vmas.n
     cdef uint32_t *vmas = vec_at(m, &mm.vmas)
     cdef mpol_t pol
@@ -535,7 +535,7 @@ ctypedef void (*access_t)(
 
 
 cdef bint touch_goes_on(touch_t *r, uint64_t n) except -1:
-    """Accesses are left, nothing has stopped them, and no handler of a signal raises."""
+    """Whether accesses are left and nothing has stopped them; runs signal handlers, which may raise."""
     if r.done and r.done < n:
         PyErr_CheckSignals()
     return r.done < n and not r.signal and not r.wait

@@ -1,4 +1,4 @@
-"""The owning classes; see _core.pyx.  Everything else of the core is structs and functions."""
+"""The classes that own a machine's memory; see _core.pyx.  The rest of the core is structs and functions."""
 from libc.stdint cimport uint32_t, uint64_t
 
 from pagemig.mm.check cimport checker_t
@@ -17,10 +17,10 @@ cdef class Machine:
     cdef checker_t checker
     cdef object step_hook
     cdef object wait_hook
-    cdef dict raised                # by hooks, by thread and by how many hooks it is in; for the call to raise
-    cdef bint torn                  # a child of os.fork has it with half of a call
-    cdef object checking            # thread that check() is under way in
-    cdef dict hooked                # hooks that run, one inside the other, by thread
+    cdef dict raised                # errors of hooks, by thread and nesting depth, for the call to raise
+    cdef bint torn                  # copied by os.fork in the middle of a call
+    cdef object checking            # thread that runs check()
+    cdef dict hooked                # depth of nested hooks, by thread
     cdef object __weakref__
     cdef int build(
         self, list pages, list cpus, list reserved, list watermarks, distances, uint64_t seed, list swap_slots) except -1

@@ -1,4 +1,4 @@
-"""The compiled core.  Addresses and lengths are bytes, answers are >= 0 or ``-errno``."""
+"""The compiled core.  Addresses and lengths are bytes, results are >= 0 or ``-errno``."""
 
 from collections.abc import Callable
 

@@ -1,8 +1,8 @@
 """The machine and its processes as Python objects: owners of the state, nothing more.
 
 Every method takes plain numbers or C-contiguous arrays of the exact dtype, releases the interpreter lock for the
-whole call, and answers a count, an address or a negative errno.  What the numbers mean to a person is the
-business of ``machine.py`` and ``process.py``.
+whole call, and returns a count, an address or a negative errno.  ``machine.py`` and ``process.py`` give the numbers their
+meaning.
 """
 cimport numpy as cnp
 from cpython.exc cimport PyErr_CheckSignals
@@ -42,10 +42,10 @@ from pagemig.errors import ProcessGoneError
 
 cnp.import_array()
 
-HOOK_PATIENCE = 10.0        # seconds a call that a hook makes waits while other threads may still end it
+HOOK_PATIENCE = 10.0        # seconds that a call from a hook waits while other threads may still end the wait
 
 _places = profile_layout()
-#: ``profile_t``: kernels.py compares its own record with it.
+#: The dtype of ``profile_t``: kernels.py compares its own record with it.
 PROFILE = np.dtype({"names": list(_places), "formats": [np.uint32] * len(_places),
                     "offsets": [4 * at for at in _places.values()], "itemsize": sizeof(profile_t)})
 PVEC_LARGEST = PVEC_MAX
@@ -77,7 +77,7 @@ cdef extern from "Python.h":
 
 
 cdef class Stop:
-    """Whether a long call without a context is to end: what the handler of a signal raised."""
+    """Keeps what a signal handler raised during a long call without a context, which ends the call."""
 
 
 cdef bint call_stop(void *private_) noexcept with gil:
@@ -92,18 +92,18 @@ cdef bint call_stop(void *private_) noexcept with gil:
 
 cdef unsigned long main_thread
 
-#: Those that live, for children of os.fork.
+#: All living machines, for children of os.fork.
 _machines = WeakSet()
 
 
 def _find_main_thread():
-    """The one thread in which handlers of signals run."""
+    """Note the main thread, the only one in which signal handlers run."""
     global main_thread
     main_thread = threading.main_thread().ident
 
 
 def _after_fork():
-    """In the child there is no thread but this one: what the others were in the middle of nobody ends."""
+    """Tell all machines in the child that its other threads, and the calls they were in, are gone."""
     cdef Machine machine
     _find_main_thread()
     for machine in list(_machines):
@@ -115,7 +115,7 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 cdef class Hooked:
-    """While a hook of a machine runs in this thread."""
+    """Context manager around a hook of a machine that runs in this thread."""
 
     cdef Machine machine
 
@@ -137,9 +137,9 @@ cdef class Machine:
     Parameters
     ----------
     node_pages, node_cpus, node_reserved, node_watermarks : list of int
-        Frames, processors, frames kept for the kernel, and frames left to whoever takes no other node, per node.
+        Per node: frames, processors, frames kept for the kernel, and frames left to allocations with no other node.
     distances : ndarray of uint8, shape (n, n)
-        Distance between nodes; decides the fall-back order, ties by number.
+        Distance between nodes; decides the fallback order, ties by number.
     page_bytes : int
         Content kept per page: 0, 8 or 4096 bytes.
     profile : bytes
@@ -147,7 +147,7 @@ cdef class Machine:
     access_stats : bool
         Count accesses per page and node.
     scatter_seed : int
-        0, or a seed to hand out frames in random order.
+        0, or the seed of a random order in which frames are allocated.
     swap_slots : list of int
         Pages of each swap device.
 
@@ -178,7 +178,7 @@ cdef class Machine:
         _machines.add(self)
 
     cdef void hear(self) noexcept:
-        """The machine's hooks are this object's: after it got another machine, too."""
+        """Point the machine's hooks to this object, also after it adopted another machine."""
         self.m.hook_data = <void *> self
         self.m.migrate_fn = call_migrate
         self.m.step_fn = NULL
@@ -222,7 +222,7 @@ cdef class Machine:
     # -- contexts: one per call and thread -------------------------------------------------------------------
 
     cdef ctx_t *enter(self) except NULL:
-        # What may raise comes before what is held.
+        # Everything that may raise comes before anything is held.
         self.must_be_whole()
         cdef bint asked = self.wait_hook is not None or self.is_nested() or pmg_load32(&self.m.migs_busy) != 0
         cdef ctx_t *c = ctx_get(self.m)
@@ -239,7 +239,7 @@ cdef class Machine:
         return c
 
     cdef void lose_threads(self) noexcept:
-        """After os.fork, in the child."""
+        """Adapt to the child of os.fork, where only this thread is left."""
         me = get_ident()
         depth = self.hooked.get(me, 0)
         self.hooked = {me: depth} if depth else {}
@@ -257,12 +257,13 @@ cdef class Machine:
         return 0
 
     cdef bint is_nested(self):
-        """Whether a hook makes the call: what it waits for may be held by the very call that the hook interrupts."""
+        """Whether a hook makes the call, which may wait for something that the interrupted call itself holds."""
         return len(self.hooked) != 0 and get_ident() in self.hooked
 
     cdef int wait_nested(self, ctx_t *c) except *:
-        """One round of waiting in a call that a hook makes, or beside migrations that only their caller can go on with; it
-        ends where nobody else is left to end it.
+        """Do one round of waiting in a call from a hook, or beside migrations that only their caller can step.
+
+        RuntimeError when no other thread is left that could end the wait.
         """
         cdef uint32_t busy = pmg_load32(&self.m.ctx_busy) - ctx_held(self.m), depth = self.hooked.get(get_ident(), 0)
         cdef double now = monotonic()
@@ -273,19 +274,19 @@ cdef class Machine:
             raise RuntimeError(
                 "a hook made a call that waits for what is held while the hook runs" if depth else
                 "the call waits for a migration that is under way: step that one, or make accesses through a context")
-        # Another thread has to end it: soon, or it gets the processor of the host meanwhile.
+        # Another thread must end the wait: spin for a moment, then leave it the host's processor.
         sleep(0 if c.nested_deadline - now > HOOK_PATIENCE - 0.002 else 0.001)
         return 0
 
     cdef void put_mm(self, ctx_t *c) noexcept:
-        """The last reference tears the address space down, which may wait."""
+        """Drop the address space; the last reference tears it down, which may wait."""
         if not mmput_unless_last(self.m, c.mm):
             with nogil:
                 mmput(c, c.mm)
         c.mm = 0
 
     cdef int leave(self, ctx_t *c) except -1:
-        """The call is over.  What a hook raised during it is raised here, in the call it interrupted."""
+        """End the call, and raise here what a hook raised during it."""
         if c.mm:
             self.put_mm(c)
         if c.task:
@@ -299,22 +300,22 @@ cdef class Machine:
         return 0
 
     cdef tuple depth(self):
-        """This thread, and how many hooks it is in."""
+        """Name this thread and how many hooks it is in."""
         return get_ident(), self.hooked.get(get_ident(), 0)
 
     cdef void keep_error(self, object error) noexcept:
-        """What a hook raised comes out of the call that it interrupted; the first error says what went wrong."""
+        """Keep what a hook raised for the call that it interrupted; the first error counts."""
         self.raised.setdefault(self.depth(), error)
 
     cdef int raise_kept(self) except -1:
-        """Raise what a hook of the call that ends here raised."""
+        """Raise what a hook of the ending call raised."""
         error = self.raised.pop(self.depth(), None)
         if error is not None:
             raise error
         return 0
 
     cdef int _run_hook(self, int step, const uint32_t *pfns, uint32_t n) noexcept:
-        hook = self.step_hook           # it may be taken away while a call is under way, by itself or by another thread
+        hook = self.step_hook           # read once: the hook or another thread may remove it while a call is under way
         if hook is None:
             return 0
         try:
@@ -333,7 +334,7 @@ cdef class Machine:
             return -EIO
 
     cdef bint _run_signal(self) noexcept:
-        """Run the handlers of signals that came; whether the call is to end, with what one of them raised."""
+        """Run pending signal handlers; True if one raised, which ends the call."""
         try:
             with Hooked(self):
                 PyErr_CheckSignals()
@@ -343,7 +344,7 @@ cdef class Machine:
         return False
 
     def _vma_migrate(self, uint32_t ops, uint32_t vma, uint64_t old, uint64_t new, uint32_t flags):
-        """The migrate operation ``ops`` of a VMA; who registers some overrides this."""
+        """Run the migrate operation ``ops`` of a VMA; a subclass that registers operations overrides this."""
         return 0
 
     cdef int _run_wait(self, ctx_t *c, int what, uint32_t which) noexcept:
@@ -379,17 +380,17 @@ cdef class Machine:
     # -- invariants ------------------------------------------------------------------------------------------------
 
     def check(self, bint full=False):
-        """Hold every invariant of a machine at rest; the cost grows with what is in use.
+        """Check every invariant of a machine at rest; the cost grows with what is in use.
 
         Parameters
         ----------
         full : bool, default False
-            Also look at every frame and every free list.
+            Also check every frame and every free list.
 
         Raises
         ------
         InvariantError
-            With the rule, the page and both values.
+            An invariant is broken; the text has the rule, the page and both values.
         """
         cdef violation_t v
         cdef int rule
@@ -424,20 +425,20 @@ cdef class Machine:
 cdef class Process:
     """A process of a machine: the calling side of every system call.
 
-    Any number of threads may use one object.  A call that is under way when another thread ends the process, and lets
-    it be reaped, goes on with the record and the address space it began with: it never sees those of a process that
-    was started since.  A call that comes after the reaping raises ``ProcessGoneError``.
+    Any number of threads may use one object.  If another thread ends and reaps the process during a call, the call
+    continues with the record and the address space it began with, and never sees those of a process started since.  A call
+    after the reaping raises ``ProcessGoneError``.
 
     Parameters
     ----------
     machine : Machine
     pid : int
-        Its number.
+        Its process number.
 
     Raises
     ------
     ProcessGoneError
-        No process has that number, or it was reaped.
+        No process has that pid, or it was reaped.
     """
 
     def __cinit__(self, Machine machine not None, pid, *args, **kwargs):
@@ -459,7 +460,7 @@ cdef class Process:
         return ProcessGoneError(f"Process {self._pid} has exited")
 
     cdef task_t *hold(self) except NULL:
-        """The record, which is this process's until put_task."""
+        """Get the record, referenced until put_task."""
         cdef task_t *t
         self.core.must_be_whole()
         t = get_task(self.m, self._task, self._pid)
@@ -468,7 +469,7 @@ cdef class Process:
         return t
 
     cdef bint attach(self, ctx_t *c) noexcept:
-        """Make the process the caller of what the context does; its record stays as long.  False: it was reaped."""
+        """Make the process the context's caller and reference its record; False: it was reaped."""
         if get_task(self.m, self._task, self._pid) == NULL:
             return False
         c.task = self._task
@@ -483,13 +484,13 @@ cdef class Process:
         return c
 
     cdef ctx_t *look(self) except NULL:
-        """Enter with the address space of the process, if it has one still; it stays until the call leaves."""
+        """Enter with a reference on the process's address space, if it still has one, until the call leaves."""
         cdef ctx_t *c = self.enter()
         cdef uint32_t mm = pmg_load32(&self.t.mm)
         if mm and mmget_not_zero(self.m, mm):
             c.mm = mm
             switch_mm(c)
-            if pmg_load32(&self.t.mm) != mm:        # it exited, and the address space may be another process's
+            if pmg_load32(&self.t.mm) != mm:        # it exited, and the address space may be another process's by now
                 self.core.put_mm(c)
         return c
 
@@ -501,7 +502,7 @@ cdef class Process:
             raise self.gone()
         return c
 
-    # -- who it is -------------------------------------------------------------------------------------------------
+    # -- identity --------------------------------------------------------------------------------------------------
 
     @property
     def pid(self):
@@ -525,7 +526,7 @@ cdef class Process:
         return pmg_load32_acq(&self.t.state) == TASK_FREE or pmg_load32(&self.t.pid) != self._pid
 
     def _cred(self):
-        """(uid, euid, suid, gid, capabilities, dumpable), all of one moment."""
+        """(uid, euid, suid, gid, capabilities, dumpable), a consistent snapshot."""
         cdef cred_t cred
         cdef ctx_t *c = self.enter()
         try:
@@ -560,7 +561,7 @@ cdef class Process:
         cdef task_t *t = task_of(self.m, leader)
         out = None
         n = all_threads(self.m, leader, NULL, 0)
-        while n > room:             # more were started meanwhile
+        while n > room:             # threads were started meanwhile
             room = n + 16
             out = np.empty(room, np.uint32)
             n = all_threads(self.m, leader, <uint32_t *> cnp.PyArray_DATA(out), room)
@@ -578,18 +579,18 @@ cdef class Process:
         return minor, major
 
     def _size(self):
-        """(mappings, pages) of its address space; waits for nothing."""
+        """(mappings, pages) of its address space; never waits."""
         cdef ctx_t *c = self.look()
-        cdef mm_t *mm = mm_of(self.m, c.mm)         # record 0 is never handed out and all 0
+        cdef mm_t *mm = mm_of(self.m, c.mm)         # record 0 is never allocated and all 0
         cdef uint32_t mappings = pmg_load32(&mm.vmas.n)
         cdef uint64_t total = pmg_load(&mm.total_vm)
         self.core.leave(c)
         return mappings, total
 
     def _usage(self):
-        """(rss_anon, rss_file, rss_shmem, locked, total) in pages; all 0 of a zombie."""
+        """(rss_anon, rss_file, rss_shmem, locked, total) in pages; all 0 for a zombie."""
         cdef ctx_t *c = self.look()
-        cdef mm_t *mm = mm_of(self.m, c.mm)         # record 0 is never handed out and all 0
+        cdef mm_t *mm = mm_of(self.m, c.mm)         # record 0 is never allocated and all 0
         cdef uint64_t anon = pmg_load(<uint64_t *> &mm.rss_anon), file = pmg_load(<uint64_t *> &mm.rss_file)
         cdef uint64_t shmem = pmg_load(<uint64_t *> &mm.rss_shmem)
         cdef uint64_t locked = pmg_load(&mm.locked_vm), total = pmg_load(&mm.total_vm)

@@ -1,4 +1,4 @@
-"""Inside a machine, and work that no process asks for; see _memory.pyx."""
+"""Views of a machine's memory, and work on it without a calling process; see _memory.pyx."""
 
 from typing import Any
 

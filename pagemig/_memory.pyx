@@ -1,4 +1,4 @@
-"""Inside a machine as Python looks at it: counters, files, frames, tables, traces; and migrations without a process."""
+"""The memory of a machine for Python: counters, files, frames, tables, traces; and migrations without a process."""
 cimport numpy as cnp
 from libc.errno cimport ENOMEM, ESRCH
 from libc.stddef cimport size_t
@@ -50,7 +50,7 @@ COUNTERS = (
     "host_mm_contended", "host_swap_contended", "host_waits",
 )
 assert len(COUNTERS) == NR_COUNTERS
-assert sizeof(vm_event_state_t) % 64 == 0       # _counters_raw; two processors never share a line
+assert sizeof(vm_event_state_t) % 64 == 0       # _counters_raw; two processors never share a cache line
 
 FRAME_DTYPE = np.dtype([("state", np.uint64), ("mapping", np.uint32), ("index", np.uint32)], align=True)
 TRACE_DTYPE = np.dtype([("word", np.uint64), ("arg", np.uint64)])
@@ -58,16 +58,16 @@ assert FRAME_DTYPE.itemsize == sizeof(frame_t)
 
 
 cdef enum:
-    AT_ONCE = 2048              # mappings looked at in one walk of a tree
+    AT_ONCE = 2048              # mappings fetched in one walk of a tree
 
 
 cdef class Memory(Machine):
-    """What a machine shows of its memory, and the work on it that no process asks for."""
+    """Views of a machine's memory, and work on it without a calling process."""
 
     # -- building blocks -----------------------------------------------------------------------------------------
 
     def _spawn(self, uint32_t cpu, uint32_t uid):
-        """Pid of a new process, or -ENOMEM."""
+        """Start a process: its pid or -ENOMEM."""
         cdef ctx_t *c = self.enter()
         cdef uint32_t pid
         try:
@@ -78,7 +78,7 @@ cdef class Memory(Machine):
         return pid if pid else -ENOMEM
 
     def _find_task(self, uint32_t pid):
-        """Whether a process has this pid, which was not reaped; init comes into being when it is asked for."""
+        """Whether a process with this pid exists and is not reaped; init is created on demand."""
         cdef ctx_t *c = self.enter()
         cdef task_t *t
         try:
@@ -91,19 +91,19 @@ cdef class Memory(Machine):
         return t != NULL
 
     def _pids(self):
-        """Pids of all processes that were not reaped, rising; init is not listed."""
+        """Pids of all processes not reaped yet, ascending, without init."""
         cdef uint32_t room = 0, n
         pids = None
         self.must_be_whole()
         n = all_pids(self.m, NULL, 0)
-        while n > room:             # more were started meanwhile
+        while n > room:             # processes were started meanwhile
             room = n + 16
             pids = np.empty(room, np.uint32)
             n = all_pids(self.m, <uint32_t *> cnp.PyArray_DATA(pids), room)
         return [pid for pid in sorted(pids[:n].tolist()) if pid != INIT_PID] if n else []
 
     def _new_file(self, uint32_t kind, uint64_t pages, uint64_t ino=0, uint32_t read_ahead=32):
-        """Index of a new file with one open handle, or -ENOMEM."""
+        """Make a file with one open handle: its index or -ENOMEM."""
         cdef ctx_t *c = self.enter()
         cdef uint32_t f
         try:
@@ -129,7 +129,7 @@ cdef class Memory(Machine):
         return f.kind, pmg_load(&f.size), f.ino, pmg_load(&f.nrpages)
 
     def _file_name(self, uint32_t file, uint64_t ino):
-        """What the file with this inode number is called; None: shared anonymous memory, or it is gone."""
+        """Name of the file with this inode number; None: shared anonymous memory, or the file is gone."""
         cdef uint32_t room = 0, n = 256
         self.must_be_whole()
         name = b""
@@ -140,7 +140,7 @@ cdef class Memory(Machine):
         return name[:n].decode("utf-8", "surrogateescape") if n else None
 
     def _set_file_name(self, uint32_t file, bytes name):
-        """0 or -ENOMEM."""
+        """Name a file: 0 or -ENOMEM."""
         self.must_be_whole()
         return file_set_name(self.m, file, name, <uint32_t> len(name))
 
@@ -154,7 +154,7 @@ cdef class Memory(Machine):
         file_of(self.m, file).ino = ino
 
     def _set_next_ino(self, uint64_t ino):
-        """Inode number of the next shared object or file that is made without one."""
+        """Set the inode number of the next shared object or file made without one."""
         self.m.next_ino = ino
 
     def _file_frames(self, uint32_t file):
@@ -166,7 +166,7 @@ cdef class Memory(Machine):
         return out
 
     def _counters(self):
-        """Event counters by name, of all processors and of calls under way."""
+        """Event counters by name, summed over all processors and calls under way."""
         cdef uint64_t total[64]
         self.must_be_whole()
         with nogil:
@@ -191,7 +191,7 @@ cdef class Memory(Machine):
         return node_free_pages(self.m, nid)
 
     def _fallback(self, int nid):
-        """Nodes in the order an allocation that starts at ``nid`` tries them."""
+        """Zonelist of ``nid``: nodes in the order in which an allocation tries them."""
         return [self.m.node[nid].fallback[i] for i in range(self.m.nr_nodes)]
 
     def _swap_info(self):
@@ -199,7 +199,7 @@ cdef class Memory(Machine):
         return [(self.m.swap_info[i].max - 1, pmg_load32(&self.m.swap_info[i].inuse)) for i in range(self.m.nr_swapfiles)]
 
     def _swap_out(self, pfns):
-        """Write frames to their slots or files and free them; how many are gone."""
+        """Write frames to their swap slots or files and free them; return how many were freed."""
         cdef uint32_t *p = <uint32_t *> data_of(pfns, cnp.NPY_UINT32, "pfns")
         cdef uint64_t n = len(pfns), gone
         cdef ctx_t *c = self.enter()
@@ -211,7 +211,7 @@ cdef class Memory(Machine):
         return gone
 
     def _swapoff(self, uint32_t device):
-        """Bring everything on a device back into memory and use it no more: 0 or -errno."""
+        """Read everything on a device back into memory and stop using it: 0 or -errno."""
         cdef ctx_t *c = self.enter()
         cdef uint32_t rule = 0
         cdef int64_t rc
@@ -235,9 +235,9 @@ cdef class Memory(Machine):
         return answer(rc, rule)
 
     def _migrate_lists(self, pfns, int32_t nid):
-        """Four lists: frames isolated, migrated to a node (-1: swapped out), looked at, and disposed of.
+        """Migrate frames to a node (-1: swap them out) by the four-list interface.
 
-        (rc, frames moved, failed, and left; content of those moved), as they were before they were put back.
+        Returns (rc, frames moved, failed and left, content of those moved), as before they were put back.
         """
         cdef uint32_t *p = <uint32_t *> data_of(pfns, cnp.NPY_UINT32, "pfns")
         cdef uint64_t n = len(pfns)
@@ -258,17 +258,17 @@ cdef class Memory(Machine):
                 left = l.source - <uint32_t *> cnp.PyArray_DATA(room)
                 moved = room[n:n + l.nr_moved].copy()
                 failed = room[2 * n:2 * n + l.nr_failed].copy()
-                kept = room[left:left + l.n].copy()
+                unmoved = room[left:left + l.n].copy()
                 content = self._list_content(moved)
             finally:
                 with nogil:
                     lists_end(c, &l)
         finally:
             self.leave(c)
-        return rc, moved, failed, kept, content
+        return rc, moved, failed, unmoved, content
 
     def _list_content(self, pfns):
-        """What the old frames of moved pages still hold."""
+        """Content that the source frames of moved pages still have."""
         cdef uint32_t *p = <uint32_t *> data_of(pfns, cnp.NPY_UINT32, "pfns")
         cdef uint64_t *o
         cdef uint64_t i, n = len(pfns)
@@ -281,30 +281,30 @@ cdef class Memory(Machine):
         return out
 
     def _swap_map(self):
-        """Entries and cache that name each slot, device after device, their headers first; without a copy."""
+        """References to each slot, device after device, each with its header first; without a copy."""
         return lend(self, self.m.swap_map, self.m.nr_swap_slots, cnp.NPY_UINT32)
 
     def _set_weight(self, int nid, uint8_t weight):
         self.m.node[nid].weight = weight
 
     def _weights(self):
-        """Weight of every node for weighted interleaving, 1 for those that are not there; an array of 64."""
+        """Weight of every node for weighted interleaving, 1 for nodes that do not exist; an array of 64."""
         return np.array([self.m.node[i].weight or 1 for i in range(MAX_NODES)], np.uint8)
 
     @property
     def _memory_mask(self):
-        """Nodes with memory that are online, as bits: what every cpuset here allows."""
+        """Online nodes with memory, as bits: what every cpuset here allows."""
         return pmg_load(&self.m.has_memory)
 
     def _cpu_nid(self, uint32_t cpu):
         return self.m.cpu_node[cpu]
 
     def _node_range(self, int nid):
-        """(first frame, first behind the last) of a node."""
+        """(first frame, frame after the last) of a node."""
         return self.m.node[nid].first, self.m.node[nid].end
 
     def _nids(self, pfns):
-        """Node of frame numbers of uint64, -1 where there is no such frame."""
+        """Nodes of frame numbers (uint64), -1 for frames that do not exist."""
         cdef uint64_t *p = <uint64_t *> data_of(pfns, cnp.NPY_UINT64, "pfns")
         cdef uint64_t i, n = len(pfns)
         cdef int32_t *o
@@ -326,7 +326,7 @@ cdef class Memory(Machine):
         return lend(self, self.m.frames, self.m.nr_frames * 2, cnp.NPY_UINT64).view(FRAME_DTYPE)
 
     def _tables_raw(self):
-        """Page tables handed out so far, shape (tables, 512), read-only, without a copy; table 0 is unused."""
+        """Page tables allocated so far, shape (tables, 512), read-only, without a copy; table 0 is unused."""
         return lend(self, self.m.pt, <uint64_t> self.m.tables.fresh * PTRS_PER_PTE, cnp.NPY_UINT64) \
             .reshape(-1, PTRS_PER_PTE)
 
@@ -349,10 +349,10 @@ cdef class Memory(Machine):
         words = lend(self, self.m.content, self.m.nr_frames * (self.m.page_bytes // 8), cnp.NPY_UINT64)
         return words.reshape(-1, self.m.page_bytes // 8)
 
-    # -- operations of mappings ------------------------------------------------------------------------------------
+    # -- vm_ops ----------------------------------------------------------------------------------------------------
 
     def _new_ops(self):
-        """A number for a table of operations."""
+        """Reserve the number of a table of operations."""
         return pmg_add32(&self.m.next_ops, 1) - 1
 
     def _vma_info(self, uint32_t vma):
@@ -361,7 +361,7 @@ cdef class Memory(Machine):
         return v.mm, v.start << 12, v.end << 12, v.flags
 
     def _vma_frames(self, uint32_t vma):
-        """Frame of each page of a VMA, -1 where there is none; for its migrate operation."""
+        """Frame of each page of a VMA, -1 where none is mapped; for its migrate operation."""
         cdef vma_t *v = vma_of(self.m, vma)
         out = np.empty(v.end - v.start, np.int64)
         cdef int64_t *p = <int64_t *> data_of(out, cnp.NPY_INT64, "out")
@@ -370,7 +370,7 @@ cdef class Memory(Machine):
         return out
 
     def _vma_remap(self, uint32_t vma, uint64_t addr, pfns):
-        """Other frames, with their content, into a VMA without page structs; for its migrate operation."""
+        """Replace the frames of a VM_PFNMAP VMA and copy their content; for its migrate operation."""
         cdef uint32_t *p = <uint32_t *> data_of(pfns, cnp.NPY_UINT32, "pfns")
         cdef uint64_t n = len(pfns)
         cdef vma_t *v = vma_of(self.m, vma)
@@ -382,7 +382,7 @@ cdef class Memory(Machine):
             self.leave(c)
 
     def _all_reserved(self, pfns):
-        """Whether all frames are kept for the kernel: no allocator gives them out."""
+        """Whether all frames are reserved for the kernel, so that they are never allocated."""
         cdef uint32_t *p = <uint32_t *> data_of(pfns, cnp.NPY_UINT32, "pfns")
         cdef uint64_t i
         for i in range(<uint64_t> len(pfns)):
@@ -421,7 +421,7 @@ cdef class Memory(Machine):
         self.m.trace_locks = on
 
     def _stop_trace(self):
-        """Locks taken after a context's last step are recorded here, so that none is missing."""
+        """Stop the trace, and record the locks that contexts took after their last step."""
         cdef ctx_t *c = ctx_first(self.m)
         while c != NULL and self.m.tracing == 2:
             trace_locks(c, 0)
@@ -429,14 +429,14 @@ cdef class Memory(Machine):
         self.m.tracing = 0
 
     def _trace_raw(self):
-        """Events recorded so far, read-only; see _migrate for the words."""
+        """Events recorded so far, read-only; mm/trace.pyx packs their words."""
         cdef uint64_t n = min(self.m.trace_n, self.m.trace_max)
         if n == 0:
             return np.empty(0, TRACE_DTYPE)
         return lend(self, self.m.trace, n * 2, cnp.NPY_UINT64).view(TRACE_DTYPE)
 
     def _migrate_frames(self, pfns, nodes, status):
-        """Page i to node i, without a process context; how many did not move."""
+        """Move page i to node i, without a calling process; return how many did not move."""
         cdef uint32_t *p = <uint32_t *> data_of(pfns, cnp.NPY_UINT32, "pfns")
         cdef int32_t *k = <int32_t *> data_of(nodes, cnp.NPY_INT32, "nodes")
         cdef int32_t *s = <int32_t *> data_of(status, cnp.NPY_INT32, "status")
@@ -488,14 +488,14 @@ cdef class Memory(Machine):
             self.leave(c)
 
     def _mappings(self, uint32_t pfn):
-        """(address space, address) of whoever maps a frame, through the reverse map and in its order."""
+        """(address space, address) of every mapping of a frame, in the order of the reverse map."""
         cdef ctx_t *c
         cdef uint64_t room = 0, n = 16
         cdef uint64_t *out
         pairs = None
         c = self.enter()
         try:
-            while n > room:             # more came meanwhile
+            while n > room:             # mappings were added meanwhile
                 room = n
                 pairs = np.empty((room, 2), np.uint64)
                 out = <uint64_t *> cnp.PyArray_DATA(pairs)
@@ -507,7 +507,7 @@ cdef class Memory(Machine):
 
 
 cdef uint64_t frame_mappings(ctx_t *c, uint32_t pfn, uint64_t *out, uint64_t room) noexcept nogil:
-    """How many map a frame; the first ``room`` of them are stored.  The lock of the tree keeps what hangs in it."""
+    """Count the mappings of a frame and store up to ``room`` of them.  The tree's lock keeps its VMAs in place."""
     cdef machine_t *m = c.m
     cdef frame_t *f = &m.frames[pfn]
     cdef uint64_t state = pmg_load(&f.state), n

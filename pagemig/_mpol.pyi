@@ -1,4 +1,4 @@
-"""The arithmetic of policies."""
+"""The arithmetic of memory policies."""
 
 import numpy as np
 import numpy.typing as npt

@@ -1,4 +1,4 @@
-"""The arithmetic of policies, for whole arrays and without a machine."""
+"""The arithmetic of memory policies, for whole arrays and without a machine."""
 cimport numpy as cnp
 from cpython.bytes cimport PyBytes_AS_STRING
 from libc.stddef cimport size_t
@@ -16,7 +16,7 @@ cnp.import_array()
 
 
 def mpol_effective(uint32_t mode, uint32_t flags, bytes user, uint64_t allowed):
-    """Nodes of a set of 1,024 bits that a policy uses where only ``allowed`` are there; 0 for EINVAL."""
+    """Compute the nodes that a policy uses of a mask of 1,024 bits when only ``allowed`` exist; 0 for EINVAL."""
     cdef machine_t *m = <machine_t *> calloc(1, sizeof(machine_t))
     cdef nodemask_t mask
     cdef mpol_t pol
@@ -37,7 +37,7 @@ def mpol_effective(uint32_t mode, uint32_t flags, bytes user, uint64_t allowed):
 
 
 def mpol_targets(uint32_t mode, uint32_t flags, uint64_t nodes, weights, pages, int32_t local, out):
-    """Node of each page number under a policy; out is int32, weights 64 numbers of uint8 (or None: all 1)."""
+    """Compute the node of each page number under a policy; out is int32, weights 64 uint8 (None: all 1)."""
     cdef uint64_t *p = <uint64_t *> data_of(pages, cnp.NPY_UINT64, "pages")
     cdef int32_t *o = <int32_t *> data_of(out, cnp.NPY_INT32, "out")
     cdef uint64_t i, n = len(pages)
@@ -52,7 +52,7 @@ def mpol_targets(uint32_t mode, uint32_t flags, uint64_t nodes, weights, pages, 
         raise MemoryError
     m.nr_nodes = MAX_NODES
     m.has_memory = <uint64_t> -1
-    m.profile.mbind_ilx = 1             # all 64 bits count; callers cut what their kernel cuts
+    m.profile.mbind_ilx = 1             # all 64 bits of the index count; callers cut it as their kernel does
     for i in range(MAX_NODES):
         m.node[i].weight = weights[i] if weights is not None else 1
         m.node[i].fallback[0] = <uint32_t> i

@@ -1,4 +1,4 @@
-"""Machines as bytes, for Python: saved through a callable, loaded, copied, and put into an object."""
+"""Machines as bytes, for Python: saved through a callable, loaded, copied, and adopted by an object."""
 from cpython.buffer cimport PyBUF_WRITE
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.memoryview cimport PyMemoryView_FromMemory
@@ -28,7 +28,7 @@ WHY = {
 
 
 cdef class Stream(Stop):
-    """A callable, and what it or the handler of a signal raised."""
+    """A callable, and the error that it or a signal handler raised."""
 
     cdef object call
 
@@ -48,7 +48,7 @@ cdef int64_t give(void *private_, const void *p, uint64_t n) noexcept with gil:
 
 
 cdef int64_t take(void *private_, void *p, uint64_t n) noexcept with gil:
-    """``call(view)`` fills the memory and answers how much of it."""
+    """Let ``call(view)`` fill the memory; it returns how much of it."""
     cdef Stream stream = <Stream> private_
     cdef uint64_t done = 0, got
     try:
@@ -71,7 +71,7 @@ cdef class Loaded:
     Attributes
     ----------
     extra : bytes
-        What the caller of `save` stored beside it.
+        What the caller of `save` stored with it.
     """
 
     cdef machine_t *m
@@ -111,7 +111,7 @@ def save(Machine machine not None, write, bytes extra):
 
 
 def load(read_into):
-    """Read a machine through ``read_into(memoryview)``, which answers how many bytes it stored.
+    """Read a machine through ``read_into(memoryview)``, which returns how many bytes it stored.
 
     Raises
     ------
@@ -158,16 +158,16 @@ def copy(Machine machine not None):
 
 
 def adopt(Machine machine not None, Loaded loaded not None):
-    """Make a new, untouched machine own what was loaded.
+    """Make a new, unused machine object own what was loaded.
 
     Raises
     ------
     StateError
         The machine was made from another description.
     """
-    cdef machine_t *mine = machine.m
-    if not is_described(loaded.m, mine):
+    cdef machine_t *unused = machine.m
+    if not is_described(loaded.m, unused):
         raise StateError("its description is not of the machine in it")
     machine.m = loaded.m
-    loaded.m = mine
+    loaded.m = unused
     machine.hear()

@@ -2,8 +2,8 @@
 
 `pagemig.auto.optimum` says what is computed and why it bounds anything. Here a page that lies on
 node ``j`` in epoch ``e`` costs its accesses there, plus the price of a frame of ``j`` in ``e``; a
-change of node between two epochs costs a move. Pages do not know of each other, so each is a
-shortest path through a grid of epochs and nodes, solved backwards.
+change of node between two epochs costs a move. Pages do not interact, so each is a shortest path
+through a grid of epochs and nodes, solved backwards.
 """
 
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t
@@ -14,8 +14,8 @@ cimport numpy as cnp
 cnp.import_array()
 
 cdef enum:
-    # The values of a block of pages over all epochs are read again by the walk forward, so they
-    # should stay in a second-level cache.
+    # The forward walk reads the values of a block of pages over all epochs again, so they should
+    # stay in a second-level cache.
     BLOCK_BYTES = 1 << 18
     LEAST_BLOCK = 16
     LARGEST_BLOCK = 256
@@ -31,7 +31,7 @@ cdef struct grid_t:
     const double *latency   # [source][node]
     const double *moves     # [node][node]
     const double *prices    # [epoch][node]
-    const int32_t *first    # [page]: the epoch it comes in
+    const int32_t *first    # [page]: its first epoch
     const int32_t *last     # [page]: the epoch after its last
     int64_t *occupied       # [epoch][node], counted up
     int8_t *path            # [epoch][page], or NULL
@@ -39,7 +39,7 @@ cdef struct grid_t:
 
 
 cdef void block_values(const grid_t *g, int64_t start, int64_t n, int64_t stride, double *values) noexcept nogil:
-    """Cost from each epoch on for each node and page of a block: values[epoch][node][page]."""
+    """Compute the cost from each epoch on, for each node and page of a block: values[epoch][node][page]."""
     cdef int64_t e, i, j, k, b, begin = g.epochs, end = 0, whole = g.epochs
     cdef double m, t, a
     cdef double *out
@@ -82,7 +82,7 @@ cdef void block_values(const grid_t *g, int64_t start, int64_t n, int64_t stride
 
 
 cdef inline int64_t cheapest(const grid_t *g, const double *here, int64_t stride) noexcept nogil:
-    """Where a page begins."""
+    """Find the node on which a page begins."""
     cdef int64_t j, k = 0
     for j in range(1, g.nodes):
         if here[j * stride] < here[k * stride]:
@@ -91,7 +91,7 @@ cdef inline int64_t cheapest(const grid_t *g, const double *here, int64_t stride
 
 
 cdef inline uint8_t onward(const grid_t *g, const double *here, int64_t stride, int64_t at) noexcept nogil:
-    """Where a page goes from a node; it stays where nothing is cheaper."""
+    """Find the node that a page moves to from a node; it stays if nothing is cheaper."""
     cdef const double *moves = g.moves + at * g.nodes
     cdef double best = here[at * stride], t
     cdef int64_t j, k = at
@@ -103,7 +103,7 @@ cdef inline uint8_t onward(const grid_t *g, const double *here, int64_t stride, 
 
 
 cdef double walk(const grid_t *g, int64_t start, int64_t n, int64_t stride, const double *values) noexcept nogil:
-    """Follow the cheapest paths of a block forward; answers their cost."""
+    """Follow the cheapest paths of a block forward; return their cost."""
     cdef int64_t e, b, j, used, begin = g.epochs, end = 0, whole = 0, parts = g.epochs
     cdef uint8_t[LARGEST_BLOCK] node
     cdef const double *here
@@ -152,7 +152,7 @@ cdef double relax_all(const grid_t *g, int64_t block, double *values) noexcept n
             for b in range(n):
                 end = max(end, g.last[start + b])
             for e in range(end * g.nodes):
-                for b in range(n):      # epochs before a page's first hold what was there; nobody looks at them
+                for b in range(n):      # values of epochs before a page's first are stale and never read
                     g.togo[e * g.pages + start + b] = <float> values[e * block + b]
         start += n
     return total
@@ -182,14 +182,14 @@ def relax(
     prices : ndarray of float64, shape (epochs, nodes)
         Nanoseconds that a frame costs for an epoch.
     first, last : ndarray of int32, shape (pages,)
-        The epoch a page comes in, on a node of its choice, and the one after its last.
+        The epoch in which a page begins, on a node of its choice, and the one after its last.
     occupied : ndarray of int64, shape (epochs, nodes)
         Out: pages on each node.
     path : ndarray of int8, shape (epochs, pages), optional
         Out: each page's node, -1 outside its epochs; epochs without any page of its neighbours are
         left alone.
     togo : ndarray of float32, shape (epochs, nodes, pages), optional
-        Out: what a page costs from an epoch on that it begins on a node.
+        Out: a page's cost from an epoch on that it begins on a node.
 
     Returns
     -------
@@ -246,20 +246,20 @@ def choose(
     const int32_t[::1] last,
     int8_t[::1] node,
 ):
-    """Send every page to where the rest of its way is cheapest, whatever room there is.
+    """Send every page to the node from which the rest of its path is cheapest, regardless of room.
 
     Parameters
     ----------
     epoch : int
         The epoch that begins.
     togo : ndarray of float32, shape (nodes, pages)
-        What each page costs from this epoch on, by the node it begins on.
+        Each page's cost from this epoch on, by the node on which it begins.
     moves : ndarray of float64, shape (nodes, nodes)
         Nanoseconds of a move.
     first, last : ndarray of int32, shape (pages,)
         As for `relax`.
     node : ndarray of int8, shape (pages,)
-        In and out: each page's node, -1 for a page that is not there.
+        In and out: each page's node, -1 for a page that does not exist in the epoch.
     """
     cdef int64_t p, j, k, at, nodes = togo.shape[0], pages = togo.shape[1]
     cdef double best, t

@@ -1,4 +1,4 @@
-"""Counting runs of accesses: by page, by node, and in what order pages are met."""
+"""Count runs of accesses: by page, by node, and in which order pages are first met."""
 
 from libc.stdint cimport int32_t, int64_t, uint32_t
 
@@ -10,14 +10,14 @@ def tally(
     int32_t[::1] pages=None,
     int32_t[::1] at=None,
 ):
-    """Add up the accesses of runs by page, and list the pages in the order they are met.
+    """Add up the accesses of runs by page, and list the pages in the order in which they are met.
 
     Parameters
     ----------
     index : ndarray of int32, shape (runs,)
         The page of each run.
     count : ndarray of uint32, shape (runs,)
-        Its accesses; a run of none is no access.
+        Its accesses; a run of 0 does not count.
     by_page : ndarray of int64, shape (pages,)
         Out: accesses of each page, added. A page that has some already is not listed.
     pages, at : ndarray of int32, shape (pages,), optional
@@ -31,7 +31,7 @@ def tally(
     Raises
     ------
     IndexError
-        A run is of no page; what came before it is counted.
+        A run has no valid page; the runs before it are counted.
     ValueError
         The shapes do not go together.
     """
@@ -53,7 +53,7 @@ def tally(
                 break
             before = by_page[p]
             by_page[p] = before + number
-            # Whether a page is new is hard to foresee, so it is noted in any case and kept if so.
+            # Whether a page is new is hard to predict, so store it without a branch and keep it if so.
             if listed and n < size:
                 pages[n] = <int32_t>p
                 at[n] = <int32_t>r
@@ -70,7 +70,7 @@ def absent(
     int64_t[::1] found,
     int64_t[::1] runs,
 ):
-    """Pick the pages that are not there.
+    """Pick the pages that lie on no node.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def absent(
     node : ndarray of int64, shape (pages,)
         Where each page lies, -1 for nowhere.
     found, runs : ndarray of int64, shape (n,) or longer
-        Out: those that are nowhere, and the run of each one's first access.
+        Out: these pages, and the run of each one's first access.
 
     Returns
     -------
@@ -145,7 +145,7 @@ def block_sums(const uint32_t[::1] count, int64_t block, int64_t[::1] sums):
     block : int
         Runs that are added up together.
     sums : ndarray of int64, shape (blocks,)
-        Out: their sums, the last of what is left.
+        Out: their sums; the last covers the remaining runs.
 
     Raises
     ------

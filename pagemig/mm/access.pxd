@@ -1,22 +1,22 @@
-"""The processor: touches and accesses of programs, one by one, in blocks, and deferred to the end of an epoch."""
+"""The processor: touches and accesses of programs, one by one, in blocks, or with notes deferred to the end of an epoch."""
 from libc.stdint cimport int8_t, uint64_t, uint8_t
 
 from pagemig.mm.pte cimport pte_t
 from pagemig.mm.types cimport ctx_t, task_t
 
 
-# what a program does: page by page, in order; mmap_lock taken inside.  Results in *r.
+# the results of touches and accesses, which run in order and take mmap_lock themselves
 ctypedef struct touch_t:
     uint64_t done               # pages (accesses) completed
     uint64_t minflt, majflt
     int signal                  # 0, SIGBUS 7, SIGSEGV 11, SIGKILL 9 (out of memory)
-    int wait                    # 1: the host must wait and call again from done
+    int wait                    # 1: the host must wait and call again, from `done` on
 
 cdef void touch_range(
         ctx_t *c, task_t *t, uint64_t vpn, uint64_t n, bint write, const uint64_t *values, uint64_t *out,
         touch_t *r) noexcept nogil
-# each element: an address in bytes; writes NULL: none written, or one flag per access
-# the same with notes deferred to the end of an epoch: faster, identical afterwards; nobody may look between
+# addresses are bytes; an access writes if write_all is set or if its flag in writes (may be NULL) is
+# access_deferred notes A, D and counts at the end of an epoch: faster, with the same final state
 cdef void access_deferred(
         ctx_t *c, task_t *t, const uint64_t *addresses, const uint8_t *writes, bint write_all, uint64_t n,
         touch_t *r) noexcept nogil
@@ -29,15 +29,15 @@ cdef enum:                      # how an access went
     KIND_MINOR = 1              # after a minor fault
     KIND_MAJOR = 2              # after a fault that read a disk
 
-ctypedef struct seen_t:         # what a caller wants to know of each access; arrays as long as the addresses, or NULL
+ctypedef struct seen_t:         # results of each access; arrays as long as the addresses, or NULL
     int8_t *node                # of the page
     uint8_t *kind
-    uint8_t pending             # kind of the access that comes next: it has faulted
+    uint8_t pending             # kind of the next access, which has faulted already
 
-# access_many, and for each access where its page was
+# access_many that also reports the node and kind of each access
 cdef void access_seen(
         ctx_t *c, task_t *t, const uint64_t *addresses, const uint8_t *writes, uint64_t n, seen_t *seen,
         touch_t *r) noexcept nogil
-# One access; the entry it used, 0 where it did not happen: see r.  The caller owns time: nobody else is at work, so that
-# a page that is there needs no lock.
+# One access: the entry it used, or 0 if it did not happen, see r.  The caller owns time, so nothing else runs and a
+# present page needs no lock.
 cdef pte_t access_one(ctx_t *c, task_t *t, uint64_t va, bint write, touch_t *r) noexcept nogil

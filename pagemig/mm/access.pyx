@@ -1,4 +1,4 @@
-"""The processor: touches and accesses of programs, one by one, in blocks, and deferred to the end of an epoch."""
+"""The processor: touches and accesses of programs, one by one, in blocks, or with notes deferred to the end of an epoch."""
 from libc.stdint cimport int8_t, uint32_t, uint64_t, uint8_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
@@ -32,11 +32,11 @@ cdef enum:
     SIGBUS = 7
     SIGKILL = 9
     SIGSEGV = 11
-    LOCK_SPAN = 1024                # accesses under one hold of mmap_lock, so that writers get their turn
+    LOCK_SPAN = 1024                # accesses under one hold of mmap_lock, so that writers are not starved
 
 
 cdef inline bint access_pte(pte_t *p, bint write) noexcept nogil:
-    """What the processor does with an entry: note the access, or refuse it.  False: a fault."""
+    """Access through an entry as the processor does: set A and D, or fault (False)."""
     cdef pte_t need = PTE_P | PTE_RW if write else PTE_P
     cdef pte_t note = PTE_A | PTE_D if write else PTE_A
     cdef pte_t pte = pmg_load(p)
@@ -48,9 +48,9 @@ cdef inline bint access_pte(pte_t *p, bint write) noexcept nogil:
 
 
 cdef inline uint32_t *stats_row(ctx_t *c) noexcept nogil:
-    """Access counts from the node of the context's processor, NULL when nobody counts.
+    """Get the row of access counts for the node of the context's processor; NULL when counting is off.
 
-    Calls that run at the same time have rows of their own, so that counting is exact without an atomic sum.
+    Concurrent calls have rows of their own, so that counting is exact without atomic adds.
     """
     if c.m.stats == NULL:
         return NULL
@@ -60,7 +60,7 @@ cdef inline uint32_t *stats_row(ctx_t *c) noexcept nogil:
 
 
 cdef void take_stats_slot(ctx_t *c) noexcept nogil:
-    """The first slot that no other call counts in, until ctx_put; the last one is everybody's."""
+    """Claim the first slot that no other call counts in, until ctx_put; the last slot is shared."""
     cdef uint32_t slot = 0, used
     while slot < STATS_SLOTS - 1 and not pmg_cas32(&c.m.stats_busy[slot], 0, 1):
         slot += 1
@@ -78,7 +78,7 @@ cdef inline void count_access(ctx_t *c, uint32_t *counter, uint32_t n) noexcept 
 
 
 cdef inline bint access_error(ctx_t *c, vma_t *vma, bint write) noexcept nogil:
-    """Through 2.6.18 writable does not mean readable, though the processor knows no such page."""
+    """Whether the VMA forbids the access.  Through 2.6.18 write-only memory cannot be read, though x86 entries allow it."""
     if write:
         return not vma.flags & VM_WRITE
     if not c.m.profile.dirty_tracking:
@@ -87,7 +87,7 @@ cdef inline bint access_error(ctx_t *c, vma_t *vma, bint write) noexcept nogil:
 
 
 cdef void tell_of_fault(ctx_t *c, mm_t *mm, uint64_t vpn, const touch_t *before, const touch_t *r) noexcept nogil:
-    """What a fault came to, to whoever wants to hear of it."""
+    """Report the outcome of a fault to the callbacks."""
     cdef pte_t pte = read_pte(c.m, mm, vpn) if vpn < TASK_SIZE_PAGES else 0
     cdef uint32_t kind = PMG_K_WAIT, pfn = 0
     if r.signal:
@@ -117,10 +117,10 @@ cdef int user_fault(
 
 cdef int do_user_fault(
         ctx_t *c, mm_t *mm, vma_t **cached, uint64_t vpn, bint write, touch_t *r, uint32_t *entry) noexcept nogil:
-    """The slow path of an access: 0 do it again, 1 stop.
+    """Take the slow path of an access: 0 retry it, 1 stop.
 
-    Stops with a signal or a wait in ``r``, or with the frame of a migration entry in ``entry``, which the caller waits for
-    without mmap_lock.  ``cached`` keeps the VMA as long as mmap_lock is held.
+    It stops with a signal or a wait in ``r``, or with the frame of a migration entry in ``entry``, for which the caller
+    waits without mmap_lock.  ``cached`` holds the VMA while mmap_lock is held.
     """
     cdef vma_t *vma = cached[0]
     cdef pte_t pte
@@ -161,9 +161,9 @@ cdef int do_user_fault(
 
 
 cdef bint wait_for_entry(ctx_t *c, uint32_t pfn, uint32_t *spins, touch_t *r) noexcept nogil:
-    """One round of waiting for a migration, mmap_lock not held; the whole wait is one minor fault.  False: unwind.
+    """Do one round of waiting for a migration, without mmap_lock; the whole wait is one minor fault.  False: unwind.
 
-    No reference on the old page, see migration_entry_wait; or one that came with the entry.
+    The caller has a reference on the page only with waiter_refs, see migration_entry_wait.
     """
     cdef int err
     cdef bint first = spins[0] == 0 and waits_anew(c, WAIT_PAGE, pfn)
@@ -194,7 +194,7 @@ cdef void touch_begin(touch_t *r) noexcept nogil:
 
 
 cdef void touch_end(ctx_t *c, task_t *t, touch_t *r) noexcept nogil:
-    """Where no memory is left the process is killed: the kernel takes the largest, here it is always the one that asks."""
+    """Count the faults; when out of memory, kill the calling process (the kernel's OOM killer picks the largest)."""
     if r.signal == SIGKILL:
         do_group_exit(c, t, True, True)
     if r.minflt:
@@ -206,7 +206,7 @@ cdef void touch_end(ctx_t *c, task_t *t, touch_t *r) noexcept nogil:
 cdef inline bint touch_page(
         ctx_t *c, uint32_t leaf, uint64_t vpn, bint write, const uint64_t *value, uint64_t *out,
         uint32_t *row) noexcept nogil:
-    """One access, with content.  The leaf's lock keeps the page where it is: a migration would lose the write."""
+    """Do one access with content.  The leaf's lock keeps the page in place: a migration could lose the write."""
     cdef machine_t *m = c.m
     cdef pte_t *p = leaf_pte(m, leaf, vpn)
     cdef uint32_t pfn
@@ -233,7 +233,7 @@ cdef inline bint touch_page(
     return True
 
 
-ctypedef struct touches_t:      # pages one after the other
+ctypedef struct touches_t:      # consecutive pages
     uint64_t vpn
     bint write
     const uint64_t *values      # stored, or NULL
@@ -247,12 +247,12 @@ ctypedef struct accesses_t:     # addresses in any order
     seen_t *seen
 
 
-# Does what is wanted until ``r.done`` is ``end``, under mmap_lock.  Returns the frame of a migration entry met, else 0.
+# Does the wanted accesses until ``r.done`` is ``end``, under mmap_lock.  Returns the frame of a migration entry met, else 0.
 ctypedef uint32_t (*locked_t)(ctx_t *c, mm_t *mm, const void *wanted, uint64_t end, touch_t *r) noexcept nogil
 
 
 cdef void in_spans(ctx_t *c, task_t *t, locked_t locked, const void *wanted, uint64_t n, touch_t *r) noexcept nogil:
-    """Do ``n`` accesses, a span of them under each hold of mmap_lock; wait without it for the migrations they meet."""
+    """Do ``n`` accesses, a span per hold of mmap_lock; wait without it for the migrations they meet."""
     cdef uint32_t entry, spins = 0
     cdef uint64_t before
     touch_begin(r)
@@ -305,11 +305,11 @@ cdef void touch_range(
 cdef uint32_t access_block(
         ctx_t *c, mm_t *mm, const uint64_t *addresses, const uint8_t *writes, bint write_all,
         uint32_t n, int8_t *node) noexcept nogil:
-    """Plain hits among ``n`` <= STAGE accesses, up to the first that is none; returns how many.
+    """Do ``n`` <= STAGE accesses up to the first that is not a plain hit; return how many.
 
-    ``node`` (NULL: nobody asks) takes the node of each page.
+    ``node`` (may be NULL) receives the node of each page.
 
-    Three passes, so that the misses of the host's caches overlap: find the entries, note the accesses, count them.
+    Three passes, so that the host's cache misses overlap: find the entries, note the accesses, count them.
     """
     cdef machine_t *m = c.m
     cdef pte_t *p[STAGE]
@@ -318,7 +318,7 @@ cdef uint32_t access_block(
     cdef uint64_t vpn, base = <uint64_t> -1, w
     cdef pte_t pte, need, note
     for k in range(n):
-        vpn = pmg_load(addresses + k) >> 12         # once: the caller may write its array meanwhile
+        vpn = pmg_load(addresses + k) >> 12         # read once: the caller may write its array meanwhile
         if leaf_number(vpn) != base:
             leaf = walk_leaf(m, mm.pgd, vpn) if pmg_likely(vpn < TASK_SIZE_PAGES) else 0
             if pmg_unlikely(leaf == 0):
@@ -347,7 +347,7 @@ cdef uint32_t access_block(
 
 
 cdef inline void see_hits(seen_t *seen, uint64_t i, uint32_t n) noexcept nogil:
-    """The ``n`` accesses from the ``i``-th on were hits, the first of them perhaps after a fault."""
+    """Note ``n`` hits from access ``i`` on; the first may have faulted before."""
     if n == 0:
         return
     if seen.kind != NULL:
@@ -357,7 +357,7 @@ cdef inline void see_hits(seen_t *seen, uint64_t i, uint32_t n) noexcept nogil:
 
 
 cdef uint32_t access_locked(ctx_t *c, mm_t *mm, const void *wanted, uint64_t end, touch_t *r) noexcept nogil:
-    """After a fault blocks start small again: where access after access faults, nothing is looked up in vain."""
+    """Do accesses in blocks.  After a fault, blocks start small again, so that a run of faults wastes no lookups."""
     cdef accesses_t w = (<const accesses_t *> wanted)[0]
     cdef uint32_t width = STAGE, n, hits, entry = 0
     cdef uint64_t i, major
@@ -430,21 +430,29 @@ cdef pte_t access_one(ctx_t *c, task_t *t, uint64_t va, bint write, touch_t *r) 
 
 cdef enum:
     EPOCH = 1 << 24                 # accesses between two folds at most
-    PAGE_WRITTEN = 1                # the rest of the word, but for the marks, counts by PAGE_ACCESS
+    PAGE_WRITTEN = 1                # the bits between this and the marks count accesses, in units of PAGE_ACCESS
     PAGE_ACCESS = 2
     PAGE_READONLY = 1 << 29
     PAGE_ABSENT = 1 << 30
     LIST_AHEAD = 512               # accesses
-    NEAR_PAGES = 1 << 18            # an array up to this long stays in the nearer caches of the host
+    NEAR_PAGES = 1 << 18            # an array of up to this length stays in the host's inner caches
+
+
+# -- accesses with deferred notes ------------------------------------------------------------------------------
+#
+# An epoch counts accesses in one dense array over the pages between its lowest and highest address.  At its end it writes
+# accessed and dirty bits and access counts.  The result is that of access by access: mmap_lock is held for reading
+# throughout, migrations carry the bits along, and a page that is absent or read-only is marked and takes the slow path in
+# its turn.
 
 
 ctypedef struct epoch_t:
     mm_t *mm
-    uint64_t first, pages           # what the array covers
+    uint64_t first, pages           # the pages that the array covers
     uint32_t *count
-    uint64_t room                   # pages the array has room for
-    bint marked                     # a page has a mark
-    bint strays                     # an access was outside: the next epoch looks at all addresses first
+    uint64_t room                   # capacity of the array in pages
+    bint marked                     # some page has a mark
+    bint strays                     # an access was outside: the next epoch scans all addresses first
 
 
 cdef inline uint32_t page_mark(pte_t pte) noexcept nogil:
@@ -454,7 +462,7 @@ cdef inline uint32_t page_mark(pte_t pte) noexcept nogil:
 
 
 cdef bint epoch_vma(machine_t *m, epoch_t *e, uint64_t vpn, uint64_t n) noexcept nogil:
-    """Cover the mapping of ``vpn`` if it is not too large for ``n`` accesses: their addresses need not be looked at."""
+    """Cover the mapping of ``vpn``, without scanning addresses, if it is not too large for ``n`` accesses."""
     cdef vma_t *vma = vma_lookup(m, e.mm, vpn)
     if vma == NULL or e.strays or vma.end - vma.start > n // 4:
         return False
@@ -464,8 +472,8 @@ cdef bint epoch_vma(machine_t *m, epoch_t *e, uint64_t vpn, uint64_t n) noexcept
 
 
 cdef bint epoch_span(epoch_t *e, const uint64_t *addresses, uint64_t n) noexcept nogil:
-    """Cover what ``n`` accesses touch; False when they are spread too thin for an array to pay."""
-    cdef uint64_t i, lo = addresses[0], hi = lo     # never above hi, whatever the caller writes meanwhile
+    """Cover the range of ``n`` accesses; False when they are too sparse for an array to pay off."""
+    cdef uint64_t i, lo = addresses[0], hi = lo     # lo <= hi, whatever the caller writes meanwhile
     for i in range(n):
         lo = min(lo, addresses[i])
         hi = max(hi, addresses[i])
@@ -475,7 +483,7 @@ cdef bint epoch_span(epoch_t *e, const uint64_t *addresses, uint64_t n) noexcept
 
 
 cdef int epoch_begin(machine_t *m, epoch_t *e, const uint64_t *addresses, uint64_t n) noexcept nogil:
-    """Make room for the pages of ``n`` accesses; -1 when there is none or no array pays.  mmap_lock is held."""
+    """Make an array for the pages of ``n`` accesses; -1 without memory or if it does not pay off.  mmap_lock is held."""
     if not epoch_vma(m, e, addresses[0] >> 12, n) and not epoch_span(e, addresses, n):
         return -1
     if e.pages > e.room:
@@ -493,7 +501,7 @@ cdef void epoch_mark(machine_t *m, epoch_t *e) noexcept nogil:
     pagewalk_start(&w, m, e.mm, vpn, end)
     while more:
         more = pagewalk_next(&w)
-        while vpn < w.vpn:                  # no table: nothing is there
+        while vpn < w.vpn:                  # no leaf table: absent
             e.count[vpn - e.first] = marks = PAGE_ABSENT
             vpn += 1
         while vpn < w.stop:
@@ -505,7 +513,7 @@ cdef void epoch_mark(machine_t *m, epoch_t *e) noexcept nogil:
 
 
 cdef void note_page(ctx_t *c, uint32_t leaf, uint64_t vpn, bint written) noexcept nogil:
-    """Set the accessed and dirty bits of a page, in the entry of a migration if one is under way."""
+    """Set the accessed and dirty bits of a page, in its migration entry if it is being migrated."""
     cdef pte_t *p = leaf_pte(c.m, leaf, vpn)
     cdef pte_t note = PTE_A | PTE_D if written else PTE_A, pte = pmg_load(p)
     if pte & PTE_P and (pte & note) == note:
@@ -537,7 +545,7 @@ cdef void epoch_fold(ctx_t *c, epoch_t *e) noexcept nogil:
 
 cdef uint32_t epoch_fault(
         ctx_t *c, epoch_t *e, vma_t **vma, uint64_t vpn, bint write, touch_t *r, bint *stop) noexcept nogil:
-    """The slow path: fault unless the page has come meanwhile (fault-around), then read its mark again."""
+    """Take the slow path: fault, unless fault-around has mapped the page meanwhile, then read its mark again."""
     cdef uint32_t *word = e.count + (vpn - e.first)
     cdef uint32_t entry = 0
     cdef pte_t pte = read_pte(c.m, e.mm, vpn)
@@ -551,17 +559,17 @@ cdef uint32_t epoch_fault(
 
 
 cdef inline uint32_t epoch_index(const epoch_t *e, const uint64_t *addresses, uint32_t n, uint32_t *index) noexcept nogil:
-    """Places of ``n`` accesses in the array; how many come before the first outside.  Without branches: vectors."""
+    """Compute array indices of ``n`` accesses; return how many precede the first outside.  Branch-free, to vectorise."""
     cdef uint64_t first = e.first, last = e.pages - 1, at, outside = 0
     cdef uint32_t k
     for k in range(n):
         at = (addresses[k] >> 12) - first
-        outside |= at | (last - at)         # the sign of either
+        outside |= at | (last - at)         # the sign bit of either
         index[k] = <uint32_t> at
     if pmg_likely(not outside >> 63):
         return n
     for k in range(n):
-        at = (pmg_load(addresses + k) >> 12) - first    # looked at again, since the caller may have written it
+        at = (pmg_load(addresses + k) >> 12) - first    # read again: the caller may have written it
         if at > last:
             return k
         index[k] = <uint32_t> at
@@ -571,7 +579,7 @@ cdef inline uint32_t epoch_index(const epoch_t *e, const uint64_t *addresses, ui
 cdef inline void epoch_count(
         uint32_t *count, const uint32_t *index, const uint32_t *next, const uint8_t *writes, uint32_t n,
         bint far) noexcept nogil:
-    """Accesses to pages of which none has a mark; ``next`` are those of the next block."""
+    """Count accesses to pages without marks; ``next`` has the indices of the next block."""
     cdef uint32_t k
     cdef uint32_t *word
     for k in range(n):
@@ -584,7 +592,7 @@ cdef inline void epoch_count(
 cdef uint32_t epoch_careful(
         ctx_t *c, epoch_t *e, vma_t **vma, const uint64_t *addresses, const uint32_t *index, const uint8_t *writes,
         uint32_t n, touch_t *r, bint *stop) noexcept nogil:
-    """Accesses to pages that may have marks.  Returns the frame of a migration entry met, else 0."""
+    """Count accesses to pages that may have marks.  Return the frame of a migration entry met, else 0."""
     cdef uint32_t k = 0, entry = 0
     cdef uint32_t *word
     while k < n and not stop[0]:
@@ -601,10 +609,10 @@ cdef uint32_t epoch_careful(
 cdef uint32_t epoch_run(
         ctx_t *c, epoch_t *e, const uint64_t *addresses, const uint8_t *writes, bint write_all, uint64_t end,
         touch_t *r) noexcept nogil:
-    """Accesses until ``r.done`` is ``end`` or one is outside the array, under mmap_lock.
+    """Do accesses until ``r.done`` is ``end`` or one is outside the array, under mmap_lock.
 
-    Returns the frame of a migration entry met, else 0.  The places of a block are known before the one in front of it is
-    counted, so that what is far is fetched meanwhile.
+    Return the frame of a migration entry met, else 0.  The indices of a block are computed before the block in front of it
+    is counted, so that distant words are prefetched meanwhile.
     """
     cdef uint32_t index[2][STAGE]
     cdef uint8_t flags[STAGE]
@@ -618,7 +626,7 @@ cdef uint32_t epoch_run(
         i = r.done
         ahead = <uint32_t> min(<uint64_t> STAGE, end - i - n)
         ahead = epoch_index(e, addresses + i + n, ahead, index[1 - side])
-        for k in range(STAGE // 8):         # the list is read quicker than the host fetches by itself
+        for k in range(STAGE // 8):         # the list is consumed faster than the host prefetches by itself
             pmg_prefetch(addresses + i + LIST_AHEAD + k * 8)
         if writes != NULL:
             for k in range(n):

@@ -1,9 +1,9 @@
-"""Atomics, spin and reader/writer words, prefetch; no .pyx behind this file."""
+"""Atomics, spin and reader/writer locks, prefetch; all inline."""
 from libc.stdint cimport uint32_t, uint64_t
 
 
 cdef extern from "pagemig/guards.h" nogil:
-    bint PMG_GUARD(int guard) noexcept              # 1 but in the build of the mutants
+    bint PMG_GUARD(int guard) noexcept              # 1 except in the build of the mutants
     enum:
         GUARD_FREED, GUARD_PAGE_LOCK, GUARD_WRITEBACK, GUARD_PINNED, GUARD_GUP_ENTRY, GUARD_FAULT_ENTRY, GUARD_RETRY,
         GUARD_WAITER, GUARD_UPTODATE, GUARD_SLEPT, GUARD_NO_MAPPING, GUARD_TRUNCATED, GUARD_FORK_ENTRY,

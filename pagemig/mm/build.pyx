@@ -1,4 +1,4 @@
-"""Building a machine: its profile, nodes with their fall-back order, and the reserved arenas of all records."""
+"""Build a machine: its profile, nodes with their zonelists, and the reserved arenas of all records."""
 from libc.errno cimport EINVAL, ENOMEM
 from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
@@ -13,10 +13,10 @@ from pagemig.mm.types cimport (
 
 
 cdef void build_zonelists(machine_t *m) noexcept nogil:
-    """Fall-back order of every node: itself, then the nearest not yet taken.
+    """Build the fallback order of every node: itself, then the nearest node left.
 
-    Among equals the kernel prefers nodes with a higher number than its own, then those that were not yet the first
-    choice of another; so with all distances equal each node falls back to the one after it, cyclically (recorded).
+    Among equals the kernel prefers nodes with a number above the node's own, then those that are not yet the first choice
+    of another.  So with all distances equal, each node falls back to the next one, cyclically (recorded).
     """
     cdef uint32_t load[64]
     cdef uint32_t i, k, n, best, cost, least
@@ -78,7 +78,7 @@ cdef int build_slab(machine_t *m, slab_t *s, uint64_t n, uint32_t size, size_t n
 
 
 cdef int build_slabs(machine_t *m) noexcept nogil:
-    """Records by index.  Those that ``keep`` their type are looked at by callers that may come too late."""
+    """Build the arenas of records.  Lookups may read freed records of those that ``keep`` their type."""
     cdef uint64_t many = min(max(4 * m.nr_frames, <uint64_t> 1 << 18), <uint64_t> 1 << 24)
     cdef uint64_t few = 1 << 16
     if build_slab(m, &m.vmas, many, sizeof(vma_t), <size_t> &(<vma_t *> NULL).next) or \
@@ -97,14 +97,14 @@ cdef int build_slabs(machine_t *m) noexcept nogil:
 
 
 cdef int build_cpus(machine_t *m) noexcept nogil:
-    """What the processors of the model keep: free frames of every node, and counts of events."""
+    """Build the per-CPU data of modelled processors: free frames of every node, and counts of events."""
     m.pcp = <pcp_t *> arena_new(m, <uint64_t> m.nr_cpus * m.nr_nodes * sizeof(pcp_t))
     m.vm_events = <vm_event_state_t *> arena_new(m, m.nr_cpus * sizeof(vm_event_state_t))
     return 0 if m.pcp != NULL and m.vm_events != NULL else -ENOMEM
 
 
 cdef int lay_out(machine_t *m) noexcept nogil:
-    """Every arena of the machine; nothing is stored in one."""
+    """Reserve every arena of the machine, without storing anything in one."""
     cdef uint64_t n = m.nr_frames, tables = min(n + 4096, <uint64_t> 1 << 24)
     m.free_stack = <uint32_t *> arena_new(m, (n + PCP_MAX) * 4)
     m.frames = <frame_t *> arena_new(m, n * sizeof(frame_t))
@@ -132,7 +132,7 @@ cdef int build_arenas(machine_t *m) noexcept nogil:
     lay_out(m)
     if arenas_map(m) or lay_out(m):
         return -ENOMEM
-    m.frames[0].state = PG_reserved | REF_ONE        # the zero page: our reference keeps it whoever pins it
+    m.frames[0].state = PG_reserved | REF_ONE        # the zero page: this reference keeps it after every unpin
     m.ptdesc = <ptdesc_t *> m.tables.base
     m.table_pfn = m.nr_frames + 4096
     m.heap_fresh = 64
@@ -140,7 +140,7 @@ cdef int build_arenas(machine_t *m) noexcept nogil:
 
 
 cdef int build_swap(machine_t *m, const uint64_t *slots, uint32_t n) noexcept nogil:
-    """Devices lie one after the other in the arrays; slot 0 of each is its header."""
+    """Lay the devices out one after the other in the arrays of slots; slot 0 of each is its header."""
     cdef uint64_t total = 0
     cdef uint32_t i
     if n and not m.profile.swap:
@@ -165,7 +165,7 @@ cdef int build_swap(machine_t *m, const uint64_t *slots, uint32_t n) noexcept no
 
 
 cdef inline uint64_t splitmix64(uint64_t *state) noexcept nogil:
-    """The next number of Vigna's splitmix64."""
+    """Get the next number of Vigna's splitmix64."""
     cdef uint64_t z
     state[0] += 0x9e3779b97f4a7c15ull
     z = (state[0] ^ (state[0] >> 30)) * 0xbf58476d1ce4e5b9ull
@@ -174,7 +174,7 @@ cdef inline uint64_t splitmix64(uint64_t *state) noexcept nogil:
 
 
 cdef void scatter(machine_t *m, uint64_t seed) noexcept nogil:
-    """Put the free frames of each node on its list, shuffled as Fisher and Yates do."""
+    """Put the free frames of each node on its list in random order (Fisher-Yates)."""
     cdef node_t *node
     cdef uint32_t *stack
     cdef uint32_t i, other
@@ -196,7 +196,7 @@ cdef void scatter(machine_t *m, uint64_t seed) noexcept nogil:
 
 
 cdef dict profile_layout():
-    """Number of the word where each switch of ``profile_t`` lies: each is set to its own, and read by its name."""
+    """Get the word index of each switch of ``profile_t``: store every index in its word, and read it by name."""
     cdef profile_t p
     cdef uint32_t *word = <uint32_t *> &p
     cdef uint32_t i

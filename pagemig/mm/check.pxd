@@ -1,7 +1,7 @@
-"""The invariants of a machine at rest: one walk over all that is in use, each rule by number and name.
+"""The invariants of a machine at rest: one walk over everything in use, each rule by number and name.
 
-At rest: no call is running on the machine.  The owner keeps a zeroed ``checker_t`` beside the machine: the walk
-takes its notes there, and the host commits only what the walk touches.
+At rest: no call is running on the machine.  The owner keeps a zeroed ``checker_t`` beside the machine for the notes of the
+walk; the host commits only what the walk touches.
 """
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
@@ -32,9 +32,9 @@ cdef enum rule_t:
 
 ctypedef struct violation_t:
     int rule
-    const char *detail          # which lock, slab or count; NULL where the rule says it all
+    const char *detail          # which lock, slab or count; NULL where the rule alone says it
     uint64_t expected, found
-    int64_t task, mm, vma, vpn, table, pfn, index, file, anon_vma, rnode, pin, nid      # where; -1: not about one
+    int64_t task, mm, vma, vpn, table, pfn, index, file, anon_vma, rnode, pin, nid      # where; -1: does not apply
 
 
 ctypedef bint (*stop_t)(void *private_) noexcept nogil
@@ -44,14 +44,14 @@ cdef enum:
 
 ctypedef struct checker_t:      # zeroed by its owner, emptied by checker_release
     uint32_t lock               # one walk at a time
-    uint32_t generation         # marks of an older walk count as absent: nothing is ever cleared
+    uint32_t generation         # marks of older walks count as absent, so nothing needs clearing
     void *memory
     uint64_t nbytes
 
-# 0, or the number of the first rule found broken, with the particulars in *v; -1 when the host has no memory left.
-# full: every frame and every free list, not only what is in use.
-# ``stop`` is asked now and then whether the walk is to end; NULL: nobody can ask for it
+# 0, or the number of the first rule found broken, with details in *v; -1 when the host is out of memory.
+# full: every frame and every free list, not only those in use.
+# ``stop`` is asked now and then whether to end the walk; NULL: it cannot be stopped
 cdef int check_machine(
         machine_t *m, checker_t *k, bint full, stop_t stop, void *private_, violation_t *v) noexcept nogil
 cdef void checker_release(checker_t *k) noexcept nogil
-cdef object invariant_error(machine_t *m, violation_t *v)       # the InvariantError to raise, in words
+cdef object invariant_error(machine_t *m, violation_t *v)       # the InvariantError to raise

@@ -1,9 +1,9 @@
 """The invariants of a machine at rest, and the means for a test to break each of them.
 
-Section 8 of the reference on the kernels of 2006 has the invariants of migration; the others say that every count
-and every link of the model is what the records themselves add up to.  The walk goes from the processes down (VMAs,
-page tables), then over files, reverse maps and pins, and notes what each frame and record should count; then
-it holds that against what they do count.  Its cost follows what is in use; only the full scan looks at the rest.
+Some are the kernel's invariants of migration; the others say that every count and link of the model agrees with the
+records.  The walk goes from the processes down (VMAs, page tables), then over files, reverse maps and pins, and notes what
+each frame and record should count; then it compares that with what they do count.  Its cost follows what is in use; only
+the full scan looks at the rest.
 """
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
@@ -39,7 +39,7 @@ cdef extern from "<sys/mman.h>" nogil:
     void *MAP_FAILED
 
 
-# Name, format of both values (d count, x bits), and what the rule says.  In the order of rule_t.
+# Name, format of both values (d count, x bits), and the rule in words; in the order of rule_t.
 RULES = (
     ("ok", "d", ""),
     ("refcount", "d", "references of a frame = present PTEs + page cache + buffers + isolation + pins + lists"),
@@ -99,7 +99,7 @@ assert len(RULES) == NR_RULES
 
 
 def rule_name(int rule):
-    """Name of an invariant by its number, as the text of an ``InvariantError`` begins.
+    """Name an invariant by its number, as the text of an ``InvariantError`` begins.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ def rule_name(int rule):
 
 
 cdef enum:
-    ASK_EVERY = 1 << 16         # some milliseconds of work
+    ASK_EVERY = 1 << 16         # a few milliseconds of work
     SLOT = 0x80000000           # in frame_mark_t.others: a page cache slot names the frame
     SWAP = 0x40000000           # and a slot of the swap cache
     FREE = 0xffffffff           # in frame_mark_t.maps: on a free list
@@ -126,14 +126,14 @@ cdef enum:
     IN_TREE = 2
 
 
-ctypedef struct frame_mark_t:   # what a frame should count
+ctypedef struct frame_mark_t:   # expected counts of a frame
     uint32_t generation
     uint32_t maps
-    uint32_t others             # references that are not PTEs: page cache, pins
+    uint32_t others             # references other than PTEs: page cache, pins
     uint32_t mlocks
 
 
-ctypedef struct mark_t:         # a record seen: bits, users, holders ...
+ctypedef struct mark_t:         # a record that was reached: bits, users, holders ...
     uint32_t generation
     uint32_t n
 
@@ -164,14 +164,14 @@ ctypedef struct check_t:        # one walk
     uint32_t *anons             # anon_vmas, as met
     uint64_t in_use[64]         # frames in use, by node
     uint64_t zero_refs          # pins of the zero page
-    # Calls that keep their place are between two steps: what they have, pages locked or isolated, frames for them,
-    # anon_vmas kept, mmap_lock, is not judged; everything else is.
+    # Resumable calls are between two steps: what they hold is exempt (locked and isolated pages, their targets, references
+    # on anon_vmas, mmap_lock); everything else is checked.
     bint moving
     uint32_t tables, vmas, chain_nodes, tree_nodes, files, mms, tasks, pins, sp_nodes
     # the address space at hand
     stop_t stop
     void *private_              # its argument
-    uint32_t work               # entries and frames since somebody asked whether the walk is to end
+    uint32_t work               # entries and frames since `stop` was last asked
     mm_t *mm
     uint32_t *vma_list
     uint32_t slot               # first VMA that ends beyond the entry at hand
@@ -201,7 +201,7 @@ cdef void nowhere(violation_t *v) noexcept nogil:
 
 
 cdef inline uint32_t *mark(check_t *k, mark_t *table, uint32_t i) noexcept nogil:
-    """The note on record ``i``, zero when this walk has none yet."""
+    """Get the note on record ``i``, zero when this walk has none yet."""
     if table[i].generation != k.generation:
         table[i].generation = k.generation
         table[i].n = 0
@@ -209,7 +209,7 @@ cdef inline uint32_t *mark(check_t *k, mark_t *table, uint32_t i) noexcept nogil
 
 
 cdef inline frame_mark_t *frame_mark(check_t *k, uint32_t pfn) noexcept nogil:
-    """The note on a frame in use; it is listed when met first."""
+    """Get the note on a frame in use, which is listed when first met."""
     cdef frame_mark_t *f = &k.frame[pfn]
     if f.generation != k.generation:
         f.generation = k.generation
@@ -223,7 +223,7 @@ cdef inline frame_mark_t *frame_mark(check_t *k, uint32_t pfn) noexcept nogil:
 
 
 cdef int go_on(check_t *k, uint32_t work) noexcept nogil:
-    """0, or CHECK_STOPPED."""
+    """Count work and now and then ask whether to stop: 0 or CHECK_STOPPED."""
     k.work += work
     if k.work < ASK_EVERY:
         return 0
@@ -232,7 +232,7 @@ cdef int go_on(check_t *k, uint32_t work) noexcept nogil:
 
 
 cdef inline bint record(slab_t *s, uint64_t i) noexcept nogil:
-    """``i`` can be a record of the slab."""
+    """Whether ``i`` can be a record of the slab."""
     return 0 < i < s.fresh
 
 
@@ -260,7 +260,7 @@ cdef anon_mark_t *anon_mark(check_t *k, uint32_t i) noexcept nogil:
 
 
 cdef int check_anon(check_t *k, uint32_t i) noexcept nogil:
-    """``i`` names a living anon_vma; it is noted."""
+    """Check that ``i`` names a living anon_vma, and note it."""
     k.v.anon_vma = i
     if not record(&k.m.anon_vmas, i):
         return fail(k, RULE_CHAIN, 0, i)
@@ -271,7 +271,7 @@ cdef int check_anon(check_t *k, uint32_t i) noexcept nogil:
 
 
 cdef int check_node(check_t *k, uint32_t node, uint32_t vma, uint32_t owner) noexcept nogil:
-    """A node hangs from one VMA only and names it and the object."""
+    """Check that a node belongs to one VMA only and names it and the object."""
     cdef rnode_t *n
     cdef uint32_t *bits
     k.v.rnode = node
@@ -292,7 +292,7 @@ cdef int check_node(check_t *k, uint32_t node, uint32_t vma, uint32_t owner) noe
 
 
 cdef int check_chain(check_t *k, vma_t *vma, uint32_t at) noexcept nogil:
-    """The anon_vmas a VMA hangs in: one family, each once, its own among them."""
+    """Check the anon_vmas of a VMA: one family, each once, its own among them."""
     cdef machine_t *m = k.m
     cdef uint32_t i = vma.chain, owner, root = 0
     cdef bint own = vma.anon_vma == 0
@@ -346,7 +346,7 @@ cdef inline bint node_before(machine_t *m, uint32_t a, uint32_t b) noexcept nogi
 
 
 cdef int check_range(check_t *k, uint32_t i, uint32_t owner) noexcept nogil:
-    """A node in a tree: hung from a VMA, in the tree of its owner, with the VMA's range."""
+    """Check a node in a tree: in a VMA's chain, in the tree of its owner, with the VMA's range."""
     cdef rnode_t *n = rnode_of(k.m, i)
     cdef uint32_t *bits = mark(k, k.rnode, i)
     cdef vma_t *vma
@@ -378,7 +378,7 @@ cdef int check_child(check_t *k, uint32_t child, uint32_t i, uint32_t owner, uin
 
 
 cdef int check_tree(check_t *k, uint32_t i, uint32_t owner) noexcept nogil:
-    """Everything below node ``i``, in order.  Priorities fall on the way down and no node comes twice: it ends."""
+    """Check the subtree of node ``i``, in order.  It ends: priorities fall on the way down and no node comes twice."""
     cdef rnode_t *n = rnode_of(k.m, i)
     cdef uint64_t most = n.last
     cdef int rc
@@ -412,7 +412,7 @@ cdef int check_root(check_t *k, uint32_t tree, uint32_t owner) noexcept nogil:
 
 
 cdef int count_family(check_t *k) noexcept nogil:
-    """Parents and roots are noted too, which may list more of them while this runs."""
+    """Count members and children; parents and roots are noted too, which may extend the list meanwhile."""
     cdef machine_t *m = k.m
     cdef uint32_t j = 0, i
     cdef anon_vma_t *av
@@ -462,7 +462,7 @@ cdef int check_anon_vmas(check_t *k) noexcept nogil:
 
 
 cdef void enter_vma(check_t *k) noexcept nogil:
-    """Take in what the entries of the VMA in ``k.slot`` have in common."""
+    """Load what the entries of the VMA in ``k.slot`` have in common."""
     k.owner = 0
     if k.slot >= k.mm.vmas.n:
         k.vma = NULL
@@ -475,7 +475,7 @@ cdef void enter_vma(check_t *k) noexcept nogil:
 
 
 cdef inline void seek_vma(check_t *k, uint64_t vpn) noexcept nogil:
-    """The first VMA that ends beyond ``vpn``; addresses only rise."""
+    """Advance to the first VMA that ends beyond ``vpn``; addresses only rise."""
     while k.vma != NULL and k.vma.end <= vpn:
         k.slot += 1
         enter_vma(k)
@@ -498,7 +498,7 @@ cdef int check_absent(check_t *k, pte_t e) noexcept nogil:
         return fail(k, RULE_ENTRY_UNLOCKED, 0, e)
     if not k.moving:
         return fail(k, RULE_ENTRY, 0, e)
-    if page_state(k.m, pfn) & PG_anon:      # it stays in the resident set
+    if page_state(k.m, pfn) & PG_anon:      # counts in the resident set
         k.rss_anon += 1
     elif page_state(k.m, pfn) & PG_swapbacked:
         k.rss_shmem += 1
@@ -509,7 +509,7 @@ cdef int check_absent(check_t *k, pte_t e) noexcept nogil:
 
 
 cdef int check_special(check_t *k, pte_t e) noexcept nogil:
-    """No page is behind it: the zero page, or what a driver maps."""
+    """Check an entry without a counted page: of the zero page or of a driver."""
     if k.vma.flags & (VM_PFNMAP | VM_IO):
         return 0
     if pte_pfn(e) != 0 or not e & PTE_SPECIAL or e & PTE_RW or k.vma.file:
@@ -518,7 +518,7 @@ cdef int check_special(check_t *k, pte_t e) noexcept nogil:
 
 
 cdef int check_owner(check_t *k, uint32_t av) noexcept nogil:
-    """``av`` finds the VMA: the VMA has a node in it."""
+    """Check that ``av`` finds the VMA: that has a node in it."""
     cdef uint32_t i = k.vma.chain
     while i and rnode_of(k.m, i).owner != av:
         i = rnode_of(k.m, i).next
@@ -588,7 +588,7 @@ cdef int check_entry(check_t *k, uint64_t vpn, pte_t e) noexcept nogil:
 
 
 cdef int check_ptdesc(check_t *k, uint64_t t, uint32_t level, uint64_t vpn) noexcept nogil:
-    """What the table's own record says, and that it is reached for the first time."""
+    """Check a table's record, and that the table is reached for the first time."""
     cdef ptdesc_t *d
     cdef uint32_t *seen
     k.v.table = <int64_t> t
@@ -611,7 +611,7 @@ cdef int check_ptdesc(check_t *k, uint64_t t, uint32_t level, uint64_t vpn) noex
 
 
 cdef int check_link(check_t *k, pte_t e, uint32_t level, uint64_t vpn) noexcept nogil:
-    """An entry above the leaves, and the table it leads to, which some VMA needs."""
+    """Check an entry above the leaf tables and the table it points to, which some VMA must need."""
     if e & PTE_TABLE != PTE_TABLE or entry_table(k.m, e) == 0:
         return fail_in(k, RULE_TABLE, "entry", PTE_TABLE, e)
     seek_vma(k, vpn)
@@ -729,7 +729,7 @@ cdef int check_mm(check_t *k, uint32_t i, uint32_t users) noexcept nogil:
 
 
 cdef int check_group(check_t *k, task_t *t) noexcept nogil:
-    """A thread shares its leader's address space, and is on the leader's list; so many live."""
+    """Check that a thread shares its leader's address space and is listed there, and the count of live threads."""
     cdef task_t *leader = task_of(k.m, t.leader)
     cdef uint32_t i, n = 0, at = <uint32_t> (t - task_of(k.m, 0))
     if not record(&k.m.tasks, t.leader) or leader.leader != t.leader:
@@ -776,7 +776,7 @@ cdef int check_task(check_t *k, task_t *t) noexcept nogil:
 
 
 cdef void check_holders(check_t *k) noexcept nogil:
-    """Contexts that hosts keep between their calls are users of an address space, too."""
+    """Count contexts that hosts keep between calls as users of their address spaces."""
     cdef ctx_t *c = ctx_first(k.m)
     while c != NULL:
         if c.held and record(&k.m.mms, c.mm):
@@ -787,7 +787,7 @@ cdef void check_holders(check_t *k) noexcept nogil:
 
 
 cdef int check_pids(check_t *k) noexcept nogil:
-    """Every process is found by its number, once."""
+    """Check that every process is found by its pid, once."""
     cdef uint32_t bucket, i, n = 0
     for bucket in range(PID_HASH):
         i = k.m.pid_hash[bucket]
@@ -800,7 +800,7 @@ cdef int check_pids(check_t *k) noexcept nogil:
 
 
 cdef int check_tasks(check_t *k) noexcept nogil:
-    """Processes, then the address spaces they are in."""
+    """Check processes, then their address spaces."""
     cdef uint32_t i
     cdef int rc
     for i in range(1, k.m.tasks.fresh):
@@ -965,7 +965,7 @@ cdef int check_slot_in_use(check_t *k, uint32_t slot) noexcept nogil:
 
 
 cdef int check_swap(check_t *k) noexcept nogil:
-    """Slots beyond the highest one ever used are as they were made."""
+    """Check swap slots, up to the highest that was ever used."""
     cdef machine_t *m = k.m
     cdef uint32_t i, at, used
     cdef int rc = check_lock(k, m.swap_lock, "swap_lock") or check_lock(k, m.tree_lock, "tree_lock")
@@ -982,11 +982,11 @@ cdef int check_swap(check_t *k) noexcept nogil:
     return rc
 
 
-# -- lists of processors ---------------------------------------------------------------------------------------
+# -- per-CPU lists ---------------------------------------------------------------------------------------------
 
 
 cdef int check_mlock_pvecs(check_t *k) noexcept nogil:
-    """Each entry owns a reference, and one that is to unlock its page still counts as a locked mapping."""
+    """Note the per-CPU mlock lists: each entry owns a reference, and a pending munlock still counts as an mlock."""
     cdef mlock_pvec_t *p
     cdef frame_mark_t *seen
     cdef uint32_t cpu, i
@@ -1058,7 +1058,7 @@ cdef int check_frames(check_t *k) noexcept nogil:
     k.v.pfn = 0
     if not page_state(k.m, 0) & PG_reserved:
         return fail(k, RULE_RESERVED, PG_reserved, page_state(k.m, 0))
-    if frame_refs(page_state(k.m, 0)) != 1 + k.zero_refs:       # the machine itself keeps it
+    if frame_refs(page_state(k.m, 0)) != 1 + k.zero_refs:       # plus the machine's own
         return fail(k, RULE_REFCOUNT, 1 + k.zero_refs, frame_refs(page_state(k.m, 0)))
     k.v.pfn = -1
     return 0
@@ -1073,7 +1073,7 @@ cdef uint64_t cached_frames(check_t *k, uint32_t nid) noexcept nogil:
 
 
 cdef int check_node_counts(check_t *k, bint full) noexcept nogil:
-    """Free, cached and used frames add up; where they do not, the scan tells which frame is wrong."""
+    """Check that free, cached and used frames add up; if not, scan for the frame that is wrong."""
     cdef node_t *n
     cdef uint64_t size, found
     cdef uint32_t i
@@ -1140,7 +1140,7 @@ cdef int note_free_lists(check_t *k, uint32_t nid) noexcept nogil:
 
 
 cdef int scan_node(check_t *k, uint32_t nid) noexcept nogil:
-    """Every frame of a node is reserved, in use, on one free list, or was never handed out."""
+    """Check that every frame of a node is reserved, in use, on one free list, or was never allocated."""
     cdef node_t *n = &k.m.node[nid]
     cdef uint64_t pfn
     cdef bint listed
@@ -1175,7 +1175,7 @@ cdef int scan_frames(check_t *k) noexcept nogil:
 
 
 cdef int scan_free_records(check_t *k, slab_t *s, mark_t *seen, const char *name) noexcept nogil:
-    """The free list of a slab: records that were handed out once, nothing uses, and together all that are missing."""
+    """Check the free list of a slab: records allocated before and unused now, as many as are missing."""
     cdef uint32_t i = s.free, n = 0
     while i:
         if not record(s, i) or n > s.fresh:
@@ -1188,7 +1188,7 @@ cdef int scan_free_records(check_t *k, slab_t *s, mark_t *seen, const char *name
 
 
 cdef int scan_free_tables(check_t *k) noexcept nogil:
-    """Tables are handed back empty, which whoever gets them next relies on."""
+    """Check that free page tables are empty, which table_alloc relies on."""
     cdef uint32_t t = k.m.tables.free, i
     while t:
         for i in range(PTRS_PER_PTE):
@@ -1240,7 +1240,7 @@ cdef int check_locks(check_t *k) noexcept nogil:
     return rc
 
 
-# -- the whole -------------------------------------------------------------------------------------------------
+# -- the whole walk --------------------------------------------------------------------------------------------
 
 
 cdef char *carve(char **at, uint64_t nbytes) noexcept nogil:
@@ -1250,7 +1250,7 @@ cdef char *carve(char **at, uint64_t nbytes) noexcept nogil:
 
 
 cdef uint64_t lay_out(check_t *k, char *base) noexcept nogil:
-    """Places of the notes in one reservation; returns its size.  Untouched parts cost the host nothing."""
+    """Lay out the notes in one reservation; return its size.  Untouched parts cost the host nothing."""
     cdef machine_t *m = k.m
     cdef char *at = base
     k.frame = <frame_mark_t *> carve(&at, m.nr_frames * sizeof(frame_mark_t))

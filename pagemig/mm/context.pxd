@@ -1,4 +1,4 @@
-"""Contexts, one a call and thread; event counters; the wait seam; the page lock and mmap_lock, which wait through it."""
+"""Contexts, one per call and thread; event counters; the wait seam; the page lock and mmap_lock, which wait through it."""
 from libc.stdint cimport uint32_t, uint64_t
 
 from pagemig.mm.atomic cimport pmg_load, pmg_or
@@ -12,28 +12,28 @@ cdef void ctx_bind(ctx_t *c, uint32_t cpu) noexcept nogil
 
 
 cdef inline void switch_mm(ctx_t *c) noexcept nogil:
-    """The context's processor runs in its address space from now on, and may keep translations of it."""
+    """Mark the context's processor in mm_cpumask: it may hold translations of the address space from now on."""
     cdef uint64_t *word = mm_cpumask(c.m, c.mm) + (c.cpu >> 6)
     if not pmg_load(word) >> (c.cpu & 63) & 1:
         pmg_or(word, <uint64_t> 1 << (c.cpu & 63))
 
 cdef void ctx_release_all(machine_t *m) noexcept nogil
-cdef ctx_t *ctx_first(machine_t *m) noexcept nogil                  # of all that were ever made; ctx.older is the next
-cdef uint32_t ctx_held(machine_t *m) noexcept nogil                 # of those that are kept between calls
-cdef void vm_events_fold(ctx_t *c) noexcept nogil                    # what it counted goes to its processor
-# what one context counted another answers for from now on
+cdef ctx_t *ctx_first(machine_t *m) noexcept nogil                  # of all ever made; ctx.older is the next
+cdef uint32_t ctx_held(machine_t *m) noexcept nogil                 # number of those kept between calls
+cdef void vm_events_fold(ctx_t *c) noexcept nogil                    # add the context's counts to its processor's
+# move the counts of one context to another
 cdef void vm_events_hand(ctx_t *c, ctx_t *to) noexcept nogil
 cdef void all_vm_events(machine_t *m, uint64_t *out) noexcept nogil     # NR_COUNTERS words
 
 
 cdef inline void wait_over(ctx_t *c, int what, uint32_t which) noexcept nogil:
-    """It is there: if the context wishes it again, that is another wait."""
+    """End a wait: waiting for the same thing again counts anew."""
     if c.wait_what == <uint32_t> what and c.wait_which == which:
         c.wait_what = 0
 
 
 cdef inline bint waits_anew(const ctx_t *c, int what, uint32_t which) noexcept nogil:
-    """Not the wait that the context is in already: a host that owns time polls, and a wait counts once."""
+    """Whether this wait is a new one: a host that owns time polls, and a wait counts once."""
     return c.wait_what != <uint32_t> what or c.wait_which != which
 
 cdef enum:
@@ -43,13 +43,13 @@ cdef bint look_for_signals(ctx_t *c) noexcept nogil
 
 
 cdef inline bint signal_pending(ctx_t *c, uint32_t pages) noexcept nogil:
-    """Whether the call is to end; ``pages``: work since the last time.  Here a handler may run: no spin lock is held."""
+    """Whether the call must end, after ``pages`` more of work.  A signal handler may run here: hold no spin lock."""
     if c.signalled:
         return True
     c.work += pages
     return c.work >= LOOK_EVERY and look_for_signals(c)
 
-# One round of waiting; spins counts the rounds so far.  0: look again; -PMG_WAIT: unwind, and ctx.wait_what says for what.
+# One round of waiting; spins counts the rounds so far.  0: look again; -PMG_WAIT: unwind, ctx.wait_what is set.
 cdef int pmg_wait(ctx_t *c, int what, uint32_t which, uint32_t spins) noexcept nogil
 cdef int lock_page(ctx_t *c, uint32_t pfn) noexcept nogil           # 0 or -PMG_WAIT
 cdef int mmap_read_lock(ctx_t *c, uint32_t mm) noexcept nogil       # 0 or -PMG_WAIT

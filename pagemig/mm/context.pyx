@@ -1,7 +1,7 @@
-"""Contexts, one a call and thread; event counters; the wait seam; the page lock and mmap_lock, which wait through it.
+"""Contexts, one per call and thread; event counters; the wait seam; the page lock and mmap_lock, which wait through it.
 
-A context is memory of the host in any number.  It counts events by itself and hands them to the processor of the model
-it runs on when the call is over, so that counting takes no lock and the counters depend on no thread of the host.
+A context is host memory and no part of the machine.  It counts events itself and adds them to its modelled processor's when
+the call ends.  So counting takes no lock, and the counters do not depend on the host's threads.
 """
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, uint32_t, uint64_t
@@ -33,15 +33,15 @@ cdef extern from "<time.h>" nogil:
 
 cdef enum:
     BETWEEN_LOOKS_NS = 25000000
-    WAIT_WORK = 32              # what a round of waiting counts as
+    WAIT_WORK = 32              # pages of work that a round of waiting counts as
 
 
 # -- contexts --------------------------------------------------------------------------------------------------
 
 
 cdef ctx_t *ctx_new(machine_t *m) noexcept nogil:
-    """One more context, known to the machine for good; ctx_lock held."""
-    cdef size_t size = (sizeof(ctx_t) + 63) & ~<size_t> 63          # two contexts never share a line
+    """Make a context, which the machine keeps until it is freed itself; ctx_lock held."""
+    cdef size_t size = (sizeof(ctx_t) + 63) & ~<size_t> 63          # two contexts never share a cache line
     cdef ctx_t *c = <ctx_t *> aligned_alloc(64, size)
     if c != NULL:
         memset(c, 0, size)
@@ -95,14 +95,14 @@ cdef void ctx_put(ctx_t *c) noexcept nogil:
 
 
 cdef void ctx_bind(ctx_t *c, uint32_t cpu) noexcept nogil:
-    """Run on a processor of the model from now on."""
+    """Move the context to a modelled processor."""
     c.cpu = cpu
     c.nid = <int32_t> c.m.cpu_node[cpu]
     c.pcp = c.m.pcp + <uint64_t> cpu * c.m.nr_nodes
 
 
 cdef void ctx_release_all(machine_t *m) noexcept nogil:
-    """With the machine: no call is under way."""
+    """Free all contexts, with the machine; no call is under way."""
     cdef ctx_t *c = m.ctx_newest
     cdef ctx_t *older
     while c != NULL:
@@ -117,7 +117,7 @@ cdef ctx_t *ctx_first(machine_t *m) noexcept nogil:
 
 
 cdef uint32_t ctx_held(machine_t *m) noexcept nogil:
-    """Contexts that are kept between calls: they wait for nothing, and nobody waits for them."""
+    """Count the contexts that hosts keep between calls: they neither wait nor are waited for."""
     cdef ctx_t *c = ctx_first(m)
     cdef uint32_t n = 0
     while c != NULL:
@@ -130,9 +130,10 @@ cdef uint32_t ctx_held(machine_t *m) noexcept nogil:
 
 
 cdef void hand_over(ctx_t *c, uint32_t cpu, uint64_t *count, uint64_t *traced) noexcept nogil:
-    """Move what the context counted to ``count``, under the lock of a processor's events.
+    """Move the context's counts to ``count``, under the lock of a processor's events.
 
-    What a trace has yet to record of it stays as it is, or goes to ``traced`` (NULL: nowhere).
+    The difference that a trace has yet to record stays with the context; ``traced`` (may be NULL) moves along with
+    ``count``.
     """
     cdef vm_event_state_t *events = &c.m.vm_events[cpu]
     cdef int k
@@ -159,7 +160,7 @@ cdef void vm_events_hand(ctx_t *c, ctx_t *to) noexcept nogil:
 
 
 cdef void all_vm_events(machine_t *m, uint64_t *out) noexcept nogil:
-    """Counters of the whole machine, calls under way included; none is missed or counted twice while one ends."""
+    """Sum the counters of the whole machine, calls under way included; a call that ends meanwhile counts exactly once."""
     cdef uint32_t cpu
     cdef int k
     cdef ctx_t *c
@@ -182,7 +183,7 @@ cdef void all_vm_events(machine_t *m, uint64_t *out) noexcept nogil:
 
 
 cdef bint look_for_signals(ctx_t *c) noexcept nogil:
-    """Asking takes the interpreter's lock, hence not oftener than people notice."""
+    """Ask for signals, at most every BETWEEN_LOOKS_NS: asking takes the interpreter lock."""
     cdef timespec_t t
     cdef uint64_t now
     c.work = 0
@@ -205,9 +206,9 @@ cdef bint look_for_signals(ctx_t *c) noexcept nogil:
 
 
 cdef int pmg_wait(ctx_t *c, int what, uint32_t which, uint32_t spins) noexcept nogil:
-    """The one place where anything waits: page lock, migration entry, writeback, mm lock, inode lock.
+    """Do one round of waiting, the only place that waits: for a page lock, migration entry, writeback, mm or inode lock.
 
-    A host that polls comes back with the same wish: it is the same wait, and counted once.
+    A host that polls repeats the same wait, which counts once.
     """
     if spins == 0 and waits_anew(c, what, which):
         count_event(c, C_HOST_WAITS, 1)

@@ -1,6 +1,6 @@
-"""Copies of pages; no .pyx behind this file.
+"""Copies of pages, inline.
 
-Apart from ``atomic`` because of the time that a build takes: the header includes all of the compiler's vector functions.
+Separate from ``atomic`` for build time: the header includes all of the compiler's vector intrinsics.
 """
 from libc.stdint cimport uint32_t, uint64_t
 

@@ -1,8 +1,8 @@
-"""Who may look at and move whose memory.
+"""Credentials: which process may inspect and move the memory of which.
 
-The rules of ``ptrace`` with ``PTRACE_MODE_READ_REALCREDS``, which move_pages and migrate_pages ask (docs/fidelity.md,
-"move_pages"; recorded in hand-011, hand-027, hand-050), and those of a signal, which they asked through 4.12.  User
-namespaces and security modules are not modelled.
+move_pages and migrate_pages check access as ``ptrace`` does with ``PTRACE_MODE_READ_REALCREDS`` (docs/fidelity.md,
+"move_pages"; recorded in hand-011, hand-027, hand-050); through 4.12 they checked it as for a signal.  User namespaces and
+security modules are not modelled.
 """
 from libc.errno cimport EPERM, ESRCH
 from libc.stdint cimport int32_t, int64_t, uint32_t
@@ -21,7 +21,7 @@ cdef enum:
 
 
 cdef void get_cred(ctx_t *c, task_t *t, cred_t *out) noexcept nogil:
-    """All of one moment; t NULL: those of a kernel thread."""
+    """Take a consistent snapshot of a task's credentials; t NULL: a kernel thread's."""
     cdef uint32_t mm
     out.uid = out.euid = out.suid = out.gid = 0
     out.caps = CAP_ALL
@@ -40,7 +40,7 @@ cdef void get_cred(ctx_t *c, task_t *t, cred_t *out) noexcept nogil:
     mm = pmg_load32_acq(&t.mm)
     if mm:
         out.dumpable = pmg_load32_acq(&mm_of(c.m, mm).dumpable) != 0
-        if pmg_load32(&t.mm) != mm:         # perhaps another's
+        if pmg_load32(&t.mm) != mm:         # the task exited meanwhile, and the mm may be another's by now
             out.dumpable = True
 
 
@@ -67,7 +67,7 @@ cdef int64_t pmg_sys_setuid(
 
 
 cdef bint may_signal(const cred_t *caller, const cred_t *target) noexcept nogil:
-    """The kernels of 2006: the caller's real or effective user is the target's real or saved one."""
+    """The check through 4.12: the caller's real or effective uid must be the target's real or saved uid."""
     if caller.caps & CAP_SYS_NICE:
         return True
     return caller.uid == target.uid or caller.uid == target.suid or caller.euid == target.uid \
@@ -75,9 +75,10 @@ cdef bint may_signal(const cred_t *caller, const cred_t *target) noexcept nogil:
 
 
 cdef bint ptrace_may_access(const cred_t *caller, const cred_t *target) noexcept nogil:
-    """The caller's real ids are all of the target's, which is dumpable and has no capability that the caller lacks.
+    """Check three rules, each of which CAP_SYS_PTRACE overrides.
 
-    CAP_SYS_PTRACE stands in for each of the three.
+    All uids and the gid of the target equal the caller's real ones; the target is dumpable; it has no capability that the
+    caller lacks.
     """
     if caller.caps & CAP_SYS_PTRACE:
         return True
@@ -105,7 +106,7 @@ cdef int get_target(ctx_t *c, int32_t pid, task_t **target) noexcept nogil:
         return 0
     get_cred(c, task_of(c.m, c.task), &caller)
     get_cred(c, t, &target_cred)
-    # Asked as for a signal, what has no memory is refused for that before permission is.
+    # Checked as for a signal, a target without memory passes here: its missing mm is refused before permission is.
     if (not target_cred.has_mm or may_signal(&caller, &target_cred)) if as_signal else ptrace_may_access(&caller, &target_cred):
         target[0] = t
         return 0

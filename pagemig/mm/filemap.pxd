@@ -1,4 +1,4 @@
-"""Files and shared memory: page cache, shmem_getpage, read-ahead, write(2) and read(2), truncate, punch, fadvise."""
+"""Files and shared memory: the page cache, shmem_getpage, read-ahead, write(2) and read(2), writeback."""
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from pagemig.mm.atomic cimport pmg_load
@@ -13,7 +13,7 @@ cdef extern from *:
 
 
 cdef inline bint has_disk(file_t *f) noexcept nogil:
-    """Its pages have a place to be written to, and buffers for that once they were dirty."""
+    """Whether the file's pages have a backing store, and buffers once they were dirty."""
     return f.kind == FILE_EXT4 or f.kind == FILE_MINIX
 
 
@@ -25,40 +25,39 @@ cdef void file_get(machine_t *m, uint32_t file) noexcept nogil
 cdef bint file_get_not_zero(machine_t *m, uint32_t file) noexcept nogil
 cdef int file_set_name(machine_t *m, uint32_t file, const char *name, uint32_t n) noexcept nogil   # 0 or -ENOMEM
 cdef uint32_t file_get_name(machine_t *m, uint32_t file, uint64_t ino, char *out, uint32_t room) noexcept nogil
-cdef void file_put(ctx_t *c, uint32_t file) noexcept nogil           # frees pages, policy and object with the last
+cdef void file_put(ctx_t *c, uint32_t file) noexcept nogil           # the last reference frees pages, policy and object
 # frame of a cached page with one more reference (find_get_page), 0 when absent.  file.lock taken inside.
 cdef uint32_t find_get_page(machine_t *m, file_t *f, uint64_t index) noexcept nogil
-# the same for n pages under one lock; returns how many are there, 0 in pfns for the others
+# the same for n pages under one lock; returns how many are cached, with 0 in pfns for the others
 cdef uint32_t find_get_pages(machine_t *m, file_t *f, uint64_t index, uint32_t n, uint32_t *pfns) noexcept nogil
-# still this page of the file: page locked
+# whether a locked page is still this page of the file
 cdef bint page_belongs(machine_t *m, uint32_t pfn, file_t *f, uint64_t index) noexcept nogil
-cdef uint32_t find_page(machine_t *m, file_t *f, uint64_t index) noexcept nogil                  # no reference; a peek
-# take or release the slot; the caller holds the page lock.  Adding takes the cache's reference.
+cdef uint32_t find_page(machine_t *m, file_t *f, uint64_t index) noexcept nogil                  # takes no reference
+# take or release the slot; the caller holds the page lock.  add_to_page_cache takes the cache's reference.
 cdef int add_to_page_cache(ctx_t *c, file_t *f, uint64_t index, uint32_t pfn) noexcept nogil      # 0, -EEXIST, -ENOMEM
 cdef void delete_from_page_cache(ctx_t *c, uint32_t pfn) noexcept nogil
-# the page a fault wants, referenced and LOCKED, through *pfn.  Returns 0 or VM_FAULT_* (SIGBUS beyond the size, OOM,
+# the page a fault wants, referenced and locked, in *pfn.  Returns 0 or VM_FAULT_* (SIGBUS beyond the size, OOM;
 # MAJOR may be or-ed in).
 cdef int shmem_fault(ctx_t *c, vma_t *vma, uint64_t index, uint32_t *pfn) noexcept nogil
 cdef int filemap_fault(ctx_t *c, vma_t *vma, uint64_t index, uint32_t *pfn) noexcept nogil
-# the one of the file's kind
+# vm_ops->fault: one of the two above, by the file's kind
 cdef int vma_fault(ctx_t *c, vma_t *vma, uint64_t index, uint32_t *pfn) noexcept nogil
-# a page is about to be written through a mapping (page_mkwrite): dirty, and with buffers on ext4.  Page locked.
+# page_mkwrite: a locked page is about to be written through a mapping and becomes dirty, with buffers on ext4
 cdef void file_page_dirty(ctx_t *c, file_t *f, uint32_t pfn) noexcept nogil
-# faults of a mapping found n cached pages: read-ahead pays
+# faults of a mapping found n cached pages, so read-ahead pays off
 cdef void mmap_hit(file_t *f, uint64_t n) noexcept nogil
-# i_rwsem taken inside
-# pages written or -errno; extends
+# pages written, or -errno; extends the file; i_rwsem taken inside
 cdef int64_t pmg_sys_write(
         ctx_t *c, uint32_t file, uint64_t index, uint64_t n, const uint64_t *values, uint32_t *rule) noexcept nogil
 cdef int64_t pmg_sys_read(ctx_t *c, uint32_t file, uint64_t index, uint64_t n, uint64_t *values) noexcept nogil
-# write a locked page to where its file system keeps it, False: there is no such place
+# write a locked page to its backing store; False: it has none
 cdef bint file_writepage(ctx_t *c, uint32_t pfn) noexcept nogil
 cdef bint try_to_release_page(ctx_t *c, uint32_t pfn) noexcept nogil                 # a locked, clean page gives up its buffers
 
 
 cdef enum:
     RA_PAGES = 32                   # read-ahead window of a disk: 128 KiB
-    MMAP_LOTSAMISS = 100            # more misses than hits by this many: reading around a fault is of no use
+    MMAP_LOTSAMISS = 100            # so many more misses than hits: reading around a fault does not pay off
     VMAS = 16                       # VMAs fetched from an i_mmap tree at a time
     POSIX_FADV_WILLNEED = 3
     POSIX_FADV_DONTNEED = 4
@@ -73,7 +72,7 @@ cdef int find_lock_page(ctx_t *c, file_t *f, uint64_t index, uint32_t *pfn) noex
 
 
 cdef inline uint64_t i_size_read(file_t *f) noexcept nogil:
-    """Written by the holder of i_rwsem; faults and readers look at it whenever they like."""
+    """Read the size: the holder of i_rwsem writes it, faults and readers look at it without a lock."""
     return pmg_load(&f.size)
 
 cdef void disk_discard(machine_t *m, file_t *f, uint64_t first, uint64_t last) noexcept nogil

@@ -1,8 +1,8 @@
-"""Files and shared memory: page cache, read-ahead, faults, write(2) and read(2), truncate, punch, fadvise.
+"""Files and shared memory: the page cache, read-ahead, faults, write(2) and read(2), writeback.
 
-A page of a file is found through ``file.cache``.  ``file.lock`` guards that array, ``nrpages`` and the disk; the page
-lock guards that a page belongs to its file, so whoever locked a page looks whether it still does.  Input and
-output take no time: a page is up to date as soon as its lock is dropped.
+A page of a file is found through ``file.cache``.  ``file.lock`` guards that array, ``nrpages`` and the disk.  The page lock
+keeps a page in its file, so a caller that has locked a page checks whether it still belongs there.  I/O takes no time: a
+page is up to date as soon as its lock is dropped.
 """
 from libc.errno cimport EEXIST, EFBIG, ENOMEM
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -37,13 +37,13 @@ from pagemig.mm.vma cimport vma_address, vma_flags
 
 
 cdef enum:
-    AT_ONCE = 4096              # slots looked at under one hold of file.lock
+    AT_ONCE = 4096              # slots scanned under one hold of file.lock
 
 
 ctypedef struct ra_t:               # file_t.ra unpacked
     uint64_t start, size, async_size
     uint64_t mmap_miss
-    uint64_t next                   # page after the last one read(2) took; 0 before the first
+    uint64_t next                   # page after the last one that read(2) read; 0 before the first
 
 
 # -- the object ------------------------------------------------------------------------------------------------
@@ -62,7 +62,7 @@ cdef uint32_t file_new(ctx_t *c, uint32_t kind, uint64_t pages, uint64_t ino) no
 
 
 cdef int file_set_name(machine_t *m, uint32_t file, const char *name, uint32_t n) noexcept nogil:
-    """Of a file that nobody maps yet."""
+    """Name a file that has no mapping yet."""
     cdef file_t *f = file_of(m, file)
     cdef int err
     pmg_spin_lock(&f.lock)
@@ -75,7 +75,7 @@ cdef int file_set_name(machine_t *m, uint32_t file, const char *name, uint32_t n
 
 
 cdef uint32_t file_get_name(machine_t *m, uint32_t file, uint64_t ino, char *out, uint32_t room) noexcept nogil:
-    """Bytes of the name, stored if there is room; 0 without one, or when the record is another file's by now."""
+    """Return the length of the name, and copy it if there is room; 0: unnamed, or the record is another file's by now."""
     cdef file_t *f = file_of(m, file)
     cdef uint32_t n
     pmg_spin_lock(&f.lock)
@@ -91,7 +91,7 @@ cdef void file_get(machine_t *m, uint32_t file) noexcept nogil:
 
 
 cdef bint file_get_not_zero(machine_t *m, uint32_t file) noexcept nogil:
-    """A reference on a file that may be gone; then perhaps on the one that has its record now."""
+    """Take a reference on a file that may be gone; a reused record yields one on its new file."""
     cdef uint32_t *refs = &file_of(m, file).refs
     cdef uint32_t n = pmg_load32(refs)
     while n and not pmg_cas32(refs, n, n + 1):
@@ -116,10 +116,10 @@ cdef void file_put(ctx_t *c, uint32_t file) noexcept nogil:
 
 
 cdef void evict_inode_pages(ctx_t *c, file_t *f) noexcept nogil:
-    """Drop the pages of a file nobody can reach; only a migration or a pin may still hold one.
+    """Drop the pages of an unreachable file (``truncate_inode_pages_final``); a migration or a pin may still hold one.
 
-    Where waiting is not possible (a host that owns time) the slot goes without the page lock: a migration then
-    finds a reference missing when it freezes the page, and gives up.
+    Where waiting is impossible (a host that owns time) the page is removed without its lock: a migration then misses a
+    reference when it freezes the page, and gives up.
     """
     cdef uint64_t index = next_page(c.m, f, 0)
     cdef uint32_t pfn
@@ -136,7 +136,7 @@ cdef void evict_inode_pages(ctx_t *c, file_t *f) noexcept nogil:
 
 
 cdef int i_rwsem_lock(ctx_t *c, uint32_t file) noexcept nogil:
-    """Writers of a file one at a time: write(2), truncate, punch.  Outermost of all locks; 0 or -PMG_WAIT."""
+    """Serialise the writers of a file: write(2), truncate, punch.  The outermost lock; 0 or -PMG_WAIT."""
     cdef uint32_t spins = 0
     while not pmg_write_trylock(&file_of(c.m, file).i_rwsem):
         if pmg_wait(c, WAIT_I_RWSEM, file, spins):
@@ -150,7 +150,7 @@ cdef int i_rwsem_lock(ctx_t *c, uint32_t file) noexcept nogil:
 
 
 cdef inline uint32_t cache_slot(machine_t *m, file_t *f, uint64_t index) noexcept nogil:
-    """Frame in a slot; file.lock held."""
+    """Get the frame in a slot; file.lock held."""
     return vec_at(m, &f.cache)[index] if index < f.cache.n else 0
 
 
@@ -163,7 +163,7 @@ cdef uint64_t nr_slots(file_t *f) noexcept nogil:
 
 
 cdef uint64_t next_page(machine_t *m, file_t *f, uint64_t index) noexcept nogil:
-    """Index of the first cached page from ``index`` on; beyond every index where there is none."""
+    """Index of the first cached page from ``index`` on; NO_PAGE if there is none."""
     cdef uint64_t end
     cdef uint32_t *slots
     cdef bint found = False
@@ -197,7 +197,7 @@ cdef uint32_t find_get_page(machine_t *m, file_t *f, uint64_t index) noexcept no
         if pfn == 0 or get_page_unless_zero(m, pfn):
             pmg_spin_unlock(&f.lock)
             return pfn
-        # Frozen by a migration that is about to switch the slot.
+        # A migration has frozen the page and is about to switch the slot.
         pmg_spin_unlock(&f.lock)
         pmg_yield()
 
@@ -222,7 +222,7 @@ cdef bint page_belongs(machine_t *m, uint32_t pfn, file_t *f, uint64_t index) no
 
 
 cdef int find_lock_page(ctx_t *c, file_t *f, uint64_t index, uint32_t *pfn) noexcept nogil:
-    """A cached page, referenced and locked, in ``pfn``, or 0 there when absent.  0 or -PMG_WAIT."""
+    """Get a cached page, referenced and locked, in ``pfn``, or 0 there when absent.  0 or -PMG_WAIT."""
     while True:
         pfn[0] = find_get_page(c.m, f, index)
         if pfn[0] == 0:
@@ -233,7 +233,7 @@ cdef int find_lock_page(ctx_t *c, file_t *f, uint64_t index, uint32_t *pfn) noex
             return -PMG_WAIT
         if page_belongs(c.m, pfn[0], f, index) or not PMG_GUARD(GUARD_SLEPT):
             return 0
-        # Truncated or migrated while this waited for the lock.
+        # The page was truncated or migrated while this waited for its lock.
         unlock_page(c.m, pfn[0])
         put_page(c, pfn[0])
 
@@ -272,7 +272,7 @@ cdef void delete_from_page_cache(ctx_t *c, uint32_t pfn) noexcept nogil:
 
 
 cdef int add_new_page(ctx_t *c, file_t *f, uint64_t index, vma_t *vma, uint32_t *pfn) noexcept nogil:
-    """A fresh page for an empty slot, with what the disk holds: referenced, locked, up to date.  0, -EEXIST, -ENOMEM."""
+    """Fill an empty slot with a new page, read from disk: referenced, locked, up to date.  0, -EEXIST, -ENOMEM."""
     cdef machine_t *m = c.m
     cdef int err
     cdef bint shmem = f.kind == FILE_SHMEM
@@ -293,7 +293,7 @@ cdef int add_new_page(ctx_t *c, file_t *f, uint64_t index, vma_t *vma, uint32_t 
 
 
 cdef int find_or_create_page(ctx_t *c, file_t *f, uint64_t index, vma_t *vma, uint32_t *pfn) noexcept nogil:
-    """Referenced and locked, through ``pfn``.  0, VM_FAULT_OOM or VM_FAULT_WAIT."""
+    """Get a page, referenced and locked, in ``pfn``.  0, VM_FAULT_OOM or VM_FAULT_WAIT."""
     cdef int err = -EEXIST
     while err == -EEXIST:
         if find_lock_page(c, f, index, pfn):
@@ -305,13 +305,13 @@ cdef int find_or_create_page(ctx_t *c, file_t *f, uint64_t index, vma_t *vma, ui
 
 
 cdef inline void create_empty_buffers(machine_t *m, uint32_t pfn) noexcept nogil:
-    """Buffers hold one reference on their page, which is locked."""
+    """Attach buffers to a locked page; they hold one reference on it."""
     if not page_test(m, pfn, PG_private):
         pmg_add(&m.frames[pfn].state, REF_ONE | PG_private)
 
 
 cdef inline void mark_buffer_dirty(ctx_t *c, file_t *f, uint32_t pfn) noexcept nogil:
-    """A page was written: a disk file system has buffers for it.  Page locked."""
+    """Mark a locked page dirty, with buffers where a disk backs its file system."""
     if has_disk(f):
         create_empty_buffers(c.m, pfn)
     if not page_test(c.m, pfn, PG_dirty):
@@ -319,16 +319,16 @@ cdef inline void mark_buffer_dirty(ctx_t *c, file_t *f, uint32_t pfn) noexcept n
 
 
 cdef void file_page_dirty(ctx_t *c, file_t *f, uint32_t pfn) noexcept nogil:
-    """A page is about to be written through a mapping.  Page locked.
+    """Mark a locked page dirty that is about to be written through a mapping.
 
-    The mark of read-ahead is lost: it shares its bit with PG_reclaim, which a page that gets dirty must not have.
+    It loses its read-ahead mark: that shares a bit with PG_reclaim, which is cleared when a page becomes dirty.
     """
     mark_buffer_dirty(c, f, pfn)
     if page_test(c.m, pfn, PG_readahead):
         page_test_clear(c.m, pfn, PG_readahead)
 
 
-# -- the disk: page_bytes a page, packed in words; what lies beyond the end of the array is a hole ----------
+# -- the disk: page_bytes per page, packed in words; beyond the end of the array it is a hole ----------------
 
 
 cdef void disk_read(machine_t *m, file_t *f, uint64_t index, uint32_t pfn) noexcept nogil:
@@ -360,7 +360,7 @@ cdef void disk_discard(machine_t *m, file_t *f, uint64_t first, uint64_t last) n
     pmg_spin_unlock(&f.lock)
 
 
-# -- read-ahead.  A page that carries PG_readahead starts the next window when it is reached ------------------------
+# -- read-ahead.  A reader that reaches a page with PG_readahead starts the next window ------------------------------
 
 
 cdef inline bint reads_ahead(file_t *f) noexcept nogil:
@@ -383,9 +383,9 @@ cdef void ra_store(file_t *f, const ra_t *ra) noexcept nogil:
 
 
 cdef void do_page_cache_ra(ctx_t *c, file_t *f, uint64_t index, uint64_t nr, uint64_t lookahead) noexcept nogil:
-    """Bring in what is absent of ``nr`` pages up to the end of the file; mark the page ``lookahead`` before their end.
+    """Read the absent pages among ``nr``, up to the end of the file; mark the page ``lookahead`` before their end.
 
-    A window cut by the end of the file to less than ``lookahead`` pages gets no mark, nor does a page that was there.
+    A window cut by the end of the file to less than ``lookahead`` pages gets no mark, nor does a page that was cached.
     """
     cdef uint64_t i
     cdef uint32_t pfn = 0
@@ -399,7 +399,7 @@ cdef void do_page_cache_ra(ctx_t *c, file_t *f, uint64_t index, uint64_t nr, uin
             continue
         err = add_new_page(c, f, index + i, NULL, &pfn)
         if err == -ENOMEM:
-            return                          # no memory, no read-ahead: a file may be larger than any machine
+            return                          # without memory read-ahead ends: a file may be larger than the machine
         if err:
             continue
         if i + lookahead == nr:
@@ -409,10 +409,10 @@ cdef void do_page_cache_ra(ctx_t *c, file_t *f, uint64_t index, uint64_t nr, uin
 
 
 cdef void page_cache_ra_order(ctx_t *c, file_t *f, const ra_t *ra) noexcept nogil:
-    """Read a window and mark the page from which on it is read ahead.
+    """Read a window and mark the page that starts the next one.
 
-    File systems with large folios (ext4 from 6.16 on) mark by the window as planned, up to the first page that is
-    there; the rest is done as before.  Their folios are modelled as single pages.
+    File systems with large folios (ext4 from 6.16 on) place the mark by the uncut window and stop at the first cached page;
+    the rest is read as in other file systems.  Their folios are modelled as single pages.
     """
     cdef uint64_t index = ra.start, end = min(ra.start + ra.size, i_size_read(f))
     cdef uint32_t pfn = 0
@@ -448,7 +448,7 @@ cdef uint64_t get_next_ra_size(uint64_t size) noexcept nogil:
 
 
 cdef bint hit_marked_page(ctx_t *c, file_t *f, ra_t *ra, uint64_t index, uint64_t req) noexcept nogil:
-    """A marked page outside the current window: the window starts again where the cached run ends."""
+    """Handle a marked page outside the current window: restart the window where the cached run ends."""
     cdef uint64_t start = index + 1
     while start <= index + RA_PAGES and find_page(c.m, f, start):
         start += 1
@@ -461,7 +461,7 @@ cdef bint hit_marked_page(ctx_t *c, file_t *f, ra_t *ra, uint64_t index, uint64_
 
 
 cdef bint try_context_readahead(ctx_t *c, file_t *f, ra_t *ra, uint64_t index, uint64_t req) noexcept nogil:
-    """Cached pages right before a miss are what a sequential reader leaves behind."""
+    """Take a run of cached pages right before a miss as the trace of a sequential reader."""
     cdef uint64_t size = 0
     while size < RA_PAGES and size < index and find_page(c.m, f, index - 1 - size):
         size += 1
@@ -476,7 +476,7 @@ cdef bint try_context_readahead(ctx_t *c, file_t *f, ra_t *ra, uint64_t index, u
 
 
 cdef void ondemand_readahead(ctx_t *c, file_t *f, uint64_t index, bint marked, uint64_t req) noexcept nogil:
-    """Choose the next window from the last one, for a marked page that was reached or for one that read(2) missed."""
+    """Choose the next window from the last one, when a marked page is reached or a page is missing."""
     cdef ra_t ra
     cdef bint restart
     ra_load(f, &ra)
@@ -494,11 +494,11 @@ cdef void ondemand_readahead(ctx_t *c, file_t *f, uint64_t index, bint marked, u
             ra.size = get_init_ra_size(req)
             ra.async_size = ra.size - req if ra.size > req else ra.size
         elif not try_context_readahead(c, f, &ra, index, req):
-            # A lone read somewhere leaves the window as it is.
+            # A random read leaves the window as it is.
             do_page_cache_ra(c, f, index, req, 0)
             return
     if index == ra.start and ra.size == ra.async_size:
-        # The reader would hit its own mark at once: take the next window along now.
+        # The reader would hit its own mark at once: merge the next window into this one.
         if ra.size + get_next_ra_size(ra.size) <= RA_PAGES:
             ra.async_size = get_next_ra_size(ra.size)
             ra.size += ra.async_size
@@ -510,7 +510,7 @@ cdef void ondemand_readahead(ctx_t *c, file_t *f, uint64_t index, bint marked, u
 
 
 cdef void do_sync_mmap_readahead(ctx_t *c, file_t *f, vma_t *vma, uint64_t index) noexcept nogil:
-    """A fault on an absent page reads the window around it, unless the program said or showed that it is of no use."""
+    """Read the window around an absent page, unless madvise or too many misses say that it does not pay off."""
     cdef ra_t ra
     if vma.flags & VM_RAND_READ:
         return
@@ -529,7 +529,7 @@ cdef void do_sync_mmap_readahead(ctx_t *c, file_t *f, vma_t *vma, uint64_t index
 
 
 cdef bint do_async_mmap_readahead(ctx_t *c, file_t *f, vma_t *vma, uint64_t index, uint32_t pfn) noexcept nogil:
-    """A fault on a cached page; True when it was marked and started the next window."""
+    """Handle a fault on a cached page; True when it was marked and started the next window."""
     if not reads_ahead(f) or vma.flags & VM_RAND_READ:
         return False
     mmap_hit(f, 1)
@@ -550,10 +550,10 @@ cdef void mmap_hit(file_t *f, uint64_t n) noexcept nogil:
 
 
 cdef int fault_page(ctx_t *c, file_t *f, uint64_t index, vma_t *vma, uint32_t *pfn) noexcept nogil:
-    """The locked page of a fault; the size counts once more under the lock, which truncation waits for."""
+    """Get the locked page of a fault and check the size again under the page lock, which truncation waits for."""
     cdef int err = find_or_create_page(c, f, index, vma, pfn)
     if err == 0 and index >= i_size_read(f):
-        # Truncation may be past this page already: what this fault brought in must not stay.
+        # Truncation may have passed this index already, so a page that this fault added must not stay.
         if page_mapcount(c.m, pfn[0]) == 0:
             delete_from_page_cache(c, pfn[0])
         unlock_page(c.m, pfn[0])
@@ -572,10 +572,10 @@ cdef int shmem_fault(ctx_t *c, vma_t *vma, uint64_t index, uint32_t *pfn) noexce
 
 
 cdef int filemap_fault(ctx_t *c, vma_t *vma, uint64_t index, uint32_t *pfn) noexcept nogil:
-    """A fault that reads, or that starts read-ahead, drops its lock and starts over: a major fault to the process.
+    """Fault on a file.  One that reads or starts read-ahead drops its lock and retries: a major fault of the process.
 
-    From 6.6 on one that only starts read-ahead is minor: it held the lock of the VMA alone, and taking mmap_lock
-    instead does not count as a retry unless something was read.
+    From 6.6 on a fault that only starts read-ahead is minor: it held only the per-VMA lock, and falling back to mmap_lock
+    is no retry unless something was read.
     """
     cdef file_t *f = file_of(c.m, vma.file)
     cdef uint32_t page
@@ -640,13 +640,13 @@ cdef int64_t pmg_sys_write(
 
 
 cdef int find_uptodate_page(ctx_t *c, file_t *f, uint64_t index, uint32_t *pfn) noexcept nogil:
-    """A cached page to read from, referenced, or 0 when absent.  0 or -PMG_WAIT.
+    """Get a cached page to read from, referenced, in ``pfn``, or 0 there when absent.  0 or -PMG_WAIT.
 
-    A page that a migration has put into the slot before it copied the content is locked until that is done.
+    A migration puts its target into the slot before it copies the content: that page stays locked until it is up to date.
     """
     while True:
         pfn[0] = find_get_page(c.m, f, index)
-        # The flag before the content: acquired, since nothing is locked.
+        # Acquire: without the page lock, the flag must be read before the content.
         if pfn[0] == 0 or pmg_load_acq(&c.m.frames[pfn[0]].state) & PG_uptodate or not PMG_GUARD(GUARD_UPTODATE):
             return 0
         if lock_page(c, pfn[0]):
@@ -657,7 +657,7 @@ cdef int find_uptodate_page(ctx_t *c, file_t *f, uint64_t index, uint32_t *pfn) 
 
 
 cdef int filemap_get_page(ctx_t *c, file_t *f, uint64_t index, uint32_t *pfn) noexcept nogil:
-    """A page for read(2), referenced, not locked; 0 in ``pfn`` for a hole of shared memory, which reading leaves a hole."""
+    """Get a page for read(2), referenced and unlocked; ``pfn`` 0: a hole of shared memory, which reading does not fill."""
     cdef int err = find_uptodate_page(c, f, index, pfn)
     if err or f.kind == FILE_SHMEM:
         return err
@@ -692,10 +692,7 @@ cdef int64_t pmg_sys_read(ctx_t *c, uint32_t file, uint64_t index, uint64_t n, u
     return <int64_t> k if k else err
 
 
-# -- truncate and punch ------------------------------------------------------------------------------------------
-
-
-# -- writing back and dropping -------------------------------------------------------------------------------------
+# -- writeback -----------------------------------------------------------------------------------------------------
 
 
 cdef void mkclean_one(ctx_t *c, vma_t *vma, uint32_t pfn, uint64_t index) noexcept nogil:
@@ -717,7 +714,7 @@ cdef void mkclean_one(ctx_t *c, vma_t *vma, uint32_t pfn, uint64_t index) noexce
 
 
 cdef void page_mkclean(ctx_t *c, file_t *f, uint32_t pfn, uint64_t index) noexcept nogil:
-    """Write-protect and clean the shared mappings of a locked page, so that the next write is noticed."""
+    """Write-protect and clean the shared mappings of a locked page, so that the next write faults."""
     cdef machine_t *m = c.m
     cdef uint32_t vmas[VMAS]
     cdef uint32_t i, n = VMAS, skip = 0
@@ -734,7 +731,7 @@ cdef void page_mkclean(ctx_t *c, file_t *f, uint32_t pfn, uint64_t index) noexce
 
 
 cdef int writeback_pages(ctx_t *c, file_t *f, uint64_t first, uint64_t last) noexcept nogil:
-    """Dirty pages to the disk.  0, -ENOMEM or -PMG_WAIT."""
+    """Write dirty pages to disk.  0, -ENOMEM or -PMG_WAIT."""
     cdef uint64_t index = next_page(c.m, f, first)
     cdef uint32_t pfn = 0
     cdef int err = 0
@@ -744,7 +741,7 @@ cdef int writeback_pages(ctx_t *c, file_t *f, uint64_t first, uint64_t last) noe
         if pfn:
             if page_test(c.m, pfn, PG_dirty):
                 page_mkclean(c, f, pfn, index)
-                # The end of writeback clears PG_reclaim, and with it the mark of read-ahead.
+                # The end of writeback clears PG_reclaim, and with it the read-ahead mark.
                 page_test_clear(c.m, pfn, PG_dirty | PG_readahead)
                 err = disk_write(c.m, f, index, pfn)
             unlock_page(c.m, pfn)
@@ -754,7 +751,7 @@ cdef int writeback_pages(ctx_t *c, file_t *f, uint64_t first, uint64_t last) noe
 
 
 cdef bint file_writepage(ctx_t *c, uint32_t pfn) noexcept nogil:
-    """Memory is where tmpfs and ramfs keep it: that of tmpfs on a swap device is not modelled."""
+    """Write a page to disk; tmpfs and ramfs have none, and swapping out tmpfs is not modelled."""
     cdef file_t *f = file_of(c.m, c.m.frames[pfn].mapping)
     if not has_disk(f) or disk_write(c.m, f, c.m.frames[pfn].index, pfn):
         return False

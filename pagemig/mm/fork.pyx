@@ -1,6 +1,7 @@
-"""Processes and their address spaces: fork, exit, and pages held by open files.
+"""Processes and their address spaces: fork, exit, and pages pinned through open files.
 
-Records keep their type when they are free (get_task, mmget_not_zero): a caller may find one gone, never another.
+Task and mm records are type-stable: a freed record is only reused as the same type.  So a late lookup finds a zero use count
+or a different pid and backs off (get_task, mmget_not_zero).
 """
 from libc.errno cimport EBADF, EFAULT, ENOMEM, ENOSYS, ESRCH
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -34,9 +35,9 @@ from pagemig.mm.vma cimport VM_LOCKED_MASK, vma_at
 
 
 cdef uint32_t mm_alloc(ctx_t *c) noexcept nogil:
-    """An empty address space with one user; 0: ENOMEM.
+    """Make an empty address space with one user; 0: ENOMEM.
 
-    The locks, the array of VMAs and the resident set are as the last user left them, free and empty.
+    The last user left the locks free, and the array of VMAs and the resident set empty.
     """
     cdef uint32_t i = slab_alloc(&c.m.mms)
     cdef mm_t *mm
@@ -50,7 +51,7 @@ cdef uint32_t mm_alloc(ctx_t *c) noexcept nogil:
     memset(mm_cpumask(c.m, i), 0, c.m.cpu_words * 8)
     mm.def_flags = 0
     mm.has_pinned = 0
-    pmg_store32_rel(&mm.dumpable, 1)        # who still reads the last user's sees that it has exited
+    pmg_store32_rel(&mm.dumpable, 1)        # release: a late reader that sees this also sees its task's mm gone
     pmg_store(&mm.total_vm, 0)
     pmg_store(&mm.locked_vm, 0)
     mm.locked_lost = 0
@@ -59,7 +60,7 @@ cdef uint32_t mm_alloc(ctx_t *c) noexcept nogil:
 
 
 cdef void mmput(ctx_t *c, uint32_t i) noexcept nogil:
-    """Drop a reference; the last one tears the address space down.  No lock: nobody else can reach it then."""
+    """Drop a reference; the last one tears the address space down, without a lock: it is unreachable by then."""
     cdef mm_t *mm = mm_of(c.m, i)
     if pmg_add32(&mm.users, <uint32_t> -1):
         return
@@ -71,10 +72,10 @@ cdef void mmput(ctx_t *c, uint32_t i) noexcept nogil:
 
 
 cdef uint32_t get_task_mm(ctx_t *c, task_t *t) noexcept nogil:
-    """The address space of a process, kept alive until mmput; 0 when it has exited.
+    """Get the address space of a process, referenced until mmput; 0 once the process has exited.
 
-    The caller has a reference on the process.  It may exit between the look and the reference on the address space, and
-    that record be given to another process, hence the second look.
+    The caller has a reference on the process.  Before the address space is referenced, the process may exit and the record
+    be reused, so ``t.mm`` is read again afterwards.
     """
     cdef uint32_t i = pmg_load32(&t.mm)
     while i:
@@ -87,9 +88,9 @@ cdef uint32_t get_task_mm(ctx_t *c, task_t *t) noexcept nogil:
 
 
 cdef task_t *get_task(machine_t *m, uint32_t i, uint32_t pid) noexcept nogil:
-    """The process with this index and this pid, which keeps its record until put_task; NULL when it was reaped.
+    """Get the process with this index and pid, referenced until put_task; NULL once it has been reaped.
 
-    Who comes too late may meet another process in the record: its pid, set before it had users, tells.
+    The record may have been reused: then its pid, set before it had users, is different.
     """
     cdef task_t *t = task_of(m, i)
     cdef uint32_t n = pmg_load32(&t.users)
@@ -102,7 +103,7 @@ cdef task_t *get_task(machine_t *m, uint32_t i, uint32_t pid) noexcept nogil:
 
 
 cdef void put_task(machine_t *m, uint32_t i) noexcept nogil:
-    """The last reference gives the record back."""
+    """Drop a reference; the last one frees the record."""
     if pmg_add32(&task_of(m, i).users, <uint32_t> -1) == 0:
         slab_free(&m.tasks, i)
 
@@ -111,7 +112,7 @@ cdef void put_task(machine_t *m, uint32_t i) noexcept nogil:
 
 
 cdef inline uint32_t find_pid(machine_t *m, uint32_t pid) noexcept nogil:
-    """Task of a pid, 0 without one; pid_lock held."""
+    """Find the task of a pid, or 0; pid_lock held."""
     cdef uint32_t i = m.pid_hash[pid % PID_HASH]
     while i and pmg_load32(&task_of(m, i).pid) != pid:
         i = task_of(m, i).pid_next
@@ -119,7 +120,7 @@ cdef inline uint32_t find_pid(machine_t *m, uint32_t pid) noexcept nogil:
 
 
 cdef task_t *find_get_task_by_vpid(machine_t *m, uint32_t pid) noexcept nogil:
-    """The process with this pid, a zombie too, which keeps its record until put_task; NULL when there is none."""
+    """Get the process with this pid, zombies included, referenced until put_task; NULL if there is none."""
     cdef uint32_t i
     pmg_spin_lock(&m.pid_lock)
     i = find_pid(m, pid)
@@ -128,7 +129,7 @@ cdef task_t *find_get_task_by_vpid(machine_t *m, uint32_t pid) noexcept nogil:
 
 
 cdef uint32_t all_pids(machine_t *m, uint32_t *out, uint32_t room) noexcept nogil:
-    """How many processes were not reaped; the first ``room`` of their pids, in no order."""
+    """Count the processes not reaped yet, and store up to ``room`` of their pids, in no particular order."""
     cdef uint32_t k, i, n = 0
     pmg_spin_lock(&m.pid_lock)
     for k in range(PID_HASH):
@@ -153,9 +154,9 @@ cdef void detach_pid(machine_t *m, uint32_t i) noexcept nogil:
 
 
 cdef bint task_publish(machine_t *m, uint32_t i, uint32_t leader, uint32_t mm, uint32_t pid) noexcept nogil:
-    """A new process, or with another leader than itself a thread, is complete: from now on its pid finds it.
+    """Publish a complete process, or a thread if ``leader`` is another task (``attach_pid``): its pid finds it now.
 
-    False: another has the number, or the process that is to have the thread ends.
+    False: the pid is taken, or the thread's process is exiting.
     """
     cdef task_t *t = task_of(m, i)
     cdef task_t *first = task_of(m, leader)
@@ -181,7 +182,7 @@ cdef bint task_publish(machine_t *m, uint32_t i, uint32_t leader, uint32_t mm, u
 
 
 cdef uint32_t all_threads(machine_t *m, uint32_t leader, uint32_t *out, uint32_t room) noexcept nogil:
-    """How many threads of a process have not exited, its leader not counted; the first ``room`` of their pids."""
+    """Count the live threads of a process without its leader, and store up to ``room`` of their pids."""
     cdef uint32_t i, n = 0
     pmg_spin_lock(&m.pid_lock)
     i = task_of(m, leader).threads
@@ -195,7 +196,7 @@ cdef uint32_t all_threads(machine_t *m, uint32_t leader, uint32_t *out, uint32_t
 
 
 cdef void limit_memlock(machine_t *m, task_t *t, uint64_t bytes_) noexcept nogil:
-    """RLIMIT_MEMLOCK is the process's: of each of its threads."""
+    """Set RLIMIT_MEMLOCK of a process, in each of its threads."""
     cdef uint32_t i
     pmg_spin_lock(&m.pid_lock)
     pmg_store(&t.memlock, bytes_)
@@ -216,7 +217,7 @@ cdef uint32_t task_new(ctx_t *c, uint32_t cpu, uint32_t uid) noexcept nogil:
 
 
 cdef task_t *find_task(ctx_t *c, uint32_t pid) noexcept nogil:
-    """find_get_task_by_vpid() for calls; init comes into being when it is asked for."""
+    """find_get_task_by_vpid() for system calls, which creates init on demand."""
     cdef task_t *t = find_get_task_by_vpid(c.m, pid)
     if t == NULL and pid == INIT_PID:
         task_new_pid(c, 0, 0, INIT_PID)
@@ -251,7 +252,7 @@ cdef uint32_t task_new_pid(ctx_t *c, uint32_t cpu, uint32_t uid, uint32_t pid) n
 
 
 cdef int dup_vma(ctx_t *c, mm_t *mm, mm_t *oldmm, vma_t *old) noexcept nogil:
-    """The child's copy of one mapping: locks are not inherited, policies are."""
+    """Copy one VMA for the child, with its policy and without VM_LOCKED."""
     cdef vma_t *vma = vma_dup(c, old)
     cdef bint wipe = (old.flags & VM_WIPEONFORK) != 0
     if vma == NULL:
@@ -283,7 +284,7 @@ cdef int dup_mmap(ctx_t *c, mm_t *mm, mm_t *oldmm) noexcept nogil:
 
 
 cdef int dup_pins(machine_t *m, task_t *t, task_t *caller) noexcept nogil:
-    """The open files that hold pages are the child's as well."""
+    """Share the open files that pin pages with the child."""
     cdef task_t *parent = task_of(m, caller.leader)
     cdef uint32_t i
     cdef int err
@@ -297,7 +298,7 @@ cdef int dup_pins(machine_t *m, task_t *t, task_t *caller) noexcept nogil:
 
 
 cdef void copy_task(machine_t *m, task_t *t, task_t *parent) noexcept nogil:
-    """Everything is inherited, the interleave cursor too, but for what makes a process a process of its own."""
+    """Copy credentials, policy, interleave cursor, processor and limits; fault counts start at 0."""
     t.parent = parent.leader
     pmg_spin_lock(&parent.alloc_lock)
     t.uid = parent.uid
@@ -319,7 +320,7 @@ cdef int copy_process(ctx_t *c, task_t *t, task_t *parent, uint32_t mm) noexcept
     cdef int err
     if mmap_write_lock(c, c.mm):
         return -PMG_WAIT
-    if mmap_write_lock(c, mm):              # nobody knows the child yet, but swapoff looks into every address space
+    if mmap_write_lock(c, mm):              # the child is not published yet, but swapoff walks every address space
         mmap_write_unlock(c, c.mm)
         return -PMG_WAIT
     kernel_memory(c, 2)                     # task_struct and stack; the child's cursor is copied after these
@@ -328,7 +329,7 @@ cdef int copy_process(ctx_t *c, task_t *t, task_t *parent, uint32_t mm) noexcept
     err = dup_mmap(c, mm_of(c.m, mm), mm_of(c.m, c.mm))
     flush_tlb(c, c.mm, 0, 0, PMG_F_FORK)
     if err == -PMG_WAIT:
-        err = 0                             # the caller wants no more: taking back would last as long as copying did
+        err = 0                             # interrupted: keep the partial copy, undoing would take as long as copying
     mmap_write_unlock(c, mm)
     mmap_write_unlock(c, c.mm)
     return err if err else dup_pins(c.m, t, parent)
@@ -351,7 +352,7 @@ cdef int64_t pmg_sys_fork(ctx_t *c) noexcept nogil:
 
 
 cdef int64_t pmg_sys_clone_thread(ctx_t *c, uint32_t cpu) noexcept nogil:
-    """``clone`` with CLONE_VM, CLONE_FILES and CLONE_THREAD: policy, cursor and credentials are the caller's own copy."""
+    """``clone`` with CLONE_VM, CLONE_FILES and CLONE_THREAD: the thread gets copies of policy, cursor and credentials."""
     cdef machine_t *m = c.m
     cdef task_t *t = task_of(m, c.task)
     cdef uint32_t i = slab_alloc(&m.tasks), pid
@@ -365,7 +366,7 @@ cdef int64_t pmg_sys_clone_thread(ctx_t *c, uint32_t cpu) noexcept nogil:
     pid = alloc_pid(m)
     if task_publish(m, i, t.leader, c.mm, pid):
         return pid
-    pmg_add32(&mm_of(m, c.mm).users, <uint32_t> -1)     # the caller's call has one, too
+    pmg_add32(&mm_of(m, c.mm).users, <uint32_t> -1)     # not the last: this call has one too
     slab_free(&m.tasks, i)
     return -ESRCH
 
@@ -379,7 +380,7 @@ cdef void pin_put(ctx_t *c, uint32_t i) noexcept nogil:
 
 
 cdef int exit_mm(ctx_t *c, task_t *t) noexcept nogil:
-    """Give a large memory back while the process is still there, so that the call may stop: 0, or -PMG_WAIT and it lives."""
+    """Unmap a large memory before the exit proper, so that the call may stop: 0, or -PMG_WAIT and the process lives on."""
     cdef uint32_t i = get_task_mm(c, t)
     cdef mm_t *mm = mm_of(c.m, i)
     cdef int err = 0
@@ -393,7 +394,7 @@ cdef int exit_mm(ctx_t *c, task_t *t) noexcept nogil:
 
 
 cdef bint leaves_group(machine_t *m, task_t *t, task_t *leader) noexcept nogil:
-    """A task is no thread of its process any more; whether it was the last."""
+    """Remove a task from its process's threads; whether it was the last."""
     cdef uint32_t i = <uint32_t> (t - task_of(m, 0))
     cdef uint32_t *link = &leader.threads
     cdef bint last
@@ -408,10 +409,10 @@ cdef bint leaves_group(machine_t *m, task_t *t, task_t *leader) noexcept nogil:
     return last
 
 
-cdef bint becomes_zombie(machine_t *m, task_t *t, task_t *leader, bint zombie) noexcept nogil:
-    """A task has exited; whether nobody waits for its process, of which nothing is left now.
+cdef bint exit_notify(machine_t *m, task_t *t, task_t *leader, bint zombie) noexcept nogil:
+    """Make an exited task a zombie; whether its process is over and no parent waits for it.
 
-    Who exits last sees what the leader has stored, or the leader sees that it is last.
+    Under pid_lock exactly one caller gets True: the last thread if it finds a zombie leader, else the leader itself.
     """
     cdef bint over
     pmg_spin_lock(&m.pid_lock)
@@ -438,33 +439,33 @@ cdef void drop_pins(ctx_t *c, task_t *leader) noexcept nogil:
 
 
 cdef void do_exit(ctx_t *c, task_t *t, bint zombie, bint oom) noexcept nogil:
-    """One task, once, though several threads of the host may want it; the calls of others keep the address space.
+    """End one task, exactly once even if several host threads try; other calls under way keep the address space alive.
 
-    A thread is gone at once; the leader stays a zombie until the last thread has exited, and with ``zombie`` until it is
-    waited for.
+    A thread disappears at once.  The leader stays a zombie until the last thread has exited, and with ``zombie`` until its
+    parent reaps it.
     """
     cdef machine_t *m = c.m
     cdef task_t *leader = task_of(m, t.leader)
     cdef uint32_t mm
     if not pmg_cas32(&t.state, TASK_RUNNING, TASK_EXITING):
         return
-    pmg_add32(&leader.users, 1)             # it lives as long as t does, and to the end of this
+    pmg_add32(&leader.users, 1)             # it outlives t, and with this reference the present call
     count_event(c, C_OOM_KILL, oom)
     mm = pmg_load32(&t.mm)
     pmg_store32_rel(&t.mm, 0)
     mmput(c, mm)
     if leaves_group(m, t, leader):
         drop_pins(c, leader)
-    zombie = becomes_zombie(m, t, leader, zombie)
+    zombie = exit_notify(m, t, leader, zombie)
     if t != leader:
-        task_reap(c, t)
+        release_task(c, t)
     if zombie:
-        task_reap(c, leader)
+        release_task(c, leader)
     put_task(m, <uint32_t> (leader - task_of(m, 0)))
 
 
 cdef task_t *other_thread(machine_t *m, task_t *leader, task_t *but) noexcept nogil:
-    """A thread of a process that runs, kept until put_task; NULL: there is none but ``but``."""
+    """Get a running thread of a process other than the leader and ``but``, referenced until put_task; NULL if none is left."""
     cdef task_t *t = NULL
     cdef uint32_t i
     pmg_spin_lock(&m.pid_lock)
@@ -474,7 +475,7 @@ cdef task_t *other_thread(machine_t *m, task_t *leader, task_t *but) noexcept no
         i = task_of(m, i).thread_next
     if i:
         t = task_of(m, i)
-        pmg_add32(&t.users, 1)              # it is on the list, so it has one
+        pmg_add32(&t.users, 1)              # not from 0: it has one while it is on the list
     pmg_spin_unlock(&m.pid_lock)
     return t
 
@@ -507,8 +508,8 @@ cdef int pmg_sys_exit(ctx_t *c, task_t *t, bint zombie, bint alone) noexcept nog
     return 0
 
 
-cdef void task_reap(ctx_t *c, task_t *t) noexcept nogil:
-    """The pid is free; the record stays with the calls that still use it.  A leader waits for the last thread."""
+cdef void release_task(ctx_t *c, task_t *t) noexcept nogil:
+    """Reap a zombie: unhash its pid; calls under way keep its record.  A leader with live threads is left alone."""
     cdef machine_t *m = c.m
     cdef bint over
     while pmg_load32(&t.state) == TASK_EXITING:
@@ -521,11 +522,11 @@ cdef void task_reap(ctx_t *c, task_t *t) noexcept nogil:
         put_task(m, <uint32_t> (t - task_of(m, 0)))
 
 
-# -- pages held by open files ----------------------------------------------------------------------------------
+# -- pages pinned through open files ---------------------------------------------------------------------------
 
 
 cdef int pin_hold(machine_t *m, task_t *caller, uint32_t i) noexcept nogil:
-    """The process holds the file from now on; not when it has exited meanwhile."""
+    """Add an open file to the process, unless it has exited meanwhile."""
     cdef task_t *t = task_of(m, caller.leader)
     cdef int err = -ENOMEM
     pmg_spin_lock(&t.alloc_lock)
@@ -543,11 +544,11 @@ cdef int64_t pin_fill(ctx_t *c, task_t *t, uint64_t vpn, uint64_t n, uint32_t i)
         return -ENOMEM
     if mmap_read_lock(c, c.mm):
         return -PMG_WAIT
-    # Registered buffers are written to by the device, a pipe only reads.
+    # The device writes to registered buffers; a pipe only reads its pages.
     got = pin_user_pages(c, mm_of(m, c.mm), vpn, n, pin.longterm != 0, pin.longterm != 0, vec_at(m, &pin.pages))
     mmap_read_unlock(c, c.mm)
     if got < 0 or (got == 0 and pin.longterm):
-        return got if got else -EFAULT      # a pipe may be given nothing, a device not
+        return got if got else -EFAULT      # a pipe may get no page, registered buffers may not
     pin.pages.n = <uint32_t> got
     pin.refs = 1
     if pin_hold(m, t, i):
@@ -559,7 +560,7 @@ cdef int64_t pin_fill(ctx_t *c, task_t *t, uint64_t vpn, uint64_t n, uint32_t i)
 
 cdef int64_t pmg_sys_pin(
         ctx_t *c, uint64_t addr, uint64_t n, bint longterm, uint32_t *pin, uint32_t *rule) noexcept nogil:
-    """``addr`` in bytes, ``n`` pages; ``*pin`` names what holds them."""
+    """Pin ``n`` pages from ``addr`` (bytes) on; ``*pin`` names the file that holds them."""
     cdef machine_t *m = c.m
     cdef uint32_t i
     cdef int64_t got
@@ -579,7 +580,7 @@ cdef int64_t pmg_sys_pin(
 
 
 cdef int64_t pmg_sys_unpin(ctx_t *c, uint32_t pin, uint32_t *rule) noexcept nogil:
-    """Close the process's hold; the pages stay held while another process has the file open."""
+    """Close the process's file; the pages stay pinned while another process has it open."""
     cdef task_t *t = task_of(c.m, task_of(c.m, c.task).leader)
     cdef uint32_t i
     cdef int err = -EBADF

@@ -1,8 +1,8 @@
-"""The state word of a frame: locks, references, mapcounts; inline, no .pyx behind this file.
+"""The state word of a frame: page lock, references, mapcount; all inline.
 
-Who owns a reference: each present PTE 1, the page cache or swap cache 1, buffers (PG_private) 1, the isolation by a
-migrator 1, a short pin 1, a long-term pin GUP_PIN_COUNTING_BIAS, a waiter that needs the frame to stay 1.
-LRU membership, swap entries and migration entries own none.
+References on a frame: 1 for each present PTE, for the page cache or swap cache, for buffers (PG_private), for isolation by
+a migrator, for a short pin, and for a waiter that needs the frame to stay; GUP_PIN_COUNTING_BIAS for a long-term pin.
+LRU membership, swap entries and migration entries hold none.
 """
 from libc.stdint cimport uint32_t, uint64_t
 
@@ -47,7 +47,7 @@ cdef inline bint page_test_clear(machine_t *m, uint32_t pfn, uint64_t flag) noex
 
 
 cdef inline bint page_try_get(machine_t *m, uint32_t pfn, uint64_t n) noexcept nogil:
-    """Take ``n`` references that stay, as a pin's; False, and nothing taken, where the count is full (ENOMEM)."""
+    """Take ``n`` lasting references, such as a pin's; False, with none taken, if the count is full (ENOMEM)."""
     cdef uint64_t s = pmg_load(&m.frames[pfn].state)
     while frame_refs(s) + n <= REF_LIMIT:
         if pmg_cas(&m.frames[pfn].state, s, s + n * REF_ONE):
@@ -57,10 +57,10 @@ cdef inline bint page_try_get(machine_t *m, uint32_t pfn, uint64_t n) noexcept n
 
 
 cdef inline bint page_try_map(machine_t *m, uint32_t pfn, uint64_t n) noexcept nogil:
-    """Count a mapping and ``n`` references, 0 where the caller's becomes the entry's; False where a count is full.
+    """Count a mapping and ``n`` references (0: the entry takes over the caller's); False if a count is full.
 
-    Everything that maps a page another entry may map, too, comes through here, but for entries of a migration that go
-    back: those were counted before.
+    Every mapping of a page that other entries may map too is counted here, except restored migration entries: they were
+    counted before.
     """
     cdef uint64_t s = pmg_load(&m.frames[pfn].state)
     while frame_maps(s) < MAP_LIMIT and frame_refs(s) + n <= REF_LIMIT:
@@ -71,7 +71,7 @@ cdef inline bint page_try_map(machine_t *m, uint32_t pfn, uint64_t n) noexcept n
 
 
 cdef inline void get_page(machine_t *m, uint32_t pfn) noexcept nogil:
-    """For the length of a call: such references have room above the limit of those that stay."""
+    """Take a reference for the length of a call: there is room for those above the limit of lasting ones."""
     pmg_add(&m.frames[pfn].state, REF_ONE)
 
 
@@ -99,5 +99,5 @@ cdef inline void unlock_page(machine_t *m, uint32_t pfn) noexcept nogil:
 
 
 cdef inline bint page_maybe_dma_pinned(machine_t *m, uint32_t pfn) noexcept nogil:
-    """A long-term pin may hold the page (false positives after very many references, as in Linux)."""
+    """Whether a long-term pin may hold the page; very many references are a false positive, as in Linux."""
     return frame_refs(pmg_load(&m.frames[pfn].state)) >= GUP_PIN_COUNTING_BIAS

@@ -17,29 +17,29 @@ cdef int faultin_page(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t flags, bint r
 # populate_vma_page_range over VMAs for mlock/MAP_POPULATE (ignore errors) and madvise POPULATE (write decides); 0 or
 # -errno
 cdef int mm_populate(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, bint ignore_errors) noexcept nogil
-# through 2.6.37: of [start, end), which one mapping holds; -EPERM where some pages could be had and then one not
+# through 2.6.37: fault in [start, end) of one mapping; -EPERM where a page fails after others succeeded
 cdef int make_pages_present(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end) noexcept nogil
 # MAP_POPULATE through 2.6.22 (sys_remap_file_pages)
 cdef int populate_object(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end) noexcept nogil
 cdef int populate_range(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, bint write, uint64_t *done) noexcept nogil
-# the page behind vpn with one more reference (follow_page with FOLL_GET|FOLL_DUMP, the way move_pages looks):
-# frame, 0 with *err = -ENOENT or -EFAULT as the kernel's profile answers (zero page and absent pages)
+# the page mapped at vpn with one more reference (follow_page with FOLL_GET|FOLL_DUMP, as move_pages does): its frame, or 0
+# with *err = -ENOENT or -EFAULT, by profile (zero page and absent pages)
 cdef uint32_t follow_page(ctx_t *c, vma_t *vma, uint64_t vpn, int *err) noexcept nogil
 # pages taken, or -errno
 cdef int64_t pin_user_pages(
         ctx_t *c, mm_t *mm, uint64_t vpn, uint64_t n, bint longterm, bint write, uint32_t *pfns) noexcept nogil
 cdef void unpin_pages(ctx_t *c, const uint32_t *pfns, uint32_t n, bint longterm) noexcept nogil
 
-# -- pages of many addresses looked at one after the other ----------------------------------------------------------
+# -- lookup of the pages of many addresses ----------------------------------------------------------------------------
 
 
-cdef struct look_t:                 # where the last address was found: neighbours are near
+cdef struct look_t:                 # VMA and leaf table of the last address: the next is likely to share them
     machine_t *m
     mm_t *mm
     vma_t *vma
     uint32_t leaf
     uint64_t base
-    uint64_t near                   # the line of frames that look_ahead fetched last
+    uint64_t near                   # the cache line of frames that look_ahead prefetched last
 
 
 cdef inline void look_begin(look_t *l, machine_t *m, mm_t *mm) noexcept nogil:
@@ -65,7 +65,7 @@ cdef inline pte_t look_pte(look_t *l, uint64_t vpn) noexcept nogil:
 
 
 cdef inline uint32_t look_page(ctx_t *c, look_t *l, uint64_t vpn, int *err) noexcept nogil:
-    """Frame behind a page of l.vma without a reference, or 0 and the kernel's errno for what is not there."""
+    """Find the frame of a page of l.vma, without a reference; 0 with the kernel's errno if it has none."""
     cdef pte_t pte = look_pte(l, vpn)
     cdef uint32_t pfn
     if pte & PTE_P and not pte & PTE_SPECIAL:
@@ -77,8 +77,8 @@ cdef inline uint32_t look_page(ctx_t *c, look_t *l, uint64_t vpn, int *err) noex
 
 
 cdef inline void look_ahead(look_t *l, uint64_t vpn) noexcept nogil:
-    """Prefetch a frame that will be wanted; whatever is read here is read again before it counts."""
+    """Prefetch a frame that is needed soon; the entry read here is only a hint."""
     cdef pte_t pte = look_pte(l, vpn)
-    if pte & PTE_P and pte >> 14 != l.near:         # four records are a line, and neighbours often come together
+    if pte & PTE_P and pte >> 14 != l.near:         # four records share a line, and neighbours often come together
         l.near = pte >> 14
         pmg_prefetchw(&l.m.frames[pte_pfn(pte)])

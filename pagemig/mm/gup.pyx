@@ -22,9 +22,9 @@ from pagemig.mm.vma cimport find_vma, vma_after, vma_index_of, vma_is_accessible
 
 
 cdef int faultin_page(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t flags, bint retries) noexcept nogil:
-    """A minor fault to the process, as a rule: after reading, the kernel's callers start anew and find the page.
+    """Fault a page in.  Mostly a minor fault of the process: after a read, the kernel's callers retry and find the page.
 
-    A caller that ``retries`` has the fault tried again instead, which makes it a major one.
+    A caller with ``retries`` lets the fault itself be retried, which makes it a major one.
     """
     cdef int ret = handle_mm_fault(c, vma, vpn, flags)
     if ret & VM_FAULT_WAIT:
@@ -43,7 +43,7 @@ cdef int faultin_page(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t flags, bint r
 
 
 cdef bint touch_populated(ctx_t *c, mm_t *mm, uint64_t vpn, bint write) noexcept nogil:
-    """Whether a page is there, and writable where it must be; it counts as dirty then, as if it had been written."""
+    """Whether a page is mapped, and for ``write`` writable; such a page becomes dirty, as if it had been written."""
     cdef machine_t *m = c.m
     cdef uint32_t leaf = walk_leaf(m, mm.pgd, vpn)
     cdef pte_t pte = pmg_load_acq(leaf_pte(m, leaf, vpn)) if leaf else 0
@@ -76,7 +76,7 @@ cdef int populate_vma(
 
 
 cdef int mm_populate(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, bint ignore_errors) noexcept nogil:
-    """Private writable memory is written to, so that its first write finds a page of its own; the rest is read."""
+    """Fault a range in: private writable memory by write faults, which break copy-on-write, the rest by read faults."""
     cdef uint64_t vpn = start, stop, done = 0
     cdef bint write
     cdef vma_t *vma
@@ -98,7 +98,7 @@ cdef int mm_populate(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, bint igno
 
 
 cdef int make_pages_present(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end) noexcept nogil:
-    """Writable memory is written to, shared memory too."""
+    """Fault a range in, by write faults where it is writable, shared memory included."""
     cdef vma_t *vma = find_vma(c.m, mm, start)
     cdef uint64_t done = 0
     cdef int err
@@ -111,7 +111,7 @@ cdef int make_pages_present(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end) no
 
 
 cdef int populate_object(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end) noexcept nogil:
-    """Only a shared mapping has an object to fill from; beyond its end it is not begun.  Entries there are replaced."""
+    """Map the pages of a shared mapping's object anew; refused if the range reaches beyond the object's end."""
     cdef vma_t *vma = find_vma(c.m, mm, start)
     cdef uint64_t vpn
     cdef int err
@@ -153,7 +153,7 @@ cdef uint32_t follow_page(ctx_t *c, vma_t *vma, uint64_t vpn, int *err) noexcept
     if leaf:
         pte_lock(c, leaf)
         pte = pmg_load(leaf_pte(m, leaf, vpn))
-        # Kernels that look with a walk of their own see through PROT_NONE; those that use get_user_pages do not.
+        # A kernel that walks the page tables itself ignores PROT_NONE; one that uses get_user_pages does not.
         if pte_present(pte) and not pte & PTE_SPECIAL and (newer or not pte_protnone(pte)):
             pfn = <uint32_t> pte_pfn(pte)
             get_page(m, pfn)
@@ -170,9 +170,9 @@ cdef uint32_t follow_page(ctx_t *c, vma_t *vma, uint64_t vpn, int *err) noexcept
 
 cdef int try_grab_page(
         ctx_t *c, mm_t *mm, uint64_t vpn, bint longterm, bint write, bint touch, uint32_t *pfn) noexcept nogil:
-    """Take the page behind ``vpn``: 1 taken, 0 it must be faulted in, FAULT_FLAG_UNSHARE unshared first, or -ENOMEM.
+    """Take the page at ``vpn``: 1 taken, 0 fault it in first, FAULT_FLAG_UNSHARE unshare it first, or -ENOMEM.
 
-    With ``touch`` (FOLL_TOUCH) a page that is to be written counts as dirty from now on.
+    With ``touch`` (FOLL_TOUCH) a page taken for writing becomes dirty.
     """
     cdef machine_t *m = c.m
     cdef uint32_t leaf = walk_leaf(m, mm.pgd, vpn)
@@ -201,7 +201,7 @@ cdef inline bint on_disk(machine_t *m, vma_t *vma) noexcept nogil:
 
 
 cdef int pin_page(ctx_t *c, vma_t *vma, uint64_t vpn, bint longterm, bint write, uint32_t *pfn) noexcept nogil:
-    """0 or -errno."""
+    """Pin one page, and fault it in as needed.  0 or -errno."""
     cdef machine_t *m = c.m
     cdef mm_t *mm = mm_of(m, vma.mm)
     cdef uint32_t flags
@@ -209,7 +209,7 @@ cdef int pin_page(ctx_t *c, vma_t *vma, uint64_t vpn, bint longterm, bint write,
     if vma.flags & (VM_IO | VM_PFNMAP) or not vma.flags & (VM_WRITE if write else VM_READ):
         return -EFAULT
     if longterm and write and m.profile.gup_checks_files and vma.flags & VM_SHARED and on_disk(m, vma):
-        return -EFAULT                      # its file system could not tell when the page gets dirty
+        return -EFAULT                      # its file system would not notice that the page becomes dirty
     while True:
         ret = try_grab_page(c, mm, vpn, longterm, write, m.profile.pin_fast != 0, pfn)
         if ret == 1:
@@ -224,10 +224,10 @@ cdef int pin_page(ctx_t *c, vma_t *vma, uint64_t vpn, bint longterm, bint write,
 
 cdef uint64_t grab_fast(
         ctx_t *c, mm_t *mm, uint64_t vpn, uint64_t n, bint longterm, bint write, uint32_t *pfns) noexcept nogil:
-    """Take pages by their entries alone, up to the first that has none or the wrong one; returns how many.
+    """Take pages by their entries alone (gup_fast), up to the first with no suitable entry; returns how many.
 
-    No mapping is looked at, so that memory without the right to read is taken too: x86 has no entry that says so.  A
-    page of a disk must be asked for when a device is to write to it.
+    VMAs are not checked, so write-only memory is taken too: an x86 entry cannot forbid reading.  A page of a file on disk
+    goes through the slow path when a device will write to it.
     """
     cdef machine_t *m = c.m
     cdef uint64_t k = 0, state
@@ -246,7 +246,7 @@ cdef uint64_t grab_fast(
 
 
 cdef int buffer_files(machine_t *m, mm_t *mm, uint64_t vpn, uint64_t n) noexcept nogil:
-    """To 6.4 those who register buffers look at the mappings when all is pinned: one file or none, and not on a disk."""
+    """Check the mappings of registered buffers after pinning, as through 6.4: one file or none, and not on disk."""
     cdef vma_t *first = vma_lookup(m, mm, vpn)
     cdef vma_t *vma = first
     while vma != NULL and vma.start < vpn + n:
@@ -260,7 +260,7 @@ cdef int buffer_files(machine_t *m, mm_t *mm, uint64_t vpn, uint64_t n) noexcept
 
 cdef int64_t pin_user_pages(
         ctx_t *c, mm_t *mm, uint64_t vpn, uint64_t n, bint longterm, bint write, uint32_t *pfns) noexcept nogil:
-    """A pipe takes what it can get; buffers are registered whole or not at all."""
+    """Pin pages: for a pipe as many as possible, for registered buffers (``longterm``) all or none."""
     cdef machine_t *m = c.m
     cdef vma_t *vma = NULL
     cdef uint64_t k = 0

@@ -1,4 +1,4 @@
-"""madvise(2): flags of a mapping, and what is done to its pages at once."""
+"""madvise(2): advice that sets VMA flags, and advice that acts on pages at once."""
 from libc.errno cimport EACCES, EAGAIN, EBADF, EINVAL, ENOMEM, ENOSYS
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
@@ -49,7 +49,7 @@ cdef enum:
     MADV_POPULATE_READ = 22
     MADV_POPULATE_WRITE = 23
     MADV_DONTNEED_LOCKED = 24
-    MADV_DONTMIGRATE = 200      # with profile.arrays: the note's alternative to VM_LOCKED, no kernel has it
+    MADV_DONTMIGRATE = 200      # with profile.arrays: the 2006 note's alternative to VM_LOCKED; no kernel has it
     MADV_DOMIGRATE = 201
 
 
@@ -57,12 +57,12 @@ cdef struct walk_t:             # one madvise
     mm_t *mm
     uint32_t mm_index
     int advice
-    vma_t *prev                 # last VMA done; NULL when the lock was given up meanwhile
+    vma_t *prev                 # last VMA done; NULL when mmap_lock was dropped meanwhile
     bint locked                 # mmap_lock is held
 
 
 cdef bint madvise_behavior_valid(machine_t *m, int advice) noexcept nogil:
-    """Not here: COLLAPSE, which needs 2 MB pages, and the injection of memory errors."""
+    """Whether the kernel knows the advice; COLLAPSE, which needs 2 MB pages, and memory errors are not modelled."""
     if advice == MADV_DONTMIGRATE or advice == MADV_DOMIGRATE:
         return m.profile.arrays != 0
     if m.profile.advice_most < MADV_COLD and (advice > <int> m.profile.advice_most or advice == MADV_FREE):
@@ -71,7 +71,7 @@ cdef bint madvise_behavior_valid(machine_t *m, int advice) noexcept nogil:
 
 
 cdef bint madvise_need_mmap_write(int advice) noexcept nogil:
-    """Advice that only looks at pages takes mmap_lock for reading, what sets VMA flags for writing."""
+    """Whether advice takes mmap_lock for writing, to set VMA flags, or for reading, to walk pages."""
     return not (MADV_WILLNEED <= advice <= MADV_REMOVE or MADV_COLD <= advice <= MADV_DONTNEED_LOCKED)
 
 
@@ -130,7 +130,7 @@ cdef int madvise_update_vma(ctx_t *c, walk_t *w, vma_t *vma, uint64_t start, uin
 
 
 cdef bint madvise_free_page(machine_t *m, uint32_t pfn) noexcept nogil:
-    """Make the content of a page worthless; False when others may still want it, then its entry stays as it is."""
+    """Give up the content of a page; False if it may have other users, and its entry must stay as it is."""
     if page_test(m, pfn, PG_dirty):
         if not trylock_page(m, pfn):
             return False
@@ -143,7 +143,7 @@ cdef bint madvise_free_page(machine_t *m, uint32_t pfn) noexcept nogil:
 
 
 cdef int madvise_free_range(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end) noexcept nogil:
-    """Entries become old and clean, pages stay until somebody needs them (nobody does: there is no reclaim)."""
+    """Make entries old and clean; reclaim, which would free the pages, is not modelled."""
     cdef machine_t *m = c.m
     cdef pagewalk_t w
     cdef uint64_t vpn
@@ -187,7 +187,7 @@ cdef int madvise_dontneed_free(ctx_t *c, walk_t *w, vma_t *vma, uint64_t start, 
 
 
 cdef int madvise_file(ctx_t *c, walk_t *w, vma_t *vma, uint64_t start, uint64_t end) noexcept nogil:
-    """REMOVE and WILLNEED work on the file, whose i_rwsem comes before mmap_lock: the lock is given up for it."""
+    """Do REMOVE and WILLNEED on the file, whose i_rwsem comes before mmap_lock: drop mmap_lock meanwhile."""
     cdef uint32_t file = vma.file
     cdef uint64_t index = vma.pgoff + (start - vma.start)
     cdef int err = 0
@@ -219,7 +219,7 @@ cdef int madvise_remove(ctx_t *c, walk_t *w, vma_t *vma, uint64_t start, uint64_
 
 
 cdef int madvise_willneed(ctx_t *c, walk_t *w, vma_t *vma, uint64_t start, uint64_t end) noexcept nogil:
-    """Only a file has anything to read in: there is no swap."""
+    """Read a file's pages ahead; reading anonymous memory from swap is not modelled."""
     w.prev = vma
     if not vma.file and c.m.profile.advice_most < MADV_COLD:
         return -EBADF
@@ -260,7 +260,7 @@ cdef int madvise_vma_behavior(ctx_t *c, walk_t *w, vma_t *vma, uint64_t start, u
 
 cdef int madvise_walk_vmas(
         ctx_t *c, walk_t *w, uint64_t start, uint64_t end, uint32_t *rule) noexcept nogil:
-    """Holes are passed over and reported at the end; any other failure stops at once."""
+    """Apply advice VMA by VMA; holes are skipped and reported at the end, any other failure stops at once."""
     cdef machine_t *m = c.m
     cdef vma_t *vma = find_vma_prev(m, w.mm, start, &w.prev)
     cdef uint64_t stop
@@ -279,7 +279,7 @@ cdef int madvise_walk_vmas(
         if err:
             return err
         if stop < end and not noted:
-            return -(PMG_BUG + <int> BUG_REMOVE_LOOPS)      # the next mapping is this one, for ever
+            return -(PMG_BUG + <int> BUG_REMOVE_LOOPS)      # the walk stays at this mapping forever
         noted = not m.profile.remove_loops or w.advice != MADV_REMOVE
         start = stop if w.prev == NULL else max(stop, w.prev.end)
         vma = vma_at(m, w.mm, vma_slot(m, w.mm, start))

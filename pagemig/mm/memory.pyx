@@ -1,8 +1,8 @@
-"""Faults, copying at fork, zapping, get_user_pages, and the accesses of programs.
+"""Page faults, copying of page tables at fork, and zapping.
 
-mmap_lock is held, for reading at least, wherever a VMA is passed.  The lock of the leaf table guards its entries; the
-accessed and dirty bits are set without it, by compare-and-swap, as the processor does.  So whoever replaces an entry
-that the processor may use exchanges it, or only adds to those bits.
+mmap_lock is held, at least for reading, wherever a VMA is passed.  The lock of the leaf table guards its entries.  Accessed
+and dirty bits are set without it, by compare-and-swap, as the processor does.  So code that replaces an entry that the
+processor may use exchanges it atomically, or only sets those bits.
 """
 from libc.errno cimport ENOMEM
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -52,9 +52,6 @@ from pagemig.mm.vma cimport (
 )
 
 
-# -- VMAs ------------------------------------------------------------------------------------------------------
-
-
 # -- entries -----------------------------------------------------------------------------------------------------
 
 
@@ -63,19 +60,19 @@ cdef inline pte_t maybe_mkwrite(pte_t pte, vma_t *vma) noexcept nogil:
 
 
 cdef inline bint pte_same(pte_t a, pte_t b) noexcept nogil:
-    """Equal but for what the processor may have noted meanwhile."""
+    """Compare entries, except the accessed and dirty bits that the processor may set meanwhile."""
     return (a ^ b) & ~(PTE_A | PTE_D) == 0
 
 
 cdef inline pte_t ptep_get_and_clear(machine_t *m, uint32_t leaf, uint64_t vpn) noexcept nogil:
-    """Take an entry away; the leaf's lock is held.  Its accessed and dirty bits are final."""
+    """Clear an entry and return it with final accessed and dirty bits; the leaf's lock is held."""
     cdef uint32_t *used = &m.ptdesc[leaf].used
     pmg_store32(used, used[0] - 1)
     return pmg_xchg(leaf_pte(m, leaf, vpn), 0)
 
 
 cdef inline void add_entry_counter(machine_t *m, vma_t *vma, uint64_t state, int64_t n) noexcept nogil:
-    """Resident set of a migration entry that comes or goes; 2.6.18 forgets it, and what it forgets is noted."""
+    """Count a migration entry that appears or disappears in the resident set; 2.6.18 does not, which rss_lost records."""
     if m.profile.rss_uncounted:
         pmg_add(<uint64_t *> &mm_of(m, vma.mm).rss_lost, <uint64_t> n)
     else:
@@ -116,11 +113,11 @@ cdef int do_anonymous_page(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, bi
 # -- copy on write ---------------------------------------------------------------------------------------------------
 
 
-cdef bint reuse_anon_page(ctx_t *c, uint32_t pfn, vma_t *vma) noexcept nogil:
-    """Make an anonymous page exclusive when this entry holds its only reference; the leaf's lock is held.
+cdef bint wp_can_reuse_anon_page(ctx_t *c, uint32_t pfn, vma_t *vma) noexcept nogil:
+    """Make an anonymous page exclusive if this entry holds its only reference; the leaf's lock is held.
 
-    The page lock excludes a migration, which would move the page away under the new owner.  The swap cache may hold
-    another reference, if no entry elsewhere names the page's slot.
+    The page lock excludes a migration, which would move the page away from its new owner.  The swap cache may hold another
+    reference if no other entry names the page's slot.
     """
     cdef machine_t *m = c.m
     cdef bint only
@@ -139,7 +136,7 @@ cdef inline void wp_page_reuse(machine_t *m, vma_t *vma, uint64_t vpn, uint32_t 
 
 
 cdef int wp_page_copy(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, pte_t old_pte, bint unshare) noexcept nogil:
-    """Replace what ``old_pte`` maps by a private copy.  The caller took a reference on the old page, if it is one."""
+    """Replace the page of ``old_pte`` by a private copy.  The caller has a reference on it, unless it is the zero page."""
     cdef machine_t *m = c.m
     cdef uint32_t new = 0, old = 0 if old_pte & PTE_SPECIAL else <uint32_t> pte_pfn(old_pte)
     cdef pte_t pte
@@ -176,9 +173,9 @@ cdef int wp_page_copy(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, pte_t o
 
 
 cdef int wp_page_shared(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, pte_t pte) noexcept nogil:
-    """First write to a clean page of a shared file mapping; comes with the leaf's lock, returns without.
+    """Handle the first write to a clean page of a shared file mapping; entered with the leaf's lock, which it drops.
 
-    The file system is told under the page lock, which keeps truncation away.
+    The file system is notified (page_mkwrite) under the page lock, which excludes truncation.
     """
     cdef machine_t *m = c.m
     cdef file_t *f = file_of(m, vma.file)
@@ -200,10 +197,10 @@ cdef int wp_page_shared(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, pte_t
 
 
 cdef int do_wp_page(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, bint unshare) noexcept nogil:
-    """A write (or the wish of a long-term pin for a page of its own) meets an entry that is not writable.
+    """Handle a write to a read-only entry, or the unsharing of a page for a long-term pin.
 
-    The rules are: an exclusive anonymous page, or one nobody else references, is made writable where it is; a page
-    of a shared mapping after its file system was asked; everything else is copied.
+    The rules are: an anonymous page that is exclusive or has no other reference is made writable in place; so is a page of
+    a shared mapping, after its file system was notified; every other page is copied.
     """
     cdef machine_t *m = c.m
     cdef uint32_t pfn
@@ -217,14 +214,14 @@ cdef int do_wp_page(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, bint unsh
     pfn = <uint32_t> pte_pfn(pte)
     state = page_state(m, pfn)
     if not pte & PTE_SPECIAL and state & PG_anon:
-        if (state & PG_anon_exclusive and m.profile.anon_exclusive) or reuse_anon_page(c, pfn, vma):
+        if (state & PG_anon_exclusive and m.profile.anon_exclusive) or wp_can_reuse_anon_page(c, pfn, vma):
             if not unshare:
                 wp_page_reuse(m, vma, vpn, leaf, pte)
                 count_event(c, C_COW_REUSE, 1)
             pte_unlock(c, leaf)
             return 0
     elif unshare:
-        # Only anonymous pages are taken away from their other users.
+        # Only anonymous pages are unshared.
         pte_unlock(c, leaf)
         return 0
     elif (vma.flags & (VM_WRITE | VM_SHARED)) == (VM_WRITE | VM_SHARED):
@@ -243,11 +240,11 @@ cdef int do_wp_page(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, bint unsh
 
 
 cdef inline bint page_is_mappable(machine_t *m, uint32_t pfn) noexcept nogil:
-    """Fault-around takes what is ready: a page that starts read-ahead must be faulted on."""
+    """Whether fault-around may map a page: up to date, unlocked, and without a read-ahead mark, which needs a fault."""
     return (page_state(m, pfn) & (PG_uptodate | PG_locked | PG_readahead)) == PG_uptodate
 
 
-cdef uint32_t map_cached_pages(ctx_t *c, vma_t *vma, uint64_t start, uint32_t n, uint32_t leaf) noexcept nogil:
+cdef uint32_t filemap_map_pages(ctx_t *c, vma_t *vma, uint64_t start, uint32_t n, uint32_t leaf) noexcept nogil:
     """Map the cached pages of ``vma`` in ``n`` <= STAGE pages from ``start``, all of one leaf; returns how many."""
     cdef machine_t *m = c.m
     cdef file_t *f = file_of(m, vma.file)
@@ -260,7 +257,7 @@ cdef uint32_t map_cached_pages(ctx_t *c, vma_t *vma, uint64_t start, uint32_t n,
     for i in range(n):
         if pfns[i] and pte_none(pmg_load(leaf_pte(m, leaf, start + i))) and page_is_mappable(m, pfns[i]) and \
                 trylock_page(m, pfns[i]):
-            # The reference becomes the entry's.
+            # The entry takes over the reference.
             if page_belongs(m, pfns[i], f, index + i) and index + i < pmg_load(&f.size) and \
                     page_add_file_rmap(c, pfns[i], vma):
                 set_pte(m, leaf, start + i, vma_pte(m, vma, pfns[i]))
@@ -279,9 +276,9 @@ cdef uint32_t map_cached_pages(ctx_t *c, vma_t *vma, uint64_t start, uint32_t n,
 
 
 cdef bint do_fault_around(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf) noexcept nogil:
-    """Map what is cached in the aligned window of a read fault; True when that serves ``vpn`` too.
+    """Map the cached pages in the aligned window of a read fault; True when that serves ``vpn`` too.
 
-    A window cut short below by the start of the mapping is as many pages longer above, as in the kernel.
+    If the mapping starts inside the window, the window moves up by as many pages, as in the kernel.
     """
     cdef uint64_t window = c.m.profile.fault_around
     cdef uint64_t start = max(vpn & ~(window - 1), vma.start)
@@ -289,15 +286,15 @@ cdef bint do_fault_around(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf) noe
     cdef uint32_t n
     while start < end:
         n = <uint32_t> min(end - start, <uint64_t> STAGE)
-        count_event(c, C_FAULT_AROUND, map_cached_pages(c, vma, start, n, leaf))
+        count_event(c, C_FAULT_AROUND, filemap_map_pages(c, vma, start, n, leaf))
         start += n
     return pte_present(pmg_load_acq(leaf_pte(c.m, leaf, vpn)))
 
 
 cdef int finish_fault(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, uint32_t pfn, bint write) noexcept nogil:
-    """Map the locked page of a file, unless another fault was first; takes over the reference and the lock.
+    """Map the locked page of a file, unless another fault was faster; takes over the reference and the lock.
 
-    0, or VM_FAULT_OOM where the page can have no further mapping.
+    0, or VM_FAULT_OOM where the page's mapcount is full.
     """
     cdef machine_t *m = c.m
     cdef pte_t pte = vma_pte(m, vma, pfn)
@@ -325,14 +322,14 @@ cdef int do_read_fault(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf) noexce
     ret = vma_fault(c, vma, vma_index_of(vma, vpn), &pfn)
     if pfn:
         if around and ret & VM_FAULT_RESTARTED:
-            # Done over after reading, the fault maps the neighbours just read as well.
+            # The retry after reading also maps the neighbours that were just read.
             do_fault_around(c, vma, vpn, leaf)
         ret |= finish_fault(c, vma, vpn, leaf, pfn, False)
     return ret
 
 
 cdef int do_cow_fault(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf) noexcept nogil:
-    """A private mapping is written before it was read: the copy is mapped, the page of the file never is."""
+    """Handle a write to an unmapped page of a private mapping: the copy is mapped, the file's page never is."""
     cdef machine_t *m = c.m
     cdef uint32_t new, pfn = 0
     cdef bint empty
@@ -375,7 +372,7 @@ cdef int do_shared_fault(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf) noex
 
 
 cdef int swap_fault(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, pte_t pte, uint32_t flags) noexcept nogil:
-    """A write goes on to the rules of copy on write, in the same fault."""
+    """Swap a page in; a write then continues with copy-on-write in the same fault."""
     cdef int ret = do_swap_page(c, vma, vpn, leaf, pte)
     if ret & ~VM_FAULT_MAJOR == 0 and flags & (FAULT_FLAG_WRITE | FAULT_FLAG_UNSHARE):
         ret |= do_wp_page(c, vma, vpn, leaf, (flags & FAULT_FLAG_UNSHARE) != 0)
@@ -383,7 +380,10 @@ cdef int swap_fault(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, pte_t pte
 
 
 cdef int pfn_fault(ctx_t *c, uint64_t vpn, uint32_t leaf) noexcept nogil:
-    """A driver that maps all frames ahead has no fault operation; its entry may be absent while a frame is replaced."""
+    """Fault on VM_PFNMAP: the driver maps everything up front and has no fault operation.
+
+    The entry may be absent for a moment while a frame is replaced.
+    """
     cdef pte_t pte
     pte_lock(c, leaf)
     pte = pmg_load(leaf_pte(c.m, leaf, vpn))
@@ -423,7 +423,7 @@ cdef int handle_mm_fault(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t flags) noe
 
 
 cdef uint32_t get_entry_page(ctx_t *c, mm_t *mm, uint64_t vpn) noexcept nogil:
-    """Reference the page that a migration entry names, under the leaf's lock; 0 when there is no entry any more."""
+    """Get a reference on the page of a migration entry, under the leaf's lock; 0 when the entry is gone."""
     cdef uint32_t leaf = walk_leaf(c.m, mm.pgd, vpn), pfn = 0
     cdef pte_t pte
     pte_lock(c, leaf)
@@ -437,7 +437,7 @@ cdef uint32_t get_entry_page(ctx_t *c, mm_t *mm, uint64_t vpn) noexcept nogil:
 
 
 cdef int wait_on_page_locked(ctx_t *c, uint32_t pfn) noexcept nogil:
-    """Until a page we hold a reference on is unlocked; drops the reference.  0 or -PMG_WAIT."""
+    """Wait until a page is unlocked and drop the caller's reference on it.  0 or -PMG_WAIT."""
     cdef uint32_t spins = 0
     cdef int err = 0
     count_event(c, C_MIGRATION_WAIT, waits_anew(c, WAIT_PAGE, pfn))
@@ -452,9 +452,10 @@ cdef int wait_on_page_locked(ctx_t *c, uint32_t pfn) noexcept nogil:
 
 
 cdef int migration_entry_wait(ctx_t *c, mm_t *mm, uint64_t vpn) noexcept nogil:
-    """No reference on the old page: it would make the very migration that is waited for fail, as it does to 5.18.
+    """Wait until a migration entry is gone.
 
-    So the frame may be another page by the next round; the entry itself says whether there is still something to wait for.
+    Through 5.18 the waiter takes a reference on the page, which makes that very migration fail.  Later kernels take none:
+    the frame may hold another page by the next round, so the entry itself says whether to keep waiting.
     """
     cdef pte_t pte = read_pte(c.m, mm, vpn)
     cdef uint32_t spins = 0, pfn
@@ -473,8 +474,8 @@ cdef int migration_entry_wait(ctx_t *c, mm_t *mm, uint64_t vpn) noexcept nogil:
 
 # -- zapping ---------------------------------------------------------------------------------------------------
 #
-# Frames go back once their entries are gone and the TLBs flushed, up to STAGE at a time.  Nobody can tell when the flush
-# was unless a host is told of it: then frames are gathered until it was, and go back in the same order and portions.
+# Frames are freed after their entries are cleared and the TLBs flushed, up to STAGE at a time.  The moment of the flush
+# shows only if a callback hears of it: then frames are gathered until the flush and freed in the same order and portions.
 
 
 cdef enum:
@@ -482,7 +483,7 @@ cdef enum:
 
 
 cdef void tlb_gather_begin(ctx_t *c, gather_t *g, mm_t *mm, uint64_t start, uint64_t n, uint32_t why) noexcept nogil:
-    """``tlb_gather_mmu``.  One gather inside another is part of it."""
+    """``tlb_gather_mmu``.  A nested gather is part of the outer one."""
     if c.watch == NULL or c.gather != NULL:
         g.mm = 0
         return
@@ -500,14 +501,14 @@ cdef void tlb_gather_begin(ctx_t *c, gather_t *g, mm_t *mm, uint64_t start, uint
 
 
 cdef void tlb_gather_flush(ctx_t *c, gather_t *g) noexcept nogil:
-    """Flush what was cleared so far, then free its frames: portions, each behind its number."""
+    """Flush the entries cleared so far, then free their frames: portions, each preceded by its length."""
     cdef uint32_t at = 0, n
     if g.cleared:
         tell_flush(c, g.mm, g.start, g.n, g.why)
     g.cleared = False
     while at < g.used:
         n = g.words[at]
-        free_portion(c, g.words + at + 1, n)
+        free_pages_and_swap_cache(c, g.words + at + 1, n)
         at += n + 1
     g.used = 0
 
@@ -520,30 +521,30 @@ cdef void tlb_gather_end(ctx_t *c, gather_t *g) noexcept nogil:
     c.gather = NULL
 
 
-cdef void free_portion(ctx_t *c, uint32_t *pfns, uint32_t n) noexcept nogil:
+cdef void free_pages_and_swap_cache(ctx_t *c, uint32_t *pfns, uint32_t n) noexcept nogil:
     cdef uint32_t i
     if c.m.nr_swapfiles:
         for i in range(n):
             if page_test(c.m, pfns[i], PG_swapcache):
                 free_swap_cache(c, pfns[i])
-    free_page_refs(c, pfns, n)
+    release_pages(c, pfns, n)
 
 
-cdef void free_gathered(ctx_t *c, uint32_t *pfns, uint32_t n) noexcept nogil:
-    """Frames whose entries were cleared; where there is no room for them they are flushed and freed now."""
+cdef void tlb_remove_pages(ctx_t *c, uint32_t *pfns, uint32_t n) noexcept nogil:
+    """Gather frames whose entries were cleared; when the gather is full, flush and free it first."""
     cdef gather_t *g = <gather_t *> c.gather
     if g.words == NULL or g.used + n + 1 > g.room:
         tlb_gather_flush(c, g)
     if g.words == NULL:
-        free_portion(c, pfns, n)
+        free_pages_and_swap_cache(c, pfns, n)
         return
     g.words[g.used] = n
     memcpy(g.words + g.used + 1, pfns, n * 4)
     g.used += n + 1
 
 
-cdef void free_page_refs(ctx_t *c, uint32_t *pfns, uint32_t n) noexcept nogil:
-    """Drop one reference of each, and free together those that had no other."""
+cdef void release_pages(ctx_t *c, uint32_t *pfns, uint32_t n) noexcept nogil:
+    """Drop one reference on each page, and free together those that had no other."""
     cdef uint32_t i, k = 0
     for i in range(n):
         if put_page_testzero(c.m, pfns[i], 1):
@@ -555,7 +556,7 @@ cdef void free_page_refs(ctx_t *c, uint32_t *pfns, uint32_t n) noexcept nogil:
 
 cdef void zap_nonpresent(
         ctx_t *c, vma_t *vma, uint32_t leaf, uint64_t vpn, pte_t pte, uint32_t how) noexcept nogil:
-    """Remove the zero page, a swap entry, or a migration entry; the migration finds it gone and settles the counts."""
+    """Remove the zero page, a swap entry or a migration entry, whose migration finds it gone and settles the counts."""
     cdef machine_t *m = c.m
     cdef uint64_t state
     if pte_present(pte):
@@ -594,7 +595,7 @@ cdef uint32_t zap_pte(ctx_t *c, vma_t *vma, uint32_t leaf, uint64_t vpn, pte_t p
 
 cdef void zap_pte_range(
         ctx_t *c, vma_t *vma, uint32_t leaf, uint64_t start, uint64_t end, uint32_t how) noexcept nogil:
-    """Frames are freed outside the leaf's lock."""
+    """Remove the entries of one leaf table; frames are freed outside its lock."""
     cdef uint32_t pfns[STAGE]
     cdef uint32_t pfn, n
     cdef uint64_t vpn = start
@@ -615,14 +616,14 @@ cdef void zap_pte_range(
             vpn += 1
         pte_unlock(c, leaf)
         if pmg_likely(c.gather == NULL):
-            free_portion(c, pfns, n)
+            free_pages_and_swap_cache(c, pfns, n)
         else:
             (<gather_t *> c.gather).cleared |= special or n != 0
-            free_gathered(c, pfns, n)
+            tlb_remove_pages(c, pfns, n)
 
 
 cdef uint64_t zap_page_range(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t start, uint64_t end, uint32_t how) noexcept nogil:
-    """Where it stopped: ``end``, or before it where ZAP_MAY_STOP lets the caller of the call end it."""
+    """Zap a range; return where it stopped: ``end``, or before it if ZAP_MAY_STOP is set and a signal is pending."""
     cdef pagewalk_t w
     cdef gather_t g
     tlb_gather_begin(c, &g, mm, start, end - start, PMG_F_UNMAP)
@@ -644,7 +645,7 @@ cdef uint64_t zap_page_range(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t start, uin
 
 cdef int copy_present_page(
         ctx_t *c, vma_t *dst, uint32_t dst_leaf, vma_t *src, uint64_t vpn, uint32_t pfn) noexcept nogil:
-    """A page that may be pinned stays with the parent, whatever is written later; the child gets a copy now."""
+    """Copy a page that may be pinned for the child now, so that the parent keeps it whatever is written later."""
     cdef machine_t *m = c.m
     cdef uint32_t new = alloc_page_vma(c, src, vpn)
     if not new:
@@ -682,7 +683,7 @@ cdef int copy_present_pte(
 cdef void copy_nonpresent_pte(
         ctx_t *c, vma_t *dst, uint32_t dst_leaf, vma_t *src, uint32_t src_leaf, uint64_t vpn,
         pte_t pte) noexcept nogil:
-    """A page on the move that was exclusive no longer is, in parent and child.  The restore counts the new mapping."""
+    """Copy a swap or migration entry.  A page under migration loses exclusivity; the restore counts the new mapping."""
     cdef machine_t *m = c.m
     if is_slot_entry(pte):
         if PMG_GUARD(GUARD_FORK_ENTRY):
@@ -690,8 +691,8 @@ cdef void copy_nonpresent_pte(
     elif is_migration_entry(pte):
         add_entry_counter(m, dst, page_state(m, migration_entry_to_pfn(pte)), 1)
         if swp_type(pte) != SWP_MIGRATION_READ and is_cow_mapping(src.flags) and PMG_GUARD(GUARD_FORK_ENTRY):
-            # The kernel took the mark off the page when it was unmapped; here it stays on until the page is frozen,
-            # and a page that does not move after all must not keep it.
+            # The kernel cleared PG_anon_exclusive when it unmapped the page.  Here it stays set until the page is
+            # frozen, and a page whose migration fails must not keep it.
             pmg_and(&m.frames[migration_entry_to_pfn(pte)].state, ~PG_anon_exclusive)
             pte = migration_entry_set_type(pte, SWP_MIGRATION_READ)
             set_pte(m, src_leaf, vpn, pte)
@@ -701,7 +702,7 @@ cdef void copy_nonpresent_pte(
 cdef int copy_pte_range(
         ctx_t *c, vma_t *dst, uint32_t dst_leaf, vma_t *src, uint32_t src_leaf, uint64_t start,
         uint64_t end) noexcept nogil:
-    """Both leaves are locked, by rising number: reverse maps reach the child's already."""
+    """Copy the entries of one leaf table, with both leaves locked, by rising number: rmap walks reach the child's too."""
     cdef machine_t *m = c.m
     cdef uint64_t vpn = start
     cdef pte_t pte
@@ -721,7 +722,7 @@ cdef int copy_pte_range(
 
 
 cdef int copy_page_range(ctx_t *c, mm_t *dst_mm, vma_t *dst, mm_t *src_mm, vma_t *src) noexcept nogil:
-    """Memory without a page of its own is not copied: faults bring the pages of a file back, or the zero page."""
+    """Copy a VMA's entries at fork.  A VMA without anonymous pages is skipped: faults map its file or zero pages again."""
     cdef machine_t *m = c.m
     cdef pagewalk_t w
     cdef uint32_t dst_leaf
@@ -738,31 +739,20 @@ cdef int copy_page_range(ctx_t *c, mm_t *dst_mm, vma_t *dst, mm_t *src_mm, vma_t
     return 0
 
 
-# -- get_user_pages --------------------------------------------------------------------------------------------
-
-
-# -- what a program does ---------------------------------------------------------------------------------------
-
-
-# -- accesses with deferred notes ------------------------------------------------------------------------------
-#
-# An epoch counts accesses in one dense array over the pages between its lowest and highest address and writes the
-# accessed and dirty bits and the access counts when it ends: the same as access by access, since mmap_lock is held for
-# reading all the time, migrations carry the bits along, and a page that is absent or may not be written is marked and
-# takes the slow path in its place.
+# -- swapping in -----------------------------------------------------------------------------------------------
 
 
 cdef bint same_entry(ctx_t *c, uint32_t leaf, uint64_t vpn, pte_t pte) noexcept nogil:
     return pmg_load(leaf_pte(c.m, leaf, vpn)) == pte
 
 
-cdef int map_swap_page(
+cdef int map_swapcache_page(
         ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, pte_t entry, uint32_t pfn) noexcept nogil:
-    """Put a locked page of the cache in place of its entry, if that is still there; takes over the reference.
+    """Replace a swap entry by its locked page of the swap cache, if it is still there; takes over the reference.
 
-    1 when done, 0 when the entry is gone, -ENOMEM when the page can have no further mapping.
+    1 when done, 0 when the entry is gone, -ENOMEM when the page's mapcount is full.
 
-    Read-only: the entry still counts on the slot, so that nobody could say yet whether the page is the process's alone.
+    The page is mapped read-only: while the entry still counts on the slot, exclusiveness cannot be decided.
     """
     cdef machine_t *m = c.m
     cdef uint32_t slot = m.swap_entry[pfn]
@@ -783,9 +773,10 @@ cdef int map_swap_page(
 
 
 cdef int do_swap_page(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, pte_t pte) noexcept nogil:
-    """Through 2.6.17: a page that is no longer in the cache when its lock was got has been migrated: look it up again.
+    """Swap a page in, as kernels through 2.6.17 do.
 
-    The entry may have been freed and given to another page meanwhile; it is held against the page table at the end.
+    A page that left the cache before its lock was taken has been migrated: look the slot up again.  The slot may have been
+    freed and reused meanwhile, so map_swapcache_page compares the entry with the page table at the end.
     """
     cdef machine_t *m = c.m
     cdef uint32_t slot = entry_slot(m, pte), pfn
@@ -808,7 +799,7 @@ cdef int do_swap_page(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t leaf, pte_t p
             break
         unlock_page(m, pfn)
         put_page(c, pfn)
-    mapped = map_swap_page(c, vma, vpn, leaf, pte, pfn)
+    mapped = map_swapcache_page(c, vma, vpn, leaf, pte, pfn)
     if mapped == 1:
         if vm_swap_full(m) and exclusive_swap_page(c, pfn):
             delete_from_swap_cache(c, pfn)

@@ -1,8 +1,8 @@
-"""Emptying nodes and ranges of frames, with no process asking.
+"""Memory hotplug: evacuate ranges of frames and whole nodes, without a calling process.
 
-It starts from frames: those in use are isolated where they are on the LRU, migrated to the nearest other node, and
-looked at again in the next pass.  Who maps a page is the business of the reverse map; no list of processes is ever
-asked, and processes may come, fault, fork and go at any step.
+The work starts from frames: those in use are isolated if they are on the LRU, migrated to the nearest other node, and
+examined again in the next pass.  The reverse map finds the mappings of a page; no list of processes is walked, and
+processes may start, fault, fork and exit at any step.
 """
 from libc.errno cimport EBUSY, EINVAL, ENOMEM, ESRCH
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
@@ -23,7 +23,7 @@ from pagemig.mm.types cimport (
 
 
 cdef enum:
-    BATCH = 256                 # pages isolated at a time, as the kernel takes them
+    BATCH = 256                 # pages isolated at a time, as in the kernel
 
 
 cdef inline bint in_use(machine_t *m, uint64_t pfn) noexcept nogil:
@@ -39,7 +39,7 @@ cdef uint64_t nr_in_use(machine_t *m, uint64_t first, uint64_t end) noexcept nog
 
 
 cdef int migrate_batch(ctx_t *c, evacuation_t *e, uint32_t *pfns, uint32_t n) noexcept nogil:
-    """0, -ENOMEM, or -EBUSY where mmap_lock cannot be waited for; what did not move is back on the LRU."""
+    """Migrate isolated pages: 0, -ENOMEM, or -EBUSY where mmap_lock cannot be waited for; the rest is put back."""
     cdef target_t t
     cdef run_t run
     if e.held.how == KEEP_MMAP_LOCK and mmap_read_lock(c, e.held.mm):
@@ -56,7 +56,7 @@ cdef int migrate_batch(ctx_t *c, evacuation_t *e, uint32_t *pfns, uint32_t n) no
 
 
 cdef int do_migrate_range(ctx_t *c, evacuation_t *e) noexcept nogil:
-    """One pass.  A page that is not on the LRU is on its way in or out, or held by somebody: the next pass sees."""
+    """Do one pass.  A page off the LRU is being allocated, freed or used by another: it is left to the next pass."""
     cdef uint32_t pfns[BATCH]
     cdef uint32_t n = 0
     cdef uint64_t pfn
@@ -75,7 +75,7 @@ cdef int do_migrate_range(ctx_t *c, evacuation_t *e) noexcept nogil:
 
 
 cdef int keep_begin(ctx_t *c, evacuation_t *e) noexcept nogil:
-    """The address space whose mmap_lock is to be held is kept from here on, even if its process exits."""
+    """Reference the address space for KEEP_MMAP_LOCK, which then outlives an exit of its process."""
     e.held.how = e.keep
     e.held.mm = 0
     if e.keep == KEEP_MMAP_LOCK:
@@ -92,12 +92,12 @@ cdef void keep_end(ctx_t *c, evacuation_t *e) noexcept nogil:
 
 
 cdef inline uint64_t not_empty(ctx_t *c, evacuation_t *e, int32_t closed) noexcept nogil:
-    """Frames in use; of a closed node also those in the hands of a fault that has yet to map its frame."""
+    """Count the frames in use; on a closed node also those that a fault has allocated but not mapped yet."""
     return node_in_use(c, closed) if closed >= 0 else nr_in_use(c.m, e.first, e.end)
 
 
 cdef int evacuate(ctx_t *c, evacuation_t *e, int32_t closed) noexcept nogil:
-    """Passes until nothing is in use."""
+    """Run passes until no frame is in use."""
     cdef int err = keep_begin(c, e)
     e.passes = 0
     e.migrated = 0
@@ -105,7 +105,7 @@ cdef int evacuate(ctx_t *c, evacuation_t *e, int32_t closed) noexcept nogil:
         return err
     lru_cache_disable(c)
     while e.passes < e.max_passes and err > -PMG_BUG and not c.signalled and not_empty(c, e, closed):
-        # Between two passes whoever holds a page may let go of it, for which it may need this processor of the host.
+        # Between passes, yield to holders of pages, which may need this processor of the host to let go of them.
         if e.passes:
             if pmg_wait(c, WAIT_PASS, <uint32_t> e.first, 0) or \
                     signal_pending(c, <uint32_t> min(e.end - e.first, <uint64_t> LOOK_EVERY)):
@@ -145,7 +145,7 @@ cdef int offline_node(ctx_t *c, int32_t nid, evacuation_t *e, uint32_t *rule) no
 
 
 cdef int64_t take_offline(ctx_t *c, int32_t nid, uint32_t *rule) noexcept nogil:
-    """offline_node() as a host asks for it: pages go anywhere else, in ten passes at most."""
+    """offline_node() for a host: pages go to any other node, in at most ten passes."""
     cdef evacuation_t e
     if nid < 0 or nid >= <int32_t> c.m.nr_nodes or not pmg_load(&c.m.online) >> nid & 1:
         return -EINVAL

@@ -1,8 +1,8 @@
 """Memory policies: made from a caller's mask, looked up for a page, turned into a node and a frame.
 
-A policy is a small record that is copied, never shared: VMAs and tasks hold their own, guarded by mmap_lock (of a task
-by its alloc_lock too, and either is enough to read it); those of a shared object hang on its file and are guarded by
-``file.lock``.
+A policy is a small record that is copied, never shared.  A VMA holds its own, guarded by mmap_lock.  A task holds its own;
+a change takes mmap_lock and alloc_lock, and either is enough to read it.  Those of a shared object hang on its file and are
+guarded by ``file.lock``.
 """
 from libc.errno cimport EINVAL, ENOMEM
 from libc.stdint cimport int32_t, uint32_t, uint64_t
@@ -32,7 +32,7 @@ from pagemig.mm.types cimport (
 
 cdef int sanitize_mpol_flags(
         machine_t *m, uint32_t word, uint32_t *mode, uint32_t *flags, uint32_t *rule) noexcept nogil:
-    """Take a mode word apart: 0, or -EINVAL for a mode that the kernel lacks and flags that do not go together."""
+    """Split a mode word: 0, or -EINVAL for a mode that the kernel lacks or flags that exclude each other."""
     flags[0] = word & m.profile.mode_flags
     mode[0] = word & ~flags[0]
     if mode[0] >= 32 or not (m.profile.mode_mask >> mode[0]) & 1:
@@ -46,7 +46,7 @@ cdef int sanitize_mpol_flags(
 
 
 cdef inline uint64_t nth_node(uint64_t nodes, uint32_t n) noexcept nogil:
-    """The mask of the n-th set bit, counted from 0."""
+    """Isolate the n-th set bit, counted from 0."""
     while n:
         nodes &= nodes - 1
         n -= 1
@@ -69,7 +69,7 @@ cdef uint64_t mpol_relative_nodemask(const nodemask_t *user, uint64_t allowed) n
 
 
 cdef int mask_fits_mode(uint32_t mode, bint as_given, bint empty, uint32_t *rule) noexcept nogil:
-    """DEFAULT and LOCAL want no nodes, PREFERRED may go without unless the mask would have to be kept."""
+    """Check for emptiness: DEFAULT and LOCAL take no nodes; PREFERRED may have none unless the mask must be stored."""
     if mode == MPOL_DEFAULT or mode == MPOL_LOCAL:
         if not empty:
             return refuse(EINVAL, RULE_MODE_NO_NODES, rule)
@@ -78,7 +78,7 @@ cdef int mask_fits_mode(uint32_t mode, bint as_given, bint empty, uint32_t *rule
 
 
 cdef uint32_t intern_nodemask(machine_t *m, const nodemask_t *mask) noexcept nogil:
-    """The record of a set; 0: ENOMEM."""
+    """Find or make the record of a set; 0: ENOMEM."""
     cdef uint64_t hash_ = 0
     cdef uint32_t i
     cdef uint32_t *bucket
@@ -111,7 +111,7 @@ cdef void mpol_clear(mpol_t *pol) noexcept nogil:
 
 cdef int mpol_set_nodemask(
         machine_t *m, uint32_t mode, uint32_t flags, const nodemask_t *user, mpol_t *out, uint32_t *rule) noexcept nogil:
-    """A policy of a mode that sanitize_mpol_flags let through."""
+    """Make a policy from a mode that sanitize_mpol_flags accepted."""
     cdef uint64_t allowed = pmg_load(&m.has_memory), nodes
     cdef bint as_given = (flags & (MPOL_F_STATIC_NODES | MPOL_F_RELATIVE_NODES)) != 0, empty = nodes_empty(user)
     cdef int err
@@ -161,7 +161,7 @@ cdef inline uint32_t node_weight(machine_t *m, uint32_t nid) noexcept nogil:
 
 
 cdef inline int32_t next_node_in(uint32_t prev, uint64_t nodes) noexcept nogil:
-    """The first node of the set after ``prev``, cyclic."""
+    """Find the next node of the set after ``prev``, cyclically."""
     cdef uint64_t later = nodes & ~((<uint64_t> 2 << prev) - 1)
     return <int32_t> pmg_ctz(later if later else nodes)
 
@@ -180,7 +180,7 @@ cdef int32_t weighted_il_node(machine_t *m, uint64_t nodes, uint64_t index) noex
     index %= total
     left = nodes
     nid = <uint32_t> pmg_ctz(left)
-    # The last one stands for what is left over when a weight shrinks meanwhile.
+    # The last node takes the remainder if a weight shrinks meanwhile.
     while index >= node_weight(m, nid) and left & (left - 1):
         index -= node_weight(m, nid)
         left &= left - 1
@@ -189,7 +189,7 @@ cdef int32_t weighted_il_node(machine_t *m, uint64_t nodes, uint64_t index) noex
 
 
 cdef int32_t interleave_nid(machine_t *m, const mpol_t *pol, uint64_t index) noexcept nogil:
-    """Kernels before 6.7 keep only 32 bits of the index; where the node count is no power of two it shows."""
+    """Node of an interleave index.  Before 6.7 it is cut to 32 bits, which shows if the node count is no power of 2."""
     if not m.profile.mbind_ilx:
         index = <uint32_t> index
     if pol.mode == MPOL_WEIGHTED_INTERLEAVE:
@@ -198,7 +198,7 @@ cdef int32_t interleave_nid(machine_t *m, const mpol_t *pol, uint64_t index) noe
 
 
 cdef int32_t interleave_nodes(machine_t *m, task_t *t) noexcept nogil:
-    """The task's cursor, for pages without an address: one node further a page, or a node's weight of pages.
+    """Advance the task's cursor, for pages without an address: one node per page, or per the node's weight of pages.
 
     alloc_lock held.
     """
@@ -213,7 +213,7 @@ cdef int32_t interleave_nodes(machine_t *m, task_t *t) noexcept nogil:
 
 
 cdef void kernel_memory(ctx_t *c, uint32_t objects) noexcept nogil:
-    """Page tables, records of mappings and the like are the process's memory too: they take turns where it interleaves."""
+    """Advance the cursor of an interleaving task for kernel objects: page tables, VMAs and the like interleave too."""
     cdef task_t *t = task_of(c.m, c.task)
     cdef uint32_t _i
     if not c.m.profile.il_next or not c.task:
@@ -226,12 +226,12 @@ cdef void kernel_memory(ctx_t *c, uint32_t objects) noexcept nogil:
 
 
 cdef uint32_t mpol_objects(const mpol_t *pol) noexcept nogil:
-    """Kernel objects a policy of 2006 consists of: BIND has a zonelist."""
+    """Number of kernel objects in a policy of 2006: BIND also has a zonelist."""
     return (pol.mode != MPOL_DEFAULT) + <uint32_t> (pol.mode == MPOL_BIND)
 
 
 cdef int32_t il_next(ctx_t *c, task_t *t) noexcept nogil:
-    """The node that the next page without an address will take; the cursor stays."""
+    """Find the node of the next page without an address; the cursor does not move."""
     cdef int32_t nid = -EINVAL
     pmg_spin_lock(&t.alloc_lock)
     if t.pol.mode == MPOL_INTERLEAVE or (t.pol.mode == MPOL_WEIGHTED_INTERLEAVE and c.m.profile.weighted):
@@ -241,18 +241,18 @@ cdef int32_t il_next(ctx_t *c, task_t *t) noexcept nogil:
 
 
 cdef uint64_t interleave_index(ctx_t *c, vma_t *vma, uint64_t vpn) noexcept nogil:
-    """Before 6.7 the inode number counts only where the object itself allocates, see alloc_page_shmem."""
+    """Interleave index of a page.  Before 6.7 only alloc_page_shmem adds the inode number."""
     cdef uint64_t index = vma.pgoff + (vpn - vma.start)
     if c.m.profile.mbind_ilx and vma.file and file_of(c.m, vma.file).kind == FILE_SHMEM:
         index += file_of(c.m, vma.file).ino
     return index
 
 
-# -- which policy counts ---------------------------------------------------------------------------------------
+# -- the effective policy --------------------------------------------------------------------------------------
 
 
 cdef void get_task_policy(ctx_t *c, mpol_t *out) noexcept nogil:
-    """The caller holds mmap_lock of the process, or else alloc_lock."""
+    """Read the task's policy; the caller holds mmap_lock of the process or alloc_lock."""
     if c.task:
         out[0] = task_of(c.m, c.task).pol
     else:
@@ -260,7 +260,7 @@ cdef void get_task_policy(ctx_t *c, mpol_t *out) noexcept nogil:
 
 
 cdef void read_task_policy(ctx_t *c, mpol_t *out) noexcept nogil:
-    """get_task_policy for a caller that holds no lock."""
+    """Read the task's policy without a lock held."""
     cdef task_t *t = task_of(c.m, c.task)
     pmg_spin_lock(&t.alloc_lock)
     get_task_policy(c, out)
@@ -268,7 +268,7 @@ cdef void read_task_policy(ctx_t *c, mpol_t *out) noexcept nogil:
 
 
 cdef int32_t cursor_policy(ctx_t *c, mpol_t *out) noexcept nogil:
-    """The task's policy, and of an interleaved one the node the cursor steps to, together; -1 for the others."""
+    """Read the task's policy and, if it interleaves, advance the cursor under the same lock: its node, else -1."""
     cdef task_t *t = task_of(c.m, c.task)
     cdef int32_t nid = -1
     pmg_spin_lock(&t.alloc_lock)
@@ -280,7 +280,7 @@ cdef int32_t cursor_policy(ctx_t *c, mpol_t *out) noexcept nogil:
 
 
 cdef bint vma_policy(machine_t *m, vma_t *vma, uint64_t vpn, mpol_t *out) noexcept nogil:
-    """A shared object answers for itself: where its tree has nothing, the VMA's own copy does not count."""
+    """Look up a mapping's policy.  For a shared object its own list decides, even where that has none for the page."""
     cdef file_t *f
     if vma.file:
         f = file_of(m, vma.file)
@@ -291,7 +291,7 @@ cdef bint vma_policy(machine_t *m, vma_t *vma, uint64_t vpn, mpol_t *out) noexce
 
 
 cdef bint get_vma_policy(ctx_t *c, vma_t *vma, uint64_t vpn, mpol_t *out_pol) noexcept nogil:
-    """Through 2.6.26 a shared object without a policy means the system's, not the process's."""
+    """Look up the effective policy.  Through 2.6.26 a shared object without one uses the system's, not the task's."""
     if not vma_policy(c.m, vma, vpn, out_pol):
         if c.m.profile.object_default and vma.file and file_of(c.m, vma.file).kind == FILE_SHMEM:
             mpol_clear(out_pol)
@@ -304,12 +304,12 @@ cdef bint get_vma_policy(ctx_t *c, vma_t *vma, uint64_t vpn, mpol_t *out_pol) no
 
 
 cdef inline uint64_t cpuset_mems_allowed(ctx_t *c) noexcept nogil:
-    """No cpuset is modelled but the topmost, which follows the nodes as they go and come."""
+    """Nodes of the top cpuset, the only one modelled, which follows hotplug."""
     return pmg_load(&c.m.has_memory)
 
 
 cdef int32_t policy_node(ctx_t *c, const mpol_t *pol, uint64_t index, uint64_t *mask) noexcept nogil:
-    """Where the zonelist starts and which of its nodes may serve (for PREFERRED_MANY: in the first pass)."""
+    """Find the node where the zonelist starts, and in ``*mask`` its allowed nodes (PREFERRED_MANY: of the first try)."""
     mask[0] = cpuset_mems_allowed(c)
     if pol.mode == MPOL_INTERLEAVE or pol.mode == MPOL_WEIGHTED_INTERLEAVE:
         return interleave_nid(c.m, pol, index)
@@ -326,7 +326,7 @@ cdef int32_t policy_node(ctx_t *c, const mpol_t *pol, uint64_t index, uint64_t *
 
 
 cdef uint32_t alloc_page_interleave(ctx_t *c, int32_t nid) noexcept nogil:
-    """The interleave node is only preferred: a full one is passed over and does not count as a hit."""
+    """Prefer the interleave node; a page that falls back to another node does not count as interleaved."""
     cdef uint32_t pfn = alloc_page(c, nid, cpuset_mems_allowed(c))
     if pfn and page_to_nid(c.m, pfn) == nid:
         count_event(c, C_NUMA_INTERLEAVE, 1)
@@ -352,7 +352,7 @@ cdef uint32_t alloc_page_vma(ctx_t *c, vma_t *vma, uint64_t vpn) noexcept nogil:
 
 
 cdef uint32_t alloc_page_shmem(ctx_t *c, file_t *f, uint64_t index, vma_t *vma) noexcept nogil:
-    """By the object's policy, whoever asks: all mappers agree.  The inode number shifts the pattern of each object."""
+    """Allocate by the object's policy, which all mappers share.  The inode number shifts each object's pattern."""
     cdef mpol_t pol
     if not mpol_shared_policy_lookup(c.m, f, index, &pol):
         if vma != NULL:
@@ -400,9 +400,9 @@ cdef void sp_fill(
 
 cdef uint32_t sp_cut(
         machine_t *m, uint32_t *link, uint64_t start, uint64_t end, uint32_t *spare, uint32_t **at) noexcept nogil:
-    """Clear [start, end) of the list: nodes inside are taken out and returned, others trimmed, one around it split.
+    """Clear [start, end) of the list: unlink and return nodes inside, trim overlapping ones, split one around it.
 
-    ``*spare`` becomes the upper half of a split (0 then); ``*at`` is the link where a node for the range belongs.
+    A split takes ``*spare`` for its upper half and zeroes it; ``*at`` is the link where a node for the range belongs.
     """
     cdef uint32_t i = link[0], dead = 0
     cdef sp_node_t *n
@@ -432,7 +432,7 @@ cdef uint32_t sp_cut(
 
 cdef int mpol_set_shared_policy(
         machine_t *m, file_t *f, uint64_t start, uint64_t end, const mpol_t *pol) noexcept nogil:
-    """Records are made before and freed after the lock is held, so that it covers pointer changes only."""
+    """Set the policy of a range.  Records are allocated before and freed after the lock, which covers only the links."""
     cdef uint32_t node = 0, spare = slab_alloc(&m.sp_nodes), dead, next
     cdef uint32_t *at = NULL
     if pol.mode != MPOL_DEFAULT:
@@ -457,7 +457,7 @@ cdef int mpol_set_shared_policy(
 
 
 cdef void mpol_free_shared_policy(machine_t *m, file_t *f) noexcept nogil:
-    """With the object's last reference: nobody else looks any more."""
+    """Free the whole list, with the object's last reference: it has no other users."""
     cdef uint32_t i = f.sp, next
     f.sp = 0
     while i:

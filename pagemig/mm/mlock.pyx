@@ -1,6 +1,6 @@
-"""mlock(2) and its family: VM_LOCKED of ranges, and the lock counts of their pages.
+"""mlock(2) and its family: VM_LOCKED of ranges, and the mlock counts of their pages.
 
-Pages are counted where mappings change under the locks of the trees, since a migration reads VM_LOCKED in its walk.
+Flags and counts change together under the locks of the VMA's trees, since a migration reads VM_LOCKED in its rmap walk.
 """
 from libc.errno cimport EAGAIN, EFAULT, EINVAL, ENOMEM, ENOSYS, EPERM
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -35,10 +35,10 @@ cdef enum:
 
 cdef void mlock_vma_pages_range(
         ctx_t *c, mm_t *mm, vma_t *vma, uint64_t start, uint64_t end, uint32_t newflags) noexcept nogil:
-    """Set the flags and count (or uncount) the pages that are there.
+    """Set the flags, and mlock or munlock the present pages.
 
-    Under the locks of the VMA's trees: a migration, which counts by VM_LOCKED whatever it takes out and puts back,
-    does so before or after all of this, never in the middle.
+    Both happen under the locks of the VMA's trees.  A migration counts the entries it removes and restores by VM_LOCKED, so
+    its walk must come before or after all of this.
     """
     cdef machine_t *m = c.m
     cdef bint lock = (newflags & VM_LOCKED) != 0
@@ -82,7 +82,7 @@ cdef int mlock_fixup(
     elif err == 0:
         pmg_store(&mm.locked_vm, mm.locked_vm + (end - start if newflags & VM_LOCKED else start - end))
         mlock_vma_pages_range(c, mm, vma, start, end, newflags)
-    # Merged last: what joins a neighbour has its pages counted as the neighbour's are.
+    # Merge last: a range may only join a neighbour whose pages are counted as its own are.
     merged = NULL
     if err == 0:
         merged = vma_merge(c, mm, prev[0], start, end, newflags, vma.anon_vma, vma, vma.file, vma.pgoff, &vma.pol)
@@ -92,7 +92,7 @@ cdef int mlock_fixup(
 
 cdef int mlock_present(
         ctx_t *c, mm_t *mm, vma_t **prev, vma_t *vma, uint64_t start, uint64_t end, uint32_t newflags) noexcept nogil:
-    """mlock_fixup through 2.6.37: the mapping is counted as locked, whatever becomes of its pages."""
+    """mlock_fixup through 2.6.37: the mapping counts as locked even if its pages cannot be faulted in."""
     cdef vma_t *merged
     cdef int err = 0
     if newflags == vma.flags:
@@ -119,7 +119,7 @@ cdef int mlock_present(
 
 cdef int apply_vma_lock_flags(
         ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, uint32_t flags, uint32_t *rule) noexcept nogil:
-    """VMA by VMA up to the first hole, where it stops with ENOMEM."""
+    """Set the flags VMA by VMA, up to the first hole: ENOMEM."""
     cdef machine_t *m = c.m
     cdef vma_t *prev = NULL
     cdef vma_t *vma = find_vma_prev(m, mm, start, &prev)
@@ -160,7 +160,7 @@ cdef int do_mlock(
         ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, uint64_t n, uint32_t flags, uint32_t *rule) noexcept nogil:
     cdef task_t *t = task_of(c.m, c.task)
     cdef uint64_t locked = n + mm.locked_vm
-    # What is locked already does not count twice, but for kernels that count before they look.
+    # Pages that are locked already do not count twice, except in kernels through 2.6.37.
     if over_memlock(t, locked) and not c.m.profile.mlock_populates:
         locked -= count_mm_mlocked_page_nr(c.m, mm, start, end)
     if over_memlock(t, locked):
@@ -181,7 +181,7 @@ cdef int64_t pmg_sys_mlock(
         return refuse(EPERM, RULE_MEMLOCK_ZERO, rule)
     length = page_align(length + (start & 4095))
     start &= ~<uint64_t> 4095
-    end = (start + length) >> 12        # may wrap, found out below
+    end = (start + length) >> 12        # may wrap, which apply_vma_lock_flags checks
     start >>= 12
     if mmap_write_lock(c, mm):
         return -PMG_WAIT
@@ -219,7 +219,7 @@ cdef void apply_mlockall_flags(ctx_t *c, mm_t *mm, uint32_t flags) noexcept nogi
         return
     if not flags & MCL_CURRENT:
         lock = 0
-    while vma != NULL:                  # a VMA that cannot be changed is passed over
+    while vma != NULL:                  # a VMA that cannot be changed is skipped
         if c.m.profile.mlock_populates:
             mlock_present(c, mm, &prev, vma, vma.start, vma.end, (vma.flags & ~VM_LOCKED_MASK) | lock)
         else:

@@ -1,8 +1,8 @@
 """Address spaces: VMAs, and the system calls that change them.
 
-mm.lock for writing guards the list of VMAs and every field of a VMA.  Reverse-map walks of other processes look at
-VMAs without it, under the locks of the trees, so a range only ever changes inside those locks, and a border between
-two VMAs moves by growing one before the other shrinks: a walk may see a page in both, the entry tells, never in none.
+mm.lock for writing guards the list of VMAs and every field of a VMA.  Reverse-map walks of other processes read VMAs
+without it, under the locks of the trees, so a range only changes inside those locks.  A border between two VMAs moves by
+growing one before shrinking the other: a walk may see a page in both, which its entry settles, but never in neither.
 """
 from libc.errno cimport EACCES, EAGAIN, EEXIST, EFAULT, EINVAL, ENOENT, ENOMEM, EOPNOTSUPP, EOVERFLOW, EPERM
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -78,10 +78,10 @@ cdef extern from *:
     """
     #define VM_ACCESS_FLAGS (VM_READ | VM_WRITE | VM_EXEC)
     #define PTE_PROT_BITS (PTE_P | PTE_RW | PTE_US | PTE_PROTNONE | PTE_NX)
-    #define MMAP_BASE (TASK_SIZE_PAGES - (1ull << 15))  /* 128 MB are left above for a stack */
+    #define MMAP_BASE (TASK_SIZE_PAGES - (1ull << 15))  /* leaves 128 MB above for a stack */
     #define MMAP_MIN 16ull
     #define NO_CEILING (1ull << 36)
-    #define CHECKED (1ll << 62)                          /* no page number and no errno */
+    #define CHECKED (1ll << 62)                          /* neither a page number nor an errno */
     """
     const uint32_t VM_ACCESS_FLAGS
     const uint64_t PTE_PROT_BITS, MMAP_BASE, MMAP_MIN, NO_CEILING
@@ -113,7 +113,7 @@ cdef vma_t *vma_alloc(
 
 
 cdef vma_t *vma_dup(ctx_t *c, vma_t *old) noexcept nogil:
-    """A copy with no place in any tree yet; its anon_vma still names the original's, for anon_vma_clone."""
+    """Copy a VMA; the copy is in no tree yet, and its anon_vma still names the original's, for anon_vma_clone."""
     cdef machine_t *m = c.m
     cdef uint32_t i = slab_alloc(&m.vmas)
     cdef vma_t *vma
@@ -134,14 +134,14 @@ cdef void vma_unlink(ctx_t *c, vma_t *vma) noexcept nogil:
 
 
 cdef void vma_free(ctx_t *c, vma_t *vma) noexcept nogil:
-    """The VMA is out of all trees: drop its file and the record."""
+    """Drop the file and the record of a VMA that is in no tree any more."""
     if vma.file:
         file_put(c, vma.file)
     slab_free(&c.m.vmas, vma_index(c.m, vma))
 
 
 cdef int vma_link(ctx_t *c, mm_t *mm, vma_t *vma, uint32_t slot) noexcept nogil:
-    """Take a file reference, hang the VMA into the file's tree and the list.  Frees it when that fails."""
+    """Take a file reference and insert the VMA into the file's tree and the list; free it if that fails."""
     cdef int err = 0
     if vma.file:
         file_get(c.m, vma.file)
@@ -172,7 +172,7 @@ cdef void vec_cut(machine_t *m, vec_t *v, uint32_t at, uint32_t n) noexcept nogi
 
 
 cdef void vma_resize(ctx_t *c, vma_t *vma, uint64_t start, uint64_t end) noexcept nogil:
-    """New range, same place of every page in its object; rmap walks see the old range or the new."""
+    """Set a new range that keeps every page's index in its object; rmap walks see the old range or the new."""
     vma_trees_remove(c, vma)
     vma.pgoff += start - vma.start
     vma.start = start
@@ -181,7 +181,7 @@ cdef void vma_resize(ctx_t *c, vma_t *vma, uint64_t start, uint64_t end) noexcep
 
 
 cdef int import_anon_vma(ctx_t *c, vma_t *importer, vma_t *exporter) noexcept nogil:
-    """A VMA about to take over pages of another must be reachable from their anon_vma."""
+    """Make a VMA that is about to take over pages of another reachable from their anon_vma."""
     if exporter == NULL or not exporter.anon_vma or importer.anon_vma:
         return 0
     importer.anon_vma = exporter.anon_vma
@@ -190,7 +190,7 @@ cdef int import_anon_vma(ctx_t *c, vma_t *importer, vma_t *exporter) noexcept no
 
 cdef int vma_absorb(
         ctx_t *c, mm_t *mm, vma_t *vma, uint64_t start, uint64_t end, vma_t *gone, vma_t *gone2) noexcept nogil:
-    """Grow ``vma`` to [start, end), over one or two VMAs (NULL: none) that cease to exist."""
+    """Grow ``vma`` to [start, end) over up to two VMAs, which are freed (``__vma_adjust``, ``vma_expand``)."""
     cdef uint32_t slot
     if end - start > MAX_INDEX_PAGES:
         return -ENOMEM
@@ -229,6 +229,7 @@ cdef int vma_shift(ctx_t *c, vma_t *lower, vma_t *upper, uint64_t border) noexce
 
 
 cdef int do_split(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t addr, bint new_below) noexcept nogil:
+    """``__split_vma``: the limit on mappings is not checked."""
     cdef vma_t *new = vma_dup(c, vma)
     cdef uint32_t slot = vma_slot(c.m, mm, vma.start)
     if new == NULL:
@@ -257,7 +258,7 @@ cdef int split_vma(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t addr, bint new_below
 
 
 cdef inline bint is_mergeable_vma(vma_t *vma, uint32_t flags, uint32_t file) noexcept nogil:
-    """One with operations of its own stays as it was mapped."""
+    """Whether flags and file agree; a VMA with vm_ops never merges."""
     return vma.flags == flags and vma.file == file and vma.ops == 0
 
 
@@ -266,17 +267,16 @@ cdef inline bint are_anon_vmas_compatible(vma_t *a, vma_t *b) noexcept nogil:
 
 
 cdef inline bint vma_is_fork_child(machine_t *m, vma_t *vma) noexcept nogil:
-    """Some of its pages may still be the parent's: its chain holds more than its own anon_vma."""
+    """Whether some pages may still be the parent's: the chain holds more than the VMA's own anon_vma."""
     return vma.anon_vma != 0 and rnode_of(m, vma.chain).next != 0
 
 
 cdef bint is_mergeable_anon_vma(machine_t *m, uint32_t anon_vma, vma_t *owner, vma_t *vma) noexcept nogil:
     """Whether ``vma`` may take in a range with ``anon_vma``, which belongs to ``owner`` (NULL: the range is new).
 
-    Two of one anon_vma may merge, and one that has none with one that has it alone: what came by fork stays apart,
-    so that the lock of its anon_vma is not shared more widely.  To 6.15 the test of the chain is only made of the VMA
-    that is there already, and an empty chain does not pass it: a range with pages never merges into a neighbour
-    without.
+    Two with the same anon_vma may merge, and one without may merge with one whose chain has a single anon_vma.  VMAs of
+    fork children stay apart, so that the lock of their anon_vma is not shared more widely.  Through 6.15 only the chain of
+    the existing VMA is tested, and an empty one fails: a range with pages never merges into a neighbour without.
     """
     if m.profile.family_anon_vma:
         return not anon_vma or not vma.anon_vma or anon_vma == vma.anon_vma
@@ -292,7 +292,7 @@ cdef bint is_mergeable_anon_vma(machine_t *m, uint32_t anon_vma, vma_t *owner, v
 cdef bint can_vma_merge_before(
         machine_t *m, vma_t *vma, uint32_t flags, uint32_t anon_vma, vma_t *owner, uint32_t file,
         uint64_t pgoff) noexcept nogil:
-    """``vma`` could begin earlier; ``pgoff`` is where the range before it ends."""
+    """Whether ``vma`` may be extended downwards by a range that ends at ``pgoff``."""
     return is_mergeable_vma(vma, flags, file) and is_mergeable_anon_vma(m, anon_vma, owner, vma) \
         and vma.pgoff == pgoff
 
@@ -327,11 +327,11 @@ cdef vma_t *merge_into_next(ctx_t *c, mm_t *mm, vma_t *prev, vma_t *mid, vma_t *
 cdef vma_t *vma_merge(
         ctx_t *c, mm_t *mm, vma_t *prev, uint64_t start, uint64_t end, uint32_t flags, uint32_t anon_vma,
         vma_t *owner, uint32_t file, uint64_t pgoff, const mpol_t *pol) noexcept nogil:
-    """Give [start, end), which is about to have these properties, to its neighbours if they have them.
+    """Merge [start, end), which is about to get these properties, into neighbours that have them.
 
-    The range is a hole, a whole VMA or one end of it.  ``prev`` is the VMA before, or the one whose upper end the
-    range is; ``owner`` the VMA whose pages the range has or gets, NULL when it extends ``prev`` into a hole.  Returns
-    the VMA that now covers the range, NULL when none does.
+    The range is a hole, a whole VMA or one end of a VMA.  ``prev`` is the VMA before it, or the one whose upper end it is.
+    ``owner`` is the VMA whose pages the range has or gets; NULL when it extends ``prev`` into a hole.  Return the VMA that
+    now covers the range; NULL: not merged.
     """
     cdef machine_t *m = c.m
     cdef uint32_t slot = vma_slot(m, mm, prev.end) if prev != NULL else 0
@@ -339,7 +339,7 @@ cdef vma_t *vma_merge(
     cdef vma_t *next = mid
     cdef bint after, before
     if flags & VM_SPECIAL or (prev != NULL and prev.end > start and prev.ops) or \
-            (mid != NULL and mid.start < end and mid.ops):      # operations of its own keep the range apart
+            (mid != NULL and mid.start < end and mid.ops):      # a VMA with vm_ops never merges
         return NULL
     if mid != NULL and mid.end == end:
         next = vma_at(m, mm, slot + 1)
@@ -361,7 +361,7 @@ cdef vma_t *vma_merge(
 cdef vma_t *vma_modify(
         ctx_t *c, mm_t *mm, vma_t *prev, vma_t *vma, uint64_t start, uint64_t end, uint32_t flags, const mpol_t *pol,
         int *err) noexcept nogil:
-    """The VMA for [start, end) of ``vma`` once it has ``flags`` and ``pol``: merged, else cut out.  The caller sets them."""
+    """Merge or split off [start, end) of ``vma``, which is about to get ``flags`` and ``pol``.  The caller sets them."""
     cdef vma_t *merged = vma_merge(
         c, mm, prev, start, end, flags, vma.anon_vma, vma, vma.file, vma.pgoff + (start - vma.start), pol)
     err[0] = 0
@@ -378,7 +378,7 @@ cdef vma_t *vma_modify(
 
 
 cdef bint unmap_vma(ctx_t *c, mm_t *mm, vma_t *vma, uint32_t how) noexcept nogil:
-    """The pages go, and the mapping is no longer counted.  A call that stops half-way cuts it there: the rest stays."""
+    """Zap a VMA and stop counting it.  A call that stops half-way splits it there, and the rest stays."""
     cdef uint64_t at = zap_page_range(c, mm, vma, vma.start, vma.end, how)
     if at < vma.end and (at == vma.start or do_split(c, mm, vma, at, False)):
         return False
@@ -390,9 +390,9 @@ cdef bint unmap_vma(ctx_t *c, mm_t *mm, vma_t *vma, uint32_t how) noexcept nogil
 
 cdef int unmap_region(
         ctx_t *c, mm_t *mm, uint32_t first, uint32_t n, bint exits, bint may_stop) noexcept nogil:
-    """Whole VMAs go: their pages, their places in the reverse maps, then the tables nothing else needs.
+    """Remove whole VMAs: their pages, their places in the reverse maps, then the tables that nothing else needs.
 
-    0, or -PMG_WAIT when only the front of them went, because the call is to end.
+    0, or -PMG_WAIT when the call must end and only the first of them were removed.
     """
     cdef machine_t *m = c.m
     cdef vma_t *prev = vma_at(m, mm, first - 1)
@@ -421,7 +421,7 @@ cdef int unmap_region(
 
 
 cdef int do_munmap(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, bint may_stop) noexcept nogil:
-    """0, -EINVAL, -ENOMEM, or -PMG_WAIT with the front of the range unmapped: ``may_stop``, and the call is to end."""
+    """Unmap a range: 0, -EINVAL, -ENOMEM, or (``may_stop``) -PMG_WAIT with the first part of the range unmapped."""
     cdef machine_t *m = c.m
     cdef uint32_t first = vma_slot(m, mm, start), last
     cdef vma_t *vma = vma_at(m, mm, first)
@@ -430,7 +430,7 @@ cdef int do_munmap(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, bint may_st
     if vma == NULL or vma.start >= end:
         return 0
     if vma.start < start:
-        # Taking the middle out leaves one more VMA than before; at the limit only that is refused.
+        # Unmapping the middle of a VMA makes one more; only that is refused at the limit.
         if end < vma.end and mm.vmas.n >= DEF_MAX_MAP_COUNT:
             return -ENOMEM
         if do_split(c, mm, vma, start, False):
@@ -452,7 +452,7 @@ cdef int64_t pmg_sys_munmap(ctx_t *c, uint64_t start, uint64_t length, uint32_t 
         return refuse(EINVAL, RULE_UNALIGNED, rule)
     if length == 0:
         return refuse(EINVAL, RULE_LENGTH, rule)
-    if length > TASK_SIZE_PAGES << 12:                      # more is checked by do_munmap
+    if length > TASK_SIZE_PAGES << 12:                      # do_munmap checks the rest
         return refuse(EINVAL, RULE_RANGE_WRAPS, rule)
     if mmap_write_lock(c, mm):
         return -PMG_WAIT
@@ -465,7 +465,7 @@ cdef int64_t pmg_sys_munmap(ctx_t *c, uint64_t start, uint64_t length, uint32_t 
 
 
 cdef uint64_t unmapped_area(machine_t *m, mm_t *mm, uint64_t n) noexcept nogil:
-    """The highest gap of ``n`` pages below MMAP_BASE, 0 when there is none."""
+    """Find the highest gap of ``n`` pages below MMAP_BASE; 0 when there is none."""
     cdef uint64_t ceiling = MMAP_BASE
     cdef uint32_t i = mm.vmas.n
     cdef vma_t *vma
@@ -479,7 +479,7 @@ cdef uint64_t unmapped_area(machine_t *m, mm_t *mm, uint64_t n) noexcept nogil:
 
 
 cdef int64_t get_unmapped_area(machine_t *m, mm_t *mm, uint64_t addr, uint64_t n, bint fixed) noexcept nogil:
-    """First page of a place for ``n`` pages: ``addr`` (bytes) itself if fixed, or if it is free; else any."""
+    """Find room for ``n`` pages: at ``addr`` (bytes) if fixed or free there, else anywhere.  First page or -errno."""
     cdef uint64_t vpn = addr >> 12
     if n > MAX_INDEX_PAGES:
         return -ENOMEM
@@ -498,9 +498,9 @@ cdef int64_t get_unmapped_area(machine_t *m, mm_t *mm, uint64_t addr, uint64_t n
 cdef vma_t *mmap_expand(
         ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, uint32_t flags, uint32_t file,
         uint64_t pgoff) noexcept nogil:
-    """A new mapping between neighbours that could hold it extends them; NULL when they cannot.
+    """Extend the neighbours of a new mapping over it; NULL when they do not fit.
 
-    Where both fit it and not each other: through 6.11 ``next`` is taken first, and ``prev`` must fit what that has.
+    If both fit but not each other: through 6.11 ``next`` takes it, and ``prev`` must fit the anon_vma of ``next``.
     """
     cdef machine_t *m = c.m
     cdef uint32_t slot = vma_slot(m, mm, start)
@@ -543,7 +543,7 @@ cdef int mmap_new(
     vma.file = shmem or file
     err = vma_link(c, mm, vma, vma_slot(c.m, mm, start))
     if shmem:
-        file_put(c, shmem)          # the mapping alone keeps it
+        file_put(c, shmem)          # only the mapping keeps it alive
     return err
 
 
@@ -556,7 +556,7 @@ cdef int mmap_region(
     if (flags & (VM_NORESERVE | VM_SHARED | VM_WRITE)) == VM_WRITE:
         flags |= VM_ACCOUNT
     if file or flags & VM_SHARED:
-        kernel_memory(c, 1 if file else 1 + SHMEM_OBJECTS)      # made before anything is merged
+        kernel_memory(c, 1 if file else 1 + SHMEM_OBJECTS)      # allocated even if the mapping then merges
     if mmap_expand(c, mm, start, end, flags, file, pgoff) == NULL:
         kernel_memory(c, not file and not flags & VM_SHARED)
         err = mmap_new(c, mm, start, end, flags, file, pgoff)
@@ -569,7 +569,7 @@ cdef int mmap_region(
 
 
 cdef int64_t mmap_flags(task_t *t, mm_t *mm, uint64_t n, uint32_t prot, uint32_t flags) noexcept nogil:
-    """VM_* of a new mapping, or a negative errno: the kernel's checks once the address is known."""
+    """Compute VM_* of a new mapping, or -errno: the kernel's checks after the choice of the address."""
     cdef uint32_t vm = (prot & VM_ACCESS_FLAGS) | mm.def_flags | VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC
     if flags & MAP_LOCKED:
         vm |= VM_LOCKED
@@ -589,7 +589,7 @@ cdef int64_t mmap_flags(task_t *t, mm_t *mm, uint64_t n, uint32_t prot, uint32_t
 cdef int64_t do_mmap(
         ctx_t *c, task_t *t, mm_t *mm, uint64_t addr, uint64_t n, uint32_t prot, uint32_t flags, uint32_t file,
         uint64_t pgoff, uint32_t *populate) noexcept nogil:
-    """First page of the new mapping or a negative errno."""
+    """Map ``n`` pages: the first page of the new mapping or -errno."""
     cdef int64_t start, vm
     cdef int err
     if mm.vmas.n > DEF_MAX_MAP_COUNT:
@@ -603,7 +603,7 @@ cdef int64_t do_mmap(
     if vm < 0:
         return vm
     if not file:
-        # A private page knows its address by its offset, so that neighbours mapped apart can merge.
+        # A private page's offset is its address, so that neighbours mapped separately can merge.
         pgoff = 0 if vm & VM_SHARED else <uint64_t> start
     err = mmap_region(c, mm, start, n, <uint32_t> vm, file, pgoff)
     if err:
@@ -628,7 +628,7 @@ cdef int populate_pages(ctx_t *c, uint32_t mm, uint64_t start, uint64_t end, bin
 
 
 cdef int64_t mmap_refused(int64_t err, uint64_t addr, uint32_t flags, uint32_t *rule) noexcept nogil:
-    """Name the rule behind what do_mmap answered, where the errno has one only."""
+    """Name the rule behind the errno of do_mmap, where it can only be one."""
     if err == -EEXIST:
         return refuse(EEXIST, RULE_OCCUPIED, rule)
     if err == -EAGAIN:
@@ -661,7 +661,7 @@ cdef int64_t pmg_sys_mmap(
     mmap_write_unlock(c, mm)
     if start < 0:
         return mmap_refused(start, addr, flags, rule)
-    # What these cannot bring in, faults will.
+    # Errors are ignored: faults bring in the rest.
     if populate == POPULATE_ALL:
         populate_pages(c, mm, start, start + n, True)
     elif populate and mmap_read_lock(c, mm) == 0:
@@ -674,7 +674,7 @@ cdef int64_t pmg_sys_mmap(
 
 
 cdef bint can_change_pte_writable(machine_t *m, vma_t *vma, pte_t pte) noexcept nogil:
-    """Whether a write fault would only set the write bit: a dirty page of a shared file, or an own anonymous one."""
+    """Whether a write fault would only set the write bit: for a dirty page of a shared file or an exclusive one."""
     if not pte_dirty(pte):
         return False
     if vma.flags & VM_SHARED:
@@ -684,7 +684,7 @@ cdef bint can_change_pte_writable(machine_t *m, vma_t *vma, pte_t pte) noexcept 
 
 
 cdef bint change_pte(machine_t *m, vma_t *vma, uint32_t leaf, uint64_t vpn, pte_t prot) noexcept nogil:
-    """One entry under its table's lock; True when the processor may have the old one cached."""
+    """Change one entry under its table's lock; True when a TLB may hold the old one."""
     cdef pte_t pte = leaf_pte(m, leaf, vpn)[0], new
     if pte_present(pte):
         new = (pte & ~PTE_PROT_BITS) | prot
@@ -695,7 +695,7 @@ cdef bint change_pte(machine_t *m, vma_t *vma, uint32_t leaf, uint64_t vpn, pte_
         set_pte(m, leaf, vpn, new)
         return True
     if is_writable_migration_entry(pte) and PMG_GUARD(GUARD_MPROTECT_ENTRY):
-        # Whether it may be written again is for a fault to find out.
+        # A fault decides later whether it may be written again.
         if page_test(m, migration_entry_to_pfn(pte), PG_anon) and not m.profile.plain_entries:
             set_pte(m, leaf, vpn, migration_entry_set_type(pte, SWP_MIGRATION_READ_EXCLUSIVE))
         else:
@@ -705,7 +705,7 @@ cdef bint change_pte(machine_t *m, vma_t *vma, uint32_t leaf, uint64_t vpn, pte_
 
 cdef uint64_t change_protection(
         ctx_t *c, mm_t *mm, vma_t *vma, uint64_t start, uint64_t end, bint may_stop) noexcept nogil:
-    """Where it stopped: ``end``, or before it where the call is to end."""
+    """Change the entries of a range; return where it stopped: ``end``, or before it if the call must end."""
     cdef machine_t *m = c.m
     cdef pte_t prot = vma_pte(m, vma, 0) & PTE_PROT_BITS
     cdef pagewalk_t w
@@ -727,7 +727,7 @@ cdef uint64_t change_protection(
 
 
 cdef int keep_protection(ctx_t *c, mm_t *mm, uint64_t at, uint64_t end, uint32_t flags) noexcept nogil:
-    """The call is to end: pages from ``at`` on keep the protection they have, in a mapping of their own.  0 or -ENOMEM."""
+    """Split off pages from ``at`` on, which keep their protection since the call must end.  0 or -ENOMEM."""
     cdef vma_t *vma = vma_lookup(c.m, mm, at)
     if at > vma.start and split_vma(c, mm, vma, at, False):
         return -ENOMEM
@@ -761,7 +761,7 @@ cdef int mprotect_fixup(
             return -PMG_WAIT
         change_protection(c, mm, vma_lookup(c.m, mm, start), start, end, False)
     if (oldflags & (VM_WRITE | VM_SHARED | VM_LOCKED)) == VM_LOCKED and newflags & VM_WRITE and not c.m.profile.mlock_populates:
-        mm_populate(c, mm, start, end, True)        # locked memory does not wait for its copies
+        mm_populate(c, mm, start, end, True)        # mlocked memory breaks copy-on-write at once
     return 0
 
 
@@ -810,7 +810,7 @@ cdef int64_t pmg_sys_mprotect(
 
 
 cdef void move_stats(machine_t *m, uint32_t old_leaf, uint64_t old, uint32_t new_leaf, uint64_t new) noexcept nogil:
-    """Access counts belong to the page that moves, not to its address."""
+    """Move access counts along with their page."""
     cdef uint64_t a = stats_index(old_leaf, old), b = stats_index(new_leaf, new)
     cdef uint32_t nid, slot
     cdef uint32_t *row
@@ -852,10 +852,10 @@ cdef void move_ptes(
 
 
 cdef uint64_t move_page_tables(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t old, uint64_t new, uint64_t n) noexcept nogil:
-    """Move the entries of ``n`` pages of ``vma``; returns how many pages were done before tables ran out.
+    """Move the entries of ``n`` pages of ``vma``; return how many were done before page tables ran out.
 
-    Both places hang in the same trees.  With their locks held no walk that restores migration entries can look at
-    the new place before an entry arrives there and at the old one after it left.
+    Both places are in the same trees.  Under their locks, no walk that restores migration entries can visit the new place
+    before an entry arrives and the old place after it left.
     """
     cdef uint64_t done = 0, extent
     cdef uint32_t old_leaf, new_leaf
@@ -875,10 +875,10 @@ cdef uint64_t move_page_tables(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t old, uin
 
 
 cdef vma_t *copy_vma(ctx_t *c, mm_t *mm, vma_t **from_, uint64_t addr, uint64_t n, uint64_t pgoff) noexcept nogil:
-    """The VMA that takes the pages of ``*from_`` in at ``addr``.
+    """Make or find the VMA that takes the pages of ``*from_`` at ``addr``.
 
-    Anonymous memory without pages takes the offset of its new address, which lets it merge there, even with the
-    VMA it comes from: ``*from_`` is then the merged one.
+    Anonymous memory without pages gets the offset of its new address, so that it may merge there, even with the VMA it
+    comes from: then ``*from_`` becomes the merged one.
     """
     cdef machine_t *m = c.m
     cdef vma_t *vma = from_[0]
@@ -905,10 +905,10 @@ cdef vma_t *copy_vma(ctx_t *c, mm_t *mm, vma_t **from_, uint64_t addr, uint64_t 
 
 
 cdef void clear_vm_locked(ctx_t *c, mm_t *mm, vma_t *vma) noexcept nogil:
-    """Take VM_LOCKED off a mapping, with what it still maps.
+    """Clear VM_LOCKED of a mapping and munlock the pages that it still maps.
 
-    MREMAP_DONTUNMAP of a part does so to the whole.  The kernel leaves PG_mlocked on the pages of the rest until they are
-    freed; here every count of a page has a mapping that explains it.  The trees are locked as by mlock.
+    MREMAP_DONTUNMAP of a part does so to the whole mapping.  The kernel leaves PG_mlocked on the remaining pages until they
+    are freed; here every mlock count has a mapping that accounts for it.  The trees are locked as by mlock.
     """
     cdef uint32_t flags = vma.flags
     cdef pagewalk_t w
@@ -930,7 +930,7 @@ cdef void clear_vm_locked(ctx_t *c, mm_t *mm, vma_t *vma) noexcept nogil:
 cdef int64_t move_vma(
         ctx_t *c, mm_t *mm, vma_t *vma, uint64_t old, uint64_t old_n, uint64_t n, uint64_t new,
         uint32_t flags) noexcept nogil:
-    """The new first page, or a negative errno with everything where it was."""
+    """Move a mapping: its new first page, or -errno with everything in its old place."""
     cdef uint32_t vm = vma.flags
     cdef uint64_t moved
     cdef vma_t *new_vma
@@ -948,11 +948,11 @@ cdef int64_t move_vma(
         do_munmap(c, mm, new, new + n, False)
         return -ENOMEM
     if flags & MREMAP_DONTUNMAP:
-        if vm & VM_LOCKED:                  # the kernel leaves locked_vm alone, as if the whole mapping had moved
+        if vm & VM_LOCKED:                  # the kernel does not change locked_vm, as if the whole mapping had moved
             mm.locked_lost += vma.end - vma.start - n
         clear_vm_locked(c, mm, vma)
         if new_vma != vma and vma.start == old and vma.end == old + old_n:
-            unlink_anon_vmas(c, vma)        # none of its pages is left
+            unlink_anon_vmas(c, vma)        # it has no pages left
         return <int64_t> new
     if old_n:                               # 0: a second view of a shared object
         do_munmap(c, mm, old, old + old_n, False)
@@ -988,7 +988,7 @@ cdef vma_t *vma_to_resize(
 
 
 cdef int mremap_place(mm_t *mm, uint64_t addr, uint64_t old_n, uint64_t new_addr, uint64_t new_n) noexcept nogil:
-    """Whether the place that the caller names (in bytes) can be meant."""
+    """Check the target that the caller names (in bytes): 0 or -errno."""
     cdef uint64_t new = new_addr >> 12
     if new_addr & 4095 or new_n > TASK_SIZE_PAGES or new > TASK_SIZE_PAGES - new_n:
         return -EINVAL
@@ -1000,7 +1000,7 @@ cdef int mremap_place(mm_t *mm, uint64_t addr, uint64_t old_n, uint64_t new_addr
 cdef int64_t mremap_to(
         ctx_t *c, task_t *t, mm_t *mm, uint64_t addr, uint64_t old_n, uint64_t new_addr, uint64_t new_n,
         uint32_t flags) noexcept nogil:
-    """To a place the caller names (or, with DONTUNMAP alone, hints at).  ``new_addr`` is in bytes."""
+    """Move to ``new_addr`` (bytes), which is only a hint with MREMAP_DONTUNMAP alone."""
     cdef uint64_t new = new_addr >> 12
     cdef vma_t *vma
     cdef int64_t place
@@ -1009,7 +1009,7 @@ cdef int64_t mremap_to(
         err = mremap_place(mm, addr, old_n, new_addr, new_n)
         if err:
             return err
-    # What lies at the target goes first, even if, through 6.16, the source then turns out to be no good.
+    # The target is unmapped first, even if the source turns out to be invalid afterwards (through 6.16).
     if flags & MREMAP_FIXED:
         err = do_munmap(c, mm, new, new + new_n, True)
     if err == 0 and old_n > new_n:
@@ -1031,7 +1031,7 @@ cdef bint vma_expandable(machine_t *m, mm_t *mm, vma_t *vma, uint64_t delta) noe
 
 cdef int64_t mremap_grow(
         ctx_t *c, task_t *t, mm_t *mm, uint64_t addr, uint64_t old_n, uint64_t new_n, uint32_t flags) noexcept nogil:
-    """In place when the mapping ends here and what follows is free, else somewhere else if that is allowed."""
+    """Grow a range in place if the mapping ends with it and the room is free, else move it if that is allowed."""
     cdef int err = 0
     cdef vma_t *vma = vma_to_resize(c, t, mm, addr, old_n, new_n, flags, &err)
     cdef uint64_t delta = new_n - old_n
@@ -1057,13 +1057,13 @@ cdef int64_t mremap_grow(
 
 
 cdef inline bint vma_multi_allowed(machine_t *m, vma_t *vma) noexcept nogil:
-    """ramfs chooses addresses by itself, and might not obey the fixed one."""
+    """Whether a VMA may be moved with others: not of ramfs, whose get_unmapped_area might ignore a fixed address."""
     return not vma.file or file_of(m, vma.file).kind != FILE_RAMFS
 
 
 cdef int64_t remap_move(
         ctx_t *c, task_t *t, mm_t *mm, uint64_t start, uint64_t n, uint64_t new_addr, uint32_t flags) noexcept nogil:
-    """Move what is mapped in a range, VMA by VMA, with the gaps between them; those done before an error stay moved."""
+    """Move a range VMA by VMA and keep the gaps between them; VMAs moved before an error stay moved."""
     cdef machine_t *m = c.m
     cdef uint64_t at = start, end = start + n, stop
     cdef int64_t moved
@@ -1082,7 +1082,7 @@ cdef int64_t remap_move(
         moved = mremap_to(c, t, mm, at, stop - at, new_addr + (at - start << 12), stop - at, flags)
         if moved < 0:
             return moved
-        if stop >= end:                         # with DONTUNMAP the mapping that was moved from is there still
+        if stop >= end:                         # with DONTUNMAP the source is still mapped
             break
         vma = vma_at(m, mm, vma_slot(m, mm, stop))
     return <int64_t> (new_addr >> 12)
@@ -1091,9 +1091,9 @@ cdef int64_t remap_move(
 cdef int64_t mremap_checked(
         ctx_t *c, task_t *t, mm_t *mm, uint64_t addr, uint64_t old_n, uint64_t new_n, uint32_t flags,
         uint64_t new_addr) noexcept nogil:
-    """From 6.17 on: arguments before mappings, the source before the target.
+    """Check as from 6.17 on: arguments before mappings, the source before the target.
 
-    The new first page of a plain move, a negative errno, or CHECKED: the rest is as before.
+    The new first page of a plain move, -errno, or CHECKED: continue as through 6.16.
     """
     cdef int err = 0
     cdef bint placed = (flags & (MREMAP_FIXED | MREMAP_DONTUNMAP)) != 0
@@ -1106,7 +1106,7 @@ cdef int64_t mremap_checked(
     if flags & MREMAP_FIXED and old_n == new_n:
         return remap_move(c, t, mm, addr, new_n, new_addr, flags)
     if placed:
-        # A shrinking range may reach beyond its mapping.
+        # A range that shrinks may reach beyond its mapping.
         vma_to_resize(c, t, mm, addr, min(old_n, new_n), new_n, flags, &err)
     return err if err else CHECKED
 
@@ -1134,7 +1134,7 @@ cdef int64_t do_mremap(
 
 cdef int64_t mremap_refused(
         ctx_t *c, uint64_t old, uint64_t old_len, uint64_t new_len, uint32_t flags, uint32_t *rule) noexcept nogil:
-    """0, or what mremap refuses before it looks at any mapping."""
+    """Check the arguments of mremap before any mapping is looked up: 0 or -errno."""
     if flags & ~<uint32_t> (MREMAP_FIXED | MREMAP_MAYMOVE | MREMAP_DONTUNMAP):
         return refuse(EINVAL, RULE_MREMAP_FLAGS, rule)
     if flags & (MREMAP_FIXED | MREMAP_DONTUNMAP) and not flags & MREMAP_MAYMOVE:
@@ -1179,7 +1179,7 @@ cdef int64_t pmg_sys_mremap(
 
 
 cdef int vma_replace_policy(ctx_t *c, vma_t *vma, const mpol_t *pol) noexcept nogil:
-    """A shared object takes the policy too, for the pages this VMA shows of it."""
+    """Set the policy of a VMA and, for shmem, of the range of the object that it maps."""
     cdef file_t *f
     cdef int err = 0
     if vma.file:
@@ -1192,7 +1192,7 @@ cdef int vma_replace_policy(ctx_t *c, vma_t *vma, const mpol_t *pol) noexcept no
 
 
 cdef int mbind_split(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, const mpol_t *pol) noexcept nogil:
-    """mbind_range through 2.6.33: nothing is compared, and nothing merges."""
+    """mbind_range through 2.6.33: policies are not compared and VMAs not merged."""
     cdef vma_t *vma = find_vma(c.m, mm, start)
     cdef int err = 0
     while vma != NULL and vma.start < end and err == 0:
@@ -1225,7 +1225,7 @@ cdef int mbind_range(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, const mpo
 
 
 cdef int set_home_node(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, int home_node) noexcept nogil:
-    """VMA by VMA; those done before one with another kind of policy stay done."""
+    """Set the home node VMA by VMA; a VMA with an unsuitable policy ends it, those before keep the new node."""
     cdef vma_t *vma = vma_at(c.m, mm, vma_slot(c.m, mm, start))
     cdef int err = -ENOENT
     cdef uint64_t stop

@@ -1,4 +1,4 @@
-"""Sets of up to 1,024 nodes, as the kernels of the recordings are built; machines have at most 64 of them."""
+"""Sets of up to 1,024 nodes, the size that the recorded kernels are built with; machines have at most 64 nodes."""
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
 from pagemig.mm.atomic cimport pmg_ctz, pmg_popcount
@@ -12,7 +12,7 @@ cdef inline void nodes_clear(nodemask_t *mask) noexcept nogil:
 
 
 cdef inline bint nodes_absent(const nodemask_t *mask) noexcept nogil:
-    """Whether it has nodes that no machine has."""
+    """Whether the set contains nodes that no machine has."""
     cdef uint64_t any_ = 0
     cdef int i
     for i in range(1, NODEMASK_WORDS):
@@ -33,7 +33,7 @@ cdef inline uint32_t nodes_weight(const nodemask_t *mask) noexcept nogil:
 
 
 cdef inline int32_t nodes_nth(const nodemask_t *mask, uint32_t n) noexcept nogil:
-    """Number of the n-th node, counted from 0; the set has more than n."""
+    """Find the n-th node of a set, counted from 0; the set has more than n nodes."""
     cdef int i = 0
     cdef uint64_t word
     while n >= <uint32_t> pmg_popcount(mask.bits[i]):

@@ -1,6 +1,6 @@
-"""What a host is told while calls run: flushes, targets, pages moved, steps, faults; and what copies and flushes came to.
+"""Callbacks of a host during calls: flushes, targets, moved pages, steps, faults; and counts of copies and flushes.
 
-Nobody is told anything unless ``ctx.watch`` is set, so that everywhere else one branch is all it costs.
+They run only if ``ctx.watch`` is set; otherwise an event costs one branch.
 """
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
@@ -13,7 +13,7 @@ cdef extern from "<errno.h>" nogil:
 
 cdef extern from *:
     """
-    #pragma push_macro("PMG_WAIT")      /* the core's is the number without its sign */
+    #pragma push_macro("PMG_WAIT")      /* the core's is positive */
     #undef PMG_WAIT
     #include "pagemig/api.h"
     #pragma pop_macro("PMG_WAIT")
@@ -47,7 +47,7 @@ cdef extern from "pagemig/api.h" nogil:
 
 
 ctypedef struct watch_t:
-    pmg_ctx *host               # context of the host's, which counts; NULL: of calls of Python, which count nothing
+    pmg_ctx *host               # the host's context, which counts; NULL: calls from Python, which count nothing
     uint64_t flushes, flushed_pages, ipis, pages_copied
     uint64_t bytes_from[64]
     uint64_t bytes_to[64]
@@ -55,44 +55,44 @@ ctypedef struct watch_t:
 # -- for the modules that make the calls
 cdef int set_callbacks(machine_t *m, const pmg_callbacks *callbacks) noexcept nogil     # NULL: none.  0 or -ENOMEM
 cdef void callbacks_release(machine_t *m) noexcept nogil
-# whether a callback that runs may not make this call: -EDEADLK's reason.  host: the context of the call, NULL: a new one
+# whether a running callback forbids this call (-EDEADLK).  host: the context of the call, NULL: a new one
 cdef bint refuses_call(machine_t *m, const pmg_ctx *host) noexcept nogil
 
 
 cdef inline bint call_refused(machine_t *m, const pmg_ctx *host) noexcept nogil:
     return pmg_unlikely(pmg_load32(&m.in_hooks) != 0) and refuses_call(m, host)
 
-# run something where calls of the host belong
+# run fn where a call may enter the host, see ctx.outside_fn
 cdef void run_outside(ctx_t *c, void (*fn)(void *arg) noexcept nogil, void *arg) noexcept nogil
 
-# -- what happens
+# -- events
 cdef void tell_flush(ctx_t *c, uint32_t mm, uint64_t start, uint64_t n, uint32_t why) noexcept nogil
-# the same of many, as numbers alone: entries of an address space flushed one by one; pages copied
+# count only: entries of an address space flushed one by one; pages copied
 cdef void count_flushes(ctx_t *c, uint32_t mm, uint64_t n) noexcept nogil
 cdef void count_copies(ctx_t *c, const uint32_t *src, const uint32_t *dst, uint32_t n) noexcept nogil
-cdef void flush_later(ctx_t *c, uint32_t mm) noexcept nogil             # with those of a batch
+cdef void flush_later(ctx_t *c, uint32_t mm) noexcept nogil             # defer to flush_batch
 cdef void flush_batch(ctx_t *c) noexcept nogil
 cdef void tell_moved(
     ctx_t *c, const uint32_t *src, const uint32_t *dst, const int32_t *result, uint32_t n) noexcept nogil
 cdef void tell_step(ctx_t *c, int step, const uint32_t *pfns, uint32_t n) noexcept nogil
 cdef void tell_fault(ctx_t *c, uint64_t vpn, uint32_t kind, uint32_t pfn) noexcept nogil
-# the node a page is to go to: what the host says, or -1.  -2: an error, the call ends
+# the node that the host chooses for a page, or -1; -2: an error, the call ends
 cdef int32_t ask_target(ctx_t *c, uint32_t pfn, int32_t wanted) noexcept nogil
 cdef bint hears_target(const ctx_t *c) noexcept nogil
 cdef bint hears_moved(const ctx_t *c) noexcept nogil
 cdef bint hears_steps(const ctx_t *c) noexcept nogil
 cdef bint hears_flushes(const ctx_t *c) noexcept nogil
-cdef bint hears_pages(const ctx_t *c) noexcept nogil                    # anything about pages that a migration moves
+cdef bint hears_pages(const ctx_t *c) noexcept nogil                    # any event about the pages of a migration
 
 
 cdef inline void flush_tlb(ctx_t *c, uint32_t mm, uint64_t start, uint64_t n, uint32_t why) noexcept nogil:
-    """``n`` pages from ``start`` on are not what TLBs may still hold of an address space; n 0: all of it."""
+    """Report a flush of ``n`` pages from ``start`` on; n 0: the whole address space."""
     if pmg_unlikely(c.watch != NULL):
         tell_flush(c, mm, start, n, why)
 
 
 cdef inline void count_copy(ctx_t *c, uint32_t src, uint32_t dst) noexcept nogil:
-    """A page was copied."""
+    """Count the copy of a page."""
     if pmg_unlikely(c.watch != NULL):
         count_copies(c, &src, &dst, 1)
 

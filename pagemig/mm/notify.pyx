@@ -1,4 +1,4 @@
-"""What a host is told while calls run: flushes, targets, pages moved, steps, faults; and what copies and flushes came to."""
+"""Callbacks of a host during calls: flushes, targets, moved pages, steps, faults; and counts of copies and flushes."""
 from libc.errno cimport ENOMEM
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
@@ -20,7 +20,7 @@ cdef extern from "pthread.h" nogil:
 
 cdef struct notifier_t:
     pmg_callbacks callbacks
-    watch_t watch               # of calls of Python
+    watch_t watch               # for calls from Python
     notifier_t *next            # those set before; a call under way may still use them
 
 
@@ -42,7 +42,7 @@ cdef int set_callbacks(machine_t *m, const pmg_callbacks *callbacks) noexcept no
 
 
 cdef void callbacks_release(machine_t *m) noexcept nogil:
-    """With the machine: no call is under way."""
+    """Free the callbacks, with the machine; no call is under way."""
     cdef notifier_t *n = <notifier_t *> m.notifiers
     cdef notifier_t *older
     while n != NULL:
@@ -53,7 +53,7 @@ cdef void callbacks_release(machine_t *m) noexcept nogil:
 
 
 cdef inline const pmg_callbacks *heard(const ctx_t *c) noexcept nogil:
-    """The callbacks of a context's machine, NULL where nobody listens."""
+    """Get the callbacks that a context reports to; NULL: none."""
     if c.watch == NULL or pmg_load_ptr(&c.m.watch) == NULL:
         return NULL
     return &(<notifier_t *> pmg_load_ptr(&c.m.notifiers)).callbacks
@@ -90,14 +90,14 @@ cdef bint hears_pages(const ctx_t *c) noexcept nogil:
 cdef enum:
     TARGET, FLUSH, MOVED, STEP, FAULT
 
-cdef struct running_t:          # one callback
+cdef struct running_t:          # a callback that is running
     ctx_t *c
     const pmg_callbacks *callbacks
     pmg_ctx *host
     uint32_t which
-    bint locks                  # it runs under locks
+    bint locks                  # the call holds locks
     pthread_t thread
-    running_t *next             # others that run; guarded by machine.ctx_lock
+    running_t *next             # further running callbacks; guarded by machine.ctx_lock
     # arguments
     const pmg_flush *flush
     const uint32_t *first
@@ -155,7 +155,7 @@ cdef void run_outside(ctx_t *c, void (*fn)(void *arg) noexcept nogil, void *arg)
 
 
 cdef void fails(ctx_t *c) noexcept nogil:
-    """The call is to end early, with an error."""
+    """Make the call end early, with an error."""
     c.hook_error = c.abort = 1
 
 
@@ -171,7 +171,7 @@ cdef void call(ctx_t *c, const pmg_callbacks *cb, running_t *r, uint32_t which, 
 
 
 cdef bint refuses_call(machine_t *m, const pmg_ctx *host) noexcept nogil:
-    """Under locks a thread makes no call at all; else none with a context that is in one."""
+    """Whether a call is forbidden: any call of a thread whose callback runs under locks, and any with a busy context."""
     cdef running_t *r
     cdef bint refused = False
     cdef pthread_t self = pthread_self()
@@ -189,7 +189,7 @@ cdef bint refuses_call(machine_t *m, const pmg_ctx *host) noexcept nogil:
 
 
 cdef uint32_t others(const ctx_t *c, const uint64_t *cpus) noexcept nogil:
-    """How many processors of a mask are not the caller's own: each gets an interrupt."""
+    """Count the processors of a mask other than the caller's own: each gets an IPI."""
     cdef uint32_t i, n = 0
     for i in range(c.m.cpu_words):
         n += <uint32_t> pmg_popcount(pmg_load(cpus + i))
@@ -223,7 +223,7 @@ cdef void tell_flush(ctx_t *c, uint32_t mm, uint64_t start, uint64_t n, uint32_t
 
 
 cdef void count_flushes(ctx_t *c, uint32_t mm, uint64_t n) noexcept nogil:
-    """Where nobody hears of each: as many as flush_tlb() would count."""
+    """Count ``n`` flushes of one page each, as flush_tlb() would, where no callback hears of them."""
     cdef watch_t *w = <watch_t *> c.watch
     if w.host == NULL or n == 0:
         return
@@ -241,7 +241,7 @@ cdef void flush_later(ctx_t *c, uint32_t mm) noexcept nogil:
 
 
 cdef void flush_batch(ctx_t *c) noexcept nogil:
-    """``try_to_unmap_flush``: whatever the batch unmapped, everywhere."""
+    """``try_to_unmap_flush``: flush for all pages of the batch at once."""
     cdef pmg_flush f
     if c.watch == NULL or not c.flush_pending:
         return
@@ -257,7 +257,7 @@ cdef void flush_batch(ctx_t *c) noexcept nogil:
 
 
 cdef void add_bytes(machine_t *m, const uint32_t *pfns, uint32_t n, uint64_t *bytes_) noexcept nogil:
-    """Pages by node; most are of the node of the one before."""
+    """Count the bytes of pages by node; most pages are on the same node as the one before."""
     cdef uint64_t first = 1, end = 0
     cdef uint32_t i
     cdef int32_t nid = 0

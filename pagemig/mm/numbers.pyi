@@ -1,4 +1,4 @@
-"""Numbers of the core by name, for Python to take and to compare its own with."""
+"""Constants of the core by name, for Python to use and to compare its own with."""
 
 from types import ModuleType
 

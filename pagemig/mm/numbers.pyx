@@ -1,4 +1,4 @@
-"""Numbers of the core by name: Python takes them from here, and constants of its own are compared with them."""
+"""Constants of the core by name, for Python to use and to compare its own with."""
 from pagemig import constants
 
 from pagemig.mm.pte cimport (

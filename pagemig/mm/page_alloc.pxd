@@ -10,8 +10,8 @@ from pagemig.mm.types cimport (
 
 # -- arenas: anonymous memory that the host commits when touched; NULL when the host refuses ------------------
 cdef void *arena_new(machine_t *m, uint64_t nbytes) noexcept nogil
-# Those of a machine lie in one mapping of the host, which many machines would run out of otherwise: between these two
-# arena_new answers what is no arena, and adds up.  0 or -ENOMEM
+# All arenas of a machine share one mapping of the host, since many machines would exhaust its limit of mappings.  From
+# arenas_measure to arenas_map, arena_new only adds up sizes and its result must not be used.  0 or -ENOMEM
 cdef void arenas_measure(machine_t *m) noexcept nogil
 cdef int arenas_map(machine_t *m) noexcept nogil
 cdef void arenas_release(machine_t *m) noexcept nogil
@@ -24,7 +24,7 @@ cdef inline bint is_zero(const char *p, uint64_t n) noexcept nogil:
 
 
 cdef inline uint32_t *free_stack(machine_t *m, node_t *node) noexcept nogil:
-    """Frames that were returned to a node, the newest last."""
+    """Get the stack of frames returned to a node, the newest last."""
     return m.free_stack + node.first
 
 
@@ -74,7 +74,7 @@ cdef inline pcp_t *pcp_of(machine_t *m, uint32_t cpu, int32_t nid) noexcept nogi
     return &m.pcp[<uint64_t> cpu * m.nr_nodes + <uint32_t> nid]
 
 
-# and the index of a record from its address
+# the index of a record from its address
 cdef inline uint32_t vma_index(machine_t *m, vma_t *v) noexcept nogil:
     return <uint32_t> (v - <vma_t *> m.vmas.base)
 
@@ -100,10 +100,10 @@ cdef int vec_resize(machine_t *m, vec_t *v, uint64_t n) noexcept nogil
 cdef int vec_insert(machine_t *m, vec_t *v, uint32_t at, uint32_t value) noexcept nogil
 cdef void vec_remove(machine_t *m, vec_t *v, uint32_t at) noexcept nogil
 cdef void vec_free(machine_t *m, vec_t *v) noexcept nogil
-# -- frames.  A new frame has one reference, no flags, and whatever content it had: who does not write all of it clears it ---
-# first node with a free frame in the zonelist of nid among mask; 0 when there is none.  Counts numa_* events.
+# -- frames.  A new frame has one reference, no flags and stale content: a caller that does not overwrite all of it clears it
+# a frame of the first node in nid's zonelist that has one and is in mask; 0 when none has.  Counts numa_* events.
 cdef uint32_t alloc_page(ctx_t *c, int32_t nid, uint64_t mask) noexcept nogil
-# exactly nid, at most n frames; returns how many, written to out: fewer than n where the context's cache has fewer
+# up to n frames of exactly nid, written to out; returns how many: fewer than n where the per-CPU list has fewer
 cdef uint32_t alloc_pages_node(ctx_t *c, int32_t nid, uint32_t n, uint32_t *out) noexcept nogil
 cdef void free_pages(ctx_t *c, const uint32_t *pfns, uint32_t n) noexcept nogil
 cdef void put_page(ctx_t *c, uint32_t pfn) noexcept nogil
@@ -115,7 +115,7 @@ cdef uint64_t node_in_use(ctx_t *c, int32_t nid) noexcept nogil                 
 
 
 cdef inline int32_t page_to_nid(machine_t *m, uint32_t pfn) noexcept nogil:
-    """Node of a frame from its number: nodes are contiguous ranges of frames, by rising number."""
+    """Find the node of a frame: nodes are contiguous ranges of frames, by rising number."""
     cdef uint32_t i
     for i in range(m.nr_nodes - 1):
         if pfn < m.node[i].end:
@@ -131,14 +131,14 @@ cdef void clear_highpage(machine_t *m, uint32_t pfn) noexcept nogil
 cdef void copy_highpage(machine_t *m, uint32_t dst, uint32_t src) noexcept nogil
 
 
-# -- events are counted by the one thread that holds the context and may be read by any
+# -- events are counted only by the thread that holds the context; any thread may read them
 cdef inline void count_event(ctx_t *c, counter_t event, uint64_t n) noexcept nogil:
     cdef uint64_t *counter = &c.count[<int> event]
     pmg_store(counter, pmg_load(counter) + n)
 
 
-# content as a token: first and last 8 bytes of the frame; 0 on machines without content.  Processes that share a
-# page read and write it side by side, hence atomics.
+# content as a token: the first and last 8 bytes of the frame; 0 on machines without content.  Processes that share a
+# page access it concurrently, hence atomics.
 cdef inline uint64_t page_token(machine_t *m, uint32_t pfn) noexcept nogil:
     return pmg_load(<uint64_t *> page_address(m, pfn)) if m.page_bytes else 0
 

@@ -1,4 +1,4 @@
-"""Reserved arenas, records by index, arrays in the heap, the frame allocator and the wait seam."""
+"""Reserved arenas, records by index, arrays in the heap, and the frame allocator."""
 from libc.errno cimport ENOMEM
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove, memset
@@ -27,7 +27,7 @@ cdef enum:
     BLOCK = 4096
     HUGE = 1 << 21              # a huge page of the host
     HOST_PAGE = 1 << 16         # a multiple of the pages of every host
-    GIVE_BACK = 1 << 18         # bytes from which on memory goes back to the host instead of being overwritten
+    GIVE_BACK = 1 << 18         # from so many bytes on, memory is returned to the host instead of being overwritten
 
 
 # -- arenas ------------------------------------------------------------------------------------------------
@@ -50,14 +50,14 @@ cdef void *arena_new(machine_t *m, uint64_t nbytes) noexcept nogil:
         p = m.arena_at + pad
         m.arena_at += pad + nbytes
         m.arena_left -= pad + nbytes
-    # Huge pages save the host's own TLB misses on scattered frames; small machines stay small without them.
+    # Huge pages save the host TLB misses on scattered frames; small machines stay small without them.
     if m.nr_frames > small and nbytes >= (16 << 20):
         madvise(p, nbytes, MADV_HUGEPAGE)
     return p
 
 
 cdef void *arena_map(machine_t *m, uint64_t nbytes) noexcept nogil:
-    """Memory that begins where a huge page does: what lies in it has the same place in every run."""
+    """Map memory aligned to a huge page: its content is then laid out over pages alike in every run."""
     cdef uint64_t head
     cdef char *p
     if m.nr_arenas >= 32:
@@ -96,7 +96,7 @@ cdef void arenas_release(machine_t *m) noexcept nogil:
 
 
 cdef void clear_memory(char *p, uint64_t n) noexcept nogil:
-    """Zero a part of an arena.  The host takes back what is large, and has zeros there when it is touched again."""
+    """Zero part of an arena.  A large part is returned to the host, which supplies zeros on the next touch."""
     cdef uint64_t head = -<uint64_t> p & (HOST_PAGE - 1), whole
     if n >= GIVE_BACK:
         whole = (n - head) & ~<uint64_t> (HOST_PAGE - 1)
@@ -108,7 +108,7 @@ cdef void clear_memory(char *p, uint64_t n) noexcept nogil:
 
 
 cdef void copy_blocks(char *to, const char *p, uint64_t n) noexcept nogil:
-    """Copy into memory that is zero: blocks of zeros stay untouched, so that the host commits no page for them."""
+    """Copy into zeroed memory and skip blocks of zeros, so that the host commits no page for them."""
     cdef uint64_t at = 0, part
     while at < n:
         part = min(<uint64_t> BLOCK, n - at)
@@ -144,7 +144,7 @@ cdef uint32_t slab_alloc(slab_t *s) noexcept nogil:
         s.free = slab_link(s, i)[0]
     elif s.fresh < s.max:
         i = s.fresh
-        pmg_store32(&s.fresh, i + 1)        # swapoff goes through all records without the lock
+        pmg_store32(&s.fresh, i + 1)        # swapoff walks all records without the lock
     if i:
         s.used += 1
     pmg_spin_unlock(&s.lock)
@@ -161,7 +161,7 @@ cdef void slab_free(slab_t *s, uint32_t i) noexcept nogil:
     pmg_spin_unlock(&s.lock)
 
 
-# -- the heap: blocks of 16 << k bytes, one free list a size ---------------------------------------------------
+# -- the heap: blocks of 16 << k bytes, one free list per size -------------------------------------------------
 
 
 cdef inline int size_class(uint64_t nbytes) noexcept nogil:
@@ -194,7 +194,7 @@ cdef void heap_free(machine_t *m, uint64_t off, int k) noexcept nogil:
 
 
 cdef int vec_resize(machine_t *m, vec_t *v, uint64_t n) noexcept nogil:
-    """A file written at one far place has a long array: only what is not zero takes memory of the host."""
+    """Set the length.  A file written at one far offset has a long array: only its nonzero blocks take host memory."""
     cdef uint64_t off
     cdef int k
     if n > 0x7fffffff:
@@ -244,7 +244,7 @@ cdef void vec_free(machine_t *m, vec_t *v) noexcept nogil:
 
 
 cdef void zone_lock(ctx_t *c, node_t *node) noexcept nogil:
-    """Guards the free frames of a node; taken once for up to STAGE frames, the caches of processors do the rest."""
+    """Guards the free frames of a node; per-CPU lists take it once for up to STAGE frames."""
     count_event(c, C_LOCK_ZONE, 1)
     count_event(c, C_HOST_ZONE_CONTENDED, pmg_spin_lock(&node.lock))
 
@@ -254,7 +254,7 @@ cdef inline bint node_online(machine_t *m, int32_t nid) noexcept nogil:
 
 
 cdef inline void copy_back(uint32_t *out, const uint32_t *top, uint32_t n) noexcept nogil:
-    """The ``n`` entries below ``top``, the last one first.  By four: a compiler cannot know that the arrays never meet."""
+    """Copy the ``n`` entries below ``top``, the last first; by four, since the compiler must assume that arrays overlap."""
     cdef uint32_t i = 0
     while i + 4 <= n:
         top -= 4
@@ -270,7 +270,7 @@ cdef inline void copy_back(uint32_t *out, const uint32_t *top, uint32_t n) noexc
 
 
 cdef uint32_t zone_take(ctx_t *c, int32_t nid, uint32_t n, uint32_t *out) noexcept nogil:
-    """Up to ``n`` free frames of a node: newest returned ones first, then never used ones."""
+    """Take up to ``n`` free frames of a node (``rmqueue_bulk``): returned ones, newest first, then never used ones."""
     cdef node_t *node = &c.m.node[nid]
     cdef uint32_t k
     zone_lock(c, node)
@@ -282,14 +282,16 @@ cdef uint32_t zone_take(ctx_t *c, int32_t nid, uint32_t n, uint32_t *out) noexce
         out[k] = <uint32_t> node.fresh
         node.fresh += 1
         k += 1
-    pmg_store(&node.nr_free, node.nr_free - k)      # read without the lock by who only wants to know
+    pmg_store(&node.nr_free, node.nr_free - k)      # lockless readers only want an estimate
     pmg_spin_unlock(&node.lock)
     return k
 
 
 cdef void zone_give(ctx_t *c, int32_t nid, const uint32_t *pfns, uint32_t n, bint one_by_one) noexcept nogil:
-    """Return frames.  With a watermark, those freed one by one count only when there is a batch of them: the kernel
-    compares the watermark with what is on its lists, not with what CPUs keep for themselves.
+    """Return frames to a node (``free_pcppages_bulk``).
+
+    With a watermark, frames freed one by one count only once there is a batch of them: the kernel compares the watermark
+    with the zone's free list, without the per-CPU lists.
     """
     cdef node_t *node = &c.m.node[nid]
     zone_lock(c, node)
@@ -304,10 +306,10 @@ cdef void zone_give(ctx_t *c, int32_t nid, const uint32_t *pfns, uint32_t n, bin
 
 
 cdef void drain_all_pages(ctx_t *c, int32_t nid, bint all_) noexcept nogil:
-    """Bring the frames that processors cache for an empty node back to it, as the kernel drains its per-CPU lists.
+    """Return the frames on the per-CPU lists of a node to it.
 
-    A cache that looks empty is passed by, unless its lock is held: its owner may be bringing the node's last frames.
-    ``all_``: that must not be missed even by a caller that looks at the wrong moment.
+    A list that looks empty is skipped, unless its lock is held: its owner may be fetching the node's last frames.
+    ``all_``: look under each lock, so that a list filled at that very moment is not missed.
     """
     cdef uint32_t i, n
     cdef uint32_t pfns[256]
@@ -326,10 +328,10 @@ cdef void drain_all_pages(ctx_t *c, int32_t nid, bint all_) noexcept nogil:
 
 
 cdef uint32_t rmqueue(ctx_t *c, int32_t nid, uint32_t n, uint32_t *out) noexcept nogil:
-    """Up to ``n`` free frames of exactly one node, through the processor's cache; records untouched.
+    """Take up to ``n`` free frames of exactly one node through the per-CPU list; their records stay untouched.
 
-    Those that one call after the other would get, in that order, and no more than the cache holds: its next refill may
-    come only when the frames of pages that failed are back.
+    These are the frames that single calls would get, in that order.  It stops at the end of the list: the next refill may
+    only happen after the targets of failed pages have been returned.
     """
     cdef pcp_t *pcp = &c.pcp[nid]
     cdef uint32_t k
@@ -342,7 +344,7 @@ cdef uint32_t rmqueue(ctx_t *c, int32_t nid, uint32_t n, uint32_t *out) noexcept
                 return 0
             drain_all_pages(c, nid, False)
             return zone_take(c, nid, 1, out)
-    if n == 1:                              # a page at a time: fetch the record of the one after next
+    if n == 1:                              # a page at a time: prefetch the record of one that comes soon
         k = pcp.n - 1
         out[0] = pcp.pfn[k]
         if k >= 4:
@@ -379,17 +381,16 @@ cdef uint32_t prep_new_page(ctx_t *c, uint32_t pfn) noexcept nogil:
 
 
 cdef inline bint zone_watermark_ok(machine_t *m, int32_t nid, bint watermark) noexcept nogil:
-    """Above the low watermark, or allowed to go below it.
+    """Whether the node is above its low watermark, or the caller may go below it.
 
-    From 6.7 on nobody can: the processor that brought the node down to the mark has taken the rest along in bulk, and
-    keeps it on a list of its own.
+    From 6.7 on no caller may: the processor that reached the mark has moved the rest to its own per-CPU list in bulk.
     """
     cdef node_t *node = &m.node[nid]
     return node.low == 0 or not (watermark or m.profile.pcp_bulk) or pmg_load(&node.nr_free) > node.low
 
 
 cdef uint32_t get_page_from_freelist(ctx_t *c, int32_t nid, uint64_t mask, bint watermark) noexcept nogil:
-    """First node of the zonelist that has a frame, above its low watermark if asked; 0 when there is none."""
+    """Take a frame of the first node in the zonelist that has one, above its watermark if asked; 0: none has."""
     cdef machine_t *m = c.m
     cdef uint32_t i, pfn = 0
     cdef int32_t k, wanted = -1
@@ -408,13 +409,13 @@ cdef uint32_t get_page_from_freelist(ctx_t *c, int32_t nid, uint64_t mask, bint 
 
 
 cdef uint32_t alloc_page(ctx_t *c, int32_t nid, uint64_t mask) noexcept nogil:
-    """The fast path leaves every node its low watermark; only who finds nothing that way may go below.
+    """Allocate a frame; the fast path respects every low watermark, and only if it fails may the slow path go below.
 
-    A mask of which no node is left does not count: its policy is older than the present set of nodes.
+    A mask without an online node is ignored: its policy predates the present set of nodes.
     """
     cdef uint64_t online = 0
     cdef uint32_t pfn = 0
-    while not pfn and online != pmg_load(&c.m.online):      # nothing, and a node went meanwhile: perhaps all of the mask
+    while not pfn and online != pmg_load(&c.m.online):      # retry if a node went offline: it may have been the mask's last
         online = pmg_load(&c.m.online)
         pfn = get_page_from_freelist(c, nid, mask & online or online, True)
         if not pfn:
@@ -423,9 +424,9 @@ cdef uint32_t alloc_page(ctx_t *c, int32_t nid, uint64_t mask) noexcept nogil:
 
 
 cdef uint32_t alloc_pages_node(ctx_t *c, int32_t nid, uint32_t n, uint32_t *out) noexcept nogil:
-    """Targets of a migration: the records are the caller's to fill.
+    """Allocate targets of a migration; the caller fills in their records.
 
-    Where a node has a watermark, each frame is asked for on its own.
+    On a node with a watermark each frame is a request of its own.
     """
     cdef uint32_t k = rmqueue(c, nid, 1 if c.m.node[nid].low else n, out) if zone_watermark_ok(c.m, nid, False) else 0
     if k:
@@ -434,7 +435,7 @@ cdef uint32_t alloc_pages_node(ctx_t *c, int32_t nid, uint32_t n, uint32_t *out)
 
 
 cdef void free_pages(ctx_t *c, const uint32_t *pfns, uint32_t n) noexcept nogil:
-    """Give back frames that nobody references any more."""
+    """Free frames that have no reference left."""
     cdef machine_t *m = c.m
     cdef uint32_t i, k, stop, pfn
     cdef int32_t nid
@@ -456,7 +457,7 @@ cdef void free_pages(ctx_t *c, const uint32_t *pfns, uint32_t n) noexcept nogil:
             if pfn - first >= size:
                 break
             pmg_store32(&frames[pfn].mapping, 0)
-            pmg_store_sole(SOLE_FREED, &frames[pfn].state, 0)      # without a reference nobody may take one
+            pmg_store_sole(SOLE_FREED, &frames[pfn].state, 0)      # no reference can be taken on a frame without one
             pcp.pfn[k] = pfn
             k += 1
             i += 1
@@ -466,7 +467,7 @@ cdef void free_pages(ctx_t *c, const uint32_t *pfns, uint32_t n) noexcept nogil:
                 zone_give(c, nid, &pcp.pfn[k], 1, True)
             pmg_store32_rel(&pcp.n, 0)
         elif pcp.n == PCP_MAX:
-            # The older half goes back, in one section; the newer, still in the host's cache, stays.
+            # Return the older half in one critical section; the newer half is still in the host's cache.
             zone_give(c, nid, pcp.pfn, PCP_MAX // 2, False)
             memcpy(pcp.pfn, pcp.pfn + PCP_MAX // 2, PCP_MAX // 2 * 4)
             pmg_store32_rel(&pcp.n, PCP_MAX // 2)
@@ -484,7 +485,7 @@ cdef void put_page_refs(ctx_t *c, uint32_t pfn, uint32_t n) noexcept nogil:
 
 
 cdef void node_close(ctx_t *c, int32_t nid) noexcept nogil:
-    """No frame of the node is given out from now on: those that processors cache go back, and new ones do not get there."""
+    """Stop allocation on the node: drain its per-CPU lists; frames freed later bypass them."""
     pmg_and(&c.m.online, ~(<uint64_t> 1 << nid))
     drain_all_pages(c, nid, True)
 
@@ -494,7 +495,7 @@ cdef void node_open(ctx_t *c, int32_t nid) noexcept nogil:
 
 
 cdef uint64_t node_in_use(ctx_t *c, int32_t nid) noexcept nogil:
-    """Frames of a closed node that are not back on its free list: in use, or still in somebody's hands."""
+    """Count the frames of a closed node that are not on its free list: in use, or about to be freed."""
     cdef node_t *node = &c.m.node[nid]
     cdef uint64_t n
     zone_lock(c, node)

@@ -1,4 +1,4 @@
-"""The walk over a range of an address space: one stretch of entries after another, each within one table.
+"""Walk a range of an address space, one stretch of entries at a time, each within one leaf table.
 
 ::
 
@@ -10,8 +10,8 @@
             pte = pmg_load(leaf_pte(m, w.leaf, vpn))
         pte_unlock(c, w.leaf)
 
-Pages without a table are skipped.  The caller holds mmap_lock, and decides for itself whether it needs the table's
-lock.  Everything that works on ranges walks here, so this is the place that learns of leaves above the last level.
+Pages without a leaf table are skipped.  The caller holds mmap_lock and decides whether it needs the table's lock.  Every
+operation on a range walks here, so larger pages would be introduced in this place.
 """
 from libc.stdint cimport uint32_t, uint64_t
 
@@ -23,9 +23,9 @@ ctypedef struct pagewalk_t:
     machine_t *m
     mm_t *mm
     uint64_t end                # of the range
-    uint64_t vpn                # the stretch: its first page,
-    uint64_t stop               # the page behind its last,
-    uint32_t leaf               # and its table
+    uint64_t vpn                # first page of the stretch
+    uint64_t stop               # the page after its last
+    uint32_t leaf               # its leaf table
 
 
 cdef inline void pagewalk_start(pagewalk_t *w, machine_t *m, mm_t *mm, uint64_t start, uint64_t end) noexcept nogil:
@@ -36,7 +36,7 @@ cdef inline void pagewalk_start(pagewalk_t *w, machine_t *m, mm_t *mm, uint64_t 
 
 
 cdef inline bint pagewalk_next(pagewalk_t *w) noexcept nogil:
-    """Go on to the next stretch; False when the range is done."""
+    """Advance to the next stretch; False when the range is done."""
     w.vpn = next_leaf(w.m, w.mm, w.stop, w.end, &w.leaf)
     w.stop = min(w.end, leaf_end(w.vpn))
     return w.vpn < w.end

@@ -1,7 +1,7 @@
-"""VMAs without page structs: frames that a driver owns and maps itself (VM_PFNMAP), and operations of a VMA.
+"""VM_PFNMAP: mappings of frames that a driver owns and that have no page struct; and vm_ops of a VMA.
 
-Such an entry has PTE_SPECIAL: no count, no flag, no reverse map knows of it, so that no migration can find it.  Only
-the VMA's own ``migrate`` operation can move what is there, which is what the note's fifth patch is for.
+Their entries have PTE_SPECIAL and are not in refcount, mapcount, page flags or reverse map, so that no migration finds
+them.  Only the VMA's own ``migrate`` operation can move these frames: the purpose of the 2006 note's fifth patch.
 """
 from libc.errno cimport EFAULT, EINVAL, ENOMEM
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -31,7 +31,7 @@ cdef bint pfn_is_reserved(machine_t *m, uint64_t pfn) noexcept nogil:
 
 
 cdef int remap_pfn_range(ctx_t *c, mm_t *mm, vma_t *vma, const uint32_t *pfns) noexcept nogil:
-    """Frame i into page i of a VMA that nobody has touched yet."""
+    """Map frame i at page i of a VMA that has no entries yet."""
     cdef machine_t *m = c.m
     cdef pte_t prot = page_prot(m, vma, vma.flags) | PTE_SPECIAL
     cdef uint64_t i
@@ -107,7 +107,7 @@ cdef void vma_frames(machine_t *m, vma_t *vma, uint64_t vpn, uint64_t n, int64_t
 
 
 cdef void remap_one(ctx_t *c, uint32_t mm, uint32_t leaf, uint64_t vpn, uint32_t new) noexcept nogil:
-    """The entry is empty while its frame is copied: who uses it meanwhile faults, and waits for the leaf's lock."""
+    """Replace one frame.  The entry is empty during the copy: an access meanwhile faults and waits for the leaf's lock."""
     cdef machine_t *m = c.m
     cdef pte_t *p = leaf_pte(m, leaf, vpn)
     cdef pte_t old

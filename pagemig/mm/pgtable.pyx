@@ -10,7 +10,7 @@ from pagemig.mm.types cimport ctx_t, machine_t, mm_t, ptdesc_t, PTRS_PER_PTE, TA
 
 
 cdef uint32_t table_alloc(machine_t *m, uint32_t mm, uint32_t level, uint64_t vpn) noexcept nogil:
-    """An empty table (tables are handed back empty, so nothing is cleared here); 0 when the pool is used up."""
+    """Allocate a table, empty because freed tables are; 0 when the pool is exhausted."""
     cdef uint32_t t = slab_alloc(&m.tables)
     cdef ptdesc_t *d
     if t:
@@ -35,10 +35,9 @@ cdef uint32_t pgd_alloc(ctx_t *c, uint32_t mm) noexcept nogil:
 
 
 cdef uint32_t child_alloc(ctx_t *c, uint32_t parent, uint64_t vpn) noexcept nogil:
-    """The table below ``parent`` that covers ``vpn``, made when absent.
+    """Get the table below ``parent`` that covers ``vpn``, and make it when absent.
 
-    Faults of one mm run side by side under mmap_lock for reading, so the entry is looked at again under the
-    parent's lock.
+    Faults of one mm run concurrently under mmap_lock for reading, so the entry is read again under the parent's lock.
     """
     cdef machine_t *m = c.m
     cdef uint32_t level = m.ptdesc[parent].level
@@ -71,7 +70,7 @@ cdef uint32_t pte_alloc(ctx_t *c, mm_t *mm, uint64_t vpn) noexcept nogil:
 
 cdef void free_range(
         ctx_t *c, uint32_t table, uint64_t start, uint64_t end, uint64_t floor, uint64_t ceiling) noexcept nogil:
-    """Free the children of ``table`` that cover part of [start, end) and lie inside [floor, ceiling)."""
+    """Free the children of ``table`` that cover part of [start, end) and lie within [floor, ceiling)."""
     cdef machine_t *m = c.m
     cdef uint32_t level = m.ptdesc[table].level, t
     cdef uint64_t span = <uint64_t> 1 << level_shift(level)

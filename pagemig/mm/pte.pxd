@@ -1,11 +1,11 @@
-"""Page-table entries and the swap entries that stand in for absent pages; inline, no state.
+"""Page-table entries, and swap entries in place of absent pages; all inline, without state.
 
 A present entry has the x86-64 layout, so that a hardware simulator can walk the tables::
 
     63 NX | 58..62 - | 12..51 pfn | 11 - | 9 special | 7 PSE | 6 D | 5 A | 2 US | 1 RW | 0 P
 
-Bit 8 with P clear is PROT_NONE, as in Linux: the page is there, the processor may not use it.
-An entry that is neither present nor PROT_NONE but not zero is a swap entry::
+Bit 8 with P clear is PROT_NONE, as in Linux: the entry maps a page that the processor may not access.
+A nonzero entry that is neither present nor PROT_NONE is a swap entry::
 
     59..63 type | 12..58 offset | 11..9 - | 1..8 zero
 
@@ -51,7 +51,7 @@ cdef inline bint pte_none(pte_t pte) noexcept nogil:
 
 
 cdef inline bint pte_present(pte_t pte) noexcept nogil:
-    """The kernel's meaning: a page is behind it, even if PROT_NONE keeps the processor out."""
+    """Whether the entry maps a page; as in the kernel, a PROT_NONE entry does."""
     return (pte & (PTE_P | PTE_PROTNONE)) != 0
 
 
@@ -93,17 +93,17 @@ cdef inline uint32_t migration_entry_to_pfn(pte_t pte) noexcept nogil:
 
 
 cdef inline pte_t make_migration_entry(uint64_t type, uint32_t pfn, pte_t old) noexcept nogil:
-    """Entry of ``type`` for ``pfn`` that keeps the accessed and dirty bits of ``old``."""
+    """Make an entry of ``type`` for ``pfn`` that keeps the accessed and dirty bits of ``old``."""
     return (type << SWP_TYPE_SHIFT) | (<pte_t> pfn << 12) | (old & (PTE_A | PTE_D)) << SWP_MIG_SHIFT
 
 
 cdef inline pte_t migration_entry_bits(pte_t entry) noexcept nogil:
-    """The accessed and dirty bits of the entry that was replaced, where a present entry has them."""
+    """Get the accessed and dirty bits of the replaced entry, in their places in a present entry."""
     return (entry >> SWP_MIG_SHIFT) & (PTE_A | PTE_D)
 
 
 cdef inline pte_t migration_entry_set_type(pte_t pte, uint64_t type) noexcept nogil:
-    """The same entry with another type: fork and mprotect downgrade entries in place."""
+    """Change the type of an entry: fork and mprotect downgrade entries in place."""
     return (pte & ((1ull << SWP_TYPE_SHIFT) - 1)) | (type << SWP_TYPE_SHIFT)
 
 

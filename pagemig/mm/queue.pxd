@@ -1,4 +1,4 @@
-"""Collect the pages a call is to move: growing lists, and walks over mappings."""
+"""Queue the pages that a call is to move: growing lists, and walks over mappings."""
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from pagemig.mm.migrate_stage cimport target_t
@@ -14,15 +14,15 @@ cdef int list_add(list_t *l, uint32_t pfn) noexcept nogil
 cdef void list_putback(ctx_t *c, list_t *l) noexcept nogil
 
 
-# what a walk over mappings takes along
+# the state of a walk over mappings (struct queue_pages)
 cdef struct queue_t:
     list_t list
     uint64_t nodes
     bint invert                 # take pages that are NOT on nodes
     bint discontig_ok
     uint32_t flags              # MPOL_MF_*
-    uint64_t failed             # pages that should move and cannot; through 6.6 the walk ends at the first
-    uint32_t mm                 # whose mappings
+    uint64_t failed             # misplaced pages that cannot move; through 6.6 the walk ends at the first
+    uint32_t mm                 # the address space walked
 
 cdef void queue_begin(queue_t *q, uint64_t nodes, bint invert, bint discontig_ok, uint32_t flags) noexcept nogil
 # 1: stopped at a page that cannot be moved; or -errno
@@ -36,7 +36,7 @@ cdef int list_grow(list_t *l) noexcept nogil
 
 
 cdef inline int list_reserve(list_t *l, uint64_t n) noexcept nogil:
-    """Room for ``n`` pages; n grows by less than the first size at a time."""
+    """Make room for ``n`` pages; from call to call, n grows by less than the initial capacity."""
     return list_grow(l) if n > l.cap else 0
 
 cdef int queue_pages_range(ctx_t *c, queue_t *q, mm_t *mm, uint64_t start, uint64_t end) noexcept nogil

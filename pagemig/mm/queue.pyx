@@ -1,4 +1,4 @@
-"""Collect the pages a call is to move: growing lists, and walks over mappings."""
+"""Queue the pages that a call is to move: growing lists, and walks over mappings."""
 from libc.errno cimport EFAULT, EIO, ENOMEM
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
@@ -49,18 +49,18 @@ cdef void list_putback(ctx_t *c, list_t *l) noexcept nogil:
 
 
 cdef bint vma_migratable(machine_t *m, vma_t *vma) noexcept nogil:
-    """Through 2.6.20 mbind and migrate_pages leave locked memory alone."""
+    """Whether pages of a VMA may move.  Through 2.6.20 mbind and migrate_pages skip mlocked memory."""
     return not vma.flags & (VM_IO | VM_PFNMAP | VM_DONTMIGRATE | (VM_LOCKED if m.profile.locked_skipped else 0))
 
 
 cdef inline int queue_failed(ctx_t *c, queue_t *q) noexcept nogil:
-    """1: the walk ends here."""
+    """Count a page that cannot be moved; 1: end the walk."""
     q.failed += 1
     return 0 if c.m.profile.isolate_counts else 1
 
 
-cdef int queue_leaf(ctx_t *c, queue_t *q, vma_t *vma, uint32_t leaf, uint64_t vpn, uint64_t end) noexcept nogil:
-    """Pages vpn..end of one leaf.  1: stop, something cannot be moved.  -EIO: STRICT found a misplaced page."""
+cdef int queue_pages_pte_range(ctx_t *c, queue_t *q, vma_t *vma, uint32_t leaf, uint64_t vpn, uint64_t end) noexcept nogil:
+    """Queue pages [vpn, end) of one leaf table.  1: stop at a page that cannot move.  -EIO: STRICT found a misplaced one."""
     cdef machine_t *m = c.m
     cdef uint64_t v
     cdef uint32_t pfn
@@ -73,7 +73,7 @@ cdef int queue_leaf(ctx_t *c, queue_t *q, vma_t *vma, uint32_t leaf, uint64_t vp
             pte = pmg_load(leaf_pte(m, leaf, v + AHEAD))
             if pte_present(pte):
                 pmg_prefetchw(&m.frames[pte_pfn(pte)])
-        pte = pmg_load(leaf_pte(m, leaf, v))     # the processor notes accesses without the lock
+        pte = pmg_load(leaf_pte(m, leaf, v))     # the processor sets A and D without the lock
         if not pte_present(pte) or (pte & PTE_SPECIAL and PMG_GUARD(GUARD_ZERO_PAGE)):
             if m.profile.isolate_counts and is_migration_entry(pte):
                 q.failed += 1               # another migration has the page
@@ -93,7 +93,7 @@ cdef int queue_leaf(ctx_t *c, queue_t *q, vma_t *vma, uint32_t leaf, uint64_t vp
                 break
             continue
         if frame_maps(s) != 1 and not q.flags & MPOL_MF_MOVE_ALL:
-            continue                        # shared: skipped without a word
+            continue                        # shared: skipped silently
         if list_add(&q.list, pfn):
             rc = -ENOMEM
             break
@@ -110,7 +110,7 @@ cdef int queue_vma(ctx_t *c, queue_t *q, mm_t *mm, vma_t *vma, uint64_t start, u
     cdef int rc = 0
     pagewalk_start(&w, c.m, mm, start, end)
     while rc == 0 and pagewalk_next(&w):
-        rc = -PMG_WAIT if signal_pending(c, PTRS_PER_PTE) else queue_leaf(c, q, vma, w.leaf, w.vpn, w.stop)
+        rc = -PMG_WAIT if signal_pending(c, PTRS_PER_PTE) else queue_pages_pte_range(c, q, vma, w.leaf, w.vpn, w.stop)
     return rc
 
 
@@ -153,7 +153,7 @@ cdef void queue_begin(queue_t *q, uint64_t nodes, bint invert, bint discontig_ok
 
 
 cdef int64_t migrate_queue(ctx_t *c, queue_t *q, const target_t *t) noexcept nogil:
-    """Migrate what is listed: how many pages could not be moved or not even be isolated, or -errno."""
+    """Migrate the queued pages; return how many were not moved or not isolated, or -errno."""
     cdef run_t run
     cdef int64_t rc = 0
     if q.list.n:
@@ -164,7 +164,7 @@ cdef int64_t migrate_queue(ctx_t *c, queue_t *q, const target_t *t) noexcept nog
 
 
 cdef int32_t node_remap(int32_t s, const nodemask_t *old, const nodemask_t *new) noexcept nogil:
-    """The n-th node of ``old`` goes to number n modulo |new| of ``new``."""
+    """Map the n-th node of ``old`` to the node of ``new`` with number n modulo its weight."""
     cdef uint32_t n = nodes_weight(new)
     if not (old.bits[0] >> s) & 1 or n == 0:
         return s
@@ -174,9 +174,9 @@ cdef int32_t node_remap(int32_t s, const nodemask_t *old, const nodemask_t *new)
 cdef bint next_pair(
         uint64_t left, uint64_t stay, const nodemask_t *old, const nodemask_t *new, int32_t *source,
         int32_t *dest) noexcept nogil:
-    """A pair whose destination does not itself wait to be emptied, else the last pair that moves at all.
+    """Choose the next pair of nodes: one whose destination need not be emptied itself, else the last pair that moves.
 
-    Nodes in ``stay`` are not emptied, though they count among ``left``.
+    Nodes in ``stay`` are not emptied but count as ``left``.
     """
     cdef int32_t s, d
     cdef bint found = False

@@ -1,7 +1,7 @@
 """Reverse map: which VMAs map a page.  anon_vma chains and i_mmap trees share one interval tree.
 
-Page indices count modulo 2^32 (addresses go beyond 16 TiB), so a hit is a candidate: it is confirmed by the
-frame number in the page-table entry.
+Page indices count modulo 2^32 (addresses go beyond 16 TiB), so a hit is a candidate, which the frame number in the
+page-table entry confirms.
 """
 from libc.stdint cimport uint32_t, uint64_t
 
@@ -9,7 +9,7 @@ from pagemig.mm.types cimport ctx_t, file_t, machine_t, vma_t
 
 # -- anon_vma life; mmap_lock of the vma's mm held for writing (anon_vma_prepare: reading is enough) -----------
 cdef int anon_vma_prepare(ctx_t *c, vma_t *vma) noexcept nogil                       # 0 or -ENOMEM
-# 0 or -ENOMEM, dst without chain then
+# 0, or -ENOMEM and dst has no chain
 cdef int anon_vma_clone(ctx_t *c, vma_t *dst, vma_t *src) noexcept nogil
 cdef int anon_vma_fork(ctx_t *c, vma_t *child, vma_t *parent) noexcept nogil
 cdef void unlink_anon_vmas(ctx_t *c, vma_t *vma) noexcept nogil
@@ -20,27 +20,27 @@ cdef uint32_t page_get_anon_vma(machine_t *m, uint32_t pfn) noexcept nogil
 # -- files --------------------------------------------------------------------------------------------------------
 cdef int vma_link_file(ctx_t *c, vma_t *vma) noexcept nogil                          # into file's i_mmap: 0 or -ENOMEM
 cdef void unlink_file_vma(ctx_t *c, vma_t *vma) noexcept nogil
-# -- changing start, end or pgoff of a linked VMA: take it out of its trees, change it, put it back ---------------
+# -- to change start, end or pgoff of a linked VMA, remove it from its trees, change it, insert it again ----------
 cdef void vma_trees_remove(ctx_t *c, vma_t *vma) noexcept nogil
 cdef void vma_trees_insert(ctx_t *c, vma_t *vma) noexcept nogil
-# keep walks out of the VMA for a while without changing its place
+# keep rmap walks out of the VMA for a while without changing its place
 cdef void vma_trees_lock(ctx_t *c, vma_t *vma) noexcept nogil
 cdef void vma_trees_unlock(ctx_t *c, vma_t *vma) noexcept nogil
-# -- locks of a page's mapping (readers: rmap walks; writers: the functions above).  A walk may be for many pages: n is how
-#    often the modelled kernel would take the lock for them, page by page ----------------------------------------------
+# -- locks of a page's mapping (readers: rmap walks; writers: the functions above).  One walk may serve many pages: n is
+#    how often the modelled kernel takes the lock for them, page by page -------------------------------------------------
 cdef void anon_vma_lock_read(ctx_t *c, uint32_t av, uint32_t n) noexcept nogil
 cdef void anon_vma_unlock_read(ctx_t *c, uint32_t av) noexcept nogil
-# the same without a reference; the root to unlock, or 0 when no VMA is left in it
+# page_lock_anon_vma, without a reference: the root to unlock, or 0 when the anon_vma has no VMA left
 cdef uint32_t anon_vma_lock_typed(ctx_t *c, uint32_t av, uint32_t n) noexcept nogil
 cdef void anon_vma_unlock_typed(ctx_t *c, uint32_t root) noexcept nogil
 cdef void i_mmap_lock_read(ctx_t *c, file_t *f, uint32_t n) noexcept nogil
 cdef void i_mmap_unlock_read(ctx_t *c, file_t *f) noexcept nogil
-# VMAs of a tree that overlap page indices first..last, at most max from the skip-th on; returns how many were written.
+# VMAs of a tree that overlap page indices first through last: skips skip of them, writes at most max, returns how many.
 cdef uint32_t rmap_vmas(
         machine_t *m, uint32_t tree, uint32_t first, uint32_t last, uint32_t skip, uint32_t *vmas,
         uint32_t max) noexcept nogil
-# -- a page gains or loses a mapping; the page-table lock is held.  Mapcount, flags, mlock and rss follow;
-#    references are the caller's: a new PTE owns one, page_remove_rmap does not drop it.  False: the count is full -----
+# -- a page gains or loses a mapping; the page-table lock is held.  Updates mapcount, flags, mlock count and rss.
+#    References are the caller's: a new PTE owns one, page_remove_rmap does not drop it.  False: the count is full -----
 # exclusive, swapbacked, on the LRU
 cdef void page_add_new_anon_rmap(ctx_t *c, uint32_t pfn, vma_t *vma, uint64_t vpn) noexcept nogil
 cdef bint page_add_anon_rmap(ctx_t *c, uint32_t pfn, vma_t *vma) noexcept nogil
@@ -48,7 +48,7 @@ cdef bint page_add_file_rmap(ctx_t *c, uint32_t pfn, vma_t *vma) noexcept nogil
 cdef void page_remove_rmap(ctx_t *c, uint32_t pfn, vma_t *vma) noexcept nogil
 cdef void mlock_vma_page(ctx_t *c, uint32_t pfn, vma_t *vma) noexcept nogil      # counts a mapping in a VM_LOCKED vma
 cdef void munlock_vma_page(ctx_t *c, uint32_t pfn) noexcept nogil
-cdef void lru_add_drain(ctx_t *c) noexcept nogil                # work off the list of this CPU
-cdef void lru_cache_disable(ctx_t *c) noexcept nogil            # of all CPUs, and keep them empty until enabled
+cdef void lru_add_drain(ctx_t *c) noexcept nogil                # drain the list of this CPU
+cdef void lru_cache_disable(ctx_t *c) noexcept nogil            # drain those of all CPUs and bypass them until enabled
 cdef void lru_cache_enable(ctx_t *c) noexcept nogil
 cdef void lru_cache_add(ctx_t *c, uint32_t pfn) noexcept nogil

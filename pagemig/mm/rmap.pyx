@@ -23,9 +23,9 @@ from pagemig.mm.types cimport (
 from pagemig.mm.vma cimport add_mm_counter, linear_page_index, vma_flags, vma_slot
 
 
-# -- the interval tree: a treap by (start, age), each node knowing the largest `last` below it --------------------
-# Age decides among equal ranges: fork copies entries from the parent to the child while both are in the tree, and a
-# walk that came to the child first would miss the entry copied behind its back.
+# -- the interval tree: a treap by (start, age); each node has the largest `last` of its subtree -------------------
+# Age orders equal ranges.  fork copies entries from parent to child while both are in the tree: a walk that visited the
+# child first would miss an entry copied after the visit.
 
 
 cdef inline uint32_t priority(uint32_t i) noexcept nogil:
@@ -51,7 +51,7 @@ cdef inline void pull(machine_t *m, uint32_t i) noexcept nogil:
 
 
 cdef void tree_split(machine_t *m, uint32_t t, uint32_t at, uint32_t *lo, uint32_t *hi) noexcept nogil:
-    """Nodes of ``t`` before node ``at`` to ``lo``, the others to ``hi``."""
+    """Split ``t``: nodes before node ``at`` go to ``lo``, the others to ``hi``."""
     if t == 0:
         lo[0] = 0
         hi[0] = 0
@@ -147,7 +147,7 @@ cdef uint32_t rmap_vmas(
     f.max = max
     f.vmas = vmas
     tree_visit(m, tree, &f)
-    if n.max >= <uint64_t> 1 << 32:         # a VMA whose indices pass 2^32 also maps small ones
+    if n.max >= <uint64_t> 1 << 32:         # a VMA whose indices wrap at 2^32 also maps small ones
         f.first += <uint64_t> 1 << 32
         f.last += <uint64_t> 1 << 32
         tree_visit(m, tree, &f)
@@ -158,7 +158,7 @@ cdef uint32_t rmap_vmas(
 
 
 cdef void rnode_place(machine_t *m, uint32_t i) noexcept nogil:
-    """Take the VMA's present range into the node."""
+    """Copy the VMA's present range into the node."""
     cdef rnode_t *n = rnode_of(m, i)
     cdef vma_t *v = vma_of(m, n.vma)
     n.start = v.pgoff & 0xffffffffu
@@ -198,10 +198,10 @@ cdef void anon_vma_lock_read(ctx_t *c, uint32_t av, uint32_t n) noexcept nogil:
 
 
 cdef uint32_t anon_vma_lock_typed(ctx_t *c, uint32_t av, uint32_t n) noexcept nogil:
-    """Lock an anon_vma that nothing keeps alive; its root, or 0 when it is gone and with it every mapping.
+    """Lock an anon_vma that nothing keeps alive (``page_lock_anon_vma``): its root, or 0 once its last VMA is gone.
 
-    The record is an anon_vma still, but whose?  A tree that is not empty under the lock of a root that has not changed
-    stays as it is: whoever takes the last VMA out of it needs that lock.
+    The record is type-stable but may belong to another family by now.  If the root has not changed and the tree is not
+    empty under the root's lock, it stays so: removing its last VMA takes that lock.
     """
     cdef anon_vma_t *record = anon_vma_of(c.m, av)
     cdef uint32_t root = pmg_load32(&record.root)
@@ -243,11 +243,10 @@ cdef void i_mmap_unlock_read(ctx_t *c, file_t *f) noexcept nogil:
 
 
 cdef uint32_t anon_vma_alloc(machine_t *m, uint32_t root, uint32_t parent) noexcept nogil:
-    """One reference.  root and parent 0: the first of a family, its own root and parent.
+    """Make an anon_vma with one reference.  root and parent 0: the first of a family, its own root and parent.
 
-    Records keep their type when reused (the kernel's SLAB_TYPESAFE_BY_RCU): page_get_anon_vma may look at the
-    reference count of one that has just been freed, hence the atomic stores, and a walk without a reference may
-    hold its lock, which therefore is left as it is: free.
+    Records are type-stable (the kernel's SLAB_TYPESAFE_BY_RCU).  page_get_anon_vma may read the refcount of one that has
+    just been freed, hence the atomic stores.  A walk without a reference may hold its lock, so the lock is not initialised.
     """
     cdef uint32_t i = slab_alloc(&m.anon_vmas)
     cdef anon_vma_t *av
@@ -279,10 +278,10 @@ cdef void put_anon_vma(machine_t *m, uint32_t i) noexcept nogil:
 
 
 cdef uint32_t page_get_anon_vma(machine_t *m, uint32_t pfn) noexcept nogil:
-    """Reference the anon_vma of a page that is locked, so that its mapping stays, or at least isolated.
+    """Get a reference on the anon_vma of a page that is locked, so that its mapping is stable, or at least isolated.
 
-    The last mapper may exit at any moment; the reference is taken unless the count is zero, and holds only if
-    the page is still mapped, and to the same, afterwards: until then its anon_vma cannot have been freed.
+    The last mapper may exit at any moment, so the reference is taken only on a nonzero refcount.  It is good only if the
+    page is afterwards still mapped and has the same anon_vma: then the anon_vma was not freed before.
     """
     cdef frame_t *f = &m.frames[pfn]
     cdef uint64_t state = pmg_load(&f.state)
@@ -303,7 +302,7 @@ cdef uint32_t page_get_anon_vma(machine_t *m, uint32_t pfn) noexcept nogil:
 
 
 cdef void chain_link(machine_t *m, vma_t *vma, uint32_t node, uint32_t av, uint32_t *tail) noexcept nogil:
-    """Append ``node`` to the VMA's chain (oldest first) and hang it into the tree of ``av``; its lock is held."""
+    """Append ``node`` to the VMA's chain (oldest first) and insert it into the tree of ``av``, whose lock is held."""
     if tail[0]:
         rnode_of(m, tail[0]).next = node
     else:
@@ -320,7 +319,7 @@ cdef uint32_t chain_tail(machine_t *m, vma_t *vma) noexcept nogil:
 
 
 cdef bint anon_vma_compatible(vma_t *a, vma_t *b) noexcept nogil:
-    """``a`` and ``b`` adjacent and alike but for access rights: one anon_vma lets a later mprotect merge them."""
+    """Whether ``a`` and ``b`` are adjacent and differ only in access rights: sharing lets a later mprotect merge them."""
     return a.end == b.start and a.file == b.file and b.pgoff == a.pgoff + (a.end - a.start) \
         and not ((a.flags ^ b.flags) & ~(VM_READ | VM_WRITE | VM_EXEC)) and mpol_equal(&a.pol, &b.pol)
 
@@ -352,7 +351,7 @@ cdef int anon_vma_prepare(ctx_t *c, vma_t *vma) noexcept nogil:
     cdef bint linked = False
     if pmg_load32(&vma.anon_vma):
         return 0
-    # The merge candidates belong to this mm: faults that run side by side agree through page_table_lock.
+    # The merge candidates belong to this mm: page_table_lock orders its concurrent faults.
     pmg_spin_lock(&mm.page_table_lock)
     av = find_mergeable_anon_vma(m, vma)
     if av:
@@ -378,16 +377,16 @@ cdef int anon_vma_prepare(ctx_t *c, vma_t *vma) noexcept nogil:
     anon_vma_unlock_write(c, anon_vma_of(m, av).root)
     if not linked:
         slab_free(&m.rnodes, node)
-    if not linked or not fresh:       # of a new anon_vma the first reference stays, it stands for being in use
+    if not linked or not fresh:       # a new anon_vma that was linked keeps its first reference, the tree's
         put_anon_vma(m, av)
     return 0
 
 
 cdef int anon_vma_clone(ctx_t *c, vma_t *dst, vma_t *src) noexcept nogil:
-    """Hang ``dst`` into every anon_vma of ``src``.
+    """Insert ``dst`` into every anon_vma of ``src``.
 
-    A dst that has no anon_vma yet may adopt one that lost its own VMA and has at most one child, so that a
-    program that forks for ever does not grow an endless chain.
+    A dst without an anon_vma may reuse one that has lost its VMA and has at most one child, so that a program that forks
+    forever does not grow an endless chain.
     """
     cdef machine_t *m = c.m
     cdef uint32_t i = src.chain, node, root = 0, tail = 0
@@ -427,7 +426,7 @@ cdef int anon_vma_fork(ctx_t *c, vma_t *child, vma_t *parent) noexcept nogil:
     if child.anon_vma:
         return 0
     root = anon_vma_of(m, parent.anon_vma).root
-    if m.profile.family_anon_vma:           # the clone hung it in already: one list for the family
+    if m.profile.family_anon_vma:           # one anon_vma for the family, which the clone has inserted it into already
         child.anon_vma = parent.anon_vma
         anon_vma_lock_write(c, root)
         anon_vma_of(m, child.anon_vma).num_active_vmas += 1
@@ -465,7 +464,7 @@ cdef void unlink_anon_vmas(ctx_t *c, vma_t *vma) noexcept nogil:
         av.tree = tree_erase(m, av.tree, i)
         if av.tree == 0:
             anon_vma_of(m, av.parent).num_children -= 1
-            rnode_of(m, i).next = empty     # freed below, without the lock that lives in the root
+            rnode_of(m, i).next = empty     # freed below, without the lock, since that is in the root
             empty = i
         else:
             slab_free(&m.rnodes, i)
@@ -521,7 +520,7 @@ cdef void vma_trees_unlock(ctx_t *c, vma_t *vma) noexcept nogil:
 
 
 cdef void vma_trees_remove(ctx_t *c, vma_t *vma) noexcept nogil:
-    """Takes the tree locks and keeps them until vma_trees_insert, so that no walk sees the VMA half changed."""
+    """Take the tree locks, held until vma_trees_insert so that no walk sees the VMA half changed, and remove it."""
     cdef machine_t *m = c.m
     cdef uint32_t i = vma.chain
     cdef file_t *f
@@ -557,7 +556,7 @@ cdef void vma_trees_insert(ctx_t *c, vma_t *vma) noexcept nogil:
 
 
 cdef void page_add_new_anon_rmap(ctx_t *c, uint32_t pfn, vma_t *vma, uint64_t vpn) noexcept nogil:
-    """The frame is still private to the caller: plain stores, published by the PTE."""
+    """Set up the frame with plain stores: it is private to the caller until the PTE publishes it."""
     cdef machine_t *m = c.m
     cdef frame_t *f = &m.frames[pfn]
     f.mapping = vma.anon_vma
@@ -614,10 +613,10 @@ cdef void munlock_page(ctx_t *c, uint32_t pfn) noexcept nogil:
 
 
 cdef void mlock_pvec_add(ctx_t *c, uint32_t pfn, bint munlock) noexcept nogil:
-    """Put a page on this CPU's list.  Locking a page shows at once, unlocking it when the list is worked off.
+    """Add a page to this CPU's list.  mlock takes effect at once, munlock when the list is drained.
 
-    That is why a page may look locked for a while after its last locked mapping went away, and why a copy on
-    write may find one reference more than it can explain.
+    So a page may look mlocked for a while after its last mlocked mapping is gone, and copy-on-write may find an
+    unexplained reference.
     """
     cdef mlock_pvec_t *v = &c.m.mlock_pvec[c.cpu]
     cdef bint full
@@ -639,9 +638,9 @@ cdef void mlock_pvec_add(ctx_t *c, uint32_t pfn, bint munlock) noexcept nogil:
 
 
 cdef void mlock_pagevec(ctx_t *c, mlock_pvec_t *v) noexcept nogil:
-    """Work off a list; comes with its lock and returns without, since dropping references takes other locks.
+    """Drain a list; entered with its lock held, which is dropped because put_page takes other locks.
 
-    Copied without the lock word, which others look at meanwhile.
+    The copy leaves out the lock word, which other threads read meanwhile.
     """
     cdef uint32_t pfn[PVEC_MAX]
     cdef uint32_t i, n = v.n, munlock = v.munlock
@@ -657,7 +656,7 @@ cdef void mlock_pagevec(ctx_t *c, mlock_pvec_t *v) noexcept nogil:
 
 cdef void mlock_drain_cpu(ctx_t *c, uint32_t cpu) noexcept nogil:
     cdef mlock_pvec_t *v = &c.m.mlock_pvec[cpu]
-    if pmg_load32(&v.n) or pmg_load32(&v.lock):     # with the lock somebody may be about to add the first
+    if pmg_load32(&v.n) or pmg_load32(&v.lock):     # the holder of the lock may be adding the first page
         pmg_spin_lock(&v.lock)
         mlock_pagevec(c, v)
 
@@ -667,7 +666,7 @@ cdef void lru_add_drain(ctx_t *c) noexcept nogil:
 
 
 cdef void lru_cache_disable(ctx_t *c) noexcept nogil:
-    """No processor puts pages on its list until as many calls have enabled that again; the lists are worked off."""
+    """Drain the lists of all CPUs, which stay unused until every call that disabled them has enabled them again."""
     cdef uint32_t cpu
     if not c.lru_disabled:
         c.lru_disabled = 1

@@ -1,4 +1,4 @@
-"""Why a call was refused: the number that goes with an errno, for which errors.py has the sentence."""
+"""Why a call was refused: the number that goes with an errno; errors.py has the message for each."""
 
 
 cdef enum rule_t:
@@ -60,7 +60,7 @@ cdef enum rule_t:
 
 
 cdef inline int refuse(int err, rule_t number, unsigned int *rule) noexcept nogil:
-    """``-err``, and the rule for whoever wants to know."""
+    """Return ``-err``, and store the rule unless ``rule`` is NULL."""
     if rule != NULL:
         rule[0] = number
     return -err

@@ -1,4 +1,4 @@
-"""Stores in place of locked instructions: of words that nobody else can write meanwhile; no .pyx behind this file."""
+"""Atomic stores in place of locked instructions, to words with a sole writer; all inline."""
 from libc.stdint cimport uint64_t
 
 

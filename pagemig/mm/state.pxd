@@ -1,6 +1,6 @@
-"""A machine as bytes: copied, saved, loaded.  What follows equals what would have followed.
+"""A machine as bytes: copied, saved, loaded.  The result continues exactly as the original would have.
 
-The state lies in the arenas and in ``machine_t``; references inside it are indices, so that bytes are all there is.
+The state lies in the arenas and in ``machine_t``.  References inside it are indices, so its bytes are complete.
 """
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -8,11 +8,11 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from pagemig.mm.check cimport stop_t
 from pagemig.mm.types cimport machine_t
 
-# Both answer how many bytes they took or gave, all of them or -1.
+# Both return the number of bytes they took or gave: all of them, or -1.
 ctypedef int64_t (*write_t)(void *private_, const void *p, uint64_t n) noexcept nogil
 ctypedef int64_t (*read_t)(void *private_, void *p, uint64_t n) noexcept nogil
 
-cdef enum load_error_t:         # why a stream is no machine
+cdef enum load_error_t:         # why a stream is not a machine
     LOAD_TRUNCATED = 1
     LOAD_MAGIC
     LOAD_FORMAT
@@ -21,14 +21,14 @@ cdef enum load_error_t:         # why a stream is no machine
     LOAD_SECTION                # a section that does not belong here, or of a size that cannot be
     LOAD_MACHINE                # sizes or links that no machine has
 
-# of the structures of this build; a stream of another one is refused
+# a hash of the structures of this build; a stream with another one is refused
 cdef uint64_t state_layout() noexcept nogil
-# 0; -EBUSY while calls are under way; -EIO where write fails.  `extra` is the caller's, and comes back from state_load.
+# 0; -EBUSY while calls are under way; -EIO where write fails.  `extra` is the caller's; state_load returns it.
 cdef int state_save(machine_t *m, const void *extra, uint64_t n, write_t write, void *private_) noexcept nogil
-# a new machine, or NULL with -errno (-EINTR: stop wanted so) or load_error_t in *why; *extra is malloc'ed
+# a new machine, or NULL with -errno (-EINTR: `stop` said so) or load_error_t in *why; *extra is malloc'ed
 cdef machine_t *state_load(
         read_t read, stop_t stop, void *private_, void **extra, uint64_t *n, uint64_t *layout, int *why) noexcept nogil
-# the same machine again, or NULL with -errno in *why
+# a copy of a machine, or NULL with -errno in *why
 cdef machine_t *state_copy(machine_t *m, stop_t stop, void *private_, int *why) noexcept nogil
-# whether a machine is of the sizes and the kernel of another that was made from its description
+# whether `record` has the sizes and the kernel of `made`, a machine built from its description
 cdef bint is_described(const machine_t *record, const machine_t *made) noexcept nogil

@@ -1,9 +1,9 @@
 """A machine as bytes: copied, saved, loaded.
 
-Stream, little endian: a head of 32 bytes (magic, format, layout, zero); sections; an end of 32 bytes with their number and
-the checksum of all section heads.  A section: a head of 40 bytes (id, index, bytes of the area, bytes stored, checksum of
-what is stored, zero); a bitmap of the blocks of 4 KiB that are not all zero; those blocks, the last one as long as it is.
-Section 1 is ``machine_t`` and says what comes after it; section 2 is the caller's.
+Stream, little endian: a header of 32 bytes (magic, format, layout, zero); sections; a trailer of 32 bytes with their number
+and the checksum of all section headers.  A section: a header of 40 bytes (id, index, bytes of the area, bytes stored,
+checksum of the stored bytes, zero); a bitmap of the blocks of 4 KiB that are not all zero; those blocks, of which the last
+may be shorter.  Section 1 is ``machine_t`` and determines the sections of areas; section 2 is the caller's.
 """
 from libc.errno cimport EBUSY, EINTR, EIO, ENOMEM
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -40,14 +40,14 @@ cdef extern from *:
 cdef enum:
     FORMAT = 1
     BLOCK = 4096
-    PIECE = 1 << 24             # copied between two looks whether the copy is to end
+    PIECE = 1 << 24             # bytes copied between two calls of `stop`
     MACHINE = 1                 # section ids; those of areas follow
     EXTRA = 2
     FIRST_AREA = 3
-    MAX_AREAS = 1024            # 5 a node, 64 x 8 of access counts, and some
+    MAX_AREAS = 1024            # 5 per node, 64 x 8 of access counts, and some more
     MAX_EXTRA = 1 << 26
 
-cdef struct area_t:             # part of an arena: its bytes in use, the rest is zero
+cdef struct area_t:             # part of an arena: the bytes in use; the rest up to `room` is zero
     char *base
     uint64_t used, room
 
@@ -76,7 +76,7 @@ cdef void add_slab(area_t *areas, uint32_t *n, slab_t *s) noexcept nogil:
 
 
 cdef void add_node(machine_t *m, node_t *node, area_t *areas, uint32_t *n) noexcept nogil:
-    """Arrays by frame: what was never handed out is zero."""
+    """Add the arrays indexed by frame; those of frames never allocated are zero."""
     cdef uint64_t used = node.fresh - node.first, all_ = node.end - node.first
     add(areas, n, m.frames + node.first, used * sizeof(frame_t), all_ * sizeof(frame_t))
     add(areas, n, m.mlock_count + node.first, used * 4, all_ * 4)
@@ -88,7 +88,7 @@ cdef void add_node(machine_t *m, node_t *node, area_t *areas, uint32_t *n) noexc
 
 
 cdef uint32_t areas_of(machine_t *m, area_t *areas) noexcept nogil:
-    """The arenas' parts in use, in an order that follows from the machine's sizes alone."""
+    """List the used parts of the arenas, in an order that depends on the machine's sizes alone."""
     cdef uint32_t n = 0, i, slot
     cdef uint64_t row = <uint64_t> m.tables.max * PTRS_PER_PTE * 4
     cdef uint64_t cells = <uint64_t> m.nr_cpus * m.nr_nodes * sizeof(pcp_t)
@@ -124,7 +124,7 @@ cdef uint32_t areas_of(machine_t *m, area_t *areas) noexcept nogil:
 
 
 cdef void keep_addresses(machine_t *to, const machine_t *own) noexcept nogil:
-    """``to`` became a copy of another machine's record: what is the host's is taken from its own."""
+    """Restore the pointers of ``to``, which became a copy of another machine's record, from its ``own``."""
     to.free_stack = own.free_stack
     to.frames = own.frames
     to.content = own.content
@@ -179,7 +179,7 @@ cdef void keep_addresses(machine_t *to, const machine_t *own) noexcept nogil:
 
 
 cdef machine_t *build_like(const machine_t *record) noexcept nogil:
-    """An empty machine with the sizes of a record; NULL where the host has no memory."""
+    """Build an empty machine with the sizes of a record; NULL where the host is out of memory."""
     cdef machine_t *m = <machine_t *> calloc(1, sizeof(machine_t))
     cdef node_spec_t nodes[MAX_NODES]
     cdef uint64_t slots[MAX_SWAPFILES]
@@ -213,47 +213,45 @@ cdef machine_t *build_like(const machine_t *record) noexcept nogil:
     return m
 
 
-cdef int copy_areas(const area_t *its, const area_t *mine, uint32_t n, stop_t stop, void *private_) noexcept nogil:
+cdef int copy_areas(const area_t *to, const area_t *source, uint32_t n, stop_t stop, void *private_) noexcept nogil:
     cdef uint64_t at, part
     cdef uint32_t i
     for i in range(n):
         at = 0
-        while at < mine[i].used:
+        while at < source[i].used:
             if stop != NULL and stop(private_):
                 return -EINTR
-            part = min(<uint64_t> PIECE, mine[i].used - at)
-            copy_blocks(its[i].base + at, mine[i].base + at, part)
+            part = min(<uint64_t> PIECE, source[i].used - at)
+            copy_blocks(to[i].base + at, source[i].base + at, part)
             at += part
     return 0
 
 
 cdef machine_t *state_copy(machine_t *m, stop_t stop, void *private_, int *why) noexcept nogil:
     cdef machine_t *to
-    cdef area_t *mine
-    cdef area_t *its
+    cdef area_t *source
     cdef uint32_t n
     cdef machine_t *record
     why[0] = -EBUSY
     if pmg_load32(&m.ctx_busy):
         return NULL
     why[0] = -ENOMEM
-    mine = <area_t *> malloc(2 * MAX_AREAS * sizeof(area_t))
+    source = <area_t *> malloc(2 * MAX_AREAS * sizeof(area_t))
     record = <machine_t *> malloc(sizeof(machine_t))
-    to = build_like(m) if mine != NULL and record != NULL else NULL
+    to = build_like(m) if source != NULL and record != NULL else NULL
     if to != NULL:
         record[0] = to[0]
         to[0] = m[0]
         keep_addresses(to, record)
-        its = mine + MAX_AREAS
-        n = areas_of(m, mine)
-        areas_of(to, its)
-        why[0] = copy_areas(its, mine, n, stop, private_)
+        n = areas_of(m, source)
+        areas_of(to, source + MAX_AREAS)
+        why[0] = copy_areas(source + MAX_AREAS, source, n, stop, private_)
         if why[0]:
             arenas_release(to)
             free(to)
             to = NULL
     free(record)
-    free(mine)
+    free(source)
     return to
 
 
@@ -272,7 +270,7 @@ cdef inline bint put(sink_t *s, const void *p, uint64_t n) noexcept nogil:
 
 
 cdef bint put_area(sink_t *s, uint32_t id_, uint32_t index, const char *p, uint64_t n, uint8_t *bitmap) noexcept nogil:
-    """One section; ``bitmap`` has room for a bit a block."""
+    """Write one section; ``bitmap`` has room for one bit per block."""
     cdef uint64_t blocks = (n + BLOCK - 1) // BLOCK, bits = (blocks + 7) // 8, at, k
     cdef head_t head
     cdef pmg_xxh64_t sum_
@@ -304,7 +302,7 @@ cdef bint put_area(sink_t *s, uint32_t id_, uint32_t index, const char *p, uint6
 
 
 cdef bint put_end(sink_t *s, uint64_t first, uint64_t second) noexcept nogil:
-    """The head and the end: the magic, and three numbers."""
+    """Write the header or the trailer: the magic and three numbers."""
     cdef char out[32]
     cdef uint64_t format_ = FORMAT
     memcpy(out, pmg_magic, 8)
@@ -394,7 +392,7 @@ cdef int get_end(source_t *s, uint64_t *first, uint64_t *second) noexcept nogil:
 
 
 cdef int get_head(source_t *s, uint32_t id_, uint32_t index, uint64_t most, head_t *head) noexcept nogil:
-    """The head of the section that must come now, of at most ``most`` bytes."""
+    """Read the header of the section that must come next, of at most ``most`` bytes."""
     cdef uint64_t bits
     if not get(s, head, sizeof(head_t)):
         return LOAD_TRUNCATED
@@ -408,7 +406,7 @@ cdef int get_head(source_t *s, uint32_t id_, uint32_t index, uint64_t most, head
 
 
 cdef int get_area(source_t *s, const head_t *head, char *p) noexcept nogil:
-    """What a section stores, into memory that is zero."""
+    """Read a section's blocks into zeroed memory."""
     cdef uint64_t blocks = (head.raw + BLOCK - 1) // BLOCK, bits = (blocks + 7) // 8, k, part, left = head.stored - bits
     cdef uint8_t *bitmap = <uint8_t *> malloc(bits + 1)
     cdef pmg_xxh64_t sum_
@@ -442,7 +440,7 @@ cdef bint slab_is_sound(const slab_t *s, const slab_t *own) noexcept nogil:
 
 
 cdef bint numbers_are_sound(const machine_t *r) noexcept nogil:
-    """Numbers that arrays are indexed with, or that would be waited for."""
+    """Check numbers that index arrays or that a call would wait for."""
     cdef uint64_t nodes = ~<uint64_t> 0 if r.nr_nodes == MAX_NODES else (<uint64_t> 1 << r.nr_nodes) - 1
     cdef uint32_t i
     for i in range(r.nr_swapfiles):
@@ -453,7 +451,7 @@ cdef bint numbers_are_sound(const machine_t *r) noexcept nogil:
 
 
 cdef bint record_is_sound(const machine_t *r) noexcept nogil:
-    """Sizes that a machine can be built with."""
+    """Check that a machine can be built with a record's sizes."""
     cdef uint64_t pages = 0, slots = 0
     cdef uint32_t i, cpus = 0
     cdef const node_t *node
@@ -478,7 +476,7 @@ cdef bint record_is_sound(const machine_t *r) noexcept nogil:
 
 
 cdef bint fits(const machine_t *r, const machine_t *own) noexcept nogil:
-    """A record whose sizes built ``own`` agrees with it in what follows from them."""
+    """Check that a record agrees with ``own``, built from its sizes, in everything that follows from them."""
     cdef uint32_t i
     for i in range(r.nr_cpus):
         if r.cpu_node[i] != own.cpu_node[i]:
@@ -509,7 +507,7 @@ cdef bint is_described(const machine_t *record, const machine_t *made) noexcept 
 
 
 cdef int passes_check(machine_t *m, stop_t stop, void *private_) noexcept nogil:
-    """0, or why it is not taken."""
+    """Check every invariant: 0, or why the machine is refused."""
     cdef checker_t k
     cdef violation_t v
     cdef int rule
@@ -520,7 +518,7 @@ cdef int passes_check(machine_t *m, stop_t stop, void *private_) noexcept nogil:
 
 
 cdef int load_areas(source_t *s, machine_t *m) noexcept nogil:
-    """Everything behind the record; then the end, and every invariant."""
+    """Read all areas and the trailer, and check every invariant."""
     cdef area_t *areas = <area_t *> malloc(MAX_AREAS * sizeof(area_t))
     cdef head_t head
     cdef uint64_t sections = 0, heads = 0, sum_

@@ -23,7 +23,7 @@ from pagemig.mm.vma cimport linear_page_index
 cdef void swap_lock(ctx_t *c) noexcept nogil:
     """Guards the devices and the counts of slots; inside page-table locks, outside tree_lock."""
     count_event(c, C_LOCK_SWAP, 1)
-    if c.m.tracing == 2:                # at once: between two steps both locks are taken, in this order or that
+    if c.m.tracing == 2:                # record at once: the order of the two locks varies between two steps
         trace_locks(c, 0)
     count_event(c, C_HOST_SWAP_CONTENDED, pmg_spin_lock(&c.m.swap_lock))
 
@@ -33,7 +33,7 @@ cdef void swap_unlock(machine_t *m) noexcept nogil:
 
 
 cdef void swap_tree_lock(ctx_t *c) noexcept nogil:
-    """Guards the cache: which frame holds a slot's content.  One lock for all devices, the note's bottleneck."""
+    """Guards the cache: which frame holds a slot's content.  One lock for all devices, the bottleneck in the 2006 note."""
     count_event(c, C_LOCK_TREE, 1)
     if c.m.tracing == 2:
         trace_locks(c, 0)
@@ -71,7 +71,7 @@ cdef uint64_t nr_swap_pages(machine_t *m) noexcept nogil:
 
 
 cdef bint slots_at_hand(machine_t *m, uint32_t n) noexcept nogil:
-    """Whether the device that gives out the next slot has ``n`` of them."""
+    """Whether the device that serves the next allocation has ``n`` free slots."""
     cdef uint32_t i, free
     for i in range(m.nr_swapfiles):
         if not pmg_load32(&m.swap_info[i].off):
@@ -82,7 +82,7 @@ cdef bint slots_at_hand(machine_t *m, uint32_t n) noexcept nogil:
 
 
 cdef bint vm_swap_full(machine_t *m) noexcept nogil:
-    """More than half of the slots of devices in use are taken: then the cache lets go of slots as soon as it can."""
+    """Whether over half of the slots of active devices are in use: then the cache frees slots as soon as it can."""
     cdef uint64_t total = 0
     cdef uint32_t i
     for i in range(m.nr_swapfiles):
@@ -92,7 +92,7 @@ cdef bint vm_swap_full(machine_t *m) noexcept nogil:
 
 
 cdef uint32_t scan_swap_map(machine_t *m, swap_info_t *d) noexcept nogil:
-    """The next free slot of a device after the last one given out, cyclic; slot 0 is its header.  swap_lock held."""
+    """Find the next free slot of a device, cyclically after the last one allocated; slot 0 is the header.  swap_lock held."""
     cdef uint32_t _i, at = d.next
     if d.off or d.inuse == d.max - 1:
         return 0
@@ -108,12 +108,15 @@ cdef uint32_t scan_swap_map(machine_t *m, swap_info_t *d) noexcept nogil:
 
 
 cdef inline void swap_map_add(machine_t *m, uint32_t slot, uint32_t n) noexcept nogil:
-    """swap_lock held.  Read without it where a slot in use is looked for, or the lock of its page keeps a count of 1."""
+    """Change the count of a slot; swap_lock held.
+
+    Lockless readers search for slots in use, or hold the lock of the slot's page, which keeps a count of 1 stable.
+    """
     pmg_store32(&m.swap_map[slot], m.swap_map[slot] + n)
 
 
 cdef uint32_t get_swap_page(ctx_t *c) noexcept nogil:
-    """A free slot of the first device that has one, counted once for the cache; 0: there is none."""
+    """Allocate a slot on the first device that has one, counted once for the cache; 0: none is free."""
     cdef machine_t *m = c.m
     cdef uint32_t i, slot = 0
     swap_lock(c)
@@ -135,7 +138,7 @@ cdef void swap_duplicate(ctx_t *c, uint32_t slot) noexcept nogil:
 
 
 cdef uint32_t swap_entry_free(machine_t *m, uint32_t slot) noexcept nogil:
-    """One count less; how many are left.  swap_lock held."""
+    """Drop one count of a slot and return the rest; swap_lock held."""
     cdef swap_info_t *d
     swap_map_add(m, slot, <uint32_t> -1)
     if m.swap_map[slot] == 0:
@@ -153,7 +156,7 @@ cdef void swap_free(ctx_t *c, uint32_t slot) noexcept nogil:
 
 
 cdef void free_swap_and_cache(ctx_t *c, uint32_t slot) noexcept nogil:
-    """Under a page-table lock: the page is only tried, whoever has it locked will see."""
+    """Drop an entry's count and perhaps the cached page, under a page-table lock: so the page is locked by trylock only."""
     cdef machine_t *m = c.m
     cdef uint32_t left, pfn = 0
     swap_lock(c)
@@ -168,7 +171,7 @@ cdef void free_swap_and_cache(ctx_t *c, uint32_t slot) noexcept nogil:
     if not pfn:
         return
     if trylock_page(m, pfn):
-        # Nobody but the cache and this function: the page goes, or with the devices nearly full the slot.
+        # Only the cache and this function hold the page: free it; with swap nearly full, free the slot in any case.
         if page_test(m, pfn, PG_swapcache) and not page_test(m, pfn, PG_writeback) and m.swap_entry[pfn] == slot and \
                 (page_count(m, pfn) == 2 or vm_swap_full(m)):
             delete_from_swap_cache(c, pfn)
@@ -180,7 +183,7 @@ cdef void free_swap_and_cache(ctx_t *c, uint32_t slot) noexcept nogil:
 
 
 cdef bint insert_cache(ctx_t *c, uint32_t pfn, uint32_t slot, uint64_t flags) noexcept nogil:
-    """False: another page is there already."""
+    """Add a page to the cache for a slot; False: the slot has another page already."""
     cdef machine_t *m = c.m
     cdef bint empty
     swap_tree_lock(c)
@@ -195,10 +198,10 @@ cdef bint insert_cache(ctx_t *c, uint32_t pfn, uint32_t slot, uint64_t flags) no
 
 
 cdef bint add_to_swap(ctx_t *c, uint32_t pfn) noexcept nogil:
-    """The page becomes dirty: what is in its slot is nothing yet."""
+    """Give a page a slot.  The page becomes dirty: its slot has no content yet."""
     cdef uint32_t slot = get_swap_page(c)
     while slot and not insert_cache(c, pfn, slot, PG_dirty | PG_uptodate):
-        swap_free(c, slot)              # swapoff saw the slot in use and read it before it was written
+        swap_free(c, slot)              # swapoff found the slot in use and read it before it was written
         slot = get_swap_page(c)
     return slot != 0
 
@@ -212,12 +215,12 @@ cdef uint32_t lookup_swap_cache(ctx_t *c, uint32_t slot) noexcept nogil:
         if pfn == 0 or get_page_unless_zero(m, pfn):
             swap_tree_unlock(c)
             return pfn
-        swap_tree_unlock(c)              # on its way out
+        swap_tree_unlock(c)              # the page is being freed
         pmg_yield()
 
 
 cdef void delete_from_swap_cache(ctx_t *c, uint32_t pfn) noexcept nogil:
-    """The caller has the page locked and a reference of its own."""
+    """Remove a page from the cache; the caller has it locked and a reference of its own."""
     cdef machine_t *m = c.m
     cdef uint32_t slot
     swap_tree_lock(c)
@@ -231,7 +234,7 @@ cdef void delete_from_swap_cache(ctx_t *c, uint32_t pfn) noexcept nogil:
 
 
 cdef bint exclusive_swap_page(ctx_t *c, uint32_t pfn) noexcept nogil:
-    """A locked page whose slot only the cache names, and which only the cache and one other reference hold."""
+    """Whether only the cache names a locked page's slot, and only the cache and one other reference hold the page."""
     cdef machine_t *m = c.m
     cdef bint alone
     swap_lock(c)
@@ -260,11 +263,11 @@ cdef bint can_share_swap_page(ctx_t *c, uint32_t pfn) noexcept nogil:
     return refs == 2 and exclusive_swap_page(c, pfn)
 
 
-# -- in and out ------------------------------------------------------------------------------------------------
+# -- input and output ------------------------------------------------------------------------------------------
 
 
 cdef void swap_writepage(ctx_t *c, uint32_t pfn) noexcept nogil:
-    """Input and output take no time: the page is clean when this returns."""
+    """Write a page to its slot.  I/O takes no time: the page is clean on return."""
     cdef machine_t *m = c.m
     if m.page_bytes:
         memcpy(m.swap_content + <uint64_t> m.swap_entry[pfn] * m.page_bytes, page_address(m, pfn), m.page_bytes)
@@ -273,7 +276,7 @@ cdef void swap_writepage(ctx_t *c, uint32_t pfn) noexcept nogil:
 
 
 cdef bint swap_count_unless_zero(ctx_t *c, uint32_t slot) noexcept nogil:
-    """swap_duplicate of an entry that may have been freed meanwhile."""
+    """swap_duplicate for an entry that may have been freed meanwhile."""
     cdef bint alive
     swap_lock(c)
     alive = c.m.swap_map[slot] != 0
@@ -283,9 +286,9 @@ cdef bint swap_count_unless_zero(ctx_t *c, uint32_t slot) noexcept nogil:
 
 
 cdef uint32_t read_swap_cache(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t slot) noexcept nogil:
-    """Bring a slot into the cache: the page with a reference, or 0: no frame, or the slot was freed.
+    """Read a slot into the cache (``read_swap_cache_async``): the page, referenced; 0: no frame, or the slot was freed.
 
-    The cache's count on the slot is taken first, which keeps the slot while its content is read.
+    The cache's count on the slot is taken first, so the slot stays allocated while its content is read.
     """
     cdef machine_t *m = c.m
     cdef uint32_t found = lookup_swap_cache(c, slot), pfn
@@ -310,7 +313,7 @@ cdef uint32_t read_swap_cache(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t slot)
 
 
 cdef uint32_t valid_swaphandles(ctx_t *c, uint32_t slot, uint32_t *first) noexcept nogil:
-    """Slots in use from the start of an aligned cluster on, up to its first that is free; slot 0 is the header."""
+    """Count the slots in use from the start of the aligned cluster through the last before a free one, header excluded."""
     cdef machine_t *m = c.m
     cdef swap_info_t *d = device_of(m, slot)
     cdef uint32_t at = (slot - d.first) >> m.profile.swap_cluster << m.profile.swap_cluster
@@ -325,7 +328,7 @@ cdef uint32_t valid_swaphandles(ctx_t *c, uint32_t slot, uint32_t *first) noexce
 
 
 cdef void swapin_readahead(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t slot) noexcept nogil:
-    """Read the cluster around a slot.  Where its pages go is asked for the addresses after the faulting one."""
+    """Read the cluster around a slot; the policy for its pages is looked up at the addresses after the faulting one."""
     cdef uint32_t first = 0, pfn, i, n
     cdef uint64_t at
     if not c.m.profile.swap_cluster:
@@ -337,6 +340,3 @@ cdef void swapin_readahead(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t slot) no
         if not pfn:
             return
         put_page(c, pfn)
-
-
-# -- taking a device out of use ------------------------------------------------------------------------------------

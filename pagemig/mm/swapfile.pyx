@@ -1,4 +1,4 @@
-"""Swap devices come into use and leave it: swapon, and swapoff, which brings everything back into memory."""
+"""swapon, and swapoff, which reads everything on a device back into memory."""
 from libc.errno cimport EBUSY, EINVAL, ENOMEM
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
@@ -9,7 +9,7 @@ from pagemig.mm.atomic cimport (
 from pagemig.mm.context cimport lock_page, mmap_read_lock, mmap_read_unlock, signal_pending
 from pagemig.mm.fork cimport mmget_not_zero, mmput
 from pagemig.mm.frame cimport get_page, page_test, unlock_page
-from pagemig.mm.memory cimport map_swap_page
+from pagemig.mm.memory cimport map_swapcache_page
 from pagemig.mm.page_alloc cimport alloc_page, count_event, mm_of, page_address, put_page, vec_at, vma_of
 from pagemig.mm.pagewalk cimport pagewalk_next, pagewalk_start, pagewalk_t
 from pagemig.mm.pgtable cimport leaf_pte
@@ -25,9 +25,9 @@ from pagemig.mm.types cimport (
 )
 
 
-cdef int unuse_leaf(
+cdef int unuse_pte_range(
         ctx_t *c, vma_t *vma, uint32_t leaf, uint64_t start, uint64_t end, uint32_t slot, uint32_t pfn) noexcept nogil:
-    """Map a locked page of the cache wherever one leaf has an entry for its slot: 0 or -ENOMEM."""
+    """Map a locked page of the cache wherever a leaf table has an entry for its slot: 0 or -ENOMEM."""
     cdef machine_t *m = c.m
     cdef uint64_t vpn
     cdef pte_t entry = slot_entry(m, slot)
@@ -35,7 +35,7 @@ cdef int unuse_leaf(
     for vpn in range(start, end):
         if pmg_load_acq(leaf_pte(m, leaf, vpn)) == entry:
             get_page(m, pfn)
-            mapped = map_swap_page(c, vma, vpn, leaf, entry, pfn)
+            mapped = map_swapcache_page(c, vma, vpn, leaf, entry, pfn)
             if mapped != 1:
                 put_page(c, pfn)
             if mapped < 0:
@@ -44,14 +44,15 @@ cdef int unuse_leaf(
 
 
 cdef inline bint page_of_slot(machine_t *m, uint32_t pfn, uint32_t slot) noexcept nogil:
-    """Still: the page is locked.  While that was waited for it may have been migrated, and left the cache."""
+    """Whether a locked page is still the slot's: it may have been migrated and left the cache before its lock was got."""
     return (page_test(m, pfn, PG_swapcache) and m.swap_entry[pfn] == slot) or not PMG_GUARD(GUARD_SWAPOFF)
 
 
 cdef int lock_mm_of_page(ctx_t *c, uint32_t i, uint32_t pfn) noexcept nogil:
-    """mmap_lock comes before page locks: where it is not to be had at once the page's is given up for it.
+    """Take mmap_lock of a mm for reading with the page locked; trylock first, since mmap_lock comes before page locks.
 
-    0, or -PMG_WAIT with neither.  The page may be another's meanwhile.
+    If that fails the page is unlocked and locked again, and may have left its slot meanwhile.  0, or -PMG_WAIT with
+    neither lock.
     """
     if pmg_read_trylock(&mm_of(c.m, i).lock):
         return 0
@@ -65,7 +66,7 @@ cdef int lock_mm_of_page(ctx_t *c, uint32_t i, uint32_t pfn) noexcept nogil:
 
 
 cdef int unuse_mm(ctx_t *c, uint32_t i, uint32_t slot, uint32_t pfn) noexcept nogil:
-    """0 or -ENOMEM with the page locked, or -PMG_WAIT without."""
+    """Map a page of the cache wherever a mm has an entry for its slot: 0 or -ENOMEM, or -PMG_WAIT and it is unlocked."""
     cdef machine_t *m = c.m
     cdef mm_t *mm = mm_of(m, i)
     cdef pagewalk_t w
@@ -78,7 +79,7 @@ cdef int unuse_mm(ctx_t *c, uint32_t i, uint32_t slot, uint32_t pfn) noexcept no
         vma = vma_of(m, vec_at(m, &mm.vmas)[k])
         pagewalk_start(&w, m, mm, vma.start, vma.end)
         while err == 0 and pagewalk_next(&w):
-            err = -PMG_WAIT if signal_pending(c, PTRS_PER_PTE) else unuse_leaf(c, vma, w.leaf, w.vpn, w.stop, slot, pfn)
+            err = -PMG_WAIT if signal_pending(c, PTRS_PER_PTE) else unuse_pte_range(c, vma, w.leaf, w.vpn, w.stop, slot, pfn)
     mmap_read_unlock(c, i)
     if err == -PMG_WAIT:
         unlock_page(m, pfn)
@@ -86,7 +87,7 @@ cdef int unuse_mm(ctx_t *c, uint32_t i, uint32_t slot, uint32_t pfn) noexcept no
 
 
 cdef uint32_t read_slot(ctx_t *c, uint32_t slot) noexcept nogil:
-    """The page of a slot for nobody in particular, with a reference: whoever maps it says what it is a page of."""
+    """Read a slot into the cache without a VMA: the page, referenced; map_swapcache_page sets its mapping."""
     cdef machine_t *m = c.m
     cdef uint32_t pfn = lookup_swap_cache(c, slot)
     if pfn or not swap_count_unless_zero(c, slot):
@@ -104,7 +105,7 @@ cdef uint32_t read_slot(ctx_t *c, uint32_t slot) noexcept nogil:
 
 
 cdef int unuse_page(ctx_t *c, uint32_t slot, uint32_t pfn) noexcept nogil:
-    """Everywhere; comes with the page locked, which it unlocks.  0, -ENOMEM or -PMG_WAIT."""
+    """Map a page of the cache in every mm that has an entry for its slot; unlocks it.  0, -ENOMEM or -PMG_WAIT."""
     cdef machine_t *m = c.m
     cdef uint32_t i
     cdef int err = 0
@@ -121,7 +122,7 @@ cdef int unuse_page(ctx_t *c, uint32_t slot, uint32_t pfn) noexcept nogil:
 
 
 cdef int unuse_slot(ctx_t *c, uint32_t slot) noexcept nogil:
-    """``try_to_unuse`` of one slot."""
+    """``try_to_unuse`` for one slot."""
     cdef machine_t *m = c.m
     cdef uint32_t pfn
     cdef int err = 0
@@ -140,7 +141,7 @@ cdef int unuse_slot(ctx_t *c, uint32_t slot) noexcept nogil:
 
 
 cdef int change_state(ctx_t *c, uint32_t type, uint32_t old, uint32_t new, int err) noexcept nogil:
-    """Of a device that is in state ``old``; else ``err``."""
+    """Change a device from state ``old`` to ``new``: 0, or ``err`` if it is in another state."""
     cdef swap_info_t *d = &c.m.swap_info[type]
     swap_lock(c)
     if d.off == old:

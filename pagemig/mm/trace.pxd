@@ -9,14 +9,14 @@ cdef enum:                      # steps of a stage, in order; a hook runs after 
     STEP_ALLOC = 2
     STEP_LOCK = 3
     STEP_UNMAP = 4
-    STEP_FREEZE = 5             # counts checked, mapping switched ("move_mapping")
+    STEP_FREEZE = 5             # references checked and frozen, mapping switched (migrate_page_move_mapping)
     STEP_COPY = 6
     STEP_RESTORE = 7
     STEP_PUTBACK = 8
     TRACE_ROLLBACK = 9          # trace only: an entry was restored to the old page
-    TRACE_LOCK = 16             # trace only: a lock was taken; plus its kind, as C_LOCK_* from C_LOCK_PAGE on
+    TRACE_LOCK = 16             # trace only: a lock was taken; its kind is added, C_LOCK_* counted from C_LOCK_PAGE
 
-cdef void trace_locks(ctx_t *c, uint32_t pfn) noexcept nogil    # what a context took since its last event
+cdef void trace_locks(ctx_t *c, uint32_t pfn) noexcept nogil    # record the locks taken since the context's last event
 cdef void record(ctx_t *c, int step, uint32_t pfn, uint64_t arg) noexcept nogil
 
 

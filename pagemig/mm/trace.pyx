@@ -13,9 +13,9 @@ cdef void record(ctx_t *c, int step, uint32_t pfn, uint64_t arg) noexcept nogil:
 
 
 cdef void trace_locks(ctx_t *c, uint32_t pfn) noexcept nogil:
-    """One event for each lock that was counted and not yet recorded: whatever counts a lock is in the trace."""
+    """Record an event for each lock counted since the last one, so that the trace holds every counted lock."""
     cdef int kind
     for kind in range(<int> C_LOCK_SWAP - <int> C_LOCK_PAGE + 1):
-        while c.traced[kind] != c.count[<int> C_LOCK_PAGE + kind]:      # never ahead of it, though both may wrap
+        while c.traced[kind] != c.count[<int> C_LOCK_PAGE + kind]:      # never ahead, though both may wrap
             c.traced[kind] += 1
             record(c, TRACE_LOCK + kind, pfn, 0)

@@ -1,4 +1,4 @@
-"""Pages leave a file: truncate, punch a hole, fadvise."""
+"""Truncate a file, punch a hole into it, fadvise."""
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from pagemig.mm.types cimport ctx_t, file_t
@@ -8,8 +8,8 @@ cdef int64_t pmg_sys_ftruncate(ctx_t *c, uint32_t file, uint64_t pages, uint32_t
 cdef int64_t pmg_sys_fallocate(ctx_t *c, uint32_t file, uint64_t index, uint64_t n, uint32_t *rule) noexcept nogil
 cdef int64_t pmg_sys_fadvise(
         ctx_t *c, uint32_t file, uint64_t index, uint64_t n, int advice, bint sync, uint32_t *rule) noexcept nogil
-# what they do once their arguments are good, madvise too
+# the same after the checks of arguments; madvise uses them too
 cdef int file_punch(ctx_t *c, uint32_t file, uint64_t index, uint64_t n) noexcept nogil
 cdef int file_fadvise(ctx_t *c, uint32_t file, uint64_t index, uint64_t n, int advice, bint sync) noexcept nogil
-# removes the PTEs of pages [first, last] of a file from every process (even_cows: private copies too)
+# remove the PTEs of pages first through last of a file from every process (even_cows: private copies too)
 cdef void unmap_mapping_pages(ctx_t *c, file_t *f, uint64_t first, uint64_t last, bint even_cows) noexcept nogil

@@ -1,4 +1,4 @@
-"""Pages leave a file: truncate, punch a hole, fadvise."""
+"""Truncate a file, punch a hole into it, fadvise."""
 from libc.errno cimport EFBIG, EINVAL, ENOSYS, EOPNOTSUPP
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
@@ -21,7 +21,7 @@ from pagemig.mm.types cimport (
 
 
 cdef void unmap_mapping_pages(ctx_t *c, file_t *f, uint64_t first, uint64_t last, bint even_cows) noexcept nogil:
-    """The i_mmap lock keeps the VMAs in the tree as they are; their page tables outlive their place in it."""
+    """Unmap a file's pages.  i_mmap_lock keeps the VMAs in the tree, and their page tables are freed after they leave it."""
     cdef machine_t *m = c.m
     cdef uint32_t vmas[VMAS]
     cdef uint32_t i, n = VMAS, skip = 0
@@ -43,7 +43,7 @@ cdef void unmap_mapping_pages(ctx_t *c, file_t *f, uint64_t first, uint64_t last
 
 
 cdef int truncate_inode_pages(ctx_t *c, file_t *f, uint64_t first, uint64_t last) noexcept nogil:
-    """Drop the pages first..last, dirty or not, from the cache and the disk.  0 or -PMG_WAIT with the rest still there."""
+    """Drop pages first through last, dirty or not, from cache and disk.  0, or -PMG_WAIT with the rest still there."""
     cdef uint64_t index = next_page(c.m, f, first)
     cdef uint32_t pfn = 0
     while index != NO_PAGE and index <= last:
@@ -52,7 +52,7 @@ cdef int truncate_inode_pages(ctx_t *c, file_t *f, uint64_t first, uint64_t last
                 disk_discard(c.m, f, first, index - 1)
             return -PMG_WAIT
         if pfn:
-            # A fault may have mapped it again since the range was unmapped; under the page lock none can.
+            # A fault may have mapped the page again since the range was unmapped; under the page lock none can.
             if page_mapcount(c.m, pfn) and PMG_GUARD(GUARD_TRUNCATED):
                 unmap_mapping_pages(c, f, index, index, False)
             delete_from_page_cache(c, pfn)
@@ -65,7 +65,7 @@ cdef int truncate_inode_pages(ctx_t *c, file_t *f, uint64_t first, uint64_t last
 
 
 cdef int file_truncate(ctx_t *c, uint32_t file, uint64_t pages) noexcept nogil:
-    """Where a wait is given up the file keeps its size, and what was dropped by then is a hole."""
+    """Set a file's size.  If a wait is given up, the size stays as it was and the pages dropped by then are a hole."""
     cdef file_t *f = file_of(c.m, file)
     cdef uint64_t last = <uint64_t> -1, size
     cdef int err = 0
@@ -77,8 +77,9 @@ cdef int file_truncate(ctx_t *c, uint32_t file, uint64_t pages) noexcept nogil:
         # Private copies of pages past the end go too: an access there is SIGBUS from now on.
         unmap_mapping_pages(c, f, pages, last, True)
         err = truncate_inode_pages(c, f, pages, last)
-        # And once more, for the copies of faults that looked at the size before it changed: they had their page locked,
-        # so now that every page was they are over.  Through 2.6.22 such a fault finds truncate_count changed and starts over.
+        # Unmap once more for faults that read the size before it changed and made private copies since.  They held their
+        # page's lock, and every page has been locked here, so they are over.  Through 2.6.22 such a fault finds
+        # truncate_count changed and retries.
         if PMG_GUARD(GUARD_TRUNCATED):
             unmap_mapping_pages(c, f, pages, last, True)
     elif has_disk(f):
@@ -104,7 +105,7 @@ cdef int file_punch(ctx_t *c, uint32_t file, uint64_t index, uint64_t n) noexcep
 
 
 cdef void invalidate_mapping_pages(ctx_t *c, file_t *f, uint64_t first, uint64_t last) noexcept nogil:
-    """Drop cached pages that are clean and that nobody maps, holds or works on."""
+    """Drop cached pages that are clean, unmapped, unlocked and without other references."""
     cdef machine_t *m = c.m
     cdef uint64_t index = next_page(m, f, first), state
     cdef uint32_t pfn
@@ -122,7 +123,7 @@ cdef void invalidate_mapping_pages(ctx_t *c, file_t *f, uint64_t first, uint64_t
 
 
 cdef int file_fadvise(ctx_t *c, uint32_t file, uint64_t index, uint64_t n, int advice, bint sync) noexcept nogil:
-    """``n`` 0 is to the end.  Memory file systems have no disk to read from or drop to: advice is only checked."""
+    """Apply advice to a range; ``n`` 0: to the end.  A file system in memory has no disk and ignores it."""
     cdef file_t *f = file_of(c.m, file)
     cdef uint64_t last = index + n - 1 if n else <uint64_t> -1
     cdef int err = 0
@@ -138,7 +139,7 @@ cdef int file_fadvise(ctx_t *c, uint32_t file, uint64_t index, uint64_t n, int a
     return err
 
 
-# -- the calls ---------------------------------------------------------------------------------------------------
+# -- system calls ------------------------------------------------------------------------------------------------
 
 
 cdef int64_t pmg_sys_ftruncate(ctx_t *c, uint32_t file, uint64_t pages, uint32_t *rule) noexcept nogil:
@@ -146,7 +147,7 @@ cdef int64_t pmg_sys_ftruncate(ctx_t *c, uint32_t file, uint64_t pages, uint32_t
 
 
 cdef int64_t pmg_sys_fallocate(ctx_t *c, uint32_t file, uint64_t index, uint64_t n, uint32_t *rule) noexcept nogil:
-    """A hole of ``n`` pages: FALLOC_FL_PUNCH_HOLE is the only mode that is modelled."""
+    """Punch a hole of ``n`` pages: FALLOC_FL_PUNCH_HOLE is the only mode modelled."""
     if not c.m.profile.call_mask & CALL_FALLOCATE:
         return refuse(ENOSYS, RULE_CALL, rule)
     if n == 0:

@@ -23,10 +23,10 @@ cdef extern from *:
     """
     /* ---- frame state word: flags 20 bits | references REF_BITS | mapcount MAP_BITS ----
      *
-     * Beyond a limit nothing that stays is counted any more: see page_try_get and page_try_map.  What is left of a
-     * field above its limit is for what comes and goes: references of calls under way, lists of pages locked on some
-     * processor, and the entries that forks copy while their page is on the move, which are counted when they are
-     * restored, one for each process at most. */
+     * A count at its limit accepts no further lasting reference or mapping: see page_try_get and page_try_map.  The
+     * room above the limit is for temporary ones: references of calls under way, per-CPU mlock lists, and entries that
+     * fork copies while their page is under migration.  Those entries are counted when they are restored, at most one
+     * per process. */
     #ifdef PAGEMIG_PLANT_NARROW             /* make narrow: tests reach the limits */
     #define REF_BITS 10
     #define MAP_BITS 6
@@ -42,7 +42,7 @@ cdef extern from *:
     #define GUP_PIN_COUNTING_BIAS 1024
     #define MAX_TASKS (1 << 16)
     #endif
-    _Static_assert(MAP_LIMIT + MAX_TASKS < 1 << MAP_BITS && MAP_LIMIT < REF_LIMIT, "what comes and goes fits");
+    _Static_assert(MAP_LIMIT + MAX_TASKS < 1 << MAP_BITS && MAP_LIMIT < REF_LIMIT, "temporary references and mappings fit");
     #define PG_locked        (1ull << 0)
     #define PG_referenced    (1ull << 1)
     #define PG_uptodate      (1ull << 2)
@@ -59,8 +59,8 @@ cdef extern from *:
     #define PG_anon_exclusive (1ull << 13)
     #define PG_reserved      (1ull << 14)  /* the zero page and what a node keeps for the kernel */
     #define PG_isolated      (1ull << 15)  /* off the LRU, a migrator holds one reference */
-    #define PG_order_shift   16            /* two bits kept for larger pages */
-    #define PG_readahead     (1ull << 18)  /* who reaches the page starts the next read-ahead */
+    #define PG_order_shift   16            /* two bits reserved for larger pages */
+    #define PG_readahead     (1ull << 18)  /* a reader that reaches the page starts the next read-ahead */
     #define PG_cached        (1ull << 19)  /* in a page cache: one reference (PG_anon is clear) */
     #define FRAME_FLAGS      0xfffffull
     #define REF_SHIFT        20
@@ -104,7 +104,7 @@ cdef extern from *:
     #define VM_FAULT_MAJOR   4
     #define VM_FAULT_SIGSEGV 8
     #define VM_FAULT_RETRY   16    /* take the mm lock again and start over */
-    #define VM_FAULT_WAIT    32    /* the host owns time: unwind, answer WAIT */
+    #define VM_FAULT_WAIT    32    /* the host owns time: unwind and return -PMG_WAIT */
     #define VM_FAULT_RESTARTED 64  /* the kernel dropped its lock for read-ahead and did the fault over */
 
     #define PMG_WAIT 512           /* -PMG_WAIT: a call unwound because it would have waited */
@@ -121,7 +121,7 @@ cdef extern from *:
     #define PCP_MAX 256            /* frames a processor caches per node */
     #define PTRS_PER_PTE 512
     #define TASK_SIZE_PAGES (1ull << 35)
-    #define MAX_INDEX_PAGES (1ull << 32)    /* 16 TiB: a mapping or a file beyond it has pages with the same index */
+    #define MAX_INDEX_PAGES (1ull << 32)    /* 16 TiB: beyond it, pages of one mapping or file share an index */
     #define DEF_MAX_MAP_COUNT 65530
     """
     const uint64_t PG_locked, PG_referenced, PG_uptodate, PG_dirty, PG_lru, PG_active, PG_writeback
@@ -166,9 +166,9 @@ ctypedef struct nodemask_t:
     uint64_t bits[16]
 
 
-ctypedef struct nodemask_rec_t:     # a set with nodes above 63; there is one record of each set, and it stays
+ctypedef struct nodemask_rec_t:     # a set with nodes above 63; each distinct set has one record, which is never freed
     nodemask_t mask
-    uint32_t next               # of its bucket of machine.nodemask_hash; free list
+    uint32_t next               # in its bucket of machine.nodemask_hash
     uint32_t pad
 
 
@@ -178,14 +178,14 @@ ctypedef struct mpol_t:
     int32_t home_node           # -1 none
     uint64_t nodes              # what allocation uses
     uint64_t user               # the caller's nodes below 64 (kept for STATIC and RELATIVE, else equal to nodes)
-    uint32_t user_mask          # and the record of all where there are others: tells policies apart; 0 none
+    uint32_t user_mask          # record of all the caller's nodes if some are above 63, else 0: mpol_equal compares it
     uint32_t pad
 
 # ---- records -------------------------------------------------------------------------------------------
 
 
 ctypedef struct frame_t:
-    uint64_t state              # every access is a 64-bit atomic; see _frame.pxd
+    uint64_t state              # every access is a 64-bit atomic; see frame.pxd
     uint32_t mapping            # anon_vma if PG_anon, else file; 0 none
     uint32_t index              # page offset modulo 2^32
 
@@ -227,7 +227,7 @@ ctypedef struct rnode_t:        # a VMA hung into an anon_vma or a file: node of
     uint32_t left, right
     uint32_t next               # chain of the vma; free list
     uint32_t prio
-    uint64_t seq                # when it was made: among equal ranges walks visit the parent before the child
+    uint64_t seq                # creation order: among equal ranges, walks visit the parent before the child
 
 
 ctypedef struct anon_vma_t:
@@ -260,7 +260,7 @@ ctypedef struct file_t:         # an inode: file or shared anonymous object
     uint64_t size               # pages
     uint64_t nrpages            # cached pages; atomic, read without the lock
     vec_t cache                 # frame of each page, 0 absent (frame 0 is the zero page)
-    # EXT4: what the disk holds, one uint64 token per page as two words; or bytes, see _filemap
+    # EXT4: what the disk holds, one uint64 token per page as two words; or bytes, see filemap
     vec_t disk
     uint32_t mode               # permission bits
     uint32_t next               # free list
@@ -268,36 +268,36 @@ ctypedef struct file_t:         # an inode: file or shared anonymous object
     uint32_t busy               # its buffers are in use and cannot be released; atomic
     uint32_t name_bytes
     vec_t name                  # what user space calls it, UTF-8; guarded by lock
-    uint32_t ra_pages           # most pages that are read ahead; 0: its disk reads none
-    uint32_t handles            # of refs, those that a host got of the table and may close; atomic
+    uint32_t ra_pages           # longest read-ahead; 0: none
+    uint32_t handles            # the part of refs that a host got from the function table and may close; atomic
 
 
 cdef enum:
     FILE_SHMEM = 1              # tmpfs, and shared anonymous memory
     FILE_RAMFS = 2
     FILE_EXT4 = 3
-    FILE_MINIX = 4              # a disk like EXT4, but no migrate operation: what most file systems of 2006 were
+    FILE_MINIX = 4              # has a disk, as EXT4, but no migratepage, like most file systems of 2006
 
 
-ctypedef struct mm_t:           # an address space; its record stays one when it is free: see mmget_not_zero
+ctypedef struct mm_t:           # an address space; type-stable: a freed record is only reused as an mm, see mmget_not_zero
     uint32_t lock               # mmap_lock
     uint32_t pgd                # top table, 0 once torn down
-    uint32_t users              # its process and calls under way; atomic, 0: the record is free or about to be
+    uint32_t users              # its process and calls under way; atomic; 0: the record is free or about to be
     uint32_t def_flags          # VM_LOCKED, VM_LOCKONFAULT after mlockall(MCL_FUTURE)
     uint32_t has_pinned         # MMF_HAS_PINNED
     uint32_t dumpable           # atomic
     uint32_t next               # free list
-    uint32_t page_table_lock    # guards vma.anon_vma of faults that run side by side; inside anon_vma.lock
+    uint32_t page_table_lock    # guards vma.anon_vma against concurrent faults; taken inside anon_vma.lock
     vec_t vmas                  # indices of vma_t by rising address
     uint64_t total_vm, locked_vm    # pages; these and the next three are read without the lock, atomically
     int64_t rss_anon, rss_file, rss_shmem
-    uint64_t locked_lost        # of locked_vm: pages whose mapping lost VM_LOCKED to MREMAP_DONTUNMAP; under the lock
-    int64_t rss_lost            # pages that rss_uncounted left out of the three, or counts though they are gone
+    uint64_t locked_lost        # part of locked_vm: pages whose VMA lost VM_LOCKED to MREMAP_DONTUNMAP; guarded by lock
+    int64_t rss_lost            # under rss_uncounted: pages mapped less pages counted in the three
 
 
 ctypedef struct task_t:         # a process, or a thread of one; several threads of the host may make calls of it
-    # The record stays one when it is free, so that who only knows its index and a pid may look (get_task); the first
-    # five, state to cpu, are atomic.
+    # Type-stable: a lookup that has only an index and a pid may read a freed record (get_task).  The first five fields,
+    # state through cpu, are atomic.
     uint32_t state              # TASK_*
     uint32_t users              # one until it is reaped, and one a call under way; 0: the record is free
     uint32_t mm                 # 0 once exited
@@ -305,23 +305,23 @@ ctypedef struct task_t:         # a process, or a thread of one; several threads
     uint32_t cpu
     uint32_t parent             # set before users
     uint32_t pid_next           # the next task of its bucket of machine.pid_hash; guarded by pid_lock
-    uint32_t alloc_lock         # guards what follows; caps, the fault counts and memlock are atomic besides
+    uint32_t alloc_lock         # guards the fields below; caps, the fault counts and memlock are atomic too
     uint32_t uid, euid, suid, gid
     uint32_t caps               # CAP_*
-    mpol_t pol                  # changes also under mmap_lock for writing: faults read it with that for reading
+    mpol_t pol                  # a change also holds mmap_lock for writing: faults read it under mmap_lock for reading
     uint32_t il_prev
     uint32_t il_weight
     uint64_t min_flt, maj_flt
     uint64_t memlock            # RLIMIT_MEMLOCK, bytes
-    vec_t pins                  # pin_t held through open files; of the leader for all its threads
+    vec_t pins                  # pin_t held through open files; the leader's serves all its threads
     uint32_t next
-    uint32_t leader             # the task whose pid is that of the process; itself but for its threads
-    # of the leader; guarded by pid_lock, and so is thread_next
-    uint32_t threads            # first of its threads that have not exited, without the leader
+    uint32_t leader             # the task whose pid is the process's; a leader names itself
+    # of the leader; guarded by pid_lock, as thread_next is
+    uint32_t threads            # first of its threads that have not exited, leader excluded
     uint32_t thread_next
-    uint32_t live               # threads that have not exited, and the leader
-    uint32_t autoreap           # nobody waits for it: it is reaped once the last thread has exited
-    uint32_t group_exit         # all are to exit: no thread begins any more
+    uint32_t live               # threads that have not exited, leader included
+    uint32_t autoreap           # no process waits for it: it is reaped when the last thread exits
+    uint32_t group_exit         # the whole process is exiting: no thread may start
     uint32_t pad
 
 
@@ -349,30 +349,30 @@ ctypedef struct node_t:
     uint32_t lock               # the zone lock: free list
     uint32_t nr_cpus
     uint64_t first, end         # frames of the node
-    uint64_t fresh              # next frame never handed out
-    uint64_t nr_free            # fresh and returned, without those in the caches of processors
+    uint64_t fresh              # the first frame that was never allocated
+    uint64_t nr_free            # fresh and returned frames, per-CPU lists excluded
     uint64_t nr_stack           # returned frames, newest on top
     uint64_t reserved
-    uint64_t low                # the low watermark: below it only allocations without a fall-back are served
-    uint64_t uncounted          # with a watermark: frames returned one by one, which nobody sees until a batch is full
-    uint32_t fallback[64]       # nodes by distance, ties by number; itself first
+    uint64_t low                # the low watermark: below it only allocations with no fallback node are served
+    uint64_t uncounted          # with a watermark: frames returned one by one, added to nr_free a batch at a time
+    uint32_t fallback[64]       # zonelist: nodes by distance, ties by number, itself first
     uint8_t weight
     uint8_t pad[15]
 
 
-ctypedef struct swap_info_t:    # a swap device; guarded by machine.swap_lock, the arrays by offset are the machine's
-    uint32_t first              # its slot 0, which is its header, in the arrays of all devices
-    uint32_t max                # slots with the header
+ctypedef struct swap_info_t:    # a swap device; guarded by machine.swap_lock; its per-slot arrays are the machine's
+    uint32_t first              # position of its slot 0, the header, in the machine's per-slot arrays
+    uint32_t max                # slots, header included
     uint32_t inuse
-    uint32_t next               # where the search for a free slot goes on
-    uint32_t high               # the highest slot ever given out
+    uint32_t next               # where the next search for a free slot starts
+    uint32_t high               # the highest slot ever allocated
     uint32_t off                # SWAP_*
 
 
-cdef enum:                      # swap_info_t.off: if not 0, no slot is given out
+cdef enum:                      # swap_info_t.off: if not 0, no slot is allocated
     SWAP_ON = 0
     SWAP_OFF = 1
-    SWAP_LEAVING = 2            # swapoff is at work
+    SWAP_LEAVING = 2            # swapoff is in progress
 
 
 ctypedef struct slab_t:         # allocator of fixed-size records by index; index 0 is never given out
@@ -380,11 +380,11 @@ ctypedef struct slab_t:         # allocator of fixed-size records by index; inde
     uint32_t size, next_off     # bytes of a record; where its free-list link is
     uint32_t max, fresh, free, used
     uint32_t lock
-    uint32_t keep               # records keep their type: not cleared when handed out again
+    uint32_t keep               # type-stable (SLAB_TYPESAFE_BY_RCU): records are not cleared when reused
 
 # ---- counters ------------------------------------------------------------------------------------------
-# Two families: what the modelled kernel does, which depends neither on ``machine.width`` nor on the host (locks are
-# counted for each page where that kernel takes them for each page); and what the host takes and contends for.
+# Two families.  The modelled kernel's depend neither on ``machine.width`` nor on the host: a lock counts per page where
+# that kernel takes it per page.  The host's (C_HOST_*) count the locks that pagemig itself takes and contends for.
 
 
 cdef enum counter_t:
@@ -401,7 +401,7 @@ cdef enum counter_t:
     C_HOST_MM_CONTENDED, C_HOST_SWAP_CONTENDED, C_HOST_WAITS
     NR_COUNTERS
 
-# ---- kernel profile: the switches that the core reads; kernels.py says what each is, and is compared at import ----
+# ---- kernel profile: the switches that the core reads; kernels.py explains each and is compared with this at import ----
 
 
 ctypedef struct profile_t:
@@ -498,7 +498,7 @@ cdef enum call_t:               # bits of profile.call_mask
     CALL_IO_URING = 256
 
 
-cdef enum bug_t:                # where the real code would have crashed; errors.py has the words
+cdef enum bug_t:                # where the real kernel would have crashed; errors.py has the messages
     BUG_VMA_ADDRESS = 1
     BUG_OFFLINE_NODE = 3
     BUG_TRUNCATED_RMAP = 4
@@ -511,7 +511,7 @@ cdef enum:
     WAIT_MM = 2
     WAIT_WRITEBACK = 3
     WAIT_I_RWSEM = 4
-    WAIT_PASS = 5               # for the next pass over a node that will not get empty
+    WAIT_PASS = 5               # the next pass over a node that offlining has not emptied yet
     MODE_THREADS = 0            # spin, then yield
     MODE_ACTORS = 1             # call wait_fn: hand the baton to another actor
     MODE_HOST = 2               # return -PMG_WAIT: the embedding host owns time
@@ -522,10 +522,10 @@ cdef enum:
     ABORT_HEEDED = 2
 
 
-cdef enum keep_t:               # what keeps an anon_vma alive while nothing maps the page (its entries are on the move)
+cdef enum keep_t:               # what keeps an anon_vma alive while migration entries stand for all mappings of its page
     KEEP_REFCOUNT = 0           # a reference on it
-    KEEP_RCU = 1                # nothing: its record stays an anon_vma, though perhaps of somebody else
-    KEEP_MMAP_LOCK = 2          # the caller holds mmap_lock of kept_by_t.mm, and moves only what that maps
+    KEEP_RCU = 1                # nothing: its record may be reused, though only as another anon_vma
+    KEEP_MMAP_LOCK = 2          # the caller holds mmap_lock of kept_by_t.mm, and moves only pages mapped there
     KEEP_TRYLOCK = 3            # mmap_lock of an address space found through the reverse map, by trylock
 
 
@@ -535,76 +535,76 @@ ctypedef struct kept_by_t:
 
 
 cdef enum:
-    PVEC_MAX = 31               # pages a per-CPU list can take; profile.pagevec says when it is worked off
+    PVEC_MAX = 31               # capacity of a per-CPU list in pages; profile.pagevec says when it is drained
 
 
-ctypedef struct mlock_pvec_t:   # pages whose lock count a CPU has yet to mend; each entry owns a reference
-    uint32_t lock               # a CPU of the model may run in several threads
+ctypedef struct mlock_pvec_t:   # pages whose mlock count a CPU has yet to update; each entry owns a reference
+    uint32_t lock               # several threads may run on one modelled CPU
     uint32_t n
-    uint32_t munlock            # bit i: entry i takes a count off
+    uint32_t munlock            # bit i: entry i is an munlock
     uint32_t pfn[31]
 
 ctypedef struct machine_t
 ctypedef struct ctx_t
 
 
-ctypedef struct pcp_t:          # frames that a processor of the model caches for one node
-    uint32_t lock               # several threads may run on one processor; others drain it when the node is empty
+ctypedef struct pcp_t:          # per-CPU list: frames that a modelled processor caches for one node
+    uint32_t lock               # several threads may run on one processor; others drain the list when the node is empty
     uint32_t n
     uint32_t pfn[256]
 
 
-ctypedef struct vm_event_state_t:   # events that a processor of the model counted, but for those of calls under way
+ctypedef struct vm_event_state_t:   # events counted on a modelled processor, without those of calls under way
     uint64_t count[64]          # counter_t
-    uint32_t lock               # guards count; whoever adds up holds those of all processors
+    uint32_t lock               # guards count; a sum over all processors holds all their locks
     uint32_t pad[15]
 
 
-ctypedef struct ctx_t:          # what one call works through; an argument of every core function
-    # Host memory in any number: pointers and scratch, no part of the machine's state.
+ctypedef struct ctx_t:          # the context of one call; an argument of every core function
+    # Host memory, pointers and scratch only: no part of the machine's state.
     machine_t *m
     ctx_t *next                 # free contexts; guarded by machine.ctx_lock
     ctx_t *older                # made before this one; set once
-    uint32_t id                 # contexts that were there when it was made
-    uint32_t task               # calling process, kept as long as the call; 0 none
-    uint32_t mm                 # its address space, which lives as long as the call; 0 none
+    uint32_t id                 # number of contexts made before it
+    uint32_t task               # calling process, referenced during the call; 0 none
+    uint32_t mm                 # its address space, alive during the call; 0 none
     uint32_t held               # a host keeps the context between its calls: check counts it as a user of both
     uint32_t cpu
     int32_t nid                 # node of cpu
     uint32_t wait_mode          # MODE_*
-    uint32_t wait_what          # WAIT_* that the context last waited for and did not get yet; 0 nothing
+    uint32_t wait_what          # WAIT_*: what the context waited for last and has not got yet; 0 nothing
     uint32_t wait_which         # the page, address space, file
-    uint32_t lru_disabled       # the call holds one of machine.lru_disable_count
+    uint32_t lru_disabled       # the call holds one count of machine.lru_disable_count
     uint32_t stats_slot         # the call's own array of access counts, plus one; 0 none yet
     int (*wait_fn)(ctx_t *c, int what, uint32_t which) noexcept nogil
     void *data                  # of wait_fn
-    void *watch                 # who is told what happens (notify), and counts it; NULL: nobody
-    void *gather                # what a zap has taken away, while it is still to be flushed (memory)
-    uint64_t unflushed[64]      # processors that a batch of unmapped pages is still to be flushed on, if somebody is told
-    uint32_t flush_pending      # whether there are
-    uint32_t hook_error         # a callback answered an error
-    # run something where calls of the host belong, which the stack of a call that keeps its place is not; NULL: right here
+    void *watch                 # the callbacks and counters that follow events (notify); NULL: none
+    void *gather                # mmu_gather of a zap: entries cleared and not flushed yet (memory)
+    uint64_t unflushed[64]      # processors that a batch of unmapped pages has yet to flush, if a callback hears of flushes
+    uint32_t flush_pending      # whether unflushed has any
+    uint32_t hook_error         # a callback returned an error
+    # runs fn where a call may enter the host: a fiber's own stack is not such a place; NULL: right here
     void (*outside_fn)(ctx_t *c, void (*fn)(void *arg) noexcept nogil, void *arg) noexcept nogil
-    # a call that may stop half-way (mig): here the caller's clock may run on; PAUSE_*, and the pages it is about
+    # a resumable call (mig) stops here and lets the caller's time pass; PAUSE_*, and the pages concerned
     void (*pause_fn)(ctx_t *c, int at, const uint32_t *src, const uint32_t *dst, uint32_t n) noexcept nogil
     void *mig                   # the record of that call
-    uint32_t abort              # it is to end: nothing is waited for and nothing begun any more; ABORT_HEEDED: so it did
-    uint32_t signalled          # so the caller wants it
-    uint32_t work               # pages since somebody looked whether it is to end
-    uint64_t looked_ns          # when that was; 0: not yet
-    bint (*signal_fn)(ctx_t *c) noexcept nogil  # whether the caller wants the call to end; NULL: nobody can ask for it
-    uint32_t target_mm          # address space that the call keeps beside its own; 0 none
-    double nested_deadline      # when a call that a hook makes has waited long enough, in seconds; 0: not waited yet
-    uint64_t count[64]          # counter_t: what the processor's counts are still to get
-    uint64_t traced[8]          # C_LOCK_* up to the last event of a trace that holds locks
-    pcp_t *pcp                  # of the processor: [nr_nodes]
+    uint32_t abort              # ABORT: end the call without waiting or beginning anything new; ABORT_HEEDED: it did
+    uint32_t signalled          # the caller wants the call to end
+    uint32_t work               # pages handled since the last look for signals
+    uint64_t looked_ns          # time of that look; 0: none yet
+    bint (*signal_fn)(ctx_t *c) noexcept nogil  # whether the caller wants the call to end; NULL: it cannot
+    uint32_t target_mm          # address space that the call holds beside its own; 0 none
+    double nested_deadline      # when a call made from a hook gives up waiting, in seconds; 0: it has not waited yet
+    uint64_t count[64]          # counter_t: events not yet folded into the processor's
+    uint64_t traced[8]          # C_LOCK_* as of the last event, in a trace that holds locks
+    pcp_t *pcp                  # the processor's, by node
 
 
 ctypedef struct machine_t:
     uint64_t nr_frames
     uint32_t nr_nodes, nr_cpus
-    uint64_t has_memory         # mask of nodes with memory that are online: what every cpuset here allows
-    uint64_t online             # mask of nodes that give out frames
+    uint64_t has_memory         # mask of online nodes with memory: what every cpuset here allows
+    uint64_t online             # mask of nodes that allocate
     uint32_t page_bytes         # content per frame: 0, 8 or 4096
     uint32_t width              # pages a stage handles: 1..STAGE
     uint32_t access_stats
@@ -612,7 +612,7 @@ ctypedef struct machine_t:
     uint32_t trace_locks        # whether records started from now on hold the locks
     uint32_t next_pid
     uint32_t pid_lock           # guards pid_hash
-    uint32_t pid_hash[1024]     # first task of each bucket: those that were not reaped
+    uint32_t pid_hash[1024]     # first task of each bucket; reaped tasks are not in it
     uint32_t next_ops           # number of the next table of operations of mappings; atomic
     uint64_t next_ino
     uint64_t table_pfn          # physical number of page table 0: above every frame
@@ -628,9 +628,9 @@ ctypedef struct machine_t:
     pte_t *pt                   # page tables, PTRS_PER_PTE entries each; table 0 is unused
     ptdesc_t *ptdesc
     uint32_t *stats             # access counts: [slot][node][stats_index], NULL when off
-    uint32_t stats_slots        # slots in use: calls that ever counted at the same time
-    uint32_t stats_busy[8]      # a call counts in the slot: its one writer, but for the last slot's
-    uint32_t lru_disable_count  # migrations under way: lists of processors are passed by; atomic
+    uint32_t stats_slots        # slots in use: the most calls that ever counted at once
+    uint32_t stats_busy[8]      # a call counts in the slot, as its only writer; the last slot is shared
+    uint32_t lru_disable_count  # calls under way that bypass the per-CPU lists; atomic
     char *heap                  # arrays of vec_t; size classes in heap_free
     uint64_t heap_fresh, heap_max
     uint64_t heap_free[48]
@@ -640,7 +640,7 @@ ctypedef struct machine_t:
     uint32_t swap_lock          # guards swap_info and swap_map
     uint32_t tree_lock          # of the swap cache, one for all devices: guards swap_cache
     uint32_t nr_swap_slots      # in the arrays below
-    uint32_t *swap_map          # swap entries and swap cache that name a slot
+    uint32_t *swap_map          # references to a slot: swap entries and the swap cache
     uint32_t *swap_cache        # frame with the content of a slot, 0 none
     uint8_t *swap_content       # page_bytes per slot
     uint32_t *swap_entry        # slot of a frame in the swap cache (page->private)
@@ -649,32 +649,32 @@ ctypedef struct machine_t:
     uint32_t nodemask_hash[256]
     pcp_t *pcp                  # [cpu][node]
     vm_event_state_t *vm_events     # [cpu]
-    uint64_t *mm_cpus           # processors each address space has run on: cpu_words words by its number
+    uint64_t *mm_cpus           # mm_cpumask, processors each address space has run on: cpu_words words each
     uint32_t cpu_words
     # contexts: the host's, not the machine's
     ctx_t *ctx_free
     ctx_t *ctx_newest
     uint32_t ctx_lock           # guards ctx_free and ctx_newest; innermost
     uint32_t nr_ctx, ctx_busy
-    void *mig_free              # stacks of calls that may stop half-way (mig), as contexts the host's; guarded by ctx_lock
+    void *mig_free              # fibers of resumable calls (mig), the host's as contexts are; guarded by ctx_lock
     void **mig_table            # by index
     uint32_t mig_room           # places in the table
-    uint32_t nr_migs, migs_busy     # made; on their way
-    # hooks: the host's, too
+    uint32_t nr_migs, migs_busy     # made; under way
+    # hooks: the host's too
     int (*step_fn)(ctx_t *c, int step, const uint32_t *pfns, uint32_t n) noexcept nogil   # NULL: none
     # vm_ops->migrate of one VMA: 0, an error, or a positive number; mmap_lock is held for reading
     int (*migrate_fn)(ctx_t *c, vma_t *vma, uint64_t from_nodes, uint64_t to_nodes, uint32_t flags) noexcept nogil
-    void *hook_data             # of these two
-    void *watch                 # of calls whose context has none of its own
+    void *hook_data             # argument of these two
+    void *watch                 # for calls whose context has none of its own
     void *notifiers             # callbacks that were ever set (notify); the newest is heard if watch is set
     void *running               # callbacks that run, one of a thread inside another; guarded by ctx_lock
     uint32_t in_hooks           # how many; atomic
-    uint64_t *trace             # migration steps, see _migrate
+    uint64_t *trace             # migration steps, see trace.pyx
     uint64_t trace_n, trace_max
     uint64_t rnode_seq
     void *arenas[32]            # every reserved mapping, for release and copy
     uint64_t arena_bytes[32]
     uint32_t nr_arenas
-    char *arena_at              # what is left of the mapping that is to hold them
-    uint64_t arena_left
-    bint arena_measured         # they are only added up, in arena_left
+    char *arena_at              # first unused byte of the mapping that holds them
+    uint64_t arena_left         # bytes left there
+    bint arena_measured         # dry run: sizes are only added up, in arena_left

@@ -1,6 +1,6 @@
-"""Mappings: how to find them, what their flags say, what a new entry of theirs looks like, and what they count.
+"""VMAs: lookup, flags, the protection of new entries, and their share of the resident set.
 
-mmap_lock is held, for reading at least, unless a function says otherwise.
+mmap_lock is held, at least for reading, unless a function says otherwise.
 """
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
@@ -14,7 +14,7 @@ from pagemig.mm.types cimport (
 
 
 cdef inline uint64_t vma_address(vma_t *vma, uint32_t index) noexcept nogil:
-    """Page number where ``vma`` maps page ``index`` of its object, or 2^64-1 when it does not."""
+    """Page at which ``vma`` maps page ``index`` of its object, or 2^64-1 if it does not map it."""
     cdef uint64_t off = <uint64_t> (<uint32_t> (index - <uint32_t> vma.pgoff))
     return vma.start + off if off < vma.end - vma.start else 0xffffffffffffffffu
 
@@ -24,11 +24,10 @@ cdef inline uint32_t linear_page_index(vma_t *vma, uint64_t vpn) noexcept nogil:
 
 
 cdef inline uint32_t vma_flags(vma_t *vma) noexcept nogil:
-    """VM_* of a mapping for who does not hold its mmap_lock: reverse-map walks, side by side with mprotect.
+    """Read VM_* of a mapping without its mmap_lock: reverse-map walks run concurrently with mprotect.
 
-    What a walk makes of them counts only if they are read under the leaf's lock: mprotect stores the flags first and
-    then takes the lock of every leaf, so that whoever has it before mprotect is mended by it, whoever has it after
-    sees the new flags.
+    A walk that writes entries must read them under the leaf's lock.  mprotect stores the flags and then takes the lock of
+    every leaf: entries written before it are fixed up by mprotect, a later holder of the lock sees the new flags.
     """
     return pmg_load32(&vma.flags)
 
@@ -38,13 +37,13 @@ cdef inline bint is_cow_mapping(uint32_t flags) noexcept nogil:
 
 
 cdef inline bint wants_writenotify(machine_t *m, vma_t *vma, uint32_t flags) noexcept nogil:
-    """First writes must fault: shared writable mappings of ext4 and ramfs, whose file systems have page_mkwrite."""
+    """Whether first writes must fault: shared writable mappings of ext4 and ramfs, which have page_mkwrite."""
     return (flags & (VM_WRITE | VM_SHARED)) == (VM_WRITE | VM_SHARED) and vma.file != 0 and m.profile.dirty_tracking and \
         file_of(m, vma.file).kind != FILE_SHMEM
 
 
 cdef inline pte_t page_prot(machine_t *m, vma_t *vma, uint32_t flags) noexcept nogil:
-    """Bits of a new entry: x86 entries start out young; only shared mappings that need no notice start writable."""
+    """Bits of a new entry: x86 entries start young; only shared mappings without write notification start writable."""
     cdef pte_t prot = PTE_P | PTE_US | PTE_A
     if not flags & (VM_READ | VM_WRITE | VM_EXEC):
         return PTE_PROTNONE | PTE_A
@@ -58,11 +57,10 @@ cdef inline pte_t page_prot(machine_t *m, vma_t *vma, uint32_t flags) noexcept n
 cdef inline pte_t vm_page_prot(machine_t *m, vma_t *vma) noexcept nogil:
     return page_prot(m, vma, vma_flags(vma))
 
-# VMAs of an mm, mmap_lock held
 cdef vma_t *find_vma(machine_t *m, mm_t *mm, uint64_t vpn) noexcept nogil            # first with end > vpn, or NULL
 # the one that contains vpn, or NULL
 cdef vma_t *vma_lookup(machine_t *m, mm_t *mm, uint64_t vpn) noexcept nogil
-# position in mm.vmas of find_vma's answer (n when none)
+# position in mm.vmas of find_vma's result; vmas.n if NULL
 cdef uint32_t vma_slot(machine_t *m, mm_t *mm, uint64_t vpn) noexcept nogil
 # mk_pte(page, vm_page_prot): no write bit for private and dirty-tracked shared mappings
 cdef pte_t vma_pte(machine_t *m, vma_t *vma, uint32_t pfn) noexcept nogil
@@ -77,12 +75,12 @@ cdef extern from *:
 
 
 cdef inline uint64_t page_align(uint64_t nbytes) noexcept nogil:
-    """Rounded up to whole pages; the last 4095 values wrap to 0, which callers look for."""
+    """Round up to whole pages; the last 4095 values wrap to 0, which callers check for."""
     return (nbytes + 4095) & ~<uint64_t> 4095
 
 
 cdef inline vma_t *vma_at(machine_t *m, mm_t *mm, uint32_t slot) noexcept nogil:
-    """The VMA at a position of the list; NULL behind the last and before the first (slot -1)."""
+    """Get the VMA at a position of the list; NULL after the last and before the first (slot -1)."""
     return vma_of(m, vec_at(m, &mm.vmas)[slot]) if slot < mm.vmas.n else NULL
 
 
@@ -91,7 +89,7 @@ cdef inline vma_t *vma_after(machine_t *m, mm_t *mm, vma_t *vma) noexcept nogil:
 
 
 cdef inline vma_t *find_vma_prev(machine_t *m, mm_t *mm, uint64_t vpn, vma_t **prev) noexcept nogil:
-    """find_vma and the VMA before ``vpn``: the found one itself when it begins before."""
+    """find_vma; ``*prev`` is the last VMA that starts before ``vpn``, possibly the one found."""
     cdef uint32_t slot = vma_slot(m, mm, vpn)
     cdef vma_t *vma = vma_at(m, mm, slot)
     prev[0] = vma if vma != NULL and vma.start < vpn else vma_at(m, mm, slot - 1)
@@ -107,9 +105,9 @@ cdef inline bint over_memlock(task_t *t, uint64_t pages) noexcept nogil:
 
 
 cdef inline void add_mm_counter(machine_t *m, vma_t *vma, uint64_t state, int64_t n) noexcept nogil:
-    """Count pages into the resident set, by kind of page; a migration entry counts as its page does.
+    """Count pages in the resident set, by kind of page; a migration entry counts as its page.
 
-    Atomic: a migration may be at work on other mappings of the same process.
+    Atomic: a migration may run on other mappings of the same process.
     """
     cdef mm_t *mm = mm_of(m, vma.mm)
     if state & PG_anon:
@@ -121,7 +119,7 @@ cdef inline void add_mm_counter(machine_t *m, vma_t *vma, uint64_t state, int64_
 
 
 cdef inline uint64_t vma_index_of(vma_t *vma, uint64_t vpn) noexcept nogil:
-    """Page of the object that ``vma`` maps at ``vpn``."""
+    """Index in its object of the page that ``vma`` maps at ``vpn``."""
     return vma.pgoff + (vpn - vma.start)
 
 

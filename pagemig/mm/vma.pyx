@@ -1,7 +1,4 @@
-"""Mappings: how to find them, what their flags say, what a new entry of theirs looks like, and what they count.
-
-mmap_lock is held, for reading at least, unless a function says otherwise.
-"""
+"""VMAs: the out-of-line part of vma.pxd."""
 from libc.stdint cimport uint32_t, uint64_t
 
 from pagemig.mm.page_alloc cimport vec_at, vma_of

@@ -1,4 +1,4 @@
-"""Eviction of 2006: pages are written to their slot or file and taken out of memory."""
+"""Eviction in the kernels of 2006: write pages to their swap slot or file and free them."""
 from libc.errno cimport EAGAIN, ENOMEM
 from libc.stdint cimport uint32_t, uint64_t
 
@@ -17,7 +17,7 @@ from pagemig.mm.types cimport (
 
 
 cdef int pageout(ctx_t *c, uint32_t pfn) noexcept nogil:
-    """Write a dirty page.  -EAGAIN: it was written, a later pass finds it clean; or there is nowhere to write it."""
+    """Write a dirty page.  Always -EAGAIN: a later pass finds it clean, unless it could not be written."""
     cdef uint64_t s = page_state(c.m, pfn)
     if frame_refs(s) - <uint64_t> ((s & PG_private) != 0) == 2:
         if s & PG_swapcache:
@@ -28,7 +28,7 @@ cdef int pageout(ctx_t *c, uint32_t pfn) noexcept nogil:
 
 
 cdef int remove_mapping(ctx_t *c, uint32_t pfn) noexcept nogil:
-    """Take a clean page nobody else holds out of its cache; the isolation's reference is left."""
+    """Remove a clean page without other users from its cache; the isolation's reference remains."""
     cdef uint64_t s = page_state(c.m, pfn)
     if frame_refs(s) != 2 or s & PG_dirty:
         return -EAGAIN
@@ -40,7 +40,7 @@ cdef int remove_mapping(ctx_t *c, uint32_t pfn) noexcept nogil:
 
 
 cdef int swap_page(ctx_t *c, stage_t *st) noexcept nogil:
-    """Evict the one locked page of a stage: 0 it is gone, -EAGAIN not yet."""
+    """Evict the one locked page of a stage: 0 if it is gone, -EAGAIN if not yet."""
     cdef uint32_t pfn = st.src[0]
     stage_unmap_only(c, st)
     if st.rc[0] or frame_maps(page_state(c.m, pfn)):
@@ -51,7 +51,7 @@ cdef int swap_page(ctx_t *c, stage_t *st) noexcept nogil:
 
 
 cdef int lock_to_evict(ctx_t *c, uint32_t pfn, uint32_t force) noexcept nogil:
-    """Steps 3 to 5 of a page without a target: the lock, writeback, a place in the swap cache.  Unlocked if not 0."""
+    """Prepare a page for eviction: page lock, writeback, swap cache.  The page is unlocked if the result is not 0."""
     cdef uint32_t spins = 0
     if not trylock_page(c.m, pfn):
         if not force & WAIT_FOR_LOCK or lock_page(c, pfn):
@@ -79,7 +79,7 @@ cdef int evict_one(ctx_t *c, uint32_t pfn, uint32_t force) noexcept nogil:
 
 
 cdef uint64_t swap_out(ctx_t *c, const uint32_t *pfns, uint64_t n) noexcept nogil:
-    """Pages one after the other, each as often as it takes to write it first; how many are gone."""
+    """Evict pages one by one, in several passes each since a dirty page is written first; return how many are gone."""
     cdef uint64_t i, gone = 0
     cdef int rc
     cdef uint32_t pass_

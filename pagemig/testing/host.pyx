@@ -1,6 +1,6 @@
-"""Reference loops of the host: what its memory can do, measured in the same run as the model.
+"""Reference loops: what the host's memory can do, measured in the same run as the model.
 
-The rates of a model mean little across machines; as a multiple of these loops they travel.
+Absolute rates of the model mean little across machines; as multiples of these loops they are comparable.
 """
 cimport numpy as cnp
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -22,7 +22,7 @@ def random_rmw(cnp.uint64_t[::1] words, const cnp.uint32_t[::1] lines, bint atom
     lines : ndarray of uint32, shape (n,)
         Lines in the order of their use.
     atomic : bool, default False
-        With the processor's atomic add.
+        Use the processor's atomic add.
     """
     cdef int64_t i, n = lines.shape[0]
     cdef uint64_t *w = &words[0]
@@ -42,9 +42,9 @@ def cached_rmw(cnp.uint64_t[::1] words, int64_t n):
     Parameters
     ----------
     words : ndarray of uint64, shape (8 * lines,)
-        Some lines of 64 bytes that stay in the nearest cache.
+        Some lines of 64 bytes that stay in the L1 cache.
     n : int
-        How many turns.
+        Number of additions.
     """
     cdef int64_t i, lines = words.shape[0] // 8
     cdef uint64_t *w = &words[0]
@@ -63,8 +63,8 @@ def copy_pages(unsigned char[::1] memory, const cnp.uint32_t[::1] dst, const cnp
     dst, src : ndarray of uint32, shape (n,)
         Page numbers inside the arena.
     how : {"stream", "memcpy", "pairs"}
-        Streaming stores, page after page with the next one fetched; the C library; the model's own routine, which
-        copies two pages at a time.  The first is the yardstick, and the C library's where the processor lacks AVX2.
+        Streaming stores, page by page with the next one prefetched; the C library; the model's own routine, which copies
+        two pages at a time.  The first is the reference; without AVX2 it uses the C library.
     """
     cdef int64_t i, n = dst.shape[0]
     cdef char *m = <char *> &memory[0]

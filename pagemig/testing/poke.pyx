@@ -1,4 +1,4 @@
-"""Any field of any record of a machine, to read and to store: what tests break, and wait for."""
+"""Read and store any field of any record of a machine, for tests that break invariants or wait for a state."""
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
 from pagemig._core cimport Machine
@@ -16,13 +16,13 @@ def poke(Machine machine, str what, uint64_t index, str field, value=None):
     Parameters
     ----------
     machine : Machine
-        Whose.
+        Owner of the record.
     what, index : str, int
         The kind of record, a key of ``FIELDS``, and its number; an entry of an array is ``owner << 32 | position``.
     field : str
         A key of that record in ``FIELDS``; empty where it is a number only.
     value : int, optional
-        What is stored, no lock taken.
+        Stored, without taking a lock.
     """
     cdef int width
     cdef char *p = field_at(machine.m, what, index, field, &width)
@@ -36,7 +36,7 @@ def poke(Machine machine, str what, uint64_t index, str field, value=None):
 
 
 cdef char *field_at(machine_t *m, str what, uint64_t index, str field, int *width) except NULL:
-    """Address of a field, and its width in bytes."""
+    """Find the address of a field and its width in bytes."""
     cdef uint64_t high = index >> 32, low = index & 0xffffffffu
     cdef char *base
     offset, width[0] = FIELDS[what][field]
@@ -80,7 +80,7 @@ cdef char *field_at(machine_t *m, str what, uint64_t index, str field, int *widt
 
 
 cdef slab_t *slab_of(machine_t *m, uint64_t i) noexcept:
-    """In the order of SLABS."""
+    """Get a slab by its place in SLABS."""
     cdef slab_t *slabs[9]
     slabs[:] = [&m.tables, &m.vmas, &m.rnodes, &m.anon_vmas, &m.sp_nodes, &m.files, &m.mms, &m.tasks, &m.pins]
     return slabs[i]

@@ -82,9 +82,9 @@ def join(const uint64_t[::1] pages, const uint8_t[::1] write, const uint64_t[::1
 
 @cython.final
 cdef class Ranks:
-    """Numbers pages in the order in which they are first seen: 0, 1, 2, ...
+    """Ranks of pages: their numbers in the order in which they are first seen, from 0.
 
-    A hash table with open addressing, seeded, so that no file can be made that is slow to read.
+    The hash table uses open addressing and a random seed, so that no file can be crafted to be slow to read.
     """
 
     cdef uint64_t seed
@@ -107,7 +107,7 @@ cdef class Ranks:
         return self._pages[:self.size].copy()
 
     def of(self, const uint64_t[::1] pages):
-        """Ranks of pages; pages not seen before get the next ones.
+        """Get the ranks of pages; pages not seen before get the next ones.
 
         Returns
         -------
@@ -157,7 +157,7 @@ cdef class Ranks:
 
 
 cdef inline uint64_t mixed(uint64_t page, uint64_t seed) noexcept nogil:
-    """A hash of a page number: the finaliser of splitmix64."""
+    """Hash a page number: the finaliser of splitmix64."""
     page = (page ^ seed) * <uint64_t>0xBF58476D1CE4E5B9
     page = (page ^ (page >> 27)) * <uint64_t>0x94D049BB133111EB
     return page ^ (page >> 31)
@@ -206,7 +206,7 @@ def picked(const uint8_t[::1] ranks, int wide, const int32_t[::1] places, int32_
 
 
 def counts(const uint8_t[::1] planes, int wide, uint32_t[::1] out):
-    """One more than numbers of ``wide`` bytes each, whose bytes are apart by significance.
+    """Add one to numbers of ``wide`` bytes each, stored as planes of bytes by significance.
 
     Parameters
     ----------
@@ -250,7 +250,7 @@ def counts(const uint8_t[::1] planes, int wide, uint32_t[::1] out):
 
 
 cdef inline uint64_t last_block(uint64_t address, uint32_t size, int shift) noexcept nogil:
-    """The block of an access's last byte; of its first where it would pass the last address."""
+    """Find the block of an access's last byte, or of its first if the access would pass the last address."""
     cdef uint64_t last = address + (size - (size != 0))
     return (last if last >= address else address) >> shift
 
@@ -258,7 +258,7 @@ cdef inline uint64_t last_block(uint64_t address, uint32_t size, int shift) noex
 def blocks(
     const uint64_t[::1] address, const uint32_t[::1] size, int shift, Py_ssize_t start=0, uint64_t most=1 << 22
 ):
-    """Which blocks of ``2**shift`` bytes accesses reach into, ascending within an access.
+    """List the blocks of ``2**shift`` bytes that accesses touch, ascending within an access.
 
     Parameters
     ----------
@@ -278,9 +278,9 @@ def blocks(
     blocks : ndarray of uint64, shape (m,)
         Block numbers in order of access; an access that straddles gives several.
     origin : ndarray of int64, shape (m,), or None
-        The access of each; None where accesses from ``start`` on touch one block each.
+        The access of each; None if all accesses from ``start`` on touch one block each.
     stop : int
-        The first access that is not among them; ``n`` at the end.
+        The first access not listed; ``n`` at the end.
     """
     cdef Py_ssize_t n = address.shape[0], i, k = 0, stop = start
     cdef uint64_t block, last, total = 0
@@ -310,12 +310,12 @@ def blocks(
 
 
 def first_seen(const int32_t[::1] index, Py_ssize_t number):
-    """Ranks of ``number`` pages in the order in which ``index`` has them first.
+    """Rank ``number`` pages by their first place in ``index``.
 
     Returns
     -------
     ndarray of uint32, shape (number,)
-        Pages that are not there come last, in their own order.
+        Pages that are not in ``index`` come last, in their own order.
     """
     cdef Py_ssize_t n = index.shape[0], i
     cdef uint32_t next_rank = 0
@@ -342,8 +342,8 @@ def first_seen(const int32_t[::1] index, Py_ssize_t number):
 cdef class Sets:
     """Set-associative cache of lines with LRU replacement; the arrays behind `LineCache`.
 
-    An entry is a line number, shifted by one, with the dirty bit below it; a set has the most
-    recently used entry first.
+    An entry is a line number, shifted left by one, with the dirty bit as its lowest bit. The entries
+    of a set are ordered by use, the most recent first.
     """
 
     cdef uint64_t sets
@@ -355,7 +355,7 @@ cdef class Sets:
         self._entries = np.full(sets * ways, np.iinfo(np.uint64).max, np.uint64)
 
     def filter(self, const uint64_t[::1] lines, const uint8_t[::1] write):
-        """Which accesses reach the memory; ndarray of bool, shape (n,)."""
+        """Find the accesses that reach memory; ndarray of bool, shape (n,)."""
         cdef uint64_t[::1] entries = self._entries
         cdef Py_ssize_t n = lines.shape[0], ways = self.ways, i, k, way
         cdef uint64_t line, entry, base

@@ -1,8 +1,8 @@
 """Compiled parsers of text: lines in, arrays of accesses out.
 
-Each parser is given whole lines and answers columns with an entry per access. A line that is not
-what its format says ends the parsing, and the parser says where; one that was told to ``skip`` such
-lines counts them.
+Each parser takes whole lines and returns columns with an entry per access. A line that does not
+match the format ends the parsing, and the parser says where; with ``skip`` it counts such lines
+instead.
 """
 
 import numpy as np
@@ -44,7 +44,7 @@ for _k in range(6):
 
 
 cdef inline text_t hexadecimal(text_t p, text_t end, uint64_t *value) noexcept nogil:
-    """Read up to 16 hexadecimal digits; where they end, NULL if there are none or more."""
+    """Read up to 16 hexadecimal digits; return where they end, NULL if there are none or more."""
     cdef text_t start = p
     cdef uint64_t number = 0
     while p < end and HEX[p[0]] != 255:
@@ -55,7 +55,7 @@ cdef inline text_t hexadecimal(text_t p, text_t end, uint64_t *value) noexcept n
 
 
 cdef inline text_t decimal(text_t p, text_t end, uint64_t *value) noexcept nogil:
-    """Read a decimal number of 64 bits; where it ends, NULL if there is none or it is larger."""
+    """Read a decimal number of 64 bits; return where it ends, NULL if there is none or it is larger."""
     cdef text_t start = p
     cdef uint64_t number = 0, digit
     while p < end and 48 <= p[0] <= 57:
@@ -91,7 +91,7 @@ cdef inline text_t seconds(text_t p, text_t end, uint64_t *value) noexcept nogil
 
 @cython.final
 cdef class Columns:
-    """Columns that are being filled; only those that a format has."""
+    """Columns being filled, only those that a format has."""
 
     cdef object _address, _size, _write, _time, _process, _thread, _count
     cdef uint64_t *address
@@ -140,16 +140,16 @@ cdef class Columns:
 
 
 cdef class Parser:
-    """What the parsers have in common.
+    """Base of the parsers.
 
     Attributes
     ----------
     malformed : int
-        Lines so far that were not of the format.
+        Lines so far that did not match the format.
     bad : int
-        Where in the latest text the first such line begins; -1 if there was none.
+        Offset of the first such line in the latest text; -1 if there was none.
     skipped : int
-        Events so far that told no address.
+        Events so far without an address.
     """
 
     cdef readonly int64_t malformed
@@ -163,7 +163,7 @@ cdef class Parser:
         self.bad = -1
 
     cdef bint refuses(self, Py_ssize_t at) noexcept nogil:
-        """Count a malformed line; whether parsing ends with it."""
+        """Count a malformed line; return whether parsing ends with it."""
         if self.bad < 0:
             self.bad = at
         self.malformed += 1
@@ -177,7 +177,7 @@ cdef inline text_t line_end(text_t p, text_t end) noexcept nogil:
 
 @cython.final
 cdef class Lackey(Parser):
-    """Parser of what valgrind's lackey tool writes; `pagemig.trace.readers.LackeyReader` has the rules.
+    """Parser for the output of valgrind's lackey tool; `pagemig.trace.readers.LackeyReader` has the rules.
 
     Parameters
     ----------
@@ -193,7 +193,7 @@ cdef class Lackey(Parser):
     cdef readonly uint64_t instructions
 
     def feed(self, const unsigned char[::1] text not None):
-        """Parse whole lines; answers address, size, write, time and three times None."""
+        """Parse whole lines; return address, size, write, time and three times None."""
         cdef Columns out = Columns()
         cdef Py_ssize_t length = text.shape[0]
         self.bad = -1
@@ -273,7 +273,7 @@ cdef int word(text_t p, Py_ssize_t length) noexcept nogil:
 
 
 cdef bint same(text_t p, Py_ssize_t length, const char *name) noexcept nogil:
-    """Whether a piece of text is a word, in whatever case."""
+    """Whether a piece of text is a word, ignoring case."""
     cdef Py_ssize_t k = 0
     while k < length and name[k] and (p[k] | 32) == <unsigned char>name[k]:
         k += 1
@@ -282,7 +282,7 @@ cdef bint same(text_t p, Py_ssize_t length, const char *name) noexcept nogil:
 
 @cython.final
 cdef class Table(Parser):
-    """Parser of tables: an access a line, its columns apart by a character.
+    """Parser for tables: one access per line, its columns separated by a character.
 
     Parameters
     ----------
@@ -318,7 +318,7 @@ cdef class Table(Parser):
         self.has_count = "count" in roles
 
     def feed(self, const unsigned char[::1] text not None):
-        """Parse whole lines; answers the columns of `Accesses`."""
+        """Parse whole lines; return the columns of `Accesses`."""
         cdef Columns out = Columns()
         cdef Py_ssize_t length = text.shape[0]
         self.bad = -1
@@ -338,7 +338,7 @@ cdef class Table(Parser):
             p = stop + 1
 
     cdef bint row(self, text_t p, text_t end, Columns out) noexcept nogil:
-        """Take one line; whether it was a row, or one to pass over."""
+        """Parse one line; True if it was a row or may be skipped."""
         cdef text_t stop
         cdef text_t last
         cdef uint64_t value[9]
@@ -381,7 +381,7 @@ cdef class Table(Parser):
         return self.put(value, out)
 
     cdef bint value(self, int role, text_t p, text_t end, uint64_t *to) noexcept nogil:
-        """Take one field; whether it was one."""
+        """Parse one field; False if it is malformed."""
         cdef int kind
         if role == WRITE:
             kind = word(p, end - p)
@@ -448,7 +448,7 @@ cdef bint has(text_t p, text_t end, const char *what, Py_ssize_t length) noexcep
 
 @cython.final
 cdef class Perf(Parser):
-    """Parser of what ``perf script`` prints; `pagemig.trace.readers.PerfReader` has the rules.
+    """Parser for the output of ``perf script``; `pagemig.trace.readers.PerfReader` has the rules.
 
     Parameters
     ----------
@@ -457,7 +457,7 @@ cdef class Perf(Parser):
     """
 
     def feed(self, const unsigned char[::1] text not None):
-        """Parse whole lines; answers the columns of `Accesses`."""
+        """Parse whole lines; return the columns of `Accesses`."""
         cdef Columns out = Columns()
         cdef Py_ssize_t length = text.shape[0]
         self.bad = -1
@@ -479,7 +479,7 @@ cdef class Perf(Parser):
             p = stop + 1
 
     cdef bint event(self, text_t p, text_t end, Columns out) noexcept nogil:
-        """Take one line; whether it was an event, or one to pass over."""
+        """Parse one line; True if it was an event or may be skipped."""
         cdef text_t start
         cdef text_t name
         cdef text_t name_end
@@ -502,7 +502,7 @@ cdef class Perf(Parser):
         if not timed:
             return False
         name = name_end = p
-        while p < end:  # the period may stand before the event's name
+        while p < end:  # the period may precede the event's name
             name, p = p, token_end(p, end)
             name_end = p
             p = skip_blanks(p, end)
@@ -535,7 +535,7 @@ cdef class Perf(Parser):
         return points == 1 and end - start > 2
 
     cdef void owner(self, text_t start, text_t end, uint64_t *process, uint64_t *thread) noexcept nogil:
-        """Process and thread, from the last token before the time that is N or N/M."""
+        """Get process and thread from the last token before the time of the form N or N/M."""
         cdef text_t p
         cdef text_t stop = end
         cdef text_t after
@@ -557,7 +557,7 @@ cdef class Perf(Parser):
         process[0] = thread[0] = 0
 
     cdef bint operand(self, text_t p, text_t end, uint64_t *address, uint64_t *error) noexcept nogil:
-        """The address of an event, and the error code of a fault where it is told."""
+        """Get the address of an event, and the error code of a fault if it is given."""
         cdef text_t stop
         cdef text_t after
         if end - p > 10 and memcmp(p, b"address=0x", 10) == 0:  # the tracepoint of page faults
@@ -577,7 +577,7 @@ cdef class Perf(Parser):
         p = skip_blanks(stop, end)
         if p == end:
             return True
-        while p < end:  # without a second number the first is the instruction's address
+        while p < end:  # without a second number, the first is the instruction's address
             stop = token_end(p, end)
             if p[0] == c'|' or self.is_number(p, stop):
                 return True

@@ -4,12 +4,12 @@
  * or from pagemig.api.address (ctypes, cffi, numba).
  *
  * Units: va, pa and len are bytes; pfn and n are frames and pages; node -1 is no node.
- * Every function that returns int or int64_t answers a value >= 0, or -errno with the kernel's meaning, or one of PMG_WAIT,
- * PMG_EABI, PMG_EBUSYCTX, PMG_EHOOK, or -(1024 + bug) where the real kernel would have crashed.
+ * A function that returns int or int64_t returns a value >= 0, -errno with the kernel's meaning, one of PMG_WAIT, PMG_EABI,
+ * PMG_EBUSYCTX and PMG_EHOOK, or -(1024 + bug) where the real kernel would have crashed.
  * A structure that crosses the border begins with `size`: the caller stores the sizeof it was compiled with, and pagemig
  * reads and writes no more than that.
- * No function takes the interpreter's lock, and no pointer of the caller outlives a call.
- * A context is used by one thread at a time.  Contexts of one machine may work side by side, unless a context owns time.
+ * No function takes the interpreter lock, and pagemig keeps no pointer of the caller beyond a call.
+ * A context is used by one thread at a time.  Contexts of one machine may run concurrently, unless one of them owns time.
  */
 #ifndef PAGEMIG_API_H
 #define PAGEMIG_API_H
@@ -25,8 +25,8 @@ extern "C" {
 #define PMG_CAPSULE "pagemig._api.table"   /* name of the capsule that holds the table */
 
 enum {
-    PMG_WAIT = -512,      /* the call would wait and nothing is lost: see ctx_wait, then call again with the same arguments */
-    PMG_EABI = -600,      /* a structure that this build does not know */
+    PMG_WAIT = -512,      /* the call would wait and nothing is lost: see ctx_wait, then repeat the call as it was */
+    PMG_EABI = -600,      /* a structure of a size that this build does not know */
     PMG_EBUSYCTX = -601,  /* the context is in a call, or a machine still has contexts */
     PMG_EHOOK = -602      /* a callback answered an error */
 };
@@ -34,12 +34,12 @@ enum {
 
 typedef struct pmg_machine pmg_machine;    /* its address never changes */
 typedef struct pmg_ctx pmg_ctx;
-typedef uint64_t pmg_task;                 /* a pid: no other process of the machine ever has it; ESRCH once it was reaped */
+typedef uint64_t pmg_task;                 /* a pid, never reused on a machine; ESRCH once it has been reaped */
 
 /* ---- machines ---- */
 typedef struct pmg_node_spec {
     uint64_t pages;
-    uint64_t reserved;    /* of those, kept for the kernel */
+    uint64_t reserved;    /* how many of those the kernel keeps */
     uint32_t cpus;
     uint32_t weight;      /* of weighted interleaving, 1 to 255; 0 counts as 1 */
 } pmg_node_spec;
@@ -52,7 +52,7 @@ typedef struct pmg_spec {
     const pmg_node_spec *nodes;
     const uint8_t *distances;     /* nr_nodes x nr_nodes, by rows; NULL: 10 and 20 */
     const char *kernel;           /* a profile's name: "6.1", "6.12", "2.6.18", ... */
-    uint64_t scatter;             /* seed of the order in which frames are given out; 0: ascending */
+    uint64_t scatter;             /* seed of the order in which frames are allocated; 0: ascending */
 } pmg_spec;
 
 typedef struct pmg_info {
@@ -62,7 +62,7 @@ typedef struct pmg_info {
     uint64_t table_pfn;           /* physical page of page table 0: above every frame */
     const void *frames;           /* records of 16 bytes, see docs/model.md; read only, by 64-bit atomic loads */
     const uint64_t *tables;       /* page tables of 512 entries in the x86-64 layout; table i is page table_pfn + i */
-    uint64_t max_tables;          /* how many the arena holds; those not in use read 0 */
+    uint64_t max_tables;          /* capacity of the arena; unused tables read 0 */
 } pmg_info;
 
 /* ---- one access ---- */
@@ -70,13 +70,13 @@ enum {
     PMG_READ = 0,
     PMG_WRITE = 1,
     PMG_NOFAULT = 16,     /* answer PMG_K_FAULT instead of faulting the page in */
-    PMG_NOSET = 32        /* leave the accessed and dirty bits to the host's own walker: see pte_set */
+    PMG_NOSET = 32        /* leave the accessed and dirty bits to the host's walker: see pte_set */
 };
 enum {
     PMG_K_HIT = 0,
     PMG_K_MINOR = 1,      /* after a minor fault */
     PMG_K_MAJOR = 2,      /* after a fault that read a disk */
-    PMG_K_WAIT = 3,       /* nothing happened: wait for wait_what, then do it again */
+    PMG_K_WAIT = 3,       /* nothing happened: wait for wait_what, then repeat the access */
     PMG_K_SIGNAL = 4,     /* the program gets `signal` instead */
     PMG_K_FAULT = 5       /* PMG_NOFAULT: it would fault */
 };
@@ -91,13 +91,13 @@ typedef struct pmg_outcome {  /* 32 bytes */
     uint64_t pa;              /* physical address: page and offset */
     uint32_t wait_what;       /* PMG_W_*: what is waited for */
     uint32_t wait_which;      /* PMG_W_PAGE: the frame; PMG_W_MM: the address space */
-    uint64_t pte;             /* the entry as it is now, migration entries included */
+    uint64_t pte;             /* the entry as it is now; may be a migration entry */
 } pmg_outcome;
 
 typedef struct pmg_walk {     /* what a page-table walker reads, top level first */
     uint64_t entry_pa[4];
     uint64_t entry[4];
-    uint32_t levels;          /* how many of them there are */
+    uint32_t levels;          /* how many entries are set */
     uint32_t pad;
 } pmg_walk;
 
@@ -105,48 +105,48 @@ typedef struct pmg_walk {     /* what a page-table walker reads, top level first
 typedef struct pmg_cost {
     uint32_t size, pad;
     uint64_t faults_minor, faults_major;
-    uint64_t pages_allocated, pages_copied, copy_bytes;    /* copies as they were made: on write, at fork, by migration */
+    uint64_t pages_allocated, pages_copied, copy_bytes;    /* all copies: on write, at fork, by migration */
     uint64_t entries_removed, entries_restored, flushes;   /* flushes: see pmg_flush */
     uint64_t page_locks, ptl_locks, anon_vma_locks, i_mmap_locks;
     uint64_t pages_migrated, pages_failed, migration_waits;
     uint64_t flushed_pages;           /* of flushes that name their pages */
-    uint64_t ipis;                    /* processors that were told to flush, but for the caller's own */
-    uint64_t bytes_from[64];          /* copies by node: what a host takes from its links */
+    uint64_t ipis;                    /* processors told to flush, the caller's own excluded */
+    uint64_t bytes_from[64];          /* copied bytes by node: the load on a host's links */
     uint64_t bytes_to[64];
 } pmg_cost;
 
-/* ---- callbacks: called in the thread of the call that causes them, without the interpreter ---- */
+/* ---- callbacks: run in the thread of the call that causes them, without the interpreter lock ---- */
 enum {
-    PMG_F_MIGRATE = 0,    /* entries of pages that move, or that are swapped out */
-    PMG_F_PROTECT = 1,    /* mprotect, or a page of a file that is written back */
+    PMG_F_MIGRATE = 0,    /* entries of pages that are migrated or swapped out */
+    PMG_F_PROTECT = 1,    /* mprotect, or writeback of a file's page */
     PMG_F_UNMAP = 2,      /* munmap, MADV_DONTNEED, truncation */
-    PMG_F_COW = 3,        /* a private copy took the place of a page */
+    PMG_F_COW = 3,        /* a private copy replaced a page */
     PMG_F_FORK = 4,
     PMG_F_REMAP = 5,      /* mremap */
     PMG_F_EXIT = 6,
-    PMG_F_FREE = 7        /* MADV_FREE: entries are old and clean now */
+    PMG_F_FREE = 7        /* MADV_FREE: entries became old and clean */
 };
 
-typedef struct pmg_flush {    /* a flush of TLBs; the entries have changed, and no frame was given back yet */
+typedef struct pmg_flush {    /* a TLB flush; the entries have changed, and no frame has been freed yet */
     uint32_t size;
     uint32_t why;             /* PMG_F_* */
-    uint64_t cr3;             /* of the address space; 0: of all, as one flush for a batch of pages that move */
+    uint64_t cr3;             /* of the address space; 0: of all: one flush for a batch of migrated pages */
     uint64_t va;              /* first address */
-    uint64_t n;               /* pages; 0: all of the address space */
+    uint64_t n;               /* pages; 0: the whole address space */
     const uint64_t *cpus;     /* processors that the address space has run on, one bit each */
     uint32_t words;           /* of cpus */
-    uint32_t ipis;            /* of those, but for the caller's own */
+    uint32_t ipis;            /* how many of those are not the caller's own */
 } pmg_flush;
 
-/* What a host is told, NULL where it is not interested.  c is the context of the call, NULL for a call of Python.
- * target, flush and fault are called under locks: of the table only translate, walk, cr3, machine_info and ctx_wait may be
- * called there.  moved and step hold page locks at most: calls with another context may be made, one that owns time.
- * Everything else answers -EDEADLK.  Who answers anything but 0 (target: less than -1) makes the call end early, as an
- * abort does, with PMG_EHOOK. */
+/* Callbacks of a host; NULL where it wants none.  c is the context of the call, NULL for a call from Python.
+ * target, flush and fault run under locks and may only call translate, walk, cr3, machine_info and ctx_wait of the table.
+ * moved and step run with page locks at most and may also call with another context, if that one owns time.
+ * Any other call there returns -EDEADLK.  A callback that returns anything but 0 (target: less than -1) ends the call
+ * early, as an abort does, with PMG_EHOOK. */
 typedef struct pmg_callbacks {
     uint32_t size, pad;
     void *priv;
-    int32_t (*target)(void *priv, pmg_ctx *c, uint32_t pfn, int32_t wanted);   /* the node pfn moves to; -1: as wanted */
+    int32_t (*target)(void *priv, pmg_ctx *c, uint32_t pfn, int32_t wanted);   /* node that pfn moves to; -1: wanted */
     int32_t (*flush)(void *priv, pmg_ctx *c, const pmg_flush *f);
     int32_t (*moved)(void *priv, pmg_ctx *c, const uint32_t *from, const uint32_t *to, const int32_t *result, uint32_t n);
     int32_t (*step)(void *priv, pmg_ctx *c, uint32_t step, const uint32_t *pfns, uint32_t n);
@@ -156,22 +156,22 @@ typedef struct pmg_callbacks {
 /* ---- migrations that take the caller's time ---- */
 typedef uint64_t pmg_mig;
 enum {
-    PMG_M_UNMAPPED = 1,   /* its pages are behind migration entries: the flush and the copy may take time now */
-    PMG_M_COPIED = 2,     /* content is in the new frames, the entries are still there */
-    PMG_M_STAGE = 3,      /* src has moved to dst, or with dst 0 was put back: who waited for those pages may go on */
-    PMG_M_PASS = 4,       /* the next pass begins, over what did not move */
+    PMG_M_UNMAPPED = 1,   /* migration entries are installed: the flush and the copy may take time now */
+    PMG_M_COPIED = 2,     /* the content is in the new frames, the migration entries are still there */
+    PMG_M_STAGE = 3,      /* src has moved to dst, or with dst 0 was put back: waiters for those pages may continue */
+    PMG_M_PASS = 4,       /* the next pass begins, over the pages that did not move */
     PMG_M_WAITS = 5,      /* for wait_what, wait_which: step again when that may be over */
-    PMG_M_DONE = 6        /* the call is over: mig_end has its answer */
+    PMG_M_DONE = 6        /* the call is over: mig_end returns its result */
 };
 
 typedef struct pmg_mig_event {
     uint32_t size;
     uint32_t at;              /* PMG_M_* */
     uint32_t n;               /* pages in src and dst */
-    uint32_t passes;          /* passes before this one, of all lists of the call */
-    int32_t node;             /* where they go; -2: not all to one */
-    uint32_t flushes;         /* of TLBs since the last stop: one an entry, or one a batch */
-    uint64_t copy_bytes;      /* at PMG_M_UNMAPPED: to be copied; at the other stops: copied since the last one */
+    uint32_t passes;          /* passes before this one, over all lists of the call */
+    int32_t node;             /* where they go; -2: to several nodes */
+    uint32_t flushes;         /* TLB flushes since the last stop: one per entry, or one per batch */
+    uint64_t copy_bytes;      /* at PMG_M_UNMAPPED: bytes to copy; at the other stops: bytes copied since the last one */
     uint32_t wait_what, wait_which;
     const uint32_t *src;      /* frames; valid until the next call about this migration */
     const uint32_t *dst;
@@ -180,7 +180,7 @@ typedef struct pmg_mig_event {
 
 enum { PMG_FILE_TMPFS = 1, PMG_FILE_RAMFS = 2, PMG_FILE_EXT4 = 3, PMG_FILE_MINIX = 4 };
 
-/* User memory as a call gets it: NULL, PMG_BAD (a wild pointer), or `bytes` that can be read; EFAULT beyond them. */
+/* User memory as a call gets it: NULL, PMG_BAD (a wild pointer), or `bytes` accessible bytes; EFAULT beyond them. */
 typedef struct pmg_user {
     void *p;
     uint64_t bytes;
@@ -191,18 +191,18 @@ typedef struct pmg_user {
 
 typedef struct pmg_api {
     uint32_t abi;
-    uint32_t size;            /* of the table in the build that fills it: functions are only ever appended */
+    uint32_t size;            /* of the table in this build: functions are only ever appended */
 
-    /* machines.  machine_free answers PMG_EBUSYCTX while contexts are open. */
+    /* machines.  machine_free returns PMG_EBUSYCTX while contexts are open. */
     int (*machine_new)(const pmg_spec *spec, pmg_machine **out);
     int (*machine_free)(pmg_machine *m);
     int (*machine_info)(const pmg_machine *m, pmg_info *out);
-    int (*check)(pmg_machine *m, uint32_t full, char *text, size_t n);      /* 0, or 1 and the rule that is broken in text */
-    int (*counters)(const pmg_machine *m, uint64_t *out, uint32_t n);       /* how many there are; more are appended */
+    int (*check)(pmg_machine *m, uint32_t full, char *text, size_t n);      /* 0, or 1 with the broken rule in text */
+    int (*counters)(const pmg_machine *m, uint64_t *out, uint32_t n);       /* number of counters; more are appended */
     const char *(*counter_name)(uint32_t i);                                /* NULL beyond the last */
 
     /* contexts: a process on a processor.  task 0: no process, for spawn and migrate_frames.  A context that owns time
-     * never spins: what would wait answers PMG_WAIT. */
+     * never spins: a call that would wait returns PMG_WAIT. */
     int (*ctx_open)(pmg_machine *m, pmg_task task, uint32_t cpu, uint32_t owns_time, pmg_ctx **out);
     int (*ctx_bind)(pmg_ctx *c, pmg_task task, uint32_t cpu);
     void (*ctx_close)(pmg_ctx *c);
@@ -212,7 +212,7 @@ typedef struct pmg_api {
     /* processes and mappings */
     int64_t (*spawn)(pmg_ctx *c, uint32_t cpu, uint32_t uid);               /* a pmg_task */
     int64_t (*fork)(pmg_ctx *c);                                            /* the child's pmg_task */
-    int (*exit)(pmg_ctx *c);                                                /* exits and is reaped; bind the context anew */
+    int (*exit)(pmg_ctx *c);                                                /* exit and reap; then bind the context anew */
     int64_t (*mmap)(pmg_ctx *c, uint64_t va, uint64_t len, uint32_t prot, uint32_t flags, uint32_t file, uint64_t off);
     int (*munmap)(pmg_ctx *c, uint64_t va, uint64_t len);
     int (*mprotect)(pmg_ctx *c, uint64_t va, uint64_t len, uint32_t prot);
@@ -222,18 +222,18 @@ typedef struct pmg_api {
     int (*munlock)(pmg_ctx *c, uint64_t va, uint64_t len);
 
     /* addresses */
-    int (*translate)(pmg_ctx *c, uint64_t va, pmg_outcome *out);            /* looks, changes nothing, never waits; the kind */
+    int (*translate)(pmg_ctx *c, uint64_t va, pmg_outcome *out);            /* the kind; changes nothing, never waits */
     int (*access)(pmg_ctx *c, uint64_t va, uint32_t how, pmg_outcome *out); /* the kind */
     uint64_t (*access_packed)(pmg_ctx *c, uint64_t va, uint32_t how);       /* pfn << 16 | (uint8_t) node << 8 | kind */
     int64_t (*access_many)(pmg_ctx *c, const uint64_t *va, const uint8_t *write, uint64_t n, int8_t *node, uint8_t *kind,
-                           pmg_outcome *stopped);                           /* how many are done; fewer: *stopped says why */
+                           pmg_outcome *stopped);                           /* accesses done; if fewer, *stopped says why */
     int (*walk)(pmg_ctx *c, uint64_t va, pmg_walk *out);                    /* levels */
     int (*pte_set)(pmg_ctx *c, uint64_t entry_pa, uint64_t expect, uint64_t bits);  /* a walker's A and D: 1 set, 0 changed */
     uint64_t (*cr3)(pmg_ctx *c);
 
-    /* The kernel's calls, with its arguments and all of its checks.  pid 0 is the caller itself; nodes with p NULL are a
-     * query; a status is a node, -errno, or PMG_STATUS_UNSET.  rule (may be NULL) takes the number of the rule that
-     * refused.  Masks are arrays of bytes with their maxnode.  Below are shorter forms for the common cases. */
+    /* The kernel's calls, with its arguments and all of its checks.  pid 0 is the caller itself; nodes with p NULL make a
+     * query; a status is a node, -errno, or PMG_STATUS_UNSET.  rule (may be NULL) receives the number of the rule that
+     * refused the call.  Masks are arrays of bytes with their maxnode.  Shorter forms for the common cases are below. */
     int64_t (*move_pages)(pmg_ctx *c, int32_t pid, uint64_t count, const pmg_user *pages, const pmg_user *nodes,
                           const pmg_user *status, uint32_t flags, uint32_t *rule);
     int64_t (*migrate_pages)(pmg_ctx *c, int32_t pid, uint64_t maxnode, const pmg_user *old_nodes,
@@ -247,12 +247,12 @@ typedef struct pmg_api {
                                        uint32_t *rule);
     int64_t (*migrate_frames)(pmg_ctx *c, const uint32_t *pfn, const int32_t *nodes, uint64_t n, int32_t *status);
 
-    /* The same calls in the caller's time, any number at once.  mig_move_pages and its like copy their arguments and begin;
-     * mig_step goes on to the next place where time may pass (PMG_M_*), with pages locked behind migration entries; what
-     * happens between two steps, accesses, fork, munmap, exit and other migrations, meets them as in the kernel.  mig_end
-     * answers what the call answers and lets go of it: before PMG_M_DONE it goes on to the end, or with abort gives up
-     * (-EINTR; what has moved stays moved, the rest is put back).  Of status only NULL, PMG_BAD and the size count;
-     * mig_end stores the statuses.  -ESRCH: no such migration. */
+    /* The same calls in the caller's time, any number at once.  mig_move_pages and the other mig_ calls below copy their
+     * arguments and begin.  mig_step runs to the next place where time may pass (PMG_M_*), with pages locked behind
+     * migration entries.  What happens between two steps (accesses, fork, munmap, exit, other migrations) meets those
+     * entries as in the kernel.  mig_end returns the call's result and releases it.  Before PMG_M_DONE it runs the call to
+     * its end, or with abort gives it up: -EINTR, pages that have moved stay, the rest is put back.  Of status only NULL,
+     * PMG_BAD and the size count; mig_end stores the statuses.  -ESRCH: no such migration. */
     int (*mig_move_pages)(pmg_ctx *c, int32_t pid, uint64_t count, const pmg_user *pages, const pmg_user *nodes,
                           const pmg_user *status, uint32_t flags, pmg_mig *out);
     int (*mig_migrate_pages)(pmg_ctx *c, int32_t pid, uint64_t maxnode, const pmg_user *old_nodes,
@@ -263,16 +263,16 @@ typedef struct pmg_api {
     int (*mig_step)(pmg_ctx *c, pmg_mig h, pmg_mig_event *event);           /* PMG_M_* */
     int64_t (*mig_end)(pmg_ctx *c, pmg_mig h, uint32_t abort, int32_t *status, uint64_t n, uint32_t *rule);
 
-    /* Copied; NULL takes them away.  Make the call while no other is under way.  They are the process's, not the
-     * machine's: no copy or saved machine has them. */
+    /* The callbacks are copied; NULL removes them.  No other call may be under way.  They belong to the process, not to
+     * the machine's state: a copied or loaded machine has none. */
     int (*set_callbacks)(pmg_machine *m, const pmg_callbacks *callbacks);
 
-    /* Threads of a program: tasks in one address space, each with processor, policy, interleave cursor, credentials and fault
-     * counts.  exit ends all of them; exit_thread the caller's task alone (the last one ends the process). */
+    /* Threads of a program: tasks in one address space, each with its processor, policy, interleave cursor, credentials and
+     * fault counts.  exit ends all of them, exit_thread only the calling task (the last one ends the process). */
     int64_t (*clone_thread)(pmg_ctx *c, uint32_t cpu);                      /* the thread's pmg_task */
     int (*exit_thread)(pmg_ctx *c);
 
-    /* Files, for mmap; the kinds are PMG_FILE_*.  file_close lets go of the handle, mappings keep the file. */
+    /* Files, for mmap; the kinds are PMG_FILE_*.  file_close drops the handle; mappings keep the file. */
     int64_t (*file_new)(pmg_ctx *c, uint32_t kind, uint64_t pages);         /* its number */
     int (*file_close)(pmg_ctx *c, uint32_t file);
     int (*ftruncate)(pmg_ctx *c, uint32_t file, uint64_t pages);

@@ -51,7 +51,7 @@ static inline int pmg_spin_trylock(uint32_t *l)
 {
     return !__atomic_load_n(l, __ATOMIC_RELAXED) && !__atomic_exchange_n(l, 1u, __ATOMIC_ACQUIRE);
 }
-/* Returns 1 when somebody else held it (for the contention counters), else 0. */
+/* Returns 1 when the lock was contended (for the counters), else 0. */
 static inline int pmg_spin_lock(uint32_t *l)
 {
     int spins = 0, contended = 0;
@@ -73,8 +73,8 @@ static inline void pmg_spin_unlock(uint32_t *l) { *l = 0u; }
 static inline void pmg_spin_unlock(uint32_t *l) { __atomic_store_n(l, 0u, __ATOMIC_RELEASE); }
 #endif
 
-/* Reader/writer lock in one word: bit 31 a writer, bit 30 a writer waits (readers stay out, so that it gets
- * its turn), the rest counts readers.  Not recursive for readers. */
+/* Reader/writer lock in one word: bit 31 a writer holds it, bit 30 a writer waits (new readers stay out, so that it is
+ * not starved), the rest counts readers.  Not recursive for readers. */
 #define PMG_RW_WRITER 0x80000000u
 #define PMG_RW_PENDING 0x40000000u
 static inline int pmg_read_trylock(uint32_t *l)
@@ -93,7 +93,7 @@ static inline int pmg_write_trylock(uint32_t *l)
         __atomic_fetch_or(l, PMG_RW_PENDING, __ATOMIC_RELAXED);
     return 0;
 }
-/* A waiter that gives up takes its request back; another one that still waits asks again. */
+/* A writer that gives up withdraws its request; another that still waits sets the bit again. */
 static inline void pmg_write_forget(uint32_t *l) { __atomic_fetch_and(l, ~PMG_RW_PENDING, __ATOMIC_RELAXED); }
 static inline void pmg_write_unlock(uint32_t *l) { __atomic_fetch_and(l, ~PMG_RW_WRITER, __ATOMIC_RELEASE); }
 /* Short read and write sections (trees): spin, then yield. */

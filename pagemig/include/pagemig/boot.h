@@ -6,8 +6,8 @@
 
 #include "pagemig/api.h"
 
-/* Import pagemig and get its table.  The interpreter's lock is held; later calls of the table do not need it.
- * NULL with a Python exception set: pagemig is not there, or has another ABI than this header. */
+/* Import pagemig and get its table.  The caller holds the interpreter lock; calls through the table do not need it.
+ * NULL with a Python exception set: pagemig is missing, or its ABI is not this header's. */
 static inline const pmg_api *pmg_import(void)
 {
     const pmg_api *api = (const pmg_api *) PyCapsule_Import(PMG_CAPSULE, 0);

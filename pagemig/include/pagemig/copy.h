@@ -23,8 +23,8 @@ static inline void pmg_fetch_128(const char *p)
     _mm_prefetch(p, _MM_HINT_T1);
     _mm_prefetch(p + 64, _MM_HINT_T1);
 }
-/* Two pages, while those that come soon and later are fetched: the reads are what takes the time, and the processor's own
- * prefetcher starts over at every page. Everything is fetched twice, since what there is no room for is dropped. */
+/* Copy two pages while the next two (soon) and those after them (later) are prefetched: reads dominate, and the
+ * processor's own prefetcher starts over at every page. Each line is prefetched twice, since a prefetch may be dropped. */
 PMG_AVX2 static void pmg_stream_pair(char *const d[2], const char *const s[2], const char *const soon[2], const char *const later[2])
 {
     for (int i = 0; i < 4096; i += 128)
@@ -39,7 +39,7 @@ PMG_AVX2 static inline void pmg_stream_pages(char *base, const uint32_t *dst, co
     for (uint64_t i = 0; i < n; i += 2) {
         char *d[2];
         const char *s[2], *soon[2], *later[2];
-        for (int k = 0; k < 2; k++) { /* an odd last page twice, at the end there is nothing more to fetch */
+        for (int k = 0; k < 2; k++) { /* an odd last page is copied twice; the last pages prefetch nothing new */
             uint64_t j = i + k < n ? i + k : i;
             d[k] = base + (uint64_t)dst[j] * 4096;
             s[k] = base + (uint64_t)src[j] * 4096;
@@ -49,8 +49,8 @@ PMG_AVX2 static inline void pmg_stream_pages(char *base, const uint32_t *dst, co
         pmg_stream_pair(d, s, soon, later);
     }
 }
-/* One page after the other with the first half of the next one fetched: not used by the model but what its benchmarks
- * are measured against, so it stays as it is. */
+/* Copy one page and prefetch the first half of the next. The model does not use it: it is the baseline of the benchmarks,
+ * so it must not change. */
 PMG_AVX2 static inline void pmg_stream_page(char *d, const char *s, const char *next)
 {
     for (int i = 0; i < 4096; i += 128) {
@@ -80,13 +80,13 @@ static inline void pmg_stream_page(char *d, const char *s, const char *next) { (
 #define PMG_COPY_STEP 1
 #endif
 
-/* Copies pages of an arena, src[i] to dst[i], no two to the same and none to a source.
+/* Copy pages of an arena, src[i] to dst[i]; targets are distinct and none is a source.
  * pmg_copy_fence() orders the streamed bytes before the pages are published. */
 static inline void pmg_copy_pages(char *base, const uint32_t *dst, const uint32_t *src, uint64_t n)
 {
     if (!PMG_COPY_STEP)
         return;
-#ifndef __SANITIZE_THREAD__ /* it does not see streaming stores */
+#ifndef __SANITIZE_THREAD__ /* ThreadSanitizer does not see streaming stores */
     if (pmg_has_avx2()) {
         pmg_stream_pages(base, dst, src, n);
         return;

@@ -1,8 +1,8 @@
-/* Stacks of their own for calls that may stop half-way: a call of the kernel keeps its place in its loops while the
- * caller's clock runs on.  One thread at a time uses a fiber; another may go on with it later.
+/* Fibers: a stack of its own for a call that may stop half-way and be resumed while the caller's time passes in between.
+ * One thread at a time uses a fiber; another thread may resume it later.
  *
- * The switch saves what the calling convention says a function keeps: x86-64 and AArch64 by hand, since ucontext makes a
- * system call each time; everything else by ucontext.
+ * The switch saves the registers that a call preserves: by hand on x86-64 and AArch64, since ucontext makes a system call
+ * each time, and by ucontext elsewhere.
  */
 #ifndef PAGEMIG_FIBER_H
 #define PAGEMIG_FIBER_H
@@ -28,7 +28,7 @@
 typedef struct pmg_fiber {
     void (*fn)(void *);
     void *arg;
-    char *stack;                /* with a page that faults below it */
+    char *stack;                /* starts with a guard page */
     size_t size;
     int done;                   /* fn has returned */
     void *sp, *host_sp;
@@ -43,7 +43,7 @@ typedef struct pmg_fiber {
 static __thread pmg_fiber *pmg_fiber_starting;
 
 #if defined(__x86_64__)
-/* The red zone below the stack pointer is the caller's: step over it. */
+/* Skip the red zone below the stack pointer: it is the caller's. */
 static __attribute__((noinline, no_sanitize("address", "thread", "undefined")))
 void pmg_fiber_switch(void **save, void *to)
 {
@@ -85,7 +85,7 @@ void pmg_fiber_switch(void **save, void *to)
         "str x9, [x0]\n\t"
         "mov sp, x1\n\t"
         "ldr x16, [sp]\n\t"
-        "br x16\n"                 /* by x16 even the start of a function may be jumped to, where BTI is on */
+        "br x16\n"                 /* with BTI on, a branch through x16 may also enter a function */
         "1:\n\t"
         "hint #38\n\t"            /* bti jc */
         "ldr x19, [sp, #8]\n\t"
@@ -131,7 +131,7 @@ static __attribute__((noreturn, no_sanitize("address", "thread"))) void pmg_fibe
     abort();
 }
 
-/* Make a stack: 0, or -1 without memory.  What runs on it begins with the first pmg_fiber_enter. */
+/* Make a stack: 0, or -1 when out of memory. */
 static inline int pmg_fiber_new(pmg_fiber *f, size_t size)
 {
     size_t page = (size_t) sysconf(_SC_PAGESIZE);
@@ -158,7 +158,7 @@ static inline void pmg_fiber_free(pmg_fiber *f)
     f->stack = NULL;
 }
 
-/* Begin something on the stack, which nothing uses. */
+/* Prepare an idle fiber to run fn, which starts with the next pmg_fiber_enter. */
 static inline void pmg_fiber_begin(pmg_fiber *f, void (*fn)(void *), void *arg)
 {
     f->fn = fn;
@@ -173,7 +173,7 @@ static inline void pmg_fiber_begin(pmg_fiber *f, void (*fn)(void *), void *arg)
     makecontext(&f->own, pmg_fiber_main, 0);
 #else
     {
-        /* As if pmg_fiber_main had been called: on x86-64 the stack is 8 off 16 at the start of a function. */
+        /* As if pmg_fiber_main had been called: at its start the x86-64 stack pointer is 8 bytes off a multiple of 16. */
         void **sp = (void **) (f->stack + f->size) - 4;
 
         sp[0] = (void *) (uintptr_t) pmg_fiber_main;
@@ -186,7 +186,7 @@ static inline void pmg_fiber_begin(pmg_fiber *f, void (*fn)(void *), void *arg)
 #endif
 }
 
-/* Run on the stack until it pauses or is done. */
+/* Run the fiber until it pauses or is done. */
 static inline __attribute__((no_sanitize("thread"))) void pmg_fiber_enter(pmg_fiber *f)
 {
 #if defined(__SANITIZE_ADDRESS__)

@@ -1,5 +1,5 @@
 /* Locked instructions, counted by kind (`make locked`, benchmarks/locked.py): each extension module counts its own.
- * atomics.h includes this behind everything else, and only in that build. */
+ * atomics.h includes this last, and only in that build. */
 #ifndef PAGEMIG_LOCKED_H
 #define PAGEMIG_LOCKED_H
 

@@ -1,18 +1,18 @@
-/* Stores where a locked instruction would be safe, too: nobody else can write the word meanwhile, and each place says why.
- * They are atomic all the same, since others read it.  Only a build with PAGEMIG_PLANT=plain can make one plain, that
- * which PAGEMIG_MUTANT names: `make mutants` demands that ThreadSanitizer reports it then. */
+/* Stores in place of locked instructions: the word has no other writer meanwhile, and each use says why.
+ * They are still atomic, since other threads read the word.  Only a build with PAGEMIG_PLANT=plain can make one of them
+ * plain, named by PAGEMIG_MUTANT: `make mutants` demands that ThreadSanitizer then reports it. */
 #ifndef PAGEMIG_SOLE_H
 #define PAGEMIG_SOLE_H
 
 #include "pagemig/atomics.h"
 
 #define PMG_SOLE_STORES(S) \
-    S(SOLE_TARGET)            /* a frame that nobody can reach yet */ \
-    S(SOLE_PUBLISHED)         /* the same, to what it is once it can be reached */ \
-    S(SOLE_ENTRY)             /* a migration entry over a page-table entry in which the processor has nothing left to note */ \
-    S(SOLE_RESTORED)          /* an entry over a migration entry */ \
-    S(SOLE_LEFT)              /* a page that moved, which nobody can reach any more */ \
-    S(SOLE_FREED)             /* a frame that goes back */
+    S(SOLE_TARGET)            /* a target frame before it is reachable */ \
+    S(SOLE_PUBLISHED)         /* the same frame's final state, just before it becomes reachable */ \
+    S(SOLE_ENTRY)             /* a migration entry over a PTE whose accessed and dirty bits the processor cannot set any more */ \
+    S(SOLE_RESTORED)          /* a PTE over a migration entry */ \
+    S(SOLE_LEFT)              /* the source of a moved page, unreachable by now */ \
+    S(SOLE_FREED)             /* a frame being freed */
 #define PMG_SOLE_NUMBER(name) name,
 enum pmg_sole { PMG_SOLE_STORES(PMG_SOLE_NUMBER) NR_SOLE_STORES };
 #ifdef PAGEMIG_PLANT_PLAIN
