@@ -163,7 +163,7 @@ cdef uint64_t nr_slots(file_t *f) noexcept nogil:
 
 
 cdef uint64_t next_page(machine_t *m, file_t *f, uint64_t index) noexcept nogil:
-    """Index of the first cached page from ``index`` on; NO_PAGE if there is none."""
+    """Find the index of the first cached page from ``index`` on; NO_PAGE if there is none."""
     cdef uint64_t end
     cdef uint32_t *slots
     cdef bint found = False
@@ -695,7 +695,7 @@ cdef int64_t pmg_sys_read(ctx_t *c, uint32_t file, uint64_t index, uint64_t n, u
 # -- writeback -----------------------------------------------------------------------------------------------------
 
 
-cdef void mkclean_one(ctx_t *c, vma_t *vma, uint32_t pfn, uint64_t index) noexcept nogil:
+cdef void page_mkclean_one(ctx_t *c, vma_t *vma, uint32_t pfn, uint64_t index) noexcept nogil:
     cdef machine_t *m = c.m
     cdef uint64_t vpn = vma_address(vma, <uint32_t> index)
     cdef uint32_t leaf = walk_leaf(m, mm_of(m, vma.mm).pgd, vpn) if vpn < vma.end else 0
@@ -725,13 +725,13 @@ cdef void page_mkclean(ctx_t *c, file_t *f, uint32_t pfn, uint64_t index) noexce
         n = rmap_vmas(m, f.tree, <uint32_t> index, <uint32_t> index, skip, vmas, VMAS)
         for i in range(n):
             if vma_flags(vma_of(m, vmas[i])) & VM_SHARED:
-                mkclean_one(c, vma_of(m, vmas[i]), pfn, index)
+                page_mkclean_one(c, vma_of(m, vmas[i]), pfn, index)
         skip += n
     i_mmap_unlock_read(c, f)
 
 
 cdef int writeback_pages(ctx_t *c, file_t *f, uint64_t first, uint64_t last) noexcept nogil:
-    """Write dirty pages to disk.  0, -ENOMEM or -PMG_WAIT."""
+    """Write dirty pages to disk (``filemap_fdatawrite_range``).  0, -ENOMEM or -PMG_WAIT."""
     cdef uint64_t index = next_page(c.m, f, first)
     cdef uint32_t pfn = 0
     cdef int err = 0

@@ -196,7 +196,7 @@ cdef uint32_t all_threads(machine_t *m, uint32_t leader, uint32_t *out, uint32_t
 
 
 cdef void limit_memlock(machine_t *m, task_t *t, uint64_t bytes_) noexcept nogil:
-    """Set RLIMIT_MEMLOCK of a process, in each of its threads."""
+    """Set RLIMIT_MEMLOCK of a process (``do_prlimit``), in each of its threads."""
     cdef uint32_t i
     pmg_spin_lock(&m.pid_lock)
     pmg_store(&t.memlock, bytes_)
@@ -284,7 +284,7 @@ cdef int dup_mmap(ctx_t *c, mm_t *mm, mm_t *oldmm) noexcept nogil:
 
 
 cdef int dup_pins(machine_t *m, task_t *t, task_t *caller) noexcept nogil:
-    """Share the open files that pin pages with the child."""
+    """Share the open files that pin pages with the child (``copy_files``)."""
     cdef task_t *parent = task_of(m, caller.leader)
     cdef uint32_t i
     cdef int err
@@ -379,8 +379,8 @@ cdef void pin_put(ctx_t *c, uint32_t i) noexcept nogil:
         slab_free(&c.m.pins, i)
 
 
-cdef int exit_mm(ctx_t *c, task_t *t) noexcept nogil:
-    """Unmap a large memory before the exit proper, so that the call may stop: 0, or -PMG_WAIT and the process lives on."""
+cdef int unmap_before_exit(ctx_t *c, task_t *t) noexcept nogil:
+    """Unmap large memory while the process is still alive, so that the call may stop: 0, or -PMG_WAIT and it lives on."""
     cdef uint32_t i = get_task_mm(c, t)
     cdef mm_t *mm = mm_of(c.m, i)
     cdef int err = 0
@@ -394,7 +394,7 @@ cdef int exit_mm(ctx_t *c, task_t *t) noexcept nogil:
 
 
 cdef bint leaves_group(machine_t *m, task_t *t, task_t *leader) noexcept nogil:
-    """Remove a task from its process's threads; whether it was the last."""
+    """Remove a task from its process's threads (``__unhash_process``); whether it was the last."""
     cdef uint32_t i = <uint32_t> (t - task_of(m, 0))
     cdef uint32_t *link = &leader.threads
     cdef bint last
@@ -412,7 +412,8 @@ cdef bint leaves_group(machine_t *m, task_t *t, task_t *leader) noexcept nogil:
 cdef bint exit_notify(machine_t *m, task_t *t, task_t *leader, bint zombie) noexcept nogil:
     """Make an exited task a zombie; whether its process is over and no parent waits for it.
 
-    Under pid_lock exactly one caller gets True: the last thread if it finds a zombie leader, else the leader itself.
+    Under pid_lock, the last thread sees what the leader has stored or the leader sees that it is last, so at least one of
+    them gets True; release_task reaps once.
     """
     cdef bint over
     pmg_spin_lock(&m.pid_lock)
@@ -465,7 +466,7 @@ cdef void do_exit(ctx_t *c, task_t *t, bint zombie, bint oom) noexcept nogil:
 
 
 cdef task_t *other_thread(machine_t *m, task_t *leader, task_t *but) noexcept nogil:
-    """Get a running thread of a process other than the leader and ``but``, referenced until put_task; NULL if none is left."""
+    """Get a running thread other than the leader and ``but``, referenced until put_task (``zap_other_threads``); NULL: none."""
     cdef task_t *t = NULL
     cdef uint32_t i
     pmg_spin_lock(&m.pid_lock)
@@ -499,7 +500,7 @@ cdef void do_group_exit(ctx_t *c, task_t *t, bint zombie, bint oom) noexcept nog
 
 
 cdef int pmg_sys_exit(ctx_t *c, task_t *t, bint zombie, bint alone) noexcept nogil:
-    if c.signal_fn != NULL and exit_mm(c, t):
+    if c.signal_fn != NULL and unmap_before_exit(c, t):
         return -PMG_WAIT
     if alone:
         do_exit(c, t, zombie, False)

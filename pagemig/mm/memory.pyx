@@ -556,7 +556,7 @@ cdef void release_pages(ctx_t *c, uint32_t *pfns, uint32_t n) noexcept nogil:
 
 cdef void zap_nonpresent(
         ctx_t *c, vma_t *vma, uint32_t leaf, uint64_t vpn, pte_t pte, uint32_t how) noexcept nogil:
-    """Remove the zero page, a swap entry or a migration entry, whose migration finds it gone and settles the counts."""
+    """``zap_nonpresent_ptes`` for one entry, or the zero page's.  A migration that finds its entry gone settles the counts."""
     cdef machine_t *m = c.m
     cdef uint64_t state
     if pte_present(pte):
@@ -575,7 +575,7 @@ cdef void zap_nonpresent(
 
 
 cdef uint32_t zap_pte(ctx_t *c, vma_t *vma, uint32_t leaf, uint64_t vpn, pte_t pte, uint32_t how) noexcept nogil:
-    """Remove one entry; the leaf's lock is held.  Returns the frame whose reference the caller drops, or 0."""
+    """Remove one entry; the leaf's lock is held.  Return the frame whose reference the caller drops, or 0."""
     cdef machine_t *m = c.m
     cdef uint32_t pfn
     cdef bint anon

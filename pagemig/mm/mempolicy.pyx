@@ -189,7 +189,7 @@ cdef int32_t weighted_il_node(machine_t *m, uint64_t nodes, uint64_t index) noex
 
 
 cdef int32_t interleave_nid(machine_t *m, const mpol_t *pol, uint64_t index) noexcept nogil:
-    """Node of an interleave index.  Before 6.7 it is cut to 32 bits, which shows if the node count is no power of 2."""
+    """Find the node of an interleave index.  Before 6.7 it is cut to 32 bits, which shows unless nodes are a power of 2."""
     if not m.profile.mbind_ilx:
         index = <uint32_t> index
     if pol.mode == MPOL_WEIGHTED_INTERLEAVE:
@@ -226,7 +226,7 @@ cdef void kernel_memory(ctx_t *c, uint32_t objects) noexcept nogil:
 
 
 cdef uint32_t mpol_objects(const mpol_t *pol) noexcept nogil:
-    """Number of kernel objects in a policy of 2006: BIND also has a zonelist."""
+    """Count the kernel objects in a policy of 2006: BIND also has a zonelist."""
     return (pol.mode != MPOL_DEFAULT) + <uint32_t> (pol.mode == MPOL_BIND)
 
 
@@ -241,7 +241,7 @@ cdef int32_t il_next(ctx_t *c, task_t *t) noexcept nogil:
 
 
 cdef uint64_t interleave_index(ctx_t *c, vma_t *vma, uint64_t vpn) noexcept nogil:
-    """Interleave index of a page.  Before 6.7 only alloc_page_shmem adds the inode number."""
+    """Compute the interleave index of a page.  Before 6.7 only alloc_page_shmem adds the inode number."""
     cdef uint64_t index = vma.pgoff + (vpn - vma.start)
     if c.m.profile.mbind_ilx and vma.file and file_of(c.m, vma.file).kind == FILE_SHMEM:
         index += file_of(c.m, vma.file).ino
@@ -304,7 +304,7 @@ cdef bint get_vma_policy(ctx_t *c, vma_t *vma, uint64_t vpn, mpol_t *out_pol) no
 
 
 cdef inline uint64_t cpuset_mems_allowed(ctx_t *c) noexcept nogil:
-    """Nodes of the top cpuset, the only one modelled, which follows hotplug."""
+    """Get the nodes of the top cpuset, the only one modelled, which follows hotplug."""
     return pmg_load(&c.m.has_memory)
 
 
@@ -320,7 +320,7 @@ cdef int32_t policy_node(ctx_t *c, const mpol_t *pol, uint64_t index, uint64_t *
             mask[0] &= pol.nodes
         if pol.home_node >= 0:
             return pol.home_node
-        if c.m.profile.bind_ascending:          # its zonelist is built from the lowest node on
+        if c.m.profile.bind_ascending:          # a zonelist of BIND starts at the lowest node
             return <int32_t> pmg_ctz(mask[0])
     return c.nid
 

@@ -584,7 +584,9 @@ cdef inline bint all_noted(pte_t pte) noexcept nogil:
 
 
 cdef inline void unmap_one(const walk_t *w, stage_t *st, uint32_t i, pte_t *p, uint64_t vpn) noexcept nogil:
-    """Replace one PTE by a migration entry; the leaf is locked.  Its counts stay and the freeze accounts for them.
+    """``try_to_migrate_one``: replace one PTE by a migration entry; the leaf is locked.
+
+    The entry's reference and mapping stay counted, and the freeze accounts for them.
 
     The kernel takes the lock wherever an entry is present; for replaced entries stage_putback or the trace counts it.
     """
@@ -714,7 +716,7 @@ cdef void restore_count_now(
 
 cdef inline void restore_one(
         const walk_t *w, stage_t *st, uint32_t i, pte_t *p, uint64_t vpn, uint32_t new, bint alone) noexcept nogil:
-    """Replace the migration entry of src[i] by a PTE for ``new`` (the target, or the source on rollback).
+    """``remove_migration_pte``: replace the entry of src[i] by a PTE for ``new`` (the target, or the source on rollback).
 
     ``alone``: no other VMA can map the page, so this store publishes the target.  Until then its record is private, and its
     final state is stored without a locked instruction, unlocked and without our reference.  The kernel takes the page-table
@@ -1071,7 +1073,7 @@ cdef inline uint64_t frozen(uint64_t s) noexcept nogil:
 
 
 cdef inline bint freeze_anon(frame_t *frames, stage_t *st, uint32_t i, uint64_t counted) noexcept nogil:
-    """Freeze a page if its references are the isolation's and one for each migration entry, no others; else False."""
+    """``migrate_page_move_mapping``: freeze a page if its references are only the isolation's and its entries'; else False."""
     cdef uint64_t *word = &frames[st.src[i]].state
     cdef uint64_t s = pmg_load(word)
     while True:

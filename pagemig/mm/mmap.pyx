@@ -1134,7 +1134,7 @@ cdef int64_t do_mremap(
 
 cdef int64_t mremap_refused(
         ctx_t *c, uint64_t old, uint64_t old_len, uint64_t new_len, uint32_t flags, uint32_t *rule) noexcept nogil:
-    """Check the arguments of mremap before any mapping is looked up: 0 or -errno."""
+    """``check_mremap_params``: check what needs no mapping; 0 or -errno."""
     if flags & ~<uint32_t> (MREMAP_FIXED | MREMAP_MAYMOVE | MREMAP_DONTUNMAP):
         return refuse(EINVAL, RULE_MREMAP_FLAGS, rule)
     if flags & (MREMAP_FIXED | MREMAP_DONTUNMAP) and not flags & MREMAP_MAYMOVE:

@@ -154,7 +154,7 @@ cdef void run_outside(ctx_t *c, void (*fn)(void *arg) noexcept nogil, void *arg)
         fn(arg)
 
 
-cdef void fails(ctx_t *c) noexcept nogil:
+cdef void fail_call(ctx_t *c) noexcept nogil:
     """Make the call end early, with an error."""
     c.hook_error = c.abort = 1
 
@@ -167,7 +167,7 @@ cdef void call(ctx_t *c, const pmg_callbacks *cb, running_t *r, uint32_t which, 
     r.locks = locks
     run_outside(c, perform, r)
     if r.answer and which != TARGET:
-        fails(c)
+        fail_call(c)
 
 
 cdef bint refuses_call(machine_t *m, const pmg_ctx *host) noexcept nogil:
@@ -188,7 +188,7 @@ cdef bint refuses_call(machine_t *m, const pmg_ctx *host) noexcept nogil:
 # -- flushes -----------------------------------------------------------------------------------------------------
 
 
-cdef uint32_t others(const ctx_t *c, const uint64_t *cpus) noexcept nogil:
+cdef uint32_t other_cpus(const ctx_t *c, const uint64_t *cpus) noexcept nogil:
     """Count the processors of a mask other than the caller's own: each gets an IPI."""
     cdef uint32_t i, n = 0
     for i in range(c.m.cpu_words):
@@ -202,7 +202,7 @@ cdef void flush(ctx_t *c, pmg_flush *f) noexcept nogil:
     cdef running_t r
     f.size = sizeof(pmg_flush)
     f.words = c.m.cpu_words
-    f.ipis = others(c, f.cpus)
+    f.ipis = other_cpus(c, f.cpus)
     if w.host != NULL:
         w.flushes += 1
         w.flushed_pages += f.n
@@ -229,7 +229,7 @@ cdef void count_flushes(ctx_t *c, uint32_t mm, uint64_t n) noexcept nogil:
         return
     w.flushes += n
     w.flushed_pages += n
-    w.ipis += n * others(c, mm_cpumask(c.m, mm))
+    w.ipis += n * other_cpus(c, mm_cpumask(c.m, mm))
 
 
 cdef void flush_later(ctx_t *c, uint32_t mm) noexcept nogil:
@@ -319,6 +319,6 @@ cdef int32_t ask_target(ctx_t *c, uint32_t pfn, int32_t wanted) noexcept nogil:
     call(c, cb, &r, TARGET, True)
     if r.answer < -1 or r.answer >= <int32_t> c.m.nr_nodes or \
             (r.answer >= 0 and not pmg_load(&c.m.online) >> r.answer & 1):
-        fails(c)
+        fail_call(c)
         return -2
     return r.answer

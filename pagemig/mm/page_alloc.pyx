@@ -57,7 +57,7 @@ cdef void *arena_new(machine_t *m, uint64_t nbytes) noexcept nogil:
 
 
 cdef void *arena_map(machine_t *m, uint64_t nbytes) noexcept nogil:
-    """Map memory aligned to a huge page: its content is then laid out over pages alike in every run."""
+    """Map memory aligned to a huge page, so that addresses within huge pages are the same in every run."""
     cdef uint64_t head
     cdef char *p
     if m.nr_arenas >= 32:
@@ -244,7 +244,7 @@ cdef void vec_free(machine_t *m, vec_t *v) noexcept nogil:
 
 
 cdef void zone_lock(ctx_t *c, node_t *node) noexcept nogil:
-    """Guards the free frames of a node; per-CPU lists take it once for up to STAGE frames."""
+    """Take the lock that guards a node's free frames; per-CPU lists take it once for up to STAGE frames."""
     count_event(c, C_LOCK_ZONE, 1)
     count_event(c, C_HOST_ZONE_CONTENDED, pmg_spin_lock(&node.lock))
 

@@ -29,19 +29,19 @@ from pagemig.mm.vma cimport add_mm_counter, linear_page_index, vma_flags, vma_sl
 
 
 cdef inline uint32_t priority(uint32_t i) noexcept nogil:
-    """A fixed pseudo-random priority, so that the same calls always build the same tree."""
+    """Compute a fixed pseudo-random priority, so that the same calls always build the same tree."""
     i = (i ^ (i >> 16)) * <uint32_t> 0x45d9f3b
     i = (i ^ (i >> 16)) * <uint32_t> 0x45d9f3b
     return i ^ (i >> 16)
 
 
-cdef inline bint before(machine_t *m, uint32_t a, uint32_t b) noexcept nogil:
+cdef inline bint node_before(machine_t *m, uint32_t a, uint32_t b) noexcept nogil:
     cdef rnode_t *x = rnode_of(m, a)
     cdef rnode_t *y = rnode_of(m, b)
     return x.start < y.start or (x.start == y.start and (x.seq < y.seq) == PMG_GUARD(GUARD_PARENT_FIRST))
 
 
-cdef inline void pull(machine_t *m, uint32_t i) noexcept nogil:
+cdef inline void update_max(machine_t *m, uint32_t i) noexcept nogil:
     cdef rnode_t *n = rnode_of(m, i)
     n.max = n.last
     if n.left and rnode_of(m, n.left).max > n.max:
@@ -55,14 +55,14 @@ cdef void tree_split(machine_t *m, uint32_t t, uint32_t at, uint32_t *lo, uint32
     if t == 0:
         lo[0] = 0
         hi[0] = 0
-    elif before(m, t, at):
+    elif node_before(m, t, at):
         tree_split(m, rnode_of(m, t).right, at, &rnode_of(m, t).right, hi)
         lo[0] = t
-        pull(m, t)
+        update_max(m, t)
     else:
         tree_split(m, rnode_of(m, t).left, at, lo, &rnode_of(m, t).left)
         hi[0] = t
-        pull(m, t)
+        update_max(m, t)
 
 
 cdef uint32_t tree_merge(machine_t *m, uint32_t a, uint32_t b) noexcept nogil:
@@ -70,10 +70,10 @@ cdef uint32_t tree_merge(machine_t *m, uint32_t a, uint32_t b) noexcept nogil:
         return a | b
     if rnode_of(m, a).prio > rnode_of(m, b).prio:
         rnode_of(m, a).right = tree_merge(m, rnode_of(m, a).right, b)
-        pull(m, a)
+        update_max(m, a)
         return a
     rnode_of(m, b).left = tree_merge(m, a, rnode_of(m, b).left)
-    pull(m, b)
+    update_max(m, b)
     return b
 
 
@@ -81,13 +81,13 @@ cdef uint32_t tree_insert(machine_t *m, uint32_t t, uint32_t i) noexcept nogil:
     cdef rnode_t *n = rnode_of(m, i)
     if t == 0 or n.prio > rnode_of(m, t).prio:
         tree_split(m, t, i, &n.left, &n.right)
-        pull(m, i)
+        update_max(m, i)
         return i
-    if before(m, i, t):
+    if node_before(m, i, t):
         rnode_of(m, t).left = tree_insert(m, rnode_of(m, t).left, i)
     else:
         rnode_of(m, t).right = tree_insert(m, rnode_of(m, t).right, i)
-    pull(m, t)
+    update_max(m, t)
     return t
 
 
@@ -95,11 +95,11 @@ cdef uint32_t tree_erase(machine_t *m, uint32_t t, uint32_t i) noexcept nogil:
     cdef rnode_t *n = rnode_of(m, t)
     if t == i:
         return tree_merge(m, n.left, n.right)
-    if before(m, i, t):
+    if node_before(m, i, t):
         n.left = tree_erase(m, n.left, i)
     else:
         n.right = tree_erase(m, n.right, i)
-    pull(m, t)
+    update_max(m, t)
     return t
 
 
@@ -181,7 +181,7 @@ cdef uint32_t rnode_new(machine_t *m, vma_t *vma, uint32_t owner) noexcept nogil
 
 
 cdef void anon_vma_lock_write(ctx_t *c, uint32_t root) noexcept nogil:
-    """Guards the trees of a whole fork family against rmap walks; taken under mmap_lock, before page-table locks."""
+    """Take the lock that guards the trees of a fork family against rmap walks; inside mmap_lock, outside page-table locks."""
     count_event(c, C_LOCK_ANON_VMA, 1)
     count_event(c, C_HOST_RMAP, 1)
     count_event(c, C_HOST_RMAP_CONTENDED, pmg_write_lock(&anon_vma_of(c.m, root).lock))
@@ -223,7 +223,7 @@ cdef void anon_vma_unlock_read(ctx_t *c, uint32_t av) noexcept nogil:
 
 
 cdef void i_mmap_lock_write(ctx_t *c, file_t *f) noexcept nogil:
-    """Guards the tree of a file's mappings; outside anon_vma.lock."""
+    """Take the lock that guards the tree of a file's mappings; outside anon_vma.lock."""
     count_event(c, C_LOCK_I_MMAP, 1)
     count_event(c, C_HOST_RMAP, 1)
     count_event(c, C_HOST_RMAP_CONTENDED, pmg_write_lock(&f.i_mmap_lock))
@@ -302,7 +302,7 @@ cdef uint32_t page_get_anon_vma(machine_t *m, uint32_t pfn) noexcept nogil:
 
 
 cdef void chain_link(machine_t *m, vma_t *vma, uint32_t node, uint32_t av, uint32_t *tail) noexcept nogil:
-    """Append ``node`` to the VMA's chain (oldest first) and insert it into the tree of ``av``, whose lock is held."""
+    """``anon_vma_chain_link``: append ``node`` to the VMA's chain, oldest first, and insert it into the locked ``av``."""
     if tail[0]:
         rnode_of(m, tail[0]).next = node
     else:
@@ -520,7 +520,10 @@ cdef void vma_trees_unlock(ctx_t *c, vma_t *vma) noexcept nogil:
 
 
 cdef void vma_trees_remove(ctx_t *c, vma_t *vma) noexcept nogil:
-    """Take the tree locks, held until vma_trees_insert so that no walk sees the VMA half changed, and remove it."""
+    """Lock the VMA's trees and remove it from them (``vma_prepare``).
+
+    The locks are held until vma_trees_insert (``vma_complete``), so that no walk sees the VMA half changed.
+    """
     cdef machine_t *m = c.m
     cdef uint32_t i = vma.chain
     cdef file_t *f

@@ -21,7 +21,7 @@ from pagemig.mm.vma cimport linear_page_index
 
 
 cdef void swap_lock(ctx_t *c) noexcept nogil:
-    """Guards the devices and the counts of slots; inside page-table locks, outside tree_lock."""
+    """Take the lock that guards devices and slot counts; inside page-table locks, outside tree_lock."""
     count_event(c, C_LOCK_SWAP, 1)
     if c.m.tracing == 2:                # record at once: the order of the two locks varies between two steps
         trace_locks(c, 0)
@@ -33,7 +33,7 @@ cdef void swap_unlock(machine_t *m) noexcept nogil:
 
 
 cdef void swap_tree_lock(ctx_t *c) noexcept nogil:
-    """Guards the cache: which frame holds a slot's content.  One lock for all devices, the bottleneck in the 2006 note."""
+    """Take the lock that guards the cache, one for all devices: the bottleneck in the 2006 note."""
     count_event(c, C_LOCK_TREE, 1)
     if c.m.tracing == 2:
         trace_locks(c, 0)

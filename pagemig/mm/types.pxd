@@ -580,7 +580,7 @@ ctypedef struct ctx_t:          # the context of one call; an argument of every 
     void *data                  # of wait_fn
     void *watch                 # the callbacks and counters that follow events (notify); NULL: none
     void *gather                # mmu_gather of a zap: entries cleared and not flushed yet (memory)
-    uint64_t unflushed[64]      # processors that a batch of unmapped pages has yet to flush, if a callback hears of flushes
+    uint64_t unflushed[64]      # processors that a batch of unmapped pages has yet to flush; kept only with a watch
     uint32_t flush_pending      # whether unflushed has any
     uint32_t hook_error         # a callback returned an error
     # runs fn where a call may enter the host: a fiber's own stack is not such a place; NULL: right here
@@ -664,7 +664,7 @@ ctypedef struct machine_t:
     int (*step_fn)(ctx_t *c, int step, const uint32_t *pfns, uint32_t n) noexcept nogil   # NULL: none
     # vm_ops->migrate of one VMA: 0, an error, or a positive number; mmap_lock is held for reading
     int (*migrate_fn)(ctx_t *c, vma_t *vma, uint64_t from_nodes, uint64_t to_nodes, uint32_t flags) noexcept nogil
-    void *hook_data             # argument of these two
+    void *hook_data             # the object that owns these two
     void *watch                 # for calls whose context has none of its own
     void *notifiers             # callbacks that were ever set (notify); the newest is heard if watch is set
     void *running               # callbacks that run, one of a thread inside another; guarded by ctx_lock

@@ -46,7 +46,17 @@ static inline int pmg_cas32(uint32_t *p, uint32_t old, uint32_t new_)
     return __atomic_compare_exchange_n(p, &old, new_, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
 }
 
-/* Test and test-and-set; never a ticket lock: with more workers than cores those do not finish. */
+/* The back-off of a waiter: spin, then yield. */
+static inline void pmg_back_off(int *spins)
+{
+    PMG_RELAX();
+    if (++*spins > 200) {
+        sched_yield();
+        *spins = 0;
+    }
+}
+
+/* Test and test-and-set, never a ticket lock: with more workers than cores, ticket locks may not make progress. */
 static inline int pmg_spin_trylock(uint32_t *l)
 {
     return !__atomic_load_n(l, __ATOMIC_RELAXED) && !__atomic_exchange_n(l, 1u, __ATOMIC_ACQUIRE);
@@ -57,13 +67,8 @@ static inline int pmg_spin_lock(uint32_t *l)
     int spins = 0, contended = 0;
     while (__atomic_exchange_n(l, 1u, __ATOMIC_ACQUIRE)) {
         contended = 1;
-        while (__atomic_load_n(l, __ATOMIC_RELAXED)) {
-            PMG_RELAX();
-            if (++spins > 200) {
-                sched_yield();
-                spins = 0;
-            }
-        }
+        while (__atomic_load_n(l, __ATOMIC_RELAXED))
+            pmg_back_off(&spins);
     }
     return contended;
 }
@@ -102,11 +107,7 @@ static inline int pmg_read_lock(uint32_t *l)
     int spins = 0, contended = 0;
     while (!pmg_read_trylock(l)) {
         contended = 1;
-        PMG_RELAX();
-        if (++spins > 200) {
-            sched_yield();
-            spins = 0;
-        }
+        pmg_back_off(&spins);
     }
     return contended;
 }
@@ -115,11 +116,7 @@ static inline int pmg_write_lock(uint32_t *l)
     int spins = 0, contended = 0;
     while (!pmg_write_trylock(l)) {
         contended = 1;
-        PMG_RELAX();
-        if (++spins > 200) {
-            sched_yield();
-            spins = 0;
-        }
+        pmg_back_off(&spins);
     }
     return contended;
 }
