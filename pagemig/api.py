@@ -117,8 +117,8 @@ def _read() -> tuple[SimpleNamespace, type[ctypes.Structure]]:
 #: ctypes of the header's structures: ``structures.Outcome``, ``Info``, ``Spec``, ``Cost``, ...
 structures, _Table = _read()
 
-#: The table's functions with their signatures; they release the interpreter's lock. A pointer is
-#: an address, an array or a structure.
+#: The table's functions with their signatures; they release the interpreter lock. A pointer is an
+#: address, an array or a structure.
 functions: Any = _Table.from_address(address)
 
 
@@ -131,18 +131,43 @@ def __getattr__(name: str) -> Any:
 
 
 def machine(owner: _core.Machine) -> int:
-    """Return the address of a machine (``pmg_machine *``); it lives as long as the object."""
+    """Return the address of a machine (``pmg_machine *``).
+
+    Parameters
+    ----------
+    owner : Machine
+        The machine; the address is valid as long as this object.
+
+    Returns
+    -------
+    int
+    """
     return _api.machine_address(owner)
 
 
 def task(process: _core.Process) -> int:
-    """Return the handle of a process (``pmg_task``): ESRCH for ever once it was reaped."""
+    """Return the handle of a process (``pmg_task``).
+
+    Parameters
+    ----------
+    process : Process
+        The process.  Calls with the handle answer ESRCH once it was reaped.
+
+    Returns
+    -------
+    int
+    """
     return _api.task_handle(process)
 
 
 @cache
 def cffi() -> tuple[Any, Any]:
     """Return a cffi ``ffi`` that knows the header, and the table as its ``const pmg_api *``.
+
+    Returns
+    -------
+    ffi : FFI
+    table : cdata
 
     Raises
     ------

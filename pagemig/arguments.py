@@ -73,7 +73,7 @@ def _integer(value: object, name: str, meant: str = "an integer") -> int:
 def as_ulong(value: object, name: str, meant: str = "an integer") -> int:
     """Return ``value`` as the kernel's ``unsigned long``: negative numbers wrap as in C.
 
-    What else is ``meant`` to be possible is named where it is not an integer.
+    ``meant`` says in the error what the value may be.
 
     Raises
     ------
@@ -91,7 +91,7 @@ def as_ulong(value: object, name: str, meant: str = "an integer") -> int:
 def as_int(value: object, name: str, meant: str = "an integer") -> int:
     """Return ``value`` as a C ``int``: 0x80000000 to 0xffffffff are read as negative.
 
-    What else is ``meant`` to be possible is named where it is not an integer.
+    ``meant`` says in the error what the value may be.
 
     Raises
     ------
@@ -183,9 +183,9 @@ def one_of(value: object, known: Iterable[str], name: str) -> str:
     Raises
     ------
     TypeError
-        No text at all.
+        Not text.
     ValueError
-        Another word.
+        Not one of the words.
     """
     if not isinstance(value, str):
         raise TypeError(f"{name} must be one of {', '.join(known)}, not {value!r}")
@@ -253,14 +253,14 @@ class Nodemask:
 
 
 def user_nodemask(nodes: NodeSet, name: str = "nodes") -> Nodemask | Pointer:
-    """Return the mask a call is given: bits for a collection, the sentinel for a pointer.
+    """Return the mask of a call: bits for a collection, the sentinel for a pointer.
 
     Raises
     ------
     TypeError
         Not a collection of integers and not ``NULL`` or ``BAD``.
     ValueError
-        A negative node number: no bit could stand for it.
+        A negative node number.
     """
     return nodes if isinstance(nodes, Pointer) else Nodemask(nodes, name)
 
@@ -273,9 +273,9 @@ def default_maxnode(mask: Nodemask | Pointer) -> int:
 
 
 def user_memory(mask: Nodemask | Pointer, maxnode: int) -> bytes | None:
-    """Return the memory behind a mask: None for NULL, none of it for a wild pointer.
+    """Return the memory behind a mask: None for NULL, no bytes for a wild pointer.
 
-    What lies behind the caller's own words counts as zeros (recorded up to ``maxnode`` 32769 in
+    Memory behind the caller's own words reads as zeros (recorded up to ``maxnode`` 32769 in
     mini-011 to mini-015).
     """
     if isinstance(mask, Pointer):
@@ -338,12 +338,12 @@ def node_array(values: Addresses, name: str) -> npt.NDArray[np.int32]:
 
 
 def _no_integer(values: Iterable[object]) -> object:
-    """Return the first value that is none, to be named."""
+    """Return the first value that is not an integer, for the error."""
     return next((value for value in values if not hasattr(value, "__index__")), values)
 
 
 def _widest(numbers: Iterable[int]) -> int:
-    """Return the number that is farthest from 0; others may stand after it that are none at all."""
+    """Return the number farthest from 0; later values may not be numbers at all."""
     return max((n for n in numbers if hasattr(n, "__index__")), key=lambda n: abs(int(n)))
 
 

@@ -1,14 +1,14 @@
-"""How a modelled call fails: ``OSError`` with the kernel's errno, and what cannot be asked at all.
+"""Errors of modelled calls.
 
-Three ranks, never mixed:
+There are three ranks, never mixed:
 
-* the kernel refuses: :class:`SyscallError`, an ``OSError`` with ``errno``; the machine is as the
-  kernel leaves it, which may be half done, and ``result`` says what was done;
-* no kernel call could express the request: ``ValueError`` or ``TypeError`` that names the argument
-  and its value; the machine is untouched;
-* one page among many: a negative errno in a status array, never an exception.
+* The kernel refuses: :class:`SyscallError`, an ``OSError`` with ``errno``.  The machine is as the
+  kernel leaves it, which may be half done, and ``result`` says what was done.
+* No kernel call could express the request: ``ValueError`` or ``TypeError`` that names the argument
+  and its value.  The machine is unchanged.
+* One page of many: a negative errno in a status array, never an exception.
 
-This module imports nothing of pagemig, so that every layer, the core too, can raise what is here.
+This module imports nothing of pagemig, so every layer, including the core, can raise its errors.
 """
 
 import errno
@@ -38,18 +38,19 @@ class InvariantError(AssertionError):
 class KernelBug(RuntimeError):
     """The real kernel of this profile would have crashed here; the machine is as before the step.
 
-    Pages that were off the LRU for the call are back on it.
+    Pages that the call had isolated are back on the LRU.
 
     Parameters
     ----------
     site : str
-        Where: function and condition.
+        The place: function and condition.
 
     Attributes
     ----------
     site : str
+        As given.
     hangs : bool
-        The kernel does not crash but never comes back from the call.
+        Whether the kernel does not crash, but never returns from the call.
     """
 
     def __init__(self, site: str) -> None:
@@ -58,22 +59,22 @@ class KernelBug(RuntimeError):
         self.hangs = site in _HANGS
 
 
-#: Where a real kernel would have crashed, by the core's number.
+#: Places where a real kernel would have crashed, by the core's number.
 _BUG_SITES = {
     1: "vma_address: a page of a file outside the first mapping of mbind's range",
-    3: "alloc_pages_node: a node that is not there",
+    3: "alloc_pages_node: an absent node",
     4: "try_to_unmap_file: the page has no mapping: truncated, or just read from swap",
-    5: "sys_move_pages: a node number so far beyond the last that the map of nodes ends before it",
-    6: "madvise_remove: it begins at the start of a mapping, and there is another behind it",
+    5: "sys_move_pages: a node number far beyond the end of the node map",
+    6: "madvise_remove: the range begins at the start of a mapping, and another one follows",
 }
-#: Of these the call that never returns.
+#: Those where the call never returns.
 _HANGS = frozenset({_BUG_SITES[6]})
-#: The core's answer is below this where there was such a place.
+#: The core's answer is -(this + the number of such a place).
 _BUG = 1024
 
 
 class ProcessGoneError(ValueError):
-    """A call by a process that has exited or was killed: nobody is left to make it."""
+    """A call by a process that has exited or was killed."""
 
 
 class StateError(ValueError):
@@ -95,7 +96,7 @@ class SyscallError(OSError):
     call : str
         The call, as ``"mbind"``.
     result : object
-        What was done before the call failed, in the shape the call returns; None where nothing is
+        What was done before the call failed, as the call would return it; None if nothing is
         reported.
     """
 
@@ -124,7 +125,7 @@ class _SyscallLookupError(SyscallError, ProcessLookupError):
     """ESRCH."""
 
 
-#: Where Python's table has another name for a number than the kernel's sources.
+#: Numbers for which Python's table has another name than the kernel's sources.
 _KERNEL_NAMES = {errno.EOPNOTSUPP: "EOPNOTSUPP", errno.EDEADLK: "EDEADLK", 1 << 31: "unset"}
 
 _CLASS_OF: dict[int, type[SyscallError]] = {
@@ -137,7 +138,7 @@ _CLASS_OF: dict[int, type[SyscallError]] = {
 def errno_name(number: int) -> str:
     """Return the symbol of an error number of either sign, as ``"EFAULT"``.
 
-    ``STATUS_UNSET``, which is no error, is ``"unset"``.
+    ``STATUS_UNSET``, which is not an error, is ``"unset"``.
 
     Examples
     --------
@@ -148,13 +149,13 @@ def errno_name(number: int) -> str:
     return _KERNEL_NAMES.get(positive) or errno.errorcode.get(positive, str(positive))
 
 
-#: Which rule of the kernel a call broke, by the core's number (mm/rules.pxd); added to the error as
-#: a note.
+#: The rule of the kernel that a call broke, by the core's number (mm/rules.pxd); a note of the
+#: error says it.
 RULES: dict[int, str] = {
     1: "flags may be MPOL_MF_MOVE and MPOL_MF_MOVE_ALL only",
     2: "MPOL_MF_MOVE_ALL needs CAP_SYS_NICE",
     3: "that process has no memory: a zombie or a kernel thread",
-    4: "to_nodes has nodes without memory here, and no CAP_SYS_NICE",
+    4: "to_nodes has nodes without memory here, and the caller lacks CAP_SYS_NICE",
     5: "to_nodes has nodes without memory here",
     6: "to_nodes has no node with memory here",
     7: "mode {mode:#x} is not known to Linux {kernel}",
@@ -169,7 +170,7 @@ RULES: dict[int, str] = {
     16: "no node of the set has memory here",
     17: "this mode takes no nodes",
     18: "the node set is empty",
-    19: "maxnode is below the {nr_nodes} nodes there are",
+    19: "maxnode is below the {nr_nodes} nodes of the machine",
     20: "maxnode is more than a page of bits",
     21: "flags may be MPOL_F_NODE, _ADDR and _MEMS_ALLOWED only",
     22: "MPOL_F_MEMS_ALLOWED goes with no other flag",
@@ -181,15 +182,15 @@ RULES: dict[int, str] = {
     28: "the offset {offset:#x} is not a multiple of the page size",
     29: "Linux {kernel} has no such call",
     30: "something is mapped there already",
-    31: "the address space has no room for that",
+    31: "the address space has no room for the mapping",
     32: "no huge pages are reserved",
     33: "the range ends beyond the largest file",
     34: "prot may be PROT_READ, _WRITE, _EXEC and _SEM only",
     35: "nothing is mapped in part of the range",
-    36: "RLIMIT_MEMLOCK does not allow to lock so much memory",
-    37: "RLIMIT_MEMLOCK is 0, and no CAP_IPC_LOCK",
+    36: "RLIMIT_MEMLOCK does not allow locking so much memory",
+    37: "RLIMIT_MEMLOCK is 0, and the caller lacks CAP_IPC_LOCK",
     38: "flags may be MLOCK_ONFAULT only",
-    39: "neither current nor future is asked for",
+    39: "neither current nor future is requested",
     40: "Linux {kernel} does not know these flags",
     41: "advice {advice} is not known to Linux {kernel}",
     42: "flags may be MREMAP_MAYMOVE, _FIXED and _DONTUNMAP only",
@@ -233,23 +234,23 @@ def raise_errno(
     Parameters
     ----------
     rc : int
-        What the core answered: ``-errno``, and the number of the rule that was broken, which
-        becomes a note of the exception.
+        What the core answered: ``-errno``, with the number of the broken rule, which becomes a note
+        of the exception.
     call : str
         Name of the system call.
     result : object, optional
         What was done before it failed.
     note : str, optional
-        A note of the caller's.
+        Another note.
     words : mapping of str to object
-        What the sentences of ``RULES`` name.
+        Values for the sentences of ``RULES``.
 
     Raises
     ------
-    SyscallError
-        Always, unless
     KernelBug
-        the number says that the real kernel would have crashed.
+        The number says that the real kernel would have crashed.
+    SyscallError
+        Otherwise.
     """
     number, rule = errno_of(rc), -rc >> _RULE_SHIFT
     if number > _BUG:
@@ -263,7 +264,7 @@ def raise_errno(
 
 
 def no_copy(what: object) -> NoReturn:
-    """Refuse to copy or pickle what is tied to a machine.
+    """Refuse to copy or pickle an object that is part of a machine.
 
     Raises
     ------
@@ -271,6 +272,6 @@ def no_copy(what: object) -> NoReturn:
         Always.
     """
     raise TypeError(
-        f"a {type(what).__name__} is part of a machine and not copied alone: copy or pickle the "
-        "Machine, which has the same processes and files by pid and name"
+        f"a {type(what).__name__} is part of a machine and cannot be copied alone: copy or pickle "
+        "the Machine, which has the same processes and files by pid and name"
     )

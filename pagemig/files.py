@@ -1,8 +1,8 @@
-"""Files that come from outside and files that must survive: what every reader and writer shares.
+"""What every reader and writer of files shares.
 
-A file is written whole or not at all (`replaced`). What is read is bounded before memory is taken
-(`room`, `Bounded`), and text from a file is shown without control characters (`printable`), so that
-no file can drive the terminal it is printed on.
+A file is written whole or not at all (`replaced`). Sizes are checked before memory is allocated
+(`room`), and text from a file is shown without control characters (`printable`), so that no file
+can control the terminal it is printed on.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import BinaryIO
 
 __all__ = ["available", "is_printable", "printable", "quoted", "replaced", "room"]
 
-#: C0 and C1 control characters, DEL, the two Unicode line separators, and what overrides the
-#: direction of text: what a terminal obeys instead of showing.
+#: Characters that a terminal obeys instead of showing: C0 and C1 control characters, DEL, the two
+#: Unicode line separators, and overrides of the text direction.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -63,21 +63,21 @@ def available() -> int:
 
 
 def room(needed: int, what: str, advice: str = "") -> None:
-    """Refuse to take more memory than there is.
+    """Refuse to allocate more memory than is available.
 
     Parameters
     ----------
     needed : int
-        Bytes that will be taken at once.
+        Bytes that will be allocated at once.
     what : str
-        What takes them, for the message.
+        What needs them, for the message.
     advice : str
         What to do instead.
 
     Raises
     ------
     MemoryError
-        If the machine, or the limit of the process, has less.
+        The machine, or the limit of the process, has less.
     """
     free = available()
     if needed > free:
@@ -89,11 +89,16 @@ def room(needed: int, what: str, advice: str = "") -> None:
 
 @contextlib.contextmanager
 def replaced(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Open a file for writing that takes the place of ``path`` when the block ends without error.
+    """Open a file for writing that replaces ``path`` when the block ends without an error.
 
-    Whatever happens, also a power cut or ``kill -9``, ``path`` is afterwards what it was or the
-    whole new file: the bytes go to a file beside it, are written through to the disk, and the new
-    name is too. Devices and pipes are written as they are.
+    After a crash, a power cut or ``kill -9``, ``path`` is either unchanged or the whole new file:
+    the bytes go to a file beside it, which is synced to disk and renamed. Devices and pipes are
+    written directly.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
 
     Yields
     ------
@@ -103,7 +108,7 @@ def replaced(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     Raises
     ------
     OSError
-        If a file cannot be made there.
+        A file cannot be made there.
     """
     target = Path(os.path.realpath(path))
     mode = _mode(target)

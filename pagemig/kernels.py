@@ -1,9 +1,9 @@
 """Kernel profiles: one frozen table of switches per kernel, nothing else.
 
-A profile says where a kernel differs from its neighbours in time; everything not listed here is
-common.  Half of the switches are read by the core (they have the names of the fields of its
-``profile_t``), the other half by the system calls in Python.  What 6.1 and
-6.12 do was recorded (docs/fidelity.md); docs/model.md explains the names.
+A profile says where a kernel differs from earlier and later ones; everything else is common.  The
+core reads most switches (those with the names of fields of its ``profile_t``); Python reads the
+others.  The behaviour of 2.6.18, 6.1, 6.12 and 6.18 was recorded (docs/fidelity.md); docs/model.md
+explains the names.
 """
 
 from collections.abc import Mapping, Set
@@ -67,7 +67,7 @@ def _switch(default: int, doc: str, range_: tuple[int, int] = (0, 1)) -> Any:
     return _checked(default, doc, range_, core=True)
 
 
-#: What a mechanism is only made together with.
+#: Switches that a mechanism needs.
 _NEEDS: Final = {
     "engine": ("swap", "plain_entries", "counts_drop", "check_range"),
     "counts_drop": ("plain_entries",),
@@ -99,14 +99,14 @@ class KernelProfile:
     )
     passes: int = _switch(
         10,
-        "Passes over what is left of a migration: 10 (2.6.18 through 6.2, one page at a "
+        "Passes over the pages that are left: 10 (2.6.18 through 6.2, one page at a "
         "time), 7 (6.3 and later, after the asynchronous batch), 11 (2.6.16, 2.6.17).",
         range_=(0, _LARGEST),
     )
     force_pass: int = _switch(
         3,
-        "From this pass on, counted from 0, the page lock is waited for: 3 through 6.2; 0 "
-        "from 6.3 on, where the passes without waiting are the asynchronous ones.",
+        "The first pass, counted from 0, that waits for the page lock: 3 through 6.2; 0 "
+        "from 6.3 on, where only the asynchronous passes do not wait.",
         range_=(0, _LARGEST),
     )
     writeback_pass: int = _switch(
@@ -117,14 +117,14 @@ class KernelProfile:
     batch: int = _switch(
         1,
         "Pages unmapped before one TLB flush: 1 through 6.2, 512 from 6.3 on. With more "
-        "than 1 and ``async_first=0`` nothing is waited for, as for the asynchronous "
+        "than 1 and ``async_first=0`` a migration never waits, as for the asynchronous "
         "callers of 6.3.",
         range_=(1, _LARGEST),
     )
     async_first: int = _switch(
         0,
         "1 from 6.3 on: a synchronous caller first tries a whole batch without waiting, "
-        "then page by page what is left of it.",
+        "then the rest of it page by page.",
     )
     async_passes: int = _switch(
         0,
@@ -137,7 +137,7 @@ class KernelProfile:
     )
     untouched_enoent: int = _switch(
         0,
-        "Status of anonymous memory never touched in move_pages: 0 ``-EFAULT`` (4.3 to "
+        "move_pages' status of untouched anonymous memory: 0 ``-EFAULT`` (4.3 through "
         "6.11), 1 ``-ENOENT`` (before 4.3 and from 6.12 on).",
     )
     mbind_ilx: int = _switch(
@@ -152,7 +152,7 @@ class KernelProfile:
     )
     migrate_unlocked: int = _switch(
         0,
-        "1: mbind and migrate_pages give mmap_lock back before they migrate what they "
+        "1: mbind and migrate_pages release mmap_lock before they migrate the pages they "
         "collected (6.7 and later).",
     )
     weighted: int = _switch(
@@ -166,85 +166,85 @@ class KernelProfile:
     )
     fault_around: int = _switch(
         16,
-        "Pages a read fault of a file maps around itself where they are cached: 16 "
-        "(3.15 and later).",
+        "Cached pages that a read fault of a file maps around itself: 16 (3.15 and later).",
         range_=(0, _LARGEST),
     )
     pagevec: int = _switch(
         15,
-        "Pages a processor collects before it takes them off the count of locked ones: "
+        "Pages a processor collects before it removes them from the count of locked pages: "
         "15 (5.18 and later), 31 (6.10 and later). Until then they look locked, and "
-        "hold one reference more. 1, at once, in the kernels of 2006, where locked "
-        "pages are not counted.",
+        "have one reference more. 1 (at once) in the kernels of 2006, which do not count "
+        "locked pages.",
         range_=(1, PVEC_LARGEST),
     )
     pcp_bulk: int = _switch(
         0,
-        "0: what a node has between its low watermark and the lowest is left to callers "
-        "that take no other node. 1: the processor that filled the node has it on its "
+        "0: the pages between a node's low and min watermarks are left to callers that "
+        "accept no other node. 1: the processor that filled the node has them on its "
         "own list (6.7 and later, where these lists grow).",
     )
     ahead_is_minor: int = _switch(
         0,
-        "1: a fault that only starts read-ahead is minor; 0: major, since it gives "
-        "mmap_lock up for that and begins again (5.1 to 6.5; from 6.6 on it holds the "
+        "1: a fault that only starts read-ahead is minor. 0: it is major, since it "
+        "releases mmap_lock and starts again (5.1 through 6.5; from 6.6 on it holds the "
         "lock of its VMA instead).",
     )
     gup_checks_files: int = _switch(
         0,
         "Registering buffers. 0: all mappings must be of one file or of none, else "
-        "``-EINVAL``, and over a file on a disk it is ``-EOPNOTSUPP`` (through 6.4). 1: "
-        "``-EFAULT`` for shared mappings of a disk, everything else may be pinned (6.5 and later).",
+        "``-EINVAL``, and a file on a disk is ``-EOPNOTSUPP`` (through 6.4). 1: a shared "
+        "mapping of a file on a disk is ``-EFAULT``, all other memory may be pinned (6.5 and "
+        "later).",
     )
     populate_whole: int = _switch(
         0,
         "1: ``MADV_POPULATE_*`` ends at the first hole of its range, and a page that had to be "
-        "read is a major fault, since the fault is tried again inside (6.9 and later). 0: it "
-        "passes over holes, and starts anew after reading, which then is a minor fault.",
+        "read is a major fault, since the fault is retried inside the call (6.9 and later). 0: it "
+        "skips holes, and starts again after reading, which then is a minor fault.",
     )
     mprotect_unaccounts: int = _switch(
         0,
-        "1: anonymous memory nothing was written to is no longer accounted for once it "
-        "cannot be written, and merges with mappings that never were (6.6 and later).",
+        "1: untouched anonymous memory is no longer accounted once it is not writable, and "
+        "then merges with mappings that never were (6.6 and later).",
     )
     pin_fast: int = _switch(
         0,
-        "1: registering buffers takes pages by their page table entries alone as far as it can. "
-        "From the first that it cannot take on it looks at mappings and marks pages dirty (6.12; "
-        "not in 6.1).",
+        "1: registering buffers takes pages by their page-table entries alone as far as it can. "
+        "From the first page that it cannot take, it looks at mappings and marks pages dirty "
+        "(6.12; not in 6.1).",
     )
     mmap_joins_left: int = _switch(
         0,
-        "A new mapping between two that could each hold it, but not each other, joins the left "
-        "one (1: 6.12 and later) or the right one (0).",
+        "A new mapping between two that it could merge with, but that cannot merge with each "
+        "other, joins the left one (1: 6.12 and later) or the right one (0).",
     )
     merge_faulted: int = _switch(
         0,
-        "1: a range with pages of its own merges with a neighbour that has none, unless its "
+        "1: a mapping with pages of its own merges with a neighbour that has none, unless its "
         "pages came by fork (6.16 and later).",
     )
     mremap_many: int = _switch(
         0,
-        "1: mremap to a fixed place moves a range of several mappings, and what is wrong with "
-        "the source is found before the target is unmapped (6.17 and later). 0: ``-EFAULT`` "
-        "beyond the first mapping, with the target unmapped.",
+        "1: mremap to a fixed place moves a range of several mappings, and finds an invalid "
+        "source before it unmaps the target (6.17 and later). 0: ``-EFAULT`` beyond the first "
+        "mapping, with the target unmapped.",
     )
     zap_drains: int = _switch(
         1,
-        "1: a processor works off the pages that it has collected (``pagevec``) when memory is "
-        "unmapped (through 6.13). 0: they wait until its list is full or somebody asks.",
+        "1: a processor drains the pages that it has collected (``pagevec``) when memory is "
+        "unmapped (through 6.13). 0: they wait until its list is full or is drained.",
     )
     ra_uncut: int = _switch(
         0,
-        "Where read-ahead puts its mark. 1: by the window as planned, so that a file that ends "
-        "inside the window has none (ext4 from 6.16 on, which reads in large folios). 0: by what "
-        "the file has of the window.",
+        "Where read-ahead puts its mark. 1: by the whole window, so a file that ends inside the "
+        "window has none (ext4 from 6.16 on, which reads in large folios). 0: by the part of the "
+        "window that is in the file.",
     )
     swap: int = _switch(
         0,
         "1: the machine may have swap devices, and anonymous pages go through a swap "
-        "cache. Later kernels have them too; here they are modelled for the kernels of "
-        "2006 only.",
+        "cache. Later kernels have them, too; they are modelled only for the kernels of "
+        "2006.",
     )
     four_lists: int = _switch(
         0,
@@ -253,29 +253,29 @@ class KernelProfile:
     )
     plain_entries: int = _switch(
         0,
-        "1: a migration entry is READ or WRITE: the accessed bit is lost, dirtiness "
-        "goes to the page, no entry says that the page was exclusive (through 5.18). "
+        "1: a migration entry is READ or WRITE: the accessed bit is lost, the dirty bit "
+        "goes to the page, and no entry says that the page was exclusive (through 5.18). "
         "Set together with ``counts_drop``.",
     )
     counts_drop: int = _switch(
         0,
-        "1: with each entry a page loses its reference and its mapcount at once, and "
-        "the references left must be the ones a migration explains; 0: they are frozen "
+        "1: removing an entry drops its reference and its mapcount at once, and the "
+        "remaining references must be those that a migration explains; 0: they are frozen "
         "together.",
     )
     locked_fails: int = _switch(
         0,
-        "1: try_to_unmap fails for good where VM_LOCKED is set, ``-EPERM`` (through 2.6.17).",
+        "1: try_to_unmap fails for good with ``-EPERM`` if VM_LOCKED is set (through 2.6.17).",
     )
     locked_skipped: int = _switch(
         0,
-        "1: migrate_pages and mbind with MOVE alone take nothing from VM_LOCKED "
+        "1: migrate_pages, and mbind with MOVE alone, take no pages from VM_LOCKED "
         "mappings (through 2.6.20), though move_pages and STRICT with MOVE do.",
     )
     waiter_refs: int = _switch(
         0,
         "1: a fault that waits for a migration entry holds a reference on the old page, "
-        "and so can make the migration fail that it waits for (2.6.18 through 5.18).",
+        "and so can make that migration fail (2.6.18 through 5.18).",
     )
     family_anon_vma: int = _switch(
         0,
@@ -288,9 +288,9 @@ class KernelProfile:
     check_range: int = _switch(
         0,
         "1: mbind and migrate_pages collect with ``check_range``: the lists of all "
-        "processors are drained first, a hole counts between mappings and after the "
-        "last of all only, and what was collected moves even where setting the policy "
-        "failed half-way (2.6.16 through 2.6.18).",
+        "processors are drained first, a hole counts only between mappings and after the "
+        "last of all, and collected pages move even if setting the policy failed half-way "
+        "(2.6.16 through 2.6.18).",
     )
     strict_collects: int = _switch(
         0,
@@ -299,8 +299,8 @@ class KernelProfile:
     )
     busy_ignored: int = _switch(
         0,
-        "1: a page that could not be isolated is not counted as failed, with STRICT "
-        "neither; 0: ``isolate_counts`` says when it is.",
+        "1: a page that could not be isolated does not count as failed, even with STRICT; "
+        "0: ``isolate_counts`` says when it does.",
     )
     shared_nodes_move: int = _switch(
         0,
@@ -309,38 +309,37 @@ class KernelProfile:
     )
     page_results: int = _switch(
         0,
-        "1: a page's target is asked for by its place in the request and its result is "
+        "1: a page's target is looked up by its place in the request, its result is "
         "stored there, and a page that failed for good is put back at once (2.6.18, and "
         "while ``new_page_t`` had a result).",
     )
     whole_request: int = _switch(
         0,
-        "1: move_pages looks at its whole request before anything moves, migrates "
-        "everything as one list, and stores the statuses when all is over (2.6.18 "
-        "through 2.6.28).",
+        "1: move_pages checks its whole request before it moves a page, migrates all "
+        "pages as one list, and stores the statuses at the end (2.6.18 through 2.6.28).",
     )
     first_vma: int = _switch(
         0,
-        "1: mbind places all pages by the first mapping of the range (2.6.18 to 2.6.23).",
+        "1: mbind places all pages by the first mapping of the range (2.6.18 through 2.6.23).",
     )
     arrays: int = _switch(
         0,
         "1: pages and targets go to the engine in arrays, page i to target i, so that "
         "mbind with interleaving and MOVE puts every page of the range on its own node, "
-        "those inside the node set too. No kernel does; the note of 2006 asks for it.",
+        "including pages inside the node set. No kernel does; the note of 2006 asks for it.",
     )
     this_node: int = _switch(
         0,
-        "1: a page goes to the node that was asked for or nowhere (2.6.19 and later); "
-        "0: to the next one when that is full. Read where ``page_results`` is 1.",
+        "1: a page goes to the requested node or nowhere (2.6.19 and later); 0: to the "
+        "next one when that is full. Read if ``page_results`` is 1.",
     )
     nothing_enoent: int = _switch(
         0,
-        "1: move_pages that isolates nothing fails with ``-ENOENT`` (2.6.18 to 2.6.27).",
+        "1: move_pages that isolates nothing fails with ``-ENOENT`` (2.6.18 through 2.6.27).",
     )
     zero_enoent: int = _switch(
         0,
-        "1: status of the zero page is ``-ENOENT`` (2.6.18 to 2.6.28), else ``-EFAULT``.",
+        "1: status of the zero page is ``-ENOENT`` (2.6.18 through 2.6.28), else ``-EFAULT``.",
     )
     vma_hooks: int = _switch(
         0,
@@ -348,23 +347,23 @@ class KernelProfile:
     )
     last_unhooked: int = _switch(
         0,
-        "1: but never that of the last mapping (2.6.18 to 2.6.28).",
+        "1: but never that of the last mapping (2.6.18 through 2.6.28).",
     )
     truncated_crashes: int = _switch(
         0,
-        "1: a truncated page that somebody still holds crashes the reverse map walk "
-        "(2.6.18 to 2.6.22).",
+        "1: a truncated page that still has references crashes the walk of the reverse map "
+        "(2.6.18 through 2.6.22).",
     )
     mbind_all_misplaced: int = _switch(
         0,
-        "1: mbind takes every page of its range for misplaced: ``check_pte_range`` compares "
+        "1: mbind considers every page of its range misplaced: ``check_pte_range`` compares "
         "``node_isset()``, which answers -1 on x86-64, with 1 (2.6.16 through 2.6.18 on x86-64; "
         "on ia64 it answers 1).",
     )
     range_leaks: int = _switch(
         0,
-        "1: where mbind finds a hole after it has collected pages, these stay off the LRU, "
-        "referenced, for good (2.6.16 through 2.6.18, and some time after).",
+        "1: if mbind finds a hole after it has collected pages, these stay off the LRU and "
+        "referenced for good (2.6.16 through 2.6.18, and some time after).",
     )
     mbind_splits: int = _switch(
         0,
@@ -373,20 +372,20 @@ class KernelProfile:
     )
     dirty_tracking: int = _switch(
         1,
-        "1: the first write to a clean page of a shared file mapping faults, so that its file "
-        "system hears of it (2.6.19 and later); 0: such pages are mapped writable by a read, and "
-        "an entry alone knows that the page is dirty until it is unmapped or moved.",
+        "1: the first write to a clean page of a shared file mapping faults, which notifies its "
+        "file system (2.6.19 and later); 0: a read maps such pages writable, and only the entry "
+        "knows that the page is dirty until it is unmapped or moved.",
     )
     anon_exclusive: int = _switch(
         1,
-        "1: a page that is known to be one process's alone is written where it is, and fork "
+        "1: a page that is marked exclusive to one process is written in place, and fork "
         "copies it if it is pinned (5.19 and later); 0: its references decide.",
     )
     mprotect_keeps: int = _switch(
         1,
         "1: mprotect leaves entries writable that a fault would only make writable again, and "
-        "accessed bits as they are (6.1); 0: entries get what the mapping's protection says, "
-        "which has the accessed bit on x86.",
+        "keeps accessed bits (6.1); 0: entries get the mapping's protection, which has the "
+        "accessed bit on x86.",
     )
     ino_shifts: int = _switch(
         1,
@@ -395,9 +394,9 @@ class KernelProfile:
     )
     object_default: int = _switch(
         0,
-        "1: a shared object without a policy means local memory where a mapping of it is asked "
-        "(copies of private pages, targets of migration, numa_maps); 0: the process's policy "
-        "(2.6.27 and later).",
+        "The policy of a mapping of a shared object without one (for copies of private pages, "
+        "targets of migration, numa_maps). 1: local memory; 0: the process's policy (2.6.27 and "
+        "later).",
     )
     bind_ascending: int = _switch(
         0,
@@ -405,8 +404,8 @@ class KernelProfile:
     )
     il_next: int = _switch(
         0,
-        "1: a process that interleaves knows its next node, and page tables and kernel memory "
-        "it allocates take their turn.",
+        "1: an interleaving process has a cursor, the next node, which page tables and kernel "
+        "memory that it allocates advance, too.",
     )
     mlock_marks: int = _switch(
         1,
@@ -414,42 +413,42 @@ class KernelProfile:
     )
     mlock_populates: int = _switch(
         0,
-        "1: mlock brings the pages of each mapping in as it goes and ends at the first that "
-        "cannot be had, EFAULT, or EPERM after some; it writes to writable mappings, shared ones "
-        "too, and counts its whole range against the limit (through 2.6.37).",
+        "1: mlock faults in the pages mapping by mapping and ends at the first one that it cannot "
+        "get, with EFAULT, or with EPERM after some. It writes to writable mappings, including "
+        "shared ones, and counts its whole range against the limit (through 2.6.37).",
     )
     populate_shared: int = _switch(
         0,
-        "1: MAP_POPULATE fills shared mappings only, and those only within their object "
+        "1: MAP_POPULATE fills only shared mappings, and those only within their object "
         "(through 2.6.22).",
     )
     advice_most: int = _switch(
         24,
-        "The largest advice that madvise knows: 11 through 2.6.31. Where it is 11 a hole is "
+        "The largest advice that madvise knows: 11 through 2.6.31. If it is 11, a hole is "
         "reported before an unknown advice, and WILLNEED on anonymous memory is EBADF.",
         (11, 24),
     )
     remove_loops: int = _switch(
         0,
-        "1: MADV_REMOVE does not note which mapping it has done: one that begins where a mapping "
-        "begins never returns if another is left; and it takes private copies, too (2.6.16 "
-        "through 2.6.18).",
+        "1: MADV_REMOVE does not record which mapping it has done: a call that begins where a "
+        "mapping begins never returns if another mapping follows. It also drops private copies "
+        "(2.6.16 through 2.6.18).",
     )
     mremap_adjusts: int = _switch(
         0,
-        "1: mremap looks at no mapping where nothing grows or moves, and what grows in place "
-        "joins no neighbour (through 2.6.32).",
+        "1: mremap looks at no mapping if nothing grows or moves, and a mapping that grows in "
+        "place does not merge (through 2.6.32).",
     )
     swap_cluster: int = _switch(
         0,
-        "2 to this power slots are read at once from a swap device: 3.",
+        "log2 of the slots that are read at once from a swap device: 3.",
         (0, 5),
     )
     node_map_overrun: int = _switch(
         0,
-        "1: move_pages looks a node number up beyond the end of the map of nodes: EACCES up to "
-        "127, where the map of possible nodes lies, and a crash far beyond (2.6.18 through "
-        "2.6.28).",
+        "1: move_pages does not check a node number against the end of the node map: EACCES "
+        "through 127, where the map of possible nodes follows, and a crash far beyond (2.6.18 "
+        "through 2.6.28).",
     )
     memlock: int = _switch(
         8 << 20,
@@ -459,13 +458,13 @@ class KernelProfile:
     )
     max_nodes: int = _switch(
         1024,
-        "Nodes a kernel is built for: masks may name no other, and get_mempolicy's must have room "
-        "for them where it is 64.",
+        "Nodes that the kernel is built for: masks may name no other. If it is 64, the mask of "
+        "get_mempolicy must have room for them.",
         range_=(64, 1024),
     )
     mode_separator: str = field(
         default=":",
-        metadata=_doc("What stands between mode and nodes in ``numa_maps``: ``=`` through 2.6.25."),
+        metadata=_doc("The text between mode and nodes in ``numa_maps``: ``=`` through 2.6.25."),
     )
     pagemap: int = _checked(
         1,
@@ -474,13 +473,12 @@ class KernelProfile:
     )
     subset_nodes: int = _switch(
         0,
-        "1: a node set with a node that is not there is EINVAL (through 2.6.23); 0: "
-        "that node is left out.",
+        "1: a node set with an absent node is EINVAL (through 2.6.23); 0: that node is left out.",
     )
     absent_targets: int = _switch(
         0,
-        "Nodes of migrate_pages' target set that are not there: 0 are left out, 1 make "
-        "it EINVAL, 2 are taken, and the kernel crashes where a page would go there "
+        "Absent nodes in migrate_pages' target set: 0 they are left out, 1 the call is "
+        "EINVAL, 2 they are taken, and the kernel crashes if a page would go there "
         "(through 2.6.22).",
         range_=(0, 2),
     )
@@ -491,7 +489,7 @@ class KernelProfile:
     )
     zero_weight: int = _checked(
         0,
-        "1: writing weight 0 puts the default back (6.9 through 6.15); 0: it is ``-EINVAL``.",
+        "1: writing weight 0 restores the default (6.9 through 6.15); 0: it is ``-EINVAL``.",
     )
     interleave_bits: int = _checked(
         32,
@@ -518,7 +516,7 @@ class KernelProfile:
     )
     calls: frozenset[str] = field(
         metadata=_doc(
-            "Of the system calls that not every kernel has those that exist; others are ENOSYS. "
+            "The optional system calls that this kernel has; the others are ENOSYS. "
             "move_pages since 2.6.18, fallocate since 2.6.23, mlock2 since 4.4, io_uring_setup "
             "since 5.1, set_mempolicy_home_node since 5.17.",
         )
@@ -530,7 +528,7 @@ class KernelProfile:
     )
 
     def __post_init__(self) -> None:
-        """Refuse values that are no switches, and switches that need others."""
+        """Refuse values out of range, and switches that lack those they need."""
         for one in fields(self):
             if "range" in one.metadata:
                 _check_number(one.name, getattr(self, one.name), *one.metadata["range"])

@@ -1,11 +1,10 @@
-"""Memory policies as people write them: where new pages go, by rule instead of by hand.
+"""Memory policies: rules for where new pages go.
 
-A policy is a small frozen value: a mode, a set of nodes and mode flags.  It is handed to
+A policy is a small frozen value: a mode, a set of nodes and mode flags.  It is passed to
 ``set_mempolicy`` or ``mbind``, prints as the kernel prints it in ``numa_maps``, and computes the
-nodes of whole arrays of pages by asking the core, which holds the only arithmetic there is.
+nodes of whole arrays of pages.  The arithmetic is only in the core.
 
-docs/fidelity.md has what is surprising about them; the recordings hand-053 to hand-098 hold every
-mode.
+docs/fidelity.md describes their surprises; the recordings hand-053 to hand-098 cover every mode.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -120,7 +119,7 @@ def policy_text(
 
 
 class Placing(Protocol):
-    """What a policy asks of a machine; :class:`pagemig.Machine` has it."""
+    """What a policy needs of a machine; :class:`pagemig.Machine` has it."""
 
     profile: KernelProfile
 
@@ -138,13 +137,13 @@ class Placing(Protocol):
 class Policy:
     """A memory policy: mode, nodes and mode flags.  Immutable, comparable, hashable.
 
-    Do not construct it; use one of the subclasses.  What the kernel refuses can be written down
-    (``Bind([])``, ``static`` with ``relative``): the call it is given to answers EINVAL.
+    Do not construct it; use one of the subclasses.  A policy that the kernel refuses can be made
+    (``Bind([])``, ``static`` with ``relative``); a call with it answers EINVAL.
 
     Attributes
     ----------
     nodes : tuple of int
-        Node numbers as asked for, rising, each once.
+        Node numbers as given, rising, each once.
     static : bool
         ``MPOL_F_STATIC_NODES``: the nodes are never remapped.
     relative : bool
@@ -216,11 +215,11 @@ class Policy:
         return f"{type(self).__name__}({', '.join(words)})"
 
     def __str__(self) -> str:
-        """Return the kernel's text, as ``"bind:1-2"``, with all nodes asked for."""
+        """Return the kernel's text, as ``"bind:1-2"``, with all nodes as given."""
         return policy_text(self.mode, self.flags, self.mask)
 
     def effective_nodes(self, allowed: Iterable[int]) -> tuple[int, ...]:
-        """Return the nodes the kernel will use where only some are allowed.
+        """Return the nodes that the kernel will use if only some are allowed.
 
         Parameters
         ----------
@@ -230,9 +229,9 @@ class Policy:
         Returns
         -------
         tuple of int
-            Those asked for that are allowed; with ``relative``, number ``n`` counted within the
-            allowed ones, modulo how many there are; only the first for ``Preferred``.  Empty for
-            ``Default`` and ``Local``, and where the kernel would answer EINVAL.
+            The given nodes that are allowed.  With ``relative``, node ``n`` is the ``n``-th allowed
+            node, modulo their number.  For ``Preferred`` only the first.  Empty for ``Default`` and
+            ``Local``, and where the kernel would answer EINVAL.
         """
         return nodes_of(self._effective(mask_of(_node_numbers(allowed, "allowed"))))
 
@@ -257,10 +256,9 @@ class Policy:
         local : int, default 0
             Node of the running processor.
         machine : Machine, optional
-            Its nodes with memory are the allowed ones, its distances decide what is nearest, its
-            weights and its kernel's 32-bit or 64-bit page numbers apply.  Without a machine every
-            node asked for is there, all are equally far, and page numbers count modulo 2**32 as in
-            6.1.
+            Its nodes with memory are the allowed ones; its distances, its weights and its kernel's
+            32-bit or 64-bit page numbers apply.  Without a machine every given node exists, all are
+            equally far, and page numbers count modulo 2**32 as in 6.1.
 
         Returns
         -------
@@ -270,7 +268,7 @@ class Policy:
         Raises
         ------
         ValueError
-            The policy leaves no node, or there is no node ``local``.
+            The policy leaves no allowed node, or there is no node ``local``.
         """
         local = as_int(local, "local")
         most = _MAX_NODES if machine is None else machine.nr_nodes
@@ -317,12 +315,12 @@ def _node_numbers(nodes: Iterable[int], name: str) -> tuple[int, ...]:
 
 
 def _nearest(local: int, mask: int) -> int:
-    """Return the node tried first where all are equally far: itself, else the lowest."""
+    """Return the node tried first if all are equally far: the local one, else the lowest."""
     return local if mask >> local & 1 else nodes_of(mask)[0]
 
 
 class Default(Policy):
-    """No policy: what is one level up applies, in the end the node of the running processor."""
+    """No policy: the next level's applies, in the end the node of the running processor."""
 
     __slots__ = ()
     mode = MPOL_DEFAULT
@@ -353,7 +351,7 @@ class Preferred(Policy):
     Parameters
     ----------
     node : int, iterable of int or None, default None
-        Of several the kernel keeps the lowest that is allowed; of none it makes ``Local``.
+        Of several the kernel keeps the lowest allowed one; without any it makes ``Local``.
     static, relative : bool
         Mode flags.
     """

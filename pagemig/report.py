@@ -1,4 +1,4 @@
-"""Results for people and programs: tables of text, CSV, JSON, parquet, HTML, empty pictures."""
+"""Results as text tables, CSV, JSON, parquet and HTML, and empty pictures."""
 
 import base64
 import csv
@@ -9,6 +9,8 @@ import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from pagemig.files import replaced
 
 __all__ = ["FORMATS", "MissingError", "new_figure", "page", "save", "table"]
 
@@ -86,7 +88,7 @@ def save(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]) -> Non
     rows : sequence of mapping
         Plain values, all with the same keys.
     path : path-like
-        Its suffix says the kind: ``.csv``; ``.json``, a list of objects; ``.parquet``.
+        Its suffix gives the format: ``.csv``; ``.json``, a list of objects; ``.parquet``.
 
     Raises
     ------
@@ -108,9 +110,8 @@ def save(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]) -> Non
         data = _parquet(rows)
     else:
         raise ValueError(f"results are {', '.join(FORMATS)}, not {target.name!r}")
-    part = target.with_name(target.name + ".part")
-    part.write_bytes(data)
-    part.replace(target)
+    with replaced(target) as file:
+        file.write(data)
 
 
 def _parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
@@ -144,7 +145,7 @@ def page(title: str, parts: Iterable[tuple[str, str | bytes]]) -> str:
     title : str
         Its heading.
     parts : iterable of (str, str or bytes)
-        A heading, and text (kept as it is laid out) or a picture as PNG.
+        A heading, and preformatted text or a picture as PNG.
 
     Returns
     -------

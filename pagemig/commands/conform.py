@@ -19,9 +19,9 @@ def add_parser(subparsers: Any) -> None:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "conform",
         help="compare the model with recorded kernels",
-        description="Run recorded scenarios and compare all that is not listed as unstable: every "
-        "answer, and the state of every process after every operation. The exit status is 0 only "
-        "if all agree. Without files it says what each kernel profile is held against.",
+        description="Run recorded scenarios and compare every answer, and the state of every "
+        "process after every operation, except values listed as unstable. The exit status is 0 "
+        "only if all agree. Without files, say what each kernel profile is checked against.",
     )
     parser.add_argument("files", metavar="FILE", nargs="*", help="records, as in tests/corpus")
     parser.add_argument("--id", help="only the scenario with this id, as hand-013")
@@ -61,7 +61,7 @@ def _main(args: argparse.Namespace) -> int:
 
 
 def _progress(given: Sequence[Entry]) -> Iterator[Entry]:
-    """Pass them on; on a terminal say how far it is."""
+    """Yield the entries, and show progress on a terminal."""
     if not sys.stderr.isatty():
         yield from given
         return

@@ -27,7 +27,7 @@ MODULES = [
 
 
 class _CompilerFlags(argparse.Action):
-    """Print the flags as they are: what argparse prints itself is wrapped like text."""
+    """Print the flags unwrapped; argparse would wrap them like text."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         print(f"-I{get_include()}")
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         status: int = args.main(args)
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader went away (`pagemig ... | head`): nothing is left to say, not even at exit.
+        # The reader has gone (`pagemig ... | head`): print nothing more, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:

@@ -14,23 +14,23 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "rates",
         help="migration rates of N processors at once, beside published figures",
-        description="Replay the engines' own order of locks on N virtual processors and print "
-        "rates beside those of the note of 2006 and of today's kernels.",
+        description="Replay the recorded lock order of each engine on N virtual processors, and "
+        "print the rates beside those of the note of 2006 and those published for today's kernels.",
     )
     parser.add_argument(
-        "--parameters", metavar="FILE", help="costs of your own, as pagemig/data/rates.toml"
+        "--parameters", metavar="FILE", help="costs of your own, in the format of data/rates.toml"
     )
     parser.add_argument(
         "--pages",
         type=int,
         default=rates.PAGES,
         metavar="N",
-        help="pages each processor moves, at least (default: %(default)s)",
+        help="the least number of pages that each processor moves (default: %(default)s)",
     )
     instead = parser.add_mutually_exclusive_group()
-    instead.add_argument("--costs", action="store_true", help="print the parameters, and no rates")
+    instead.add_argument("--costs", action="store_true", help="print the parameters, not the rates")
     instead.add_argument(
-        "--fit", action="store_true", help="fit the note's machines anew, and print no rates"
+        "--fit", action="store_true", help="repeat the fit to the note, and print no rates"
     )
     parser.add_argument(
         "--output", metavar="FILE", help="write a picture (needs matplotlib): .png, .svg, .pdf"
@@ -39,7 +39,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _main(args: argparse.Namespace) -> int:
-    """Do what ``pagemig rates`` was asked to."""
+    """Run ``pagemig rates``."""
     if args.pages < 1:
         raise ValueError(f"--pages must be at least 1, not {args.pages}")
     if args.output:

@@ -1,4 +1,4 @@
-"""``pagemig record``: a trace of a program that runs, or of what lackey has written."""
+"""``pagemig record``: a trace of a running program, or from lackey's output."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def size(text: str) -> int:
     try:
         return int(number.rstrip("KMG") if unit > 1 else number) * unit
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size such as 65536 or 64KiB") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 65536 or 64KiB") from None
 
 
 def add_filters(parser: argparse.ArgumentParser, cache: int) -> None:
@@ -36,7 +36,7 @@ def add_filters(parser: argparse.ArgumentParser, cache: int) -> None:
         type=size,
         default=cache,
         metavar="SIZE",
-        help="size of the cache in front of the memory, whose hits are not kept; "
+        help="size of the cache in front of the memory; the trace leaves out its hits, "
         f"0 keeps every access (default: {default})",
     )
     parser.add_argument(
@@ -57,7 +57,7 @@ def add_filters(parser: argparse.ArgumentParser, cache: int) -> None:
         "--limit", type=int, metavar="N", help="stop after N accesses (before the cache)"
     )
     parser.add_argument(
-        "--small", action="store_true", help="pack the trace tighter, which takes longer"
+        "--small", action="store_true", help="compress the trace more, which takes longer"
     )
 
 
@@ -66,13 +66,15 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "record",
         help="record the pages a program accesses (needs valgrind)",
-        description="Run a program under valgrind's lackey tool and write the trace of the pages "
-        "it accesses; each process that it starts gets a trace of its own, OUTPUT-2.pmt and so on. "
-        "Or convert a text that lackey has written.",
+        description="Run a program under valgrind's lackey tool and write a trace of the pages "
+        "that it accesses. Each process that it starts gets its own trace, OUTPUT-2.pmt and so on. "
+        "Or convert lackey's output.",
         usage="pagemig record [options] -- PROGRAM [ARGS ...]\n"
         "       pagemig record [options] --lackey FILE",
     )
-    parser.add_argument("command", nargs="*", metavar="PROGRAM", help="what to run, after --")
+    parser.add_argument(
+        "command", nargs="*", metavar="PROGRAM", help="the program to run, after --"
+    )
     parser.add_argument("-o", "--output", metavar="FILE", help="the trace (default: PROGRAM.pmt)")
     add_filters(parser, CACHE)
     parser.add_argument(
@@ -84,14 +86,14 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--lackey",
         metavar="FILE",
-        help="convert this text, packed or not (- for the standard input), instead of running "
-        "a program; lines that are not lackey's are counted",
+        help="convert this text, compressed or not (- for standard input), instead of running "
+        "a program; lines that are not lackey's are skipped and counted",
     )
     parser.set_defaults(main=run, run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what ``pagemig record`` was asked to; returns the program's exit status."""
+    """Run ``pagemig record``; return the program's exit status."""
     if bool(args.command) == bool(args.lackey):
         print("pagemig record: give either -- PROGRAM ARGS or --lackey FILE", file=sys.stderr)
         return 2
@@ -121,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def said(done: Recording) -> None:
-    """Say what was written, a line a trace."""
+    """Print a line for each trace that was written."""
     if sys.stderr.isatty():
         print("\r\x1b[K", end="", file=sys.stderr)
     for recording in (done, *done.others):

@@ -1,4 +1,4 @@
-"""``pagemig run``: scenarios run by the model, as records or as tables for people."""
+"""``pagemig run``: run scenarios and print the results as records or as tables."""
 
 import argparse
 import json
@@ -19,8 +19,8 @@ def add_parser(subparsers: Any) -> None:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "run",
         help="run scenarios and print what happened",
-        description="Run scenarios (tests/corpus/linux-6.1/README.md has the language) and print "
-        "them with their results, one JSON object a line, or as tables.",
+        description="Run scenarios (tests/corpus/linux-6.1/README.md defines the language) and "
+        "print them with their results, one JSON object a line or as tables.",
     )
     parser.add_argument(
         "file", metavar="FILE", help="scenarios as JSON, also .gz; - is standard input"
@@ -28,7 +28,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--id", help="only the scenario with this id, as hand-013")
     parser.add_argument("--kernel", default=DEFAULT_KERNEL, help="profile (default %(default)s)")
     parser.add_argument(
-        "--table", action="store_true", help="pages and nodes after each operation, for people"
+        "--table", action="store_true", help="print tables of pages and nodes after each operation"
     )
     parser.set_defaults(main=_main)
 

@@ -10,9 +10,9 @@ from pagemig.studies.story_pictures import placements
 __all__ = ["add_parser"]
 
 _DESCRIPTION: Final = (
-    "Run one small program under every kernel and print what became of it, side by side: swap "
-    "entries, migration entries, what was merged, what was proposed, and today. Every figure was "
-    "counted in the run. docs/history.md tells the story."
+    "Run one small program under every kernel and compare the results: swap entries, migration "
+    "entries, the merged version, the proposed one, and today's kernels. Every figure is counted "
+    "in the run. docs/history.md tells the story."
 )
 
 
@@ -33,7 +33,7 @@ def add_parser(subparsers: Any) -> None:
         help="only this kernel; may be given more than once",
     )
     parser.add_argument(
-        "--pages", type=int, default=16, metavar="N", help="of each region (default: %(default)s)"
+        "--pages", type=int, default=16, metavar="N", help="pages of each kind (default: 16)"
     )
     parser.add_argument(
         "--output",

@@ -1,4 +1,4 @@
-"""``pagemig sweep``: many sizes and periods, where a policy helps and where it hurts."""
+"""``pagemig sweep``: for which sizes and periods a policy helps, and for which it hurts."""
 
 from __future__ import annotations
 
@@ -34,27 +34,44 @@ def add_parser(subparsers: Any) -> None:
         description="Replay traces under every combination of machines, sizes, periods, policies "
         "and seeds, and say where each policy helps and where it hurts.",
     )
-    parser.add_argument("trace", nargs="*", help="traces; those joined by + run at once")
+    parser.add_argument("trace", nargs="*", help="traces (default: sqlite); joined by +, at once")
     parser.add_argument(
         "--policies",
         default="first-touch,most-used,hemem,tpp",
-        help="comma-separated; the first is what the others are compared with "
-        "(default: %(default)s)",
+        help="comma-separated; the others are compared with the first (default: %(default)s)",
     )
-    parser.add_argument("--machines", default=auto.DEFAULT_MACHINE, help="(default: %(default)s)")
-    parser.add_argument("--fast-shares", default=_SHARES, help="sizes (default: %(default)s)")
-    parser.add_argument("--epochs", default=_EPOCHS, help="periods (default: %(default)s)")
-    parser.add_argument("--seeds", default="0", help="(default: %(default)s)")
-    parser.add_argument("--overlaps", default="1", help="(default: %(default)s)")
-    parser.add_argument("--kernel", default=DEFAULT_KERNEL, help="(default: %(default)s)")
     parser.add_argument(
-        "--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="(default: %(default)s)"
+        "--machines",
+        default=auto.DEFAULT_MACHINE,
+        help="comma-separated, as for pagemig replay (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--fast-shares",
+        default=_SHARES,
+        help="sizes of the fast memory, as shares of the pages (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--epochs", default=_EPOCHS, help="numbers of epochs in a trace (default: %(default)s)"
+    )
+    parser.add_argument("--seeds", default="0", help="comma-separated (default: %(default)s)")
+    parser.add_argument(
+        "--overlaps", default="1", help="accesses in flight at once (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--kernel", default=DEFAULT_KERNEL, help="the modelled kernel (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="processes to use (default: %(default)s)",
     )
     parser.add_argument(
         "--dask", metavar="ADDRESS", help="run on a cluster: the address of its scheduler"
     )
     parser.add_argument(
-        "--resume", metavar="FILE", help="keep what is done here, and go on from what it holds"
+        "--resume", metavar="FILE", help="save finished points here, and skip those already in it"
     )
     parser.add_argument(
         "--output",

@@ -1,1 +1,1 @@
-"""Scenarios: the language of the recordings, its runner, and the model beside recorded kernels."""
+"""Scenarios: the language of the recordings, its runner, and the comparison with recordings."""

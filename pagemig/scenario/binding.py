@@ -1,7 +1,7 @@
-"""What of a recording binds the model: not everything that was written down is the kernel's choice.
+"""The parts of a recording that the model must reproduce.
 
-Recordings of kernels with ``/proc/PID/pagemap`` (2.6.25 and later) bind whole.  Those of older
-kernels were read from the memory of the machine and hold more, some of it unsound:
+Recordings of kernels with ``/proc/PID/pagemap`` (2.6.25 and later) must be reproduced whole.  Those
+of older kernels were read from the memory of the machine and hold more, some of it unreliable:
 ``tests/corpus/linux-2.6.18/README.md`` says what.
 """
 
@@ -14,24 +14,24 @@ __all__ = ["APART", "apart", "binding", "is_timed"]
 
 Json: TypeAlias = dict[str, Any]
 
-#: Fields of a mapping that are compared and reported apart: references and flags of a page follow
-#: the lists in which processors collect pages.
+#: Fields of a mapping that are compared but reported separately: references and flags of a page
+#: depend on the lists in which processors collect pages.
 APART: Final = ("count", "flags", "flags2")
 
-#: What the model answers and a kernel without counters of migration did not.
+#: Fields that the model has, but not a kernel without counters of migration.
 _UNCOUNTED: Final = ("migrated", "migrate_failed")
 
-#: Operations that go on for a time: what they came to is the machine's, not the kernel's.
+#: Operations that run for a time: their results depend on the machine, not only on the kernel.
 _TIMED: Final = ("flip", "churn")
 
-#: What stays of a mapping whatever the timing.
+#: Fields of a mapping that are the same at any timing.
 _STEADY: Final = ("at", "n", "prot", "file", "off", "shared_anon", "policy")
 
 
 def binding(
     profile: KernelProfile, ops: Sequence[Json], results: Sequence[Json], recorded: Sequence[Json]
 ) -> list[Json]:
-    """Leave out of results what does not bind.
+    """Leave out of results what need not be reproduced.
 
     Parameters
     ----------
@@ -42,7 +42,8 @@ def binding(
     results : sequence of dict
         The recorded ones or the model's.
     recorded : sequence of dict
-        The recorded ones: what the kernel did not live to answer does not bind where timing rules.
+        The recorded ones: where the outcome depends on timing, operations that the recorded kernel
+        did not survive to answer are left out.
 
     Returns
     -------
@@ -108,7 +109,7 @@ def _whatever_the_timing(op: Json, result: Json, recorded: Json) -> Json:
 
 
 def apart(recorded: Sequence[Json], ours: Sequence[Json]) -> Iterator[tuple[str, int, int]]:
-    """Compare page by page what is reported apart.
+    """Compare page by page the fields that are reported separately.
 
     Parameters
     ----------
@@ -118,7 +119,7 @@ def apart(recorded: Sequence[Json], ours: Sequence[Json]) -> Iterator[tuple[str,
     Yields
     ------
     tuple of (str, int, int)
-        A field, the pages of a mapping it was recorded of, and those of them that agree.
+        A field, how many pages of a mapping it was recorded for, and how many of them agree.
     """
     for theirs, mine in zip(recorded, ours, strict=False):
         for number, process in theirs["state"].items():

@@ -29,20 +29,20 @@ __all__ = [
 
 Json: TypeAlias = dict[str, Any]
 
-#: What stands for a value that one side does not have.
+#: Stands for a value that one side does not have.
 ABSENT = "(absent)"
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A place where a record and the model do not agree.
+    """A place where a record and the model disagree.
 
     Attributes
     ----------
     path : str
         As in ``unstable``: operation, then the keys, as ``"12/state/0/vmas/1/node"``.
     recorded, ours : object
-        The values there; ``"(absent)"`` where there is none.
+        The values there; ``"(absent)"`` for a missing one.
     """
 
     path: str
@@ -64,11 +64,11 @@ class Agreement:
     record : dict
         The recorded scenario.
     results : list of dict
-        What the model answered, as far as it came.
+        What the model answered, until it stopped.
     differing : list of Difference
         The first difference of each operation that has one.
     apart : Counter of (str, bool)
-        Pages by a field that is reported apart and whether they agree in it.
+        Pages by the field that is reported separately and by whether they agree.
     unsupported : str
         Why the model cannot run it; empty if it can.
     """
@@ -97,7 +97,7 @@ class Agreement:
 
 
 def expand(results: Iterable[Mapping[str, Any]]) -> list[Json]:
-    """Write the state of every process out after every operation.
+    """Complete the results with the state of every process after every operation.
 
     Parameters
     ----------
@@ -175,7 +175,7 @@ def _differ(path: str, recorded: Any, ours: Any, ignored: frozenset[str]) -> Ite
 def _torn(recorded: Any, ours: Any) -> bool:
     """Tell whether contents differ only where a page is being rewritten.
 
-    A recorder that reads both ends of such a page may see two generations of it or one.
+    A recorder that reads both ends of such a page may see one or two generations of it.
     """
     return (
         isinstance(recorded, list)
@@ -213,7 +213,7 @@ def compare(
     Returns
     -------
     Agreement
-        A failure of the model itself is a difference too: at the operation it came at, with the
+        A failure of the model itself is also a difference, at the operation that failed, with the
         error as the model's value.
 
     Raises
@@ -241,7 +241,7 @@ def compare(
                 run.machine.check()
             if run.outcome != "ok":
                 break
-    except Exception as error:  # whatever the model does wrong is reported with the rest
+    except Exception as error:  # any failure of the model is reported like a difference
         failure = f"{type(error).__name__}: {error}"
     theirs = record["results"]
     if run.outcome in CRASHES:
@@ -273,7 +273,7 @@ def _at(values: Sequence[Any], i: int) -> Any:
 
 
 def describe(agreement: Agreement) -> str:
-    """Write a disagreement down as a bug report.
+    """Describe a disagreement as a bug report.
 
     Parameters
     ----------
@@ -283,8 +283,8 @@ def describe(agreement: Agreement) -> str:
     Returns
     -------
     str
-        What the scenario is, the operations up to the first difference with what the model
-        answered, the difference, the model's state there, and a scenario in JSON that runs it.
+        The scenario's name, the operations up to the first difference with the model's answers, the
+        difference, the model's state there, and a scenario in JSON that reproduces it.
     """
     record = agreement.record
     title = " ".join(str(record[name]) for name in ("id", "note") if name in record)

@@ -1,4 +1,4 @@
-"""What each kernel profile is held against: recordings, sources that were read, or twins."""
+"""What each kernel profile is checked against: recordings, sources that were read, or twins."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +10,7 @@ from pagemig.scenario.files import load
 
 __all__ = ["Held", "held", "text"]
 
-#: Where the recordings lie in a copy of the sources: ``linux-KERNEL/*.jsonl.gz``.
+#: The recordings in a source tree: ``linux-KERNEL/*.jsonl.gz``.
 CORPUS: Final = Path("tests", "corpus")
 
 #: Profiles that stand for no kernel.
@@ -18,13 +18,13 @@ _OWN: Final = frozenset({"pmig"})
 
 _SAY: Final = """\
 recorded    a real kernel ran the scenarios; every answer and the whole visible state are compared
-by reading  the kernel's sources say what tables of locks, references, statuses and races say
-own         no such kernel exists: what the note of 2006 asks for, held against naive twins
+by reading  tables of locks, references, statuses and races, written from the kernel's sources
+own         no such kernel exists: it does what the note of 2006 asks for; checked with naive twins
 Scenarios with huge pages are not counted: they are not modelled."""
 
 
 class Held(NamedTuple):
-    """What one profile is held against.
+    """What one profile is checked against.
 
     Attributes
     ----------
@@ -33,9 +33,9 @@ class Held(NamedTuple):
     against : str
         ``"recorded"``, ``"by reading"`` or ``"own"``.
     files : int or None
-        Files of recordings; None where there are none.
+        Files of recordings; None without recordings.
     scenarios, operations : int or None
-        How many of them the model can run.
+        Scenarios and operations in them that the model can run.
     """
 
     kernel: str
@@ -46,7 +46,7 @@ class Held(NamedTuple):
 
 
 def held(corpus: Path = CORPUS) -> Iterator[Held]:
-    """Say what every profile is held against.
+    """Say what every profile is checked against.
 
     Parameters
     ----------
@@ -56,8 +56,8 @@ def held(corpus: Path = CORPUS) -> Iterator[Held]:
     Yields
     ------
     Held
-        One for each profile, oldest kernel first.  Without its recordings a profile counts as
-        read.
+        One for each profile, oldest kernel first.  A profile without recordings counts as written
+        by reading.
     """
     for kernel in KERNELS:
         paths = sorted((corpus / f"linux-{kernel}").glob("*.jsonl.gz"))
@@ -75,11 +75,9 @@ def held(corpus: Path = CORPUS) -> Iterator[Held]:
 
 
 def text(corpus: Path = CORPUS) -> str:
-    """Lay :func:`held` out as a table, with what its words mean."""
-    head = ("kernel", "held against", "files", "scenarios", "operations")
+    """Lay :func:`held` out as a table that explains its words."""
+    head = ("kernel", "checked against", "files", "scenarios", "operations")
     parts = [table(held(corpus), head), _SAY]
     if not corpus.is_dir():
-        parts.append(
-            f"There are no recordings in {corpus}: run this where the sources of pagemig lie."
-        )
+        parts.append(f"There are no recordings in {corpus}: run this in a source tree of pagemig.")
     return "\n\n".join(parts)

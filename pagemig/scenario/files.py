@@ -1,4 +1,4 @@
-"""Files of scenarios: read them, choose from them, say where in them something is wrong."""
+"""Files of scenarios: reading them, choosing from them, and naming the place of an error."""
 
 import gzip
 import json
@@ -16,19 +16,19 @@ from pagemig.errors import KernelBug
 
 __all__ = ["Entry", "choose", "entries", "load", "placed"]
 
-#: A scenario or a record, as JSON has them.
+#: A scenario or a record as JSON.
 Json: TypeAlias = dict[str, Any]
 
 _BLANKS: Final = re.compile(r"\s*")
 
-#: Characters of a file at most, unpacked: eighteen times the largest recording.
+#: The most characters of a file, uncompressed: eighteen times the largest recording.
 _LARGEST: Final = 1 << 28
-#: Bytes of memory that a character of JSON takes once it is parsed, at most.
+#: The most bytes of memory that a character of JSON takes once it is parsed.
 _PARSED: Final = 16
 
 
 class Entry(NamedTuple):
-    """A scenario and where it stands.
+    """A scenario and its place in a file.
 
     Attributes
     ----------
@@ -121,8 +121,8 @@ def load(path: str | Path) -> list[Json]:
     Parameters
     ----------
     path : str or Path
-        A file of JSON objects one after another (one a line as in the corpora, or laid out as one
-        likes) or of lists of them; ``.gz`` is unpacked; ``"-"`` is standard input.
+        A file of JSON objects one after another (one a line as in the corpora, or in any layout) or
+        of lists of them.  ``.gz`` is decompressed; ``"-"`` is standard input.
 
     Returns
     -------
@@ -142,7 +142,7 @@ def choose(found: Sequence[Entry], name: str | None) -> list[Entry]:
     Parameters
     ----------
     found : sequence of Entry
-        To choose from.
+        The scenarios to choose from.
     name : str or None
         An id, or its beginning up to a hyphen, as ``hand-013``.
 
@@ -163,7 +163,7 @@ def choose(found: Sequence[Entry], name: str | None) -> list[Entry]:
 
 @contextmanager
 def placed(entry: Entry) -> Iterator[None]:
-    """Say in a ``ValueError`` which scenario it is about, also where the real kernel crashes."""
+    """Name the scenario in a ``ValueError`` of the block, and turn a ``KernelBug`` into one."""
     try:
         yield
     except KernelBug as bug:

@@ -1,7 +1,7 @@
-"""The language of scenarios: its operations and fields, what it refuses, what its words stand for.
+"""The language of scenarios: its operations and fields, their checks, and their meaning.
 
-A scenario is what some processes do, operation by operation; a record is a scenario with what a
-real kernel answered and did.  ``tests/corpus/linux-6.1/README.md`` is the specification of both.
+A scenario lists what some processes do, operation by operation.  A record is a scenario with the
+answers and states of a real kernel.  ``tests/corpus/linux-6.1/README.md`` specifies both.
 Pages are numbered from the base of a window of the address space: page ``k`` is the address
 ``0x100000000000 + 4096 * k``.
 """
@@ -48,13 +48,13 @@ from pagemig.errors import errno_name
 
 __all__ = ["WINDOW", "inos", "validate"]
 
-#: A scenario, a record, an operation or a result, as JSON has them.
+#: A scenario, a record, an operation or a result as JSON.
 Json: TypeAlias = dict[str, Any]
 
 #: Address of page 0 of a scenario.
 WINDOW: Final = 0x1000_0000_0000
 
-#: Where a process has its stack: above the window.
+#: The place of a process's stack: above the window.
 STACK: Final = 0x7FFF_0000_0000
 
 ULONG: Final = (1 << 64) - 1
@@ -71,7 +71,7 @@ Pages: TypeAlias = npt.NDArray[np.uint64]
 
 
 class _Kind(NamedTuple):
-    """A kind of value: which ones it has, and how to say so."""
+    """A kind of value: its check, and its description."""
 
     has: Callable[[Any], bool]
     expected: str
@@ -313,18 +313,18 @@ _FILE: Final = {
 
 
 def validate(scenario: Mapping[str, Any]) -> None:
-    """Check that a scenario is written in the language, before anything of it runs.
+    """Check that a scenario is written in the language, before any of it runs.
 
     Parameters
     ----------
     scenario : mapping
-        ``ops`` and what else a scenario has; ``results`` are not looked at.
+        ``ops`` and the other fields of a scenario; ``results`` are ignored.
 
     Raises
     ------
     ValueError
-        An operation or field that is not known or missing, or a value that cannot be meant; the
-        message names the operation's index, the field and the value.
+        An unknown operation or field, a missing field, or an invalid value; the message names the
+        operation's index, the field and the value.
     """
     ops, files = scenario.get("ops"), scenario.get("files", [])
     if not isinstance(ops, list) or not isinstance(files, list):
@@ -372,14 +372,14 @@ def _check(
 
 
 def _check_results(record: Mapping[str, Any]) -> None:
-    """Check that results have their states where recorded ones have them.
+    """Check that results have states wherever recorded ones have them.
 
-    Values are not looked at: they are compared with those of the model.
+    Values are not checked, since they are compared with those of the model.
 
     Raises
     ------
     ValueError
-        They have not; the message names the operation.
+        A state is missing; the message names the operation.
     """
     results = record["results"]
     if not isinstance(results, list):
@@ -397,7 +397,7 @@ def _check_results(record: Mapping[str, Any]) -> None:
 
 
 def _check_vma(where: str, vma: Json, nr_files: int) -> None:
-    """Check what is read of a recorded mapping besides comparing it."""
+    """Check the fields of a recorded mapping that are read, not only compared."""
     needed = {"at": _COUNT, "n": _COUNT}
     if "file" in vma or "shared_anon" in vma:
         needed["ino"] = _COUNT
@@ -416,7 +416,7 @@ def _check_vma(where: str, vma: Json, nr_files: int) -> None:
 
 
 def inos(record: Mapping[str, Any]) -> list[int]:
-    """Take the inode numbers, which are the kernel's choice, out of a recorded scenario.
+    """Return the inode numbers of a recorded scenario, which are the kernel's choice.
 
     Parameters
     ----------
@@ -432,7 +432,7 @@ def inos(record: Mapping[str, Any]) -> list[int]:
     Raises
     ------
     ValueError
-        The results are not laid out as recorded ones; the message says where.
+        The results do not have the form of recorded ones; the message says where.
     """
     _check_results(record)
     found = [0] * len(record.get("files", []))
@@ -450,15 +450,15 @@ def inos(record: Mapping[str, Any]) -> list[int]:
 
 
 class Squeezed(NamedTuple):
-    """What a ``squeeze`` came to, which is the kernel's choice.
+    """The result of a ``squeeze``, which is the kernel's choice.
 
     Attributes
     ----------
     rc : int
-        0, or -1: the process that wrote was killed.
+        0, or -1: the writing process was killed.
     pages : list of (int, int)
-        Process and page of everything that had a place in swap after it and none before: swapped
-        out, or in the swap cache and still mapped.
+        Process and page number of each page that got a swap slot: swapped out, or in the swap cache
+        and still mapped.
     """
 
     rc: int
@@ -466,7 +466,7 @@ class Squeezed(NamedTuple):
 
 
 def squeezed(record: Mapping[str, Any]) -> dict[int, Squeezed]:
-    """Take what each ``squeeze`` wrote to swap out of a recorded scenario.
+    """Return which pages each ``squeeze`` of a recorded scenario wrote to swap.
 
     Parameters
     ----------

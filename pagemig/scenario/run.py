@@ -1,7 +1,7 @@
-"""Scenarios run on a :class:`~pagemig.Machine`; what the model answers, as a record has it.
+"""The runner of scenarios on a :class:`~pagemig.Machine`; its results have the form of a record.
 
-:mod:`pagemig.scenario.language` is the language, :mod:`pagemig.scenario.view` what is shown of a
-process.
+:mod:`pagemig.scenario.language` is the language, :mod:`pagemig.scenario.view` the visible state of
+a process.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -55,7 +55,7 @@ from pagemig.system.process import Pin, Process
 
 __all__ = ["CRASHES", "ScenarioRun", "UnsupportedScenario", "run"]
 
-# A page of the window has a mapping that is no part of the scenario: page 511.
+# One page of the window has a mapping that is not part of the scenario: page 511.
 _ANCHOR: Final = WINDOW + 511 * PAGE_SIZE
 
 # What a process has outside the window: no page of it is ever present.  It counts where the kernel
@@ -70,7 +70,7 @@ _NOBODY_PID: Final = (1 << 22) - 1
 
 
 class UnsupportedScenario(ValueError):
-    """The scenario asks for something the model does not have (huge pages)."""
+    """The scenario asks for something that is not modelled (huge pages)."""
 
 
 #: Makes the machine of a scenario from the name of a kernel.
@@ -88,7 +88,7 @@ _LOW_WATERMARK: Final = 1 / 850
 def _machine(kernel: str, *, brief: bool, swap: bool) -> Machine:
     """Make the recorded machine: four nodes at equal distances, a processor on the first two.
 
-    It had swap where the scenario says so; here it also has where nothing moves without.
+    It has swap if the scenario says so, or if the kernel moves nothing without swap.
     """
     profile = kernel_profile(kernel)
     sizes: tuple[int, ...] = (1024,) * 4
@@ -111,9 +111,9 @@ def _machine(kernel: str, *, brief: bool, swap: bool) -> Machine:
 
 
 class ScenarioRun:
-    """One scenario being run: a machine, its processes by number, and what was last seen of them.
+    """One scenario being run: a machine, its processes by number, and their last states.
 
-    Iterating runs the operations one after another and gives their results; it ends early when the
+    Iterating runs the operations one after another and yields their results; it ends early if the
     kernel kills a process.
 
     Parameters
@@ -133,12 +133,12 @@ class ScenarioRun:
     ----------
     machine : Machine
     processes : dict of int to Process
-        Also those that have exited.
+        By their numbers in the scenario, including those that have exited.
     outcome : str
-        ``"ok"``; ``"killed"`` once the kernel has killed a process; ``"oops"`` once it has stopped
-        itself, ``"hang"`` once it is in a call that never returns.
+        ``"ok"``; ``"killed"`` once the kernel has killed a process; ``"oops"`` once it has crashed;
+        ``"hang"`` once it is in a call that never returns.
     site : str
-        Where it stopped or hangs; empty as long as it runs.
+        Where it crashed or hangs; empty otherwise.
 
     Raises
     ------
@@ -201,7 +201,7 @@ class ScenarioRun:
             yield from ({} for _ in self.ops[i + 1 :])
 
     def step(self, i: int) -> Json:
-        """Do operation ``i`` and return its result, in the recorded format."""
+        """Run operation ``i`` and return its result, in the recorded format."""
         try:
             result = self.do(i)
         except KernelBug as bug:
@@ -224,9 +224,9 @@ class ScenarioRun:
         return [used, int(np.count_nonzero(self.machine.frames.flag("swapcache")))]
 
     def do(self, i: int) -> Json:
-        """Do operation ``i`` without looking at the processes afterwards: no ``state``.
+        """Run operation ``i`` without recording states afterwards: no ``state``.
 
-        Operations of processes that have nothing in common may be done in several threads.
+        Operations of processes that share nothing may run in several threads.
         """
         op = self.ops[i]
         name = op["op"]
@@ -261,11 +261,11 @@ class ScenarioRun:
         return process
 
     def _map_old_program(self, process: Process) -> None:
-        """Map what else calls of 2006 find.
+        """Map the rest of the test program, which calls of 2006 find.
 
-        A stack above the window: mbind sees a hole at the end of its range only where nothing is
-        mapped after it.  And pages of the program on every node, which can move: migrate_pages to
-        a node that is not there crashes from any node (recorded: rand-0084, rand-0167).
+        It has a stack above the window, since mbind sees a hole at the end of its range only if
+        nothing is mapped after it.  And it has movable pages on every node, since migrate_pages to
+        an absent node crashes from any node (recorded: rand-0084, rand-0167).
         """
         n = self.machine.nr_nodes
         text = self.machine.file("tmpfs", n * PAGE_SIZE)
@@ -348,14 +348,14 @@ class ScenarioRun:
     def _op_burst(self, process: Process, op: Json, _i: int) -> Json:
         burst = {op["p"]: (address_of(op), op["n"] * PAGE_SIZE)}
         if op.get("background"):
-            # It gets going while the next operation runs.
+            # It starts while the next operation runs.
             self._starting = burst
             return {"background": True}
         self._rewrite(burst)
         return {"rc": 0}
 
     def _op_flip(self, process: Process, op: Json, _i: int) -> Json:
-        """Move to every node once: how often there is time for it is no part of the language."""
+        """Move to every node once; how often it would run on is not part of the language."""
         target = int(op.get("target", op["p"]) or 0)
         counts = self._flip(process, self.processes[target], op)
         if op.get("background"):
@@ -646,7 +646,7 @@ class ScenarioRun:
         return _answered(pin, returns=True)
 
     def _op_unpin(self, process: Process, op: Json, _i: int) -> Json:
-        """Close what the pin opened: that always succeeds, also where the pin did not."""
+        """Close what the pin opened, which succeeds even if the pin failed."""
         pin = self._pins.get(op["handle"])
         if pin is not None:
             _answered(lambda: process.unpin(pin))
@@ -678,7 +678,7 @@ class ScenarioRun:
         return self._files[op["file"]], op["off"] * PAGE_SIZE, op["n"] * PAGE_SIZE
 
 
-#: What is remembered of a process that is gone, or was never seen.
+#: The state of a process that is gone, or was never recorded.
 _GONE: Final[tuple[object, Json | None]] = (None, None)
 
 
@@ -727,10 +727,10 @@ def _counted(process: Process, call: Callable[[], object]) -> Json:
     return result | {"minflt": faults} if faults else result
 
 
-#: What a call answers to a flag it does not know, before it looks at anything else.
+#: The answer to an unknown flag, which a call checks before anything else.
 _REFUSED: Final = {"rc": -1, "errno": "EINVAL"}
 
-#: What a kernel answers to a call it does not have.
+#: The answer of a kernel to a call it does not have.
 _NO_CALL: Final = {"rc": -1, "errno": "ENOSYS"}
 
 
@@ -741,27 +741,27 @@ def run(
     inos: Sequence[int] | None = None,
     machine: MachineFactory | None = None,
 ) -> list[Json]:
-    """Run a scenario and return what a recording of it would hold as ``results``.
+    """Run a scenario and return its ``results`` as a recording would have them.
 
     Parameters
     ----------
     scenario : mapping
-        ``ops``, and ``files``, ``thp``, ``no_anchor`` and ``brief`` where they matter; nothing
-        else is looked at.
+        ``ops``, and ``files``, ``thp``, ``no_anchor`` and ``brief`` if they matter; other fields
+        are ignored.
     kernel : str
         Profile of the machine.
     inos : sequence of int, optional
         Inode numbers of files and shared objects, as
-        :func:`~pagemig.scenario.language.inos` takes them from a record; 0 stands for one that is
-        not known.  Without it the machine numbers them all.
+        :func:`~pagemig.scenario.language.inos` takes them from a record; 0 stands for an unknown
+        one.  Without this list the machine numbers all of them.
     machine : callable, optional
-        Makes another machine than the recorded one from the kernel's name.  Its pages must have
+        Makes the machine from the kernel's name, instead of the recorded one.  Its pages must have
         tokens as content (``page_bytes=8``).
 
     Returns
     -------
     list of dict
-        A result for each operation; fewer when the kernel kills a process, which ends a scenario.
+        A result for each operation; fewer if the kernel kills a process, which ends a scenario.
 
     Raises
     ------

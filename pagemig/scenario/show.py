@@ -1,4 +1,4 @@
-"""A scenario run by the model, as a table for people."""
+"""The tables of a scenario that the model runs."""
 
 import json
 import textwrap
@@ -20,15 +20,15 @@ _LEGEND: Final = (
     "many; nodes: the node of each page, . nothing there, z the zero page; mapped: how often each "
     "page is mapped (a is 10). Counts of 0 are left out, long lines end in ..."
 )
-#: Counts that are shown only where something was counted.
+#: Counts that are shown only if they are not 0.
 _COUNTS: Final = ("migrated", "migrate_failed", "minflt")
-#: Columns of the legend, and the least a column of pages gets.
+#: Width of the legend, and the least width of a column of pages.
 _WIDEST_TEXT: Final = 100
 _NARROWEST: Final = 12
 
 
 def legend(width: int) -> str:
-    """Return what tells a reader how to read the tables, in lines of a terminal."""
+    """Return the explanation of the tables, in lines that fit a terminal."""
     return textwrap.fill(_LEGEND, min(width, _WIDEST_TEXT))
 
 

@@ -1,4 +1,4 @@
-"""What a scenario shows of a process after each operation, in the format of the recordings."""
+"""The visible state of a process after each operation, in the format of the recordings."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -36,14 +36,14 @@ def _flag_digits(**digits: int) -> tuple[tuple[int, int], ...]:
     return tuple((int(flag_bit(name)).bit_length() - 1, digit) for name, digit in digits.items())
 
 
-#: The same of ``pte``, ``flags`` and ``flags2``, which recordings of kernels without pagemap have.
+#: The same for ``pte``, ``flags`` and ``flags2`` in recordings of kernels without pagemap.
 _ENTRY_BITS: Final = ((1, 1), (6, 2), (5, 4), (8, 8))
 _LIST_FLAGS: Final = _flag_digits(lru=1, active=2, dirty=4, swapcache=8)
 _STATE_FLAGS: Final = _flag_digits(locked=1, private=2, writeback=4, referenced=8)
 _MIGRATION_READ: Final = 29
 _MIGRATION_WRITE: Final = 31
 
-#: Words of numa_maps that are not recorded: they depend on what the page lists did lately.
+#: Words of numa_maps that are not recorded: they depend on the recent history of the page lists.
 _UNRECORDED: Final = ("active", "writeback", "kernelpagesize_kB", "file")
 
 #: Character of a status in ``query``; negative numbers index from the end.
@@ -56,19 +56,19 @@ _Text: TypeAlias = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Scene:
-    """What is looked at of a machine that a scenario runs on.
+    """A machine that a scenario runs on, and what is needed to read its state.
 
     Attributes
     ----------
     machine : Machine
     observer : Process
-        A process with every privilege, which asks about the others.
+        A process with every privilege, which queries the others.
     content : ndarray of uint64
         The token of every frame, without a copy.
     files : dict of int to int
         Number of a file in the scenario, by its index in the machine.
     anchor : tuple of int
-        Start and end of a mapping in the window that is no part of the scenario; or nothing.
+        Start and end of a mapping in the window that is not part of the scenario; or empty.
     brief : bool
         Pages are shown as runs of equal ones.
     """
@@ -105,14 +105,14 @@ class Scene:
 
 
 class View:
-    """What can be seen of the window of one process: arrays over all its mapped pages, in order.
+    """The visible state of one process's window: arrays over all its mapped pages, in order.
 
     Parameters
     ----------
     scene : Scene
-        What is looked at.
+        The machine.
     process : Process
-        Whose window.
+        The process.
     rewritten : ndarray of uint64, optional
         Frames that a program is writing to: a reader may see two generations of one.
     """
@@ -179,8 +179,8 @@ class View:
     def _numa_maps(self) -> dict[int, tuple[str, dict[str, int]]]:
         """Return policy and counts of each mapping by its address, from the text of numa_maps.
 
-        Recorded is ``prefer-many`` for the kernel's ``prefer (many)``, and of another policy only
-        what stands before a blank (``weighted interleave:0-3``).
+        The recordings have ``prefer-many`` for the kernel's ``prefer (many)``, and of other
+        policies only the text before a blank (``weighted interleave:0-3``).
         """
         found = {}
         for line in self.process.numa_maps().splitlines():
@@ -271,12 +271,12 @@ def _joined(parts: list[Pages]) -> Pages:
 
 
 def _text_runs(text: _Text) -> list[list[Any]]:
-    """Run lengths: ``[character, how many]`` for each run of equal characters."""
+    """Return run lengths: ``[character, how many]`` for each run of equal characters."""
     starts = np.flatnonzero(np.diff(text, prepend=text[:1] ^ 1))
     lengths = np.diff(starts, append=len(text))
     return [[chr(text[i]), int(n)] for i, n in zip(starts, lengths, strict=True)]
 
 
 def runs(values: Iterable[Any]) -> list[list[Any]]:
-    """Run lengths of any values."""
+    """Return run lengths of any values."""
     return [[value, sum(1 for _ in group)] for value, group in groupby(values)]

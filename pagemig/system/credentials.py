@@ -1,6 +1,6 @@
-"""Processes that are always there, and capabilities, as the core numbers both.
+"""Processes that always exist, and capabilities, as the core numbers both.
 
-Who may look at and move whose memory is decided in the core, ``mm/cred.pyx``.
+The core, in ``mm/cred.pyx``, decides which process may look at and move another's memory.
 """
 
 from typing import Final
@@ -15,7 +15,7 @@ __all__ = [
     "KTHREAD_PID",
 ]
 
-#: The pid of init: a process of root with no memory worth looking at.
+#: The pid of init: a process of root without mapped memory.
 INIT_PID: Final = 1
 #: The pid of a kernel thread: root's, without memory.
 KTHREAD_PID: Final = 2

@@ -1,4 +1,4 @@
-"""A file of a machine: what processes map, read and write."""
+"""A file of a machine, which processes map, read and write."""
 
 from typing import NoReturn, SupportsIndex
 
@@ -12,12 +12,12 @@ __all__ = ["File"]
 
 
 class File:
-    """A file that processes can map, read and write.  Made by ``Machine.file``, not by hand.
+    """A file that processes can map, read and write, made by ``Machine.file``.
 
     Attributes
     ----------
     machine : Machine
-        Where it is.
+        The machine that has it.
     index : int
         The core's number for it.
     kind : str
@@ -25,7 +25,7 @@ class File:
     path : str
         Its name in ``numa_maps``.
     closed : bool
-        No longer held open here.  It lives on while it is mapped.
+        Whether `close` was called.  The file exists as long as it is mapped.
     """
 
     __slots__ = ("_closed", "_index", "_kind", "_machine", "_path")
@@ -41,7 +41,7 @@ class File:
 
     @classmethod
     def _of(cls, machine: _memory.Memory, index: int, kind: str, path: str) -> "File":
-        """Return the file of a number that the core has just given out."""
+        """Return the file of a number that the core has just allocated."""
         self = cls.__new__(cls)
         self._machine, self._index, self._kind, self._path = machine, index, kind, path
         self._closed = False
@@ -49,7 +49,7 @@ class File:
 
     @property
     def machine(self) -> _memory.Memory:
-        """Where it is."""
+        """The machine that has it."""
         return self._machine
 
     @property
@@ -69,7 +69,7 @@ class File:
 
     @property
     def closed(self) -> bool:
-        """No longer held open here."""
+        """Whether `close` was called."""
         return self._closed
 
     def _info(self) -> tuple[int, int, int, int]:
@@ -94,9 +94,9 @@ class File:
 
     @property
     def buffers_busy(self) -> bool:
-        """Its buffers are in use, so that its file system cannot release them; may be set.
+        """Whether its buffers are in use, so that its file system cannot release them; may be set.
 
-        A page of ``"minix"`` can then not be migrated; nothing else in the model asks for buffers.
+        A page of a ``"minix"`` file can then not be migrated.  It has no other effect.
         """
         self._info()
         return self.machine._file_busy(self.index)
@@ -107,7 +107,7 @@ class File:
         self.machine._set_file_busy(self.index, check_bool(busy, "buffers_busy"))
 
     def close(self) -> None:
-        """Let go of the file; it disappears with its last mapping.  Closing twice does nothing."""
+        """Close the file; it disappears with its last mapping.  Closing twice does nothing."""
         if not self._closed:
             self._closed = True
             self.machine._close_file(self.index)

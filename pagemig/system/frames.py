@@ -64,13 +64,13 @@ def mapcounts(state: _Words) -> npt.NDArray[np.uint32]:
 
 
 class Frames:
-    """Read-only look at the frames of a machine; ``machine.frames``.
+    """A read-only view of the frames of a machine: ``machine.frames``.
 
     Attributes
     ----------
     raw : ndarray, shape (nr_frames,)
-        The records themselves: fields ``state``, ``mapping``, ``index``.  No copy; it changes as
-        the machine runs.
+        The records: fields ``state``, ``mapping``, ``index``.  Not a copy; it changes as the
+        machine runs.
     """
 
     __slots__ = ("_machine", "raw")
@@ -104,7 +104,7 @@ class Frames:
 
     @property
     def mapcount(self) -> npt.NDArray[np.uint32]:
-        """Page-table entries that point at the frame."""
+        """Page-table entries that name the frame."""
         return mapcounts(self.state)
 
     @property
@@ -132,6 +132,10 @@ class Frames:
         name : str
             A key of ``FRAME_FLAGS``.
 
+        Returns
+        -------
+        ndarray of bool, shape (nr_frames,)
+
         Raises
         ------
         ValueError
@@ -144,6 +148,15 @@ class Frames:
 
     def describe(self, pfn: int) -> str:
         """Describe one frame in a line: flags by name, counts, what it belongs to.
+
+        Parameters
+        ----------
+        pfn : int
+            The frame.
+
+        Returns
+        -------
+        str
 
         Raises
         ------

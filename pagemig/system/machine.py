@@ -1,4 +1,4 @@
-"""A machine: what it is built from, its processes, and what moves their pages."""
+"""A machine: its parts, its processes, and the calls that move pages without a process."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -103,7 +103,7 @@ FAULTS: Final = ("hit", "minor", "major", "wait", "signal", "fault")
 
 
 class Flush(NamedTuple):
-    """A flush of TLBs, at its moment: entries have changed, and no frame was given back yet.
+    """A flush of TLBs: the entries have changed, and no frame is freed yet.
 
     Attributes
     ----------
@@ -111,7 +111,7 @@ class Flush(NamedTuple):
         ``migrate``, ``protect``, ``unmap``, ``cow``, ``fork``, ``remap``, ``exit`` or ``free``
         (MADV_FREE).
     cr3 : int
-        Root of the address space, bytes; 0: of all, as a batch of pages that move is flushed.
+        Root of the address space, bytes; 0: no single one, as in the flush of a batch that moves.
     address : int
         Of the first page, bytes.
     pages : int
@@ -119,7 +119,7 @@ class Flush(NamedTuple):
     cpus : tuple of int
         Processors that the address space has run on.
     ipis : int
-        Of those, but for the caller's own.
+        How many of these processors are interrupted: all but the caller's own.
     """
 
     why: str
@@ -131,12 +131,12 @@ class Flush(NamedTuple):
 
 
 class OfflineResult(NamedTuple):
-    """What became of frames that were to be emptied.
+    """The result of emptying frames.
 
     Attributes
     ----------
     passes : int
-        Passes over what was left.
+        Passes over the pages that were left.
     migrated : int
         Pages that moved; those freed while they were isolated count.
     left : ndarray of uint32
@@ -149,12 +149,12 @@ class OfflineResult(NamedTuple):
 
 
 class ListsResult(NamedTuple):
-    """What ``migrate_lists`` left for its caller to look at.
+    """The lists that ``migrate_lists`` leaves to its caller.
 
     Attributes
     ----------
     rc : int
-        Pages not migrated: those that failed, and those to be tried again when the last pass ended.
+        Pages not migrated: those that failed, and those still to be retried after the last pass.
     moved, failed, left : ndarray of uint32
         Old frames of pages that moved or were freed meanwhile, frames of pages that failed for
         good, and frames still on ``from``.
@@ -176,9 +176,9 @@ class Machine(Platform):
     ----------
     nodes : sequence of Node, int or str
         1 to 64 nodes, or just their sizes, less than 16 TiB together.  Processors are numbered node
-        by node.  A machine none of whose nodes has a processor gets one on each.
+        by node.  If no node has a processor, each node gets one.
     kernel : str or KernelProfile, default "6.1"
-        The kernel that runs.
+        The modelled kernel.
     distances : array-like of int, shape (n, n), optional
         From row to column, 10 from a node to itself, 11 to 255 elsewhere, not necessarily
         symmetric.  20 between all nodes unless given.
@@ -187,8 +187,7 @@ class Machine(Platform):
     access_stats : bool, default False
         Count accesses per page and node.
     scatter : int, optional
-        Seed of an order in which frames are given out that is not ascending; ascending unless
-        given.
+        Seed of a scattered order in which frames are allocated; ascending unless given.
     weights : sequence of int or mapping of int to int, optional
         Weights 1 to 255 of nodes for weighted interleaving; all 1 unless given.
     swap : sequence of int or str, optional
@@ -296,8 +295,13 @@ class Machine(Platform):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save the machine in a file: everything but hooks, which are Python's.
 
-        What happens after `load` equals what would have happened here: contents, counters,
-        frames, tables. ``path`` is the whole new file afterwards, or what it was.
+        After `load`, the machine behaves as this one would have: contents, counters, frames and
+        tables agree. ``path`` is the whole new file afterwards, or unchanged.
+
+        Parameters
+        ----------
+        path : path-like
+            The file.
 
         Raises
         ------
@@ -312,20 +316,35 @@ class Machine(Platform):
     def load(cls, path: str | os.PathLike[str]) -> "Machine":
         """Load a machine that `save` wrote.
 
-        Every part is checked before any of it is used, and all invariants are (`check`).
+        Every part is checked before any of it is used, including all invariants (`check`).
+
+        Parameters
+        ----------
+        path : path-like
+            The file.
+
+        Returns
+        -------
+        Machine
+            The machine.
 
         Raises
         ------
         StateError
-            The file is damaged, no saved machine, or from a build with another layout; the text
-            says what to do.
+            The file is damaged, is not a saved machine, or comes from a build with another layout;
+            the text says what to do.
         OSError
             The file cannot be read.
         """
         return state.read(path, cls._described)
 
     def copy(self) -> "Machine":
-        """Return a machine that is in the same state and goes its own way from now on.
+        """Return an independent machine in the same state.
+
+        Returns
+        -------
+        Machine
+            The copy.
 
         Raises
         ------
@@ -390,10 +409,20 @@ class Machine(Platform):
     def process(self, pid: int) -> Process:
         """Return the process with a number.
 
+        Parameters
+        ----------
+        pid : int
+            The number.
+
+        Returns
+        -------
+        Process
+            The process or thread.
+
         Raises
         ------
         KeyError
-            There is none.
+            No process has that number.
         """
         number = as_int(pid, "pid")
         try:
@@ -444,7 +473,7 @@ class Machine(Platform):
     # ---- migration without a process, and its steps -------------------------------------------
 
     def migrate_frames(self, pfns: Addresses, nodes: Addresses) -> MoveResult:
-        """Move page ``i`` to node ``i``, whoever maps it and with no process asking.
+        """Move page ``i`` to node ``i`` without a calling process, whatever processes map it.
 
         Parameters
         ----------
@@ -460,6 +489,8 @@ class Machine(Platform):
 
         Raises
         ------
+        SyscallError
+            The call failed as a whole; ``result`` has the statuses stored before.
         ValueError
             A frame beyond the last, or lists of different lengths.
         """
@@ -473,7 +504,7 @@ class Machine(Platform):
     def start_migrate_frames(
         self, pfns: Addresses, nodes: Addresses, *, cpu: int = 0
     ) -> migration.Migration:
-        """Begin `migrate_frames` on a processor, which stops where time may pass.
+        """Begin `migrate_frames` on a processor; it stops where time may pass.
 
         Parameters
         ----------
@@ -507,9 +538,9 @@ class Machine(Platform):
         return numbers, targets
 
     def migrate_lists(self, pfns: Addresses, node: int | None = None) -> ListsResult:
-        """Call ``migrate_pages(from, to, moved, failed)``, and look at the lists it leaves.
+        """Call ``migrate_pages(from, to, moved, failed)``, and return the lists it leaves.
 
-        Kernels through 2.6.17 hand all pages back to the caller, also the old frames of moved
+        Kernels through 2.6.17 return all pages to the caller, including the old frames of moved
         pages with their content.  From 2.6.18 on these are freed at once.
 
         Parameters
@@ -517,8 +548,8 @@ class Machine(Platform):
         pfns : array of int, shape (n,)
             Frames; those that can be isolated are on ``from``.
         node : int, optional
-            Where ``to``, 257 frames at most, is allocated.  None: there is no ``to``, and the pages
-            are swapped out (2.6.16 and 2.6.17).
+            Where ``to``, at most 257 frames, is allocated.  None: the call has no ``to``, and the
+            pages are swapped out (2.6.16 and 2.6.17).
 
         Returns
         -------
@@ -528,7 +559,7 @@ class Machine(Platform):
         Raises
         ------
         ValueError
-            The kernel has no such lists, no swapping out; no such frame or node.
+            The kernel has no such lists, or does not swap out; no such frame or node.
         """
         if not self.profile.four_lists:
             raise ValueError(f"kernel {self.kernel} disposes of pages itself: there are no lists")
@@ -545,14 +576,14 @@ class Machine(Platform):
     ) -> None:
         """Call a function between the steps of every migration, so that a test can interfere there.
 
-        A call that the function makes must not have to wait for that very migration, or it ends in
-        a RuntimeError; :class:`pagemig.testing.actors.Actors` lets others act there that may.
+        A call that the function makes and that would wait for this migration raises RuntimeError.
+        :class:`pagemig.testing.actors.Actors` lets other processes act there that may wait.
 
         Parameters
         ----------
         hook : callable or None
-            Called with the step's name (``STEPS``) and the frame numbers it handles; what it raises
-            comes out of the call that migrates, once that is done.  None: no hook.
+            Called with the step's name (``STEPS``) and the frame numbers it handles.  An exception
+            that it raises propagates out of the migrating call, once that is done.  None: no hook.
         step : int, optional
             Only after this step, ``STEP_ISOLATE`` to ``STEP_PUTBACK``.
 
@@ -560,6 +591,8 @@ class Machine(Platform):
         ------
         ValueError
             There is no such step.
+        TypeError
+            ``hook`` cannot be called.
         """
         if step is not None and as_int(step, "step") not in STEPS:
             raise ValueError(f"step must be one of {STEPS}, not {step!r}")
@@ -587,25 +620,30 @@ class Machine(Platform):
         | None = None,
         fault: Callable[[int, str, int], object] | None = None,
     ) -> None:
-        """Call functions while calls run; each time it replaces all of them, and C's, too.
+        """Register functions that calls of the machine call; all previous ones are replaced.
 
-        They are slow, since each takes the interpreter: a fast host gives C functions to the table,
-        see docs/embedding.md. What one raises comes out of the call that it interrupted, which ends
-        early, as a migration does that is given up.
+        They are slow, since each takes the interpreter lock; a fast host registers C functions
+        through the table instead, see docs/embedding.md. If a function raises, the interrupted call
+        ends early, as an aborted migration does, and raises that exception.
 
         Parameters
         ----------
         flush : callable, optional
-            Called with a `Flush` at the moment of a flush of TLBs.
+            Called with a `Flush` at each flush of TLBs.
         target : callable, optional
-            Called with the frame of a page that is to move and the node it is to go to (None: a
-            policy says); answers another node, or None.
+            Called with the frame of a page that is to move and its target node (None: a policy
+            decides); returns another node, or None.
         moved : callable, optional
             Called with frames, the frames they moved to, and a result for each: 0, or a negative
-            errno and target 0 where it did not move this time.
+            errno and target 0 if it did not move this time.
         fault : callable, optional
-            Called with the address of a fault of a program, what it came to (``minor``, ``major``,
+            Called with the address of a program's fault, its outcome (``minor``, ``major``,
             ``wait``, ``signal``), and the frame that is mapped there, or that is waited for.
+
+        Raises
+        ------
+        TypeError
+            One of them cannot be called.
 
         Notes
         -----
@@ -637,14 +675,23 @@ class Machine(Platform):
                 None if fault is None else at_fault,
             )
         _api.set_callbacks(self, callbacks)
-        self._callbacks.append(callbacks)  # a call under way may still use those before
+        self._callbacks.append(callbacks)  # a call in progress may still use the previous ones
 
     def mappings(self, pfn: int) -> list[tuple[Process, int]]:
         """Return the processes and addresses that map a frame, in the reverse map's order.
 
-        The walk holds the lock of the reverse map, so that other threads may make calls meanwhile:
-        what it finds was all there at one moment. Which process an address space belongs to is
-        asked before; one that comes or goes in between is left out.
+        The walk holds the lock of the reverse map, so its result is one moment's even if other
+        threads make calls. A process that begins or ends meanwhile is left out.
+
+        Parameters
+        ----------
+        pfn : int
+            The frame.
+
+        Returns
+        -------
+        list of (Process, int)
+            Processes, and the address in each.
 
         Raises
         ------
@@ -672,25 +719,25 @@ class Machine(Platform):
         keep: str = "refcount",
         holder: Process | None = None,
     ) -> OfflineResult:
-        """Empty a node, with no process asking, and take it offline.
+        """Empty a node without a calling process, and take it offline.
 
-        From the start on no frame of it is given out.  Every page moves, mapped or only cached, to
-        the nearest other node; the kernel retries without limit, this gives up after some passes.
-        While a page is on the move no entry holds it, so that its last mapper may exit and take the
-        page's anon_vma along; ``keep`` says what prevents that:
+        From the start on none of its frames is allocated.  Every page, mapped or only cached, moves
+        to the nearest other node.  The kernel retries without limit; this call gives up after some
+        passes.  While a page moves, no entry maps it, so the last process that maps it may exit and
+        free the page's anon_vma; ``keep`` says what prevents that:
 
         ``"refcount"``
             a reference on the anon_vma (2.6.35 and later).
         ``"rcu"``
-            nothing: its record stays an anon_vma until the move is over, though perhaps one of
-            somebody else, which is locked and searched in vain (2.6.23 to 2.6.34).
+            nothing: the record stays an anon_vma until the move is over.  It may be reused by
+            another process, and is then locked and searched in vain (2.6.23 through 2.6.34).
         ``"mmap_lock"``
-            the mmap_lock of ``holder``, held for reading during every batch; pages that it does not
-            map are left where they are (what callers did in 2006).
+            the mmap_lock of ``holder``, held for reading during every batch; pages that ``holder``
+            does not map are left where they are (what callers did in 2006).
         ``"trylock"``
-            the mmap_lock of an address space found through the reverse map, which the note of 2006
-            proposed.  It comes before page locks in the order of locks, so it can only be tried:
-            while somebody holds it for writing the page stays, and the next pass tries again.
+            the mmap_lock of an address space found through the reverse map, as the note of 2006
+            proposed.  The lock order puts it before page locks, so only a trylock is possible:
+            while another thread holds it for writing, the page stays until the next pass.
 
         Parameters
         ----------
@@ -706,16 +753,16 @@ class Machine(Platform):
         Returns
         -------
         OfflineResult
-            How it went; nothing is left.
+            Passes and pages moved; nothing is left.
 
         Raises
         ------
         SyscallError
-            EBUSY: something is left after the last pass, a pinned page perhaps, or the kernel keeps
+            EBUSY: pages are left after the last pass, for example pinned ones, or the kernel keeps
             frames of its own there; ENOMEM: other nodes are full; ESRCH: ``holder`` has exited.
-            The node gives out frames again, what moved stays, ``result`` says what is left.
+            The node is in use again, moved pages stay moved, and ``result`` says what is left.
         ValueError
-            No such node with memory, another ``keep``, a holder where none is needed or none.
+            No such node with memory, an unknown ``keep``, or a missing or superfluous holder.
 
         Examples
         --------
@@ -736,7 +783,12 @@ class Machine(Platform):
         return self._empty("offline", number, first, end, 1 << number, max_passes, keep, holder)
 
     def online(self, nid: int) -> None:
-        """Give out frames of a node again that is offline; nothing moves back.
+        """Bring an offline node back online; no page moves back.
+
+        Parameters
+        ----------
+        nid : int
+            The node.
 
         Raises
         ------
@@ -757,26 +809,26 @@ class Machine(Platform):
         keep: str = "refcount",
         holder: Process | None = None,
     ) -> OfflineResult:
-        """Empty a range of frames as ``offline`` does, without taking anything offline.
+        """Empty a range of frames as `offline` does, without taking a node offline.
 
-        Its frames may be given out again at once.
+        Its frames may be allocated again at once.
 
         Parameters
         ----------
         first_pfn, n : int
-            The frames; their pages go to other nodes than those of the range.
+            The first frame and their number; their pages go to nodes outside the range.
         max_passes, keep, holder
             As for ``offline``.
 
         Returns
         -------
         OfflineResult
-            How it went; nothing is left.
+            Passes and pages moved; nothing is left.
 
         Raises
         ------
         SyscallError
-            As ``offline``; EBUSY too when no other node has memory.
+            As ``offline``; also EBUSY if no other node has memory.
         ValueError
             Frames that do not exist, or an argument as for ``offline``.
         """

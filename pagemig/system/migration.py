@@ -74,10 +74,10 @@ class MigrationEvent(NamedTuple):
 
 
 class Migration:
-    """A migration on its way, made by ``start_move_pages`` and its like.
+    """A migration in progress, made by ``start_move_pages`` and its siblings.
 
-    Iterate over it, and let the clock run on at each event. Then `result` is what the call would
-    have answered. One that is left alone keeps its pages locked: `abort` it, or use ``with``.
+    Iterate over it, and advance the clock at each event. Then `result` is what the call would have
+    returned. An unfinished migration keeps its pages locked: `abort` it, or use ``with``.
 
     Attributes
     ----------
@@ -104,7 +104,12 @@ class Migration:
         self.done = False
 
     def step(self) -> MigrationEvent | None:
-        """Go on to the next stop; None when the call is over.
+        """Continue to the next stop.
+
+        Returns
+        -------
+        MigrationEvent or None
+            The stop; None when the call is over.
 
         Raises
         ------
@@ -129,10 +134,17 @@ class Migration:
         self.done = True
 
     def finish(self) -> Any:
-        """Go on to the end at once, and return `result`.
+        """Continue to the end at once, and return `result`.
+
+        Returns
+        -------
+        MoveResult, int or None
+            What the call returns.
 
         Raises
         ------
+        SyscallError
+            As `result`.
         RuntimeError
             It waits for what only the caller can end, such as another migration.
         """
@@ -141,22 +153,22 @@ class Migration:
         return self.result
 
     def abort(self) -> None:
-        """Give up: what has moved stays moved, everything else is put back.
+        """End early: pages that have moved stay moved, all others are put back.
 
-        `result` raises EINTR afterwards, with the statuses that were stored. One that is over stays
-        as it is.
+        `result` raises EINTR afterwards, with the statuses that were stored. A finished migration
+        stays as it is.
         """
         if not self.done:
             self._end(abort=True)
 
     @property
     def result(self) -> Any:
-        """What the call answers.
+        """What the call returns.
 
         Raises
         ------
         SyscallError
-            What the call raises, EINTR after `abort`.
+            As the call itself; EINTR after `abort`.
         RuntimeError
             It is not over.
         """
@@ -267,7 +279,7 @@ def begin(
     status: npt.NDArray[np.int32] | None,
     answer: Callable[[int, npt.NDArray[np.int32] | None], Any],
 ) -> Migration:
-    """Begin a call of `_api.Flight` by name; ``answer`` makes its result of number and statuses."""
+    """Begin a call of `_api.Flight` by name; ``answer`` makes its result from rc and statuses."""
     flight = _api.Flight(machine, caller, cpu)
     getattr(flight, call)(*arguments)
     return Migration(flight, machine, status, answer)

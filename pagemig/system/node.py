@@ -1,4 +1,4 @@
-"""What a machine is made of as a person describes it: nodes, distances, weights, swap devices."""
+"""The description of a machine: nodes, distances, weights, swap devices."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from operator import index
@@ -26,7 +26,7 @@ LOCAL_DISTANCE: Final = 10
 REMOTE_DISTANCE: Final = 20
 
 _MAX_NODES: Final = NUMBERS["MAX_NODES"]
-#: Frames that 32 bits can number, one number being none.
+#: Frames that 32 bits can number; one number stands for none.
 _MAX_FRAMES: Final = (1 << 32) - 1
 _MAX_CPUS: Final = 4096
 #: Types of swap entries below those of migration entries, and slots that 32 bits can number.
@@ -52,10 +52,10 @@ class Node:
     cpus : int, default 0
         Processors.
     reserved : int or str, default 0
-        What the kernel keeps for itself, bytes; never given out.
+        Bytes that the kernel keeps for itself and never allocates.
     watermark : int or str, default 0
-        Bytes that are left to allocations that take no other node: the low watermark.  Others fall
-        back to the next node before.
+        The low watermark: bytes that are left to allocations that accept no other node.  Other
+        allocations fall back to the next node before they use them.
 
     Attributes
     ----------
@@ -104,7 +104,7 @@ def _is_flat(values: object) -> bool:
 
 
 def made_nodes(nodes: Sequence[Node | int | str]) -> tuple[Node, ...]:
-    """Return the nodes that a sequence describes; the errors of ``Machine``."""
+    """Return the nodes that a sequence describes; raise the errors of ``Machine``."""
     if isinstance(nodes, str | bytes) or not isinstance(nodes, Iterable) or _is_flat(nodes):
         raise TypeError(f"nodes must be a sequence of Node or sizes, not {nodes!r}")
     made = tuple(node if isinstance(node, Node) else Node(node) for node in nodes)
@@ -115,14 +115,14 @@ def made_nodes(nodes: Sequence[Node | int | str]) -> tuple[Node, ...]:
     if sum(node.size for node in made) >> PAGE_SHIFT > _MAX_FRAMES:
         raise ValueError(f"nodes must have less than 16 TiB together, not {list(made)}")
     if not any(node.cpus for node in made):
-        made = tuple(Node(node.size, 1, node.reserved) for node in made)
+        made = tuple(Node(node.size, 1, node.reserved, node.watermark) for node in made)
     if sum(node.cpus for node in made) > _MAX_CPUS:
         raise ValueError(f"nodes must have at most {_MAX_CPUS} cpus together")
     return made
 
 
 def distance_table(distances: npt.ArrayLike | None, n: int) -> npt.NDArray[np.uint8]:
-    """Return the distance matrix; what firmware tables may hold (``slit_valid`` in the kernel)."""
+    """Return the distance matrix; refuse what firmware tables may not hold (``slit_valid``)."""
     if distances is None:
         table = np.full((n, n), REMOTE_DISTANCE, dtype=np.uint8)
         np.fill_diagonal(table, LOCAL_DISTANCE)

@@ -1,11 +1,11 @@
-"""The NUMA system calls: arguments become the kernel's, the core checks them and does the work.
+"""The NUMA system calls: this module converts arguments, the core checks them and does the work.
 
-The calls are methods of the calling process, since its credentials, processor and ``pid=0`` follow
-from it.  Arguments may be raw, as a C program passes them: mode words, node collections with a
-``maxnode``, and the pointers ``NULL`` and ``BAD`` wherever the kernel takes one.
+The calls are methods of the calling process, which determines credentials, processor and the
+meaning of ``pid=0``.  Arguments may be raw, as a C program passes them: mode words, node
+collections with a ``maxnode``, and the pointers ``NULL`` and ``BAD`` wherever the kernel takes one.
 
 The order of checks is that of the recordings hand-006 to hand-017, 048, 071 to 073, 087, 088, 090,
-099 and 100 of Linux 6.1, as docs/fidelity.md has it; 6.12 differs in what its profile says.
+099 and 100 of Linux 6.1, described in docs/fidelity.md; 6.12 differs where its profile says so.
 """
 
 from array import array
@@ -58,12 +58,12 @@ Pid: TypeAlias = int | Task
 
 
 class MoveResult(NamedTuple):
-    """What ``move_pages`` answered.
+    """What ``move_pages`` returned.
 
     Attributes
     ----------
     rc : int
-        0, or how many pages were not migrated: those that failed and those not tried any more.
+        0, or how many pages were not migrated: those that failed and those that were not tried.
         In the ``result`` of an exception ``-errno``.
     status : ndarray of int32
         For each page its node, a negative errno, or ``STATUS_UNSET`` where nothing was stored.
@@ -74,7 +74,7 @@ class MoveResult(NamedTuple):
 
     @property
     def names(self) -> list[int | str]:
-        """Statuses in words: a node, the name of an error, ``"unset"`` where nothing was stored."""
+        """Statuses by name: a node, the name of an error, ``"unset"`` where nothing was stored."""
         return [s if s >= 0 else errno_name(s) for s in self.status.tolist()]
 
     def __repr__(self) -> str:
@@ -84,7 +84,7 @@ class MoveResult(NamedTuple):
 
     @property
     def not_migrated(self) -> int:
-        """Pages that failed or were not tried any more."""
+        """Pages that failed or were not tried."""
         return max(self.rc, 0)
 
 
@@ -94,7 +94,7 @@ class PolicyResult(NamedTuple):
     Attributes
     ----------
     mode : int or None
-        Mode with its flags, or a node with ``MPOL_F_NODE``; None for a null pointer.
+        Mode with its flags, or with ``MPOL_F_NODE`` a node; None for a null pointer.
     nodes : tuple of int or None
         The node mask; None for a null pointer.
     """
@@ -109,7 +109,7 @@ class PolicyResult(NamedTuple):
         Raises
         ------
         ValueError
-            Mode or nodes were not asked for, or the mode is none.
+            Mode or nodes were not asked for, or the mode is unknown.
         """
         if self.mode is None or self.nodes is None:
             raise ValueError(f"{self!r} lacks what a policy needs")
@@ -144,13 +144,13 @@ class NumaCalls(Task):
             Target of each page, or of all; None or ``NULL`` only asks.  An array of ``int32`` is
             not copied.
         flags : int, default MPOL_MF_MOVE
-            ``MPOL_MF_MOVE``: pages mapped once; ``MPOL_MF_MOVE_ALL``: shared ones too.  0 is as
-            MOVE.
+            ``MPOL_MF_MOVE``: pages mapped once; ``MPOL_MF_MOVE_ALL``: also shared pages.  0 acts
+            like MOVE.
         pid : int or Process, default 0
-            Whose pages; 0 is the caller.
+            The process that has the pages; 0 is the caller.
         count : int, optional
-            Passed instead of the number of pages, or of nodes where the pages are a pointer.  The
-            lists end at unmapped memory.
+            Passed instead of the number of pages, or of nodes if ``pages`` is a pointer.  The
+            memory behind the lists is unmapped.
         status : ndarray of int32, ``NULL`` or ``BAD``, optional
             Where statuses are stored, at least ``n`` long; a new array unless given.
 
@@ -165,20 +165,20 @@ class NumaCalls(Task):
             In the kernel's order: EINVAL (other flags), EPERM (MOVE_ALL without CAP_SYS_NICE),
             ESRCH, EPERM (ptrace rules), EINVAL (no memory: kernel thread, zombie); then entry by
             entry EFAULT (a pointer), ENODEV (no such node or one without memory), ENOMEM (target
-            node full).  ``result.status`` says what was done before.
+            node full).  ``result.status`` has the statuses stored before.
         TypeError, ValueError
             Not integers, not one-dimensional, or lists of different lengths.
 
         Notes
         -----
         Statuses are those of docs/fidelity.md, "move_pages": -EFAULT (nothing mapped there,
-        zero page, in 6.1 anonymous memory never touched), -ENOENT (nothing present), -EACCES
-        (mapped more than once, without MOVE_ALL), -EBUSY (twice in one run of equal nodes).  A run
-        whose migration fails in part keeps its statuses unset and ends the call with a positive
-        return.
+        zero page, in 6.1 untouched anonymous memory), -ENOENT (no page present), -EACCES
+        (mapped more than once, without MOVE_ALL), -EBUSY (twice in one run of equal nodes).  If a
+        page of a run does not move, the statuses of the run stay unset and the call ends with a
+        positive return.
         """
         if flags == MPOL_MF_MOVE and pid == 0 and count is None and status is None:
-            # The short way: arrays as they are, lists as fast as can be.
+            # The fast path: arrays without a copy, lists converted in one call.
             addresses: Any = pages
             targets: Any = nodes
             try:
@@ -187,7 +187,7 @@ class NumaCalls(Task):
                 if type(nodes) is list:
                     targets = _frombuffer(array("i", nodes), _INT32)
             except (TypeError, OverflowError):
-                targets = BAD  # not what it should be: the long way says why
+                targets = BAD  # invalid: the general path raises the error
             if (
                 type(addresses) is _ndarray
                 and addresses.dtype is _UINT64
@@ -223,7 +223,7 @@ class NumaCalls(Task):
         count: int | None,
         status: npt.NDArray[np.int32] | Pointer | None,
     ) -> MoveResult:
-        """Make move_pages with every kind of argument."""
+        """Make the call with any kind of argument."""
         self._must_live("move_pages")
         number, total, addresses, targets, bits = move_arguments(
             self, pages, nodes, flags, pid, count
@@ -236,7 +236,7 @@ class NumaCalls(Task):
         return MoveResult(rc, unset(n) if stored is None else stored)
 
     def _fail_move(self, rc: int, stored: npt.NDArray[np.int32], *, told: bool) -> NoReturn:
-        """Raise the error of move_pages; where its statuses are new, say how far it came."""
+        """Raise the error of move_pages; ``told``: say how many statuses were stored."""
         number = errno_of(rc)
         note = None
         if told and len(stored) and number == -rc:
@@ -254,18 +254,18 @@ class NumaCalls(Task):
         pid: Pid = 0,
         maxnode: int | None = None,
     ) -> int:
-        """Move everything a process has on some nodes to others.
+        """Move all pages of a process from some nodes to others.
 
-        The i-th node of ``from_nodes`` goes to the i-th of ``to_nodes``, modulo their number; when
-        the sets differ in size, a node in both is left alone.  Shared pages move too if the caller
-        has CAP_SYS_NICE.
+        Pages of the i-th node of ``from_nodes`` go to the i-th of ``to_nodes``, modulo their
+        number.  If the sets differ in size, a node in both is left alone.  Shared pages move, too,
+        if the caller has CAP_SYS_NICE.
 
         Parameters
         ----------
         from_nodes, to_nodes : collection of int, ``NULL`` or ``BAD``
-            Sets of nodes: order and repetition do not count.
+            Sets of nodes: order and repetition do not matter.
         pid : int or Process, default 0
-            Whose pages; 0 is the caller.
+            The process that has the pages; 0 is the caller.
         maxnode : int, optional
             As passed by a C program: one more than the bits read of each mask.
 
@@ -316,7 +316,7 @@ class NumaCalls(Task):
         *,
         maxnode: int | None = None,
     ) -> None:
-        """Set the policy of a range of memory, and move what is misplaced there.
+        """Set the policy of a range of memory, and move misplaced pages there.
 
         Two forms: ``mbind(addr, length, Interleave([0, 1]), MPOL_MF_MOVE)`` and, as in C,
         ``mbind(addr, length, MPOL_INTERLEAVE, [0, 1], MPOL_MF_MOVE, maxnode=65)``.
@@ -338,16 +338,16 @@ class NumaCalls(Task):
         ------
         SyscallError
             In the kernel's order: EINVAL (mode), EINVAL, EFAULT (mask), EINVAL (flags), EPERM
-            (MOVE_ALL without CAP_SYS_NICE), EINVAL (unaligned, range wraps), EINVAL (mode against
-            nodes, no such node), EFAULT (nothing mapped in part of the range), EIO: STRICT alone
-            and a misplaced page, the policy is not set; STRICT with MOVE and a page that could not
-            move, the policy is set.
+            (MOVE_ALL without CAP_SYS_NICE), EINVAL (unaligned, range wraps), EINVAL (mode does not
+            fit nodes, no such node), EFAULT (nothing mapped in part of the range), EIO.  EIO with
+            STRICT alone: a page is misplaced, and the policy is not set.  EIO with STRICT and MOVE:
+            a page could not move, and the policy is set.
 
         Notes
         -----
-        Skipping a page that is mapped more than once is no failure.  Misplaced is what lies
-        outside the mask as given: with Default and Local everything, with Interleave nothing
-        inside the mask (docs/fidelity.md, "mbind").
+        Skipping a page that is mapped more than once is no failure.  A page outside the mask as
+        given is misplaced: with Default and Local every page, with Interleave no page inside the
+        mask (docs/fidelity.md, "mbind").
         """
         self._must_live("mbind")
         if isinstance(policy, Policy):
@@ -388,7 +388,7 @@ class NumaCalls(Task):
         Raises
         ------
         SyscallError
-            In the kernel's order: EINVAL (mode), EINVAL, EFAULT (mask), EINVAL (mode against
+            In the kernel's order: EINVAL (mode), EINVAL, EFAULT (mask), EINVAL (mode does not fit
             nodes, no such node).
         """
         self._must_live("set_mempolicy")
@@ -413,27 +413,27 @@ class NumaCalls(Task):
         nodemask: Pointer | None = None,
         mode: Pointer | None = None,
     ) -> PolicyResult:
-        """Ask for a policy, or for the node of a page.
+        """Return a policy, or the node of a page.
 
         Parameters
         ----------
         flags : int, default 0
             0: the process's policy.  ``MPOL_F_ADDR``: that of the memory at ``addr`` (Default
-            where it has none of its own).  ``MPOL_F_ADDR | MPOL_F_NODE``: the node of the page
-            there, which is brought in by a read.  ``MPOL_F_NODE``: the next node of an
+            if it has none of its own).  ``MPOL_F_ADDR | MPOL_F_NODE``: the node of the page
+            there, which is faulted in by a read.  ``MPOL_F_NODE``: the next node of an
             interleaving process. ``MPOL_F_MEMS_ALLOWED``: the nodes the process may use.
         addr : int, default 0
             Address in bytes, anywhere in its page.
         maxnode : int, default 1024
             Bits of the caller's mask.
         nodemask, mode : ``NULL`` or ``BAD``, optional
-            Pointers to give instead of room for the answers.
+            Pointers to pass instead of memory for the answers.
 
         Returns
         -------
         PolicyResult
-            Mode word (or node) and nodes.  For a policy with static or relative nodes those asked
-            for.
+            Mode word (or node) and nodes.  For a policy with static or relative nodes these are the
+            nodes as given.
 
         Raises
         ------
@@ -455,7 +455,7 @@ class NumaCalls(Task):
         )
 
     def set_mempolicy_home_node(self, addr: int, length: int, node: int, flags: int = 0) -> None:
-        """Say which node of a Bind or PreferredMany range is to be tried first.
+        """Set the node that a Bind or PreferredMany range tries first.
 
         Parameters
         ----------
@@ -530,7 +530,7 @@ def policy_word(policy: Policy) -> tuple[int, Nodemask | Pointer]:
 
 
 def _policy_flags(nodes: object, flags: int | None, maxnode: int | None) -> int:
-    """Return the flags of ``mbind(addr, length, policy, flags)``: the fourth is no node set."""
+    """Return the flags of ``mbind(addr, length, policy, flags)``, which may be positional."""
     if maxnode is not None or (nodes is not None and flags is not None):
         raise TypeError("nodes and maxnode are for the raw form: the policy has its nodes")
     given = flags if nodes is None else nodes
@@ -565,7 +565,7 @@ def _status_array(
         raise TypeError(
             f"status must be a one-dimensional array of int32, NULL or BAD, not {status!r}"
         )
-    # A subclass may answer what it likes.
+    # A subclass may override anything.
     stored = status if type(status) is _ndarray else status.view(_ndarray)
     if not (stored.flags.carray and len(stored) >= n):
         raise ValueError(

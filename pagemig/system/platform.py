@@ -76,7 +76,7 @@ class SwapDevice(NamedTuple):
     Attributes
     ----------
     size, used : int
-        Bytes: of all its slots, and of those that hold a page or are kept for one.
+        Bytes of all its slots, and of those that hold a page or are reserved for one.
     """
 
     size: int
@@ -84,7 +84,7 @@ class SwapDevice(NamedTuple):
 
 
 class Platform(_memory.Memory):
-    """A machine but for its processes; see :class:`pagemig.Machine` for its attributes."""
+    """A machine without its processes; see :class:`pagemig.Machine` for its attributes."""
 
     nodes: tuple[Node, ...]
     profile: KernelProfile
@@ -100,7 +100,7 @@ class Platform(_memory.Memory):
 
     @property
     def kernel(self) -> str:
-        """Name of the kernel that runs."""
+        """Name of the modelled kernel."""
         return self.profile.name
 
     @property
@@ -126,21 +126,21 @@ class Platform(_memory.Memory):
     def set_weight(self, nid: int, weight: int) -> None:
         """Set the weight of a node, as writing to ``nodeN`` of sysfs does.
 
-        It counts for every page allocated from now on; pages that are there stay where they are.
+        It affects pages allocated from now on; present pages stay where they are.
 
         Parameters
         ----------
         nid : int
             The node.
         weight : int
-            1 to 255.  0 puts the default, 1, back in 6.12.
+            1 to 255.  0 restores the default, 1, in 6.12.
 
         Raises
         ------
         SyscallError
-            ENOENT: there is no such file, since the kernel has no weighted interleaving (before
-            6.9) or the machine no such node with memory.  EINVAL: the weight (recorded on 6.12 and
-            6.18, weighted-014).
+            ENOENT: the file does not exist, since the kernel has no weighted interleaving (before
+            6.9) or the machine has no such node.  EINVAL: the weight is out of range (recorded on
+            6.12 and 6.18, weighted-014).
         """
         node, value = as_int(nid, "nid"), as_int(weight, "weight")
         if not self.profile.weighted:
@@ -157,6 +157,15 @@ class Platform(_memory.Memory):
 
     def cpu_node(self, cpu: int) -> int:
         """Return the node of a processor.
+
+        Parameters
+        ----------
+        cpu : int
+            The processor.
+
+        Returns
+        -------
+        int
 
         Raises
         ------
@@ -185,6 +194,15 @@ class Platform(_memory.Memory):
     def free(self, nid: int) -> int:
         """Return the free bytes of a node.
 
+        Parameters
+        ----------
+        nid : int
+            The node.
+
+        Returns
+        -------
+        int
+
         Raises
         ------
         ValueError
@@ -194,7 +212,7 @@ class Platform(_memory.Memory):
 
     @property
     def swap(self) -> tuple[SwapDevice, ...]:
-        """The swap devices and how much of them is in use."""
+        """The swap devices, and how much of each is in use."""
         return tuple(
             SwapDevice(slots << PAGE_SHIFT, used << PAGE_SHIFT) for slots, used in self._swap_info()
         )
@@ -239,9 +257,9 @@ class Platform(_memory.Memory):
         Parameters
         ----------
         kind : {"tmpfs", "ramfs", "ext4", "ext3", "ext2", "minix"}
-            The file system it is on.  ext2 and ext3 are as ext4: they too hand the buffers of a
-            page over when it moves.  minix has a disk but no migrate operation, as most had in
-            2006: dirty pages are written first (``fallback_migrate_page``).
+            The file system.  ext2 and ext3 behave like ext4: they move the buffers of a page along
+            with it.  minix has a disk but no migrate operation, like most file systems in 2006:
+            dirty pages are written first (``fallback_migrate_page``).
         size : int or str
             Bytes, a whole number of pages.
         ino : int, optional
@@ -250,8 +268,8 @@ class Platform(_memory.Memory):
         path : str, optional
             Name in ``numa_maps``.
         read_ahead : int, optional
-            Most pages that are read ahead: 32 on a disk; 0 on one that reads none, as a RAM disk
-            of 2006.
+            The most pages that are read ahead: 32 unless given, or 0 for none, as on a RAM disk of
+            2006.
 
         Returns
         -------
@@ -263,7 +281,7 @@ class Platform(_memory.Memory):
         SyscallError
             ENOMEM; EFBIG: more than 16 TiB.
         ValueError
-            Another kind, minix on a kernel of today, not a size, an inode number below 1.
+            An unknown kind, minix on a kernel of today, an invalid size, an inode number below 1.
         """
         one_of(kind, _FILE_KINDS, "kind")
         if kind == "minix" and not self.profile.counts_drop:
@@ -292,7 +310,7 @@ class Platform(_memory.Memory):
 
     @property
     def counters(self) -> dict[str, int]:
-        """Every counter of the core: what the modelled kernel did and what the host waited for."""
+        """Every counter of the core: what the modelled kernel did, and what the host did."""
         return self._counters()
 
     @property
@@ -300,8 +318,8 @@ class Platform(_memory.Memory):
         """The counters as they are kept, shape (processors, counters).
 
         A read-only view without a copy; the columns are in the order of :attr:`counters`, whose
-        values are their sums.  A call adds what it counted when it ends, to the row of the
-        processor it ran on; :attr:`counters` has calls that are under way, too.
+        values are their sums.  When a call ends, it adds its counts to the row of the processor it
+        ran on; :attr:`counters` also includes calls in progress.
         """
         return self._counters_raw()
 
@@ -333,7 +351,7 @@ class Platform(_memory.Memory):
 
     @property
     def page_tables(self) -> npt.NDArray[np.uint64]:
-        """The page tables handed out so far, shape (n, 512): entries in the x86-64 layout.
+        """The page tables allocated so far, shape (n, 512): entries in the x86-64 layout.
 
         A read-only view without a copy.  Table ``t`` has the physical page number
         ``table_pfn + t``; table 0 is unused.
@@ -343,10 +361,10 @@ class Platform(_memory.Memory):
     # ---- swap ---------------------------------------------------------------------------------
 
     def swap_out(self, pfns: Addresses) -> int:
-        """Swap pages out: what reclaim does when memory is short, and 2.6.16 did to migrate.
+        """Swap pages out, as reclaim does when memory is short, and as 2.6.16 did to migrate.
 
-        Anonymous pages go to a slot, pages of ``ext4`` and ``minix`` files to their disk; those of
-        ``tmpfs`` and ``ramfs`` stay, that part is not modelled.
+        Anonymous pages go to a slot, pages of files on a disk to their disk.  Pages of ``tmpfs``
+        and ``ramfs`` stay: swapping them is not modelled.
 
         Parameters
         ----------
@@ -356,7 +374,7 @@ class Platform(_memory.Memory):
         Returns
         -------
         int
-            Pages that are gone.
+            Pages that were swapped out.
 
         Raises
         ------
@@ -368,18 +386,23 @@ class Platform(_memory.Memory):
         return self._swap_out(self._pfns(pfns))
 
     def _pfns(self, pfns: Addresses) -> npt.NDArray[np.uint32]:
-        """Return a copy of frame numbers as the core takes them: what is checked is used."""
+        """Return a checked copy of frame numbers as the core takes them."""
         numbers = address_array(pfns, "pfns").copy()
         self.node_of(numbers)
         return numbers.astype(np.uint32)
 
     def swapoff(self, device: int) -> None:
-        """Take a swap device out of use: everything on it comes back into memory.
+        """Take a swap device out of use: all its pages are read back into memory.
+
+        Parameters
+        ----------
+        device : int
+            Its number, from 0.
 
         Raises
         ------
         SyscallError
-            EINVAL: it is not in use.  ENOMEM: there is no room for what is on it; the device is in
+            EINVAL: it is not in use.  ENOMEM: memory has no room for its pages; the device is in
             use again.
         ValueError
             There is no such device.
@@ -390,6 +413,11 @@ class Platform(_memory.Memory):
 
     def swapon(self, device: int) -> None:
         """Use a swap device again.
+
+        Parameters
+        ----------
+        device : int
+            Its number, from 0.
 
         Raises
         ------
@@ -460,12 +488,14 @@ class Platform(_memory.Memory):
     def trace(self) -> npt.NDArray[Any]:
         """Steps of migrations, in order.
 
-        Fields ``step`` (a key of ``STEPS``), ``context`` (the thread's), ``pfn`` and ``arg``: the
-        target's frame number for a copy and a putback, the page number of the mapping for an unmap
-        and a restore.  With locks, ``step`` may also be a key of ``LOCKS``: a lock taken since the
-        event of that context before, in the order of the steps (within a step by kind, but ``swap``
-        and ``tree`` of the swap cache in their own order); ``pfn`` is then that of the step it was
-        taken for, 0 where that is not known yet.
+        The fields are ``step`` (a key of ``STEPS``), ``context`` (the thread's), ``pfn`` and
+        ``arg``: the target's frame number for a copy and a putback, the page number of the mapping
+        for an unmap and a restore.
+
+        With `trace_locks`, ``step`` may also be a key of ``LOCKS``: a lock taken since the previous
+        event of that context.  Locks come in the order of the steps, within a step by kind, except
+        that ``swap`` and ``tree`` of the swap cache keep their own order.  ``pfn`` is then that of
+        the step the lock was taken for, or 0 if it is not known yet.
         """
         raw = self._trace_raw()
         word = raw["word"]

@@ -1,8 +1,7 @@
 """What ``/proc/PID`` shows of a process: pagemap, numa_maps, smaps, maps, status.
 
-Texts and numbers are the kernel's (``fs/proc/task_mmu.c`` of 6.1; what is modelled of them is in
-docs/fidelity.md).  Nothing here changes the process: no page is
-brought in.
+Texts and numbers are the kernel's (``fs/proc/task_mmu.c`` of 6.1; docs/fidelity.md says what is
+modelled).  Nothing here changes the process: no page is faulted in.
 """
 
 from collections.abc import Iterator
@@ -62,7 +61,7 @@ _PM_PRESENT: Final = np.uint64(1 << 63)
 _PM_FRAME: Final = np.uint64((1 << 55) - 1)
 
 _ADDRESS_SPACE: Final = 1 << 47
-#: Pages looked at together.
+#: Pages processed at a time.
 _CHUNK: Final = 1 << 20
 
 _VM_LETTERS: Final = (
@@ -119,12 +118,12 @@ class Vma:
     path : str
         Its name; ``"/dev/zero (deleted)"`` for shared anonymous memory.
     policy : Policy or None
-        The policy of this memory, None where it has none of its own.  For shared memory that of the
+        The policy of this memory, None if it has none of its own.  For shared memory that of the
         object at the mapping's first page.
     policy_text : str
-        The policy as ``numa_maps`` prints it, the process's where there is none.
+        The policy as ``numa_maps`` prints it; the process's if the memory has none.
     home_node : int
-        Node tried first, -1 for none.
+        The node tried first, -1 for none.
     """
 
     start: int
@@ -141,12 +140,12 @@ class Vma:
 
     @property
     def length(self) -> int:
-        """Bytes."""
+        """Length in bytes."""
         return self.end - self.start
 
     @property
     def pages(self) -> int:
-        """Pages."""
+        """Length in pages."""
         return (self.end - self.start) >> PAGE_SHIFT
 
     def __repr__(self) -> str:
@@ -221,10 +220,10 @@ def _file_name(machine: _memory.Memory, index: int) -> tuple[int, str]:
 
 
 class Entries(NamedTuple):
-    """Some entries of a page table, taken apart."""
+    """Some entries of a page table, decoded."""
 
     ptes: _Words
-    #: A page the kernel manages is behind the entry (not the zero page).
+    #: The entry maps a page that the kernel manages (not the zero page).
     normal: _Bools
     #: State word of that page, 0 elsewhere.
     state: _Words
@@ -236,7 +235,7 @@ class Entries(NamedTuple):
 
 
 def take_apart(machine: _memory.Memory, ptes: _Words) -> Entries:
-    """Look up what some entries of a page table stand for."""
+    """Decode some entries of a page table, with the state words of their frames."""
     present = (ptes & _PRESENT) != 0
     swapped = (ptes != 0) & ~present
     migrating = swapped & (ptes >> _SWAP_TYPE_SHIFT >= _MIGRATION_READ)
@@ -252,7 +251,7 @@ def take_apart(machine: _memory.Memory, ptes: _Words) -> Entries:
 
 
 def _chunks(process: Task, start: int, end: int) -> Iterator[Entries]:
-    """Return the page table of a range of addresses, some pages at a time."""
+    """Yield the page-table entries of a range of addresses, some pages at a time."""
     step = _CHUNK << PAGE_SHIFT
     for first in range(start, end, step):
         n = (min(first + step, end) - first) >> PAGE_SHIFT
@@ -265,7 +264,7 @@ def pagemap(process: Task, addr: int, n: int, *, pfns: bool = True) -> _Words:
     Parameters
     ----------
     process : Process
-        Whose.
+        The process.
     addr : int
         Address of the first page, bytes.
     n : int
@@ -276,11 +275,11 @@ def pagemap(process: Task, addr: int, n: int, *, pfns: bool = True) -> _Words:
     Returns
     -------
     ndarray of uint64, shape (n,)
-        Fewer where the address space of 2**47 bytes ends, as reading the file does.
+        Entries; fewer at the end of the address space of 2**47 bytes, as when reading the file.
         Bits 0 to 54: frame number, or swap type (5 bits) and offset; 56: mapped exactly once; 61:
         page of a file or of shared memory; 62: swapped; 63: present.  A migration entry reads as
-        swapped, with the frame number as offset, and never as mapped once.  Bit 55 (soft-dirty)
-        and 57 (userfaultfd) are not tracked and read 0.
+        swapped, with the frame number as offset, and never as mapped once.  Bits 55 (soft-dirty)
+        and 57 (userfaultfd) are not modelled and read 0.
     """
     start = addr & -PAGE_SIZE
     n = min(n, max(_ADDRESS_SPACE - start, 0) >> PAGE_SHIFT)
@@ -317,7 +316,7 @@ def frames(process: Task, addr: int, n: int) -> npt.NDArray[np.int64]:
     Parameters
     ----------
     process : Process
-        Whose.
+        The process.
     addr : int
         Address of the first page, bytes.
     n : int
@@ -326,8 +325,8 @@ def frames(process: Task, addr: int, n: int) -> npt.NDArray[np.int64]:
     Returns
     -------
     ndarray of int64, shape (n,)
-        Frame numbers.  The zero page has one, and memory under PROT_NONE keeps its own; -1 where no
-        page is: never touched, swapped out, or on the move.
+        Frame numbers.  The zero page has one, and memory under PROT_NONE keeps its own; -1 stands
+        for a page that was never touched, is swapped out, or is being moved.
     """
     ptes = process._ptes(addr & -PAGE_SIZE, n)
     numbers = ((ptes & _PFN_MASK) >> _PFN_SHIFT).astype(np.int64)
@@ -383,9 +382,9 @@ def numa_maps(process: Task) -> str:
 
     Notes
     -----
-    Counts are pages.  Each appears under the kernel's conditions: ``mapped`` only where it differs
-    from ``anon`` and ``dirty``, ``mapmax`` above 1, ``active`` where not all are.  The zero page
-    does not count.  Mappings are never the heap or a stack: those are the program's own, which is
+    Counts are pages.  Each appears under the kernel's conditions: ``mapped`` only if it differs
+    from ``anon`` and ``dirty``, ``mapmax`` only above 1, ``active`` only if not all pages are
+    active.  The zero page does not count.  No mapping is a heap or a stack: the program itself is
     not modelled.
     """
     return "".join(_numa_line(process, vma) for vma in vmas(process))
@@ -436,8 +435,8 @@ def smaps(process: Task) -> list[dict[str, Any]]:
 
     Notes
     -----
-    A page counts as shared when it is mapped more than once.  Pages under migration count in Rss,
-    as private.  Huge pages are not modelled, their lines are left out.
+    A page counts as shared if it is mapped more than once.  Pages under migration count in Rss, as
+    private.  Huge pages are not modelled; their lines are left out.
     """
     return [_smaps_of(process, vma) for vma in vmas(process)]
 
@@ -481,7 +480,7 @@ _SMAPS_SUMS: Final = (
 
 
 def _add_smaps(sums: dict[str, int], pages: Entries) -> None:
-    """Add some pages; Pss and what follows from it in bytes << 12, as the kernel keeps it."""
+    """Add some pages; Pss and values derived from it are in bytes << 12, as in the kernel."""
     counted = pages.normal | pages.migrating
     state, pte = pages.state[counted], pages.ptes[counted]
     migrating = pages.migrating[counted]

@@ -1,7 +1,7 @@
 """A process: the calls it makes, the memory it touches, and what ``/proc`` shows of it.
 
-Everything is done by the core; this module turns what a person writes into its numbers, and its
-answers into results or errors.  Addresses and lengths are bytes.  The calls about placement
+The core does the work; this module turns a caller's arguments into the core's numbers, and the
+core's answers into results or errors.  Addresses and lengths are bytes.  The calls about placement
 (``move_pages``, ``mbind``, ...) are in :mod:`pagemig.system.numa`.
 """
 
@@ -69,7 +69,7 @@ _PIN_WAYS: Final = {"pipe": False, "uring": True}
 
 @dataclass(slots=True, eq=False)
 class TouchResult:
-    """What touching a range came to.
+    """The result of touching a range.
 
     Attributes
     ----------
@@ -80,9 +80,9 @@ class TouchResult:
     signal : str or None
         ``"SIGSEGV"``, ``"SIGBUS"`` or ``"SIGKILL"`` if one stopped it.
     index : int or None
-        Index into the range of the page the signal came at.
+        Index into the range of the page that caused the signal.
     values : ndarray of uint64, shape (done,), or None
-        What was read, one number per page; None for a write and for a machine without content.
+        The values read, one per page; None for a write and for a machine without content.
     """
 
     done: int
@@ -95,7 +95,7 @@ class TouchResult:
 
 @dataclass(slots=True, eq=False)
 class AccessResult:
-    """What a list of accesses came to.
+    """The result of a list of accesses.
 
     Attributes
     ----------
@@ -106,7 +106,7 @@ class AccessResult:
     signal : str or None
         The signal that stopped them, if one did.
     index : int or None
-        Index of the access it came at.
+        Index of the access that caused it.
     """
 
     done: int
@@ -125,13 +125,13 @@ class Pin:
     handle : int
         Number of the file; a child forked meanwhile holds it under the same number.
     rc : int
-        What the call returned: pages taken for a pipe, 0 for registered buffers.
+        What the call returned: the number of pages for a pipe, 0 for registered buffers.
     count : int
         Pages held.
     how : str
         ``"pipe"`` or ``"uring"``.
     machine : Machine
-        Whose pages they are.
+        The machine that has the pages.
     """
 
     handle: int
@@ -142,18 +142,17 @@ class Pin:
 
 
 class Process(NumaCalls):
-    """A process of a machine.  Made by ``Machine.spawn`` and :meth:`fork`, not by hand.
+    """A process of a machine, made by ``Machine.spawn`` or :meth:`fork`, not by its constructor.
 
-    Any number of threads may make calls of one process.  A call that is under way when another
-    thread ends the process goes on with the memory, the credentials and the policy it began with,
-    and never meets those of a process started since; one that comes later raises
-    ``ProcessGoneError``.  A call about another process (``pid=``) that was reaped meanwhile answers
-    ESRCH.
+    Any number of threads may make calls of one process.  If another thread ends the process during
+    a call, the call continues with the memory, the credentials and the policy that it began with,
+    and never sees those of a process started since.  A later call raises ``ProcessGoneError``.  A
+    call about another process (``pid=``) that was reaped meanwhile answers ESRCH.
 
     Attributes
     ----------
     machine : Machine
-        Where it runs.
+        The machine that it runs on.
     pid : int
         Its number, as the ``pid`` of a call.
     """
@@ -178,7 +177,7 @@ class Process(NumaCalls):
             return f"<Process {self.pid}, exited>"
         return f"<{who}, {counted(mappings, 'mapping')}, {pages * PAGE_SIZE >> 10} kB>"
 
-    # ---- who and where ------------------------------------------------------------------------
+    # ---- user and processor -------------------------------------------------------------------
 
     @property
     def uid(self) -> int:
@@ -231,13 +230,13 @@ class Process(NumaCalls):
         shared : bool, default False
             MAP_SHARED; without a file, memory that is shared with children.
         file : File, optional
-            What is mapped; anonymous memory otherwise.
+            The file to map; anonymous memory otherwise.
         offset : int, default 0
             Place in the file, bytes.
         fixed : bool, optional
-            MAP_FIXED: exactly at ``addr``, replacing what is there.  True where ``addr`` is given.
+            MAP_FIXED: exactly at ``addr``, replacing what is there.  True if ``addr`` is given.
         populate, locked : bool, default False
-            MAP_POPULATE, MAP_LOCKED: bring the pages in now.
+            MAP_POPULATE, MAP_LOCKED: fault the pages in now.
         noreplace : bool, default False
             MAP_FIXED_NOREPLACE: refuse to replace anything.
 
@@ -277,8 +276,8 @@ class Process(NumaCalls):
     ) -> int:
         """Map frames without page structs, as a driver's ``mmap`` does (``remap_pfn_range``).
 
-        The mapping is shared, VM_PFNMAP, VM_IO, VM_DONTEXPAND and VM_DONTCOPY: a child does not get
-        it, no system call moves its frames; only its ``migrate`` operation may.
+        The mapping is shared, VM_PFNMAP, VM_IO, VM_DONTEXPAND and VM_DONTCOPY: a child does not
+        inherit it, and no system call moves its frames; only its ``migrate`` operation may.
 
         Parameters
         ----------
@@ -299,7 +298,7 @@ class Process(NumaCalls):
         SyscallError
             EINVAL (no frames), ENOMEM.
         ValueError
-            A frame that is not one of those kept.
+            A frame that the kernel does not keep.
         """
         self._must_live("mmap")
         numbers = self.machine._reserved_pfns(pfns)
@@ -308,10 +307,10 @@ class Process(NumaCalls):
         return self._done("mmap", rc)
 
     def set_vm_ops(self, addr: int, *, migrate: Callable[..., int | None] | None) -> None:
-        """Give a mapping a ``migrate`` operation, or take it away.
+        """Set or remove the ``migrate`` operation of a mapping.
 
         ``migrate_pages`` of 2.6.18 and of pmig calls it before any ordinary page moves, for every
-        mapping that has one, with or without page structs; other kernels never do.  2.6.18 forgets
+        mapping that has one, with or without page structs; other kernels never do.  2.6.18 omits
         the last mapping of an address space.  The mapping no longer merges with others; parts of it
         and a child's copy keep the operation.
 
@@ -340,6 +339,11 @@ class Process(NumaCalls):
     def munmap(self, addr: int, length: int) -> None:
         """Unmap a range of bytes.
 
+        Parameters
+        ----------
+        addr, length : int
+            The range; ``addr`` page-aligned.
+
         Raises
         ------
         SyscallError
@@ -350,7 +354,7 @@ class Process(NumaCalls):
         self._done("munmap", self._munmap(start, size), addr=start)
 
     def mprotect(self, addr: int, length: int, prot: int | str) -> None:
-        """Change what a range of bytes may be used for.
+        """Change the protection of a range of bytes.
 
         Parameters
         ----------
@@ -425,7 +429,7 @@ class Process(NumaCalls):
         addr, length : int
             The range.
         onfault : bool, default False
-            MLOCK_ONFAULT: lock pages as they come, instead of bringing all in now.
+            MLOCK_ONFAULT: lock pages when they are faulted in, instead of faulting all in now.
 
         Raises
         ------
@@ -440,6 +444,11 @@ class Process(NumaCalls):
     def munlock(self, addr: int, length: int) -> None:
         """Undo :meth:`mlock` for a range of bytes.
 
+        Parameters
+        ----------
+        addr, length : int
+            The range.
+
         Raises
         ------
         SyscallError
@@ -452,7 +461,14 @@ class Process(NumaCalls):
     def mlockall(
         self, *, current: bool = False, future: bool = False, onfault: bool = False
     ) -> None:
-        """Lock all memory: what is mapped now, what will be, or both.
+        """Lock all memory: present mappings, future mappings, or both.
+
+        Parameters
+        ----------
+        current, future : bool, default False
+            MCL_CURRENT, MCL_FUTURE.
+        onfault : bool, default False
+            MCL_ONFAULT: lock pages when they are faulted in.
 
         Raises
         ------
@@ -510,15 +526,15 @@ class Process(NumaCalls):
         write : bool, default False
             Write instead of read.
         values : int or sequence of int, optional
-            What is written, 64 bits per page (its first and last 8 bytes); one number for all or
-            one for each.  0 unless given.
+            The values to write, 64 bits per page (its first and last 8 bytes): one number for all
+            pages or one for each.  0 unless given.
 
         Returns
         -------
         TouchResult
-            Pages done, faults, a signal if one stopped it, and what was read.  SIGSEGV and SIGBUS
-            leave the process alive, as a handler would; SIGKILL, when no memory is left, makes it
-            a zombie (the kernel kills the largest process, here it is always the one that asks).
+            Pages done, faults, a signal if one stopped it, and the values read.  SIGSEGV and SIGBUS
+            leave the process alive, as a handler would.  SIGKILL, when no memory is left, makes it
+            a zombie (the kernel kills the largest process, the model the one that allocates).
 
         Raises
         ------
@@ -562,7 +578,7 @@ class Process(NumaCalls):
         return result
 
     def _signalled(self, signal: int) -> str:
-        """Name of a signal that stopped an access; SIGKILL, no memory left, made it a zombie."""
+        """Return the name of a signal that stopped an access."""
         return SIGNAL_NAMES[signal]
 
     def _values_to_write(
@@ -583,7 +599,7 @@ class Process(NumaCalls):
         write: bool | npt.ArrayLike = False,
         deferred: bool = False,
     ) -> AccessResult:
-        """Read or write single addresses, in order: what a trace of a program does.
+        """Read or write single addresses in order, as a trace of a program does.
 
         Parameters
         ----------
@@ -631,8 +647,13 @@ class Process(NumaCalls):
         cpu : int, optional
             The processor; that of the process unless given.
         owns_time : bool, default True
-            Whether the caller owns time: an access that would wait answers so at once. Nobody else
-            may then be at work on the machine at the same moment.
+            Whether the caller owns time: an access that would wait says so and returns at once. No
+            other thread may then use the machine at the same moment.
+
+        Returns
+        -------
+        Context
+            The context.
 
         Raises
         ------
@@ -655,7 +676,7 @@ class Process(NumaCalls):
         pid: Pid = 0,
         count: int | None = None,
     ) -> Migration:
-        """Begin `move_pages`, which stops where time may pass.
+        """Begin `move_pages`; it stops where time may pass.
 
         Parameters
         ----------
@@ -678,14 +699,36 @@ class Process(NumaCalls):
         pid: Pid = 0,
         maxnode: int | None = None,
     ) -> Migration:
-        """Begin `migrate_pages`, which stops where time may pass; arguments are the same."""
+        """Begin `migrate_pages`; it stops where time may pass.
+
+        Parameters
+        ----------
+        from_nodes, to_nodes, pid, maxnode
+            As of `migrate_pages`.
+
+        Returns
+        -------
+        Migration
+            Iterate over it; its `result` is what `migrate_pages` returns.
+        """
         call = migrate_pages_call(self, from_nodes, to_nodes, pid, maxnode)
         return migration.begin(self.machine, self, self.cpu, *call)
 
     def start_mbind(
         self, addr: int, length: int, policy: Policy, flags: int = MPOL_MF_MOVE
     ) -> Migration:
-        """Begin `mbind` with a policy, which stops where time may pass; arguments are the same."""
+        """Begin `mbind` with a policy; it stops where time may pass.
+
+        Parameters
+        ----------
+        addr, length, policy, flags
+            As of `mbind`.
+
+        Returns
+        -------
+        Migration
+            Iterate over it; its `result` is None, or raises the errors of `mbind`.
+        """
         call = mbind_call(self, addr, length, policy, flags)
         return migration.begin(self.machine, self, self.cpu, *call)
 
@@ -721,7 +764,7 @@ class Process(NumaCalls):
         Returns
         -------
         Process
-            The thread, with the caller's policy and the place of its cursor.
+            The thread, with the caller's policy and interleave cursor.
 
         Raises
         ------
@@ -736,7 +779,7 @@ class Process(NumaCalls):
 
     @property
     def leader(self) -> int:
-        """Number of the process: of a thread that of the process it belongs to."""
+        """The pid of the process; for a thread, that of the process it belongs to."""
         return self._leader()
 
     @property
@@ -749,33 +792,33 @@ class Process(NumaCalls):
         return there
 
     def exit_thread(self) -> None:
-        """End this task alone, as ``exit(2)`` does: the last one ends the process.
+        """End only this task, as the system call ``exit`` does; the last one ends the process.
 
-        A thread is gone at once; the first one of a process stays a zombie, without memory, until
-        the others have exited.
+        A thread is gone at once; the first thread of a process stays a zombie, without memory,
+        until the others have exited.
         """
         self._must_live("exit_thread")
         self._exit(False, True)
 
     def exit(self, *, zombie: bool = False) -> None:
-        """End the process, all of its threads; its memory is given back.
+        """End the process with all of its threads, and free its memory.
 
         Parameters
         ----------
         zombie : bool, default False
-            Leave it unreaped: its pid stays, without memory, until :meth:`reap`.  Of a process with
-            threads that is its first one.
+            Leave it unreaped: its pid stays, without memory, until :meth:`reap`.  In a process with
+            threads the zombie is its first thread.
         """
         self._must_live("exit")
         self._exit(check_bool(zombie, "zombie"))
 
     def reap(self) -> None:
-        """Forget a zombie, as its parent does by ``wait``: the pid is free then.
+        """Reap a zombie, as its parent does by ``wait``; this frees its pid.
 
         Raises
         ------
         ValueError
-            It still runs, or was reaped.
+            It or a thread of it still runs, or it was reaped.
         """
         if self._reaped or self.alive:
             raise ValueError(f"{self!r} is no zombie")
@@ -791,7 +834,7 @@ class Process(NumaCalls):
         uid : int
             The user; 0 keeps the privileges.
         gid : int, optional
-            The group, the same number by default.
+            The group; the same number unless given.
         dumpable : bool, default False
             Set the process dumpable again afterwards (``PR_SET_DUMPABLE``); a change of user
             clears that.
@@ -799,7 +842,7 @@ class Process(NumaCalls):
         Raises
         ------
         SyscallError
-            EPERM: not privileged, and another user.
+            EPERM: another user, and not privileged.
         """
         self._must_live("setuid")
         user = _user_id(uid, "uid")
@@ -821,20 +864,20 @@ class Process(NumaCalls):
     # ---- pins ---------------------------------------------------------------------------------
 
     def pin(self, addr: int, length: int, how: str = "pipe") -> Pin:
-        """Hold pages so that they cannot be migrated: bring them in and take references.
+        """Fault pages in and take references, so that they cannot be migrated.
 
         Parameters
         ----------
         addr, length : int
             The range in bytes; every page it overlaps.
         how : {"pipe", "uring"}, default "pipe"
-            ``vmsplice`` into a pipe, one reference a page and at most as many pages as the pipe has
-            room for; or registered I/O buffers, a long-term pin.
+            ``vmsplice`` into a pipe: one reference a page, and at most as many pages as the pipe
+            has room for.  Or registered I/O buffers: a long-term pin.
 
         Returns
         -------
         Pin
-            To be given to :meth:`unpin`.  Children forked meanwhile hold the pages too.
+            The argument for :meth:`unpin`.  Children forked meanwhile hold the pages, too.
 
         Raises
         ------
@@ -849,12 +892,19 @@ class Process(NumaCalls):
         return Pin(handle, rc, rc if how == "pipe" else n, how, self.machine)
 
     def unpin(self, pin: Pin) -> None:
-        """Close the file that holds pages; a child's hold on them is its own.
+        """Close the file that holds pages; a child has to close its own.
+
+        Parameters
+        ----------
+        pin : Pin
+            What :meth:`pin` returned.
 
         Raises
         ------
         SyscallError
             EBADF: this process does not hold it (any more).
+        TypeError
+            ``pin`` is not a pin.
         ValueError
             The pin is of another machine.
         """
@@ -875,7 +925,7 @@ class Process(NumaCalls):
         Parameters
         ----------
         file : File
-            Which.
+            The file.
         page_offset : int
             First page.
         values : int or sequence of int
@@ -906,7 +956,7 @@ class Process(NumaCalls):
         Parameters
         ----------
         file : File
-            Which.
+            The file.
         page_offset : int
             First page.
         n : int, default 1
@@ -929,12 +979,12 @@ class Process(NumaCalls):
         return out[: self._done("fread", self._fread(index, offset, out))]
 
     def ftruncate(self, file: File, size: int | str) -> None:
-        """Set the size of a file; pages beyond it go, private copies of them too.
+        """Set the size of a file; pages beyond it are dropped, including private copies.
 
         Parameters
         ----------
         file : File
-            Which.
+            The file.
         size : int or str
             Bytes, a whole number of pages.
 
@@ -953,7 +1003,7 @@ class Process(NumaCalls):
         Parameters
         ----------
         file : File
-            Which.
+            The file.
         offset, length : int
             The hole in bytes, whole pages.
 
@@ -975,13 +1025,13 @@ class Process(NumaCalls):
         Parameters
         ----------
         file : File
-            Which.
+            The file.
         offset, length : int
-            The range in bytes, whole pages; length 0 is to the end.
+            The range in bytes, whole pages; length 0 means to the end.
         advice : str or int
             Name in lower case without ``POSIX_FADV_``, or the number.
         sync : bool, default False
-            Write the file back before (``fsync``).
+            Write the file back first (``fsync``).
 
         Raises
         ------
@@ -998,7 +1048,27 @@ class Process(NumaCalls):
     # ---- looking inside -----------------------------------------------------------------------
 
     def pagemap(self, addr: int, n: int, *, pfns: bool = True) -> npt.NDArray[np.uint64]:
-        """Return entries of ``/proc/PID/pagemap``; see `pagemig.system.proc.pagemap`."""
+        """Return entries of ``/proc/PID/pagemap``.
+
+        Parameters
+        ----------
+        addr : int
+            Address of the first page, bytes; anywhere in it.
+        n : int
+            Pages.
+        pfns : bool, default True
+            Keep frame numbers, which the kernel shows to privileged readers only.
+
+        Returns
+        -------
+        ndarray of uint64, shape (n,)
+            Entries, see `pagemig.system.proc.pagemap`.
+
+        Raises
+        ------
+        ProcessGoneError
+            The process has exited.
+        """
         self._must_live("pagemap")
         return proc.pagemap(
             self, as_ulong(addr, "addr"), _pages(n, "n"), pfns=check_bool(pfns, "pfns")
@@ -1018,7 +1088,7 @@ class Process(NumaCalls):
         -------
         ndarray of int64, shape (n,)
             Frame numbers.  The zero page has one, and memory under PROT_NONE keeps its own; -1
-            stands for a page that was never touched, is swapped out, or is on the move.
+            stands for a page that was never touched, is swapped out, or is being moved.
 
         Raises
         ------
@@ -1072,17 +1142,50 @@ class Process(NumaCalls):
         return np.where(frames < 0, np.int32(-1), self.machine.node_of(np.maximum(frames, 0)))
 
     def numa_maps(self) -> str:
-        """Return the text of ``/proc/PID/numa_maps``; see :func:`pagemig.system.proc.numa_maps`."""
+        """Return the text of ``/proc/PID/numa_maps``, a line for each mapping.
+
+        Returns
+        -------
+        str
+            The text, see `pagemig.system.proc.numa_maps`.
+
+        Raises
+        ------
+        ProcessGoneError
+            The process has exited.
+        """
         self._must_live("numa_maps")
         return proc.numa_maps(self)
 
     def smaps(self) -> list[dict[str, Any]]:
-        """Return the counts of ``/proc/PID/smaps``; see :func:`pagemig.system.proc.smaps`."""
+        """Return the counts of ``/proc/PID/smaps``.
+
+        Returns
+        -------
+        list of dict
+            A dict for each mapping, counts in kB, see `pagemig.system.proc.smaps`.
+
+        Raises
+        ------
+        ProcessGoneError
+            The process has exited.
+        """
         self._must_live("smaps")
         return proc.smaps(self)
 
     def vmas(self) -> list[proc.Vma]:
-        """Return the mappings by rising address; see :class:`pagemig.system.proc.Vma`."""
+        """Return the mappings by rising address.
+
+        Returns
+        -------
+        list of Vma
+            The mappings, see `pagemig.system.proc.Vma`.
+
+        Raises
+        ------
+        ProcessGoneError
+            The process has exited.
+        """
         self._must_live("vmas")
         return proc.vmas(self)
 
@@ -1099,7 +1202,7 @@ class Process(NumaCalls):
         Returns
         -------
         ndarray of uint32, shape (nr_nodes, n)
-            Accesses counted since the page was mapped; fewer pages where the address space ends.
+            Accesses counted since the page was mapped; fewer pages at the end of the address space.
 
         Raises
         ------
@@ -1114,7 +1217,18 @@ class Process(NumaCalls):
         return self._access_counts(start, min(_pages(n, "n"), there))
 
     def status(self) -> dict[str, int]:
-        """Return counts of ``/proc/PID/status``; see :func:`pagemig.system.proc.status`."""
+        """Return counts of ``/proc/PID/status``.
+
+        Returns
+        -------
+        dict of str to int
+            Counts in kB by the kernel's names, see `pagemig.system.proc.status`.
+
+        Raises
+        ------
+        ProcessGoneError
+            The process has exited.
+        """
         self._must_live("status")
         return proc.status(self)
 
@@ -1131,10 +1245,10 @@ class Process(NumaCalls):
 
 
 def process_of(machine: Platform, pid: int) -> Process:
-    """Return the object of a process; ProcessGoneError: there is none.
+    """Return the object of a process, or raise ProcessGoneError if there is none.
 
-    Objects hold their machine, not the other way round: a machine nobody refers to is gone at
-    once, however many processes are left on it.
+    Objects refer to their machine, not the other way round: a machine without references is freed
+    at once, however many processes it still has.
     """
     known = machine._known.get(pid)
     if not isinstance(known, Process) or known._reaped:

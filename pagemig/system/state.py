@@ -1,7 +1,7 @@
-"""Machines that are saved, loaded, copied and pickled; what follows is what would have followed.
+"""Saving, loading, copying and pickling machines.
 
-The core knows a machine as bytes (``pagemig/mm/state``). Beside them lies what Python knows: how
-the machine was described, as JSON.
+The core writes a machine as bytes (``pagemig/mm/state``). Python adds the description that the
+machine was made from, as JSON.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ def _plain(value: Any) -> Any:
 
 
 def describe(profile: KernelProfile) -> dict[str, Any]:
-    """Return a profile as JSON can hold it: its name, and all switches."""
+    """Return a profile as plain values for JSON: its name, and all switches."""
     return {
         field.name: _plain(getattr(profile, field.name)) for field in dataclasses.fields(profile)
     }
 
 
 def profile_of(described: dict[str, Any]) -> KernelProfile:
-    """Return the profile that `describe` described; that of this pagemig where it is equal."""
+    """Return the profile that `describe` described, or the equal one of this pagemig."""
     known = KERNELS.get(described.get("name", ""))
     if known is not None and describe(known) == described:
         return known
@@ -82,7 +82,7 @@ def _loaded(
         try:
             machine = make(json.loads(loaded.extra))
         except (ValueError, TypeError, KeyError) as error:
-            raise StateError(f"its description is of no machine ({error})") from None
+            raise StateError(f"its description is not that of a machine ({error})") from None
         _state.adopt(machine, loaded)
     except StateError as error:
         raise StateError(f"{name}: {error}") from None

@@ -1,4 +1,4 @@
-"""What every call of a process needs: its machine, whether it lives, and words for a refusal."""
+"""The base of every call of a process: its machine, whether it runs, and its errors."""
 
 from typing import NoReturn
 
@@ -14,7 +14,7 @@ _UINT_MAX = (1 << 32) - 1
 
 
 class Task(_calls.Calls):
-    """The calling side of a process; the calls themselves are in the classes above it."""
+    """The calling side of a process; the subclasses have the calls."""
 
     __slots__ = ("machine",)
 
@@ -25,7 +25,7 @@ class Task(_calls.Calls):
             raise ProcessGoneError(f"{self!r} cannot call {call}")
 
     def _done(self, call: str, rc: int, **values: int) -> int:
-        """Return what a call answered; ``values`` are what the words of a refusal name."""
+        """Return a call's answer or raise its error; ``values`` fill in the rule's sentence."""
         if rc < 0:
             raise_errno(rc, call, words={"kernel": self.machine.kernel, **values})
         return rc
@@ -33,7 +33,7 @@ class Task(_calls.Calls):
     def _fail(
         self, call: str, rc: int, result: object = None, *, note: str | None = None, **values: int
     ) -> NoReturn:
-        """Raise a call's error; ``values`` are what the words of its rule name."""
+        """Raise a call's error; ``values`` fill in the sentence of its rule."""
         self._must_live(call)
         profile = self.machine.profile
         if "mode" in values:

@@ -1,11 +1,11 @@
 """An allocator of uncached memory that migrates its own pages: what the note's fifth patch is for.
 
 The IA-64 kernel of 2006 had one (``arch/ia64/kernel/uncached.c``, mapped through
-``drivers/char/mspec.c``): pages taken out of the kernel's use for good, since the same memory must
-not be mapped cached and uncached at a time, and handed to programs that synchronise through them.
-They have no page structs that migration could work on, so that a program moved to another node by
-``migrate_pages`` left them behind.  The note names this allocator as the one that could use a
-``migrate`` operation; here it does.
+``drivers/char/mspec.c``).  It takes pages out of the kernel's use for good, since memory must not
+be mapped cached and uncached at once, and gives them to programs that synchronise through them.
+These pages have no page structs that migration could work on, so ``migrate_pages`` leaves them
+behind when it moves the program.  The note says that this allocator could use a ``migrate``
+operation; here it does.
 """
 
 from errno import ENOMEM
@@ -28,12 +28,13 @@ class UncachedAllocator:
     Attributes
     ----------
     machine : Machine
-        Whose nodes were made with ``Node(..., reserved=...)``; an allocator takes all of that.
+        A machine whose nodes were made with ``Node(..., reserved=...)``; the allocator takes all
+        reserved frames.
 
     Examples
     --------
-    Under the kernel that finishes the note's patches the memory follows its process; under 6.1,
-    which has no such operation any more, it stays:
+    Under pmig, which completes the note's patches, the memory follows its process; under 6.1, which
+    no longer has such an operation, it stays:
 
     >>> import pagemig as pm
     >>> from pagemig.system.uncached import UncachedAllocator
@@ -66,6 +67,15 @@ class UncachedAllocator:
     def free(self, node: int) -> int:
         """Return how many pages of a node are free.
 
+        Parameters
+        ----------
+        node : int
+            The node.
+
+        Returns
+        -------
+        int
+
         Raises
         ------
         ValueError
@@ -75,6 +85,15 @@ class UncachedAllocator:
 
     def used(self, node: int) -> int:
         """Return how many pages of a node processes have.
+
+        Parameters
+        ----------
+        node : int
+            The node.
+
+        Returns
+        -------
+        int
 
         Raises
         ------
@@ -94,7 +113,7 @@ class UncachedAllocator:
         length : int or str
             Bytes, a whole number of pages.
         node : int, optional
-            Where; the node of the process's processor unless given.
+            The node; that of the process's processor unless given.
 
         Returns
         -------
@@ -104,7 +123,7 @@ class UncachedAllocator:
         Raises
         ------
         SyscallError
-            ENOMEM: the node has no such memory left; EINVAL: no length.
+            ENOMEM: the node has no such memory left; EINVAL: length 0.
         ValueError
             No such node, or a process of another machine.
         """

@@ -2,7 +2,7 @@
 
 2.6.18 has it (commit 7b2259b3e53f): ``migrate_pages`` calls the operation of every mapping that
 has one, before any ordinary page moves, with the nodes to empty, the nodes to fill and its flags.
-It is the only way to move what has no page structs, since the engine cannot find such frames.
+It is the only way to move frames without page structs, since the engine cannot find them.
 ``mbind`` and ``move_pages`` do not call it.
 """
 
@@ -24,17 +24,17 @@ _VM_PFNMAP = NUMBERS["VM_PFNMAP"]
 
 
 class MigratingVma:
-    """A mapping while its ``migrate`` operation runs; of no use afterwards.
+    """A mapping while its ``migrate`` operation runs; invalid afterwards.
 
-    The process's mmap_lock is held for reading: calls that change the address space would wait for
-    themselves, and end in a RuntimeError.
+    The process's mmap_lock is held for reading.  A call that changes the address space would wait
+    for itself, and raises RuntimeError.
 
     Attributes
     ----------
     machine : Machine
-        Where it is.
+        The machine that has it.
     start, end : int
-        Its range, bytes; ``end`` is the first byte behind it.
+        Its range in bytes, ``end`` exclusive.
     """
 
     __slots__ = ("_index", "_live", "_mm", "_pfnmap", "end", "machine", "start")
@@ -65,19 +65,19 @@ class MigratingVma:
 
     @property
     def process(self) -> Process | None:
-        """Whose it is; None if it was reaped meanwhile."""
+        """The process that has it; None if it was reaped meanwhile."""
         return next((p for p in processes_of(self.machine) if p.alive and p._mm == self._mm), None)
 
     @property
     def pfns(self) -> npt.NDArray[np.int64]:
-        """Frame of each page, -1 where there is none."""
+        """Frame of each page, -1 where no page is present."""
         self._must_live()
         return self.machine._vma_frames(self._index)
 
     def remap(self, pfns: Addresses, *, addr: int | None = None) -> None:
-        """Put other frames into a mapping without page structs, with the content of the old ones.
+        """Replace frames of a mapping without page structs, and copy their content.
 
-        Programs may go on using the memory meanwhile; the old frames are the caller's afterwards.
+        Programs may use the memory meanwhile; afterwards the old frames belong to the caller.
 
         Parameters
         ----------
@@ -89,8 +89,8 @@ class MigratingVma:
         Raises
         ------
         ValueError
-            The mapping has ordinary pages, or the pages are not all in it, or a frame is not one of
-            those kept, or the operation is over.
+            The mapping has ordinary pages, not all pages are in it, the kernel does not keep one of
+            the frames, or the operation is over.
         """
         self._must_live()
         if not self._pfnmap:
@@ -103,20 +103,20 @@ class MigratingVma:
 
     def _must_live(self) -> None:
         if not self._live:
-            raise ValueError("a MigratingVma is of use only while its migrate operation runs")
+            raise ValueError("a MigratingVma is valid only while its migrate operation runs")
 
 
 #: ``hook(vma, from_nodes, to_nodes, flags)``: nodes as rising tuples, flags ``MPOL_MF_MOVE`` or
 #: ``MPOL_MF_MOVE_ALL``.  None or 0: done.  A negative errno, or an ``OSError`` raised, ends the
-#: call with that error; a positive number ends it under 2.6.18 as if all had gone well, and under
-#: pmig counts as that many pages left.
+#: call with that error.  A positive number ends the call under 2.6.18 as a success; under pmig it
+#: counts as that many pages left.
 MigrateHook = Callable[[MigratingVma, tuple[int, ...], tuple[int, ...], int], int | None]
 
 
 def run_hook(
     machine: Platform, hook: MigrateHook, index: int, old: int, new: int, flags: int
 ) -> int:
-    """Call a migrate operation; what it answers, as the core takes it."""
+    """Call a migrate operation, and return its answer as the core takes it."""
     vma = MigratingVma._of(machine, index)
     try:
         answer = hook(vma, _nodes(old), _nodes(new), flags)

@@ -90,7 +90,14 @@ def test_a_process_made_while_a_node_was_away_uses_it_later() -> None:
     assert app.move_pages(pages).status.tolist() == [2] * 4
 
 
-def test_a_watermark_is_left_to_who_takes_no_other_node() -> None:
+def test_a_machine_without_processors_keeps_its_nodes_as_given() -> None:
+    """Each node gets a processor, and nothing else of it changes."""
+    node = pm.Node("1MiB", reserved="16KiB", watermark="64KiB")
+    machine = pm.Machine([node, "1MiB"])
+    assert machine.nodes == (pm.Node("1MiB", 1, "16KiB", "64KiB"), pm.Node("1MiB", 1))
+
+
+def test_a_watermark_is_left_to_allocations_that_take_no_other_node() -> None:
     """``zone_watermark_ok``: what may go elsewhere does so before the node is empty."""
     machine = pm.Machine([pm.Node("1MiB", cpus=1, watermark="256KiB"), "4MiB"])
     app = machine.spawn()
