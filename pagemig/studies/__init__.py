@@ -1,1 +1,1 @@
-"""Studies of the model: a trace replayed, migration rates, one program under every kernel."""
+"""Studies with the model: replayed traces, migration rates, one program under every kernel."""

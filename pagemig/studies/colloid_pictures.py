@@ -17,7 +17,7 @@ def contention(points: Sequence[Point]) -> Any:
     Parameters
     ----------
     points : sequence of Point
-        What `pagemig.studies.colloid.study` answered.
+        What `pagemig.studies.colloid.study` returned.
 
     Returns
     -------
@@ -47,7 +47,7 @@ def contention(points: Sequence[Point]) -> Any:
 
 
 def _gains(axes: Any, points: Sequence[Point], steps: Sequence[str]) -> None:
-    """Colloid against hottest first, a colour for each alternate tier."""
+    """Draw Colloid against hottest first, a colour for each alternate tier."""
     for alternate in dict.fromkeys(point.alternate_ns for point in points):
         gains = [point.gain for point in points if point.alternate_ns == alternate]
         (line,) = axes.plot(steps, gains, marker="o", label=f"{alternate:g} ns")

@@ -17,7 +17,7 @@ def periods(sweeps: Sequence[Sweep]) -> Any:
     Parameters
     ----------
     sweeps : sequence of Sweep
-        What `pagemig.studies.cori.study` answered.
+        What `pagemig.studies.cori.study` returned.
 
     Returns
     -------

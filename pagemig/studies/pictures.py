@@ -1,4 +1,4 @@
-"""What the pictures of all studies share; without matplotlib everything else works."""
+"""What the pictures of all studies share; everything else works without matplotlib."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ __all__ = ["MissingError", "check", "draw", "new_figure"]
 
 
 def check(path: str | os.PathLike[str], others: Sequence[str] = ()) -> None:
-    """Refuse a picture that could not be written, before any work is done for it.
+    """Refuse a picture that cannot be written, before any work is done for it.
 
     Parameters
     ----------
     path : path-like
         The picture.
     others : sequence of str
-        Kinds of files that are no pictures and could have been meant, for the error.
+        Suffixes of other files that the option accepts, for the error.
 
     Raises
     ------
     ValueError
-        If the file's kind is not one of .png, .svg, .pdf.
+        The suffix is not .png, .svg or .pdf.
     FileNotFoundError
-        If its directory does not exist.
+        The directory does not exist.
     """
     target = Path(path)
     if target.suffix not in (".png", ".svg", ".pdf"):
@@ -37,7 +37,7 @@ def check(path: str | os.PathLike[str], others: Sequence[str] = ()) -> None:
 
 
 def draw(write: Callable[[], None], output: str) -> None:
-    """Write a picture that a command was asked for, and say where it is or what is missing."""
+    """Write the picture of a command, and say where it is or what is missing."""
     try:
         write()
     except MissingError as error:

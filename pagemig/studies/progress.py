@@ -1,4 +1,4 @@
-"""Progress of long work on a terminal: tqdm where it is installed, a plain line where it is not."""
+"""Progress of long work on a terminal: tqdm if it is installed, else a plain line."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _FORMAT = "{desc:>18} {percentage:3.0f}% |{bar:30}|"
 
 @contextmanager
 def progress() -> Iterator[Callable[[str, float], None] | None]:
-    """Show how far work has come, if somebody looks.
+    """Show the progress of work on a terminal.
 
     Yields
     ------
     callable or None
-        To be called with what is being done and the share that is done; None where standard error
-        is no terminal.
+        Called with the name of the work and the share done; None if standard error is not a
+        terminal.
     """
     if not sys.stderr.isatty():
         yield None
@@ -40,7 +40,7 @@ def progress() -> Iterator[Callable[[str, float], None] | None]:
 
 
 def _bar(bar: Any) -> Callable[[str, float], None]:
-    """A bar of tqdm that begins again with each new name."""
+    """Show a bar of tqdm that begins again with each new name."""
     shown = ""
 
     def show(name: str, share: float) -> None:
@@ -55,7 +55,7 @@ def _bar(bar: Any) -> Callable[[str, float], None]:
 
 
 def _line() -> Callable[[str, float], None]:
-    """A line that is written over, ten times a second at most."""
+    """Show a line that is overwritten at most ten times a second."""
     last = 0.0
 
     def show(name: str, share: float) -> None:

@@ -1,10 +1,10 @@
 """Migration rates of N processors at once, in virtual time.
 
-A run of the model is recorded with the locks it takes (`record`), the record becomes what one
-processor does (`script`), and N processors replay it (`vtime`): they share the locks of the
-machine and of the nodes, and the copy bandwidth.  The order and the number of locks come from the
-record alone.  What each thing costs is in ``data/rates.toml``, which says of every value whether it
-is sourced, fitted or assumed.
+A run of the model is recorded with the locks it takes (`record`).  The record becomes a script for
+one processor (`script`), and N processors replay it (`vtime`): they share the locks of the machine
+and of the nodes, and the copy bandwidth.  The order and the number of locks come only from the
+record.  The costs are in ``data/rates.toml``, which says for every value whether it is sourced,
+fitted or assumed.
 
 Each processor moves the anonymous memory of a process of its own, all from one node to one other.
 So the locks of pages, page tables and reverse maps have one user each; `SHARED` are the others.
@@ -51,17 +51,17 @@ __all__ = [
     "script",
 ]
 
-#: What the note's "250" may mean: the rate of each of four migrations, or of all together.
+#: The readings of the note's "250": the rate of each of four migrations, or of all together.
 Reading = Literal["each", "total"]
 
 #: Numbers of processors shown.
 PROCESSORS: Final = (1, 2, 4, 8, 16)
 
-#: Locks that processors share though their processes share nothing: those of a node (one source,
-#: one target for all) and those of the machine (of the swap cache and of the swap devices).
+#: Locks that processors share even though their processes share nothing: those of a node (all have
+#: one source and one target) and those of the machine (the swap cache's and the swap devices').
 SHARED: Final = frozenset({"lru", "zone", "tree", "swap"})
 
-#: The note's two designs, and the kernels that have them; the first is the one it measured.
+#: The note's two designs, and the kernels that have them, the measured one first.
 NOTE_KERNELS: Final[Mapping[str, tuple[str, ...]]] = {
     "swap": ("2.6.17",),
     "entries": ("2.6.17-mm", "2.6.18", "6.1"),
@@ -75,7 +75,7 @@ N=2, 8 and 16 follow from the fit.  With migration entries copy_total_mb_s holds
 which the note says only that four do not reach it: another value would show there."""
 #: Kernels whose rates on today's machines are predicted; each machine is fitted with one of them.
 _TODAY: Final = ("6.1", "6.12", "6.18")
-#: Pages each processor moves, at least.
+#: The least number of pages that each processor moves.
 PAGES: Final = 1024
 _BATCH_BYTES: Final = 2 << 20
 _PTE_STEPS: Final = frozenset({"unmap", "restore", "rollback"})
@@ -98,7 +98,7 @@ class Value:
     origin : str
         ``"sourced"``, ``"fitted"`` or ``"assumed"``.
     source : str
-        From what, or why.
+        The source or the reason.
     """
 
     value: float
@@ -115,7 +115,7 @@ class Model:
     name, title : str
         As in the file.
     kernel : str
-        The kernel its figures are of.
+        The kernel of its figures.
     values : mapping of str to Value
         Every parameter of the file.
     """
@@ -134,16 +134,16 @@ class Model:
         return replace(self, values={**self.values, **changed})
 
     def costs(self, reading: Reading = "each", *, folio: int = 1, threads: int = 1) -> Costs:
-        """What the virtual processors pay.
+        """Return the costs of the virtual processors.
 
         Parameters
         ----------
         reading : {"each", "total"}
-            Of the note's 250 MB/s.
+            The reading of the note's 250 MB/s.
         folio : int
             Base pages that move as one.
         threads : int
-            That copy one folio together.
+            Threads that copy one folio together.
         """
         total = self["copy_total_mb_s"]
         rate = min(threads * self["copy_mb_s"], total)
@@ -197,9 +197,9 @@ def load(path: str | Path | None = None) -> Parameters:
     Raises
     ------
     ValueError
-        No such file of parameters: not TOML; a machine that lacks a parameter, has one nothing
-        describes, or does not say where a value comes from; a value that cannot be; what the note
-        or a published row lacks.  The text names the file and what is wrong in it.
+        The file is invalid: it is not TOML; a machine lacks a parameter, has an undescribed one, or
+        does not say where a value comes from; a value is out of range; the note or a published row
+        is incomplete.  The text names the file and the error in it.
     """
     own = files("pagemig").joinpath("data", "rates.toml")
     content = own.read_bytes() if path is None else Path(path).read_bytes()
@@ -258,7 +258,7 @@ def _check_text(what: str, value: Any) -> None:
 
 
 def _check(what: str, value: Any, *, above: float | None = None) -> None:
-    """Refuse what is no number, negative, or too small to divide by."""
+    """Refuse a value that is not a number, is negative, or is too small to divide by."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not 0 <= value < math.inf or value == above:
         bound = "at least 0" if above is None else f"above {above}"
@@ -271,16 +271,16 @@ def _check(what: str, value: Any, *, above: float | None = None) -> None:
 def record(kernel: str, pages: int = PAGES) -> npt.NDArray[Any]:
     """Record the steps and locks of a migration.
 
-    A process of one thread wrote ``pages`` pages of anonymous memory; ``migrate_pages`` moves them
-    to another node, for the third time: lists and caches are warm.  ``Machine.width`` is 1: the
-    counts do not depend on it, but so each lock stands beside the page that it is taken for.
+    A process with one thread has written ``pages`` pages of anonymous memory; ``migrate_pages``
+    moves them to another node for the third time, so lists and caches are warm.  ``Machine.width``
+    is 1: the counts do not depend on it, but each lock is then beside the page it is taken for.
 
     Parameters
     ----------
     kernel : str
         A profile.
     pages : int
-        How many.
+        Number of pages.
 
     Returns
     -------
@@ -308,7 +308,7 @@ def record(kernel: str, pages: int = PAGES) -> npt.NDArray[Any]:
 
 
 def _machine(kernel: str, pages: int) -> Machine:
-    """Two nodes with room to spare; a kernel that moves pages by way of swap gets some."""
+    """Make two nodes with room to spare, and swap for a kernel that migrates by swap entries."""
     profile = kernel_profile(kernel)
     size = 4 * pages * PAGE_SIZE
     options: dict[str, Any] = {"swap": [size]} if profile.engine == 1 else {}
@@ -318,7 +318,7 @@ def _machine(kernel: str, pages: int) -> Machine:
 
 
 def _moved(trace: npt.NDArray[Any]) -> int:
-    """Pages of a record that were copied and not copied again."""
+    """Count the pages that were copied in a record, each once."""
     copies = trace["pfn"][trace["step"] == _number("copy")]
     return int(np.unique(copies).size)
 
@@ -328,23 +328,23 @@ def _number(step: str) -> int:
 
 
 def locks_per_page(trace: npt.NDArray[Any]) -> dict[str, float]:
-    """Locks taken for each page that moved, by kind."""
+    """Return the locks taken for each page that moved, by kind."""
     counts = Counter(trace["step"].tolist())
     moved = _moved(trace)
     return {name: counts[number] / moved for number, name in LOCKS.items()}
 
 
 def script(trace: npt.NDArray[Any], model: Model, *, ptes: int = 1) -> Script:
-    """What a processor does that repeats a record.
+    """Make the script of a processor that repeats a record.
 
     Parameters
     ----------
     trace : ndarray
-        What `record` answered.
+        What `record` returned.
     model : Model
-        What steps and locks nobody else asks for cost; they become work.
+        The costs of steps and of uncontended locks, which become work.
     ptes : int
-        Page table entries that map a page or folio: unmap and restore are done for each.
+        Page-table entries that map a page or folio: unmap and restore are done for each.
 
     Returns
     -------
@@ -390,9 +390,9 @@ class Curve:
     model : str
         The machine's costs.
     reading : {"each", "total"}
-        Of the note's 250 MB/s.
+        The reading of the note's 250 MB/s.
     processors : tuple of int
-        How many at once.
+        Numbers of processors at once.
     mb_s : tuple of float
         Rate of each of them.
     busy : tuple of mapping
@@ -419,20 +419,20 @@ def rates(
     pages: int = PAGES,
     trace: npt.NDArray[Any] | None = None,
 ) -> Curve:
-    """Rates of a kernel on a machine, in virtual time.
+    """Compute the rates of a kernel on a machine, in virtual time.
 
     Parameters
     ----------
     kernel : str
         A profile.
     model : Model
-        What things cost.
+        The costs.
     reading : {"each", "total"}
-        Which of the two costs of the swap cache's lock.
+        Which of the two costs of the swap cache's lock to use.
     processors : sequence of int
-        How many migrate at once.
+        Numbers of processors that migrate at once.
     pages : int
-        Pages each moves, at least; the record is repeated.
+        The least number of pages that each moves; the record is repeated.
     trace : ndarray, optional
         A record to replay instead of the kernel's own.
 
@@ -448,7 +448,7 @@ def rates(
 
     Examples
     --------
-    >>> from pagemig import rates
+    >>> from pagemig.studies import rates
     >>> model = rates.load().models["zen3"]
     >>> one, two = rates.rates("6.12", model, processors=(1, 2)).mb_s
     >>> 0.8 < two / one <= 1
@@ -470,12 +470,12 @@ def rates(
 
 
 def published(model: Model, rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, float, float]]:
-    """Published rates beside the model's.
+    """Compare published rates with the model's.
 
     Parameters
     ----------
     model : Model
-        The machine they are of; its kernel is recorded.
+        Their machine; its kernel is recorded.
     rows : sequence of mapping
         Rows of the file.
 
@@ -490,7 +490,7 @@ def published(model: Model, rows: Sequence[Mapping[str, Any]]) -> list[tuple[str
 
 
 def _row_rate(model: Model, events: npt.NDArray[Any], row: Mapping[str, Any]) -> float:
-    """Rate of one migrating thread (MB/s), the fixed parts of the call included."""
+    """Return the rate of one migrating thread (MB/s), including the fixed parts of the call."""
     pages, folios = row["pages"], row["folios"]
     ptes = 1 if row.get("mapped") == "pmd" else pages
     costs = model.costs(folio=pages, threads=row.get("threads", 1))
@@ -515,8 +515,9 @@ def fit(model: Model, parameters: Parameters) -> dict[str, float]:
     Returns
     -------
     dict of str to float
-        ``step_us``, ``pte_us`` and ``hold_us`` from one migration alone, with either design;
-        ``tree_lines`` and ``tree_lines_total`` from four at once by way of swap, in either reading.
+        ``step_us``, ``pte_us`` and ``hold_us`` from one migration alone, under both designs;
+        ``tree_lines`` and ``tree_lines_total`` from four at once with swap entries, one for each
+        reading.
     """
     aim = parameters.note["aim"]
     alone = _fit_alone(model, {_ENTRIES: aim["entries_single"], _SWAP: aim["swap_single"]})
@@ -553,7 +554,7 @@ def _alone(kernel: str, model: Model) -> float:
 
 
 def _solve(rate: Callable[[float], float], wanted: float) -> float:
-    """Bisect for the cost, up to 100, that slows a rate down to the one wanted."""
+    """Bisect for the cost, up to 100, that slows a rate down to the wanted one."""
     low, high = 0.0, 100.0
     while high - low > 0.001:
         middle = (low + high) / 2
@@ -565,7 +566,7 @@ def _solve(rate: Callable[[float], float], wanted: float) -> float:
 
 
 def _note_curves(model: Model, pages: int) -> list[Curve]:
-    """Curves of the note's table; only swap entries have a second reading."""
+    """Return the curves of the note's table; only swap entries have a second reading."""
     readings: tuple[Reading, ...] = ("each", "total")
     return [
         rates(kernel, model, reading=reading, pages=pages)
@@ -600,7 +601,7 @@ def _whole(rate: float) -> str:
 
 
 def _off_table(drawn: Sequence[tuple[Model, Sequence[Curve]]], parameters: Parameters) -> str:
-    """What the fit aimed at beside what it gives, and the one figure that it did not aim at."""
+    """Compare the aims of the fit with its results, and show the one figure that is not fitted."""
     aim = parameters.note["aim"]
     fitted: list[tuple[str, str, Reading, int, float, str]] = [
         ("swap entries, one", _SWAP, "each", 1, aim["swap_single"], "hold_us"),
@@ -660,7 +661,7 @@ def _use(row: Mapping[str, Any]) -> str:
 
 
 def costs(parameters: Parameters) -> str:
-    """Lay out the parameters, with where each value is from."""
+    """Lay out the parameters, with the origin of each value."""
     models = list(parameters.models.values())
     rows = [
         [
@@ -684,7 +685,7 @@ def _notes(parameters: Parameters) -> list[Model]:
 
 
 def report(parameters: Parameters, pages: int) -> tuple[str, list[tuple[Model, list[Curve]]]]:
-    """Lay out all rates; the note's curves come along for the picture."""
+    """Lay out all rates; return the text, and the note's curves for the picture."""
     drawn = [(model, _note_curves(model, pages)) for model in _notes(parameters)]
     parts = [
         f"{model.title[0].upper()}{model.title[1:]} (fitted to the note)\n"
@@ -705,7 +706,7 @@ def report(parameters: Parameters, pages: int) -> tuple[str, list[tuple[Model, l
 
 
 def fitted(parameters: Parameters) -> str:
-    """Lay out the machines of the note, fitted anew."""
+    """Fit the machines of the note again, and lay the results out."""
     rows = [
         [model.name, name, f"{value:.4f}", f"{model[name]:.4f}"]
         for model in _notes(parameters)

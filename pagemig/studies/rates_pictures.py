@@ -10,7 +10,7 @@ from pagemig.studies.rates import Curve, Model
 
 __all__ = ["rates"]
 
-#: Shapes and sizes by which curves that lie on each other can be told apart.
+#: Shapes and sizes that tell coinciding curves apart.
 _MARKERS = (("o", 6), ("o", 6), ("D", 11), ("s", 8), ("x", 6))
 
 
@@ -24,16 +24,16 @@ def rates(
     Parameters
     ----------
     machines : sequence of (Model, sequence of Curve)
-        Costs, and what `pagemig.studies.rates.rates` answered for them.
+        Costs, and what `pagemig.studies.rates.rates` returned for them.
     note : mapping
         The note's figures, MB/s.
     path : path-like
-        The picture; its suffix says which kind.
+        The picture; its suffix gives the format.
 
     Raises
     ------
     MissingError
-        If matplotlib is not installed.
+        matplotlib is not installed.
     """
     figure = pictures.new_figure(figsize=(5.6 * len(machines), 5.4), layout="constrained")
     panels = figure.subplots(1, len(machines), sharey=True, squeeze=False)[0]
@@ -53,7 +53,7 @@ def rates(
 
 
 def _rate_curve(axes: Any, curve: Curve, marker: tuple[str, int]) -> None:
-    """One kernel; the second reading of the note's 250 is dashed."""
+    """Draw one kernel; the second reading of the note's 250 is dashed."""
     total = curve.reading == "total"
     shape, size = marker
     axes.plot(
@@ -68,7 +68,7 @@ def _rate_curve(axes: Any, curve: Curve, marker: tuple[str, int]) -> None:
 
 
 def _note_figures(axes: Any, note: Mapping[str, Any]) -> None:
-    """The note's ranges for one migration, and what it says of four."""
+    """Draw the note's ranges for one migration, and what it says of four."""
     for design, colour in (("swap", "0.4"), ("entries", "0.7")):
         single = note[design]["single"]
         bar = {"color": colour, "linewidth": 5, "alpha": 0.6, "zorder": 0}

@@ -1,8 +1,8 @@
-"""One small program under every kernel, and what became of it, side by side.
+"""One small program under every kernel, with the results side by side.
 
 The note of 2006 compares two kernels and proposes a third.  Here the same program runs under each
-of them, under what was merged and under today's: it is moved, moved again, touched, interleaved;
-and everything that is told of it was counted while it ran.  docs/history.md tells the story.
+of them, under the merged version and under today's kernels.  It is moved, moved again, touched and
+interleaved, and every figure is counted while it runs.  docs/history.md tells the story.
 """
 
 from collections import Counter
@@ -52,21 +52,21 @@ Value: TypeAlias = int | float | str | None
 
 _Nodes: TypeAlias = npt.NDArray[np.int32]
 
-#: Kernels the story is told of.  2.6.18 is the one of ia64, the kind of machine the note was
-#: written for: on x86-64 its mbind takes every page of a range for misplaced, which hides much.
+#: The kernels of the story.  2.6.18 is that of ia64, the kind of machine the note was written for:
+#: on x86-64 its mbind considers every page of a range misplaced, which hides much.
 TOLD_OF: Final = tuple(name for name in KERNELS if name != "2.6.18")
 
-#: What happens, in order: a word for it and a line.
+#: The acts in order: a word for each, and a line.
 ACTS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "move": "The program is moved from node 0 to node 1, by migrate_pages",
         "locks": "Locks taken meanwhile",
-        "again": "It is moved on to node 2, without having touched anything in between",
+        "again": "It is moved on to node 2, without touching anything in between",
         "touch": "It reads all its memory, then writes all but the file",
         "locked": "It wants to keep its locked memory where it is",
         "interleave": "It asks for its pages to be interleaved over nodes 0 to 2, by mbind",
         "hook": "A driver has mapped memory without page structures; its process is moved",
-        "disposal": "A caller in the kernel looks at what a migration leaves to it",
+        "disposal": "A caller in the kernel looks at the lists that a migration leaves",
     }
 )
 
@@ -88,7 +88,7 @@ class Figure(NamedTuple):
     Attributes
     ----------
     act : str
-        When it is taken, a key of ``ACTS``.
+        The act that it belongs to, a key of ``ACTS``.
     name : str
         Key in ``Story.figures``.
     title : str
@@ -107,7 +107,7 @@ class Figure(NamedTuple):
 FIGURES: Final[tuple[Figure, ...]] = (
     Figure("move", "moved", "pages moved", "the kernel's own count, pgmigrate_success"),
     Figure(
-        "move", "slots", "swap slots taken", "places on the swap device, only to name pages by them"
+        "move", "slots", "swap slots taken", "slots on the swap device, used only to name the pages"
     ),
     Figure(
         "move",
@@ -119,22 +119,22 @@ FIGURES: Final[tuple[Figure, ...]] = (
         "move",
         "entries_back",
         "  and put back",
-        "what was not put back has to be found again by a fault",
+        "a fault has to find each page whose entry was not put back",
     ),
     Figure(
         "move",
         "flushes",
         "flushes of TLBs",
-        "processors are told to forget those entries; from 6.3 on once for a batch",
+        "processors drop those entries; from 6.3 on one flush for a batch",
     ),
-    Figure("move", "rss_before", "resident pages before", "what the process is charged for (RSS)"),
+    Figure("move", "rss_before", "resident pages before", "the process's resident set (RSS)"),
     Figure("move", "rss_lowest", "  at the lowest, meanwhile", "seen after each step of the move"),
     Figure("move", "rss_after", "  after", "fewer where mappings were lost"),
     Figure(
         "move",
         "without_swap",
         "moved on a machine without swap",
-        "the same program; migrate_pages calls it a success all the same",
+        "the same program; migrate_pages reports success in any case",
     ),
     Figure(
         "locks",
@@ -146,31 +146,31 @@ FIGURES: Final[tuple[Figure, ...]] = (
         "locks",
         "tree_file",
         "tree_lock, a page of the file",
-        "a lock of this file alone; in 2006 once more, as the page is dirty",
+        "a lock of this file only; in 2006 taken once more, since the page is dirty",
     ),
     Figure(
         "locks",
         "swap_anonymous",
         "swap_lock, an anonymous page",
-        "the one lock of all swap slots, for each count of a slot",
+        "the one lock of all swap slots, taken for each change of a slot's count",
     ),
     Figure(
         "locks",
         "swap_forked",
         "swap_lock, a forked page",
-        "two processes map it: two counts more",
+        "two processes map it: two more changes of the count",
     ),
     Figure(
         "locks",
         "all_locks",
         "tree_lock and swap_lock in all",
-        "by the counters of the machine, whole move",
+        "counted by the machine over the whole move",
     ),
     Figure(
         "again",
         "moved_again",
         "pages moved",
-        "a process is searched by its page tables: what they lost is not found",
+        "pages are found through the page tables, so not without an entry",
     ),
     Figure(
         "again",
@@ -178,12 +178,12 @@ FIGURES: Final[tuple[Figure, ...]] = (
         "pages left behind",
         "moved the first time, still on node 1 after the second",
     ),
-    Figure("touch", "read_faults", "faults to read", "entries that are found again, page by page"),
+    Figure("touch", "read_faults", "faults to read", "each fault restores the entry of a page"),
     Figure(
         "touch",
         "useless_cow",
         "write faults without a copy",
-        "the right to write was lost; the kernel finds that it need not copy",
+        "write permission was lost; the kernel finds that it need not copy",
     ),
     Figure(
         "touch",
@@ -196,20 +196,20 @@ FIGURES: Final[tuple[Figure, ...]] = (
         "locked",
         "locked_strict",
         "  and by mbind with STRICT",
-        "which takes pages of any mapping, also those that migrate_pages passes over",
+        "which takes pages of any mapping, including those that migrate_pages skips",
     ),
     Figure("locked", "locked_answer", "  which answers", "EIO where pages did not move"),
     Figure(
         "locked",
         "pinned_moved",
         "pinned pages moved",
-        "of one: a reference the kernel cannot explain holds a page everywhere",
+        "of one page: an unexplained reference keeps it in place under every kernel",
     ),
     Figure(
         "locked",
         "declared_moved",
         "VM_DONTMIGRATE pages moved",
-        "by mbind with STRICT; - where the kernel has no such flag",
+        "by mbind with STRICT; - if the kernel has no such flag",
     ),
     Figure(
         "interleave",
@@ -233,19 +233,19 @@ FIGURES: Final[tuple[Figure, ...]] = (
         "hook",
         "driver_moved",
         "pages the driver moved",
-        "the kernel cannot, but asks the mapping's own migrate operation to",
+        "the kernel cannot move them; it calls the mapping's own migrate operation",
     ),
     Figure(
         "hook",
         "driver_moved_last",
         "  where it is the last mapping",
-        "2.6.18 looks at all mappings but the last",
+        "2.6.18 omits the last mapping",
     ),
     Figure(
         "disposal",
         "old_frames",
         "frames of moved pages it holds",
-        "before they are given back: it could still do something with them",
+        "before they are freed, so the caller could still use them",
     ),
     Figure(
         "disposal",
@@ -257,23 +257,26 @@ FIGURES: Final[tuple[Figure, ...]] = (
         "disposal",
         "failed",
         "pages that failed for good",
-        "it is told which: locked ones here, EPERM",
+        "it learns which: here the locked pages, EPERM",
     ),
     Figure(
-        "disposal", "retry", "pages it may try again", "it is told which: a pinned one here, EAGAIN"
+        "disposal",
+        "retry",
+        "pages it may try again",
+        "it learns which: here the pinned page, EAGAIN",
     ),
     Figure(
         "disposal",
         "told",
         "pages a program is told of",
-        "statuses that move_pages stored; where one failed, today's store none",
+        "statuses that move_pages stored; today's kernels store none if a page fails",
     ),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """What became of the program under one kernel.
+    """The results of the program under one kernel.
 
     Attributes
     ----------
@@ -299,11 +302,11 @@ class Story:
 
 
 _LEAST_PAGES: Final = 2
-#: A list of kernels that have them takes 257 frames, and two regions go on one.
+#: A target list of 2006 has room for 257 frames, and two regions go on one list.
 _MOST_PAGES: Final = 128
 _MASK: Final = (0, 1, 2)
-#: An address whose page number is a multiple of 3, so that page i belongs on node i modulo 3; and
-#: below 2**32, so that kernels that look at 32 bits of it and at all think alike.
+#: An address whose page number is a multiple of 3, so that page i belongs on node i modulo 3.  It
+#: is below 2**32, so that kernels that use 32 bits of it agree with those that use all.
 _INTERLEAVED: Final = 3 << 40
 
 
@@ -320,12 +323,12 @@ def run(kernel: str | KernelProfile, *, pages: int = 16) -> Story:
     Returns
     -------
     Story
-        What was counted.
+        The figures.
 
     Raises
     ------
     ValueError
-        No such kernel, or another number of pages.
+        No such kernel, or a number of pages out of range.
 
     Examples
     --------
@@ -357,7 +360,7 @@ def compare(kernels: Iterable[str | KernelProfile] = TOLD_OF, *, pages: int = 16
     Parameters
     ----------
     kernels : iterable of str or KernelProfile
-        Which; all profiles unless given.
+        The kernels; all but 2.6.18 unless given.
     pages : int, default 16
         Pages of each region.
 
@@ -375,7 +378,7 @@ def compare(kernels: Iterable[str | KernelProfile] = TOLD_OF, *, pages: int = 16
 
 
 class _Program:
-    """The program, its machine, and what was counted so far."""
+    """The program, its machine, and the figures so far."""
 
     def __init__(self, profile: KernelProfile, pages: int, *, swap: bool) -> None:
         options: dict[str, Any] = {"swap": ["16MiB"]} if swap and profile.swap else {}
@@ -396,7 +399,7 @@ class _Program:
         self._note("start")
 
     def _set_up(self) -> Process:
-        """Map the regions and bring their pages in; return the child."""
+        """Map the regions and fault their pages in; return the child."""
         self._map("forked", write=True)
         child = self.app.fork()
         self._map("anonymous", write=True)
@@ -420,25 +423,25 @@ class _Program:
 
     @property
     def size(self) -> int:
-        """Bytes of a region."""
+        """Size of a region in bytes."""
         return self.pages * PAGE_SIZE
 
     # ---- looking ------------------------------------------------------------------------------
 
     def _frames(self, name: str) -> npt.NDArray[np.int64]:
-        """Frame of each page of a region, -1 where no entry maps one."""
+        """Return the frame of each page of a region, -1 where no entry maps one."""
         return self.app.frames(self.base[name], self.pages)
 
     def _nodes(self, name: str) -> _Nodes:
         return self.app.nodes(self.base[name], self.pages)
 
     def _note(self, moment: str) -> None:
-        """Write down where everything is."""
+        """Record where every page is."""
         names = [*REGIONS, *(name for name in self.base if name not in REGIONS)]
         self.placements[moment] = {name: self._nodes(name) for name in names}
 
     def _resident(self) -> int:
-        """Pages of the process's resident set."""
+        """Return the pages of the process's resident set."""
         return (self.app.status()["VmRSS"] << 10) >> PAGE_SHIFT
 
     def _on(self, name: str, node: int) -> int:
@@ -508,7 +511,7 @@ class _Program:
         self.figures["declared_moved"] = self._declared()
 
     def _declared(self) -> int | None:
-        """How many pages of memory that must not migrate do; None where that cannot be said."""
+        """Count pages of VM_DONTMIGRATE memory that moved; None if the kernel has no such flag."""
         self._map("declared", write=True)
         try:
             self.app.madvise(self.base["declared"], self.size, "dontmigrate")
@@ -543,7 +546,7 @@ class _Program:
         self._note("interleaved")
 
     def use_a_driver(self) -> None:
-        """Two processes have memory of a driver, one of them with another mapping above it."""
+        """Move two processes with a driver's memory, one of which has a mapping above it."""
         driver = UncachedAllocator(self.machine)
         for name, above in (("driver_moved", True), ("driver_moved_last", False)):
             process = self.machine.spawn()
@@ -554,7 +557,7 @@ class _Program:
             self.figures[name] = int((process.nodes(base, self.pages) == 1).sum())
 
     def look_at_lists(self) -> None:
-        """One call for the anonymous pages, one of them pinned, and the locked ones."""
+        """Migrate the anonymous pages, one of them pinned, and the locked ones in one call."""
         anonymous = self._frames("anonymous")
         frames = np.concatenate([anonymous, self._frames("locked")])
         pin = self.app.pin(self.base["anonymous"], PAGE_SIZE)
@@ -573,7 +576,7 @@ class _Program:
         figures["failed"], figures["retry"] = lists.failed.size, lists.left.size
 
     def _disposed(self, frames: npt.NDArray[np.int64]) -> None:
-        """What there is to see where pages are disposed of at once."""
+        """Take the figures of a kernel that disposes of migrated pages at once."""
         status = self.machine.migrate_frames(frames, np.ones_like(frames)).status
         gone, again = status >= 0, status == -EAGAIN
         held = gone & (self.machine.frames.refcount[frames] > 0)
@@ -585,7 +588,7 @@ class _Program:
         figures["retry"] = int(again.sum())
 
     def _told(self) -> int | None:
-        """Pages of the same two regions whose outcome move_pages says."""
+        """Count the pages of the same two regions for which move_pages stores a status."""
         if "move_pages" not in self.machine.profile.calls:
             return None
         first = np.array([self.base["anonymous"], self.base["locked"]], dtype=np.uint64)
@@ -596,7 +599,7 @@ class _Program:
 
 
 class _LocksOfPages:
-    """How often locks are taken for each page, by the counters between two steps of its way."""
+    """Counts locks for each page, by the counters between two steps of its migration."""
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
@@ -604,7 +607,7 @@ class _LocksOfPages:
         self._taken: Counter[tuple[str, int]] = Counter()
 
     def count(self, pfns: list[int]) -> None:
-        """A step has been taken with one page."""
+        """Count the locks since the last step, after a step of one page."""
         [pfn] = pfns
         now = self._machine.counters
         for lock in ("lock_tree", "lock_swap"):
@@ -629,9 +632,9 @@ def text(stories: Sequence[Story], acts: Iterable[str] = tuple(ACTS)) -> str:
     Parameters
     ----------
     stories : sequence of Story
-        What `compare` answered.
+        What `compare` returned.
     acts : iterable of str
-        Which acts; all unless given.
+        The acts; all unless given.
 
     Returns
     -------
@@ -648,7 +651,7 @@ def text(stories: Sequence[Story], acts: Iterable[str] = tuple(ACTS)) -> str:
 
 
 def known_acts(acts: Iterable[str]) -> list[str]:
-    """Put acts into the order of the story; ValueError: no act has that name."""
+    """Put acts into the order of the story, or raise ValueError for an unknown one."""
     wanted = list(acts)
     for act in wanted:
         if act not in ACTS:
@@ -657,7 +660,7 @@ def known_acts(acts: Iterable[str]) -> list[str]:
 
 
 def _act_text(stories: Sequence[Story], act: str) -> str:
-    """Table of an act: figures down, kernels across, under each figure what it means."""
+    """Lay out an act: figures down, kernels across, and under each figure its meaning."""
     names = max(len(figure.title) for figure in FIGURES)
     wide = max(len(_cell(value)) for story in stories for value in story.figures.values())
     columns = [story.kernel.rjust(wide) for story in stories]
@@ -684,7 +687,7 @@ def _cell(value: Value) -> str:
 
 
 def introduction(stories: Sequence[Story]) -> str:
-    """Say what the program has and which kernels it runs under."""
+    """Describe the program, and the kernels that it runs under."""
     regions = [f"  {name:9}  {what}" for name, what in REGIONS.items()]
     kernels = [f"  {story.kernel:11}  {KERNELS[story.kernel].stands_for}" for story in stories]
     first = f"A program with {stories[0].pages} pages of each kind, on node 0 of four:"

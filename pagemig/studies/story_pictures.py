@@ -18,14 +18,14 @@ def placements(stories: Sequence[Story], path: str | os.PathLike[str]) -> None:
     Parameters
     ----------
     stories : sequence of Story
-        What `pagemig.studies.story.compare` answered.
+        What `pagemig.studies.story.compare` returned.
     path : path-like
-        The picture; its suffix says which kind.
+        The picture; its suffix gives the format.
 
     Raises
     ------
     MissingError
-        If matplotlib is not installed.
+        matplotlib is not installed.
     """
     moments = list(stories[0].placements)
     figure = pictures.new_figure(figsize=(3.0 * len(moments) + 1.4, 5.6), layout="constrained")
@@ -39,7 +39,7 @@ def placements(stories: Sequence[Story], path: str | os.PathLike[str]) -> None:
 
 
 def _placement(axes: Any, stories: Sequence[Story], moment: str) -> Any:
-    """Node of every page at one moment; regions below each other."""
+    """Draw the node of every page at one moment, regions below each other."""
     regions = list(stories[0].placements[moment])
     size = stories[0].pages
     nodes = np.array([np.concatenate(list(story.placements[moment].values())) for story in stories])

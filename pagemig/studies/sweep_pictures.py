@@ -30,7 +30,7 @@ def curves(rows: Sequence[Row]) -> Any:
     Parameters
     ----------
     rows : sequence of dict
-        What `pagemig.studies.sweep.sweep` answered.
+        What `pagemig.studies.sweep.sweep` returned.
 
     Returns
     -------
@@ -77,12 +77,12 @@ def _times(rows: Sequence[Row], size: float, policy: str) -> list[float]:
 
 
 def heat(rows: Sequence[Row]) -> Any:
-    """Draw the gain over period and size, a panel for each policy; a line where it is nothing.
+    """Draw the gain over period and size, a panel for each policy, with a line where it is 0.
 
     Parameters
     ----------
     rows : sequence of dict
-        What `pagemig.studies.sweep.sweep` answered.
+        What `pagemig.studies.sweep.sweep` returned.
 
     Returns
     -------
@@ -126,7 +126,7 @@ def _gains(axes: Any, rows: Sequence[Row], policy: str) -> Any:
 
 
 def drawn(rows: Sequence[Row]) -> Sequence[tuple[str, bytes]]:
-    """All pictures of a sweep, with their headings."""
+    """Draw all pictures of a sweep; return them with their headings."""
     return [
         ("Gain over period and size", png(heat(rows))),
         ("Time against size", png(curves(rows))),

@@ -1,16 +1,16 @@
-"""Virtual time: processors replay one recorded order of locks and copies and meet at the locks.
+"""Virtual time: processors replay a recorded order of locks and copies, and contend for locks.
 
-Nothing here knows a kernel.  What a processor does is a `Script`, made from a recorded trace; what
-it costs is a `Costs`.  A lock is granted in the order of arrival.  It is held for::
+Nothing here knows a kernel.  A `Script`, made from a recorded trace, says what a processor does;
+`Costs` say what it costs.  A lock is granted in the order of arrival.  It is held for::
 
     hold + (lines * line if another processor had it last) + spin_lines * line * waiters
 
-and a copy slows down when those in progress at its start ask for more than the memory has.
-Processors start in different places of the script, unless told otherwise: whole phases of it, such
-as the isolation of all pages before the first moves, would else coincide.  Work and copies take
-more or less than their mean each time: processors of equal times fall into step, meet at every lock
-for ever or at none, and then a hundredth of a microsecond decides which.  The simulation is of
-discrete events and deterministic: equal arguments give equal results.
+A copy slows down if the copies in progress at its start need more than the memory's bandwidth.
+Processors start in different places of the script, unless told otherwise.  Whole phases of it, such
+as the isolation of all pages before the first one moves, would coincide otherwise.  Work and copies
+vary around their mean.  Processors with equal times would run in lockstep and meet at every lock or
+at none, and a hundredth of a microsecond would decide which.  The simulation is one of discrete
+events and deterministic: equal arguments give equal results.
 """
 
 from collections import deque
@@ -31,7 +31,7 @@ COPY: Final = "copy"
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """What one processor does, over and over.
+    """What one processor does repeatedly.
 
     Attributes
     ----------
@@ -50,7 +50,7 @@ class Script:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Costs:
-    """What operations cost; times in us, bandwidths in MB/s (10**6 bytes), which is bytes/us.
+    """Costs of operations: times in us, bandwidths in MB/s (10**6 bytes), which is bytes/us.
 
     Attributes
     ----------
@@ -61,9 +61,9 @@ class Costs:
     line_us : float
         Time to fetch one cache line that another processor wrote.
     lines : mapping of str to float
-        Lines that follow a lock when its owner changes; 0 where a lock is not listed.
+        Cache lines that move with a lock when its owner changes; 0 for a lock that is not listed.
     spin_lines : float
-        Lines by which each waiting processor slows the owner down.
+        Cache lines by which each waiting processor slows the owner down.
     copy_mb_s : float
         Copy bandwidth of one processor.
     copy_total_mb_s : float
@@ -71,7 +71,7 @@ class Costs:
     jitter : float
         Work and copies are drawn from 1 - jitter to 1 + jitter times their length.
     spread : float
-        Processor i of N starts at i/N of the script's time alone, times this: 0 is all together.
+        Processor i of N starts at i/N of the script's time alone, times this; 0: all together.
     """
 
     page_bytes: int
@@ -87,7 +87,7 @@ class Costs:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How fast the processors were.
+    """The rates of the processors.
 
     Attributes
     ----------
@@ -102,12 +102,12 @@ class Outcome:
 
 
 def closed_form(script: Script, costs: Costs) -> float:
-    """Rate of one processor alone (MB/s): all times just add up."""
+    """Return the rate of one processor alone (MB/s), the sum of all times."""
     return script.pages * costs.page_bytes / (sum(_alone(script, costs)) + script.tail_us)
 
 
 def _alone(script: Script, costs: Costs) -> list[float]:
-    """Time of each operation, the work before it included, where nobody else is (us)."""
+    """Return the time of each operation without contention, including the work before it (us)."""
     copy = costs.page_bytes / min(costs.copy_mb_s, costs.copy_total_mb_s)
     return [delay + (copy if resource == COPY else costs.hold_us) for delay, resource in script.ops]
 
@@ -120,20 +120,20 @@ def simulate(
     Parameters
     ----------
     script : Script
-        What each does.
+        What each processor does.
     costs : Costs
-        What it costs.
+        The costs.
     processors : int
-        How many there are.
+        Number of processors.
     repeats : int
-        Times each replays the script.
+        How often each replays the script.
     seed : int
-        Of the jitter.
+        Seed of the jitter.
 
     Returns
     -------
     Outcome
-        The rate of each, and how busy the locks were.
+        The rate of each, and the busy share of each lock.
 
     Raises
     ------
@@ -159,7 +159,7 @@ class _Lock:
 
 
 class _Simulation:
-    """Events by time: a processor asks for what its next operation needs, or gives a lock back."""
+    """Events by time: a processor requests what its next operation needs, or releases a lock."""
 
     def __init__(
         self, script: Script, costs: Costs, processors: int, repeats: int, seed: int
@@ -238,7 +238,7 @@ class _Simulation:
 
 
 def _starts(script: Script, costs: Costs, processors: int) -> list[int]:
-    """Operation each processor begins with."""
+    """Return the operation that each processor begins with."""
     ends = np.cumsum(_alone(script, costs))
     share = costs.spread * np.arange(processors) / processors
     starts: list[int] = np.searchsorted(ends, share * ends[-1], side="right").tolist()
@@ -247,7 +247,7 @@ def _starts(script: Script, costs: Costs, processors: int) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class _Drawn:
-    """One round of the script: work before each operation (us), what a copy takes of its mean."""
+    """One round of the script: work before each operation (us), factors on the copies' mean."""
 
     delays: list[float]
     copies: list[float]
