@@ -1,7 +1,7 @@
-"""Arguments on their way into a call: Python numbers, sizes and node sets become the kernel's.
+"""Conversion of arguments: Python numbers, sizes and node sets become the kernel's.
 
-What no C argument could hold is a ``TypeError`` or ``ValueError`` that names the argument; what the
-kernel would refuse passes through here unharmed and gets the kernel's errno later.
+A value that no C argument could hold is a ``TypeError`` or ``ValueError`` that names the argument.
+A value that the kernel would refuse passes unchanged, and gets the kernel's errno later.
 """
 
 import re
@@ -44,7 +44,7 @@ _INT_MIN: Final = -(1 << 31)
 _UINT_MAX: Final = (1 << 32) - 1
 _LONG_MIN: Final = -(1 << 63)
 
-#: Bits a user mask may have at most: ``PAGE_SIZE * 8``.
+#: The most bits of a user mask: ``PAGE_SIZE * 8``.
 _MASK_BITS: Final = PAGE_SIZE * 8
 
 _UNITS: Final = {

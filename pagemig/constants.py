@@ -1,7 +1,7 @@
 """Numbers of the Linux x86-64 interface, and the sentinels of this library.
 
-The values are those of ``include/uapi`` (``linux/mempolicy.h``, ``asm-generic/mman*.h``): a
-program's own constants can be passed unchanged.  ``MAX_NUMNODES`` is that of the recorded kernels
+The values are those of ``include/uapi`` (``linux/mempolicy.h``, ``asm-generic/mman*.h``), so a
+program can pass its own constants unchanged.  ``MAX_NUMNODES`` is that of the recorded kernels
 (``CONFIG_NODES_SHIFT=10``).
 """
 
@@ -83,7 +83,7 @@ TiB: Final = 1 << 40
 PAGE_SHIFT: Final = 12
 PAGE_SIZE: Final = 1 << PAGE_SHIFT
 
-#: Node numbers the modelled kernels know: 0 to 1023.  A machine has at most 64 of them.
+#: Node numbers of the modelled kernels are 0 to 1023.  A machine has at most 64 nodes.
 MAX_NUMNODES: Final = 1024
 
 # ---- memory policies --------------------------------------------------------------------------
@@ -111,7 +111,7 @@ MPOL_F_MEMS_ALLOWED: Final = 1 << 2
 MPOL_MF_STRICT: Final = 1 << 0
 MPOL_MF_MOVE: Final = 1 << 1
 MPOL_MF_MOVE_ALL: Final = 1 << 2
-#: In the header, but refused by every call with EINVAL (recorded: hand-071).
+#: In the header, but every call refuses it with EINVAL (recorded: hand-071).
 MPOL_MF_LAZY: Final = 1 << 3
 
 # ---- mappings ---------------------------------------------------------------------------------
@@ -165,7 +165,7 @@ MADV_BY_NAME: Final[dict[str, int]] = {
     "collapse": 25,
     "hwpoison": 100,
     "soft_offline": 101,
-    # The note's VM_DONTMIGRATE and back; no kernel has them, profiles but pmig answer EINVAL.
+    # Set and clear the note's VM_DONTMIGRATE; no kernel has it, profiles but pmig answer EINVAL.
     "dontmigrate": 200,
     "domigrate": 201,
 }
@@ -190,12 +190,12 @@ FILE_MINIX: Final = 4
 #: Signals that can stop an access, by number.
 SIGNAL_NAMES: Final[dict[int, str]] = {7: "SIGBUS", 9: "SIGKILL", 11: "SIGSEGV"}
 
-#: What a status array holds where the kernel stored nothing; no kernel stores this number.
+#: Stands in a status array where the kernel stored nothing; no kernel stores this number.
 STATUS_UNSET: Final = -(2**31)
 
 
 class Pointer(Enum):
-    """A user pointer that is not a list: what can be passed where the kernel takes a pointer.
+    """A user pointer without a list, which can be passed where the kernel takes a pointer.
 
     Attributes
     ----------
@@ -215,21 +215,21 @@ class Pointer(Enum):
 NULL: Final = Pointer.NULL
 BAD: Final = Pointer.BAD
 
-# Steps of a migration, in order.  What a hook or an actor finds when it comes after one.
+# Steps of a migration, in order, with the state that a hook or an actor finds after each.
 
 #: The page is taken off the LRU, by this migration.
 STEP_ISOLATE: Final = 1
-#: A target is there.
+#: It has a target.
 STEP_ALLOC: Final = 2
 #: Its lock is held, unless the page is left for the next pass.
 STEP_LOCK: Final = 3
 #: Its entries are migration entries.
 STEP_UNMAP: Final = 4
-#: Its references are explained, a file's slot has the target (before 6.11: not yet copied).
+#: Its references are explained; the page cache has the target (before 6.11: not yet copied).
 STEP_FREEZE: Final = 5
 #: Its content is in the target.
 STEP_COPY: Final = 6
-#: Its entries are entries again, of the target or after a failure its own.
+#: Its migration entries are replaced by entries for the target, or after a failure for itself.
 STEP_RESTORE: Final = 7
-#: Unlocked; free, or back for the next pass.
+#: It is unlocked, and free or back on its list for the next pass.
 STEP_PUTBACK: Final = 8

@@ -721,9 +721,9 @@ def _answered(call: Callable[[], object], *, returns: bool = False) -> Json:
 
 def _counted(process: Process, call: Callable[[], object]) -> Json:
     """Return the same as `_answered`, with the minor faults that the call itself took."""
-    before = process._last_faults()[0]
+    before = process.faults[0]
     result = _answered(call)
-    faults = process._last_faults()[0] - before if process.alive else 0
+    faults = process.faults[0] - before if process.alive else 0
     return result | {"minflt": faults} if faults else result
 
 

@@ -277,7 +277,7 @@ class Machine(Platform):
                 "mappings have migrate operations in Python, which no file holds: unmap them first"
             )
         return {
-            "nodes": [node._key() for node in self.nodes],
+            "nodes": [node.arguments for node in self.nodes],
             "kernel": state.describe(self.profile),
             "distances": self.distances.tolist(),
             "page_bytes": self.page_bytes,

@@ -89,12 +89,14 @@ class Node:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Node):
             return NotImplemented
-        return self._key() == other._key()
+        return self.arguments == other.arguments
 
     def __hash__(self) -> int:
-        return hash(self._key())
+        return hash(self.arguments)
 
-    def _key(self) -> tuple[int, ...]:
+    @property
+    def arguments(self) -> tuple[int, ...]:
+        """The arguments that make an equal node, in their order."""
         return (self.size, self.cpus, self.reserved, self.watermark)
 
 

@@ -1232,13 +1232,10 @@ class Process(NumaCalls):
         self._must_live("status")
         return proc.status(self)
 
-    def _last_faults(self) -> tuple[int, int]:
-        """Return the minor and major faults taken since the start."""
+    @property
+    def faults(self) -> tuple[int, int]:
+        """Minor and major faults that this task has taken since its start."""
         return self._faults()
-
-    def _locked_vm(self) -> int:
-        """Return the pages of locked mappings (VmLck)."""
-        return self._usage()[3]
 
 
 # ---- objects of processes ---------------------------------------------------------------------

@@ -1,21 +1,21 @@
 """Races that happen every time: actors on one machine, exactly one of which runs at a time.
 
-An actor is a function in a thread of its own that makes calls on the machine.  The actors pass one
-*baton*: the actor that holds it runs, the others stand still.  It changes hands
+An actor is a function in a thread of its own that makes calls on the machine.  Exactly one actor
+has the *turn* and runs, the others stand still.  The turn passes to another actor
 
-* at a numbered step of a migration (``STEP_ISOLATE`` to ``STEP_PUTBACK``), where
-  :meth:`Actors.at_step` said so: another actor runs there until it ends or must wait;
-* where an actor must wait, for a page lock, a migration, an mmap_lock, an inode's lock, for I/O or
+* at a numbered step of a migration (``STEP_ISOLATE`` to ``STEP_PUTBACK``) that
+  :meth:`Actors.at_step` named: another actor runs there until it ends or must wait;
+* when an actor must wait: for a page lock, a migration, an mmap_lock, an inode's lock, for I/O or
   for the next pass of ``offline``;
-* where an actor ends, or gives way.
+* when an actor ends, or gives way.
 
-Nothing sleeps and nothing is timed, so the same actors meet in the same place in every run.  When
-all remaining actors wait and another look has helped none of them, a :class:`Deadlock` is raised,
-which says what each of them waits for.
+Nothing sleeps and nothing depends on time, so the same actors meet at the same place in every run.
+If all remaining actors wait and none of them can go on, :class:`Deadlock` is raised, which says
+what each of them waits for.
 
 Examples
 --------
-A page is written while it is on the move; the writer has to wait, and its value is not lost.
+A page is written while it is being moved; the writer has to wait, and its value is not lost.
 
 >>> import pagemig as pm
 >>> from pagemig.testing.actors import Actors
@@ -60,12 +60,12 @@ class Deadlock(RuntimeError):
 
 
 class Actor:
-    """One function among those that share a machine.  Made by ``Actors``.
+    """One function of those that share a machine, made by ``Actors``.
 
     Attributes
     ----------
     name : str
-        What messages call it.
+        Its name in messages.
     result : object
         What the function returned; None before it did.
     error : BaseException or None
@@ -74,7 +74,7 @@ class Actor:
         What it waited for, in order: a word of ``WAITS``, and the number of the frame, the
         address space or the file.
     state : {"new", "running", "paused", "waiting", "done"}
-        Where it stands.
+        Its state.
     may_wait : bool
         As given to ``add``.
     """
@@ -118,7 +118,7 @@ class Actors:
     Parameters
     ----------
     machine : Machine
-        Where they act.
+        The machine.
 
     Attributes
     ----------
@@ -204,16 +204,16 @@ class Actors:
         return actor
 
     def run(self) -> None:
-        """Let all of them run to their end.
+        """Run all actors to their end.
 
         Raises
         ------
         Deadlock
-            All that are left wait.
+            All remaining actors wait.
         LookupError
             A step of ``at_step`` at which an actor was to begin never came.
         BaseException
-            The first that an actor raised.
+            The first exception that an actor raised.
         """
         threads = [threading.Thread(target=self._act, args=(a,), daemon=True) for a in self._actors]
         for thread in threads:
@@ -246,7 +246,7 @@ class Actors:
         self._pass_on(actor)
 
     def give_way(self) -> None:
-        """Let the others run, called by an actor, until each of them has ended or waits."""
+        """Let the other actors run until each has ended or waits; called by an actor."""
         me = self._running
         if me is not None:
             me.state = "paused"
@@ -275,7 +275,7 @@ class Actors:
         if me is None or self._failure is not None or not me.may_wait:
             return _UNWIND
         begun = self.machine._counter(_HOST_WAITS)
-        if begun != self._host_waits:  # a new wait: somebody got on since the last look
+        if begun != self._host_waits:  # a new wait: an actor made progress since the last look
             self._host_waits = begun
             self._looked.clear()
             me.waits.append((WAITS[what], which))
@@ -289,7 +289,7 @@ class Actors:
     # ---- the baton -----------------------------------------------------------------------------
 
     def _give(self, me: Actor | None, to: Actor) -> None:
-        """Let ``to`` run; returns when the baton is back with ``me``, at once if it has ended."""
+        """Let ``to`` run; return when ``me`` has the turn again, or at once if ``me`` has ended."""
         for line in (self._paused, self._waiting):
             if to in line:
                 line.remove(to)

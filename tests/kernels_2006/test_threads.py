@@ -20,9 +20,11 @@ from support.together import (
     allowed,
     changer,
     counted,
+    family,
     machine,
     meet,
     rounds,
+    short_lives,
     together,
     writer,
 )
@@ -158,23 +160,9 @@ def test_forks_and_exits(kernel: str) -> None:
     kept = np.arange(n, dtype=np.uint64) + np.uint64(1 << 40)
     app.touch(base, n * PAGE, write=True, values=kept)
 
-    def family(mark: int) -> Step:
-        def work() -> None:
-            for _ in range(20 * STRESS):
-                child = app.fork()
-                np.testing.assert_array_equal(child.touch(base, n * PAGE).values, kept)
-                writer(child, base, n // 2, 1, mark)()
-                grandchild = child.fork()
-                child.exit()
-                np.testing.assert_array_equal(
-                    grandchild.touch(base + n // 2 * PAGE, n // 2 * PAGE).values, kept[n // 2 :]
-                )
-                grandchild.exit()
-
-        return work
-
     meanwhile = [mover(app, base, n), migrator(app), sweeper(m), swapper(m)]
-    meet(m, [family(1), family(2)], meanwhile, "pgmigrate_success", *SWAPPED, WAITED_2006)
+    doing = [family(app, base, kept, 20, mark) for mark in (1, 2)]
+    meet(m, doing, meanwhile, "pgmigrate_success", *SWAPPED, WAITED_2006)
     np.testing.assert_array_equal(app.touch(base, n * PAGE).values, kept)
     assert counted(m, "cow") > 0
     app.exit()
@@ -185,23 +173,15 @@ def test_forks_and_exits(kernel: str) -> None:
 def test_processes_end_while_others_move_and_swap_them(kernel: str) -> None:
     m = old_machine(kernel)
     boss = m.spawn()
-    n = 64
+    base, n = 1 << 30, 64
     victims: list[Process] = []
-
-    def lives() -> None:
-        for _ in range(60 * STRESS):
-            process = m.spawn()
-            base = process.mmap(n * PAGE, addr=1 << 30)
-            process.touch(base, n * PAGE, write=True)
-            victims.append(process)
-            if len(victims) > 3:
-                victims.pop(0).exit()
 
     def attack() -> None:
         for process in list(victims):
             migrator(boss, process.pid)()
-            mover(boss, 1 << 30, n, pid=process.pid)()
+            mover(boss, base, n, pid=process.pid)()
 
+    lives = short_lives(m, base, n, 60, victims)
     meanwhile = [attack, attack, sweeper(m), swapper(m)]
     meet(m, [lives, lives], meanwhile, "pgmigrate_success", "pswpout", WAITED_2006)
     for process in victims:

@@ -157,6 +157,40 @@ def changer(by: Process, base: int, n: int, rounds: int, mark: int) -> Step:
     return work
 
 
+def family(app: Process, base: int, kept: np.ndarray, rounds: int, mark: int) -> Step:
+    """Fork a child and a grandchild that find ``kept``, write copies of their own, and exit."""
+    n = len(kept)
+    half = base + n // 2 * PAGE
+
+    def work() -> None:
+        for _ in range(rounds * STRESS):
+            child = app.fork()
+            np.testing.assert_array_equal(child.touch(base, n * PAGE).values, kept)
+            writer(child, base, n // 2, 1, mark)()
+            grandchild = child.fork()
+            child.exit()
+            seen = grandchild.touch(half, n // 2 * PAGE).values
+            np.testing.assert_array_equal(seen, kept[n // 2 :])
+            grandchild.exit()
+
+    return work
+
+
+def short_lives(m: Machine, base: int, n: int, rounds: int, alive: list[Process]) -> Step:
+    """Start processes that write ``n`` pages each; all but the last three, in ``alive``, exit."""
+
+    def work() -> None:
+        for _ in range(rounds * STRESS):
+            process = m.spawn()
+            process.mmap(n * PAGE, addr=base)
+            process.touch(base, n * PAGE, write=True)
+            alive.append(process)
+            if len(alive) > 3:
+                alive.pop(0).exit()
+
+    return work
+
+
 def counted(m: Machine, *names: str) -> int:
     return sum(m.counters[name] for name in names)
 

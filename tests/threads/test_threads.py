@@ -21,10 +21,12 @@ from support.together import (
     allowed,
     changer,
     counted,
+    family,
     machine,
     meet,
     mover,
     rounds,
+    short_lives,
     together,
     writer,
 )
@@ -96,23 +98,8 @@ def test_forks_and_exits_during_migrations() -> None:
     kept = np.arange(n, dtype=np.uint64) + np.uint64(1 << 40)
     app.touch(base, n * PAGE, write=True, values=kept)
 
-    def family(mark: int) -> Step:
-        def work() -> None:
-            for _ in range(60 * STRESS):
-                child = app.fork()
-                seen = child.touch(base, n * PAGE).values
-                np.testing.assert_array_equal(seen, kept)
-                writer(child, base, n // 2, 1, mark)()
-                grandchild = child.fork()
-                child.exit()
-                np.testing.assert_array_equal(
-                    grandchild.touch(base + n // 2 * PAGE, n // 2 * PAGE).values, kept[n // 2 :]
-                )
-                grandchild.exit()
-
-        return work
-
-    meet(m, [family(k + 1) for k in range(3)], [mover(app, base, n), mover(app, base, n, seed=1)])
+    doing = [family(app, base, kept, 60, k + 1) for k in range(3)]
+    meet(m, doing, [mover(app, base, n), mover(app, base, n, seed=1)])
     np.testing.assert_array_equal(app.touch(base, n * PAGE).values, kept)
     assert counted(m, "cow") > 0
     app.exit()
@@ -122,24 +109,16 @@ def test_forks_and_exits_during_migrations() -> None:
 def test_processes_end_while_others_move_their_pages() -> None:
     m = machine()
     boss = m.spawn()
-    n = 128
+    base, n = 1 << 30, 128
     victims: list[Process] = []
-
-    def lives() -> None:
-        for _ in range(300 * STRESS):
-            process = m.spawn()
-            base = process.mmap(n * PAGE, addr=1 << 30)
-            process.touch(base, n * PAGE, write=True)
-            victims.append(process)
-            if len(victims) > 3:
-                victims.pop(0).exit()
 
     def attack() -> None:
         for process in list(victims):
             with allowed(ESRCH, EINVAL, ENOMEM):
                 boss.migrate_pages({0, 1}, {2, 3}, pid=process.pid)
-            mover(boss, 1 << 30, n, pid=process.pid)()
+            mover(boss, base, n, pid=process.pid)()
 
+    lives = short_lives(m, base, n, 300, victims)
     meet(m, [lives, lives], [attack, attack], "pgmigrate_success")
     for process in victims:
         process.exit()

@@ -17,23 +17,12 @@ from pagemig.commands.record import size
 from pagemig.trace import load
 from pagemig.trace.convert import convert
 from pagemig.trace.record import RecordError, record
-
-SAMPLE = b"""==12== Lackey, an example Valgrind tool
---12-- warning, or not
-I  0401ab70,3
- S 1fff000768,8
- L 04222f48,8
- M 0421e3c8,4
-  L 04222ffe,16
-I  0401ab73,5
-
- L 7ffffffffffff,1
-"""
+from support.samples import SAMPLES
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, lzma.compress])
 def test_record_converts_a_text(tmp_path, pack, capsys):
-    (tmp_path / "in").write_bytes(pack(SAMPLE + b"what is this\n"))
+    (tmp_path / "in").write_bytes(pack(SAMPLES["lackey"] + b"what is this\n"))
     out = tmp_path / "out.pmt"
     arguments = ["record", "--cache", "0", "--lackey", str(tmp_path / "in"), "-o"]
     assert main([*arguments, str(out)]) == 0
@@ -62,7 +51,7 @@ def test_record_of_nothing_says_so(tmp_path, capsys):
 @pytest.mark.parametrize("pack", [gzip.compress, lzma.compress])
 def test_record_of_a_damaged_file_says_so_in_one_line(tmp_path, pack, capsys):
     text = tmp_path / "in"
-    text.write_bytes(pack(SAMPLE * 50)[:-9])
+    text.write_bytes(pack(SAMPLES["lackey"] * 50)[:-9])
     assert main(["record", "--lackey", str(text), "-o", str(tmp_path / "out.pmt")]) == 2
     err = capsys.readouterr().err
     assert f"{text}: its " in err and "is damaged" in err
