@@ -1,4 +1,4 @@
-"""Asking a policy, and holding what it answers against what there is, wherever it runs."""
+"""Calling a policy and checking its answer, wherever it runs."""
 
 from __future__ import annotations
 
@@ -25,14 +25,19 @@ def asked(where: str, method: Callable[..., Any], *args: Any) -> Any:
     where : str
         Policy, epoch and trace, for the error.
     method : callable
-        Of the policy.
+        A method of the policy.
     *args
-        What it is given.
+        Its arguments.
+
+    Returns
+    -------
+    object
+        What the method returned.
 
     Raises
     ------
     PolicyError
-        It raised; ``__cause__`` is what.
+        The method raised ``__cause__``.
     """
     try:
         return method(*args)
@@ -42,7 +47,7 @@ def asked(where: str, method: Callable[..., Any], *args: Any) -> Any:
 
 
 def moves(where: str, answer: Any, pages: int) -> tuple[Ints, NDArray[np.int32], bool]:
-    """Check what a policy answered.
+    """Check the answer of a policy.
 
     Parameters
     ----------
@@ -51,20 +56,20 @@ def moves(where: str, answer: Any, pages: int) -> tuple[Ints, NDArray[np.int32],
     answer : Moves or (pages, nodes)
         What ``epoch`` returned.
     pages : int
-        Pages that there are.
+        Number of pages.
 
     Returns
     -------
     pages : ndarray of int64, shape (n,)
     nodes : ndarray of int32, shape (n,)
-        Whether there is such a node is for the kernel to say.
+        Not checked: the kernel decides whether they exist.
     sync : bool
         Whether the program waits.
 
     Raises
     ------
     PolicyError
-        The answer means nothing.
+        The answer is invalid.
     """
     try:
         given, nodes, *rest = answer
@@ -88,7 +93,7 @@ def moves(where: str, answer: Any, pages: int) -> tuple[Ints, NDArray[np.int32],
 
 
 def _place(error: Exception) -> str:
-    """Where an error was raised: the last line that is not of the view it was given."""
+    """Return where an error was raised: the last line outside the view."""
     place, trace = "", error.__traceback__
     while trace is not None:
         code = trace.tb_frame.f_code
@@ -99,7 +104,7 @@ def _place(error: Exception) -> str:
 
 
 def _integers(name: str, given: Any) -> Ints:
-    """Integers as int64; fractions are no pages and no nodes."""
+    """Return integers as int64; refuse fractions, which are neither pages nor nodes."""
     array = np.asarray(given)
     if array.size == 0:
         return np.empty(array.shape if array.ndim else 0, np.int64)

@@ -1,6 +1,6 @@
-"""Machines by name: nodes, latencies, bandwidths, and what moves and statistics cost on them.
+"""Machines by name: nodes, latencies, bandwidths, and the prices of moves and statistics.
 
-A machine is a TOML file, one of those shipped (`machines`) or one of your own::
+A machine is a TOML file, a shipped one (`machines`) or your own::
 
     title = "DRAM and a CXL expander"
     latency_ns = [[81, 250]]           # a row for each node that has processors
@@ -13,7 +13,7 @@ A machine is a TOML file, one of those shipped (`machines`) or one of your own::
     [[nodes]]
     name = "CXL"
 
-    [remote]                           # another node like the first, where there is more than one
+    [remote]                           # another node like the first, if there is more than one
     latency_ns = 141
     bandwidth_gbs = 34
 
@@ -26,8 +26,8 @@ A machine is a TOML file, one of those shipped (`machines`) or one of your own::
     [sources]                          # where each number is from
     latency_ns = "..."
 
-The numbers that describe a device come from where ``sources`` says. ``U`` marks what could not be
-verified, so that nobody takes an assumption for a measurement.
+``sources`` says where the numbers that describe a device come from. ``U`` marks a value that could
+not be verified, so that an assumption is not taken for a measurement.
 """
 
 from __future__ import annotations
@@ -49,17 +49,17 @@ DEFAULT_MACHINE = "cxl"
 
 Floats = NDArray[np.float64]
 
-#: Limits of what a person may mean; beyond them it is a slip.
+#: Limits of plausible numbers: a value beyond them is a typing error.
 _SMALLEST, _LARGEST = 1e-3, 1e9
 _MOST_NODES = 64
-#: Where ``1 / (1 - utilisation)`` is cut off: no queue is longer than its buffers.
+#: The limit of ``1 / (1 - utilisation)``: no queue is longer than its buffers.
 _MOST_QUEUE = 10.0
 _QUEUE = "queue"
 
 
 @dataclass(frozen=True)
 class Prices:
-    """What moves and statistics cost. Each page of a call pays one of look, there and page.
+    """Prices of moves and statistics. Each page of a call pays one of look, there and page.
 
     The defaults were measured or published for Linux 6.x; ``U`` marks an assumption.
 
@@ -69,10 +69,10 @@ class Prices:
         One `move_pages` call, whatever it moves. 25: Linux 6.18 in a two-processor guest, 25-48
         seen; it grows with the number of processors.
     look_us : float
-        A page that is looked up and not tried, since it is not there or may not move. 0.25: a
-        query of the same guest.
+        A page that is looked up but not tried, since it is not present or may not move. 0.25: a
+        query in the same guest.
     there_us : float
-        A page that is on its target already. 0.32: the same guest.
+        A page that is already on its target. 0.32: the same guest.
     page_us : float
         A page that is tried, moved or not, without flush and copy. 0.7: derived for two Zen 3
         under 6.16 (1.10 in all, about 0.4 of it copy); 1.45 under 6.8 at 2 GHz.
@@ -80,8 +80,8 @@ class Prices:
         One flush of the program's processor, which is not the agent's. 0.7 a round in the guest.
         Kernels through 6.2 flush once a page, later ones once in 512.
     ipi_us : float
-        What a flush costs more for each further processor the program runs on. 0.7: a round in
-        the guest; 1-5 on large machines (U).
+        The additional cost of a flush for each further processor that the program runs on. 0.7: a
+        round in the guest; 1-5 on large machines (U).
     copy_gbs : float
         Bandwidth of the copy, GB/s. 10: two Zen 3 (10-16), one thread.
     sample_ns : float
@@ -110,7 +110,7 @@ class Prices:
     check_ns: float = field(default=100.0, metadata={"help": "one accessed bit, by address"})
 
     def __post_init__(self) -> None:
-        """Refuse what is no time and no bandwidth."""
+        """Refuse invalid times and bandwidths."""
         for price in fields(self):
             least = _SMALLEST if price.name.endswith("_gbs") else 0.0
             _number(price.name, getattr(self, price.name), least)
@@ -118,33 +118,33 @@ class Prices:
 
 @dataclass(frozen=True, eq=False)
 class Hardware:
-    """A machine as far as time is concerned.
+    """The timing of a machine.
 
     Attributes
     ----------
     name : str
-        The name or file it was asked for by.
+        The name or file it was read by.
     title : str
-        What it is, for people.
+        Its description.
     nodes : tuple of str
         Names of the nodes, the fastest first; the last has room for everything.
     cpus : tuple of int
         Processors of each node.
     sizes : tuple of float
-        Room of each node but the last, in units of what the fast nodes are given.
+        Size of each node but the last, relative to the first.
     latency : ndarray of float64, shape (nodes, nodes)
         Idle nanoseconds of an access from the row's node to memory of the column's. Rows of nodes
-        without processors are never accessed from; they hold what the first node has.
+        without processors are unused and equal the first node's.
     bandwidth : ndarray of float64, shape (nodes, nodes)
-        GB/s (bytes a nanosecond) on the same ways; a memory's own is the largest of its column.
+        GB/s (bytes a nanosecond) on the same paths; a memory's own is the largest of its column.
     curves : tuple of tuple of str
-        The loaded-latency curve of each way, by name.
+        The loaded-latency curve of each path, by name.
     tables : mapping of str to ndarray of float64, shape (points, 2)
         Those curves: utilisation, factor on the idle latency.
     prices : Prices
-        What moves and statistics cost.
+        Prices of moves and statistics.
     sources : mapping of str to str
-        Where each number is from.
+        The source of each number.
     remote : tuple of float, optional
         Latency and bandwidth between two nodes like the first.
     """
@@ -176,12 +176,12 @@ class Hardware:
         )
 
     def factor(self, utilisation: Floats) -> Floats:
-        """How much longer an access takes on a loaded way than on an idle one.
+        """Return how much longer an access takes on a loaded path than on an idle one.
 
         Parameters
         ----------
         utilisation : ndarray of float64, shape (..., nodes, nodes)
-            Share of each way's bandwidth that is in use.
+            Share of each path's bandwidth that is in use.
 
         Returns
         -------
@@ -199,12 +199,12 @@ class Hardware:
         return factor
 
     def with_fast_nodes(self, number: int) -> Hardware:
-        """The same with so many nodes like the first, each with its processors.
+        """Return the machine with so many nodes like the first, each with its processors.
 
         Raises
         ------
         ValueError
-            The machine has several nodes with processors, or does not say how far two are apart.
+            The machine has several nodes with processors, or does not say their distance.
         """
         if not 1 <= number <= _MOST_NODES - len(self.nodes) + 1:
             raise ValueError(f"fast_nodes {number} is not from 1 to {_MOST_NODES - 1}")
@@ -232,7 +232,7 @@ class Hardware:
         )
 
     def changed(self, **numbers: float) -> Hardware:
-        """The same with other prices, or with another latency.
+        """Return the machine with other prices, or with another latency.
 
         Parameters
         ----------
@@ -243,7 +243,7 @@ class Hardware:
         Raises
         ------
         ValueError
-            There is no such number, or it is none.
+            An unknown name, or an invalid number.
         """
         known = {price.name for price in fields(Prices)}
         prices = {name: float(value) for name, value in numbers.items() if name in known}
@@ -274,7 +274,7 @@ class Hardware:
 
 
 def machines() -> dict[str, Path]:
-    """Names of the machines that come with the package, and their files."""
+    """Return the names of the machines that come with the package, and their files."""
     return {path.stem: path for path in sorted(DATA.glob("*.toml"))}
 
 
@@ -284,14 +284,18 @@ def hardware(machine: str | os.PathLike[str] | Hardware = DEFAULT_MACHINE) -> Ha
     Parameters
     ----------
     machine : str, path-like or Hardware
-        A name of `machines`, or a TOML file; a machine is answered as it is.
+        A name of `machines`, or a TOML file; a machine is returned unchanged.
+
+    Returns
+    -------
+    Hardware
 
     Raises
     ------
     FileNotFoundError
         There is none; the message lists the shipped ones.
     ValueError
-        The file does not describe a machine; the message names the file and what is wrong.
+        The file does not describe a machine; the message names the file and the error.
     """
     if isinstance(machine, Hardware):
         return machine
@@ -312,7 +316,7 @@ _KEYS = {"title", "nodes", "latency_ns", "bandwidth_gbs", "curve", "remote", "cu
 
 
 def _parsed(name: str, facts: dict[str, Any]) -> Hardware:
-    """Make a machine of a file's contents."""
+    """Make a machine from a file's contents."""
     if unknown := facts.keys() - _KEYS - {"sources"}:
         raise ValueError(f"{sorted(unknown)[0]!r} is not one of {', '.join(sorted(_KEYS))}")
     nodes = facts["nodes"]
@@ -373,7 +377,7 @@ def _count(value: Any) -> int:
 
 
 def _rows(name: str, given: Any, cpus: Sequence[int]) -> list[list[Any]]:
-    """A row for each node: those with processors have one, the others that of the first."""
+    """Complete the rows: a node without processors gets the first node's."""
     wanted = sum(map(bool, cpus))
     shape = all(isinstance(row, list) and len(row) == len(cpus) for row in given)
     if not isinstance(given, list) or len(given) != wanted or not shape:
@@ -391,7 +395,7 @@ def _table(name: str, given: Any, cpus: Sequence[int]) -> Floats:
 
 
 def _curve(name: str, points: Any) -> Floats:
-    """A curve starts idle and only rises."""
+    """Check that a curve starts idle and only rises."""
     table = np.array(points, np.float64)
     if table.ndim != 2 or table.shape[1] != 2 or not np.isfinite(table).all():
         raise ValueError(f"curve {name} must be pairs of utilisation and factor, not {points!r}")

@@ -18,9 +18,9 @@ __all__ = ["PolicyError", "described", "is_oracle", "label", "policy", "split"]
 
 
 class PolicyError(ValueError):
-    """A policy failed, or answered what means nothing; the message names it, the epoch, the trace.
+    """A policy failed, or its answer is invalid; the message names policy, epoch and trace.
 
-    ``__cause__`` is what it raised.
+    ``__cause__`` is the exception that it raised.
     """
 
 
@@ -30,13 +30,17 @@ def policy(spec: str | Policy) -> Policy:
     Parameters
     ----------
     spec : str or Policy
-        A name of `POLICIES`, or ``module:Class`` for one of your own, also from the current
-        directory; parameters may follow in parentheses, by name. A policy is answered as it is.
+        A name of `POLICIES`, or ``module:Class`` for your own policy, also from the current
+        directory. Parameters may follow in parentheses, by name. A policy is returned unchanged.
+
+    Returns
+    -------
+    Policy
 
     Raises
     ------
     ValueError
-        There is none of that name, it takes no such parameter, or it has no ``epoch``.
+        No policy has that name, it has no such parameter, or it has no ``epoch``.
     """
     if not isinstance(spec, str):
         return _checked(spec, type(spec).__name__)
@@ -53,7 +57,7 @@ def policy(spec: str | Policy) -> Policy:
 
 
 def _unknown(maker: Callable[..., Any], given: dict[str, Any]) -> str:
-    """What is wrong with the names of parameters, if anything."""
+    """Say what is wrong with the names of parameters, if anything."""
     takes = [entry.name for entry in _fields(maker) if entry.init]
     wrong = [name for name in given if name not in takes]
     if not wrong or not is_dataclass(maker):
@@ -76,7 +80,7 @@ def _maker(name: str) -> Callable[..., Any]:
 
 @contextmanager
 def _current_directory() -> Iterator[None]:
-    """Modules of the current directory can be imported, as by ``python -m``."""
+    """Allow importing modules of the current directory, as ``python -m`` does."""
     here = str(Path.cwd())
     added = here not in sys.path and "" not in sys.path
     if added:
@@ -89,7 +93,7 @@ def _current_directory() -> Iterator[None]:
 
 
 def _parsed(spec: str) -> tuple[str, dict[str, Any]]:
-    """A name and its parameters, which are literals."""
+    """Split a policy into its name and its parameters, which are literals."""
     name, paren, rest = spec.strip().partition("(")
     if not paren:
         return name, {}
@@ -109,7 +113,7 @@ def _parsed(spec: str) -> tuple[str, dict[str, Any]]:
 
 
 def split(text: str) -> list[str]:
-    """Cut a list of policies at its commas, those in parentheses left alone."""
+    """Split a list of policies at its commas, except those in parentheses."""
     parts, depth = [""], 0
     for letter in text:
         depth += (letter in "([{") - (letter in ")]}")
@@ -121,7 +125,7 @@ def split(text: str) -> list[str]:
 
 
 def _checked(made: Any, name: str) -> Policy:
-    """A policy, with what it may leave out filled in."""
+    """Refuse an object that is not a policy."""
     if not callable(getattr(made, "epoch", None)) or isinstance(made, type):
         raise PolicyError(f"policy {name!r} has no method epoch(view)")
     for source in getattr(made, "needs", ()):
@@ -131,7 +135,7 @@ def _checked(made: Any, name: str) -> Policy:
 
 
 def label(spec: str | Policy) -> str:
-    """A name for a table: the one it was asked for by, or its class and what is not default."""
+    """Return a policy's name for a table: as given, or its class and non-default parameters."""
     if isinstance(spec, str):
         return spec.strip()
     own = getattr(spec, "name", None)
@@ -152,11 +156,11 @@ def _fields(made: Any) -> tuple[Any, ...]:
 
 
 def described(made: Policy) -> str:
-    """The first sentence of what a policy says of itself."""
+    """Return the first sentence of a policy's docstring."""
     text = (type(made).__doc__ or "a policy of your own").strip()
     return text.splitlines()[0].rstrip(".")
 
 
 def is_oracle(made: Policy) -> bool:
-    """Whether it sees what no machine can."""
+    """Tell whether a policy sees what no machine can."""
     return any(getattr(source, "oracle", False) for source in getattr(made, "needs", ()))

@@ -1,10 +1,10 @@
 """The optimum: how good any placement over time could have been.
 
-A program's accesses are cut into epochs. In each epoch a page lies on one node, between two epochs
-it may move, and a node has room for so many pages. An access costs the latency of the node it goes
-to, a move its price. What is the least that any policy can come to, one that knows the future
-included? `optimum` answers with a bound below every policy, and with a placement that comes close
-to it, so that the truth lies between the two.
+A program's accesses are cut into epochs. In each epoch a page is on one node, between two epochs it
+may move, and a node has room for a number of pages. An access costs the latency of its node, a move
+its price. What is the least cost that any policy can reach, even one that knows the future?
+`optimum` returns a lower bound on the cost of every policy, and a placement that comes close to it,
+so the true optimum lies between the two.
 
 Why the bound holds
 -------------------
@@ -15,26 +15,26 @@ Choose a price ``q(e, j) >= 0`` for a frame of ``j`` in ``e``, any price. Then::
     cost(n)  >=  cost(n) + sum of q(e, j) * (used(e, j) - room(j))      no term added is above 0
              >=  min over all m of [cost(m) + sum of q(e, j) * used_m(e, j)]  -  sum of q * room
 
-where ``m`` need not obey any capacity. Without capacities pages do not know of each other, so the
-minimum is one shortest path through epochs and nodes for each page (`pagemig.auto.relax`), found
-exactly. The right side is therefore below the cost of every policy, **whatever the prices**; better
-prices only raise it. This is Lagrange's relaxation of the capacities. Subgradient steps find the
-prices: a node that is asked for by more pages than it holds becomes dearer in that epoch. Each
-page's paths are the vertices of its own polytope, so the best prices reach the value of the linear
-program (`tests/test_optimum.py` holds it against one).
+where ``m`` need not obey any capacity. Without capacities pages are independent, so the minimum is
+one shortest path through epochs and nodes for each page (`pagemig.auto.relax`), found exactly. The
+right side is therefore below the cost of every policy, **whatever the prices**; better prices only
+raise it. This is the Lagrangian relaxation of the capacities. Subgradient steps find the prices: a
+node that more pages choose than it holds becomes more expensive in that epoch. Each page's paths
+are the vertices of its own polytope, so the best prices reach the value of the linear program
+(`tests/studies/test_optimum.py` compares the two).
 
 What it bounds
 --------------
-The time that accesses take at idle latency, plus the time that moves take at the least price of a
-page (`pagemig.auto.costs.least_move_ns`: no call, no refusal, full batches). Queueing only adds to
-a latency, calls and statistics only add to a move, so a policy that is priced with them is still
-above the bound. Two conditions: pages move between epochs only, and a page stays from its first
-access to the end of its program, since nothing here reclaims.
+It bounds the time of accesses at idle latency, plus the time of moves at the least price of a page
+(`pagemig.auto.costs.least_move_ns`: no call, no refusal, full batches). Queueing only adds to a
+latency, and calls and statistics only add to a move, so a policy that is priced with them is still
+above the bound. There are two conditions: pages move only between epochs, and a page stays from its
+first access to the end of its program, since nothing is reclaimed.
 
-The best price of a frame is of interest by itself: it is what one more page of that node would have
-saved in that epoch.
+The best price of a frame is interesting in itself: it is the time that one more page of that node
+would have saved in that epoch.
 
-Placement as a flow with a bound from it was used for caching objects by Chopt (per request).
+Chopt used placement as a flow, with a bound from it, for caching objects (per request).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ __all__ = ["Demand", "Optimum", "optimum"]
 
 Floats = NDArray[np.float64]
 
-#: Most page-epoch-nodes that all steps on the whole problem may come to: a few seconds.
+#: The most page-epoch-nodes of all steps on the whole problem: a few seconds.
 _WORK = 400_000_000
 #: Steps on the whole problem, and on each of the samples that are solved before it.
 _STEPS = 600
@@ -59,30 +59,30 @@ _LEAST_STEPS = 10
 _SAMPLE_STEPS = (250, 80)
 _LEAST_SAMPLE = 2000
 _SAMPLED = 6
-#: Bound and placement as near as this, as a share, are near enough.
+#: The search ends once bound and placement are this close, as a share.
 _NEAR = 5e-5
-#: Steps without progress after which the step is halved, and how much of the last step's
-#: direction goes into the next.
+#: Steps without progress after which the step is halved, and the share of the last step's
+#: direction that goes into the next.
 _PATIENCE = 20
 _MEMORY = 0.7
-#: Steps after which a new placement is tried, whose cost is what the steps aim at.
+#: Steps after which a new placement is tried; the steps aim at its cost.
 _PLACED = (30, 100, 250)
 
 
 @dataclass(frozen=True)
 class Demand:
-    """What a program, or several, ask of the memory, epoch by epoch.
+    """The demand of one or more programs on the memory, epoch by epoch.
 
     Attributes
     ----------
     counts : ndarray of int32, shape (epochs, sources, pages)
-        Accesses to each page, from the processors of each node that has some.
+        Accesses to each page, from the processors of each node that has processors.
     sources : ndarray of int64, shape (sources,)
         Those nodes.
     first : ndarray of int32, shape (pages,)
         The epoch of a page's first access; the number of epochs for a page never accessed.
     last : ndarray of int32, shape (pages,)
-        The epoch after a page's last: its program ends there, and its memory is given back.
+        The epoch after a page's last: its program has ended, and its memory is freed.
     """
 
     counts: NDArray[np.int32]
@@ -92,7 +92,7 @@ class Demand:
 
     @classmethod
     def from_counts(cls, counts: ArrayLike, sources: ArrayLike = (0,)) -> Demand:
-        """Make a demand in which pages come with their first access and stay to the end.
+        """Make a demand in which pages appear at their first access and stay to the end.
 
         Parameters
         ----------
@@ -104,7 +104,7 @@ class Demand:
         Raises
         ------
         ValueError
-            A count is below 0 or 2**31 and above, or the shapes do not go together.
+            A count is not from 0 to 2**31 - 1, or the shapes do not match.
         """
         given = np.asarray(counts)
         if given.ndim == 2:
@@ -140,25 +140,25 @@ class Demand:
         return int(self.counts.shape[2])
 
     def sample(self, every: int) -> Demand:
-        """The demand of every so many-th page."""
+        """Return the demand of every n-th page."""
         chosen = np.ascontiguousarray(self.counts[:, :, ::every])
         return Demand(chosen, self.sources, self.first[::every].copy(), self.last[::every].copy())
 
 
 @dataclass(frozen=True)
 class Optimum:
-    """How good a placement could have been.
+    """A lower bound on every policy, and a placement close to it.
 
     Attributes
     ----------
     bound_ns : float
-        Nanoseconds of accesses and moves that no policy is below.
+        Nanoseconds of accesses and moves: the lower bound.
     reached_ns : float
         Nanoseconds of accesses and moves of ``placement``, at the same prices.
     placement : ndarray of int8, shape (epochs, pages)
-        A node for each page that no node is too small for; -1 where a page is not there.
+        A node for each page, within the capacities; -1 where a page is not present.
     prices : ndarray of float64, shape (epochs, nodes)
-        What one more frame of a node would have saved in an epoch, ns.
+        Nanoseconds that one more frame of a node would have saved in an epoch.
     """
 
     bound_ns: float
@@ -168,7 +168,7 @@ class Optimum:
 
     @property
     def gap(self) -> float:
-        """How far the bound can be from the truth at most, as a share of it."""
+        """The most that the true optimum can be above the bound, as a share of the bound."""
         return (self.reached_ns - self.bound_ns) / self.reached_ns if self.reached_ns else 0.0
 
 
@@ -182,7 +182,7 @@ class _Problem:
     room: Floats
 
     def solve(self, prices: Floats, **out: NDArray[Any]) -> tuple[float, Floats]:
-        """The bound that prices give, and by how much each node is asked for too much."""
+        """Return the bound that prices give, and by how much each node is overbooked."""
         used = np.empty(prices.shape, np.int64)
         demand = self.demand
         paths = relax(
@@ -191,7 +191,7 @@ class _Problem:
         return paths - float((prices * self.room).sum()), used - self.room
 
     def sample(self, every: int) -> _Problem:
-        """The same with a part of the pages, and as much less room."""
+        """Return the problem for a part of the pages, with proportionally less room."""
         part = self.demand.sample(every)
         share = part.pages / self.demand.pages
         return _Problem(part, self.latency, self.moves, self.room * share)
@@ -214,12 +214,12 @@ def optimum(
     latency : array_like of float, shape (nodes, nodes)
         Idle nanoseconds of an access from the row's node to memory of the column's.
     moves : float or array_like of float, shape (nodes, nodes)
-        Least nanoseconds of moving a page from the row's node to the column's. Where a detour is
+        Least nanoseconds of moving a page from the row's node to the column's. If a detour is
         cheaper, the detour counts.
     room : array_like of int, shape (nodes,)
         Pages that a node holds.
     steps : int, optional
-        Most steps on the prices; as many as a few seconds allow unless given.
+        The most steps on the prices; as many as a few seconds allow unless given.
 
     Returns
     -------
@@ -228,8 +228,8 @@ def optimum(
     Raises
     ------
     ValueError
-        Shapes that do not go together, a negative or infinite cost, or too little room for the
-        pages of an epoch.
+        Shapes that do not match, a negative or infinite cost, or too little room for the pages of
+        an epoch.
     """
     table = np.asarray(latency, np.float64)
     capacity = np.asarray(room, np.float64)
@@ -254,7 +254,7 @@ def optimum(
 
 
 def _present(demand: Demand) -> NDArray[np.int64]:
-    """Pages that are there in each epoch."""
+    """Count the pages present in each epoch."""
     size = demand.epochs + 1
     there = demand.first < demand.last
     come = np.bincount(demand.first[there], minlength=size)
@@ -263,7 +263,7 @@ def _present(demand: Demand) -> NDArray[np.int64]:
 
 
 def _shortest(moves: Floats) -> Floats:
-    """Cheapest way from node to node, detours allowed (Floyd and Warshall)."""
+    """Return the cheapest path from node to node, detours allowed (Floyd and Warshall)."""
     best = moves.copy()
     for via in range(best.shape[0]):
         best = np.minimum(best, best[:, via, np.newaxis] + best[np.newaxis, via])
@@ -287,7 +287,7 @@ def _search(problem: _Problem, steps: int | None) -> Optimum:
 
 
 class _Ascent:
-    """Subgradient steps on the prices, as long as the best placement found says (Polyak)."""
+    """Subgradient steps on the prices, with step sizes by the best placement found (Polyak)."""
 
     def __init__(self, problem: _Problem, prices: Floats) -> None:
         self.problem = problem
@@ -298,7 +298,7 @@ class _Ascent:
         self._place()
 
     def run(self, steps: int) -> _Ascent:
-        """Take at most so many steps."""
+        """Make at most so many steps."""
         length, patience = 1.0, 0
         direction = np.zeros_like(self.prices)
         for step in range(steps):
@@ -327,17 +327,17 @@ class _Ascent:
         return self
 
     def _place(self) -> None:
-        """Place pages by the best prices, and keep that if it is the best placement so far."""
+        """Place pages by the best prices, and keep the placement if it is the best so far."""
         placement, cost = _place(self.problem, self.best_prices)
         if cost < self.reached:
             self.placement, self.reached = placement, cost
 
 
 def _place(problem: _Problem, prices: Floats) -> tuple[NDArray[np.int8], float]:
-    """Walk forward through the epochs, each page to where the rest of its way is cheapest.
+    """Walk forward through the epochs, and send each page where the rest of its path is cheapest.
 
-    The rest of the way is priced, so pages mostly agree with the room there is. Where more come to
-    a node than it holds, those stay away that lose least by it.
+    The rest of the path is priced, so the choices mostly fit the room. If a node is chosen by more
+    pages than it holds, those pages go elsewhere that lose least.
     """
     demand, nodes = problem.demand, problem.room.size
     togo = np.zeros((demand.epochs, nodes, demand.pages), np.float32)
@@ -361,7 +361,7 @@ def _place(problem: _Problem, prices: Floats) -> tuple[NDArray[np.int8], float]:
 def _fit(
     node: NDArray[np.int8], before: NDArray[np.int8], rest: NDArray[np.float32], problem: _Problem
 ) -> None:
-    """Send those pages elsewhere that lose least by it, where more chose a node than it holds."""
+    """If more pages chose a node than it holds, send those elsewhere that lose least."""
     closed = np.zeros(problem.room.size, np.bool_)
     while True:
         over = np.bincount(node + 1, minlength=closed.size + 1)[1:] - problem.room

@@ -1,10 +1,10 @@
-"""Policies to start from, each named after what it re-creates.
+"""Policies to start from, each named after the system it re-creates.
 
-They are short, since a view has what they share: `View.swap`, `View.promoted`, `View.demoted`. What
-is re-created is the rule by which pages are chosen, not a program with its threads and timers: an
-epoch stands for the period at which the original looks or moves. Parameters have the names and
-defaults of the original where it has them in units of this model; where a trace is too short for
-them, the docstring says what was chosen.
+They are short, since a view has what they share: `View.swap`, `View.promoted`, `View.demoted`. They
+re-create the rule by which a system chooses pages, not its threads and timers: an epoch stands for
+the period at which the original looks or moves. Parameters have the names and defaults of the
+original if it has them in units of this model. If a trace is too short for these, the docstring
+says what was chosen.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = [
 
 
 class _Placing(Policy):
-    """A policy that moves nothing."""
+    """A policy that only places pages and never moves them."""
 
     def epoch(self, view: View) -> Moves:
         """See `Policy.epoch`."""
@@ -48,7 +48,7 @@ class _Placing(Policy):
 
 @dataclass
 class FirstTouch(_Placing):
-    """A page stays on the node of its first access, the fast one while it has room."""
+    """A page stays on the node of its first access, the fast one as long as it has room."""
 
 
 @dataclass
@@ -56,7 +56,7 @@ class Interleave(_Placing):
     """Pages go to all nodes in turn and stay there."""
 
     def place(self, view: View) -> Sequence[int]:
-        """Weights of the nodes, all alike."""
+        """Weights of the nodes, all equal."""
         return [1] * view.capacity.size
 
 
@@ -67,8 +67,8 @@ class WeightedInterleave(_Placing):
     Parameters
     ----------
     weights : sequence of int, optional
-        Pages in a row for each node; as the bandwidths of the nodes are to each other unless
-        given, in small numbers, as Linux sets them since 6.16.
+        Pages in a row for each node. Unless given, small numbers in proportion to the nodes'
+        bandwidths, as Linux sets them since 6.16.
     """
 
     weights: Sequence[int] = ()
@@ -89,9 +89,9 @@ class OffNode(Policy):
     Parameters
     ----------
     threshold : int, default 16
-        Accesses in an epoch from which on a page moves.
+        The least accesses in an epoch for a page to move.
     period : int, default 0
-        Count one access in so many, by sampling; 0 counts all of them, which no machine can.
+        Sample one access in so many; 0 counts all of them, which no machine can.
     """
 
     threshold: int = 16
@@ -107,7 +107,7 @@ class OffNode(Policy):
 
 
 def _of_home(view: View, counts: Ints) -> Ints:
-    """Of counts by node and page, those from the node of each page's program."""
+    """Return, of counts by node and page, those from the node of each page's program."""
     used: Ints
     if len(view.fast) == 1:
         used = counts[view.fast[0]]
@@ -118,17 +118,17 @@ def _of_home(view: View, counts: Ints) -> Ints:
 
 @dataclass
 class MostUsed(Policy):
-    """Each page goes to the node that uses it most once that pays, as for hired skis.
+    """Each page goes to the node that uses it most once that pays: ski rental.
 
-    A page is worth moving once what it has lost by lying where it lies, over the recent past,
-    exceeds what moving it costs: like hiring skis until their price is spent, this never costs
-    much more than knowing the future would. A pair has to pay for two moves.
+    A page moves once the time lost by leaving it where it is, over the recent past, exceeds the
+    cost of moving it. Like renting skis until their price is spent, this never costs much more than
+    knowing the future would. A swap of two pages has to pay for two moves.
 
     Parameters
     ----------
     memory : float, default 0.8
-        How much of the past counts: accesses of the epoch before weigh this much, of the one
-        before that its square, and so on.
+        Weight of the past: accesses of the previous epoch weigh this much, those of the one before
+        its square, and so on.
     """
 
     memory: float = 0.8
@@ -152,14 +152,14 @@ class MostUsed(Policy):
 
 @dataclass
 class Age(Policy):
-    """Pages accessed in scan after scan go up, pages idle for many scans go down (memtierd, age).
+    """Pages accessed in several scans in a row go up, pages idle for many go down (memtierd, age).
 
     Parameters
     ----------
     active : int, default 2
-        Scans in a row in which a page was accessed, from which on it goes up.
+        The least number of scans in a row with an access for a page to go up.
     idle : int, default 8
-        Scans in a row in which it was not, from which on it goes down.
+        The least number of scans in a row without an access for a page to go down.
     every : int, default 1
         Epochs from scan to scan.
     """
@@ -197,16 +197,16 @@ def _into(view: View, pages: Ints, free: Ints) -> Moves:
 
 @dataclass
 class HeMem(Policy):
-    """Sampled hot pages with cooling: hot from some samples on, all halve when one has many.
+    """Sampled hot pages with cooling: pages with enough samples are hot, all counts halve in time.
 
     Parameters
     ----------
     period : int, default 100
         Accesses from sample to sample. HeMem's 5,000 and more are for runs of minutes.
     hot : int, default 8
-        Samples from which on a page is hot; HeMem's for loads.
+        The least samples of a hot page; HeMem's for loads.
     cool : int, default 18
-        Samples of one page at which all are halved.
+        Samples of one page at which all counts are halved.
     """
 
     period: int = 100
@@ -228,7 +228,7 @@ class HeMem(Policy):
         while self.heat.max(initial=0) >= self.cool:
             self.heat //= 2
         hot = self.heat >= self.hot
-        # Only pages that are not hot make room, however much hotter the others are.
+        # Only pages that are not hot make room, however hot the others are.
         return view.swap(np.flatnonzero(hot & (view.tier > 0)), np.where(hot, self.hot, self.heat))
 
 
@@ -261,7 +261,7 @@ class NumaBalancing(Policy):
 
 @dataclass
 class Tpp(Policy):
-    """Hint faults promote what faults again soon; below a watermark the least used go down (TPP).
+    """Hint faults promote pages that fault twice soon; watermarks demote the least used (TPP).
 
     Parameters
     ----------
@@ -270,9 +270,9 @@ class Tpp(Policy):
     soon : int, default 6
         Epochs within which a page has to fault to be promoted.
     low, high : float, default 0.02 and 0.05
-        Demotion begins where less than this share of the fast node is free, and ends at that.
+        Demotion begins when less than ``low`` of the fast node is free, and ends at ``high``.
     every : int, default 4
-        Epochs from scan to scan of the accessed bits that say what was used least.
+        Epochs from scan to scan of the accessed bits, which show the least used pages.
     """
 
     pages: int = 512
@@ -307,19 +307,19 @@ class Tpp(Policy):
 
 @dataclass
 class Damon(Policy):
-    """Region sampling: hot regions go up, cold ones down, as fast as the goals ask for (DAMON).
+    """Region sampling: hot regions go up, cold ones down, within quotas tuned by goals (DAMON).
 
     The two quotas grow while the fast nodes are less full than ``used`` (promotion) or less free
-    than ``free`` (demotion), and shrink beyond, as DAMON tunes them since 6.16.
+    than ``free`` (demotion), and shrink otherwise, as DAMON tunes them since 6.16.
 
     Parameters
     ----------
     most : int, default 1000
-        Most regions.
+        The most regions.
     used, free : float, default 0.997 and 0.005
         Goals, as shares of the fast nodes.
     hot : int, default 1
-        Checks that found a region accessed, from which on it is hot.
+        The least checks that found a hot region accessed.
     """
 
     most: int = 1000
@@ -350,13 +350,13 @@ class Damon(Policy):
 
 
 def _fed(quota: float, reached: float, most: int) -> float:
-    """A quota after a look at its goal, of which a share was reached."""
+    """Return a quota after a look at its goal, of which a share was reached."""
     return float(np.clip(quota * (2 - min(reached, 2.0)), 1, most))
 
 
 @dataclass
 class CostBenefit(Policy):
-    """Pages move where two averages of samples promise more than the moves cost (ARMS).
+    """Pages move if two moving averages of samples promise more than the moves cost (ARMS).
 
     Parameters
     ----------
@@ -382,7 +382,7 @@ class CostBenefit(Policy):
         accesses = view.samples * float(self.period)
         self.short = 0.5 * self.short + 0.5 * accesses
         self.long = 0.9 * self.long + 0.1 * accesses
-        # What is new has to last: a burst counts for twice its long average at most.
+        # A new hot page has to last: a burst counts for at most twice its long average.
         gain = view.gain_ns(np.minimum(self.short, 2 * self.long) * self.horizon)
         cost = view.move_ns(1, view.below[view.fast[0]], view.fast[0])
         up = np.flatnonzero((view.tier > 0) & (gain > 2 * cost))
@@ -393,9 +393,9 @@ class CostBenefit(Policy):
 class Colloid(Policy):
     """Pages move until the loaded latencies of the two tiers are equal (Colloid).
 
-    The share of accesses that the fast tier should serve is sought between two marks: the one it
-    is certainly above and the one it is certainly below. What is hot moves first, and in an epoch
-    no more bytes than the accesses that are to go elsewhere had.
+    The share of accesses that the fast tier should serve is searched between two marks, a lower and
+    an upper bound. Hot pages move first, and in an epoch no more bytes move than the accesses that
+    are to go elsewhere had.
 
     Parameters
     ----------
@@ -404,7 +404,7 @@ class Colloid(Policy):
     delta : float, default 0.05
         Latencies that differ by less than this share are equal.
     epsilon : float, default 0.01
-        Marks that are nearer than this are forgotten, since the load may have changed.
+        Marks that are closer than this are forgotten, since the load may have changed.
     """
 
     period: int = 100
@@ -448,12 +448,12 @@ class Colloid(Policy):
 
 @dataclass
 class LookAhead(Policy):
-    """What will be used most in the next epochs moves, where that pays; greedy, and not a bound.
+    """Pages that will be used most in the next epochs move if that pays; greedy, not a bound.
 
     Parameters
     ----------
     horizon : int, default 10
-        Epochs it sees.
+        Epochs that it sees ahead.
     """
 
     horizon: int = 10
@@ -469,7 +469,7 @@ class LookAhead(Policy):
         return view.swap(up, gain, worth=2 * cost)
 
 
-#: Policies by the name ``pagemig replay`` knows them by.
+#: Policies by their names in ``pagemig replay``.
 POLICIES: dict[str, Callable[..., Policy]] = {
     "first-touch": FirstTouch,
     "interleave": Interleave,

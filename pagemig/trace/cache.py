@@ -1,15 +1,15 @@
-"""A cache in front of the memory, so that a trace holds what the memory sees.
+"""A cache in front of the memory, so that a trace holds only accesses that reach the memory.
 
-A program touches the same few lines over and over; those accesses end in the processor's caches
-and no page placement makes them faster. `LineCache` takes them out of a stream of accesses: one
-set-associative cache of 64-byte lines with LRU replacement and write-back. It is a stand-in for a
-hierarchy: the last level decides what reaches the memory, and it alone is modelled.
+A program touches the same few lines repeatedly. The processor's caches serve these accesses, and no
+page placement makes them faster. `LineCache` removes them from a stream of accesses: one
+set-associative cache of 64-byte lines with LRU replacement and write-back. It stands for a
+hierarchy: the last level decides which accesses reach the memory, and only it is modelled.
 
 The rules are:
 
 ==========================  ===================================================================
 load or store, line absent  one access of the memory (of the access's own kind): the line's fill
-store, line there, clean    one write of the memory: the write-back this store will cause
+store, line present, clean  one write of the memory: the write-back this store will cause
 anything else               nothing
 ==========================  ===================================================================
 
@@ -33,7 +33,7 @@ _MOST_WAYS = 1 << 10
 
 
 class LineCache:
-    """Set-associative write-back cache over arrays of accesses; keeps its state between calls.
+    """A set-associative write-back cache for arrays of accesses; keeps its state between calls.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class LineCache:
     Raises
     ------
     ValueError
-        For a size that no such cache has.
+        No such cache has this size.
     """
 
     def __init__(self, size: int, ways: int = 16) -> None:
@@ -61,7 +61,7 @@ class LineCache:
         self._sets = Sets(sets, ways)
 
     def filter(self, lines: NDArray[np.uint64], write: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Which accesses reach the memory.
+        """Tell which accesses reach the memory.
 
         Parameters
         ----------
@@ -73,7 +73,7 @@ class LineCache:
         Returns
         -------
         ndarray of bool, shape (n,)
-            True where the access is one of the memory too, by the rules above.
+            True for accesses that reach the memory, by the rules above.
         """
         kinds = np.ascontiguousarray(write, np.bool_).view(np.uint8)
         return self._sets.filter(np.ascontiguousarray(lines, np.uint64), kinds)

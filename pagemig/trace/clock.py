@@ -1,7 +1,7 @@
-"""The time axis of a trace: how many accesses lie before each tick of a clock.
+"""The time axis of a trace: how many accesses come before each tick of a clock.
 
-The clock is whatever the tool counts, instructions or nanoseconds. A trace of any length has at
-most `MOST` ticks: when there are more, every other goes and ticks become twice as long.
+The clock counts what the tool counts, instructions or nanoseconds. A trace of any length has at
+most `MOST` ticks: if there are more, every other tick is dropped and ticks become twice as long.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 __all__ = ["MOST", "Clock"]
 
-#: Ticks of a trace at most.
+#: The most ticks of a trace.
 MOST = 4096
 
 
@@ -39,9 +39,9 @@ class Clock:
         Parameters
         ----------
         time : ndarray of uint64, shape (n,)
-            When each happened; one that is earlier than the one before counts as simultaneous.
+            When each happened; a time earlier than the one before counts as simultaneous.
         count : ndarray of uint64, shape (n,), optional
-            How many accesses each stands for; without it one.
+            How many accesses each entry stands for; one unless given.
         """
         if time.size == 0:
             return
@@ -68,7 +68,7 @@ class Clock:
 
     @property
     def running(self) -> bool:
-        """Whether it has seen any time."""
+        """Whether it was given any times."""
         return self._start is not None
 
     @property

@@ -1,4 +1,4 @@
-"""Accesses of any format in, traces out: cache in front, skip, limit, processes kept apart."""
+"""Making traces from accesses of any format: cache, skip, limit, a trace for each process."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ from .streams import Source
 
 __all__ = ["Options", "Recording", "Report", "Sink", "Stop", "beside", "check", "convert"]
 
-#: Called now and then with the accesses read and the accesses kept so far.
+#: Called repeatedly with the accesses read and the accesses kept so far.
 Report = Callable[[int, int], None]
 
-#: Processes or threads that one file is taken apart into at most.
+#: The most processes or threads that one file is split into.
 _MOST_PARTS = 1000
 
 
 @dataclass(frozen=True)
 class Options:
-    """What becomes of accesses on their way into a trace.
+    """How accesses are filtered into a trace.
 
     Attributes
     ----------
     cache : int
         Bytes of the line cache in front of the memory; 0 for none.
     ways : int
-        Lines of a set of it.
+        Lines of a set of that cache.
     skip : int
         Accesses that are left out at the beginning of each process; they warm the cache.
     limit : int, optional
         Accesses after which to stop, of all processes together and before the cache.
     small : bool
-        Whether files are packed by xz, which takes twenty times as long.
+        Whether files are compressed by xz, which takes twenty times as long.
     """
 
     cache: int = 0
@@ -58,7 +58,7 @@ class Options:
     small: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what means nothing before anything has started."""
+        """Refuse invalid options before anything has started."""
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit must be at least 1 access, not {self.limit}")
         if self.skip < 0:
@@ -69,7 +69,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Recording:
-    """What came of a recording or a conversion.
+    """The result of a recording or a conversion.
 
     Attributes
     ----------
@@ -80,8 +80,8 @@ class Recording:
     malformed : int
         Lines that were not of the format.
     status : int
-        The program's exit status, 128 and the number of the signal that ended it; 0 where
-        something was converted or the limit ended the program.
+        The program's exit status, or 128 plus the number of the signal that ended it; 0 for a
+        conversion, or if the limit ended the program.
     first : str
         The first malformed line, with its place and what was expected.
     others : tuple of Recording
@@ -102,7 +102,7 @@ class Sink:
     Attributes
     ----------
     references : int
-        Accesses taken so far, without those that were skipped.
+        Accesses taken so far, without the skipped ones.
     """
 
     def __init__(self, path: Path, options: Options, unit: str = "") -> None:
@@ -113,7 +113,7 @@ class Sink:
         self._lines = LineCache(options.cache, options.ways) if options.cache else None
 
     def add(self, accesses: Accesses, most: int | None = None) -> None:
-        """Take accesses, at most ``most`` of them after those to skip."""
+        """Take accesses, at most ``most`` after those to skip."""
         if accesses.weight is not None:
             self._add_counted(accesses, accesses.weight, most)
             return
@@ -128,7 +128,7 @@ class Sink:
     def _add_counted(
         self, accesses: Accesses, weight: NDArray[np.uint32], most: int | None
     ) -> None:
-        """The same of entries that stand for several accesses; they are cut where need be."""
+        """Take entries that stand for several accesses; they are cut where needed."""
         if self._lines is not None:
             raise ValueError("a cache takes single accesses, and these are counted: cache=0")
         ends = np.cumsum(weight, dtype=np.int64)
@@ -144,7 +144,7 @@ class Sink:
             self._put(part, int(first), int(last))
 
     def _put(self, accesses: Accesses, first: int, last: int) -> None:
-        """Let accesses up to ``last`` through the cache, and write those from ``first`` on."""
+        """Pass accesses up to ``last`` through the cache, and write those from ``first`` on."""
         shift = PAGE_SHIFT if self._lines is None else LINE_SHIFT
         at = first if self._lines is None else 0
         address, size = accesses.address[:last], accesses.size[:last]
@@ -167,7 +167,7 @@ class Sink:
             at = stop
 
     def close(self, header: Header) -> Recording | None:
-        """Write the trace; None, and no file, if there was no access."""
+        """Write the trace; return None, without a file, if there was no access."""
         if self.references == 0:
             self.writer.abandon()
             return None
@@ -182,11 +182,11 @@ class Sink:
 
 
 class Stop:
-    """Whether a signal has asked to stop, while a ``with`` block runs.
+    """Tells whether a signal has asked to stop, while a ``with`` block runs.
 
-    SIGINT and SIGTERM set ``signal`` instead of ending the process, so that what has been read can
-    be kept; a second one raises `KeyboardInterrupt`. Outside the main thread signals stay as they
-    are.
+    SIGINT and SIGTERM set ``signal`` instead of ending the process, so that the accesses read so
+    far can be kept; a second one raises `KeyboardInterrupt`. Outside the main thread signals are
+    left as they are.
     """
 
     def __init__(self) -> None:
@@ -215,7 +215,7 @@ def check(path: str | os.PathLike[str]) -> Path:
     Raises
     ------
     FileNotFoundError, IsADirectoryError
-        There is no such directory, or it is one.
+        Its directory does not exist, or the path is a directory.
     """
     target = Path(path)
     if not target.parent.is_dir():
@@ -226,7 +226,7 @@ def check(path: str | os.PathLike[str]) -> Path:
 
 
 def beside(path: Path, number: int) -> Path:
-    """The path of the trace of process ``number``, counted from 0: ``x.pmt``, ``x-2.pmt``, ..."""
+    """Return the path of the trace of process ``number``: ``x.pmt``, ``x-2.pmt``, ..."""
     return path if number == 0 else path.with_name(f"{path.stem}-{number + 1}{path.suffix}")
 
 
@@ -247,39 +247,40 @@ def convert(
 ) -> Recording:
     """Turn a trace of any format into one of pagemig's.
 
-    Memory is bounded by the footprint, whatever the length. Processes are kept apart, since one
-    page number is not the same page in two of them: the first that is met is written to ``path``,
-    others beside it (`beside`).
+    Memory is bounded by the footprint, however long the trace is. Each process gets its own trace,
+    since equal page numbers of two processes are different pages: the first process is written to
+    ``path``, the others beside it (`beside`).
 
     Parameters
     ----------
     source : path-like or binary file
-        What to read: a file, ``-`` for the standard input, or something to read bytes from.
+        A file, ``-`` for standard input, or a file object to read bytes from.
     path : path-like
         The trace to write.
     format : str, optional
-        A key of `pagemig.trace.readers.FORMATS`; without it the content says.
+        A key of `pagemig.trace.readers.FORMATS`; recognised by content unless given.
     program : str
-        What to name in the header.
+        The program's name in the header.
     cache, ways, skip, limit, small
         See `Options`.
     apart : {"process", "thread"}
-        Whether threads are kept apart too, where the format tells them.
+        Whether each process, or each thread, gets its own trace, if the format names threads.
     lenient : bool, default False
-        Count malformed lines instead of ending at the first.
+        Skip and count malformed lines instead of raising at the first.
     report : callable, optional
-        Called now and then with the accesses read and the accesses kept so far.
+        Called repeatedly with the accesses read and the accesses kept so far.
 
     Returns
     -------
     Recording
+        The first trace; ``others`` are the rest.
 
     Raises
     ------
     TraceError
-        If it is not what its format says, or holds no access.
+        The source does not fit its format, or holds no access.
     ValueError, OSError
-        An option that means nothing, no directory for the trace, a file that cannot be read.
+        An invalid option, a missing directory, or a file that cannot be read.
     """
     if apart not in ("process", "thread"):
         raise ValueError(f"apart must be process or thread, not {apart!r}")
@@ -330,7 +331,7 @@ def convert(
 
 
 def _abandon(sinks: dict[int, Sink]) -> None:
-    """Leave no part of a file behind."""
+    """Leave no partial files behind."""
     for sink in sinks.values():
         sink.writer.abandon()
 
@@ -340,7 +341,7 @@ def _cut(number: int) -> str:
 
 
 def _apart(chunk: Accesses, by: str) -> Iterator[tuple[int, Accesses]]:
-    """The accesses of each process, or thread, in the order in which they appear."""
+    """Yield the accesses of each process, or thread, in the order in which they appear."""
     owner: NDArray[np.uint32] | None = chunk.process
     if by == "thread" and chunk.thread is not None:
         owner = chunk.thread
@@ -355,12 +356,12 @@ def _apart(chunk: Accesses, by: str) -> Iterator[tuple[int, Accesses]]:
 
 @contextlib.contextmanager
 def converted(source: str | os.PathLike[str] | Source) -> Iterator[Path]:
-    """A temporary trace made of something in another format.
+    """Make a temporary trace from another format.
 
     Raises
     ------
     TraceError
-        If it is not what its format says, or holds several processes.
+        The source does not fit its format, or holds several processes.
     """
     with tempfile.TemporaryDirectory() as folder:
         done = convert(source, Path(folder) / "trace.pmt")

@@ -1,4 +1,4 @@
-"""What a trace says about itself."""
+"""The header of a trace: its description of itself."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _PAGE_SIZES = tuple(1 << shift for shift in range(PAGE_SHIFT, 31))
 
 
 class TraceError(ValueError):
-    """A file is not a trace, is damaged, or is of a later version."""
+    """A file is not a trace, is damaged, or has a later version."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a trace says about itself.
+    """A trace's description of itself.
 
     Attributes
     ----------
@@ -30,8 +30,8 @@ class Header:
     source : str
         The tool that saw the accesses.
     cache : int
-        Bytes of the line cache the accesses went through before they were kept
-        (`pagemig.trace.cache`); 0: every access was kept.
+        Bytes of the line cache whose hits were left out (`pagemig.trace.cache`); 0: every access
+        was kept.
     ways : int
         Lines of a set of that cache; 1: direct-mapped.
     references : int
@@ -64,13 +64,13 @@ class Header:
 
     @classmethod
     def from_facts(cls, facts: Mapping[str, Any]) -> Header:
-        """Take a header from what a file says, and refuse what cannot be meant.
+        """Make a header from a file's JSON, and refuse invalid values.
 
         Raises
         ------
         TraceError
-            For a value of another type, a negative count, a page size that is none, or text that
-            a terminal would obey; the message names it.
+            A value of another type, a negative count, an invalid page size, or text with terminal
+            control characters; the message names it.
         """
         known = {f.name: facts[f.name] for f in fields(cls) if f.name in facts}
         for name, value in known.items():
@@ -89,12 +89,12 @@ class Header:
         return header
 
     def shown(self) -> Header:
-        """The same header with control characters of its texts written as escapes."""
+        """Return the header with control characters in its texts written as escapes."""
         texts = {f.name: printable(getattr(self, f.name)) for f in fields(self) if f.type == "str"}
         return replace(self, **texts)  # type: ignore[arg-type]
 
     def counted(self, accesses: int) -> Header:
-        """The same header for so many accesses; as many references where it knows none."""
+        """Return the header for so many accesses; ``references`` is the same number if it is 0."""
         return replace(self, accesses=accesses, references=self.references or accesses)
 
 

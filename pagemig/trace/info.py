@@ -1,4 +1,4 @@
-"""What a trace is like: footprint, hot pages, working set over time; in memory of the footprint."""
+"""A summary of a trace: footprint, hot pages, working set over time; memory as the footprint."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from .runs import Columns, Runs
 
 __all__ = ["Info", "info"]
 
-#: Parts of time that the working set is given for.
+#: Parts of time for which the working set is given.
 PARTS = 60
-#: Bands of pages of the map of heat.
+#: Bands of pages of the heat map.
 BANDS = 200
-#: Shares of all accesses for which the number of pages is told.
+#: Shares of all accesses for which the number of pages is given.
 SHARES = (0.5, 0.8, 0.9, 0.99)
 
 _BARS = " ▁▂▃▄▅▆▇█"
@@ -29,7 +29,7 @@ _BARS = " ▁▂▃▄▅▆▇█"
 
 @dataclass(frozen=True)
 class Info:
-    """What a trace is like.
+    """A summary of a trace.
 
     Attributes
     ----------
@@ -46,11 +46,11 @@ class Info:
     working_set : ndarray of int64, shape (parts,)
         Different pages accessed in each part of the trace.
     fresh : ndarray of int64, shape (parts,)
-        Those among them that no part before accessed.
+        Those of them that no earlier part accessed.
     heat : ndarray of uint64, shape (parts, bands)
         Accesses in each part to each band of neighbouring pages of the table.
     by : str
-        What the parts have alike: ``accesses`` or ``time``.
+        Whether the parts have equal numbers of accesses or equal length: ``accesses``, ``time``.
     """
 
     header: Header
@@ -75,7 +75,7 @@ class Info:
         return np.cumsum(hottest, dtype=np.float64) / max(self.accesses, 1)
 
     def hottest(self, number: int) -> NDArray[np.intp]:
-        """Places in ``pages`` of the pages with most accesses, the hottest first."""
+        """Return the places in ``pages`` of the pages with most accesses, the hottest first."""
         order: NDArray[np.intp] = np.argsort(self.counts, kind="stable")[::-1][:number]
         return order
 
@@ -84,17 +84,17 @@ class Info:
 
 
 def info(trace: Runs, *, parts: int = PARTS, bands: int = BANDS) -> Info:
-    """Look through a trace once.
+    """Summarise a trace in one pass.
 
     Parameters
     ----------
     trace : Trace or TraceFile
         A `TraceFile` is read a block at a time.
     parts : int, default 60
-        Into how many parts its time is cut: of equal length where it has a time axis, otherwise of
-        equally many accesses. Fewer come out where runs are longer than a part.
+        Number of parts of time: of equal length if it has a time axis, otherwise with equal numbers
+        of accesses. Fewer if runs are longer than a part.
     bands : int, default 200
-        Bands of pages of the map of heat; fewer where there are fewer pages.
+        Bands of pages of the heat map; fewer if there are fewer pages.
 
     Returns
     -------
@@ -120,13 +120,13 @@ def info(trace: Runs, *, parts: int = PARTS, bands: int = BANDS) -> Info:
 
 
 def _pieces(trace: Runs, start: int, stop: int) -> Iterator[Columns]:
-    """Runs of a part, at most a block of them at a time."""
+    """Yield runs of a part, at most a block of them at a time."""
     for at in range(start, stop, BLOCK):
         yield trace.part(at, min(at + BLOCK, stop))
 
 
 def _summed(index: NDArray[Any], count: NDArray[Any], number: int) -> NDArray[np.uint64]:
-    """Sums of counts by place; exact up to 2**53 of a piece."""
+    """Sum counts by place, exactly up to 2**53 in a piece."""
     return np.bincount(index, count, number).astype(np.uint64)
 
 
@@ -176,6 +176,6 @@ def _lines(self: Info) -> Iterator[str]:
 
 
 def _bars(values: NDArray[np.int64], most: int) -> str:
-    """A line of bars; what is not nothing is seen."""
+    """Draw a line of bars; every value above 0 is visible."""
     steps = len(_BARS) - 1
     return "".join(_BARS[-(-int(value) * steps // max(most, 1))] for value in values)

@@ -1,4 +1,4 @@
-"""The picture of a trace: where its accesses go over time, its working set, its hot pages."""
+"""The picture of a trace: its accesses over time, its working set, its hot pages."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _SUFFIXES = (".png", ".svg", ".pdf")
 
 
 def check(path: str | os.PathLike[str]) -> None:
-    """Refuse a picture that could not be written, before any work is done for it.
+    """Refuse a picture that cannot be written, before any work is done for it.
 
     Raises
     ------
     ValueError
-        If the file's kind is not one of .png, .svg, .pdf.
+        The suffix is not .png, .svg or .pdf.
     FileNotFoundError
-        If its directory does not exist.
+        The directory does not exist.
     MissingError
-        If matplotlib is not installed.
+        matplotlib is not installed.
     """
     target = Path(path)
     if target.suffix not in _SUFFIXES:
@@ -37,14 +37,14 @@ def check(path: str | os.PathLike[str]) -> None:
 
 
 def draw(info: Info, path: str | os.PathLike[str], *, title: str = "") -> None:
-    """Draw a map of heat (pages by time), the working set below it, and how hot the hot pages are.
+    """Draw a heat map (pages by time), the working set below it, and the curve of hot pages.
 
     Parameters
     ----------
     info : Info
         What to draw.
     path : path-like
-        The picture; its suffix says which kind.
+        The picture; its suffix gives the format.
     title : str
         A heading.
     """

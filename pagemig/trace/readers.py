@@ -1,11 +1,11 @@
-"""Readers of other tools' traces: a format is known by its content, and read in bounded memory.
+"""Readers of other tools' traces: formats are recognised by content, and read in bounded memory.
 
-`reader` opens a file and picks the reader; iterating over it gives `Accesses`, an array chunk at a
-time. What each format holds and how it is taken is in the reader's docstring. Addresses are bytes;
-a reader that is told of pages gives the first byte of each.
+`reader` opens a file and chooses the reader; iterating over it yields `Accesses`, a chunk of arrays
+at a time. Each reader's docstring says what its format holds and how it is read. Addresses are
+bytes; from page numbers a reader makes the address of the page's first byte.
 
-A file that is not what its format says ends in a `TraceError` with the file, the line or record,
-its text and what was expected.
+A file that does not fit its format raises `TraceError` with the file, the line or record, its text
+and what was expected.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ __all__ = ["FORMATS", "Accesses", "Reader", "reader"]
 
 #: Bytes or records read at once: large enough to amortise calls, small enough to stay in cache.
 CHUNK = 1 << 20
-#: Bytes of a line at most.
+#: The most bytes of a line.
 LONGEST = 1 << 16
 
 
 class Accesses(NamedTuple):
-    """Accesses in program order; a column that the format does not have is None."""
+    """Accesses in program order; a column that the format lacks is None."""
 
     address: NDArray[np.uint64]
     """First byte."""
@@ -66,25 +66,26 @@ class Reader(ABC):
     stream : Stream or binary file
         Read to its end in pieces.
     skip : bool, default False
-        Count malformed lines in ``malformed`` instead of ending at the first; formats of text only.
+        Skip malformed lines and count them in ``malformed``, instead of raising at the first; for
+        text formats only.
 
     Attributes
     ----------
     malformed : int
         Malformed lines so far.
     skipped : int
-        Events so far that told no address.
+        Events so far without an address.
     first : str
         The first malformed line, with its place and what was expected.
     """
 
     #: The format's name.
     format: ClassVar[str]
-    #: What a line or record is, for messages.
+    #: The name of a line or record in messages.
     expected: str = ""
-    #: What times count; empty where the format has none.
+    #: The unit of times; empty if the format has none.
     unit: str = ""
-    #: The tool that the header of a trace names.
+    #: The tool's name in the header of a trace.
     tool: str = ""
 
     def __init__(self, stream: Stream | Source, *, skip: bool = False) -> None:
@@ -97,26 +98,26 @@ class Reader(ABC):
     @classmethod
     @abstractmethod
     def knows(cls, head: bytes) -> bool:
-        """Whether a file that begins so is of this format."""
+        """Tell whether a file with this beginning has this format."""
 
     @abstractmethod
     def __iter__(self) -> Iterator[Accesses]:
-        """The accesses, in order."""
+        """Yield the accesses, in order."""
 
     @property
     def header(self) -> Header:
-        """What the format tells of the trace."""
+        """The header that the format gives the trace."""
         return Header(source=self.tool or self.format)
 
     def wrong(self, place: str, text: str | bytes, why: str = "") -> TraceError:
-        """An error about a place of the file."""
+        """Return an error about a place of the file."""
         return TraceError(
             f"{self.stream.name}: {place}: {files.quoted(text)}: expected {why or self.expected}"
         )
 
 
 class _TextReader(Reader):
-    """Reads whole lines and hands them to a compiled parser."""
+    """Reads whole lines and passes them to a compiled parser."""
 
     parser: Any
     #: Number of the first line that the parser is given.
@@ -139,7 +140,7 @@ class _TextReader(Reader):
 
 
 def _lines(stream: Stream, line: int) -> Iterator[tuple[int, bytes]]:
-    """Pieces of whole lines, each with the number of its first."""
+    """Yield pieces of whole lines, each with the number of its first."""
     rest = b""
     while piece := stream.read(CHUNK):
         text, newline, tail = piece.rpartition(b"\n")
@@ -163,7 +164,7 @@ def _lines(stream: Stream, line: int) -> Iterator[tuple[int, bytes]]:
 
 
 class LackeyReader(_TextReader):
-    """What valgrind's lackey tool writes with ``--trace-mem=yes``.
+    """The output of valgrind's lackey tool with ``--trace-mem=yes``.
 
     One access a line: a kind, a hexadecimal address without ``0x``, a size in bytes::
 
@@ -173,16 +174,16 @@ class LackeyReader(_TextReader):
          M 0421e3c8,4
 
     * ``L`` is a load; ``S`` a store; ``M`` (a load, then a store to the same place) one store.
-    * ``I`` is an instruction fetch. It is no access, a trace is about data; the number of fetches
-      so far is the time of an access.
+    * ``I`` is an instruction fetch. It is not an access, since a trace is about data; the number of
+      fetches so far is the time of an access.
     * An access reaches from its address over its size; one that straddles a page touches both
-      pages. One beyond the last address or of more than 65,536 bytes is malformed.
-    * Up to two blanks may stand before the kind, any number behind it. The public traces of tiered
-      memory (tiered-mem-traces) have none before it and no fetches.
-    * ``==PID==``, ``--PID--`` and ``**PID**`` lines are valgrind's own talk and are passed over.
+      pages. One beyond the last address, or of more than 65,536 bytes, is malformed.
+    * Up to two blanks may precede the kind, any number may follow it. The public traces of tiered
+      memory (tiered-mem-traces) have no blank before it and no fetches.
+    * ``==PID==``, ``--PID--`` and ``**PID**`` lines are valgrind's own messages and are skipped.
 
-    Lackey tells neither thread nor mappings; accesses come in the order in which the one simulated
-    processor made them.
+    Lackey reports neither threads nor mappings; accesses come in the order in which the one
+    simulated processor made them.
     """
 
     format = "lackey"
@@ -201,14 +202,14 @@ class LackeyReader(_TextReader):
 
     @classmethod
     def knows(cls, head: bytes) -> bool:
-        """Whether a line of lackey's, or of valgrind's, comes first."""
+        """Tell whether a line of lackey or of valgrind comes first."""
         return (
             re.match(rb"\s*(==\d+== |--\d+-- |I  [0-9a-f]+,\d|[LSM] +[0-9a-f]+,\d)", head)
             is not None
         )
 
 
-#: What a column of a table may be called.
+#: Names that a column of a table may have.
 _NAMES = {
     "address": "address", "addr": "address", "vaddr": "address", "virtual_address": "address",
     "ea": "address", "page": "page", "vpn": "page", "page_number": "page", "pages": "page",
@@ -224,17 +225,17 @@ _NAMED = "address (or addr), page, size, write (or rw, op), time, tid, pid, coun
 
 
 class TableReader(_TextReader):
-    """A table: CSV or the like, an access a line.
+    """A text table such as CSV, an access a line.
 
-    Columns are apart by commas, semicolons, tabs or blanks. A first line of names says what they
-    are: address or page, size, write, time, tid, pid, count, under the usual names; others are
-    passed over. Without names one column is the address, and of two columns the second is the kind.
-    Lines that begin with ``#`` are comments.
+    Columns are separated by commas, semicolons, tabs or blanks. A first line of names says what
+    they are: address or page, size, write, time, tid, pid, count, under the usual names; others are
+    ignored. Without names a single column is the address, and a second one is the kind. Lines that
+    begin with ``#`` are comments.
 
-    Numbers are decimal, or hexadecimal with ``0x``; addresses without it are hexadecimal where the
-    file's beginning has letters in one. A kind is 0 or 1, r or w, l or s, read or write, load or
-    store, true or false. Times with a decimal point are seconds and taken as nanoseconds, others
-    count what the file says.
+    Numbers are decimal, or hexadecimal with ``0x``. Addresses without it are hexadecimal if one at
+    the file's beginning has letters. A kind is 0 or 1, r or w, l or s, read or write, load or
+    store, true or false. Times with a decimal point are seconds and converted to nanoseconds;
+    others have an unknown unit.
     """
 
     format = "csv"
@@ -244,7 +245,7 @@ class TableReader(_TextReader):
         self._begin()
 
     def _begin(self) -> None:
-        """Find out what the columns are from the first lines."""
+        """Determine the columns from the first lines."""
         lines = [
             line.decode("utf-8", "replace").strip("\r")
             for line in self.stream.peek(HEAD).split(b"\n")
@@ -295,7 +296,7 @@ class TableReader(_TextReader):
 
     @classmethod
     def knows(cls, head: bytes) -> bool:
-        """Whether the first line names an address or a page, or is a number or two."""
+        """Tell whether the first line names an address or a page, or is one or two numbers."""
         for line in head.split(b"\n")[:50]:
             text = line.decode("utf-8", "replace").strip()
             if text and not text.startswith("#"):
@@ -313,19 +314,19 @@ def _fields(row: str, delimiter: str) -> list[str]:
 
 
 class PerfReader(_TextReader):
-    """What ``perf script`` prints of events with an address.
+    """The output of ``perf script`` for events with an address.
 
-    ``perf record -d`` records addresses, of page faults (``-e page-faults -c 1``) on any machine,
-    of loads and stores (``perf mem record``) where the processor samples them. Then
-    ``perf script -F comm,pid,tid,time,event,addr`` gives a line an event; ``ip``, ``sym``,
-    ``data_src`` and others may follow the address, and call chains are passed over::
+    ``perf record -d`` records addresses: of page faults (``-e page-faults -c 1``) on any machine,
+    of loads and stores (``perf mem record``) if the processor samples them. Then
+    ``perf script -F comm,pid,tid,time,event,addr`` prints a line for each event. ``ip``, ``sym``,
+    ``data_src`` and others may follow the address; call chains are skipped::
 
         st 30852/30852  3047.235399: page-faults:  55bd33730020 ffff...
 
     The tracepoints ``exceptions:page_fault_user`` and ``_kernel`` carry their address as
     ``address=0x...``. An access stores if the event's name has "store" in it, if its data source
-    is ``OP STORE``, or by bit 1 of a fault's error code; every other one counts as a load. Events
-    with address 0 told none and are counted in ``skipped``. Samples are no complete trace.
+    is ``OP STORE``, or if bit 1 of a fault's error code is set; all others count as loads. Events
+    with address 0 have none and are counted in ``skipped``. Samples are not a complete trace.
     """
 
     format = "perf"
@@ -341,7 +342,7 @@ class PerfReader(_TextReader):
 
     @classmethod
     def knows(cls, head: bytes) -> bool:
-        """Whether an early line has a time in seconds and an event behind it."""
+        """Tell whether an early line has a time in seconds, followed by an event."""
         return any(
             re.search(rb"\s\d+\.\d{6,9}:\s+(\d+\s+)?\S+:(\s|$)", line) is not None
             for line in head.split(b"\n")[:50]
@@ -350,19 +351,18 @@ class PerfReader(_TextReader):
 
 
 class _DamonReader(Reader):
-    """What the two forms of DAMON's records have in common.
+    """The common part of both forms of DAMON's records.
 
-    DAMON watches one page of each region at a time: a region with ``nr_accesses`` 5 was found
-    accessed at 5 of the samples of an aggregation interval. Every page of such a region counts as
-    accessed so often, and as loaded, since DAMON does not tell stores. Regions without an access
-    are passed over.
+    DAMON samples one page of each region at a time: a region with ``nr_accesses`` 5 was found
+    accessed in 5 samples of an aggregation interval. Every page of such a region counts as accessed
+    so often, by loads, since DAMON does not report stores. Regions without an access are skipped.
     """
 
     tool = "DAMON"
     unit = "ns"
 
     def region(self, place: str, text: str, start: int, end: int, nr: int, time: int) -> Accesses:
-        """Accesses of one region of one snapshot."""
+        """Return the accesses of one region of one snapshot."""
         first, last = start >> PAGE_SHIFT, (end + (1 << PAGE_SHIFT) - 1) >> PAGE_SHIFT
         if not 0 <= start < end <= 1 << 64 or not 0 <= nr < 1 << 32 or not 0 <= time < 1 << 63:
             raise self.wrong(place, text)
@@ -380,8 +380,8 @@ class _DamonReader(Reader):
 class DamonReader(_DamonReader):
     r"""DAMON's tracepoints as ``perf script`` or ``trace-cmd report`` prints them.
 
-    Lines of ``damon:damon_aggregated`` and ``damon:damos_before_apply``; other events are passed
-    over. Addresses are decimal, ends exclusive, the age is missing in old kernels::
+    Lines of ``damon:damon_aggregated`` and ``damon:damos_before_apply`` are read; other events are
+    skipped. Addresses are decimal, ends exclusive, and old kernels have no age::
 
         kdamond.0  4452 [000] 82820.952659: damon:damon_aggregated: \
             target_id=0 nr_regions=8 94570-94580: 3 17
@@ -419,7 +419,7 @@ class DamonReader(_DamonReader):
 
     @classmethod
     def knows(cls, head: bytes) -> bool:
-        """Whether an early line is of one of the tracepoints."""
+        """Tell whether an early line is of one of the tracepoints."""
         return re.search(rb"(damon_aggregated|damos_before_apply): \S+=", head) is not None
 
 
@@ -433,7 +433,7 @@ class DamonJsonReader(_DamonReader):
     format = "damon-json"
     expected = "a list of objects with snapshots of regions, as damo record writes it"
 
-    #: Bytes of JSON at most.
+    #: The most bytes of JSON.
     MOST: ClassVar[int] = 1 << 28
 
     def __iter__(self) -> Iterator[Accesses]:
@@ -479,7 +479,7 @@ class DamonJsonReader(_DamonReader):
 
     @classmethod
     def knows(cls, head: bytes) -> bool:
-        """Whether it is JSON that speaks of snapshots, or a zlib stream of such."""
+        """Tell whether it is JSON with snapshots, or a zlib stream of such."""
         if head[:2] in (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda"):
             try:
                 head = zlib.decompressobj().decompress(head, 4096)
@@ -500,11 +500,11 @@ class _RecordReader(Reader):
 
     #: The layout of a record.
     dtype: ClassVar[np.dtype[Any]]
-    #: Bytes in front of the first.
+    #: Bytes before the first record.
     begin = 0
 
     def records(self) -> Iterator[tuple[int, NDArray[Any]]]:
-        """Arrays of records, each with the number of its first."""
+        """Yield arrays of records, each with the number of its first."""
         size, number = self.dtype.itemsize, 0
         while data := self.stream.exactly(CHUNK // size * size):
             rest = len(data) % size
@@ -526,10 +526,10 @@ def _plain(
 
 
 class U64Reader(_RecordReader):
-    """Addresses of 64 bits, little-endian, one after the other and nothing else: all are loads.
+    """64-bit addresses, little-endian, one after the other and nothing else; all are loads.
 
-    A file has no mark of this format. It is taken for one if its first addresses are ones that a
-    64-bit processor can have: below 2**57, or above 2**64 - 2**57.
+    The format has no magic number. A file is recognised if its first addresses are possible on a
+    64-bit processor: below 2**57, or above 2**64 - 2**57.
     """
 
     format = "u64"
@@ -543,7 +543,7 @@ class U64Reader(_RecordReader):
 
     @classmethod
     def knows(cls, head: bytes) -> bool:
-        """Whether the first numbers are addresses, and not text."""
+        """Tell whether the first numbers are addresses, and not text."""
         numbers = np.frombuffer(head[: len(head) & ~7], "<u8")
         low = numbers < np.uint64(1 << 57)
         high = numbers >= np.uint64((1 << 64) - (1 << 57))
@@ -553,9 +553,9 @@ class U64Reader(_RecordReader):
 class PintReader(_RecordReader):
     """PINT v0, the samples that the simulator ftmemsim reads.
 
-    After ``PINT v0`` and a zero byte a header of 56 bytes, then records of a time in ns and an
-    address whose lowest twelve bits are the kind: 0 a read, 1 a write. The size of the file counts,
-    not the number of records that the header says.
+    ``PINT v0`` and a zero byte are followed by a header of 56 bytes and by records of a time in ns
+    and an address, whose lowest twelve bits are the kind: 0 a read, 1 a write. The number of
+    records follows from the size of the file, not from the header.
     """
 
     format = "pint"
@@ -581,18 +581,18 @@ class PintReader(_RecordReader):
 
     @classmethod
     def knows(cls, head: bytes) -> bool:
-        """Whether it begins with the mark of version 0."""
+        """Tell whether it begins with the magic number of version 0."""
         return head.startswith(cls.MAGIC)
 
 
 class ChampSimReader(_RecordReader):
-    """ChampSim's traces: an instruction a record of 64 bytes.
+    """ChampSim's traces: a record of 64 bytes for each instruction.
 
-    The instruction pointer, two bytes about branches, six registers, two addresses that it stores
-    to and four that it loads from; 0 stands for none. Loads come before stores; the time is the
-    number of the instruction. A file has no mark of this format: it is taken for one if the two
-    bytes about branches are 0 or 1 and only branches are taken. Traces of the Cloudsuite variant
-    have longer records and are not read.
+    A record has the instruction pointer, two bytes about branches, six registers, two addresses of
+    stores and four of loads; address 0 stands for none. Loads come before stores; the time is the
+    number of the instruction. The format has no magic number. A file is recognised if the two bytes
+    about branches are 0 or 1 and only branches are taken. Traces of the Cloudsuite variant have
+    longer records and are not read.
     """
 
     format = "champsim"
@@ -626,7 +626,7 @@ class ChampSimReader(_RecordReader):
 
     @classmethod
     def knows(cls, head: bytes) -> bool:
-        """Whether the first records are instructions."""
+        """Tell whether the first records are instructions."""
         records = np.frombuffer(head[: len(head) // 64 * 64], cls.dtype)
         canonical = records["ip"] < np.uint64(1 << 57)
         return bool(
@@ -698,8 +698,9 @@ class _ColumnReader(Reader):
 class NpyReader(_ColumnReader):
     """An array in numpy's format: addresses, or rows of address and kind, or named fields.
 
-    One dimension of whole numbers: addresses, all loads. Two dimensions with two columns: address
-    and whether it stores. A structured array: fields by the names that `TableReader` knows.
+    A one-dimensional array of integers has addresses, all loads. A two-dimensional array with two
+    columns has addresses, and whether they store. A structured array has fields by the names that
+    `TableReader` knows.
     """
 
     format = "npy"
@@ -719,16 +720,16 @@ class NpyReader(_ColumnReader):
 
     @classmethod
     def knows(cls, head: bytes) -> bool:
-        """Whether it begins with numpy's mark."""
+        """Tell whether it begins with numpy's magic number."""
         return head.startswith(b"\x93NUMPY")
 
 
-#: What reading says itself; anything else that a library raises is damage.
+#: Errors of reading itself; any other exception of a library means damage.
 _PASSED = (TraceError, MissingError, MemoryError)
 
 
 def _rows(stream: Any, name: str) -> Iterator[tuple[int, NDArray[Any]]]:
-    """An array in numpy's format, some rows at a time, each with the number of its first."""
+    """Yield rows of an array in numpy's format, each piece with the number of its first row."""
     fmt = np.lib.format
     try:
         version = fmt.read_magic(stream)
@@ -768,7 +769,7 @@ def _exactly(stream: Any, size: int) -> bytes:
     return b"".join(pieces)
 
 
-#: What reading a damaged archive may raise; RuntimeError where it is encrypted.
+#: Errors of reading a damaged archive; RuntimeError if it is encrypted.
 _DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
@@ -783,7 +784,7 @@ _DAMAGED = (
 class NpzReader(_ColumnReader):
     """Arrays of one length in numpy's archive, by the names that `TableReader` knows.
 
-    An archive has its table of contents at its end: one that comes through a pipe is copied to a
+    An archive has its table of contents at its end; one that comes through a pipe is copied to a
     temporary file first.
     """
 
@@ -818,7 +819,7 @@ class NpzReader(_ColumnReader):
     def _together(
         self, columns: dict[str, Iterator[tuple[int, NDArray[Any]]]]
     ) -> Iterator[Accesses]:
-        """Rows of all columns side by side."""
+        """Yield rows of all columns side by side."""
         held = {name: np.empty(0) for name in columns}
         row = 0
         while True:
@@ -837,14 +838,14 @@ class NpzReader(_ColumnReader):
 
     @classmethod
     def knows(cls, head: bytes) -> bool:
-        """Whether it is an archive whose first entry is an array."""
+        """Tell whether it is an archive whose first entry is an array."""
         return head.startswith(b"PK\x03\x04") and b".npy" in head[:300]
 
 
 class ParquetReader(_ColumnReader):
     """Columns of a parquet file, by the names that `TableReader` knows; needs pyarrow.
 
-    A parquet file has its table of contents at its end: one that comes through a pipe is copied to
+    A parquet file has its table of contents at its end; one that comes through a pipe is copied to
     a temporary file first.
     """
 
@@ -883,7 +884,7 @@ class ParquetReader(_ColumnReader):
 
     @classmethod
     def knows(cls, head: bytes) -> bool:
-        """Whether it begins with the mark of parquet."""
+        """Tell whether it begins with the magic number of parquet."""
         return head.startswith(b"PAR1")
 
 
@@ -908,19 +909,19 @@ class PmtReader(Reader):
 
     @property
     def header(self) -> Header:
-        """What the file says; known once reading has begun."""
+        """The file's own header; known once reading has begun."""
         return self._header
 
     _header = Header()
 
     @classmethod
     def knows(cls, head: bytes) -> bool:
-        """Whether it begins with the mark of a trace."""
+        """Tell whether it begins with the magic number of a trace."""
         return head.startswith(MAGIC)
 
 
-#: Readers by the name of their format, in the order in which they are asked whether they know a
-#: file: those with a mark first.
+#: Readers by the name of their format, in the order in which they try to recognise a file: those
+#: with a magic number first.
 FORMATS: dict[str, type[Reader]] = {
     kind.format: kind
     for kind in (
@@ -939,12 +940,12 @@ def reader(
     Parameters
     ----------
     source : path-like or binary file
-        A file, ``-`` for the standard input, or something to read bytes from; packed by gzip,
-        bzip2, xz or zstd or not.
+        A file, ``-`` for standard input, or a file object to read bytes from; possibly compressed
+        by gzip, bzip2, xz or zstd.
     format : str, optional
-        A key of `FORMATS`; without it the content says.
+        A key of `FORMATS`; recognised by content unless given.
     skip : bool, default False
-        Count malformed lines instead of ending at the first.
+        Skip and count malformed lines instead of raising at the first.
 
     Yields
     ------
@@ -953,11 +954,11 @@ def reader(
     Raises
     ------
     TraceError
-        If no format is known for it; the message lists them.
+        Its format is not recognised; the message lists the formats.
     ValueError
-        If there is no such format.
+        There is no such format.
     OSError
-        If it cannot be opened.
+        It cannot be opened.
     """
     if format is not None and format not in FORMATS:
         raise ValueError(f"no format {format!r}; there are {', '.join(FORMATS)}")

@@ -1,9 +1,9 @@
-"""Record a real program: a trace of the pages that it and the programs it starts access.
+"""Recording a real program: traces of the pages that it and the programs it starts access.
 
-The program runs under valgrind's lackey tool, about a hundred times slower than alone. Each process
-of it writes a log of its own, which is read, and its room given back, while the program runs, so
-neither the text nor the trace is ever whole in memory or on disk. What is kept is what reaches the
-memory: by default the accesses go through a cache first (`pagemig.trace.cache`).
+The program runs under valgrind's lackey tool, about a hundred times slower than alone. Each of its
+processes writes its own log. The logs are read, and their disk space is freed, while the program
+runs, so neither the text nor the trace is ever whole in memory or on disk. The trace keeps accesses
+that reach the memory: by default they go through a cache first (`pagemig.trace.cache`).
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from .readers import Accesses
 
 __all__ = ["CACHE", "WAYS", "RecordError", "record"]
 
-#: The cache in front of the memory unless asked otherwise: a core's share of a last level.
+#: The default cache in front of the memory: a core's share of a last level.
 CACHE = 1 << 20
 WAYS = 16
 
 _PIECE = 1 << 22
-#: Seconds between two looks at what has been written.
+#: Seconds between two reads of the logs.
 _REST = 0.02
-#: Seconds that programs get to end after a signal.
+#: Seconds that programs have to end after a signal.
 _PATIENCE = 5.0
 
 _COMMAND = re.compile(rb"^==\d+== Command: (.*)$", re.M)
@@ -60,11 +60,11 @@ def record(
 ) -> Recording:
     """Run a program under valgrind's lackey tool and write the trace of its data accesses.
 
-    Its input and output stay its own. SIGINT and SIGTERM end the program, and what was recorded
-    until then is kept. A process that the program starts has its own memory and gets its own trace,
-    beside the first (`pagemig.trace.convert.beside`); so has a program that a process turns into
-    (``exec``). What a child does between its fork and that is left out. Lackey runs the threads of
-    a process one at a time and does not tell them apart.
+    The program keeps its input and output. SIGINT and SIGTERM end the program, and the accesses
+    recorded until then are kept. A process that the program starts has its own memory and gets its
+    own trace beside the first (`pagemig.trace.convert.beside`). So does a program that a process
+    executes (``exec``). Accesses of a child between its fork and its ``exec`` are left out. Lackey
+    runs the threads of a process one at a time and does not tell them apart.
 
     Parameters
     ----------
@@ -75,21 +75,21 @@ def record(
     cache, ways, skip, limit, small
         See `pagemig.trace.convert.Options`.
     children : bool, default True
-        Whether processes that the program starts are recorded too.
+        Whether processes that the program starts are recorded, too.
     report : callable, optional
-        Called now and then with the accesses read and the accesses kept so far.
+        Called repeatedly with the accesses read and the accesses kept so far.
 
     Returns
     -------
     Recording
-        Of the program itself; ``others`` are its children.
+        That of the program itself; ``others`` are those of its children.
 
     Raises
     ------
     RecordError
-        If valgrind or the program is missing, or nothing could be recorded.
+        Valgrind or the program is missing, or nothing could be recorded.
     ValueError, FileNotFoundError
-        An option that means nothing, no directory for the trace.
+        An invalid option, or a missing directory for the trace.
     """
     valgrind = shutil.which("valgrind")
     if valgrind is None:
@@ -167,7 +167,7 @@ def _recordings(
 
 
 class _Log:
-    """What one process writes."""
+    """The log of one process."""
 
     def __init__(self, pid: int, fd: int, sink: Sink) -> None:
         self.pid, self.fd, self.sink = pid, fd, sink
@@ -178,7 +178,7 @@ class _Log:
         self._rest = b""
 
     def read(self, most: int | None) -> None:
-        """Take what has been written; ``most`` accesses of it."""
+        """Read what has been written, at most ``most`` accesses."""
         while self.open and (piece := os.pread(self.fd, _PIECE, self._at)):
             _give_back(self.fd, self._at, len(piece))
             self._at += len(piece)
@@ -207,8 +207,8 @@ class _Log:
 class _Logs:
     """The logs of all processes, in a folder that valgrind writes them to by process number.
 
-    A log is taken out of the folder as soon as it is found, so that a program that a process turns
-    into begins another.
+    A log is removed from the folder as soon as it is found, so that a program that a process
+    executes begins another one.
     """
 
     def __init__(self, folder: Path, target: Path, options: Options) -> None:
@@ -228,19 +228,19 @@ class _Logs:
 
     @property
     def kept(self) -> int:
-        """Accesses so far, behind it."""
+        """Accesses so far, behind the cache."""
         return sum(log.sink.writer.accesses for log in self.all)
 
     def _running(self) -> Iterator[_Log]:
         return (log for log in self.all if log.open)
 
     def left_by_exec(self, log: _Log) -> bool:
-        """Whether a log is what a child did from its fork until it became another program."""
+        """Tell whether a log is of a child from its fork until it executed another program."""
         mine = [other for other in self.all if other.pid == log.pid]
         return log is mine[0] and len(mine) > 1 and log is not self.all[0]
 
     def read(self) -> bool:
-        """Take what has been written; whether any process is still there."""
+        """Read what has been written; return whether any process still runs."""
         alive = {log: _alive(log.pid) for log in self._running()}
         self._find()
         limit = self._options.limit
@@ -252,7 +252,7 @@ class _Logs:
         return any(True for _ in self._running())
 
     def _find(self) -> None:
-        """Take new logs out of the folder; the first is the program's own."""
+        """Remove new logs from the folder; the first is the program's own."""
         found = sorted(self._folder.iterdir(), key=lambda path: path.stat().st_ctime_ns)
         for path in found:
             if not path.name.isdigit():
@@ -270,13 +270,13 @@ class _Logs:
             log.close()
 
     def abandon(self) -> None:
-        """Leave no part of a file behind."""
+        """Leave no partial files behind."""
         for log in self.all:
             log.sink.writer.abandon()
 
 
 def _alive(pid: int) -> bool:
-    """Whether a process runs, and is not only waiting to be reaped."""
+    """Tell whether a process runs, and is not only waiting to be reaped."""
     try:
         state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
     except (OSError, IndexError):
@@ -285,7 +285,7 @@ def _alive(pid: int) -> bool:
 
 
 def _give_back(fd: int, at: int, length: int) -> None:
-    """Give the room of a piece of a file back; where that cannot be, the file grows."""
+    """Free the disk space of a piece of a file; if that is impossible, the file grows."""
     keep_size, punch_hole = 1, 2
     libc = ctypes.CDLL(None, use_errno=True)
     libc.fallocate(fd, keep_size | punch_hole, ctypes.c_int64(at), ctypes.c_int64(length))

@@ -1,4 +1,4 @@
-"""What can be asked of a trace, in memory (`Trace`) or in its file (`TraceFile`)."""
+"""The interface of a trace, in memory (`Trace`) or in its file (`TraceFile`)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Runs(ABC):
         Where the trace comes from.
     ticks : ndarray of uint64, shape (ticks,)
         The time axis: accesses before each tick. Entry ``k`` is ``(k + 1) * header.tick`` units
-        after the first access; empty where the tool told no time.
+        after the first access; empty if the tool reported no time.
     """
 
     table: NDArray[np.uint64]
@@ -49,7 +49,7 @@ class Runs(ABC):
 
     @abstractmethod
     def part(self, start: int, stop: int) -> Columns:
-        """Index, write and count of runs ``start`` to ``stop``."""
+        """Return index, write and count of runs ``start`` to ``stop``, which is exclusive."""
 
     @property
     def footprint(self) -> int:
@@ -67,7 +67,7 @@ class Runs(ABC):
         return sum(accesses for _, accesses in self.sizes)
 
     def expand(self, start: int = 0, stop: int | None = None) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Single accesses of runs ``start`` to ``stop``.
+        """Return the single accesses of runs ``start`` to ``stop``.
 
         Returns
         -------
@@ -79,7 +79,7 @@ class Runs(ABC):
         Raises
         ------
         MemoryError
-            If they take more memory than there is.
+            They take more memory than is available.
         """
         index, write, count = self.part(start, self.runs if stop is None else stop)
         files.room(5 * int(count.sum(dtype=np.uint64)), "a trace access by access")
@@ -88,14 +88,14 @@ class Runs(ABC):
     def epochs(
         self, number: int, by: Literal["accesses", "time"] = "accesses"
     ) -> Iterator[tuple[int, int]]:
-        """Cut the trace into parts of about equally many accesses, or equally long ones.
+        """Cut the trace into parts with about equal numbers of accesses, or of equal length.
 
         Parameters
         ----------
         number : int
-            How many parts; fewer come out where runs are longer than a part.
+            Number of parts; fewer if runs are longer than a part.
         by : {"accesses", "time"}
-            What the parts have alike. Cuts are at run borders.
+            Whether parts have equal numbers of accesses or equal length. Cuts are at run borders.
 
         Yields
         ------
@@ -105,7 +105,7 @@ class Runs(ABC):
         Raises
         ------
         ValueError
-            For less than 1 part, or by time where the trace has none.
+            Less than 1 part, or by time if the trace has no time axis.
         """
         if number < 1:
             raise ValueError(f"a trace is cut into at least 1 epoch, not {number}")
@@ -126,7 +126,7 @@ class Runs(ABC):
         yield from zip(borders[:-1].tolist(), borders[1:].tolist(), strict=True)
 
     def _times(self, number: int) -> NDArray[np.int64]:
-        """Accesses up to the end of each of ``number`` equally long parts."""
+        """Return the accesses up to the end of each of ``number`` equally long parts."""
         if not self.header.unit:
             raise ValueError("the trace has no time axis: the tool it comes from told no time")
         end = max(self.header.duration, 1)

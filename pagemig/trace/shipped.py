@@ -12,17 +12,26 @@ SUFFIX = ".pmt"
 
 
 def shipped() -> dict[str, Path]:
-    """Names of the traces that come with the package, and their files."""
+    """Return the names of the traces that come with the package, and their files."""
     return {path.name.removesuffix(SUFFIX): path for path in sorted(DATA.glob(f"*{SUFFIX}"))}
 
 
 def find(name: str | os.PathLike[str]) -> Path:
-    """The file of a trace, given by its path or by the name of a shipped one.
+    """Return the file of a trace, given by its path or by the name of a shipped one.
+
+    Parameters
+    ----------
+    name : str or path-like
+        A path, or a key of `shipped`.
+
+    Returns
+    -------
+    Path
 
     Raises
     ------
     FileNotFoundError
-        If there is neither; the message lists the shipped ones.
+        There is neither; the message lists the shipped ones.
     """
     path = Path(name)
     if str(name) and path.exists():

@@ -1,4 +1,4 @@
-"""Bytes from a file or a pipe, unpacked on the way; the packing is known by content."""
+"""Bytes from a file or a pipe, decompressed; the compression is recognised by content."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from .header import TraceError
 
 __all__ = ["HEAD", "MissingError", "Source", "Stream", "opened"]
 
-#: Bytes by which a format is known.
+#: Magic numbers of the compression formats.
 HEAD = 1 << 16
-#: What unpacking xz or zstd may take. `xz -9` needs 65 MiB, `zstd --ultra` 128 MiB.
+#: The most memory for decompressing xz or zstd. `xz -9` needs 65 MiB, `zstd --ultra` 128 MiB.
 _MOST_MEMORY = 1 << 28
 
 _MAGIC = {
@@ -34,27 +34,27 @@ _MAGIC = {
     b"\x28\xb5\x2f\xfd": "zstd",
 }
 
-#: What unpacking damaged bytes may raise.
+#: Errors of decompressing damaged bytes.
 DAMAGE = (EOFError, OSError, ValueError, lzma.LZMAError, zlib.error)
 
 
 class Source(Protocol):
-    """What bytes can be read from."""
+    """An object that bytes can be read from."""
 
     def read(self, size: int = -1, /) -> bytes:
-        """At most ``size`` bytes; none only at the end."""
+        """Return at most ``size`` bytes; none only at the end."""
         ...
 
 
 class Stream(io.RawIOBase):
-    """A source whose beginning can be looked at.
+    """A source whose next bytes can be read ahead.
 
     Attributes
     ----------
     name : str
-        What errors call it; printable.
+        Its name in errors; printable.
     packed : str
-        How it was packed, for people; empty if it was not.
+        The compression, for messages; empty if it was not compressed.
     """
 
     def __init__(self, source: Source, name: str, packed: str = "") -> None:
@@ -63,7 +63,7 @@ class Stream(io.RawIOBase):
         self._head = b""
 
     def peek(self, size: int = HEAD) -> bytes:
-        """The next bytes, which stay: ``size`` of them, fewer only at the end."""
+        """Return the next bytes without consuming them: ``size``, fewer only at the end."""
         while len(self._head) < size:
             piece = self._more(size - len(self._head))
             if not piece:
@@ -72,7 +72,7 @@ class Stream(io.RawIOBase):
         return self._head[:size]
 
     def read(self, size: int = -1, /) -> bytes:
-        """At most ``size`` bytes; none only at the end."""
+        """Return at most ``size`` bytes; none only at the end."""
         if size < 0:
             return b"".join(iter(lambda: self.read(1 << 20), b""))
         if self._head:
@@ -81,7 +81,7 @@ class Stream(io.RawIOBase):
         return self._more(size)
 
     def exactly(self, size: int) -> bytes:
-        """``size`` bytes, fewer only at the end."""
+        """Return ``size`` bytes, fewer only at the end."""
         pieces = []
         while size:
             piece = self.read(min(size, 1 << 20))
@@ -92,13 +92,13 @@ class Stream(io.RawIOBase):
         return b"".join(pieces)
 
     def readinto(self, buffer: Any, /) -> int:
-        """Fill a buffer; how many bytes came."""
+        """Fill a buffer; return how many bytes came."""
         piece = self.read(len(buffer))
         buffer[: len(piece)] = piece
         return len(piece)
 
     def readable(self) -> bool:
-        """Whether it can be read: yes."""
+        """Tell that it can be read."""
         return True
 
     def _more(self, size: int) -> bytes:
@@ -110,12 +110,12 @@ class Stream(io.RawIOBase):
             raise TraceError(f"{self.name}: its {self.packed} is damaged: {error}") from None
 
     def seekable(self) -> bool:
-        """Whether a reader can jump about: see `whole`."""
+        """Tell whether a reader can seek, see `whole`."""
         return False
 
     @contextlib.contextmanager
     def whole(self) -> Iterator[IO[bytes]]:
-        """A file with everything that is left, that can seek; a temporary one where it must be."""
+        """Return a seekable file with everything that is left, a temporary one if needed."""
         source: Any = self._source
         plain = not self.packed and isinstance(source, io.BufferedReader | io.BytesIO)
         plain = plain and source.seekable()
@@ -129,7 +129,7 @@ class Stream(io.RawIOBase):
 
 
 class _Xz(io.RawIOBase):
-    """Unpacks xz streams one after the other, in bounded memory."""
+    """Decompresses xz streams one after the other, in bounded memory."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -175,10 +175,10 @@ def _unpacked(stream: Stream, kind: str) -> Source:
 
 
 class _Zstd:
-    """Unpacks zstd frames one after the other, in bounded memory.
+    """Decompresses zstd frames one after the other, in bounded memory.
 
-    The package's own stream does not tell a file that ends early from a whole one. Here every piece
-    that goes in is so small that what comes out is: four bytes are at most 128 KiB.
+    The package's own stream does not detect a truncated file. Here every input piece is so small
+    that its output is bounded: four bytes are at most 128 KiB.
     """
 
     PIECE = 1 << 10
@@ -190,7 +190,7 @@ class _Zstd:
         self._held = b""
 
     def read(self, size: int = -1, /) -> bytes:
-        """At most ``size`` bytes; none only at the end."""
+        """Return at most ``size`` bytes; none only at the end."""
         while not self._held:
             self._packed = self._packed or self._source.read(1 << 16)
             if not self._packed:
@@ -216,7 +216,7 @@ class _Zstd:
 
 @contextlib.contextmanager
 def opened(source: str | os.PathLike[str] | Source) -> Iterator[Stream]:
-    """Open a file, ``-`` for the standard input, or a binary file; unpack what is packed.
+    """Open a file, ``-`` for standard input, or a file object; decompress it if needed.
 
     Yields
     ------
@@ -225,9 +225,9 @@ def opened(source: str | os.PathLike[str] | Source) -> Iterator[Stream]:
     Raises
     ------
     OSError
-        If it cannot be opened.
+        It cannot be opened.
     MissingError
-        If it is packed by zstd and the package is missing.
+        It is compressed by zstd and the package is not installed.
     """
     with contextlib.ExitStack() as stack:
         if isinstance(source, str | os.PathLike):
