@@ -1,4 +1,4 @@
-"""What tests begin with: a machine and a process on it, or an environment that has the wheel."""
+"""Fixtures: a machine and a process on it, or an environment that has the wheel."""
 
 import fcntl
 import os
@@ -14,7 +14,7 @@ from support.machines import four_nodes
 
 @pytest.fixture
 def machine() -> Iterator[pm.Machine]:
-    """Four nodes; whatever the test did, the invariants hold afterwards."""
+    """Make a machine with four nodes, whose invariants are checked after the test."""
     machine = four_nodes(page_bytes=8)
     yield machine
     machine.check(full=True)

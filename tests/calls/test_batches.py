@@ -171,7 +171,7 @@ def lists(draw: st.DrawFn) -> dict:
 
 
 def outcome(case: dict, watch: str) -> list:
-    """All that is left of a call: its answer, every frame, every counter but those of the host."""
+    """The result of a call: its answer, every frame, every counter except those of the host."""
     node = pm.Node("16MiB", cpus=1)
     target = pm.Node((case["frames"] or 4096) * PAGE, watermark=case["low"] * PAGE)
     machine = pm.Machine([node, target], kernel=case["kernel"], scatter=5)
@@ -200,7 +200,7 @@ def outcome(case: dict, watch: str) -> list:
 @settings(max_examples=30, deadline=None)
 @given(lists())
 def test_nobody_can_tell_that_the_first_pass_ran_ahead(case: dict) -> None:
-    """Under a trace or a hook single steps show: there a run is isolated whole before it moves."""
+    """Under a trace or a hook, which show single steps, a run is isolated whole before it moves."""
     plain = outcome(case, "")
     assert outcome(case, "trace") == plain
     assert outcome(case, "hook") == plain

@@ -227,7 +227,7 @@ def test_refcount_keeps_the_anon_vma_when_everybody_is_gone() -> None:
 
 
 def test_rcu_leaves_an_anon_vma_that_may_be_somebody_elses() -> None:
-    """The record is given to another process, whose mappings are searched in vain."""
+    """The anon_vma record is reused by another process, whose mappings are searched in vain."""
     machine = four_nodes(page_bytes=8)
     app = on_node(machine, 1, 1)
     number = int(machine.frames.mapping[int(app.frames(at(0), 1)[0])])

@@ -1,7 +1,7 @@
 """mbind(2): checks and their order, misplaced pages, STRICT, policies of ranges.
 
-What is expected is what the recorded Linux 6.1 answered (the scenario is named) or, where one is
-named, a section of the reference on modern kernels.
+Expected values are the answers of the recorded Linux 6.1 (the scenario is named) or come from the
+named section of the reference on modern kernels.
 """
 
 from typing import Any

@@ -1,6 +1,6 @@
 """migrate_pages(2): checks and their order, which node goes where, what moves.
 
-What is expected is what the recorded Linux 6.1 answered (the scenario is named), or follows from a
+Expected values are the answers of the recorded Linux 6.1 (the scenario is named), or follow from a
 named section of the references.
 """
 

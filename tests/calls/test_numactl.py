@@ -89,7 +89,7 @@ def test_tshared(machine: pm.Machine) -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_randmap(app: pm.Process, seed: int) -> None:
-    """Random ranges of shared memory get random policies; every page tells the last it got."""
+    """Random ranges of shared memory get random policies; every page reports its last one."""
     rng = random.Random(seed)
     n = 400
     mapped(app, n, touched=False, shared=True)
@@ -135,7 +135,7 @@ def test_regress(app: pm.Process, machine: pm.Machine, policy: Policy, share: li
 
 
 def test_shmtest(app: pm.Process, machine: pm.Machine) -> None:
-    """Policies of parts of a shared segment hold for whoever maps it."""
+    """Policies of parts of a shared segment hold for every process that maps it."""
     segment = machine.file("tmpfs", 64 * PAGE)
     mapped(app, 64, touched=False, file=segment, shared=True)
     app.mbind(at(0), 16 * PAGE, Bind([1]))

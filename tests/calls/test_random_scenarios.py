@@ -1,8 +1,8 @@
-"""Scenarios drawn at random: whatever is drawn, nothing crashes and nothing is lost.
+"""Scenarios drawn at random: nothing crashes and nothing is lost.
 
-The machine is tiny, so nodes fill up; ranges lie across the ends of page tables, of PMD and of PUD
-tables.  A naive twin in Python keeps what was last written to every page of every process, through
-forks, copies on write, shared objects and files, and every value read or found is held against it.
+The machine is tiny, so nodes fill up; ranges cross the ends of page tables, of PMD and of PUD
+tables.  A naive twin in Python keeps the last value written to every page of every process, through
+forks, copies on write, shared objects and files, and every value read or found is compared with it.
 
 ``PAGEMIG_SEARCH=1000`` draws that many scenarios of each kind anew, not the same few every time.
 """
@@ -49,7 +49,7 @@ def machine_of(pages: tuple[int, ...], width: int | None = None) -> Callable[[st
 
 @dataclass
 class Object:
-    """What a file or a shared object holds; pages never written are zero."""
+    """The content of a file or a shared object; pages that were never written are zero."""
 
     size: int
     data: dict[int, int] = field(default_factory=dict)
@@ -95,7 +95,7 @@ class Twin:
         self.spaces: dict[int, dict[int, Page]] = {0: {}}
 
     def follow(self, op: Op, result: dict[str, Any]) -> None:
-        """Do to the twin what an operation did, and hold what it read against the twin."""
+        """Apply an operation to the twin, and compare the values that it read."""
         if "skipped" not in result:
             getattr(self, op["op"], lambda op, result: None)(op, result)
 

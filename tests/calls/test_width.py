@@ -1,7 +1,8 @@
-"""Nothing the modelled kernel does depends on ``Machine.width``, pages the host takes at a time.
+"""Nothing that the modelled kernel does depends on ``Machine.width``, the pages of a stage.
 
-The same random calls on machines of another width: answers, counters, page tables and every frame
-are equal.  What a kernel takes for a page is known from its sources: equal is not equally wrong.
+The same random calls on machines of another width give equal answers, counters, page tables and
+frames.  The locks of a page are also compared with the kernel's sources, since equal values could
+be equally wrong.
 """
 
 import random

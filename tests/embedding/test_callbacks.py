@@ -388,7 +388,7 @@ def test_steps_and_migrate_operations_run_in_steps() -> None:
 
 
 def test_deep_python_in_a_callback_of_a_migration_in_steps() -> None:
-    """It runs on the stack of whoever steps: the call's own has no room for it."""
+    """It runs on the stack of the thread that steps: the call's own has no room for it."""
     machine = four_nodes("6.1")
     app = machine.spawn()
     base = mapped(app, N)

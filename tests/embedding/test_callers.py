@@ -1,4 +1,4 @@
-"""What a run gets depends on the run alone, not on who else has contexts or calls of its own."""
+"""The results of a run depend only on the run, not on other contexts or calls."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -67,7 +67,7 @@ class World:
 
 @cache
 def alone(kernel: str) -> list[object]:
-    """What the run gets on a machine where nobody else does anything."""
+    """The results of the run on a machine where nothing else runs."""
     return World(kernel).run(lambda: None)
 
 

@@ -1,6 +1,6 @@
-"""Saved machines against damage, and against whoever writes the checksums anew.
+"""Saved machines against damage, and against forgery with recomputed checksums.
 
-Damage is refused with `StateError`. A forged file that is taken is a machine whose `check` passes.
+Damage is refused with `StateError`. An accepted forgery is a machine whose `check` passes.
 Each forgery is loaded in a child, so that a crash is a finding. ``FUZZ_SECONDS`` and ``FUZZ_SEED``
 as for the readers of files.
 """

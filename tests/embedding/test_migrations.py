@@ -335,7 +335,7 @@ def test_arguments_of_a_parked_move_pages_are_compared() -> None:
 
 
 def test_pages_put_back_are_listed() -> None:
-    """A page with a reference that no mapping explains does not move; who waits for it goes on."""
+    """A page with an unexplained reference does not move; a call that waits for it goes on."""
     machine, app, base = machine_with("6.1")
     app.pin(base + 3 * PAGE, PAGE)
     [held] = app.frames(base + 3 * PAGE, 1).tolist()

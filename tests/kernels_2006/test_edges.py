@@ -1,4 +1,4 @@
-"""The kernels of 2006 where something runs out, is not there, or is asked for by a hook."""
+"""The kernels of 2006 when a resource runs out, is absent, or is requested by a hook."""
 
 import errno
 import threading
@@ -125,7 +125,7 @@ def test_pages_move_though_their_mapping_could_not_be_split(kernel: str) -> None
 
 
 def test_offline_meets_a_truncated_page_that_is_held() -> None:
-    """Row 12: mapping NULL crashes the file walk of 2.6.18, whoever migrates."""
+    """Row 12: mapping NULL crashes the file walk of 2.6.18 under every migrating call."""
     world = World("2.6.18-ia64")
     world.cached()
     assert world.move() == 0
@@ -196,7 +196,7 @@ def hooked(kernel: str = "pmig") -> tuple[pm.Machine, pm.Process]:
 
 @pytest.mark.parametrize("call", ["mmap", "munmap", "fork", "mbind", "set_vm_ops"])
 def test_hook_whose_call_waits_for_itself(call: str) -> None:
-    """mmap_lock is held for reading while it runs: who wants it for writing would never get it."""
+    """mmap_lock is held for reading while it runs, so a call that writes would never get it."""
     machine, app = hooked()
     calls: dict[str, Callable[[], object]] = {
         "mmap": lambda: app.mmap(PAGE),
@@ -230,7 +230,7 @@ def test_step_whose_call_waits_for_the_page_on_the_move(kernel: str) -> None:
 
 
 def test_hook_whose_call_waits_for_another_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While others are at work they may be who is waited for; but not for ever."""
+    """While other threads run, a call may wait for them, but not for ever."""
     monkeypatch.setattr(_core, "HOOK_PATIENCE", 0.2)
     machine, app = hooked("6.1")
     other = machine.spawn()

@@ -1,4 +1,4 @@
-"""The note's patches, finished: arrays, exact interleaving, move_pages and what is built on it."""
+"""The note's patches, completed: arrays, exact interleaving, move_pages and its uses."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def share(where: list[int], wanted: list[int]) -> float:
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_page_i_goes_to_target_i(kernel: str) -> None:
-    """7.3: a partner and a result for every page, whatever becomes of the others."""
+    """7.3: a target and a result for every page, independent of the other pages."""
     world, n = World(kernel), 40
     world.anon(n)
     rng = np.random.default_rng(3)

@@ -19,7 +19,7 @@ STRICT, MOVE, MOVE_ALL = pm.MPOL_MF_STRICT, pm.MPOL_MF_MOVE, pm.MPOL_MF_MOVE_ALL
 
 
 def bug_of(call: Callable[..., object], *args: Any, **how: Any) -> str | None:
-    """Where the real kernel would have crashed, or None."""
+    """Return where the real kernel would have crashed, or None."""
     try:
         call(*args, **how)
     except pm.KernelBug as bug:
@@ -224,7 +224,7 @@ def test_no_frame_for_a_page(kernel: str) -> None:
 
 @pytest.mark.parametrize("kernel", ENTRIES[1:])
 def test_move_pages_when_everything_is_in_place(kernel: str) -> None:
-    """-ENOENT, status not written, to 2.6.27."""
+    """-ENOENT, status not written, through 2.6.27."""
     world = World(kernel)
     world.anon(2)
     if kernel == "2.6.18-ia64":
@@ -238,7 +238,7 @@ def test_move_pages_when_everything_is_in_place(kernel: str) -> None:
 
 @pytest.mark.parametrize("kernel", ENTRIES[1:])
 def test_status_of_the_zero_page(kernel: str) -> None:
-    """-ENOENT where -EFAULT is documented, to 2.6.28."""
+    """-ENOENT where -EFAULT is documented, through 2.6.28."""
     world = World(kernel)
     world.anon()
     world.app.touch(world.app.mmap(PAGE, addr=at(5)), PAGE)
@@ -350,7 +350,7 @@ def test_fork_over_a_write_entry(kernel: str) -> None:
 @pytest.mark.parametrize("kernel", ENTRIES)
 @pytest.mark.parametrize("prot", ["r", "rwx"])
 def test_mprotect_over_an_entry(kernel: str, prot: str) -> None:
-    """WRITE becomes READ whatever the new protection.
+    """WRITE becomes READ under every new protection.
 
     What a READ entry is restored to is vm_page_prot (4.3), which lets a shared mapping write.
     """

@@ -1,7 +1,6 @@
 """Real threads under the kernels of 2006: their engines against all that touches a page.
 
-Every test runs with swap devices that are used and taken away all the time, since they are what
-these kernels have and today's profiles have not.
+Every test runs while swap devices are used and taken out of use, since today's profiles have none.
 """
 
 from errno import EAGAIN, EBUSY, EINVAL, EIO, ENODEV, ENOENT, ENOMEM, ESRCH
@@ -80,7 +79,7 @@ def in_use(m: Machine) -> np.ndarray:
 
 
 def crashing(m: Machine, step: Step) -> Step:
-    """To 2.6.22 a page without a mapping crashes a migration: cut, or just read from swap."""
+    """Through 2.6.22 a page without a mapping, truncated or just read from swap, is a crash."""
 
     def work() -> None:
         try:
@@ -92,7 +91,7 @@ def crashing(m: Machine, step: Step) -> Step:
 
 
 def sweeper(m: Machine, seed: int = 0) -> Step:
-    """Steps that move some frames whoever uses them, and swap some others out."""
+    """Steps that move some frames without a process, and swap some others out."""
     rng = np.random.default_rng(seed)
 
     def step() -> None:

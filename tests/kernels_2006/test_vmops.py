@@ -1,4 +1,4 @@
-"""``vm_ops->migrate`` (kernel-2006, 7.5): who is called when, and mappings without page structs."""
+"""``vm_ops->migrate`` (kernel-2006, 7.5): when it is called; mappings without page structs."""
 
 import errno
 import threading
@@ -371,7 +371,7 @@ def test_a_process_of_another_machine_is_refused() -> None:
 
 @pytest.mark.threads
 def test_a_program_writes_while_its_uncached_memory_moves() -> None:
-    """No write is lost: who writes while a frame is replaced waits, and writes to the new one."""
+    """No write is lost: a write while a frame is replaced waits, and goes to the new one."""
     machine = machine_with_kept("pmig")
     uncached = UncachedAllocator(machine)
     app = machine.spawn()

@@ -1,4 +1,4 @@
-"""The calls against the kernel that runs: what it answers is held against what must be so."""
+"""The calls against the running kernel: its answers are compared with what must hold."""
 
 import ctypes
 import errno

@@ -1,4 +1,4 @@
-"""What the documents say is so: examples run, commands exist, claims about kernels are recorded."""
+"""The documents are true: examples run, commands exist, claims about kernels are recorded."""
 
 import contextlib
 import doctest
@@ -54,7 +54,7 @@ def blocks(path: Path) -> list[Block]:
 
 
 def shown(expected: str, printed: str) -> bool:
-    """``expected`` is what was printed; a line of ``...`` in it stands for any lines."""
+    """Tell whether ``expected`` was printed; a line of ``...`` in it stands for any lines."""
     pattern = re.escape(expected.rstrip()).replace(re.escape("..."), "(?s:.*)")
     return re.fullmatch(pattern, printed.rstrip()) is not None
 

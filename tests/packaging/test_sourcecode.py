@@ -1,4 +1,4 @@
-"""The source keeps its promises: names are documented and agree, no path of a machine is in it."""
+"""The source follows its rules: names are documented and agree, no path of a machine is in it."""
 
 import ast
 import importlib

@@ -1,4 +1,4 @@
-"""Actors: the baton goes where it should, the same way every time, and never gets lost."""
+"""Actors: the turn passes as it should, the same way every time, and is never lost."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What recordings cannot show: states between the steps of a call, and threads that meet there."""
+"""States that recordings cannot show: between the steps of a call, where threads meet."""
 
 import threading
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from support.machines import four_nodes
 
 
 def test_target_cannot_be_isolated_before_it_is_published() -> None:
-    """Anybody finds a target by number: isolated while it is published, a reference is lost."""
+    """Any thread can find a target by its number and isolate it; no reference may be lost."""
     machine = pm.Machine([pm.Node("1MiB", cpus=1), "1MiB"])
     app = machine.spawn()
     base = app.mmap(8 * 4096)
@@ -37,11 +37,11 @@ def test_target_cannot_be_isolated_before_it_is_published() -> None:
 @pytest.mark.parametrize("kernel", list(pm.KERNELS))
 @pytest.mark.parametrize("writer", [0, 1])
 def test_a_page_forked_on_its_way_back_is_copied_on_write(kernel: str, writer: int) -> None:
-    """A fork between unmap and a failed freeze: nobody has the page to himself afterwards.
+    """A fork between unmap and a failed freeze: the page is exclusive to neither afterwards.
 
     Write entries become read in parent and child (section 1.6 of the kernel tables), and a read
-    entry is restored read-only and not exclusive.  Whoever writes first gets a copy; the other
-    reads what was there.
+    entry is restored read-only and not exclusive.  The first process that writes gets a copy; the
+    other reads the old content.
     """
     machine = four_nodes(kernel, page_bytes=8)
     app = machine.spawn()

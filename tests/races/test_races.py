@@ -1,8 +1,8 @@
 """The 26 races that migration has to survive, each made to happen every time.
 
-A row of the table is a scenario and what comes of it under each engine; actors and the steps of a
-migration put the other side exactly where it hurts.  After every one the machine is held against
-its invariants and the content is what was written.
+A row of the table is a scenario and its outcome under each engine; actors and the steps of a
+migration place the other side at the critical point.  After each race the machine's invariants and
+the content are checked.
 
 ``guard`` names the code that handles the race: ``make mutants`` takes it out of a build of its own
 (``PMG_GUARD`` in the core) and demands that the row fails there, under every engine.
@@ -39,7 +39,7 @@ Outcome = dict[str, Any]
 
 
 class Race:
-    """A process whose page 0 is on node 0, a migrator that takes it to node 1, and who comes by."""
+    """A process whose page 0 is on node 0, a migrator that takes it to node 1, and other actors."""
 
     def __init__(self, kernel: str) -> None:
         self.machine = four_nodes(kernel, page_bytes=8)
@@ -90,10 +90,10 @@ class Race:
         return self.actors.add("migrator", move)
 
     def unheld(self, n: int = 1, node: int = 1) -> Actor:
-        """A migrator that does not hold mmap_lock of those who come by.
+        """A migrator that does not hold the mmap_lock of the other actors.
 
-        Today's kernels give it back before they migrate; those of 2006 hold that of the process
-        they were asked for, so it is frames that are asked for there.
+        Today's kernels release it before they migrate.  Those of 2006 hold the lock of the process
+        whose pages move, so there the migration is one of frames.
         """
         if not self.of_2006:
             return self.migrator(n, node)
@@ -155,7 +155,7 @@ def moved(migrator: Actor) -> list[int]:
 def freed_after_isolation(race: Race) -> Outcome:
     """The last mapping goes between isolation and lock.
 
-    In 2006 mmap_lock is held, and only truncation comes by.
+    In 2006 mmap_lock is held, and only truncation can interfere.
     """
     if race.of_2006:
         race.cached()
@@ -249,7 +249,7 @@ def fault_meets_entry(race: Race) -> Outcome:
 
 
 def waiter_before_the_count(race: Race) -> Outcome:
-    """Who waits for the migration must not be what makes it fail, or not for longer than a pass."""
+    """A thread that waits for the migration must not make it fail for longer than a pass."""
     race.anon()
     migrator = race.migrator()
     waiter = race.at(pm.STEP_UNMAP, lambda: race.app.touch(race.base, PAGE))
@@ -260,7 +260,7 @@ def waiter_before_the_count(race: Race) -> Outcome:
 
 
 def waiter_after_the_switch(race: Race) -> Outcome:
-    """References on the old page when the migration is over and the waiter has yet to look."""
+    """References on the old page after the migration, before the waiter looks again."""
     race.anon()
     old = race.pfn()
 
@@ -385,7 +385,7 @@ def child_comes_after_its_parent(race: Race) -> Outcome:
 
 
 def mprotect_over_an_entry(race: Race) -> Outcome:
-    """Taken away and given back during the move, the right to write is found by a fault."""
+    """Write permission that is removed and restored during the move is found by a fault."""
     race.anon()
     migrator = race.unheld()
 
@@ -444,7 +444,7 @@ def dirty_without_migrate_operation(race: Race) -> Outcome:
 
 
 def slot_replaced(race: Race) -> Outcome:
-    """A file goes for good during the move of a page, by one who cannot wait for its lock."""
+    """A file is dropped for good during the move of a page, by a thread that cannot wait."""
     race.cached()
     race.app.munmap(race.base, PAGE)
     file = race.file
@@ -471,7 +471,7 @@ def mlocked_by_a_child(race: Race) -> Outcome:
 
 
 def mlocked(race: Race) -> Outcome:
-    """Of two locked pages one is unlocked while it is on the move."""
+    """One of two mlocked pages is unlocked while it is being moved."""
     if race.machine.profile.locked_fails:
         return mlocked_by_a_child(race)
     race.anon((5, 6))
@@ -523,7 +523,7 @@ def zero_page(race: Race) -> Outcome:
 
 
 def in_the_swap_cache(race: Race) -> Outcome:
-    """Of a page that was swapped out and read in again the migration does not restore entries."""
+    """The migration does not restore entries of a page that was read back from swap."""
     race.anon()
     race.machine.swap_out([race.pfn()])
     assert race.read() == [5]

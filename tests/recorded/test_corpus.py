@@ -1,7 +1,7 @@
 """The model against recorded kernels: every operation of every scenario, with the whole state.
 
-What recordings leave open (``unstable``) is not compared; for scenarios that fill a node the last
-part of this file says what must be true of it whatever the timing, and holds the recordings to it.
+Values that recordings leave open (``unstable``) are not compared.  For scenarios that fill a node
+the last part of this file says what must hold at any timing, and checks the recordings against it.
 """
 
 import json

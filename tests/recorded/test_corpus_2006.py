@@ -1,7 +1,7 @@
-"""The profile 2.6.18 against a recorded 2.6.18: whole, but for what its README calls unsound.
+"""The profile 2.6.18 against a recorded 2.6.18, except for what its README calls unsound.
 
-What binds is in ``pagemig/scenario/binding.py``; the first half of this file holds that to the
-recordings, the second the model.
+``pagemig/scenario/binding.py`` says what must be reproduced.  The first half of this file checks
+those rules against the recordings, the second half checks the model.
 """
 
 import copy

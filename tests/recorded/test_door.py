@@ -1,6 +1,6 @@
-"""Recorded calls through the core's own door: checks and their order are the core's, not Python's.
+"""Recorded calls through the core's functions: checks and their order are the core's, not Python's.
 
-All scenarios by hand and a tenth of the random ones; ``make full`` takes them all.
+All scenarios by hand and a tenth of the random ones run; ``make full`` runs all of them.
 """
 
 import os

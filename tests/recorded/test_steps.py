@@ -1,7 +1,7 @@
-"""Recorded calls in steps: what stops and goes on answers what was recorded.
+"""Recorded calls in steps: a call that stops and continues answers what was recorded.
 
-Scenarios by hand, ``mini`` and a tenth of the random ones; ``make full`` takes them all.  Steps of
-one page, of 64 and of a size drawn anew for every call.
+Scenarios by hand, ``mini`` and a tenth of the random ones run; ``make full`` runs all of them.
+Stages have one page, 64 pages, or a size drawn for every call.
 """
 
 import os

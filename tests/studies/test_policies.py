@@ -1,4 +1,4 @@
-"""Policies held against naive twins: plain loops over pages, written from what each promises."""
+"""Policies against naive twins: plain loops over pages, written from what each policy promises."""
 
 import sys
 import types

@@ -274,7 +274,7 @@ def test_one_tree_lock_less_changes_the_table(
 @pytest.mark.parametrize("name", NOTES)
 @pytest.mark.parametrize("fewer", [False, True])
 def test_processors_do_not_fall_into_step(swap: Trace, name: str, fewer: bool) -> None:
-    """What they are given by chance decides little, also where the lock is not saturated."""
+    """The random part has little influence, even if the lock is not saturated."""
     model = PARAMETERS.models[name]
     todo = rates.script(without_tree_lock(swap, 0) if fewer else swap, model)
     for n in (2, 4):

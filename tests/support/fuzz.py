@@ -1,4 +1,4 @@
-"""Random calls over the whole surface, with what memory holds kept outside, and a shrinker.
+"""Random calls over the whole surface, a second record of what memory holds, and a shrinker.
 
 ``python tests/support/fuzz.py --seconds 600`` runs seed after seed in a process of its own, so
 that a crash or a hang is a finding like any other. A finding is shrunk and printed as a script
@@ -79,7 +79,7 @@ class Index:
 
 
 class Refusing:
-    """What raises when it is asked for its number."""
+    """An object that raises when it is asked for its number."""
 
     def __index__(self) -> int:
         raise ZeroDivisionError("asked for a number")

@@ -1,4 +1,4 @@
-"""The machine of the recordings in small, and short words for what the tests of calls say often.
+"""A small version of the recorded machine, and helpers for the tests of calls.
 
 Page ``k`` is the address ``0x100000000000 + 4096 * k``, as in the recordings.
 """

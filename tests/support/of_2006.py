@@ -1,4 +1,4 @@
-"""Short words for the tests of the kernels of 2006.
+"""Helpers for the tests of the kernels of 2006.
 
 Sections named in the tests are those of the project's reference on the kernels of 2006; every
 expected value is from there, or follows from what it says by counting.
@@ -23,7 +23,7 @@ _WRITE_ENTRY, _READ_ENTRY = 31, 29
 
 
 class World:
-    """Four nodes, a process that maps things, and root, who may move what is shared."""
+    """Four nodes, a process that maps memory, and root, which may move shared pages."""
 
     def __init__(self, kernel: str, **options: Any) -> None:
         self.machine = four_nodes(kernel, **{"page_bytes": 8, **options})

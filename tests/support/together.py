@@ -1,8 +1,8 @@
-"""Threads that start together, what they do again and again, and proof that they met.
+"""Threads that start together, their repeated steps, and proof that they met.
 
-A test with threads gives each page one writer, so that its content is known at any time, and holds
-the whole machine against its invariants afterwards.  Host counters prove that the threads met: a
-test that never waited for anything has shown nothing.
+A test with threads gives each page one writer, so that its content is known at any time, and checks
+all invariants of the machine afterwards.  Host counters prove that the threads met: a test in which
+no thread ever waited has shown nothing.
 """
 
 import os
@@ -119,7 +119,7 @@ def mover(by: Process, base: int, n: int, *, pid: Process | int = 0, seed: int =
 
 
 def writer(by: Process, base: int, n: int, rounds: int, mark: int) -> Step:
-    """Write a number to every page of a range nobody else writes, and read it back, many times."""
+    """Write a number to every page of a range without other writers and read it back, repeatedly."""
 
     def work() -> None:
         for i in range(rounds * STRESS):

@@ -1,4 +1,4 @@
-"""Views for policies without a replay, and what becomes of their moves."""
+"""Views for policies without a replay, and the results of their moves."""
 
 import numpy as np
 

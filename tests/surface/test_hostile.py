@@ -1,4 +1,4 @@
-"""Callers that mean no good: arrays that change meanwhile, forged objects, huge sizes."""
+"""Hostile callers: arrays that change during a call, forged objects, huge sizes."""
 
 import resource
 import threading

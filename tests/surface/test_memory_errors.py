@@ -1,8 +1,8 @@
 """The interpreter runs out of memory inside a call: the call fails, and the machine goes on.
 
 ``_testcapi.set_nomemory`` makes the n-th allocation of the interpreter fail, so every place where
-the core makes an object is met; ``numpy.empty`` raises where a call makes an array.  A hundred
-times over for every method, so that what a call does not leave adds up.
+the core makes an object is met; ``numpy.empty`` raises where a call makes an array.  Every method
+fails a hundred times, so that anything it does not release adds up.
 """
 
 import gc

@@ -56,7 +56,7 @@ def test_a_machine_keeps_nothing_in_python() -> None:
 
 
 def test_a_handle_is_as_good_as_another() -> None:
-    """A process found by its number alone is the process, whoever held it before."""
+    """A process found only by its number is the same process as before."""
     machine = new_machine()
     app = work(machine)
     pid, child = app.pid, machine.processes[1].pid
@@ -98,7 +98,7 @@ def test_a_machine_without_processors_keeps_its_nodes_as_given() -> None:
 
 
 def test_a_watermark_is_left_to_allocations_that_take_no_other_node() -> None:
-    """``zone_watermark_ok``: what may go elsewhere does so before the node is empty."""
+    """``zone_watermark_ok``: allocations that may go elsewhere do so before the node is empty."""
     machine = pm.Machine([pm.Node("1MiB", cpus=1, watermark="256KiB"), "4MiB"])
     app = machine.spawn()
     base = app.mmap(250 * PAGE)

@@ -132,7 +132,7 @@ def test_lists_of_processors_are_passed_by_while_a_call_migrates(*, migrating: b
     """``lru_cache_disable`` counts for the whole machine, whichever process migrates.
 
     A page that comes into a locked mapping is put on its processor's list, which holds a reference;
-    while anybody migrates there is no list.
+    while any thread migrates, these lists are disabled.
     """
     machine = pm.Machine(NODES)
     app, other = machine.spawn(cpu=0), machine.spawn(cpu=1)

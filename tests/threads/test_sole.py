@@ -1,4 +1,4 @@
-"""Stores in place of locked instructions: atomic, since others look at the word at that moment.
+"""Stores in place of locked instructions are atomic, since other threads may read the word.
 
 ``make mutants`` makes one of them plain at a time, in a build under ThreadSanitizer, which must
 report it while this test runs.
@@ -20,7 +20,7 @@ HEADER = Path(__file__).parents[2] / "pagemig" / "include" / "pagemig" / "sole.h
 
 @pytest.mark.parametrize("kernel", ["6.1", "6.12", "2.6.17-mm", "2.6.18"])
 def test_frames_are_looked_at_by_number_while_they_move(kernel: str) -> None:
-    """Who only has a number looks at a frame at any time, and accesses look at every entry."""
+    """A call by frame number may read a frame at any time, and accesses read every entry."""
     n = 256
     nodes = [pm.Node(2 * n * PAGE, cpus=1), pm.Node(2 * n * PAGE, cpus=1)]
     m = pm.Machine(nodes, kernel=kernel, access_stats=True)

@@ -316,7 +316,7 @@ def test_frames_move_whoever_uses_them() -> None:
 
 @pytest.mark.parametrize("how", ["pipe", "uring"])
 def test_pinned_pages_stay(how: str) -> None:
-    """Between pin and unpin a page keeps its frame, whoever tries to move it."""
+    """Between pin and unpin a page keeps its frame, whatever call tries to move it."""
     m = machine()
     app = m.spawn()
     n = 16
@@ -419,7 +419,7 @@ def test_last_frames_are_shared_out() -> None:
 
 
 def test_a_call_keeps_the_record_of_its_process() -> None:
-    """Nobody gets the record during a call; afterwards the old object is none of its owner's."""
+    """The record is not reused during a call; afterwards the old object does not reach it."""
     m = machine()
     victim = m.spawn()
     n = 64
@@ -455,7 +455,7 @@ def test_a_call_keeps_the_record_of_its_process() -> None:
 
 
 def test_nobody_reads_the_record_of_the_next_owner() -> None:
-    """Processes come and go in a few records; whoever asks one gets its own values or none."""
+    """Processes come and go in a few records; a call on one gets its own values or none."""
     m = machine()
     boss = m.spawn()
     n = 32
@@ -562,7 +562,7 @@ def test_calls_that_outlive_their_process(zombie: bool) -> None:
 
 
 def test_entries_are_whole_while_they_change() -> None:
-    """Who copies entries sees each as it was at some time: a page, or one on the move."""
+    """A copy of entries has each as it was at some time: a page, or a migration entry."""
     m = machine(0)
     app = m.spawn()
     n = 512
