@@ -1,13 +1,14 @@
 """Colloid's contention sweep: the hottest pages in the nearer memory, while others load it.
 
-Vuppalapati and Agarwal, "Tiered Memory Management: Access Latency is the Key!" (SOSP 2024): random
-updates of a working set, a hot part of which takes most of them, beside an antagonist on the
-default tier. The more it takes, the slower the default tier answers, until hot pages would be
-served faster by the alternate tier. Three placements are compared: HeMem's (the hottest pages in
-the default tier), Colloid's (equal loaded latencies), and the best of all shares of the hot part.
+Vuppalapati and Agarwal, "Tiered Memory Management: Access Latency is the Key!" (SOSP 2024). A
+program makes random updates to a working set, most of them in a hot part, beside an antagonist on
+the default tier. The more bandwidth the antagonist takes, the slower the default tier becomes,
+until the alternate tier would serve hot pages faster. Three placements are compared: HeMem's (the
+hottest pages in the default tier), Colloid's (equal loaded latencies), and the best of all shares
+of the hot part.
 
-`PARAMETERS` has each number with its source. One of them is fitted, the accesses under way at once,
-to the throughput without an antagonist; what happens under contention is then a prediction.
+`PARAMETERS` has each number with its source. One of them, the accesses in flight, is fitted to the
+throughput without an antagonist; the results under contention are then predictions.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ PUBLISHED = {
 
 @dataclass(frozen=True)
 class Parameters:
-    """What the study takes; ``says`` where each number is from.
+    """Parameters of the study; ``says`` has the source of each number.
 
     Attributes
     ----------
@@ -68,13 +69,13 @@ class Parameters:
     hot_accesses : float
         Share of the updates that go to the hot part.
     overlap : float
-        Accesses of all cores that are under way at once.
+        Accesses of all cores that are in flight at once.
     taken : tuple of float
         Share of the default tier's bandwidth that the antagonist takes, by contention 0, 1, 2, ...
     alternates : tuple of float
         Idle latencies of the alternate tier, ns.
     page_mib : float
-        What a page of the model stands for.
+        Size that a page of the model stands for.
     updates, epochs, period : int
         Updates in an epoch, epochs, and accesses from sample to sample.
     """
@@ -124,10 +125,10 @@ PARAMETERS = Parameters()
 
 
 def machine(alternate_ns: float) -> auto.Hardware:
-    """The machine of the paper, with an alternate tier of such an idle latency.
+    """Return the machine of the paper, with this idle latency of the alternate tier.
 
-    The artifact samples, moves and copies on cores of their own and measures after pages have
-    settled, so nothing of that is charged to the program. Copies still load the memory.
+    The artifact samples, moves and copies on separate cores and measures after pages have settled,
+    so none of that is charged to the program. Copies still load the memory.
     """
     free = dict.fromkeys(
         ("call_us", "look_us", "there_us", "page_us", "flush_us", "ipi_us", "sample_ns"), 0.0
@@ -136,14 +137,14 @@ def machine(alternate_ns: float) -> auto.Hardware:
 
 
 def gups(parameters: Parameters = PARAMETERS, seed: int = 0) -> Trace:
-    """Random updates: every page once in order, then each a line read and the line written back.
+    """Make random updates: every page once in order, then lines that are read and written back.
 
     Parameters
     ----------
     parameters : Parameters
         Sizes and shares.
     seed : int
-        Of the updates.
+        Seed of the updates.
     """
     rng = np.random.default_rng(seed)
     cold, number = parameters.pages - parameters.hot, parameters.updates * parameters.epochs
@@ -159,12 +160,12 @@ def gups(parameters: Parameters = PARAMETERS, seed: int = 0) -> Trace:
 
 @dataclass
 class Fixed(auto.Policy):
-    """A share of the hot part in the default tier, cold pages in what room is left.
+    """A share of the hot part in the default tier, cold pages in the remaining room.
 
     Parameters
     ----------
     share : float
-        Of the hot pages.
+        Share of the hot pages.
     hot : int
         Hot pages, the last ones of the program.
     """
@@ -191,20 +192,20 @@ class Fixed(auto.Policy):
 
 @dataclass(frozen=True)
 class Point:
-    """One contention and one alternate tier.
+    """The results for one contention and one alternate tier.
 
     Attributes
     ----------
     contention : int
-        The antagonist's step.
+        The antagonist's step, from 0.
     alternate_ns : float
         Idle latency of the alternate tier.
     hottest, balanced, best : float
-        Updates a second, millions: HeMem's, Colloid's, and the best placement's.
+        Millions of updates a second: HeMem's, Colloid's, and the best placement's.
     share : float
-        Share of the hot part in the default tier that is best.
+        The best share of the hot part in the default tier.
     shares : tuple of (float, float)
-        All shares tried, and their updates a second.
+        All shares tried, and their millions of updates a second.
     loaded : tuple of float
         Latencies of both tiers with the hottest pages in the default tier, ns.
     """
@@ -220,12 +221,12 @@ class Point:
 
     @property
     def gain(self) -> float:
-        """What Colloid has of what HeMem has."""
+        """Colloid's throughput relative to HeMem's."""
         return self.balanced / self.hottest
 
     @property
     def lost(self) -> float:
-        """What the best placement has of what HeMem has."""
+        """The best placement's throughput relative to HeMem's."""
         return self.best / self.hottest
 
 
@@ -237,9 +238,9 @@ def study(
     Parameters
     ----------
     parameters : Parameters
-        What to take.
+        The parameters.
     seed : int
-        Of updates and samples.
+        Seed of updates and samples.
     progress : callable, optional
         Called with a name and the share done.
 
@@ -257,7 +258,7 @@ def study(
     for number, (alternate, contention) in enumerate(steps):
         own = _plan(trace, parameters, alternate, contention)
         settled = own.run(auto.Colloid(period=parameters.period), seed=seed)
-        # Neither placement looks at latencies, so one run of each is priced under all conditions.
+        # Neither placement depends on latencies, so one run of each is priced in all conditions.
         rates = tuple((share, _rate(run, own)) for share, run in tried)
         share, best = max(rates, key=lambda pair: pair[1])
         bill = hottest.bill(own.hardware, background=own.conditions.background)
@@ -292,7 +293,7 @@ def _plan(trace: Trace, parameters: Parameters, alternate: float, contention: in
 
 
 def _rate(run: Run, plan: Plan) -> float:
-    """Millions of updates a second over the last half of a run, under a plan's conditions."""
+    """Return millions of updates a second over the last half of a run, in a plan's conditions."""
     bill = run.bill(plan.hardware, background=plan.conditions.background)
     half = plan.epochs // 2
     updates = run.traffic.accesses[half:].sum() / 2
@@ -303,7 +304,7 @@ def _rate(run: Run, plan: Plan) -> float:
 
 
 def report(points: Sequence[Point], parameters: Parameters = PARAMETERS) -> str:
-    """Tables and words: the sweep, the published numbers beside it, and where they differ."""
+    """Describe the sweep, the published numbers beside it, and where they differ."""
     near = [point for point in points if point.alternate_ns == min(parameters.alternates)]
     rows = [
         (
@@ -331,10 +332,10 @@ def report(points: Sequence[Point], parameters: Parameters = PARAMETERS) -> str:
     return "\n".join(
         [
             table(rows, head),
-            "Updates in millions a second. Latencies are those with the hottest pages in the",
-            "default tier; hot there: share of the hot part in the default tier that is best.",
+            "Millions of updates a second. Latencies are those with the hottest pages in the",
+            "default tier; hot there: the best share of the hot part in the default tier.",
             "",
-            "Colloid against the hottest pages, by idle latency of the alternate tier (ns):",
+            "Colloid relative to the hottest pages, by idle latency of the alternate tier (ns):",
             _gains(points, parameters),
             "",
             *_words(points, parameters),
@@ -343,7 +344,7 @@ def report(points: Sequence[Point], parameters: Parameters = PARAMETERS) -> str:
 
 
 def _gains(points: Sequence[Point], parameters: Parameters) -> str:
-    """What the model says, and what was published, step by step."""
+    """Lay out the model's gains beside the published ones, step by step."""
     rows: list[tuple[Any, ...]] = []
     for alternate in parameters.alternates:
         own = [point.gain for point in points if point.alternate_ns == alternate]
@@ -362,15 +363,15 @@ def _words(points: Sequence[Point], parameters: Parameters) -> Iterator[str]:
     short = min(point.balanced / point.best for point in points)
     yield f"Without an antagonist the gain is {near[0].gain:.2f} (paper: none)."
     yield (
-        f"At {last.contention}x the default tier takes {last.loaded[0] / last.loaded[1]:.1f} times "
-        "as long as the alternate (paper: up to 2.5), and the hottest pages there are "
-        f"{last.lost:.2f} times off the best placement (paper: up to 2.3)."
+        f"At {last.contention}x the default tier's latency is {last.loaded[0] / last.loaded[1]:.1f}"
+        " times the alternate's (paper: up to 2.5), and the best placement is "
+        f"{last.lost:.2f} times as fast as the hottest pages there (paper: up to 2.3)."
     )
     yield f"Colloid comes within {100 * (1 - short):.0f} % of the best placement everywhere."
 
 
 def stated(parameters: Parameters = PARAMETERS) -> str:
-    """The parameters and their sources, a line each."""
+    """Lay out the parameters and their sources, a line each."""
     rows = [
         (fact.name, str(getattr(parameters, fact.name)), fact.metadata["says"])
         for fact in fields(parameters)

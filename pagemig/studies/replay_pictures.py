@@ -1,4 +1,4 @@
-"""Pictures of replays: where pages lay, what time went into, how good it could have been."""
+"""Pictures of replays: where pages were, where time went, and the optimum."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .results import Comparison
 
 __all__ = ["bands", "png", "residency", "terms"]
 
-#: Bands of pages a residency map is drawn with; more would be finer than the picture.
+#: Bands of pages in a residency map; more would be finer than the picture.
 BANDS = 400
 
 #: What the colours of a residency map mean.
@@ -28,7 +28,7 @@ _MIB = 256
 
 
 def bands(residency: NDArray[np.int8], slow: int, number: int = BANDS) -> NDArray[np.float64]:
-    """Share of the pages present in each band that lie on a fast node.
+    """Return the share of present pages in each band that are on a fast node.
 
     Parameters
     ----------
@@ -37,12 +37,12 @@ def bands(residency: NDArray[np.int8], slow: int, number: int = BANDS) -> NDArra
     slow : int
         The slow node; all below it are fast.
     number : int
-        Bands; fewer where there are fewer pages.
+        Number of bands; fewer if there are fewer pages.
 
     Returns
     -------
     ndarray of float64, shape (epochs, bands)
-        0 to 1, NaN where a band has no page yet.
+        0 to 1; NaN for a band without present pages.
     """
     starts = np.unique(np.linspace(0, residency.shape[1], number, endpoint=False).astype(int))
     present = np.add.reduceat(residency >= 0, starts, axis=1, dtype=float)
@@ -51,10 +51,10 @@ def bands(residency: NDArray[np.int8], slow: int, number: int = BANDS) -> NDArra
 
 
 def residency(comparison: Comparison, *, title: str = "") -> Any:
-    """Draw where pages lay and how many accesses were local, over time, a column per run.
+    """Draw where pages were and how many accesses were local, over time, a column per run.
 
-    The last column is the optimum: a placement near the bound, and beneath it what one more MiB of
-    the fast node would have saved.
+    The last column is the optimum: a placement near the bound, and below it the time that one more
+    MiB of the fast node would have saved.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def residency(comparison: Comparison, *, title: str = "") -> Any:
 
 
 def _map(axes: Any, placement: NDArray[np.int8], slow: int, name: str) -> Any:
-    """Residency over time."""
+    """Draw residency over time."""
     axes.set_facecolor("white")
     axes.set_title(name, fontsize="medium")
     return axes.imshow(
@@ -113,12 +113,12 @@ def _map(axes: Any, placement: NDArray[np.int8], slow: int, name: str) -> Any:
 
 
 def _time(size: int) -> NDArray[np.float64]:
-    """The middle of each epoch, as per cent of all."""
+    """Return the middle of each epoch, in per cent of all."""
     return np.asarray(100 * (np.arange(size) + 0.5) / size)
 
 
 def _shares(axes: Any, run: Run, base: Run, most: int) -> None:
-    """Local share over time, and pages moved."""
+    """Draw the local share over time, and pages moved."""
     for which, style in ((base, {"color": "0.7"}), (run, {"color": "C0"})):
         share = 100 * which.local_over_time
         label = f"{which.name}: {100 * which.local_share:.1f} %"
@@ -138,7 +138,7 @@ def _shares(axes: Any, run: Run, base: Run, most: int) -> None:
 
 
 def _worth(axes: Any, plan: Plan, best: auto.Optimum) -> None:
-    """What one more MiB of the fast nodes would have saved, epoch by epoch."""
+    """Draw the time that one more MiB of the fast nodes would have saved, epoch by epoch."""
     fast = [nid for nid in plan.hardware.cpu_nodes if nid != len(plan.hardware.nodes) - 1] or [0]
     price = best.prices[:, fast].max(axis=1) * _MIB / 1e3
     axes.fill_between(_time(price.size), price, step="mid", color="C2", alpha=0.5, linewidth=0)
@@ -151,7 +151,7 @@ def _worth(axes: Any, plan: Plan, best: auto.Optimum) -> None:
 
 
 def terms(comparison: Comparison, *, title: str = "") -> Any:
-    """Draw what the time of each run went into, as stacked bars, with the optimum as a line.
+    """Draw the parts of each run's time as stacked bars, with the optimum as a line.
 
     Parameters
     ----------
@@ -189,14 +189,14 @@ def terms(comparison: Comparison, *, title: str = "") -> Any:
 
 
 def png(figure: Any) -> bytes:
-    """A figure as PNG."""
+    """Return a figure as PNG."""
     data = io.BytesIO()
     figure.savefig(data, dpi=110, format="png")
     return data.getvalue()
 
 
 def drawn(comparison: Comparison, title: str) -> Sequence[tuple[str, bytes]]:
-    """All pictures of a comparison, with their headings."""
+    """Draw all pictures of a comparison; return them with their headings."""
     return [
         ("Where pages lay", png(residency(comparison, title=title))),
         ("What the time went into", png(terms(comparison))),

@@ -119,7 +119,7 @@ def mover(by: Process, base: int, n: int, *, pid: Process | int = 0, seed: int =
 
 
 def writer(by: Process, base: int, n: int, rounds: int, mark: int) -> Step:
-    """Write a number to every page of a range without other writers and read it back, repeatedly."""
+    """Write numbers to a range without other writers and read them back, repeatedly."""
 
     def work() -> None:
         for i in range(rounds * STRESS):
