@@ -18,10 +18,8 @@ from .replay import Plan, Run, trace_hash
 
 __all__ = ["OVERLAPS", "Comparison"]
 
-#: Overlaps that a gain is given for; the first is what tables are about.
+#: Overlaps for which a gain is given, relative to the plan's, which tables are about.
 OVERLAPS = (1.0, 2.0, 4.0)
-
-_SIGNED = ("gain ms", "gain %", "overlap 4", "of possible %")
 
 
 @dataclass
@@ -122,6 +120,7 @@ class Comparison:
                     100.0,
                 )
             )
+        signed = ("gain ms", "gain %", f"overlap {self.overlaps[-1]:g}", "of possible %")
         head = (
             "policy",
             "local %",
@@ -130,9 +129,9 @@ class Comparison:
             "access ms",
             "look ms",
             "moving ms",
-            *_SIGNED,
+            *signed,
         )
-        return table(rows, head, _SIGNED)
+        return table(rows, head, signed)
 
     def _row(self, run: Run) -> tuple[object, ...]:
         bill = run.bill()
@@ -148,13 +147,13 @@ class Comparison:
             bill.moving_ns / 1e6,
             None if first else (self.base.total_ns - bill.total_ns) / 1e6,
             None if first else 100 * self.gain(run),
-            None if first else 100 * self.gain(run, self.plan.conditions.overlap * OVERLAPS[-1]),
+            None if first else 100 * self.gain(run, self.overlaps[-1]),
             None if possible is None else 100 * possible,
         )
 
     def _late(self) -> float | None:
         """The optimum's gain at the greatest overlap."""
-        at = self.plan.conditions.overlap * OVERLAPS[-1]
+        at = self.overlaps[-1]
         best, base = self.bound(at), self.base.bill(overlap=at).total_ns
         return None if best is None or not base else 100 * (1 - best.bound_ns / base)
 
@@ -203,9 +202,7 @@ class Comparison:
             if not moved:
                 continue
             possible = self.possible(run)
-            spread = sorted(
-                100 * self.gain(run, self.plan.conditions.overlap * at) for at in OVERLAPS
-            )
+            spread = sorted(100 * self.gain(run, at) for at in self.overlaps)
             words = (
                 f"{run.name} {'gains' if net > 0 else 'loses'} {abs(net) / 1e6:.1f} ms "
                 f"({abs(net) / base.total_ns:.1%}) of memory time against {base.name}"
@@ -218,9 +215,8 @@ class Comparison:
             )
             if run.statistics_ns:
                 words += f", looking took {run.statistics_ns / 1e6:.1f} ms"
-            words += (
-                f". With overlap 1 to {OVERLAPS[-1]:g}: {spread[0]:+.1f} to {spread[-1]:+.1f} %."
-            )
+            words += f". With overlap {self.overlaps[0]:g} to {self.overlaps[-1]:g}: "
+            words += f"{spread[0]:+.1f} to {spread[-1]:+.1f} %."
             away = run.ping_pong()
             if away.size:
                 words += (
@@ -228,6 +224,11 @@ class Comparison:
                     f"within {int(np.median(away))} epochs."
                 )
             yield words
+
+    @property
+    def overlaps(self) -> tuple[float, ...]:
+        """Overlaps for which a gain is given, the plan's first."""
+        return tuple(self.plan.conditions.overlap * at for at in OVERLAPS)
 
     # ---- for programs --------------------------------------------------------------------------
 
@@ -239,11 +240,7 @@ class Comparison:
         list of dict
             Plain values, in the same order of keys; `pagemig.report.save` writes them.
         """
-        return [
-            self.row(run, self.plan.conditions.overlap * overlap)
-            for run in self.runs
-            for overlap in OVERLAPS
-        ]
+        return [self.row(run, overlap) for run in self.runs for overlap in self.overlaps]
 
     def row(self, run: Run, overlap: float, *, bounded: bool = True) -> dict[str, Any]:
         """One run at one overlap as plain values; unbounded ones have no optimum."""

@@ -555,6 +555,17 @@ def test_verdict_says_who_gains(comparison, even):
     assert list(still.verdict()) == []
 
 
+def test_overlaps_are_multiples_of_the_plans(even):
+    options = {"epochs": 2, "conditions": Conditions(overlap=2)}
+    runs = [replay(even, policy, **options) for policy in ("first-touch", Fixed(np.arange(50), 1))]
+    comparison = Comparison(runs, bounded=False)
+    assert [row["overlap"] for row in comparison.rows()] == [2, 4, 8] * 2
+    assert "overlap 8" in comparison.table().splitlines()[0]
+    assert "With overlap 2 to 8: " in " ".join(comparison.verdict())
+    late = 1 - runs[1].bill(overlap=8).total_ns / runs[0].bill(overlap=8).total_ns
+    assert f"{100 * late:+.2f}" in comparison.table().splitlines()[-1].split()
+
+
 def test_programs_have_times_of_their_own(hot_late, even):
     runs = compare([hot_late, even], ["first-touch", "most-used"], names=["late", "even"])
     lines = Comparison(runs, bounded=False).programs().splitlines()
