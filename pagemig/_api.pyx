@@ -68,7 +68,7 @@ cdef void fill() except *:
         assert len(record) == sizeof(profile_t)
         label = name.encode()
         if not register_kernel(label, <const profile_t *> <const char *> record):
-            raise ImportError("more kernels than the table of kernels has room for")
+            raise ImportError("more kernels than the table of kernels can hold")
     for i in range(<uint32_t> len(_NAMES)):
         label = _NAMES[i]
         register_counter(i, label)
@@ -139,7 +139,7 @@ cdef class Callbacks:
                 if chosen is not None:
                     node = chosen
                     if not 0 <= node < 64 or not (<Machine> self.machine).m.online >> node & 1:
-                        raise ValueError(f"target must answer a node that is online or None, not {chosen!r}")
+                        raise ValueError(f"target must return an online node or None, not {chosen!r}")
         except BaseException as error:
             return self.failed(error)
         return node
@@ -188,7 +188,7 @@ def set_callbacks(Machine machine not None, Callbacks callbacks):
             cb.fault = call_fault
     rc = api.set_callbacks(<pmg_machine *> <void *> machine.m, &cb if callbacks is not None else NULL)
     if rc == -EDEADLK:
-        raise OSError(EDEADLK, "a callback runs")
+        raise OSError(EDEADLK, "callbacks cannot be replaced while one runs")
     if rc:
         raise MemoryError("no memory for callbacks")
 
@@ -198,9 +198,9 @@ cdef inline int raise_hooked(Machine machine, int64_t rc) except -1:
     if machine.raised:
         machine.raise_kept()
     if rc == PMG_EHOOK:
-        raise RuntimeError("a callback of the machine answered an error")
+        raise RuntimeError("a callback of the machine returned an error")
     if rc == -EDEADLK:
-        raise OSError(EDEADLK, "a callback that runs under locks makes no call")
+        raise OSError(EDEADLK, "a callback that runs under locks may not make a call")
     if rc == PMG_EBUSYCTX:
         raise RuntimeError("the context is in a call that waits: make that call again, or close the context")
     return 0
@@ -433,7 +433,7 @@ cdef class Flight:
         if not self.open:
             raise ValueError("the migration has ended")
         if self.busy:
-            raise RuntimeError("another thread makes a step of this migration")
+            raise RuntimeError("another thread is stepping this migration")
         self.busy = True
         return 0
 
@@ -447,7 +447,7 @@ cdef class Flight:
             at = api.mig_step(self.c, self.handle, &e)
         self.busy = False
         if at == PMG_EBUSYCTX:
-            raise RuntimeError("another thread makes a step of this migration")
+            raise RuntimeError("another thread is stepping this migration")
         raise_hooked(self.machine, at)
         if at < 0:
             raise ValueError("the migration was ended through the table")
@@ -464,13 +464,13 @@ cdef class Flight:
             rc = api.mig_end(self.c, self.handle, abort, <int32_t *> s.p if s.bytes else NULL, s.bytes // 4, &rule)
         self.busy = False
         if rc == PMG_EBUSYCTX:
-            raise RuntimeError("another thread makes a step of this migration")
+            raise RuntimeError("another thread is stepping this migration")
         if rc == -EDEADLK:
             raise_hooked(self.machine, rc)
         if rc == WAITS:
             api.ctx_wait(self.c, &what, &which)
             raise RuntimeError(
-                f"the migration waits for {WAITED[what]} {which}: let that go, then step or finish it")
+                f"the migration waits for {WAITED[what]} {which}: release that, then step or finish it")
         self.open = False
         api.ctx_close(self.c)
         self.c = NULL

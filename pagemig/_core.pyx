@@ -200,7 +200,7 @@ cdef class Machine:
         for i in range(devices):
             slots[i] = swap_slots[i]
         if devices and not self.m.profile.swap:
-            raise ValueError("swap needs a kernel profile with swap=1, which only those of 2006 have")
+            raise ValueError("swap needs a kernel profile with swap=1: only the kernels of 2006 have one")
         if build_nodes(self.m, nodes, n, rows) or build_arenas(self.m) or build_swap(self.m, slots, devices):
             raise MemoryError("the host refused to reserve the memory of the machine")
         if seed:
@@ -230,7 +230,7 @@ cdef class Machine:
             raise MemoryError("no memory for another call")
         if call_refused(self.m, NULL):
             ctx_put(c)
-            raise OSError(errno.EDEADLK, "a callback that runs under locks makes no call")
+            raise OSError(errno.EDEADLK, "a callback that runs under locks may not make a call")
         c.data = <void *> self
         c.wait_fn = call_wait
         c.wait_mode = MODE_ACTORS if asked else MODE_THREADS
@@ -296,7 +296,7 @@ cdef class Machine:
         if self.raised:
             self.raise_kept()
         if failed:
-            raise RuntimeError("a callback of the machine answered an error")
+            raise RuntimeError("a callback of the machine returned an error")
         return 0
 
     cdef tuple depth(self):
@@ -397,7 +397,7 @@ cdef class Machine:
         cdef Stop stop = Stop()
         self.must_be_whole()
         if self.checking == get_ident():
-            raise RuntimeError("check() is under way in this thread: a handler of a signal cannot check, too")
+            raise RuntimeError("check() is already running in this thread: a signal handler cannot call it too")
         self.checking = get_ident()
         try:
             with nogil:

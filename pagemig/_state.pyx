@@ -20,10 +20,10 @@ from pagemig.errors import StateError
 WHY = {
     LOAD_TRUNCATED: "it ends too early: the file was cut, so take another copy of it",
     LOAD_MAGIC: "this is no saved machine",
-    LOAD_FORMAT: "its format is of another version of pagemig: load it there",
+    LOAD_FORMAT: "its format belongs to another version of pagemig: load it with that version",
     LOAD_CHECKSUM: "its checksum is wrong: the file is damaged, so take another copy of it",
     LOAD_SECTION: "a part of it has a size or a place that no saved machine has: the file is damaged",
-    LOAD_MACHINE: "it describes no machine that can be: the file is damaged, or was made by something else",
+    LOAD_MACHINE: "it describes an impossible machine: the file is damaged, or was made by something else",
 }
 
 

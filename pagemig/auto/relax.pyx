@@ -223,7 +223,7 @@ def relax(
     cdef int64_t p
     for p in range(g.pages):
         if first[p] < 0 or last[p] < first[p] or last[p] > g.epochs:
-            raise ValueError(f"page {p} cannot come in epoch {first[p]} and go in {last[p]}, of {g.epochs}")
+            raise ValueError(f"page {p} cannot begin in epoch {first[p]} and end in {last[p]}, of {g.epochs}")
     g.counts, g.latency, g.moves, g.prices = &counts[0, 0, 0], &latency[0, 0], &moves[0, 0], &prices[0, 0]
     g.first, g.last, g.occupied = &first[0], &last[0], &occupied[0, 0]
     g.path = &path[0, 0] if path is not None else NULL

@@ -39,7 +39,7 @@ def tally(
     cdef uint32_t p, number
     cdef bint listed = pages is not None
     if count.shape[0] != runs or listed != (at is not None):
-        raise ValueError("every run has a count, and the pages listed have their runs")
+        raise ValueError("every run needs a count, and pages and at must be given together")
     if listed and (pages.shape[0] < size or at.shape[0] < size):
         raise ValueError(f"pages and at must have room for {size} pages")
     if runs >= <int64_t>1 << 31:
@@ -59,7 +59,7 @@ def tally(
                 at[n] = <int32_t>r
                 n += (before == 0) & (number != 0)
     if wrong >= 0:
-        raise IndexError(f"run {wrong} is of page {index[wrong]}, of {size}")
+        raise IndexError(f"run {wrong} has page {index[wrong]}, but there are {size} pages")
     return n
 
 

@@ -42,19 +42,19 @@ cdef extern from "<sys/mman.h>" nogil:
 # Name, format of both values (d count, x bits), and the rule in words; in the order of rule_t.
 RULES = (
     ("ok", "d", ""),
-    ("refcount", "d", "references of a frame = present PTEs + page cache + buffers + isolation + pins + lists"),
+    ("refcount", "d", "references of a frame = present PTEs + page cache + buffers + isolation + pins + per-CPU lists"),
     ("mapcount", "d", "mapcount of a frame = present PTEs that name it"),
     ("locked", "x", "no frame is locked at rest"),
     ("isolated", "x", "no frame is isolated at rest"),
     ("lru", "x", "every anonymous or cached frame is on the LRU"),
-    ("mlock_count", "d", "mlock count of a frame = its PTEs in locked VMAs + those waiting to be taken off"),
+    ("mlock_count", "d", "mlock count of a frame = its PTEs in locked VMAs + pending munlocks"),
     ("mlocked", "x", "PG_mlocked is set exactly while the mlock count is not zero"),
     ("anon_exclusive", "x", "PG_anon_exclusive only on anonymous frames mapped at most once"),
-    ("reserved", "x", "the zero page is reserved and nothing in use is"),
+    ("reserved", "x", "the zero page is reserved, and no other frame in use is"),
     ("free_frame", "x", "the record of a free frame is zero"),
     ("free_list", "d", "a frame that is not in use is free exactly once"),
     ("free_count", "d", "a node's count of free frames = frames never used + frames returned"),
-    ("frame_account", "d", "frames of a node = reserved + free + cached by contexts + in use"),
+    ("frame_account", "d", "frames of a node = reserved + free + on per-CPU lists + in use"),
     ("entry_unlocked", "x", "a migration entry never names an unlocked page"),
     ("migration_entry", "x", "no migration entry outlives the migration"),
     ("unknown_entry", "x", "an entry is empty, present, a swap entry of a slot or a migration entry"),
@@ -66,32 +66,32 @@ RULES = (
     ("zero_page", "x", "the zero page is mapped by special read-only PTEs of anonymous VMAs"),
     ("rmap", "d", "the page's own object leads to every VMA that maps it"),
     ("page_index", "d", "a page's index is its VMA's page offset there, modulo 2^32"),
-    ("page_table", "d", "every table is reached once, with the level, address and owner it says"),
-    ("table_used", "d", "a table's count of entries is that of its entries"),
+    ("page_table", "d", "every table is reached once, with the level, address and owner of its record"),
+    ("table_used", "d", "a table's count of entries = its nonzero entries"),
     ("page_cache", "d", "cache slot and frame name each other"),
-    ("nrpages", "d", "a file's count of cached pages is that of its slots"),
+    ("nrpages", "d", "a file's count of cached pages = its slots in use"),
     ("file_refs", "d", "a file is referenced by each mapping and each open handle"),
-    ("shared_policy", "x", "ranges of a shared policy rise and do not overlap"),
-    ("vma_list", "d", "every VMA stands once in the list of its own address space"),
-    ("vma_order", "x", "VMAs are not empty, rise and do not overlap"),
-    ("rmap_chain", "d", "a VMA's nodes name it and lie once in each object that can hold its pages"),
-    ("rmap_tree", "d", "trees are ordered, heaps by priority, and each node knows range and maximum"),
+    ("shared_policy", "x", "ranges of a shared policy are ascending and disjoint"),
+    ("vma_list", "d", "every VMA is listed once, in its own address space"),
+    ("vma_order", "x", "VMAs are nonempty, ascending and disjoint"),
+    ("rmap_chain", "d", "a VMA has one node in each object that can hold its pages, and the node names it"),
+    ("rmap_tree", "d", "trees are ordered and heaps by priority, and range and maximum of each node are right"),
     ("anon_active", "d", "num_active_vmas = VMAs whose anon_vma this is"),
     ("anon_children", "d", "num_children = living anon_vmas whose parent this is"),
     ("anon_refcount", "d", "an anon_vma is referenced by its VMAs once and by each other member of its family"),
-    ("rss", "d", "resident set of an address space = its PTEs by kind of page, less what 2.6.18 forgets"),
+    ("rss", "d", "resident set of an address space = its PTEs by kind of page, without those that 2.6.18 does not count"),
     ("total_vm", "d", "total_vm = pages of all VMAs"),
-    ("locked_vm", "d", "locked_vm = pages of locked VMAs, and what mremap lost"),
+    ("locked_vm", "d", "locked_vm = pages of locked VMAs + pages of VMAs unlocked by MREMAP_DONTUNMAP"),
     ("group", "d", "a thread runs in the address space of its process, whose leader counts and lists it"),
     ("mm_users", "d", "users of an address space = processes in it"),
     ("task", "d", "a running process has an address space, a zombie has none"),
     ("pin", "d", "a pin is held by as many processes as it counts"),
     ("lock", "x", "every lock is free at rest"),
-    ("slab", "d", "records handed out = records reached; free ones are listed once"),
+    ("slab", "d", "records allocated = records reached; free records are listed once"),
     ("heap", "d", "arrays lie inside the heap"),
     ("swap_map", "d", "count of a slot = entries that name it + 1 for a page in the swap cache"),
     ("swap_cache", "d", "slot and frame of the swap cache name each other"),
-    ("swap_inuse", "d", "a device's count of slots in use is that of its slots"),
+    ("swap_inuse", "d", "a device's count of slots in use = its slots with a nonzero count"),
 )
 
 
@@ -617,7 +617,7 @@ cdef int check_link(check_t *k, pte_t e, uint32_t level, uint64_t vpn) noexcept 
     seek_vma(k, vpn)
     if k.vma == NULL or k.vma.start >= vpn + (<uint64_t> 1 << level_shift(level + 1)):
         k.v.table = entry_table(k.m, e)
-        return fail_in(k, RULE_TABLE, "tables where no VMA is", 0, 1)
+        return fail_in(k, RULE_TABLE, "tables without a VMA", 0, 1)
     return check_table(k, entry_table(k.m, e), level, vpn)
 
 
@@ -993,12 +993,12 @@ cdef int check_mlock_pvecs(check_t *k) noexcept nogil:
     cdef int rc
     for cpu in range(k.m.nr_cpus):
         p = &k.m.mlock_pvec[cpu]
-        rc = check_lock(k, p.lock, "lock of a processor's list")
+        rc = check_lock(k, p.lock, "lock of a per-CPU mlock list")
         if rc:
             return rc
         for i in range(p.n):
             if p.pfn[i] == 0 or p.pfn[i] >= k.m.nr_frames:
-                return fail_in(k, RULE_MLOCK_COUNT, "frame on a processor's list", k.m.nr_frames, p.pfn[i])
+                return fail_in(k, RULE_MLOCK_COUNT, "frame on a per-CPU mlock list", k.m.nr_frames, p.pfn[i])
             seen = frame_mark(k, p.pfn[i])
             seen.others += 1
             seen.mlocks += (p.munlock >> i) & 1
@@ -1131,7 +1131,7 @@ cdef int note_free_lists(check_t *k, uint32_t nid) noexcept nogil:
     for c in range(k.m.nr_cpus):
         pcp = pcp_of(k.m, c, <int32_t> nid)
         if pcp.n > PCP_MAX:
-            return fail_in(k, RULE_FREE_LIST, "frames in the cache of a processor", PCP_MAX, pcp.n)
+            return fail_in(k, RULE_FREE_LIST, "frames on a per-CPU list", PCP_MAX, pcp.n)
         for i in range(pcp.n):
             rc = note_free(k, pcp.pfn[i])
             if rc:
@@ -1236,7 +1236,7 @@ cdef int check_locks(check_t *k) noexcept nogil:
     for i in range(m.nr_nodes):
         rc = rc or check_lock(k, m.node[i].lock, "zone lock")
         for c in range(m.nr_cpus):
-            rc = rc or check_lock(k, pcp_of(m, c, <int32_t> i).lock, "lock of a frame cache")
+            rc = rc or check_lock(k, pcp_of(m, c, <int32_t> i).lock, "lock of a per-CPU list")
     return rc
 
 

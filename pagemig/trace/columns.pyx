@@ -327,7 +327,7 @@ def first_seen(const int32_t[::1] index, Py_ssize_t number):
             page = index[i]
             if page < 0 or page >= number:
                 with gil:
-                    raise ValueError(f"index has a page {page}, and the table {number} pages")
+                    raise ValueError(f"index has a page {page}, but there are {number} pages")
             if rank[page] == NONE:
                 rank[page] = next_rank
                 next_rank += 1

@@ -352,10 +352,10 @@ def test_what_a_function_raises_comes_out_of_the_call() -> None:
     with pytest.raises(LookupError):
         list(app.start_move_pages(addresses(base), 2))
     machine.set_callbacks(target=lambda pfn, wanted: 77)
-    with pytest.raises(ValueError, match="node that is online"):
+    with pytest.raises(ValueError, match="online node"):
         app.move_pages(addresses(base), 3)
     machine.set_callbacks(flush=call)
-    with pytest.raises(OSError, match="makes no call") as raised:
+    with pytest.raises(OSError, match="may not make a call") as raised:
         app.munmap(base, PAGE)
     assert raised.value.errno == errno.EDEADLK
     machine.set_callbacks(fault=refuse)

@@ -320,7 +320,7 @@ def test_shapes_are_checked_before_memory_is_touched():
     ):
         with pytest.raises(ValueError, match="do not go together"):
             relax(*good[:place], wrong, *good[place + 1 :])
-    with pytest.raises(ValueError, match="page 0 cannot come in epoch 1 and go in 3"):
+    with pytest.raises(ValueError, match="page 0 cannot begin in epoch 1 and end in 3"):
         relax(*good[:4], np.ones(3, np.int32), np.full(3, 3, np.int32), used)
     with pytest.raises(ValueError, match="page 1 is on node 2 of 2"):
         choose(0, np.zeros((2, 3), np.float32), moves, first, last, np.array([0, 2, -1], np.int8))

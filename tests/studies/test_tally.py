@@ -57,7 +57,7 @@ def test_pages_that_are_nowhere_and_sums_of_nodes(nodes, random):
 @pytest.mark.parametrize("page", [-1, PAGES, 2**31 - 1])
 def test_a_run_of_no_page_is_an_error(page):
     index = np.array([1, page], np.int32)
-    with pytest.raises(IndexError, match="run 1 is of page"):
+    with pytest.raises(IndexError, match="run 1 has page"):
         tally(index, np.ones(2, np.uint32), np.zeros(PAGES, np.int64))
 
 

@@ -28,7 +28,7 @@ enum {
     PMG_WAIT = -512,      /* the call would wait and nothing is lost: see ctx_wait, then repeat the call as it was */
     PMG_EABI = -600,      /* a structure of a size that this build does not know */
     PMG_EBUSYCTX = -601,  /* the context is in a call, or a machine still has contexts */
-    PMG_EHOOK = -602      /* a callback answered an error */
+    PMG_EHOOK = -602      /* a callback returned an error */
 };
 #define PMG_STATUS_UNSET (-2147483647 - 1) /* a status that the kernel never stored */
 
