@@ -173,7 +173,7 @@ def word_of(value: int | str, words: dict[str, int], name: str) -> int:
             return words[value]
         except KeyError:
             known = ", ".join(words)
-            raise ValueError(f"{name} {value!r} is not known; there are: {known}") from None
+            raise ValueError(f"{name} {value!r} is not known; known are: {known}") from None
     return as_int(value, name, "a name or a number")
 
 

@@ -843,4 +843,4 @@ def kernel_profile(kernel: str | KernelProfile) -> KernelProfile:
         return KERNELS[kernel]
     except KeyError:
         known = ", ".join(KERNELS)
-        raise ValueError(f"kernel {kernel!r} is not known; there are: {known}") from None
+        raise ValueError(f"kernel {kernel!r} is not known; known are: {known}") from None

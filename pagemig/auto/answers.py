@@ -88,7 +88,7 @@ def moves(where: str, answer: Any, pages: int) -> tuple[Ints, NDArray[np.int32],
         raise PolicyError(f"policy {where}: page {wrong[0]} is not one of {pages}")
     limit = np.iinfo(np.int32)
     if targets.size and not limit.min <= targets.min() <= targets.max() <= limit.max:
-        raise PolicyError(f"policy {where}: node {targets.max()} is no node")
+        raise PolicyError(f"policy {where}: node {targets.max()} is not a node")
     return chosen, targets.astype(np.int32), bool(sync)
 
 

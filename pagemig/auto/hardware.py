@@ -254,7 +254,7 @@ class Hardware:
                 continue
             if name not in ("local_ns", "remote_ns", "slow_ns"):
                 raise ValueError(
-                    f"there is no {name!r} to change; there is local_ns, remote_ns, slow_ns, "
+                    f"there is no {name!r} to change; known are local_ns, remote_ns, slow_ns, "
                     + ", ".join(sorted(known))
                 )
             _number(name, value, _SMALLEST)

@@ -130,7 +130,9 @@ def _checked(made: Any, name: str) -> Policy:
         raise PolicyError(f"policy {name!r} has no method epoch(view)")
     for source in getattr(made, "needs", ()):
         if not callable(getattr(source, "watch", None)):
-            raise PolicyError(f"policy {name!r} needs {source!r}, which is no source of statistics")
+            raise PolicyError(
+                f"policy {name!r} needs {source!r}, which is not a source of statistics"
+            )
     return made  # type: ignore[no-any-return]
 
 

@@ -181,7 +181,7 @@ def _check(
     if scans is not None and not 1 <= scans <= 1000:
         raise ValueError(f"scans {scans} is not from 1 to 1000")
     if not 0 < fast_share <= 1:
-        raise ValueError(f"fast_share {fast_share} is not above 0 and up to 1")
+        raise ValueError(f"fast_share {fast_share} is not above 0 and at most 1")
     name = auto.label(policy)
     if getattr(policy, "place", None) is not None:
         raise ValueError(

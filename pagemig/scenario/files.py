@@ -110,7 +110,7 @@ def _text(path: str | Path) -> str:
         files.room(_PARSED * len(text), f"{path}: {len(text):,} bytes of JSON")
         return text
     except UnicodeDecodeError:
-        raise ValueError(f"{path}: not JSON: it is no UTF-8 text") from None
+        raise ValueError(f"{path}: not JSON: it is not UTF-8 text") from None
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path}: not gzip: {error}") from None
 

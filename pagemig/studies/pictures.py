@@ -30,7 +30,7 @@ def check(path: str | os.PathLike[str], others: Sequence[str] = ()) -> None:
     """
     target = Path(path)
     if target.suffix not in (".png", ".svg", ".pdf"):
-        instead = f" (or {', '.join(others)} for what is no picture)" if others else ""
+        instead = f" (or {', '.join(others)} for other output)" if others else ""
         raise ValueError(f"a picture is .png, .svg or .pdf{instead}, not {target.name!r}")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"no directory {str(target.parent)!r} for the picture")

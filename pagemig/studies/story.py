@@ -655,7 +655,7 @@ def known_acts(acts: Iterable[str]) -> list[str]:
     wanted = list(acts)
     for act in wanted:
         if act not in ACTS:
-            raise ValueError(f"act {act!r} is not known; there are: {', '.join(ACTS)}")
+            raise ValueError(f"act {act!r} is not known; known are: {', '.join(ACTS)}")
     return [act for act in ACTS if act in wanted]
 
 

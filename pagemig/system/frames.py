@@ -142,7 +142,8 @@ class Frames:
             No flag has that name.
         """
         if name not in FRAME_FLAGS:
-            raise ValueError(f"name {name!r} is no flag; there are: {', '.join(FRAME_FLAGS)}")
+            flags = ", ".join(FRAME_FLAGS)
+            raise ValueError(f"name {name!r} is not a flag; the flags are: {flags}")
         where: npt.NDArray[np.bool_] = (self.state & flag_bit(name)) != 0
         return where
 

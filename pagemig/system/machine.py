@@ -562,7 +562,7 @@ class Machine(Platform):
             The kernel has no such lists, or does not swap out; no such frame or node.
         """
         if not self.profile.four_lists:
-            raise ValueError(f"kernel {self.kernel} disposes of pages itself: there are no lists")
+            raise ValueError(f"kernel {self.kernel} disposes of pages itself and has no such lists")
         if node is None and self.profile.engine != 1:
             raise ValueError(
                 f"node must be given: {self.kernel} does not swap out in migrate_pages"

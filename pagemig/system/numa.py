@@ -345,7 +345,7 @@ class NumaCalls(Task):
 
         Notes
         -----
-        Skipping a page that is mapped more than once is no failure.  A page outside the mask as
+        Skipping a page that is mapped more than once is not a failure.  A page outside the mask as
         given is misplaced: with Default and Local every page, with Interleave no page inside the
         mask (docs/fidelity.md, "mbind").
         """

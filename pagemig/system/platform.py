@@ -1,6 +1,6 @@
-"""What processes run on: the nodes of a machine, its files and swap devices, and what is counted.
+"""The platform of processes: a machine's nodes, files, swap devices, counters and traces.
 
-:class:`pagemig.Machine` adds the processes, and what moves their pages.
+:class:`pagemig.Machine` adds the processes, and the calls that move their pages.
 """
 
 from collections.abc import Callable

@@ -587,7 +587,7 @@ class Process(NumaCalls):
         if values is None:
             return None
         if not write:
-            raise ValueError("values are what is written: they need write=True")
+            raise ValueError("values are for writes: they need write=True")
         if not self.machine.page_bytes:
             raise ValueError("values cannot be kept: the machine has no content (page_bytes=0)")
         return _value_array(values, n)
@@ -821,7 +821,7 @@ class Process(NumaCalls):
             It or a thread of it still runs, or it was reaped.
         """
         if self._reaped or self.alive:
-            raise ValueError(f"{self!r} is no zombie")
+            raise ValueError(f"{self!r} is not a zombie")
         if self._threads():
             raise ValueError(f"{self!r} has threads that have not exited")
         self._reap()

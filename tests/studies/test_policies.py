@@ -439,7 +439,7 @@ def test_policies_by_name(mine):
         ("mine:Odd", r"no method epoch\(view\)"),
         ("mine:number", "not callable"),
         ("mine:Wants", "missing"),
-        ("mine:Needy", "no source of statistics"),
+        ("mine:Needy", "not a source of statistics"),
         ("mine:Wrong", "period must be a number from 1 on, not 0"),
         ("hemem(10)", "by name"),
         ("hemem(period=)", "hemem"),

@@ -350,7 +350,7 @@ def test_needs_and_start_may_be_left_out(even):
         (([[1]], 0), "one dimension"),
         (([1, 2], [0, 0, 0]), "shape"),
         (([1], 1 << 70), "integers"),
-        (([1], 1 << 40), "node 1099511627776 is no node"),
+        (([1], 1 << 40), "node 1099511627776 is not a node"),
         (([1], "x"), "integers"),
         (([10**9], 0), "page 1000000000"),
         (([-1], 0), "page -1"),

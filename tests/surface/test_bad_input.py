@@ -364,7 +364,7 @@ def test_a_process_that_exited_makes_no_calls(world: World, call: Call, zombie: 
     assert reused is None or reused.vmas() == []
     if zombie:
         world.app.reap()
-    with pytest.raises(ValueError, match="no zombie"):
+    with pytest.raises(ValueError, match="not a zombie"):
         world.app.reap()
 
 

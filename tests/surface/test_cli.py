@@ -16,7 +16,7 @@ HAND = CORPUS / "linux-6.1" / "hand.jsonl.gz"
 WRONG: list[tuple[list[str], str]] = [
     (["run", "{dir}/nosuch"], "{dir}/nosuch: No such file"),
     (["run", "{dir}"], "{dir}: Is a directory"),
-    (["run", "--kernel", "3.0", str(HAND)], "'3.0' is not known; there are: 2.6.17"),
+    (["run", "--kernel", "3.0", str(HAND)], "'3.0' is not known; known are: 2.6.17"),
     (["run", "--id", "nosuch", str(HAND)], "no scenario with id 'nosuch'"),
     (["conform", "{dir}/nosuch"], "{dir}/nosuch: No such file"),
     (["conform", "--kernel", "3.0", str(HAND)], "'3.0' is not known"),
@@ -27,7 +27,7 @@ WRONG: list[tuple[list[str], str]] = [
     (["rates", "--parameters", "{dir}/nosuch"], "{dir}/nosuch: No such file"),
     (["rates", "--pages", "0"], "--pages must be at least 1"),
     (["rates", "--output", "{dir}/no/x.png"], "no directory '{dir}/no'"),
-    (["story", "nosuch"], "'nosuch' is not known; there are: move"),
+    (["story", "nosuch"], "'nosuch' is not known; known are: move"),
     (["story", "--kernel", "3.0"], "'3.0' is not known"),
     (["story", "--pages", "0"], "pages must be from 2"),
 ]
