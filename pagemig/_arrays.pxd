@@ -19,10 +19,15 @@ cdef inline object lend(object owner, void *data, uint64_t n, int typenum, bint 
     return a
 
 
+cdef inline bint is_plain(object a, int typenum) noexcept:
+    """Whether it is an array: C-contiguous, aligned, of exactly this type and byte order, no subclass."""
+    return cnp.PyArray_CheckExact(a) and cnp.PyArray_TYPE(a) == typenum and cnp.PyArray_IS_C_CONTIGUOUS(a) and \
+        cnp.PyArray_ISALIGNED(a) and cnp.PyArray_ISNOTSWAPPED(a)
+
+
 cdef inline void *data_of(object a, int typenum, str name) except? NULL:
-    """Get the data pointer of an array: C-contiguous, aligned, of exactly this type and byte order, no subclass."""
-    if not cnp.PyArray_CheckExact(a) or cnp.PyArray_TYPE(a) != typenum or not cnp.PyArray_IS_C_CONTIGUOUS(a) or \
-            not cnp.PyArray_ISALIGNED(a) or not cnp.PyArray_ISNOTSWAPPED(a):
+    """Get the data pointer of a plain array."""
+    if not is_plain(a, typenum):
         raise TypeError(f"{name} must be a C-contiguous, aligned array of the exact type, not {a!r:.80}")
     return cnp.PyArray_DATA(a)
 

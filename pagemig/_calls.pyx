@@ -4,7 +4,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
-from pagemig._arrays cimport answer, data_of, user_of
+from pagemig._arrays cimport answer, data_of, is_plain, user_of
 from pagemig._core cimport Process
 from pagemig.mm.access cimport access_deferred, access_many, touch_range, touch_t
 from pagemig.mm.atomic cimport pmg_load, pmg_load32, pmg_spin_lock, pmg_spin_unlock
@@ -105,6 +105,15 @@ def populate(list processes, addresses, write, who):
         if error is not None:
             raise error
     return r.done, r.minflt, r.majflt, r.signal
+
+
+def plain_lists(pages, nodes) -> bool:
+    """Whether move_pages takes these as they are: each a plain array in one row, as long as each other; nodes None asks."""
+    if not is_plain(pages, cnp.NPY_UINT64) or cnp.PyArray_NDIM(pages) != 1:
+        return False
+    return nodes is None or (
+        is_plain(nodes, cnp.NPY_INT32) and cnp.PyArray_NDIM(nodes) == 1 and
+        cnp.PyArray_DIM(nodes, 0) == cnp.PyArray_DIM(pages, 0))
 
 
 cdef struct call_t:             # one system call

@@ -24,7 +24,7 @@ from pagemig.mm.rmap cimport lru_cache_disable, lru_cache_enable
 from pagemig.mm.swap_state cimport slots_at_hand
 from pagemig.mm.trace cimport STEP_ALLOC, STEP_ISOLATE
 from pagemig.mm.types cimport (
-    C_PGMIGRATE_FAIL, C_PGMIGRATE_SUCCESS, C_TLB_FLUSH, ctx_t, frame_t, KEEP_REFCOUNT, machine_t, PG_cached, PG_dirty,
+    C_PGMIGRATE_FAIL, C_PGMIGRATE_SUCCESS, C_TLB_FLUSH, ctx_t, frame_t, KEEP_REFCOUNT, machine_t, node_t, PG_cached, PG_dirty,
     PG_isolated, PG_private, PMG_BUG, REF_ONE, STAGE, vma_t,
 )
 from pagemig.mm.vmscan cimport evict_one
@@ -654,6 +654,26 @@ cdef uint32_t take_targets(ctx_t *c, moves_t *mv, stage_t *st, uint32_t *slots, 
     return n
 
 
+cdef uint32_t take_alike(ctx_t *c, moves_t *mv, stage_t *st, uint32_t *slots, uint64_t i) noexcept nogil:
+    """take_targets() of pages that all go to a node with frames at hand, none from there: the same frames, taken at once.
+
+    0: something is unusual, and nothing was taken.
+    """
+    cdef const node_t *node = &c.m.node[mv.nid]
+    cdef uint32_t *pfns = mv.pfns + i
+    cdef uint32_t j, n = 0
+    while n < st.n and pfns[n] - node.first >= node.end - node.first:
+        n += 1
+    if n:
+        n = alloc_pages_node(c, mv.nid, n, st.dst)
+    for j in range(n):
+        st.src[j] = pfns[j]
+        slots[j] = slot_of(mv, i + j)
+    if n:
+        st.n = n
+    return n
+
+
 cdef void settle_stage(ctx_t *c, moves_t *mv, stage_t *st, const uint32_t *slots, uint64_t *left, run_t *run) noexcept nogil:
     """Put the finished pages of a stage back at once; only those to retry stay on the list."""
     cdef uint32_t j
@@ -679,6 +699,7 @@ cdef uint64_t one_pass(ctx_t *c, moves_t *mv, uint64_t n, uint32_t force, run_t 
     cdef uint32_t slots[64]
     cdef uint64_t i = 0, left = 0
     cdef uint32_t j, width, looked
+    cdef bint alike = mv.nodes == NULL and mv.nid >= 0 and c.m.node[mv.nid].low == 0 and c.watch == NULL
     while i < n and not run.error:
         # One page at a time when waiting, and near the end of memory, where a page may need the frame freed before it.
         width = 1 if force or short_of_frames(c.m, c.m.width) else c.m.width
@@ -687,7 +708,9 @@ cdef uint64_t one_pass(ctx_t *c, moves_t *mv, uint64_t n, uint32_t force, run_t 
             st.src[j] = mv.pfns[i + j]
             st.open[j] = 0
         at_step(c, STEP_ISOLATE, &st)
-        looked = take_targets(c, mv, &st, slots, i, run)
+        looked = take_alike(c, mv, &st, slots, i) if alike else 0
+        if looked == 0:
+            looked = take_targets(c, mv, &st, slots, i, run)
         if st.n:
             stage_take(c, &st, mv.keep, force)
             stage_move(c, &st)

@@ -222,7 +222,7 @@ cdef uint64_t gather_run(
     """Gather entries from ``i`` on while they are of the common kind, and return the first that is not.
 
     Common: same leaf table and VMA as the entry before, mapped once (or anonymous, with ``shared``), on the LRU, unlocked,
-    and not on the target node.  With a trace, which records the steps of each page, no entry is.
+    and not on the target node.
     """
     cdef machine_t *m = c.m
     cdef frame_t *frames = m.frames
@@ -233,7 +233,7 @@ cdef uint64_t gather_run(
     cdef const pte_t *p
     cdef frame_t *f
     cdef pte_t pte, ahead
-    if l.vma == NULL or not l.leaf or m.tracing or n >= width:
+    if l.vma == NULL or not l.leaf or n >= width:
         return i
     # the intersection of leaf table and VMA: one comparison tells whether a page lies in both
     start = max(l.vma.start, l.base * PTRS_PER_PTE)
@@ -279,8 +279,12 @@ cdef uint64_t gather_run(
             n -= 1
             break
         i += 1
-    count_event(c, C_LOCK_LRU, n - begun)
     st.n = n
+    if pmg_unlikely(m.tracing):
+        while begun < n:
+            trace_gathered(c, st.src[begun], opened)
+            begun += 1
+    count_event(c, C_LOCK_LRU, n - begun)
     return i
 
 
@@ -488,20 +492,29 @@ cdef inline bint all_locked(const stage_t *st) noexcept nogil:
     return odd == 0 and not states & PG_writeback
 
 
+cdef inline void clear_stage(stage_t *st) noexcept nogil:
+    """Nothing is known of any page yet."""
+    if st.n == 1:                           # five calls for twenty bytes would cost more than all of locking
+        st.rc[0] = 0
+        st.unmapped[0] = st.restored[0] = st.dirty[0] = st.walked[0] = 0
+        return
+    memset(st.rc, 0, st.n * sizeof(st.rc[0]))
+    memset(st.unmapped, 0, st.n * sizeof(st.unmapped[0]))
+    memset(st.restored, 0, st.n * sizeof(st.restored[0]))
+    memset(st.dirty, 0, st.n * sizeof(st.dirty[0]))
+    memset(st.walked, 0, st.n * sizeof(st.walked[0]))
+
+
 cdef void stage_lock(ctx_t *c, stage_t *st, uint32_t force) noexcept nogil:
     """Lock the sources.  Wait only in a stage of one page: with other page locks held, only trylock."""
     cdef machine_t *m = c.m
     cdef uint32_t i, pfn
     cdef uint64_t s
     count_event(c, C_LOCK_PAGE, 2 * st.n)
-    memset(st.rc, 0, st.n * sizeof(st.rc[0]))
-    memset(st.unmapped, 0, st.n * sizeof(st.unmapped[0]))
-    memset(st.restored, 0, st.n * sizeof(st.restored[0]))
-    memset(st.dirty, 0, st.n * sizeof(st.dirty[0]))
-    memset(st.walked, 0, st.n * sizeof(st.walked[0]))
+    clear_stage(st)
     st.counts_mask = 0 if m.profile.counts_drop else 0xffffffffu
     st.swapping = False
-    if all_locked(st):
+    if st.n > 1 and all_locked(st):
         return
     for i in range(st.n):
         pfn = st.src[i]
@@ -566,16 +579,19 @@ cdef struct walk_t:             # hoisted from the loop over one VMA: stores to 
     pte_t prot
     bint mlocked, writable, tracing
     bint heard                  # a callback hears of each flush, one per entry
-    bint noted                  # a trace or that callback is told of each entry unmapped
+    bint noted                  # a trace or a callback is told of entries unmapped
+    uint32_t gone               # entries unmapped of which no callback heard
     bint unseen                 # the moment when a page is unlocked cannot be observed
 
 
-cdef void note_unmapped(const walk_t *w, uint32_t pfn, uint64_t vpn) noexcept nogil:
+cdef void note_unmapped(walk_t *w, uint32_t pfn, uint64_t vpn) noexcept nogil:
     if w.tracing:
         count_event(w.c, C_LOCK_PTL, 1)
         trace(w.c, STEP_UNMAP, pfn, vpn)
     if w.heard:
         tell_flush(w.c, w.vma.mm, vpn, 1, PMG_F_MIGRATE)
+    else:
+        w.gone += 1
 
 
 cdef inline bint all_noted(pte_t pte) noexcept nogil:
@@ -583,7 +599,7 @@ cdef inline bint all_noted(pte_t pte) noexcept nogil:
     return pte & PTE_A != 0 and (pte & PTE_D != 0 or not pte & PTE_RW)
 
 
-cdef inline void unmap_one(const walk_t *w, stage_t *st, uint32_t i, pte_t *p, uint64_t vpn) noexcept nogil:
+cdef inline void unmap_one(walk_t *w, stage_t *st, uint32_t i, pte_t *p, uint64_t vpn) noexcept nogil:
     """``try_to_migrate_one``: replace one PTE by a migration entry; the leaf is locked.
 
     The entry's reference and mapping stay counted, and the freeze accounts for them.
@@ -761,18 +777,11 @@ cdef inline bint wanted(stage_t *st, uint32_t i, bint restore, bint moved) noexc
     return st.rc[i] == 0 if moved else st.rc[i] < 0
 
 
-cdef inline uint32_t entries_gone(const stage_t *st, uint32_t a, uint32_t b) noexcept nogil:
-    cdef uint32_t i, n = 0
-    for i in range(a, b):
-        n += st.unmapped[i]
-    return n
-
-
 cdef void note_flushes(ctx_t *c, uint32_t mm, uint32_t n) noexcept nogil:
     """Count the flushes of ``n`` unmapped entries, of which no callback hears one by one."""
-    if n and in_batches(c.m):
+    if in_batches(c.m):
         flush_later(c, mm)
-    elif n:
+    else:
         count_flushes(c, mm, n)
 
 
@@ -789,7 +798,6 @@ cdef void walk_vma(
     cdef bint count_now = m.profile.counts_drop != 0, alone
     cdef const uint32_t *to = &st.dst[0] if moved else &st.src[0]
     cdef pte_t *table = NULL
-    cdef uint32_t before = 0
     cdef walk_t w
     w.c = c
     w.vma = vma
@@ -799,11 +807,10 @@ cdef void walk_vma(
     w.writable = flags & VM_WRITE != 0
     w.tracing = m.tracing != 0
     w.heard = pmg_unlikely(c.watch != NULL) and not restore and not in_batches(m) and hears_flushes(c)
-    w.noted = w.tracing or w.heard
+    w.noted = w.tracing or c.watch != NULL
+    w.gone = 0
     alone = only and moved and not w.mlocked
     w.unseen = count_now and m.profile.engine == 0 and c.pause_fn == NULL and not steps_show(c)
-    if pmg_unlikely(c.watch != NULL):
-        before = entries_gone(st, a, b)
     for i in range(a, b):
         if not wanted(st, i, restore, moved):
             continue
@@ -842,8 +849,8 @@ cdef void walk_vma(
             unmap_one(&w, st, i, table + pte_index(vpn), vpn)
     if leaf:
         pte_unlock(c, leaf)
-    if pmg_unlikely(c.watch != NULL) and not restore and not count_now and not w.heard:
-        note_flushes(c, vma.mm, entries_gone(st, a, b) - before)
+    if pmg_unlikely(w.gone and c.watch != NULL):
+        note_flushes(c, vma.mm, w.gone)
 
 
 cdef void walk_tree(
@@ -870,6 +877,8 @@ cdef inline int any_result(stage_t *st, uint32_t a, uint32_t b) noexcept nogil:
     """Or the results of pages [a, b): 0 if all are, negative if one failed.  Branch-free, to vectorise."""
     cdef int bits = 0
     cdef uint32_t i
+    if b - a == 1:                          # vectors have a price of their own
+        return st.rc[a]
     for i in range(a, b):
         bits |= st.rc[i]
     return bits
@@ -893,6 +902,10 @@ cdef inline bint others_after(stage_t *st, uint32_t a) noexcept nogil:
 cdef void find_group(stage_t *st, uint32_t a) noexcept nogil:
     """Find the group of pages from ``a`` on that share an anon_vma or file; a page not locked here is its own group."""
     cdef uint32_t b = st.n, i, lo = st.index[a], hi = st.index[a]
+    if b - a == 1:
+        st.hold[a].end = b
+        st.hold[a].lo = st.hold[a].hi = lo
+        return
     if others_after(st, a):
         b = a + 1
         while st.open[a] and b < st.n and st.open[b] and same_object(st, a, b):
@@ -980,6 +993,8 @@ cdef uint32_t walks_to_unmap(stage_t *st, uint32_t a, uint32_t b, bint unmapped_
 
 cdef uint32_t walks_to_restore(stage_t *st, uint32_t a, uint32_t b, bint moved_only) noexcept nogil:
     cdef uint32_t i, n = 0
+    if b - a == 1:
+        return st.rc[a] < HELD and (st.rc[a] == 0 if moved_only else st.walked[a] != 0)
     for i in range(a, b):
         n += (<uint32_t> (st.rc[i] == 0) if moved_only else st.walked[i]) & <uint32_t> (st.rc[i] < HELD)
     return n

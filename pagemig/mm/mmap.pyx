@@ -8,7 +8,9 @@ from libc.errno cimport EACCES, EAGAIN, EEXIST, EFAULT, EINVAL, ENOENT, ENOMEM, 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memmove
 
-from pagemig.mm.atomic cimport GUARD_MPROTECT_ENTRY, PMG_GUARD, pmg_load, pmg_load32, pmg_store, pmg_store32
+from pagemig.mm.atomic cimport (
+    GUARD_MPROTECT_ENTRY, PMG_GUARD, pmg_load, pmg_load32, pmg_store, pmg_store32, pmg_store_rel,
+)
 from pagemig.mm.context cimport mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock, signal_pending
 from pagemig.mm.filemap cimport file_get, file_new, file_put
 from pagemig.mm.frame cimport page_test
@@ -683,23 +685,23 @@ cdef bint can_change_pte_writable(machine_t *m, vma_t *vma, pte_t pte) noexcept 
         and page_test(m, <uint32_t> pte_pfn(pte), PG_anon_exclusive)
 
 
-cdef bint change_pte(machine_t *m, vma_t *vma, uint32_t leaf, uint64_t vpn, pte_t prot) noexcept nogil:
-    """Change one entry under its table's lock; True when a TLB may hold the old one."""
-    cdef pte_t pte = leaf_pte(m, leaf, vpn)[0], new
+cdef inline bint change_pte(machine_t *m, vma_t *vma, pte_t *p, pte_t prot) noexcept nogil:
+    """Change one entry in place, under its table's lock; True when a TLB may hold the old one."""
+    cdef pte_t pte = pmg_load(p), new
     if pte_present(pte):
         new = (pte & ~PTE_PROT_BITS) | prot
         if not m.profile.mprotect_keeps:
             new |= PTE_A
         elif vma.flags & VM_WRITE and not pte_write(new) and can_change_pte_writable(m, vma, new):
             new |= PTE_RW
-        set_pte(m, leaf, vpn, new)
+        pmg_store_rel(p, new)
         return True
     if is_writable_migration_entry(pte) and PMG_GUARD(GUARD_MPROTECT_ENTRY):
         # A fault decides later whether it may be written again.
         if page_test(m, migration_entry_to_pfn(pte), PG_anon) and not m.profile.plain_entries:
-            set_pte(m, leaf, vpn, migration_entry_set_type(pte, SWP_MIGRATION_READ_EXCLUSIVE))
+            pmg_store_rel(p, migration_entry_set_type(pte, SWP_MIGRATION_READ_EXCLUSIVE))
         else:
-            set_pte(m, leaf, vpn, migration_entry_set_type(pte, SWP_MIGRATION_READ))
+            pmg_store_rel(p, migration_entry_set_type(pte, SWP_MIGRATION_READ))
     return False
 
 
@@ -709,13 +711,15 @@ cdef uint64_t change_protection(
     cdef machine_t *m = c.m
     cdef pte_t prot = vma_pte(m, vma, 0) & PTE_PROT_BITS
     cdef pagewalk_t w
-    cdef uint64_t vpn
+    cdef pte_t *entry
+    cdef uint64_t i
     cdef bint flush = False
     pagewalk_start(&w, m, mm, start, end)
     while pagewalk_next(&w):
         pte_lock(c, w.leaf)
-        for vpn in range(w.vpn, w.stop):
-            flush |= change_pte(m, vma, w.leaf, vpn, prot)
+        entry = leaf_pte(m, w.leaf, w.vpn)
+        for i in range(w.stop - w.vpn):
+            flush |= change_pte(m, vma, entry + i, prot)
         pte_unlock(c, w.leaf)
         if may_stop and w.stop < end and signal_pending(c, PTRS_PER_PTE):
             end = w.stop

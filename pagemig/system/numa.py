@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple, NoReturn, TypeAlias, overload
 import numpy as np
 import numpy.typing as npt
 
+from pagemig._calls import plain_lists
 from pagemig.arguments import (
     Addresses,
     Nodemask,
@@ -52,7 +53,6 @@ _NO_NODES: Final = np.empty(0, dtype=np.int32)
 _SHOWN: Final = 16
 _empty: Final = np.empty
 _frombuffer: Final = np.frombuffer
-_ndarray: Final = np.ndarray
 
 Pid: TypeAlias = int | Task
 
@@ -188,23 +188,7 @@ class NumaCalls(Task):
                     targets = _frombuffer(array("i", nodes), _INT32)
             except (TypeError, OverflowError):
                 targets = BAD  # invalid: the general path raises the error
-            if (
-                type(addresses) is _ndarray
-                and addresses.dtype is _UINT64
-                and addresses.ndim == 1
-                and (form := addresses.flags).c_contiguous
-                and form.aligned
-                and (
-                    targets is None
-                    or (
-                        type(targets) is _ndarray
-                        and targets.dtype is _INT32
-                        and targets.shape == addresses.shape
-                        and (form := targets.flags).c_contiguous
-                        and form.aligned
-                    )
-                )
-            ):
+            if plain_lists(addresses, targets):
                 n = len(addresses)
                 stored = _empty(n, _INT32)
                 stored.fill(STATUS_UNSET)
@@ -566,7 +550,7 @@ def _status_array(
             f"status must be a one-dimensional array of int32, NULL or BAD, not {status!r}"
         )
     # A subclass may override anything.
-    stored = status if type(status) is _ndarray else status.view(_ndarray)
+    stored = status if type(status) is np.ndarray else status.view(np.ndarray)
     if not (stored.flags.carray and len(stored) >= n):
         raise ValueError(
             f"status must be contiguous, aligned, writable and {n} long, not {len(stored)}"
