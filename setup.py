@@ -9,7 +9,7 @@ thread     ThreadSanitizer (run with the compiler's libtsan preloaded: ``make ts
 address    AddressSanitizer and UBSan (likewise: ``make asan``)
 coverage   line tracing of .pyx and .pxd for coverage.py (``make cover``)
 none       no extensions: what ``make`` uses to link the tree before it builds in place
-placed     nothing is compiled: a wheel gets the objects that lie in the tree
+placed     nothing is compiled: a wheel gets the objects in the tree
 =========  ==============================================================================
 
 ``PAGEMIG_PLANT=race`` plants a data race in a lock, ``nocopy`` leaves out the copy of a page that
@@ -66,7 +66,7 @@ COLD = (
 
 
 def mode_changed() -> bool:
-    """Whether the objects that lie in the tree come from another mode; remembers this one.
+    """Tell whether the objects in the tree come from another mode, and remember this one.
 
     setuptools compares only file times, so without this a debug build after a fast one
     would keep the fast objects.
@@ -80,7 +80,7 @@ def mode_changed() -> bool:
 
 
 def layout() -> str:
-    """Hash of the structures that saved machines consist of; others are refused."""
+    """Hash the structures that saved machines consist of: files with others are refused."""
     whole = Path("pagemig/mm/types.pxd").read_text()
     text = re.sub(r"#.*", "", whole)
     declared = re.findall(r"^(?:ctypedef struct|cdef enum) \w+:\n(?:(?: .*)?\n)*", text, re.M)
@@ -90,7 +90,7 @@ def layout() -> str:
 
 
 def extension(name: str, source: Path, **inputs: Any) -> Extension:
-    """An extension with the flags of the mode."""
+    """Make an extension with the flags of the mode."""
     flags = ["-std=gnu11", "-Wall", "-Wno-sign-compare", "-fno-strict-aliasing", *CFLAGS[MODE]]
     return Extension(
         name,
@@ -102,7 +102,7 @@ def extension(name: str, source: Path, **inputs: Any) -> Extension:
 
 
 def extensions() -> list[Extension]:
-    """One extension for every ``.pyx`` below ``pagemig``.
+    """Make an extension for every ``.pyx`` below ``pagemig``.
 
     Cython itself follows the ``.pxd`` files a module cimports. The headers it cannot see
     through, since they include each other, so all of them are inputs of every module.
@@ -126,7 +126,7 @@ def extensions() -> list[Extension]:
 
 
 def modules() -> list[Extension]:
-    """The extensions, translated to C."""
+    """Translate the extensions to C."""
     if MODE not in CFLAGS:
         raise SystemExit(f"PAGEMIG_BUILD={MODE!r} is not one of {', '.join(CFLAGS)}")
     if PLANT not in PLANTS:
@@ -138,12 +138,12 @@ def modules() -> list[Extension]:
         return found
     from Cython.Build import cythonize
 
-    gc.disable()  # the trees of one module take longer to search than they take memory
+    gc.disable()  # searching the syntax trees for garbage costs more time than it saves memory
     checked = MODE in ("debug", "address", "coverage")
     return cythonize(
         found,
         shared_utility_qualified_name=SHARED,
-        # The coverage plugin looks for the C beside the source, the others keep it away.
+        # The coverage plugin looks for the C beside the source; other modes keep it in build/.
         build_dir=None if MODE == "coverage" else str(BUILD / MODE),
         nthreads=JOBS if JOBS > 1 else 0,
         annotate=MODE == "debug",
@@ -162,21 +162,21 @@ def modules() -> list[Extension]:
     )
 
 
-#: Modules that only the tests and the benchmarks of this tree use: no wheel holds them.
+#: Modules that only the tests and benchmarks of this tree use; wheels do not contain them.
 OWN_USE = ("pagemig.testing.host", "pagemig.testing.poke")
 
 
 class BuildExt(build_ext):
-    """The extensions; all of them in the tree itself, elsewhere those that others may use."""
+    """Builds all extensions in the tree itself, and elsewhere those that a wheel contains."""
 
     def finalize_options(self) -> None:
-        """Choose them."""
+        """Choose the extensions."""
         super().finalize_options()
         if not self.inplace:
             self.extensions = [e for e in self.extensions or [] if e.name not in OWN_USE]
 
     def build_extension(self, ext: Extension) -> None:
-        """Build one, or take the one that lies in the tree."""
+        """Build an extension, or copy the one in the tree."""
         if MODE != "placed":
             super().build_extension(ext)
             return
@@ -188,10 +188,10 @@ class BuildExt(build_ext):
 
 
 class BuildPy(build_py):
-    """Everything else of the package, likewise."""
+    """Takes every other file of the package that a wheel contains."""
 
     def find_data_files(self, package: str, src_dir: str) -> list[str]:
-        """Leave the sources of those out."""
+        """Leave out the sources of modules that only this tree uses."""
         own = tuple(f"{name.rpartition('.')[2]}.py" for name in OWN_USE)  # .pyx and .pyi
         files: list[str] = super().find_data_files(package, src_dir)
         outside = package != "pagemig.testing"

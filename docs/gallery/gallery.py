@@ -1,8 +1,8 @@
-"""Make the gallery anew: the sweep, its pictures, and the tables of docs/answer.md.
+"""Remake the gallery: the sweep, its pictures, and the tables of docs/answer.md.
 
     python docs/gallery/gallery.py [--jobs N] [--machines cxl,xeon]
 
-What is done is kept in build/gallery.jsonl, so that a run that was ended goes on.
+Finished points are kept in build/gallery.jsonl: an interrupted run continues from there.
 """
 
 import argparse
@@ -24,7 +24,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 ANSWER = ROOT / "docs" / "answer.md"
 
-#: Programs in the order of the page: what each is, and its trace.
+#: Programs in the order of the page, and what each is.
 PROGRAMS = {
     "sqlite": "a database in memory",
     "sort": "sorting 8 MB of text",
@@ -39,18 +39,18 @@ POLICIES = ("tpp", "hemem", "damon", "arms")
 SHARES = (0.1, 0.25, 0.5)
 EPOCHS = (50, 200)
 OVERLAPS = (1.0, 4.0)
-#: What the picture shows, %; tails of losses go on below.
+#: The range of gains that the picture shows, %; larger losses are cut off.
 SHOWN = (-110, 70)
 
 
 def trace_of(name):
-    """The trace of a program: here, or of those shipped."""
+    """Return the trace of a program: a file beside this one, or a shipped trace."""
     own = Path("docs") / "gallery" / f"{name}.pmt"
     return str(own) if own.exists() else name
 
 
 def grid(machines):
-    """Every point."""
+    """Describe every point of the sweep."""
     return Grid(
         traces=[trace_of(name) for name in PROGRAMS],
         policies=[BASE, *POLICIES],
@@ -66,18 +66,18 @@ def grid(machines):
 
 
 def chosen(rows, **wanted):
-    """Rows with such values."""
+    """Select the rows with these values."""
     return [row for row in rows if all(row[key] == value for key, value in wanted.items())]
 
 
 def span(values, form="{:+.0f}"):
-    """From the least to the greatest, in per cent."""
+    """Format a range, from the least value to the greatest, in per cent."""
     low, high = (form.format(100 * value) for value in (min(values), max(values)))
     return low if low == high else f"{low} to {high}"
 
 
 def gains(rows, machine):
-    """A table: the range of each policy's gain for each program, and of what was possible."""
+    """Tabulate the range of each policy's gain for each program, and of the gain possible."""
     lines = [
         f"| program | {' | '.join(POLICIES)} | possible |",
         f"| --- | {' | '.join('---' for _ in POLICIES)} | --- |",
@@ -91,7 +91,7 @@ def gains(rows, machine):
 
 
 def counts(rows):
-    """A table: at how many points each policy helps and hurts, by machine and overlap."""
+    """Tabulate at how many points each policy helps and hurts, by machine and overlap."""
     lines = [
         "| machine | overlap | policy | points | helps | hurts | within 1 % | median gain | "
         "of the possible, median |",
@@ -114,7 +114,7 @@ def counts(rows):
 
 
 def best(rows):
-    """A table: for each program and machine the best and the worst point of all policies."""
+    """Tabulate the best and the worst point of all policies for each program and machine."""
     lines = [
         "| program | machine | best | where | of the possible | worst | where |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -135,12 +135,12 @@ def best(rows):
 
 
 def where(row):
-    """A point in words."""
+    """Describe a point in words."""
     return f"{row['policy']}, size {row['fast_share']:g}, {row['epochs']} epochs"
 
 
 def programs():
-    """A table of the traces."""
+    """Tabulate the traces."""
     lines = [
         "| trace | what it is | accesses of the program | in the trace | cache before it | pages |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -160,7 +160,7 @@ def programs():
 
 
 def dots(rows):
-    """Gain of every point, a row of panels for each machine, a panel for each program."""
+    """Draw the gain of every point: a row of panels for each machine, a panel for each program."""
     machines = list(dict.fromkeys(row["machine"] for row in rows))
     figure = pictures.new_figure(figsize=(15, 3.3 * len(machines) + 0.5), layout="constrained")
     axes = figure.subplots(len(machines), len(PROGRAMS), sharey=True, squeeze=False)
@@ -179,7 +179,7 @@ def dots(rows):
 
 
 def draw(panel, rows):
-    """One panel: a column for each policy, and the possible."""
+    """Draw one panel: a column for each policy, and a band for the gain possible."""
     markers = dict(zip(SHARES, "ov^", strict=True))
     panel.axhline(0, color="0.3", linewidth=1)
     for at, policy in enumerate(POLICIES):
@@ -206,7 +206,7 @@ def draw(panel, rows):
 
 
 def filled(text, name, table):
-    """A page with a table between its two marks."""
+    """Return the page with a table placed between its two marks."""
     begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
     pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.S)
     if not pattern.search(text):
@@ -215,12 +215,12 @@ def filled(text, name, table):
 
 
 def main():
-    """Run the sweep and write what follows from it."""
+    """Run the sweep, and write its rows, picture and tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--machines", default="cxl,xeon")
     args = parser.parse_args()
-    os.chdir(ROOT)  # traces are named from there, so that what is done is known again
+    os.chdir(ROOT)  # traces are named from here, so that finished points are recognised
     machines = args.machines.split(",")
     for machine in machines:
         auto.hardware(machine)

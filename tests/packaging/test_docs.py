@@ -129,9 +129,15 @@ def test_commands_exist(path: Path) -> None:
         elif words[0] == "pagemig":
             # a command named without its arguments need only be one
             assert parsed(words[1:]) or (len(words) == 2 and parsed([words[1], "--help"])), command
-        for word in words[1:]:
+        for word in " ".join(words[1:]).replace("=", " ").split():
             if word.startswith(("tests/", "benchmarks/", "docs/")):
                 assert (ROOT / word).exists(), command
+
+
+def test_the_makefile_names_files_that_are_there() -> None:
+    named = re.findall(r"\b(?:tests|benchmarks|docs)/[\w/]+\.\w+", (ROOT / "Makefile").read_text())
+    assert len(named) > 10
+    assert not [name for name in named if not (ROOT / name).exists()]
 
 
 @each_document
