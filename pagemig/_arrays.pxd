@@ -20,7 +20,7 @@ cdef inline object lend(object owner, void *data, uint64_t n, int typenum, bint 
 
 
 cdef inline bint is_plain(object a, int typenum) noexcept:
-    """Whether it is an array: C-contiguous, aligned, of exactly this type and byte order, no subclass."""
+    """Whether ``a`` is a plain array: C-contiguous, aligned, of exactly this type and byte order, not a subclass."""
     return cnp.PyArray_CheckExact(a) and cnp.PyArray_TYPE(a) == typenum and cnp.PyArray_IS_C_CONTIGUOUS(a) and \
         cnp.PyArray_ISALIGNED(a) and cnp.PyArray_ISNOTSWAPPED(a)
 

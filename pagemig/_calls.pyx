@@ -108,7 +108,7 @@ def populate(list processes, addresses, write, who):
 
 
 def plain_lists(pages, nodes) -> bool:
-    """Whether move_pages takes these as they are: each a plain array in one row, as long as each other; nodes None asks."""
+    """Whether move_pages takes these without conversion: plain 1-D arrays of equal length; ``nodes`` None is a query."""
     if not is_plain(pages, cnp.NPY_UINT64) or cnp.PyArray_NDIM(pages) != 1:
         return False
     return nodes is None or (

@@ -32,7 +32,7 @@ cdef enum:                      # how an access went
 ctypedef struct seen_t:         # results of each access; arrays as long as the addresses, or NULL
     int8_t *node                # of the page
     uint8_t *kind
-    uint8_t pending             # kind of the next access, which has faulted already
+    uint8_t pending             # kind of the next access: KIND_HIT unless it has faulted already
 
 # access_many that also reports the node and kind of each access
 cdef void access_seen(

@@ -135,7 +135,7 @@ cdef int64_t new_array_page(ctx_t *c, uint32_t pfn, uint32_t slot, const void *p
 
 
 cdef int32_t interleave_node(ctx_t *c, vma_t *vma, uint64_t vpn) noexcept nogil:
-    """Node that interleaving prescribes for a page; -1 if its policy does not interleave."""
+    """Find the node that interleaving prescribes for a page; -1 if its policy does not interleave."""
     cdef mpol_t pol
     cdef uint64_t mask = 0
     if not get_vma_policy(c, vma, vpn, &pol) or pol.mode != MPOL_INTERLEAVE:

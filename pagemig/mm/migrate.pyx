@@ -311,7 +311,7 @@ cdef enum:
 
 
 cdef uint32_t list_width(ctx_t *c, const lists_t *l, uint32_t force) noexcept nogil:
-    """Pages that a stage may take: one where the order of single steps can be observed, or when waiting.
+    """Choose how many pages a stage takes: one where the order of single steps can be observed, or when waiting.
 
     Also one where swap slots are short.  Page by page, each page frees its slot before the next allocates one.  Slots are
     allocated cyclically, so a stage gets the same ones as long as the first device has one for each of its pages.
@@ -595,7 +595,7 @@ cdef void keep_page(moves_t *mv, uint64_t *left, uint32_t pfn, uint32_t slot) no
 
 
 cdef inline int32_t wanted_node(moves_t *mv, uint32_t slot) noexcept nogil:
-    """Target node of a page; -1: by policy, page by page."""
+    """Get the target node of a page; -1: by policy, page by page."""
     return mv.nodes[slot] if mv.nodes != NULL else mv.nid
 
 
@@ -655,9 +655,9 @@ cdef uint32_t take_targets(ctx_t *c, moves_t *mv, stage_t *st, uint32_t *slots, 
 
 
 cdef uint32_t take_alike(ctx_t *c, moves_t *mv, stage_t *st, uint32_t *slots, uint64_t i) noexcept nogil:
-    """take_targets() of pages that all go to a node with frames at hand, none from there: the same frames, taken at once.
+    """take_targets() in one call of the allocator, for pages that all go to one node with free frames and are not on it.
 
-    0: something is unusual, and nothing was taken.
+    Allocates the same frames.  Returns 0 without allocating if take_targets() is needed.
     """
     cdef const node_t *node = &c.m.node[mv.nid]
     cdef uint32_t *pfns = mv.pfns + i

@@ -175,7 +175,7 @@ cdef void putback_lru_page(ctx_t *c, uint32_t pfn) noexcept nogil:
 
 
 cdef inline uint32_t locks_at_once(ctx_t *c) noexcept nogil:
-    """Whether to isolate and lock a page in one step: not if a hook may observe, as others may in the kernel, the gap."""
+    """OPEN to isolate and lock a page in one step; 0 if a hook must run between the two, as other code may in the kernel."""
     return 0 if c.m.step_fn != NULL or hears_steps(c) else OPEN
 
 
@@ -493,8 +493,8 @@ cdef inline bint all_locked(const stage_t *st) noexcept nogil:
 
 
 cdef inline void clear_stage(stage_t *st) noexcept nogil:
-    """Nothing is known of any page yet."""
-    if st.n == 1:                           # five calls for twenty bytes would cost more than all of locking
+    """Clear the result of each page."""
+    if st.n == 1:                           # for one page, five calls of memset() cost more than the locking
         st.rc[0] = 0
         st.unmapped[0] = st.restored[0] = st.dirty[0] = st.walked[0] = 0
         return
@@ -874,10 +874,10 @@ cdef void walk_tree(
 
 
 cdef inline int any_result(stage_t *st, uint32_t a, uint32_t b) noexcept nogil:
-    """Or the results of pages [a, b): 0 if all are, negative if one failed.  Branch-free, to vectorise."""
+    """Combine the results of pages [a, b) by OR: 0 if all are 0, negative if one failed.  Branch-free, to vectorise."""
     cdef int bits = 0
     cdef uint32_t i
-    if b - a == 1:                          # vectors have a price of their own
+    if b - a == 1:                          # setting up the vector loop costs more than one page
         return st.rc[a]
     for i in range(a, b):
         bits |= st.rc[i]
@@ -1052,7 +1052,7 @@ cdef void restore_group(ctx_t *c, stage_t *st, uint32_t a, const hold_t *h) noex
             walk_tree(c, st, a, b, f.tree, True, False)
         i_mmap_unlock_read(c, f)
     elif av:
-        # stronger than KEEP_RCU, it is alive, and 0 means that it has no VMA left
+        # With more than KEEP_RCU the anon_vma is alive, and 0 means that it has no VMA left.
         root = anon_vma_lock_typed(c, av, walks_to_restore(st, a, b, m.profile.engine == 1))
         if root == 0:
             return
@@ -1066,7 +1066,7 @@ cdef void restore_group(ctx_t *c, stage_t *st, uint32_t a, const hold_t *h) noex
 
 
 cdef inline uint64_t copied_late(uint64_t s) noexcept nogil:
-    """Flags that the target gets only when it is unlocked."""
+    """Select the flags that the target gets only when it is unlocked."""
     return s & PG_uptodate if s & PG_cached else 0
 
 
@@ -1083,7 +1083,7 @@ cdef inline void init_target(frame_t *frames, stage_t *st, uint32_t i, uint64_t 
 
 
 cdef inline uint64_t frozen(uint64_t s) noexcept nogil:
-    """State of a source whose page has moved: only our reference, and the kind of page for a zap of its entries."""
+    """Compute the state of a source whose page has moved: only our reference, and the kind of page for zaps of entries."""
     return (s & (PG_anon | PG_swapbacked)) | PG_locked | PG_isolated | REF_ONE
 
 

@@ -217,10 +217,10 @@ ctypedef struct vma_t:          # one mapping; guarded by mm.lock
     uint32_t chain              # first rmap node of the anon_vma chain (rnode.next links them)
     mpol_t pol
     uint32_t next               # free list
-    uint32_t ops                # vm_ops with a migrate operation: number of the machine's table, 0 none
+    uint32_t ops                # vm_ops with a migrate operation: number in the machine's table, 0 none
 
 
-ctypedef struct rnode_t:        # a VMA hung into an anon_vma or a file: node of an interval tree
+ctypedef struct rnode_t:        # a VMA's entry in an anon_vma or a file: node of an interval tree
     uint64_t start, last, max   # page indices modulo 2^32, last = start + n - 1 may reach beyond 2^32
     uint32_t vma
     uint32_t owner              # anon_vma or file
@@ -233,7 +233,7 @@ ctypedef struct rnode_t:        # a VMA hung into an anon_vma or a file: node of
 ctypedef struct anon_vma_t:
     uint32_t lock               # of the root: guards the trees of the whole family
     uint32_t root, parent
-    uint32_t refcount           # of a root: family members alive; plus references of migrations
+    uint32_t refcount           # 1 for its VMAs, in a root 1 for each living member; plus references of migrations
     uint32_t num_children       # anon_vmas whose parent this is (a root counts itself)
     uint32_t num_active_vmas    # VMAs whose anon_vma this is
     uint32_t tree               # root rnode
@@ -251,7 +251,7 @@ ctypedef struct file_t:         # an inode: file or shared anonymous object
     uint32_t kind               # FILE_*
     uint32_t i_rwsem            # writers: write, truncate, punch
     uint32_t i_mmap_lock        # guards tree
-    uint32_t lock               # guards cache, nrpages and sp
+    uint32_t lock               # guards cache, nrpages, disk, sp and name
     uint32_t tree               # root rnode of i_mmap
     uint32_t refs               # mappings + open handles; 0 frees the object
     uint32_t sp                 # first sp_node (shmem only)
@@ -346,7 +346,7 @@ ctypedef struct pin_t:          # a pipe or a set of registered buffers that hol
 
 
 ctypedef struct node_t:
-    uint32_t lock               # the zone lock: free list
+    uint32_t lock               # the zone lock: guards fresh, nr_free, nr_stack, uncounted and the stack itself
     uint32_t nr_cpus
     uint64_t first, end         # frames of the node
     uint64_t fresh              # the first frame that was never allocated
@@ -375,7 +375,7 @@ cdef enum:                      # swap_info_t.off: if not 0, no slot is allocate
     SWAP_LEAVING = 2            # swapoff is in progress
 
 
-ctypedef struct slab_t:         # allocator of fixed-size records by index; index 0 is never given out
+ctypedef struct slab_t:         # allocator of fixed-size records by index; index 0 is never allocated
     char *base
     uint32_t size, next_off     # bytes of a record; where its free-list link is
     uint32_t max, fresh, free, used
@@ -507,7 +507,7 @@ cdef enum bug_t:                # where the real kernel would have crashed; erro
 
 
 cdef enum:
-    WAIT_PAGE = 1               # what is waited for: a page lock (or a migration entry, the same thing)
+    WAIT_PAGE = 1               # what a context waits for: a page lock (or a migration entry, which is the same)
     WAIT_MM = 2
     WAIT_WRITEBACK = 3
     WAIT_I_RWSEM = 4
@@ -613,7 +613,7 @@ ctypedef struct machine_t:
     uint32_t next_pid
     uint32_t pid_lock           # guards pid_hash
     uint32_t pid_hash[1024]     # first task of each bucket; reaped tasks are not in it
-    uint32_t next_ops           # number of the next table of operations of mappings; atomic
+    uint32_t next_ops           # number of the next vm_ops; atomic
     uint64_t next_ino
     uint64_t table_pfn          # physical number of page table 0: above every frame
     profile_t profile
