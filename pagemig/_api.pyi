@@ -68,6 +68,7 @@ class Flight:
     machine: _core.Machine
     caller: _core.Process | None
     open: bool
+    outcome: int | None
     def __new__(cls, machine: _core.Machine, caller: _core.Process | None, cpu: int) -> Self: ...
     def move_pages(
         self,

@@ -1,6 +1,7 @@
 """The interface for other simulators, seen from Python: the table as capsule and address, and a context for loops."""
+from cpython.exc cimport PyErr_CheckSignals
 from cpython.pycapsule cimport PyCapsule_New
-from libc.errno cimport EINVAL, ESRCH
+from libc.errno cimport EINTR, EINVAL, ESRCH
 from libc.stdint cimport int32_t, int8_t, int64_t, uint32_t, uint64_t, uint8_t, uintptr_t
 
 from libc.string cimport memcpy, memset
@@ -11,12 +12,12 @@ cimport numpy as cnp
 from pagemig._arrays cimport answer, user_of
 from pagemig._core cimport Machine, Process
 from pagemig.mm.api cimport (
-    api_table, PMG_ABI, pmg_api, pmg_ctx, PMG_EBUSYCTX, PMG_K_SIGNAL, PMG_K_WAIT, PMG_M_COPIED, PMG_M_DONE, PMG_M_PASS,
-    PMG_M_STAGE, PMG_M_UNMAPPED, PMG_M_WAITS, pmg_machine, pmg_mig, pmg_mig_event, pmg_outcome, pmg_user,
-    register_counter, register_kernel,
+    api_table, mig_goes_on, mig_next_stop, PMG_ABI, pmg_api, pmg_ctx, PMG_EBUSYCTX, PMG_K_SIGNAL, PMG_K_WAIT,
+    PMG_M_COPIED, PMG_M_DONE, PMG_M_PASS, PMG_M_STAGE, PMG_M_UNMAPPED, PMG_M_WAITS, pmg_machine, pmg_mig,
+    pmg_mig_event, pmg_outcome, pmg_user, register_counter, register_kernel,
 )
 from pagemig.mm.atomic cimport pmg_unlikely
-from pagemig.mm.mig cimport MIG_DONE, MIG_WAITS
+from pagemig.mm.mig cimport MIG_DONE, MIG_LOOKS, MIG_WAITS
 from pagemig.mm.migrate_stage cimport PAUSE_COPIED, PAUSE_PASS, PAUSE_STAGE, PAUSE_UNMAPPED
 from pagemig.mm.notify cimport EDEADLK, pmg_callbacks, PMG_EHOOK, pmg_flush
 from pagemig.mm.types cimport profile_t
@@ -379,6 +380,7 @@ cdef class Flight:
     cdef readonly Machine machine
     cdef readonly object caller
     cdef readonly bint open
+    cdef readonly object outcome        # what `end` answered: kept here, since a signal may come before its caller has it
     cdef bint busy                      # a thread is inside, without the interpreter lock
 
     def __cinit__(self, Machine machine not None, Process caller, uint32_t cpu):
@@ -440,18 +442,25 @@ cdef class Flight:
     def step(self):
         """Run to the next stop, named by STOPS; return its event as a tuple.  ValueError: the migration is over."""
         cdef pmg_mig_event e
-        cdef int at
+        cdef uint64_t flushes = 0, copied = 0, ipis = 0     # since the last stop, as those of the event
+        cdef int at = MIG_LOOKS
         e.size = sizeof(e)
-        self.enter()
-        with nogil:
-            at = api.mig_step(self.c, self.handle, &e)
-        self.busy = False
+        while at == MIG_LOOKS:
+            PyErr_CheckSignals()
+            self.enter()
+            with nogil:
+                at = mig_next_stop(self.c, self.handle, &e, True)
+            self.busy = False
+            if at > 0:
+                flushes += e.flushes
+                copied = e.copy_bytes if at == PMG_M_UNMAPPED else copied + e.copy_bytes
+                ipis += e.ipis
         if at == PMG_EBUSYCTX:
             raise RuntimeError("another thread is stepping this migration")
         raise_hooked(self.machine, at)
         if at < 0:
             raise ValueError("the migration was ended through the table")
-        return (STOPS[at], frames_of(e.src, e.n), frames_of(e.dst, e.n), e.passes, e.node, e.flushes, e.copy_bytes, e.ipis,
+        return (STOPS[at], frames_of(e.src, e.n), frames_of(e.dst, e.n), e.passes, e.node, flushes, copied, ipis,
                 (e.wait_what, e.wait_which))
 
     def end(self, bint abort, status):
@@ -459,6 +468,13 @@ cdef class Flight:
         cdef uint32_t rule = 0, what = 0, which = 0
         cdef int64_t rc
         cdef pmg_user_t s = user_of(status, cnp.NPY_INT32)
+        cdef bint more = not abort
+        while more:
+            PyErr_CheckSignals()
+            self.enter()
+            with nogil:
+                more = mig_goes_on(self.c, self.handle)
+            self.busy = False
         self.enter()
         with nogil:
             rc = api.mig_end(self.c, self.handle, abort, <int32_t *> s.p if s.bytes else NULL, s.bytes // 4, &rule)
@@ -474,5 +490,6 @@ cdef class Flight:
         self.open = False
         api.ctx_close(self.c)
         self.c = NULL
+        self.outcome = answer(-EINTR if rc == PMG_EHOOK else rc, rule)
         raise_hooked(self.machine, rc)
-        return answer(rc, rule)
+        return self.outcome

@@ -36,7 +36,7 @@ cnp.import_array()
 VMA_DTYPE = np.dtype([
     ("start", np.uint64), ("end", np.uint64), ("pgoff", np.uint64), ("flags", np.uint32), ("file", np.uint32),
     ("anon_vma", np.uint32), ("mode", np.uint16), ("mode_flags", np.uint16), ("nodes", np.uint64),
-    ("user_nodes", np.uint64), ("home_node", np.int32), ("index", np.uint32),
+    ("user_nodes", np.uint64), ("home_node", np.int32), ("index", np.uint32), ("ops", np.uint32),
 ], align=True)
 
 
@@ -46,7 +46,7 @@ cdef struct vma_row_t:
     uint16_t mode, mode_flags
     uint64_t nodes, user_nodes
     int32_t home_node
-    uint32_t index
+    uint32_t index, ops
 
 assert VMA_DTYPE.itemsize == sizeof(vma_row_t)
 
@@ -115,6 +115,9 @@ def plain_lists(pages, nodes) -> bool:
         is_plain(nodes, cnp.NPY_INT32) and cnp.PyArray_NDIM(nodes) == 1 and
         cnp.PyArray_DIM(nodes, 0) == cnp.PyArray_DIM(pages, 0))
 
+
+cdef enum:
+    LOWEST_ERRNO = -4095        # of what a call returns, negative numbers below are addresses
 
 cdef struct call_t:             # one system call
     ctx_t *c
@@ -185,6 +188,9 @@ cdef class Calls(Process):
         cdef call_t k = self.begin_call()
         with nogil:
             k.rc = pmg_sys_mremap(k.c, old, old_len, new_len, flags, new_addr, &k.rule)
+        if k.rc < LOWEST_ERRNO:                 # an address of the upper half, which kernels of 2006 give back unseen
+            self.core.leave(k.c)
+            return <uint64_t> k.rc
         return self.answered(&k)
 
     def _madvise(self, uint64_t addr, uint64_t length, int advice):
@@ -469,6 +475,25 @@ cdef class Calls(Process):
             self.core.leave(c)
         return out
 
+    def _stretch(self, uint64_t addr, uint64_t n, uint64_t most):
+        """The first pages of a range that tables have room for: how many come before them, and how many, up to ``most``."""
+        cdef uint64_t first = addr >> 12, begin = first + n, end = begin
+        cdef pagewalk_t w
+        cdef ctx_t *c = self.look()
+        try:
+            with nogil:
+                if c.mm and mmap_read_lock(c, c.mm) == 0:
+                    pagewalk_start(&w, self.m, mm_of(self.m, c.mm), first, first + n)
+                    if pagewalk_next(&w):
+                        begin = w.vpn
+                        end = w.stop
+                        while end - begin < most and pagewalk_next(&w) and w.vpn == end:
+                            end = w.stop
+                    mmap_read_unlock(c, c.mm)
+        finally:
+            self.core.leave(c)
+        return begin - first, min(end - begin, most)
+
     def _access_counts(self, uint64_t addr, uint64_t n):
         """Accesses of n pages from each node, shape (nodes, n); all zero without access_stats."""
         cdef uint32_t nid
@@ -513,6 +538,7 @@ cdef uint64_t vma_rows(machine_t *m, mm_t *mm, vma_row_t *rows, uint64_t room) n
         rows[i].user_nodes = pol.user
         rows[i].home_node = pol.home_node
         rows[i].index = vmas[i]
+        rows[i].ops = v.ops
     return n
 
 

@@ -24,6 +24,7 @@ cdef class Machine:
     cdef object __weakref__
     cdef int build(
         self, list pages, list cpus, list reserved, list watermarks, distances, uint64_t seed, list swap_slots) except -1
+    cdef int scattered(self, uint64_t seed) except -1
     cdef ctx_t *enter(self) except NULL
     cdef void lose_threads(self) noexcept
     cdef int must_be_whole(self) except -1

@@ -203,8 +203,14 @@ cdef class Machine:
             raise ValueError("swap needs a kernel profile with swap=1: only the kernels of 2006 have one")
         if build_nodes(self.m, nodes, n, rows) or build_arenas(self.m) or build_swap(self.m, slots, devices):
             raise MemoryError("the host refused to reserve the memory of the machine")
-        if seed:
-            scatter(self.m, seed)
+        return 0 if seed == 0 else self.scattered(seed)
+
+    cdef int scattered(self, uint64_t seed) except -1:
+        cdef Stop stop = Stop()
+        with nogil:
+            scatter(self.m, seed, call_stop, <void *> stop)
+        if stop.error is not None:
+            raise stop.error
         return 0
 
     def __dealloc__(self):

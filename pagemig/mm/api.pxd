@@ -155,6 +155,10 @@ cdef extern from "pagemig/api.h" nogil:
         int (*offline)(pmg_ctx *c, uint32_t node) noexcept nogil
         int (*online)(pmg_ctx *c, uint32_t node) noexcept nogil
 
+# mig_step; `looks`: it may answer MIG_LOOKS, and the caller looks for signals
+cdef int mig_next_stop(pmg_ctx *c, pmg_mig h, pmg_mig_event *event, bint looks) noexcept nogil
+# run on without stops; True: look for signals, then there is more
+cdef bint mig_goes_on(pmg_ctx *c, pmg_mig h) noexcept nogil
 # the table, filled at import
 cdef const pmg_api *api_table() noexcept nogil
 # a kernel's name and switches, for machine_new; False: the list is full

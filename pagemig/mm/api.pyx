@@ -28,7 +28,7 @@ from pagemig.mm.fork cimport (
 )
 from pagemig.mm.memory_hotplug cimport online_node
 from pagemig.mm.mig cimport (
-    mig_abort, mig_at, mig_begin, mig_finish, MIG_FRAMES, mig_free, MIG_FTRUNCATE, mig_here, mig_let, MIG_MADVISE,
+    mig_abort, mig_at, mig_begin, mig_finish, MIG_FRAMES, mig_free, MIG_FTRUNCATE, mig_here, mig_let, MIG_LOOKS, MIG_MADVISE,
     MIG_MBIND, MIG_MIGRATE_PAGES, MIG_MLOCK, MIG_MLOCKALL, MIG_MMAP, MIG_MOVE_PAGES, MIG_MPROTECT, MIG_MREMAP,
     MIG_OFFLINE, mig_owned, MIG_PIN, MIG_PUNCH, mig_release_all, mig_same, mig_status, mig_step, MIG_SWAPOFF, mig_t,
     mig_user, MIG_WAITS,
@@ -313,7 +313,7 @@ cdef int build(machine_t *m, const pmg_spec *s) noexcept nogil:
     if build_nodes(m, nodes, n, far) or build_arenas(m) or build_swap(m, NULL, 0):
         return -ENOMEM
     if s.scatter:
-        scatter(m, s.scatter)
+        scatter(m, s.scatter, NULL, NULL)
     return 0
 
 
@@ -494,7 +494,7 @@ cdef int64_t go_on(host_ctx_t *h, const pmg_user *status, uint32_t *rule) noexce
     cdef int64_t rc
     cdef int at
     g.c.watch = &h.watch
-    at = mig_step(g)                # needs no mig_owned: only this context knows it
+    at = mig_step(g, False)         # needs no mig_owned: only this context knows it
     g.c.watch = NULL
     vm_events_hand(g.c, h.c)
     if at == MIG_WAITS:
@@ -1080,7 +1080,7 @@ cdef void describe(host_ctx_t *h, mig_t *g, const watch_t *before, pmg_mig_event
     memcpy(out, &e, e.size)
 
 
-cdef int mig_next(pmg_ctx *ctx, pmg_mig handle, pmg_mig_event *out) noexcept nogil:
+cdef int mig_next_stop(pmg_ctx *ctx, pmg_mig handle, pmg_mig_event *out, bint looks) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
     cdef mig_t *g = NULL
     cdef watch_t before
@@ -1096,13 +1096,31 @@ cdef int mig_next(pmg_ctx *ctx, pmg_mig handle, pmg_mig_event *out) noexcept nog
         return rc
     before = h.watch
     g.c.watch = &h.watch
-    mig_step(g)
+    mig_step(g, looks)
     g.c.watch = NULL
     vm_events_hand(g.c, h.c)
     describe(h, g, &before, out)
     rc = <int> g.at
     mig_let(g)
     return rc
+
+
+cdef int mig_next(pmg_ctx *ctx, pmg_mig handle, pmg_mig_event *out) noexcept nogil:
+    return mig_next_stop(ctx, handle, out, False)
+
+
+cdef bint mig_goes_on(pmg_ctx *ctx, pmg_mig handle) noexcept nogil:
+    cdef host_ctx_t *h = host(ctx)
+    cdef mig_t *g = NULL
+    cdef bint more
+    if call_refused(h.c.m, ctx) or mig_taken(h.c.m, handle, &g):
+        return False
+    g.c.watch = &h.watch
+    more = mig_finish(g, True) == MIG_LOOKS
+    g.c.watch = NULL
+    vm_events_hand(g.c, h.c)
+    mig_let(g)
+    return more
 
 
 cdef int64_t mig_end(
@@ -1121,7 +1139,7 @@ cdef int64_t mig_end(
         return rc
     g.c.watch = &h.watch
     while not abort and not g.fiber.done:
-        if mig_finish(g) == MIG_WAITS:
+        if mig_finish(g, False) == MIG_WAITS:
             g.c.watch = NULL
             vm_events_hand(g.c, h.c)
             h.c.wait_what = g.c.wait_what

@@ -4,7 +4,7 @@ They return 0, or -ENOMEM where the host refuses the address space; then ``arena
 """
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
 
-from pagemig.mm.types cimport machine_t
+from pagemig.mm.types cimport machine_t, stop_t
 
 ctypedef struct node_spec_t:
     uint64_t pages
@@ -22,5 +22,5 @@ cdef int build_nodes(machine_t *m, const node_spec_t *nodes, uint32_t n, const u
 cdef int build_arenas(machine_t *m) noexcept nogil
 # pages of each swap device; -EINVAL: this kernel models no swap (profile.swap)
 cdef int build_swap(machine_t *m, const uint64_t *slots, uint32_t n) noexcept nogil
-# shuffle the order in which every node allocates its free frames, by ``seed``
-cdef void scatter(machine_t *m, uint64_t seed) noexcept nogil
+# shuffle the order in which every node allocates its free frames, by ``seed``; False where ``stop`` (NULL: nobody) ended it
+cdef bint scatter(machine_t *m, uint64_t seed, stop_t stop, void *private_) noexcept nogil

@@ -7,9 +7,13 @@ from libc.string cimport memcpy, memset
 from pagemig.mm.page_alloc cimport arena_new, arenas_map, arenas_measure, free_stack, slab_init
 from pagemig.mm.types cimport (
     anon_vma_t, file_t, frame_t, machine_t, MAX_NODES, MAX_TASKS, mlock_pvec_t, mm_t, node_t, nodemask_rec_t, PCP_MAX,
-    pcp_t, PG_reserved, pin_t, profile_t, ptdesc_t, PTRS_PER_PTE, REF_ONE, rnode_t, slab_t, sp_node_t, STATS_SLOTS, task_t,
-    vm_event_state_t, vma_t,
+    pcp_t, PG_reserved, pin_t, profile_t, ptdesc_t, PTRS_PER_PTE, REF_ONE, rnode_t, slab_t, sp_node_t, STATS_SLOTS, stop_t,
+    task_t, vm_event_state_t, vma_t,
 )
+
+
+cdef enum:
+    ASK_EVERY = 1 << 18         # frames scattered between two looks whether to stop: some milliseconds
 
 
 cdef void build_zonelists(machine_t *m) noexcept nogil:
@@ -173,7 +177,7 @@ cdef inline uint64_t splitmix64(uint64_t *state) noexcept nogil:
     return z ^ (z >> 31)
 
 
-cdef void scatter(machine_t *m, uint64_t seed) noexcept nogil:
+cdef bint scatter(machine_t *m, uint64_t seed, stop_t stop, void *private_) noexcept nogil:
     """Put the free frames of each node on its list in random order (Fisher-Yates)."""
     cdef node_t *node
     cdef uint32_t *stack
@@ -183,16 +187,21 @@ cdef void scatter(machine_t *m, uint64_t seed) noexcept nogil:
         node = &m.node[i]
         stack = free_stack(m, node)
         while node.fresh < node.end:
+            if node.fresh % ASK_EVERY == 0 and stop != NULL and stop(private_):
+                return False
             stack[node.nr_stack] = <uint32_t> node.fresh
             node.nr_stack += 1
             node.fresh += 1
         k = node.nr_stack
         while k > 1:
+            if k % ASK_EVERY == 0 and stop != NULL and stop(private_):
+                return False
             j = splitmix64(&seed) % k           # fewer than 2^32 frames: the bias is below 2^-32
             k -= 1
             other = stack[j]
             stack[j] = stack[k]
             stack[k] = other
+    return True
 
 
 cdef dict profile_layout():

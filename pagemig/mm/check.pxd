@@ -5,7 +5,7 @@ walk; the host commits only what the walk touches.
 """
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from pagemig.mm.types cimport machine_t
+from pagemig.mm.types cimport machine_t, stop_t
 
 
 cdef enum rule_t:
@@ -21,7 +21,7 @@ cdef enum rule_t:
     # files
     RULE_CACHE, RULE_NRPAGES, RULE_FILE_REFS, RULE_SHARED_POLICY
     # address spaces
-    RULE_VMA_LIST, RULE_VMA_ORDER, RULE_CHAIN, RULE_TREE, RULE_ANON_ACTIVE, RULE_ANON_CHILDREN, RULE_ANON_REFCOUNT
+    RULE_VMA_LIST, RULE_VMA_ORDER, RULE_VM_OPS, RULE_CHAIN, RULE_TREE, RULE_ANON_ACTIVE, RULE_ANON_CHILDREN, RULE_ANON_REFCOUNT
     RULE_RSS, RULE_TOTAL_VM, RULE_LOCKED_VM, RULE_GROUP, RULE_MM_USERS, RULE_TASK, RULE_PIN
     # the machine
     RULE_LOCK, RULE_SLAB, RULE_HEAP
@@ -36,8 +36,6 @@ ctypedef struct violation_t:
     uint64_t expected, found
     int64_t task, mm, vma, vpn, table, pfn, index, file, anon_vma, rnode, pin, nid      # where; -1: does not apply
 
-
-ctypedef bint (*stop_t)(void *private_) noexcept nogil
 
 cdef enum:
     CHECK_STOPPED = -2          # of check_machine, beside -1 and the rules

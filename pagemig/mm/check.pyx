@@ -74,6 +74,7 @@ RULES = (
     ("shared_policy", "x", "ranges of a shared policy are ascending and disjoint"),
     ("vma_list", "d", "every VMA is listed once, in its own address space"),
     ("vma_order", "x", "VMAs are nonempty, ascending and disjoint"),
+    ("vm_ops", "d", "a VMA's operations are among those that the machine has numbered"),
     ("rmap_chain", "d", "a VMA has one node in each object that can hold its pages, and the node names it"),
     ("rmap_tree", "d", "trees are ordered and heaps by priority, and range and maximum of each node are right"),
     ("anon_active", "d", "num_active_vmas = VMAs whose anon_vma this is"),
@@ -674,6 +675,8 @@ cdef int check_vmas(check_t *k) noexcept nogil:
             return fail_in(k, RULE_VMA_ORDER, "start: not below", end, vma.start)
         if vma.end <= vma.start or vma.end > TASK_SIZE_PAGES:
             return fail_in(k, RULE_VMA_ORDER, "end: beyond", vma.start, vma.end)
+        if vma.ops and vma.ops >= pmg_load32(&k.m.next_ops):
+            return fail_in(k, RULE_VM_OPS, "number: not below", k.m.next_ops, vma.ops)
         end = vma.end
         total += end - vma.start
         locked += end - vma.start if vma.flags & VM_LOCKED else 0

@@ -340,13 +340,20 @@ cdef void disk_read(machine_t *m, file_t *f, uint64_t index, uint32_t pfn) noexc
 
 
 cdef int disk_write(machine_t *m, file_t *f, uint64_t index, uint32_t pfn) noexcept nogil:
-    cdef uint64_t words = m.page_bytes // 4
+    """Each word whole: processes that map the page go on writing to it."""
+    cdef uint64_t words = m.page_bytes // 4, word
+    cdef const uint64_t *page = <uint64_t *> page_address(m, pfn)
+    cdef uint32_t *disk
+    cdef uint32_t i
     cdef int err = 0
     pmg_spin_lock(&f.lock)
     if words and (index + 1) * words > f.disk.n:
         err = vec_resize(m, &f.disk, (index + 1) * words)
     if words and err == 0:
-        memcpy(vec_at(m, &f.disk) + index * words, page_address(m, pfn), m.page_bytes)
+        disk = vec_at(m, &f.disk) + index * words
+        for i in range(m.page_bytes // 8):
+            word = pmg_load(page + i)
+            memcpy(disk + 2 * i, &word, 8)
     pmg_spin_unlock(&f.lock)
     return err
 

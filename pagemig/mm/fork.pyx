@@ -379,14 +379,27 @@ cdef void pin_put(ctx_t *c, uint32_t i) noexcept nogil:
         slab_free(&c.m.pins, i)
 
 
-cdef int unmap_before_exit(ctx_t *c, task_t *t) noexcept nogil:
-    """Unmap large memory while the process is still alive, so that the call may stop: 0, or -PMG_WAIT and it lives on."""
+cdef uint32_t tasks_leaving(machine_t *m, task_t *t, bint alone) noexcept nogil:
+    """How many tasks an exit ends."""
+    cdef uint32_t n
+    pmg_spin_lock(&m.pid_lock)
+    n = 1 if alone else task_of(m, t.leader).live
+    pmg_spin_unlock(&m.pid_lock)
+    return n
+
+
+cdef int unmap_before_exit(ctx_t *c, task_t *t, uint32_t leaving) noexcept nogil:
+    """Unmap large memory while its tasks are still alive, so that the call may stop: 0, or -PMG_WAIT and they live on.
+
+    ``leaving`` of them exit; where others share the memory, it stays.
+    """
     cdef uint32_t i = get_task_mm(c, t)
     cdef mm_t *mm = mm_of(c.m, i)
     cdef int err = 0
     if i == 0:
         return 0
-    if mm.vmas.n and pmg_load(&mm.total_vm) >= LOOK_EVERY and pmg_load32(&mm.users) == 2 and pmg_write_trylock(&mm.lock):
+    if mm.vmas.n and pmg_load(&mm.total_vm) >= LOOK_EVERY and pmg_load32(&mm.users) == leaving + 1 and \
+            pmg_write_trylock(&mm.lock):
         err = unmap_region(c, mm, 0, mm.vmas.n, True, True)
         mmap_write_unlock(c, i)
     mmput(c, i)
@@ -500,7 +513,7 @@ cdef void do_group_exit(ctx_t *c, task_t *t, bint zombie, bint oom) noexcept nog
 
 
 cdef int pmg_sys_exit(ctx_t *c, task_t *t, bint zombie, bint alone) noexcept nogil:
-    if c.signal_fn != NULL and unmap_before_exit(c, t):
+    if c.signal_fn != NULL and unmap_before_exit(c, t, tasks_leaving(c.m, t, alone)):
         return -PMG_WAIT
     if alone:
         do_exit(c, t, zombie, False)

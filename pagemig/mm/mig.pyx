@@ -89,7 +89,7 @@ cdef void let_go(ctx_t *c) noexcept nogil:
 cdef void run(void *record) noexcept nogil:
     cdef mig_t *g = <mig_t *> record
     g.rc = perform(g.c, g)
-    if g.c.abort == ABORT_HEEDED:
+    if g.c.abort == ABORT_HEEDED or g.c.signalled:
         g.rc = -EINTR
     if g.c.hook_error:
         g.rc = PMG_EHOOK
@@ -134,6 +134,15 @@ cdef int stop_to_wait(ctx_t *c, int what, uint32_t which) noexcept nogil:
         return 0
     c.abort = ABORT_HEEDED
     return -PMG_WAIT
+
+
+cdef bint stop_to_look(ctx_t *c) noexcept nogil:
+    """``ctx.signal_fn``: whoever steps looks for signals, and goes on or gives up."""
+    cdef mig_t *g = <mig_t *> c.mig
+    g.at = MIG_LOOKS
+    g.n = 0
+    pmg_fiber_to_host(&g.fiber)
+    return c.abort != 0
 
 
 # -- records ---------------------------------------------------------------------------------------------------
@@ -349,16 +358,19 @@ cdef void go_on(mig_t *g) noexcept nogil:
         pmg_fiber_enter(&g.fiber)
 
 
-cdef int mig_step(mig_t *g) noexcept nogil:
+cdef int mig_step(mig_t *g, bint looks) noexcept nogil:
+    g.c.signal_fn = NULL
+    if looks:
+        g.c.signal_fn = stop_to_look
     go_on(g)
     return <int> g.at
 
 
-cdef int mig_finish(mig_t *g) noexcept nogil:
-    """Run on without stops, except where it waits."""
+cdef int mig_finish(mig_t *g, bint looks) noexcept nogil:
+    """Run on without stops, except where it waits or, with ``looks``, where its caller may look for signals."""
     g.c.pause_fn = NULL
-    go_on(g)
-    if g.at == MIG_WAITS and g.timed:
+    mig_step(g, looks)
+    if not g.fiber.done and g.timed:
         g.c.pause_fn = stop                     # the caller may step it again
     return <int> g.at
 

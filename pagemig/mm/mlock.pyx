@@ -6,7 +6,7 @@ from libc.errno cimport EAGAIN, EFAULT, EINVAL, ENOMEM, ENOSYS, EPERM
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from pagemig.mm.atomic cimport pmg_store, pmg_store32
-from pagemig.mm.context cimport mmap_write_lock, mmap_write_unlock
+from pagemig.mm.context cimport mmap_write_lock, mmap_write_unlock, signal_pending
 from pagemig.mm.gup cimport make_pages_present
 from pagemig.mm.mmap cimport populate_pages, split_vma, vma_merge
 from pagemig.mm.page_alloc cimport mm_of, task_of
@@ -19,7 +19,7 @@ from pagemig.mm.rules cimport (
     RULE_MLOCKALL_NOTHING, RULE_RANGE_WRAPS,
 )
 from pagemig.mm.types cimport (
-    CALL_MLOCK2, ctx_t, machine_t, mm_t, PMG_WAIT, TASK_SIZE_PAGES, task_t, VM_IO, VM_LOCKED, vma_t,
+    CALL_MLOCK2, ctx_t, DEF_MAX_MAP_COUNT, machine_t, mm_t, PMG_WAIT, TASK_SIZE_PAGES, task_t, VM_IO, VM_LOCKED, vma_t,
 )
 from pagemig.mm.vma cimport (
     can_do_mlock, find_vma_prev, over_memlock, page_align, VM_LOCKED_MASK, VM_SPECIAL, vma_after, vma_at, vma_slot,
@@ -31,6 +31,7 @@ cdef enum:
     MCL_CURRENT = 1
     MCL_FUTURE = 2
     MCL_ONFAULT = 4
+    AT_ONCE = 1 << 18           # pages counted under the locks of the trees, where no handler may run: some 15 ms
 
 
 cdef void mlock_vma_pages_range(
@@ -90,6 +91,22 @@ cdef int mlock_fixup(
     return err
 
 
+cdef int mlock_vma(
+        ctx_t *c, mm_t *mm, vma_t **prev, vma_t *vma, uint64_t start, uint64_t end, uint32_t newflags) noexcept nogil:
+    """mlock_fixup, of a long range piece by piece, so that the call may end in between; the pieces merge again."""
+    cdef uint64_t stop
+    while vma.ops == 0 and newflags != vma.flags and not vma.flags & VM_SPECIAL and end - start > AT_ONCE and \
+            mm.vmas.n < DEF_MAX_MAP_COUNT - 2:
+        stop = start + AT_ONCE
+        if mlock_fixup(c, mm, prev, vma, start, stop, newflags):
+            break                           # as a whole it needs no record for the cut
+        vma = vma_after(c.m, mm, prev[0])
+        start = stop
+        if signal_pending(c, AT_ONCE):
+            return -PMG_WAIT
+    return mlock_fixup(c, mm, prev, vma, start, end, newflags)
+
+
 cdef int mlock_present(
         ctx_t *c, mm_t *mm, vma_t **prev, vma_t *vma, uint64_t start, uint64_t end, uint32_t newflags) noexcept nogil:
     """mlock_fixup through 2.6.37: the mapping counts as locked even if its pages cannot be faulted in."""
@@ -134,7 +151,7 @@ cdef int apply_vma_lock_flags(
         if m.profile.mlock_populates:
             err = mlock_present(c, mm, &prev, vma, start, min(end, vma.end), newflags)
         else:
-            err = mlock_fixup(c, mm, &prev, vma, start, min(end, vma.end), newflags)
+            err = mlock_vma(c, mm, &prev, vma, start, min(end, vma.end), newflags)
         if err:
             return err
         start = prev.end
@@ -208,7 +225,8 @@ cdef int64_t pmg_sys_munlock(ctx_t *c, uint64_t start, uint64_t length, uint32_t
     return err
 
 
-cdef void apply_mlockall_flags(ctx_t *c, mm_t *mm, uint32_t flags) noexcept nogil:
+cdef int apply_mlockall_flags(ctx_t *c, mm_t *mm, uint32_t flags) noexcept nogil:
+    """0, or -PMG_WAIT where the call is to end: the mappings up to there have changed."""
     cdef uint32_t lock = VM_LOCKED_MASK if flags & MCL_ONFAULT else VM_LOCKED
     cdef vma_t *prev = NULL
     cdef vma_t *vma = vma_at(c.m, mm, 0)
@@ -216,15 +234,18 @@ cdef void apply_mlockall_flags(ctx_t *c, mm_t *mm, uint32_t flags) noexcept nogi
     if flags & MCL_FUTURE:
         mm.def_flags |= lock
     if flags & MCL_FUTURE and not flags & MCL_CURRENT:
-        return
+        return 0
     if not flags & MCL_CURRENT:
         lock = 0
     while vma != NULL:                  # a VMA that cannot be changed is skipped
         if c.m.profile.mlock_populates:
             mlock_present(c, mm, &prev, vma, vma.start, vma.end, (vma.flags & ~VM_LOCKED_MASK) | lock)
         else:
-            mlock_fixup(c, mm, &prev, vma, vma.start, vma.end, (vma.flags & ~VM_LOCKED_MASK) | lock)
+            mlock_vma(c, mm, &prev, vma, vma.start, vma.end, (vma.flags & ~VM_LOCKED_MASK) | lock)
+        if signal_pending(c, 1):
+            return -PMG_WAIT
         vma = vma_after(c.m, mm, prev)
+    return 0
 
 
 cdef int64_t pmg_sys_mlockall(ctx_t *c, uint32_t flags, uint32_t *rule) noexcept nogil:
@@ -244,7 +265,7 @@ cdef int64_t pmg_sys_mlockall(ctx_t *c, uint32_t flags, uint32_t *rule) noexcept
     if flags & MCL_CURRENT and over_memlock(t, mm_of(c.m, mm).total_vm):
         err = refuse(ENOMEM, RULE_MEMLOCK, rule)
     else:
-        apply_mlockall_flags(c, mm_of(c.m, mm), flags)
+        err = apply_mlockall_flags(c, mm_of(c.m, mm), flags)
     mmap_write_unlock(c, mm)
     if err == 0 and flags & MCL_CURRENT and not c.m.profile.mlock_populates:
         populate_pages(c, mm, 0, TASK_SIZE_PAGES, True)
@@ -253,8 +274,9 @@ cdef int64_t pmg_sys_mlockall(ctx_t *c, uint32_t flags, uint32_t *rule) noexcept
 
 cdef int64_t pmg_sys_munlockall(ctx_t *c) noexcept nogil:
     cdef uint32_t mm = c.mm
+    cdef int err
     if mmap_write_lock(c, mm):
         return -PMG_WAIT
-    apply_mlockall_flags(c, mm_of(c.m, mm), 0)
+    err = apply_mlockall_flags(c, mm_of(c.m, mm), 0)
     mmap_write_unlock(c, mm)
-    return 0
+    return err

@@ -855,8 +855,9 @@ cdef void move_ptes(
         flush_tlb(c, mm, old, n, PMG_F_REMAP)
 
 
-cdef uint64_t move_page_tables(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t old, uint64_t new, uint64_t n) noexcept nogil:
-    """Move the entries of ``n`` pages of ``vma``; return how many were done before page tables ran out.
+cdef uint64_t move_page_tables(
+        ctx_t *c, mm_t *mm, vma_t *vma, uint64_t old, uint64_t new, uint64_t n, bint may_stop) noexcept nogil:
+    """Move the entries of ``n`` pages of ``vma``; return how many were done before tables ran out or the call is to end.
 
     Both places are in the same trees.  Under their locks, no walk that restores migration entries can visit the new place
     before an entry arrives and the old place after it left.
@@ -875,6 +876,8 @@ cdef uint64_t move_page_tables(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t old, uin
             move_ptes(c, vma.mm, old_leaf, old + done, new_leaf, new + done, extent)
             vma_trees_insert(c, vma)
         done += extent
+        if may_stop and done < n and signal_pending(c, PTRS_PER_PTE):
+            break
     return done
 
 
@@ -931,10 +934,25 @@ cdef void clear_vm_locked(ctx_t *c, mm_t *mm, vma_t *vma) noexcept nogil:
     vma_trees_unlock(c, vma)
 
 
+cdef bint keep_moved(
+        ctx_t *c, mm_t *mm, uint64_t old, uint64_t new, uint64_t n, uint64_t moved, uint32_t vm, bint dontunmap) noexcept nogil:
+    """The call is to end: the front has moved, the rest stays; False where there is no room for the cut."""
+    cdef uint64_t locked = n if vm & VM_LOCKED else 0
+    pmg_store(&mm.total_vm, mm.total_vm + n)
+    pmg_store(&mm.locked_vm, mm.locked_vm + locked)
+    if do_munmap(c, mm, new + moved, new + n, False):
+        pmg_store(&mm.total_vm, mm.total_vm - n)
+        pmg_store(&mm.locked_vm, mm.locked_vm - locked)
+        return False
+    if not dontunmap:
+        do_munmap(c, mm, old, old + moved, False)
+    return True
+
+
 cdef int64_t move_vma(
         ctx_t *c, mm_t *mm, vma_t *vma, uint64_t old, uint64_t old_n, uint64_t n, uint64_t new,
         uint32_t flags) noexcept nogil:
-    """Move a mapping: its new first page, or -errno with everything in its old place."""
+    """Move a mapping: its new first page; -errno with everything in its old place, or the front moved if the call is to end."""
     cdef uint32_t vm = vma.flags
     cdef uint64_t moved
     cdef vma_t *new_vma
@@ -943,12 +961,16 @@ cdef int64_t move_vma(
     new_vma = copy_vma(c, mm, &vma, new, n, vma.pgoff + (old - vma.start))
     if new_vma == NULL:
         return -ENOMEM
-    moved = move_page_tables(c, mm, vma, old, new, old_n)
+    moved = move_page_tables(c, mm, vma, old, new, old_n, True)
+    if moved < old_n and c.signalled:
+        if keep_moved(c, mm, old, new, n, moved, vm, (flags & MREMAP_DONTUNMAP) != 0):
+            return -PMG_WAIT
+        moved += move_page_tables(c, mm, vma, old + moved, new + moved, old_n - moved, False)
     pmg_store(&mm.total_vm, mm.total_vm + n)
     if vm & VM_LOCKED and (moved < old_n or not flags & MREMAP_DONTUNMAP):
         pmg_store(&mm.locked_vm, mm.locked_vm + n)
     if moved < old_n:
-        move_page_tables(c, mm, new_vma, new, old, moved)
+        move_page_tables(c, mm, new_vma, new, old, moved, False)
         do_munmap(c, mm, new, new + n, False)
         return -ENOMEM
     if flags & MREMAP_DONTUNMAP:

@@ -5,8 +5,7 @@ The state lies in the arenas and in ``machine_t``.  References inside it are ind
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from pagemig.mm.check cimport stop_t
-from pagemig.mm.types cimport machine_t
+from pagemig.mm.types cimport machine_t, stop_t
 
 # Both return the number of bytes they took or gave: all of them, or -1.
 ctypedef int64_t (*write_t)(void *private_, const void *p, uint64_t n) noexcept nogil

@@ -12,12 +12,11 @@ from libc.string cimport memcmp, memcpy, memset
 
 from pagemig.mm.atomic cimport pmg_load32
 from pagemig.mm.build cimport build_arenas, build_nodes, build_swap, node_spec_t
-from pagemig.mm.check cimport check_machine, CHECK_STOPPED, checker_release, checker_t, stop_t, violation_t
+from pagemig.mm.check cimport check_machine, CHECK_STOPPED, checker_release, checker_t, violation_t
 from pagemig.mm.page_alloc cimport arena_new, arenas_release, copy_blocks, is_zero
 from pagemig.mm.types cimport (
     frame_t, machine_t, MAX_NODES, MAX_SWAPFILES, mlock_pvec_t, node_t, pcp_t, PTRS_PER_PTE, slab_t, STAGE, STATS_SLOTS,
-    SWAP_LEAVING,
-    vm_event_state_t,
+    stop_t, SWAP_LEAVING, vm_event_state_t,
 )
 
 cdef extern from "pagemig/xxh64.h" nogil:
@@ -164,6 +163,7 @@ cdef void keep_addresses(machine_t *to, const machine_t *own) noexcept nogil:
     to.step_fn = own.step_fn
     to.migrate_fn = own.migrate_fn
     to.hook_data = own.hook_data
+    to.next_ops = own.next_ops              # operations are Python's: no file has any
     to.watch = own.watch
     to.notifiers = own.notifiers
     to.running = own.running
@@ -200,6 +200,7 @@ cdef machine_t *build_like(const machine_t *record) noexcept nogil:
     m.profile = record.profile
     m.page_bytes = record.page_bytes
     m.access_stats = record.access_stats
+    m.next_ops = 1
     if build_nodes(m, nodes, n, far) or build_arenas(m) or build_swap(m, slots, record.nr_swapfiles):
         arenas_release(m)
         free(m)

@@ -140,6 +140,9 @@ cdef extern from *:
         INIT_PID, STAGE, STATS_SLOTS, PCP_MAX, PTRS_PER_PTE, DEF_MAX_MAP_COUNT
     const uint64_t TASK_SIZE_PAGES, MAX_INDEX_PAGES
 
+# ``private_`` is its owner's: whether a long call without a context is to end
+ctypedef bint (*stop_t)(void *private_) noexcept nogil
+
 # ---- memory policies -----------------------------------------------------------------------------------
 
 

@@ -272,7 +272,7 @@ class Machine(Platform):
 
     def _description(self) -> dict[str, Any]:
         """Return the arguments that make a machine like this one, as JSON can hold them."""
-        if self._vm_ops:
+        if self._vm_ops and any(p._vmas()["ops"].any() for p in self.processes if p.alive):
             raise StateError(
                 "mappings have migrate operations in Python, which no file holds: unmap them first"
             )

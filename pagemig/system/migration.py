@@ -83,11 +83,9 @@ class Migration:
     ----------
     machine : Machine
         The machine.
-    done : bool
-        Whether it is over.
     """
 
-    __slots__ = ("_answer", "_flight", "_outcome", "_status", "done", "machine")
+    __slots__ = ("_answer", "_flight", "_status", "machine")
 
     def __init__(
         self,
@@ -99,9 +97,12 @@ class Migration:
         self._flight = flight
         self._status = status
         self._answer = answer
-        self._outcome: int | None = None
         self.machine = machine
-        self.done = False
+
+    @property
+    def done(self) -> bool:
+        """Whether it is over."""
+        return self._flight.outcome is not None
 
     def step(self) -> MigrationEvent | None:
         """Continue to the next stop.
@@ -120,7 +121,7 @@ class Migration:
             return None
         at, source, target, passes, node, flushes, copied, ipis, (what, which) = self._flight.step()
         if at == "done":
-            self._end(abort=False)
+            self._flight.end(False, self._status)
             return None
         wait = (_api.WAITED[what], which) if at == "waits" else ("", 0)
         return MigrationEvent(at, source, target, passes, node, flushes, copied, ipis, wait)
@@ -128,10 +129,6 @@ class Migration:
     def __iter__(self) -> Iterator[MigrationEvent]:
         while (event := self.step()) is not None:
             yield event
-
-    def _end(self, *, abort: bool) -> None:
-        self._outcome = self._flight.end(abort, self._status)
-        self.done = True
 
     def finish(self) -> Any:
         """Continue to the end at once, and return `result`.
@@ -149,7 +146,7 @@ class Migration:
             It waits for what only the caller can end, such as another migration.
         """
         if not self.done:
-            self._end(abort=False)
+            self._flight.end(False, self._status)
         return self.result
 
     def abort(self) -> None:
@@ -159,7 +156,7 @@ class Migration:
         stays as it is.
         """
         if not self.done:
-            self._end(abort=True)
+            self._flight.end(True, self._status)
 
     @property
     def result(self) -> Any:
@@ -172,9 +169,10 @@ class Migration:
         RuntimeError
             It is not over.
         """
-        if self._outcome is None:
+        outcome = self._flight.outcome
+        if outcome is None:
             raise RuntimeError("the migration is under way: iterate over it, finish or abort it")
-        return self._answer(self._outcome, self._status)
+        return self._answer(outcome, self._status)
 
     def __enter__(self) -> Self:
         return self

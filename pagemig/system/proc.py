@@ -63,6 +63,10 @@ _PM_FRAME: Final = np.uint64((1 << 55) - 1)
 _ADDRESS_SPACE: Final = 1 << 47
 #: Pages processed at a time.
 _CHUNK: Final = 1 << 20
+#: Pages that are looked at as they are, tables or not.
+_FEW: Final = 1 << 14
+#: What read(2) transfers at most, in entries of pagemap; a call answers for no more pages.
+MOST_PAGES: Final = 0x7FFFF000 >> 3
 
 _VM_LETTERS: Final = (
     (NUMBERS["VM_READ"], "rd"),
@@ -250,12 +254,27 @@ def take_apart(machine: _memory.Memory, ptes: _Words) -> Entries:
     return Entries(ptes, normal, state, pfn, present, swapped, migrating)
 
 
+def _stretches(process: Task, start: int, n: int) -> Iterator[tuple[int, int]]:
+    """Find the pages of a range that tables have room for: the first by its place, and how many.
+
+    A range may be as long as the address space; what is looked at is as much as there are tables.
+    """
+    if n <= _FEW:
+        yield 0, n
+        return
+    at = 0
+    while at < n:
+        before, count = process._stretch(start + (at << PAGE_SHIFT), n - at, _CHUNK)
+        at += before
+        if count:
+            yield at, count
+        at += count
+
+
 def _chunks(process: Task, start: int, end: int) -> Iterator[Entries]:
-    """Yield the page-table entries of a range of addresses, some pages at a time."""
-    step = _CHUNK << PAGE_SHIFT
-    for first in range(start, end, step):
-        n = (min(first + step, end) - first) >> PAGE_SHIFT
-        yield take_apart(process.machine, process._ptes(first, n))
+    """Yield the page-table entries of a range of addresses where tables are, some pages at a time."""
+    for at, count in _stretches(process, start, (end - start) >> PAGE_SHIFT):
+        yield take_apart(process.machine, process._ptes(start + (at << PAGE_SHIFT), count))
 
 
 def pagemap(process: Task, addr: int, n: int, *, pfns: bool = True) -> _Words:
@@ -275,22 +294,21 @@ def pagemap(process: Task, addr: int, n: int, *, pfns: bool = True) -> _Words:
     Returns
     -------
     ndarray of uint64, shape (n,)
-        Entries; fewer at the end of the address space of 2**47 bytes, as when reading the file.
+        Entries; fewer at the end of the address space of 2**47 bytes, as when reading the file, and
+        2**28 - 512 at most, as in one read.
         Bits 0 to 54: frame number, or swap type (5 bits) and offset; 56: mapped exactly once; 61:
         page of a file or of shared memory; 62: swapped; 63: present.  A migration entry reads as
         swapped, with the frame number as offset, and never as mapped once.  Bits 55 (soft-dirty)
         and 57 (userfaultfd) are not modelled and read 0.
     """
     start = addr & -PAGE_SIZE
-    n = min(n, max(_ADDRESS_SPACE - start, 0) >> PAGE_SHIFT)
-    if n <= _CHUNK:
+    n = min(n, max(_ADDRESS_SPACE - start, 0) >> PAGE_SHIFT, MOST_PAGES)
+    if n <= _FEW:
         return _pagemap_entries(process, start, n, pfns=pfns)
-    entries = np.zeros(n, np.uint64)
-    for first in range(0, n, _CHUNK):  # what is not mapped commits no memory
-        at, count = start + first * PAGE_SIZE, min(_CHUNK, n - first)
-        part = _pagemap_entries(process, at, count, pfns=pfns)
-        if part.any():
-            entries[first : first + _CHUNK] = part
+    entries = np.zeros(n, np.uint64)  # what has no table commits no memory
+    for at, count in _stretches(process, start, n):
+        place = start + (at << PAGE_SHIFT)
+        entries[at : at + count] = _pagemap_entries(process, place, count, pfns=pfns)
     return entries
 
 
@@ -328,9 +346,24 @@ def frames(process: Task, addr: int, n: int) -> npt.NDArray[np.int64]:
         Frame numbers.  The zero page has one, and memory under PROT_NONE keeps its own; -1 stands
         for a page that was never touched, is swapped out, or is being moved.
     """
-    ptes = process._ptes(addr & -PAGE_SIZE, n)
-    numbers = ((ptes & _PFN_MASK) >> _PFN_SHIFT).astype(np.int64)
-    return np.where(ptes & _PRESENT, numbers, -1)
+    start = addr & -PAGE_SIZE
+    found = np.full(n, -1, np.int64)
+    for at, count in _stretches(process, start, n):
+        ptes = process._ptes(start + (at << PAGE_SHIFT), count)
+        numbers = ((ptes & _PFN_MASK) >> _PFN_SHIFT).astype(np.int64)
+        found[at : at + count] = np.where(ptes & _PRESENT, numbers, -1)
+    return found
+
+
+def nodes(process: Task, addr: int, n: int) -> npt.NDArray[np.int32]:
+    """Node of each page, -1 where `frames` has no frame."""
+    start = addr & -PAGE_SIZE
+    found = np.full(n, -1, np.int32)
+    for at, count in _stretches(process, start, n):
+        pfns = frames(process, start + (at << PAGE_SHIFT), count)
+        nids = process.machine.node_of(np.maximum(pfns, 0))
+        found[at : at + count] = np.where(pfns < 0, np.int32(-1), nids)
+    return found
 
 
 # ---- numa_maps ---------------------------------------------------------------------------------

@@ -1094,6 +1094,8 @@ class Process(NumaCalls):
         ------
         ProcessGoneError
             The process has exited.
+        ValueError
+            More than 2**28 - 512 pages.
 
         Examples
         --------
@@ -1105,7 +1107,7 @@ class Process(NumaCalls):
         [True, True, False]
         """
         self._must_live("pagemap")
-        return proc.frames(self, as_ulong(addr, "addr"), _pages(n, "n"))
+        return proc.frames(self, as_ulong(addr, "addr"), _pages_told(n, "n"))
 
     def nodes(self, addr: int, n: int) -> npt.NDArray[np.int32]:
         """Return the node of each page, -1 where no page is present.
@@ -1128,6 +1130,8 @@ class Process(NumaCalls):
         ------
         ProcessGoneError
             The process has exited.
+        ValueError
+            More than 2**28 - 512 pages.
 
         Examples
         --------
@@ -1138,8 +1142,8 @@ class Process(NumaCalls):
         >>> app.nodes(base, 3).tolist()
         [0, 0, -1]
         """
-        frames = self.frames(addr, n)
-        return np.where(frames < 0, np.int32(-1), self.machine.node_of(np.maximum(frames, 0)))
+        self._must_live("pagemap")
+        return proc.nodes(self, as_ulong(addr, "addr"), _pages_told(n, "n"))
 
     def numa_maps(self) -> str:
         """Return the text of ``/proc/PID/numa_maps``, a line for each mapping.
@@ -1214,7 +1218,7 @@ class Process(NumaCalls):
             raise ValueError("the machine does not count accesses (access_stats=False)")
         start = as_ulong(addr, "addr") & -PAGE_SIZE
         there = max((1 << 47) - start, 0) >> PAGE_SHIFT
-        return self._access_counts(start, min(_pages(n, "n"), there))
+        return self._access_counts(start, _pages_told(min(_pages(n, "n"), there), "n"))
 
     def status(self) -> dict[str, int]:
         """Return counts of ``/proc/PID/status``.
@@ -1311,6 +1315,14 @@ def _pages(value: object, name: str) -> int:
     number = as_ulong(value, name)
     if number >> 52:
         raise ValueError(f"{name} must be a number of pages below 2**52, not {value!r}")
+    return number
+
+
+def _pages_told(value: object, name: str) -> int:
+    """Pages that one call answers for, each with a number of its own."""
+    number = as_ulong(value, name)
+    if number > proc.MOST_PAGES:
+        raise ValueError(f"{name} must be at most {proc.MOST_PAGES} pages, not {value!r}")
     return number
 
 

@@ -134,7 +134,7 @@ FIELDS = {
         "pgoff": (<size_t> &(<vma_t *> NULL).pgoff, 8), "flags": (<size_t> &(<vma_t *> NULL).flags, 4),
         "mm": (<size_t> &(<vma_t *> NULL).mm, 4), "file": (<size_t> &(<vma_t *> NULL).file, 4),
         "anon_vma": (<size_t> &(<vma_t *> NULL).anon_vma, 4), "i_mmap": (<size_t> &(<vma_t *> NULL).i_mmap, 4),
-        "chain": (<size_t> &(<vma_t *> NULL).chain, 4),
+        "chain": (<size_t> &(<vma_t *> NULL).chain, 4), "ops": (<size_t> &(<vma_t *> NULL).ops, 4),
     },
     "rnode": {
         "start": (<size_t> &(<rnode_t *> NULL).start, 8), "last": (<size_t> &(<rnode_t *> NULL).last, 8),

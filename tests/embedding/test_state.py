@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 import pagemig as pm
+from pagemig.system import state
+from pagemig.testing.poke import poke
 
 PAGE = pm.PAGE_SIZE
 
@@ -165,3 +167,33 @@ def test_an_open_context_keeps_a_machine_from_being_saved(tmp_path: Path) -> Non
         machine.save(tmp_path / "machine")
     assert not (tmp_path / "machine").exists()
     machine.save(tmp_path / "machine")
+
+
+def test_operations_in_python_keep_a_machine_from_being_saved_while_a_mapping_has_them(
+    tmp_path: Path,
+) -> None:
+    machine = small()
+    app = machine.spawn()
+    base = app.mmap(2 * PAGE)
+    app.set_vm_ops(base, migrate=lambda *_: 0)
+    for way in WAYS.values():
+        with pytest.raises(pm.StateError, match="unmap them first"):
+            way(machine, tmp_path)
+    app.munmap(base, 2 * PAGE)
+    for way in WAYS.values():
+        other = way(machine, tmp_path)
+        process = other.process(app.pid)
+        process.set_vm_ops(process.mmap(PAGE), migrate=lambda *_: 0)
+        other.check(full=True)
+
+
+def test_a_saved_mapping_with_operations_is_no_mapping(tmp_path: Path) -> None:
+    """Its hook would be one of Python, which no file has."""
+    machine = small()
+    app = machine.spawn()
+    app.mmap(PAGE)
+    poke(machine, "vma", int(app._vmas()["index"][0]), "ops", 1)
+    path = tmp_path / "machine"
+    state.write(machine, machine._description(), path)
+    with pytest.raises(pm.StateError, match="describes no machine"):
+        pm.Machine.load(path)

@@ -122,6 +122,47 @@ def unlocked(w: World) -> Prepared:
     return lambda: w.app.munlock(w.base, w.length)
 
 
+def all_unlocked(w: World) -> Prepared:
+    w.app.mlockall(current=True)
+    return w.app.munlockall
+
+
+def with_threads(w: World) -> Prepared:
+    for _ in range(3):
+        w.app.thread()
+    return w.app.exit
+
+
+def scattered(w: World) -> Prepared:
+    size = (w.n * 16) * PAGE
+    return lambda: pm.Machine([size], scatter=5)
+
+
+def finished(w: World) -> Prepared:
+    moving = w.app.start_move_pages(w.pages, 1)
+
+    def finish() -> None:
+        try:
+            moving.finish()
+        finally:
+            moving.abort()
+
+    return finish
+
+
+def in_steps(w: World) -> Prepared:
+    """The first step collects the pages of the whole process."""
+    moving = w.app.start_migrate_pages({0}, {1})
+
+    def step() -> None:
+        try:
+            moving.step()
+        finally:
+            moving.abort()
+
+    return step
+
+
 def saved(w: World) -> Prepared:
     return lambda: w.machine.save(Path(tempfile.gettempdir()) / f"stops-{os.getpid()}")
 
@@ -217,13 +258,15 @@ CALLS: dict[str, tuple[tuple[str, ...], bool, Call]] = {
     "nodes": (NOW, True, lambda w: lambda: w.app.nodes(w.base, w.n)),
     "smaps": (NOW, True, lambda w: w.app.smaps),
     "numa_maps": (NOW, True, lambda w: w.app.numa_maps),
-    "Machine": (NOW, False, lambda w: lambda: pm.Machine(["1TiB"] * 8)),
-}
-#: Not to be stopped: under the locks of the reverse map, or of two places at once.
-WHOLE: dict[str, tuple[tuple[str, ...], bool, Call]] = {
     "munlock": (NOW, True, unlocked),
+    "munlockall": (NOW, True, all_unlocked),
     "mlock of what is there": (NOW, True, lambda w: lambda: w.app.mlock(w.base, w.length)),
-    "mremap": (NOW, True, mremap),
+    "mremap": (ALL, True, mremap),
+    "exit of threads": (ALL, True, with_threads),
+    "scatter": (NOW, False, scattered),
+    "finish": (NOW, True, finished),
+    "step": (ALL, True, in_steps),
+    "Machine": (NOW, False, lambda w: lambda: pm.Machine(["1TiB"] * 8)),
 }
 #: These last until they are stopped: a swapoff looks through every address space for each slot.
 ENDLESS = {"offline, pinned", "touch that waits", "swapoff"}
@@ -261,7 +304,7 @@ def lasts(name: str, kernel: str, pages: int) -> float:
     """Seconds that the whole call takes."""
     if name in ENDLESS:
         return 0.2
-    _, touched, call = (CALLS | WHOLE)[name]
+    _, touched, call = CALLS[name]
     prepared = call(World(kernel, pages, touched=touched))
     begin = time.monotonic()
     prepared()
@@ -270,7 +313,7 @@ def lasts(name: str, kernel: str, pages: int) -> float:
 
 def latency(name: str, kernel: str, pages: int, after: float) -> Sent | None:
     """Seconds from the signal until the call is over; None: it was over before."""
-    _, touched, call = (CALLS | WHOLE)[name]
+    _, touched, call = CALLS[name]
     world = World(kernel, pages, touched=touched)
     prepared = call(world)
     late = None

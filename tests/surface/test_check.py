@@ -217,6 +217,7 @@ BREAKS: list[tuple[str, Callable[[World], None]]] = [
     ("vma_list", list_twice),
     ("vma_order", swap_vmas),
     ("vma_order", lambda w: w.put("vma", w.vma(w.zero), "end", w.zero >> 12)),
+    ("vm_ops", lambda w: w.put("vma", w.vma(w.anon), "ops", 1)),
     ("rmap_chain", lambda w: w.put("vma", w.vma(w.anon), "chain", 0)),
     ("rmap_chain", lambda w: w.put("rnode", w.node_of(w.text), "owner", 1000)),
     ("rmap_chain", lambda w: w.put("rnode", w.node_of(w.anon), "vma", w.vma(w.zero))),

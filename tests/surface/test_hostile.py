@@ -2,6 +2,7 @@
 
 import resource
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -286,6 +287,40 @@ def test_nothing_is_told_of_what_no_address_space_has() -> None:
     process = two_nodes(access_stats=True).spawn()
     assert len(process.pagemap((1 << 47) - PAGE, 2**51)) == 1
     assert process.access_counts((1 << 47) - PAGE, 2**51).shape == (2, 1)
+
+
+@pytest.mark.parametrize("kernel", ["6.12", "2.6.18"])
+def test_a_mapping_of_terabytes_is_looked_at_where_something_is(
+    kernel: str,
+) -> None:
+    machine = two_nodes(kernel)
+    process = machine.spawn()
+    base = process.mmap((1 << 44) - PAGE)
+    places = [0, 511, 1 << 14, (1 << 20) - 1, 1 << 20, (1 << 30) + 7, (1 << 32) - 2]
+    for place in places:
+        process.touch(base + place * PAGE, PAGE, write=True)
+    begin = time.process_time()
+    assert process.smaps()[0]["Rss"] == 4 * len(places)
+    assert f"anon={len(places)} " in process.numa_maps()
+    entries = process.pagemap(base, (1 << 28) - 512)
+    assert np.flatnonzero(entries).tolist() == places[:5]
+    assert process.pagemap(base, 1 << 40).size == (1 << 28) - 512  # what read(2) gives at most
+    for look, absent in ((process.frames, -1), (process.nodes, -1)):
+        told = look(base, 1 << 21)
+        assert np.flatnonzero(told != absent).tolist() == places[:5]
+        with pytest.raises(ValueError, match="at most 268434944 pages"):
+            look(base, 1 << 28)
+    assert time.process_time() - begin < 10
+
+
+@pytest.mark.parametrize("addr", [1 << 62, 1 << 63, (1 << 64) - PAGE, -(1 << 63), -PAGE])
+def test_kernels_of_2006_give_an_address_back_that_nothing_is_at(addr: int) -> None:
+    """do_mremap to 2.6.36 or so: what neither grows nor moves is not even looked up."""
+    machine = two_nodes("2.6.18")
+    assert machine.spawn().mremap(addr, PAGE, PAGE) == addr % (1 << 64)
+    with pytest.raises(OSError, match="EFAULT"):
+        two_nodes("6.1").spawn().mremap(addr, PAGE, PAGE)
+    machine.check(full=True)
 
 
 # ---- locked memory ----------------------------------------------------------------------------

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 import pagemig as pm
+from pagemig.mm.numbers import NUMBERS
 from support import stops
 from support.machines import PAGE
 
+VM_LOCKED = NUMBERS["VM_LOCKED"]
 #: Milliseconds that a call may still run after the signal; a busy machine may take longer for it.
 RUNS = 100
 PART = [
@@ -30,6 +32,13 @@ PART = [
     ("offline, pinned", "6.1"),
     ("check", "6.18"),
     ("load", "6.1"),
+    ("munlock", "6.12"),
+    ("mlock of what is there", "6.1"),
+    ("mremap", "2.6.18"),
+    ("exit of threads", "6.12"),
+    ("scatter", "6.1"),
+    ("finish", "6.18"),
+    ("step", "pmig"),
 ]
 
 
@@ -109,6 +118,112 @@ def test_a_stopped_mprotect_has_changed_the_front(kernel: str, alarm: None) -> N
         assert app.alive
         if write:
             assert app.touch(start, PAGE, write=True).signal is None
+
+
+@pytest.mark.parametrize("call", ["mlock", "munlock"])
+def test_a_stopped_mlock_has_locked_the_front(call: str, alarm: None) -> None:
+    pages = 1 << 20
+    machine, app, base = world("6.12", pages)
+    if call == "munlock":
+        app.mlock(base, pages * PAGE)
+    signal.setitimer(signal.ITIMER_REAL, 0.001)
+    try:
+        getattr(app, call)(base, pages * PAGE)
+        done = pages
+    except Stopped:
+        locked = app.status()["VmLck"] // 4
+        done = locked if call == "mlock" else pages - locked
+    machine.check(full=True)
+    shown = [(vma.pages, bool(vma.flags & VM_LOCKED)) for vma in app.vmas()]
+    want = [(done, call == "mlock"), (pages - done, call == "munlock")]
+    assert shown == [part for part in want if part[0]]
+    getattr(app, call)(base, pages * PAGE)  # and the rest
+    assert len(app.vmas()) == 1
+
+
+@pytest.mark.parametrize("kernel", ["6.1", "6.18", "2.6.18"])
+@pytest.mark.parametrize("how", ["", "dontunmap", "locked", "grown", "locked dontunmap"])
+def test_a_stopped_mremap_has_moved_the_front(kernel: str, how: str, alarm: None) -> None:
+    if "dontunmap" in how and kernel == "2.6.18":
+        pytest.skip("of 5.7")
+    pages = 1 << 19
+    machine, app, base = world(kernel, pages)
+    if "locked" in how:
+        app.mlock(base, pages * PAGE)
+    to, new = base - (pages << 14), pages * 2 if how == "grown" else pages
+    options = {"dontunmap": True} if "dontunmap" in how else {}
+    signal.setitimer(signal.ITIMER_REAL, 0.001)
+    moved = pages
+    try:
+        app.mremap(base, pages * PAGE, new * PAGE, maymove=True, new_addr=to, **options)
+    except Stopped:
+        moved = min(sum(vma.pages for vma in app.vmas() if vma.start < base), pages)
+    machine.check(full=True)
+    if moved < pages:  # the signal came neither before nor after
+        assert [vma.start for vma in app.vmas()] == [to] * (moved > 0) + [
+            base if options else base + moved * PAGE
+        ]
+    for start, n in ((to, moved), (base + moved * PAGE, pages - moved)):
+        read = app.touch(start, n * PAGE).values if n else None
+        assert read is None or (len(read) == n and (read == 5).all())
+
+
+def test_a_stopped_finish_leaves_a_migration_that_goes_on(alarm: None) -> None:
+    """What it answers and what memory holds is as if nobody had stopped it."""
+    pages = 1 << 18
+    machine, app, base = world("6.12", pages)
+    moving = app.start_move_pages(base + np.arange(pages, dtype=np.uint64) * PAGE, 1)
+    stops = 0
+    for _ in range(1000):
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.03)
+            moving.finish()
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            break
+        except Stopped:
+            stops += not moving.done
+            machine.check()
+    assert stops and (moving.result.status == 1).all()
+    assert (app.touch(base, pages * PAGE).values == 5).all()
+    machine.check(full=True)
+
+
+@pytest.mark.parametrize("start", ["move_pages", "migrate_pages"])
+def test_a_stopped_step_or_finish_can_be_given_up(start: str, alarm: None) -> None:
+    pages = 1 << 18
+    machine, app, base = world("6.1", pages)
+    all_pages = base + np.arange(pages, dtype=np.uint64) * PAGE
+    for go_on in ("step", "finish"):
+        if start == "move_pages":
+            moving = app.start_move_pages(all_pages, 1)
+        else:
+            moving = app.start_migrate_pages({0}, {1})
+        signal.setitimer(signal.ITIMER_REAL, 0.005)
+        with pytest.raises(Stopped):
+            for _ in range(pages):
+                getattr(moving, go_on)()
+        assert not moving.done
+        moving.abort()
+        with pytest.raises(OSError, match="EINTR"):
+            moving.result  # noqa: B018
+        machine.check(full=True)
+        assert set(app.nodes(base, pages).tolist()) <= {0, 1}
+    assert (app.touch(base, pages * PAGE).values == 5).all()
+
+
+def test_a_stopped_exit_leaves_all_threads(alarm: None) -> None:
+    pages = 1 << 19
+    machine, app, _ = world("6.1", pages)
+    threads = [app, *(app.thread() for _ in range(3))]
+    signal.setitimer(signal.ITIMER_REAL, 0.001)
+    try:
+        threads[2].exit()
+    except Stopped:
+        assert all(thread.alive for thread in threads)
+        machine.check(full=True)
+        threads[1].exit()
+    assert not any(thread.alive for thread in threads)
+    machine.check(full=True)
 
 
 def test_a_handler_may_call_the_machine_and_the_call_goes_on(alarm: None) -> None:
