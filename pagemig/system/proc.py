@@ -272,7 +272,7 @@ def _stretches(process: Task, start: int, n: int) -> Iterator[tuple[int, int]]:
 
 
 def _chunks(process: Task, start: int, end: int) -> Iterator[Entries]:
-    """Yield the page-table entries of a range of addresses where tables are, some pages at a time."""
+    """Yield the page-table entries of a range of addresses where it has tables, in pieces."""
     for at, count in _stretches(process, start, (end - start) >> PAGE_SHIFT):
         yield take_apart(process.machine, process._ptes(start + (at << PAGE_SHIFT), count))
 
