@@ -524,11 +524,24 @@ cdef int32_t migrate_one_page(ctx_t *c, uint32_t pfn, int32_t nid) noexcept nogi
     return nid if l.nr_moved else -EAGAIN
 
 
+cdef uint64_t targets_at_once(ctx_t *c, const target_t *t, uint32_t *to, uint64_t want) noexcept nogil:
+    """Take the frames that target_ahead() would answer for one node, as long as it has any; 0 where somebody may look."""
+    cdef uint64_t n = 0
+    cdef uint32_t got = 1
+    if t.nid < 0 or t.vma or c.m.node[t.nid].low or c.watch != NULL or c.pause_fn != NULL or steps_show(c):
+        return 0
+    while got and n < want:
+        got = alloc_pages_node(c, t.nid, <uint32_t> (want - n), to + n)
+        n += got
+    return n
+
+
 cdef int one_chunk(ctx_t *c, lists_t *l, const target_t *t, uint64_t *offset, run_t *run) noexcept nogil:
     """Allocate targets for one chunk and migrate it; 1: every page got a target and more pages are left."""
     cdef uint64_t i, want = min(l.n, <uint64_t> (MIGRATE_CHUNK_SIZE + 1))
-    l.nr_to = 0
-    for i in range(want):
+    l.nr_to = targets_at_once(c, t, l.to, want)
+    offset[0] += l.nr_to
+    for i in range(l.nr_to, want):
         l.to[i] = target_ahead(c, t, l.source[i], offset[0], t.nid)
         if l.to[i] == 0:
             run.error = -ENOMEM

@@ -1,6 +1,6 @@
 """The stages of a migration, at any width, parameterised by the profile.  ``migrate`` arranges them into passes."""
 from libc.errno cimport EAGAIN, EBUSY, EINVAL, ENOMEM, EPERM
-from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from pagemig.mm.atomic cimport (
@@ -13,7 +13,7 @@ from pagemig.mm.context cimport lock_page, mmap_read_unlock, pmg_wait
 from pagemig.mm.copy cimport pmg_copy_fence, pmg_copy_pages
 from pagemig.mm.filemap cimport file_writepage, has_migratepage, try_to_release_page
 from pagemig.mm.fork cimport mmput
-from pagemig.mm.frame cimport frame_maps, frame_refs, get_page, page_state, trylock_page, unlock_page
+from pagemig.mm.frame cimport frame_maps, frame_refs, page_state, page_try_map, trylock_page, unlock_page
 from pagemig.mm.gup cimport look_ahead, look_t
 from pagemig.mm.mempolicy cimport alloc_pages_policy, get_vma_policy
 from pagemig.mm.notify cimport (
@@ -33,7 +33,7 @@ from pagemig.mm.pte cimport (
 )
 from pagemig.mm.rmap cimport (
     anon_vma_lock_read, anon_vma_lock_typed, anon_vma_unlock_read, anon_vma_unlock_typed, i_mmap_lock_read,
-    i_mmap_unlock_read, mlock_vma_page, munlock_vma_page, page_add_anon_rmap, page_get_anon_vma, page_remove_rmap,
+    i_mmap_unlock_read, mlock_vma_page, munlock_vma_page, page_get_anon_vma,
     put_anon_vma, rmap_vmas,
 )
 from pagemig.mm.sole cimport pmg_store_sole, SOLE_ENTRY, SOLE_LEFT, SOLE_PUBLISHED, SOLE_RESTORED, SOLE_TARGET
@@ -52,7 +52,7 @@ from pagemig.mm.types cimport (
     PTRS_PER_PTE, REF_ONE, STAGE, VM_DONTMIGRATE, VM_LOCKED, VM_WRITE, vma_t,
     WAIT_WRITEBACK,
 )
-from pagemig.mm.vma cimport page_prot, vma_address, vma_flags, vma_slot
+from pagemig.mm.vma cimport add_mm_counter, page_prot, vma_address, vma_flags, vma_slot
 
 
 cdef extern from *:                         # macros, so that they are immediate operands in the loops
@@ -581,6 +581,7 @@ cdef struct walk_t:             # hoisted from the loop over one VMA: stores to 
     bint heard                  # a callback hears of each flush, one per entry
     bint noted                  # a trace or a callback is told of entries unmapped
     uint32_t gone               # entries unmapped of which no callback heard
+    int64_t rss_anon            # pages the resident set has gained: added at the end, in one step
     bint unseen                 # the moment when a page is unlocked cannot be observed
 
 
@@ -635,7 +636,7 @@ cdef inline void unmap_one(walk_t *w, stage_t *st, uint32_t i, pte_t *p, uint64_
         note_unmapped(w, pfn, vpn)
 
 
-cdef void unmap_count_now(const walk_t *w, stage_t *st, uint32_t i, uint32_t leaf, pte_t *p, uint64_t vpn) noexcept nogil:
+cdef void unmap_count_now(walk_t *w, stage_t *st, uint32_t i, uint32_t leaf, pte_t *p, uint64_t vpn) noexcept nogil:
     """``try_to_unmap_one``: replace one PTE and drop its reference and mapcount at once.
 
     A page in the swap cache leaves a swap entry; under the swap entry engine the page of a file leaves none.  Both leave
@@ -669,28 +670,25 @@ cdef void unmap_count_now(const walk_t *w, stage_t *st, uint32_t i, uint32_t lea
         old = pmg_xchg(p, entry)
     count_event(c, C_TLB_FLUSH, 1)
     flush_tlb(c, w.vma.mm, vpn, 1, PMG_F_MIGRATE)
-    if old & PTE_D:
+    if old & PTE_D and not s & PG_dirty:    # the page lock keeps it dirty
         pmg_or(&m.frames[pfn].state, PG_dirty)
-    if stays:
-        if w.mlocked:
-            munlock_vma_page(c, pfn)
-        # An exclusive page has only this mapping, and a change of that needs this leaf's lock: drop all three in one step.
-        pmg_sub(&m.frames[pfn].state, MAP_ONE + REF_ONE + (s & PG_anon_exclusive))
-        st.unmapped[i] += 1
+    if w.mlocked:
+        munlock_vma_page(c, pfn)
+    # An exclusive page has only this mapping, and a change of that needs this leaf's lock: drop all three in one step.
+    pmg_sub(&m.frames[pfn].state, MAP_ONE + REF_ONE + (s & PG_anon_exclusive))
+    if stays or (m.profile.engine == 1 and s & PG_anon):
+        st.unmapped[i] += 1                 # found again if the page moves
     else:
-        if s & PG_anon_exclusive:
-            pmg_and(&m.frames[pfn].state, ~PG_anon_exclusive)
-        page_remove_rmap(c, pfn, w.vma)
-        pmg_sub(&m.frames[pfn].state, REF_ONE)
-        if m.profile.engine == 1 and s & PG_anon:
-            st.unmapped[i] += 1             # found again if the page moves
-        else:
-            count_event(c, C_PTES_DROPPED, 1)
+        count_event(c, C_PTES_DROPPED, 1)
+    if not stays and s & PG_anon:
+        w.rss_anon -= 1
+    elif not stays:
+        add_mm_counter(m, w.vma, s, -1)
     trace(c, STEP_UNMAP, pfn, vpn)
 
 
 cdef void restore_count_now(
-        const walk_t *w, stage_t *st, uint32_t i, pte_t *p, uint64_t vpn, uint32_t new, bint alone) noexcept nogil:
+        walk_t *w, stage_t *st, uint32_t i, pte_t *p, uint64_t vpn, uint32_t new, bint alone) noexcept nogil:
     """``remove_migration_pte`` and ``unuse_pte``: the new PTE is old and clean, after a swap entry also read-only.
 
     ``alone`` as in restore_one.
@@ -704,9 +702,10 @@ cdef void restore_count_now(
     if st.state[i] & PG_swapcache:
         if m.profile.engine != 1 or e != slot_entry(m, m.swap_entry[new]):
             return
-        if not page_add_anon_rmap(c, new, w.vma):
+        if not page_try_map(m, new, 1):
             return                          # the entry stays, and a fault on it reports that the count is full
-        get_page(m, new)
+        mlock_vma_page(c, new, w.vma)
+        w.rss_anon += 1
         pmg_store_rel(p, pte)
         swap_free(c, m.swap_entry[new])
     else:
@@ -809,6 +808,7 @@ cdef void walk_vma(
     w.heard = pmg_unlikely(c.watch != NULL) and not restore and not in_batches(m) and hears_flushes(c)
     w.noted = w.tracing or c.watch != NULL
     w.gone = 0
+    w.rss_anon = 0
     alone = only and moved and not w.mlocked
     w.unseen = count_now and m.profile.engine == 0 and c.pause_fn == NULL and not steps_show(c)
     for i in range(a, b):
@@ -849,6 +849,8 @@ cdef void walk_vma(
             unmap_one(&w, st, i, table + pte_index(vpn), vpn)
     if leaf:
         pte_unlock(c, leaf)
+    if w.rss_anon:
+        add_mm_counter(m, vma, PG_anon, w.rss_anon)
     if pmg_unlikely(w.gone and c.watch != NULL):
         note_flushes(c, vma.mm, w.gone)
 

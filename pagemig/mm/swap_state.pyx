@@ -3,7 +3,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from pagemig.mm.atomic cimport (
-    pmg_add, pmg_and, pmg_load32, pmg_or, pmg_spin_lock, pmg_spin_unlock, pmg_store32, pmg_yield,
+    pmg_cas, pmg_load, pmg_load32, pmg_spin_lock, pmg_spin_unlock, pmg_store32, pmg_sub, pmg_yield,
 )
 from pagemig.mm.frame cimport get_page_unless_zero, page_count, page_test, page_test_clear, trylock_page, unlock_page
 from pagemig.mm.mempolicy cimport alloc_page_vma
@@ -185,13 +185,16 @@ cdef void free_swap_and_cache(ctx_t *c, uint32_t slot) noexcept nogil:
 cdef bint insert_cache(ctx_t *c, uint32_t pfn, uint32_t slot, uint64_t flags) noexcept nogil:
     """Add a page to the cache for a slot; False: the slot has another page already."""
     cdef machine_t *m = c.m
+    cdef uint64_t *word = &m.frames[pfn].state
+    cdef uint64_t s
     cdef bint empty
     swap_tree_lock(c)
     empty = m.swap_cache[slot] == 0
     if empty:
         m.swap_entry[pfn] = slot
-        pmg_or(&m.frames[pfn].state, PG_swapcache | flags)
-        pmg_add(&m.frames[pfn].state, REF_ONE)
+        s = pmg_load(word)
+        while not pmg_cas(word, s, (s | PG_swapcache | flags) + REF_ONE):
+            s = pmg_load(word)
         pmg_store32(&m.swap_cache[slot], pfn)
     swap_tree_unlock(c)
     return empty
@@ -227,10 +230,9 @@ cdef void delete_from_swap_cache(ctx_t *c, uint32_t pfn) noexcept nogil:
     slot = m.swap_entry[pfn]
     m.swap_entry[pfn] = 0
     pmg_store32(&m.swap_cache[slot], 0)
-    pmg_and(&m.frames[pfn].state, ~PG_swapcache)
+    pmg_sub(&m.frames[pfn].state, PG_swapcache + REF_ONE)       # never the last: the caller has one
     swap_tree_unlock(c)
     swap_free(c, slot)
-    put_page(c, pfn)
 
 
 cdef bint exclusive_swap_page(ctx_t *c, uint32_t pfn) noexcept nogil:
