@@ -18,8 +18,10 @@ from pagemig.mm.migrate_stage cimport (
     pause_pass, PAUSE_UNMAPPED, putback_lru_page, run_begin, run_stage, run_t, short_of_frames, stage_end,
     stage_move, stage_t, stage_take, stage_unmap, steps_show, TARGET_NEAREST, target_t, WAIT_FOR_ALL,
 )
-from pagemig.mm.notify cimport chosen_node, flush_batch
-from pagemig.mm.page_alloc cimport alloc_page, alloc_pages_node, count_event, file_of, free_pages, page_to_nid, vma_of
+from pagemig.mm.notify cimport chosen_node, flush_batch, hears_target
+from pagemig.mm.page_alloc cimport (
+    alloc_page, alloc_pages_bulk, alloc_pages_node, count_event, file_of, free_pages, page_to_nid, vma_of,
+)
 from pagemig.mm.rmap cimport lru_cache_disable, lru_cache_enable
 from pagemig.mm.swap_state cimport slots_at_hand
 from pagemig.mm.trace cimport STEP_ALLOC, STEP_ISOLATE
@@ -418,6 +420,11 @@ cdef uint64_t migrate_page_lists(ctx_t *c, lists_t *l) noexcept nogil:
     return l.nr_failed + retry
 
 
+cdef inline bint takes_at_once(ctx_t *c, int32_t nid) noexcept nogil:
+    """Whether a node gives frames without asking anybody for each: neither a watermark nor a host."""
+    return c.m.node[nid].low == 0 and (c.watch == NULL or not hears_target(c))
+
+
 cdef uint32_t target_ahead(
         ctx_t *c, const target_t *t, uint32_t source, uint64_t offset, int32_t wanted) noexcept nogil:
     """Allocate a target before it is known which page gets it; ``t`` NULL: on or near node ``wanted``.
@@ -525,13 +532,13 @@ cdef int32_t migrate_one_page(ctx_t *c, uint32_t pfn, int32_t nid) noexcept nogi
 
 
 cdef uint64_t targets_at_once(ctx_t *c, const target_t *t, uint32_t *to, uint64_t want) noexcept nogil:
-    """Take the frames that target_ahead() would answer for one node, as long as it has any; 0 where somebody may look."""
+    """Take the frames that target_ahead() would answer for one node, as long as it has any."""
     cdef uint64_t n = 0
     cdef uint32_t got = 1
-    if t.nid < 0 or t.vma or c.m.node[t.nid].low or c.watch != NULL or c.pause_fn != NULL or steps_show(c):
+    if t.nid < 0 or t.vma or not takes_at_once(c, t.nid):
         return 0
     while got and n < want:
-        got = alloc_pages_node(c, t.nid, <uint32_t> (want - n), to + n)
+        got = alloc_pages_bulk(c, t.nid, <uint32_t> (want - n), to + n)
         n += got
     return n
 
@@ -678,7 +685,7 @@ cdef uint32_t take_alike(ctx_t *c, moves_t *mv, stage_t *st, uint32_t *slots, ui
     while n < st.n and pfns[n] - node.first >= node.end - node.first:
         n += 1
     if n:
-        n = alloc_pages_node(c, mv.nid, n, st.dst)
+        n = alloc_pages_bulk(c, mv.nid, n, st.dst)
     for j in range(n):
         st.src[j] = pfns[j]
         slots[j] = slot_of(mv, i + j)
@@ -712,7 +719,7 @@ cdef uint64_t one_pass(ctx_t *c, moves_t *mv, uint64_t n, uint32_t force, run_t 
     cdef uint32_t slots[64]
     cdef uint64_t i = 0, left = 0
     cdef uint32_t j, width, looked
-    cdef bint alike = mv.nodes == NULL and mv.nid >= 0 and c.m.node[mv.nid].low == 0 and c.watch == NULL
+    cdef bint alike = mv.nodes == NULL and mv.nid >= 0 and takes_at_once(c, mv.nid)
     while i < n and not run.error:
         # One page at a time when waiting, and near the end of memory, where a page may need the frame freed before it.
         width = 1 if force or short_of_frames(c.m, c.m.width) else c.m.width

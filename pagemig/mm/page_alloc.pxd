@@ -105,6 +105,7 @@ cdef void vec_free(machine_t *m, vec_t *v) noexcept nogil
 cdef uint32_t alloc_page(ctx_t *c, int32_t nid, uint64_t mask) noexcept nogil
 # up to n frames of exactly nid, written to out; returns how many: fewer than n where the per-CPU list has fewer
 cdef uint32_t alloc_pages_node(ctx_t *c, int32_t nid, uint32_t n, uint32_t *out) noexcept nogil
+cdef uint32_t alloc_pages_bulk(ctx_t *c, int32_t nid, uint32_t n, uint32_t *out) noexcept nogil
 cdef void free_pages(ctx_t *c, const uint32_t *pfns, uint32_t n) noexcept nogil
 cdef void put_page(ctx_t *c, uint32_t pfn) noexcept nogil
 cdef void put_page_refs(ctx_t *c, uint32_t pfn, uint32_t n) noexcept nogil

@@ -434,6 +434,14 @@ cdef uint32_t alloc_pages_node(ctx_t *c, int32_t nid, uint32_t n, uint32_t *out)
     return k
 
 
+cdef uint32_t alloc_pages_bulk(ctx_t *c, int32_t nid, uint32_t n, uint32_t *out) noexcept nogil:
+    """Take up to ``n`` frames of one node as as many calls of alloc_page() would, with their records as those leave them."""
+    cdef uint32_t i, k = alloc_pages_node(c, nid, n, out)
+    for i in range(k):
+        prep_new_page(c, out[i])
+    return k
+
+
 cdef void free_pages(ctx_t *c, const uint32_t *pfns, uint32_t n) noexcept nogil:
     """Free frames that have no reference left."""
     cdef machine_t *m = c.m
