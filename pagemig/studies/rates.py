@@ -712,4 +712,4 @@ def fitted(parameters: Parameters) -> str:
         for model in _notes(parameters)
         for name, value in fit(model, parameters).items()
     ]
-    return table(rows, ["machine", "parameter", "fitted anew", "in the file"])
+    return table(rows, ["machine", "parameter", "refitted", "in the file"])

@@ -162,8 +162,8 @@ class UncachedAllocator:
     ) -> int:
         """Move the pages of a mapping: its ``migrate`` operation.
 
-        Node i of ``from_nodes`` goes to node i of ``to_nodes``, and begins anew where that has
-        fewer, as ``node_remap`` has it for ordinary pages.  Pages that find no room stay.
+        Node i of ``from_nodes`` goes to node i of ``to_nodes``, from the start again where that has
+        fewer, as ``node_remap`` does for ordinary pages.  Pages that find no room stay.
 
         Returns
         -------
