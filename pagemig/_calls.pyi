@@ -16,7 +16,6 @@ def populate(
     write: bool | npt.NDArray[np.uint8] | npt.NDArray[np.bool_],
     who: npt.NDArray[np.uint32],
 ) -> tuple[int, int, int, int]: ...
-
 def plain_lists(pages: object, nodes: object) -> bool: ...
 
 class Calls(Process):
