@@ -32,7 +32,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
 CFLAGS = {
-    "fast": ["-O3", "-g1"],
+    "fast": ["-O3", "-g0"],
     "debug": ["-O0", "-g3", "-UNDEBUG", "-DPAGEMIG_DEBUG"],
     "thread": ["-O1", "-g", "-fsanitize=thread", "-fno-omit-frame-pointer"],
     "address": ["-O1", "-g", "-fsanitize=address,undefined", "-fno-omit-frame-pointer"],
@@ -58,9 +58,18 @@ SHARED = "pagemig._cython"
 #: Modules that no loop spends its time in: optimising them further takes longer than it saves.
 COLD = (
     SHARED,
+    "pagemig._calls",
+    "pagemig._core",
+    "pagemig._memory",
     "pagemig._mpol",
     "pagemig._state",
+    "pagemig.mm.api",
+    "pagemig.mm.build",
+    "pagemig.mm.check",
+    "pagemig.mm.cred",
+    "pagemig.mm.mig",
     "pagemig.mm.numbers",
+    "pagemig.mm.state",
     "pagemig.testing.poke",
 )
 
