@@ -380,7 +380,7 @@ cdef class Flight:
     cdef readonly Machine machine
     cdef readonly object caller
     cdef readonly bint open
-    cdef readonly object outcome        # what `end` answered: kept here, since a signal may come before its caller has it
+    cdef readonly object outcome        # result of `end`: kept here because a signal handler may raise before it is returned
     cdef bint busy                      # a thread is inside, without the interpreter lock
 
     def __cinit__(self, Machine machine not None, Process caller, uint32_t cpu):
@@ -442,7 +442,7 @@ cdef class Flight:
     def step(self):
         """Run to the next stop, named by STOPS; return its event as a tuple.  ValueError: the migration is over."""
         cdef pmg_mig_event e
-        cdef uint64_t flushes = 0, copied = 0, ipis = 0     # since the last stop, as those of the event
+        cdef uint64_t flushes = 0, copied = 0, ipis = 0     # since the last stop
         cdef int at = MIG_LOOKS
         e.size = sizeof(e)
         while at == MIG_LOOKS:

@@ -117,7 +117,7 @@ def plain_lists(pages, nodes) -> bool:
 
 
 cdef enum:
-    LOWEST_ERRNO = -4095        # of what a call returns, negative numbers below are addresses
+    LOWEST_ERRNO = -4095        # a lower result of a call is an address
 
 cdef struct call_t:             # one system call
     ctx_t *c
@@ -188,7 +188,7 @@ cdef class Calls(Process):
         cdef call_t k = self.begin_call()
         with nogil:
             k.rc = pmg_sys_mremap(k.c, old, old_len, new_len, flags, new_addr, &k.rule)
-        if k.rc < LOWEST_ERRNO:                 # an address of the upper half, which kernels of 2006 give back unseen
+        if k.rc < LOWEST_ERRNO:                 # an address in the upper half, which kernels of 2006 return unchecked
             self.core.leave(k.c)
             return <uint64_t> k.rc
         return self.answered(&k)
@@ -476,7 +476,7 @@ cdef class Calls(Process):
         return out
 
     def _stretch(self, uint64_t addr, uint64_t n, uint64_t most):
-        """The first pages of a range that tables have room for: how many come before them, and how many, up to ``most``."""
+        """Find the first pages of a range with leaf tables: the number of pages before, and of these pages, at most ``most``."""
         cdef uint64_t first = addr >> 12, begin = first + n, end = begin
         cdef pagewalk_t w
         cdef ctx_t *c = self.look()

@@ -155,9 +155,9 @@ cdef extern from "pagemig/api.h" nogil:
         int (*offline)(pmg_ctx *c, uint32_t node) noexcept nogil
         int (*online)(pmg_ctx *c, uint32_t node) noexcept nogil
 
-# mig_step; `looks`: it may answer MIG_LOOKS, and the caller looks for signals
+# mig_step; with `looks` it may also return MIG_LOOKS: the caller checks for signals and calls again
 cdef int mig_next_stop(pmg_ctx *c, pmg_mig h, pmg_mig_event *event, bint looks) noexcept nogil
-# run on without stops; True: look for signals, then there is more
+# run on without stops; True: the caller checks for signals and calls again
 cdef bint mig_goes_on(pmg_ctx *c, pmg_mig h) noexcept nogil
 # the table, filled at import
 cdef const pmg_api *api_table() noexcept nogil

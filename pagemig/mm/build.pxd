@@ -22,5 +22,5 @@ cdef int build_nodes(machine_t *m, const node_spec_t *nodes, uint32_t n, const u
 cdef int build_arenas(machine_t *m) noexcept nogil
 # pages of each swap device; -EINVAL: this kernel models no swap (profile.swap)
 cdef int build_swap(machine_t *m, const uint64_t *slots, uint32_t n) noexcept nogil
-# shuffle the order in which every node allocates its free frames, by ``seed``; False where ``stop`` (NULL: nobody) ended it
+# shuffle the order in which every node allocates its free frames, by `seed`; False: `stop` (may be NULL) returned True
 cdef bint scatter(machine_t *m, uint64_t seed, stop_t stop, void *private_) noexcept nogil

@@ -13,7 +13,7 @@ from pagemig.mm.types cimport (
 
 
 cdef enum:
-    ASK_EVERY = 1 << 18         # frames scattered between two looks whether to stop: some milliseconds
+    ASK_EVERY = 1 << 18         # frames scattered between two calls of stop(): some milliseconds
 
 
 cdef void build_zonelists(machine_t *m) noexcept nogil:

@@ -340,7 +340,7 @@ cdef void disk_read(machine_t *m, file_t *f, uint64_t index, uint32_t pfn) noexc
 
 
 cdef int disk_write(machine_t *m, file_t *f, uint64_t index, uint32_t pfn) noexcept nogil:
-    """Each word whole: processes that map the page go on writing to it."""
+    """Copy the page to the disk word by word, each atomically: processes that map the page may write to it."""
     cdef uint64_t words = m.page_bytes // 4, word
     cdef const uint64_t *page = <uint64_t *> page_address(m, pfn)
     cdef uint32_t *disk

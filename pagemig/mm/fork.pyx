@@ -380,7 +380,7 @@ cdef void pin_put(ctx_t *c, uint32_t i) noexcept nogil:
 
 
 cdef uint32_t tasks_leaving(machine_t *m, task_t *t, bint alone) noexcept nogil:
-    """How many tasks an exit ends."""
+    """Count the tasks that an exit ends."""
     cdef uint32_t n
     pmg_spin_lock(&m.pid_lock)
     n = 1 if alone else task_of(m, t.leader).live
@@ -389,9 +389,9 @@ cdef uint32_t tasks_leaving(machine_t *m, task_t *t, bint alone) noexcept nogil:
 
 
 cdef int unmap_before_exit(ctx_t *c, task_t *t, uint32_t leaving) noexcept nogil:
-    """Unmap large memory while its tasks are still alive, so that the call may stop: 0, or -PMG_WAIT and they live on.
+    """Unmap a large address space before its tasks exit, so that the call can stop: 0, or -PMG_WAIT and no task exits.
 
-    ``leaving`` of them exit; where others share the memory, it stays.
+    ``leaving`` tasks exit; an address space shared with others is not unmapped.
     """
     cdef uint32_t i = get_task_mm(c, t)
     cdef mm_t *mm = mm_of(c.m, i)

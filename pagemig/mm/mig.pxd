@@ -36,7 +36,7 @@ cdef enum:                      # which call
 cdef enum:                      # where it stands: PAUSE_*, and
     MIG_WAITS = 5               # for ctx.wait_what, ctx.wait_which
     MIG_DONE = 6
-    MIG_LOOKS = 7               # on the way to a stop, where its caller may look for signals
+    MIG_LOOKS = 7               # between two stops, where the caller may check for signals
     MIG_PAGES = 512             # of one stop at most
 
 
@@ -74,7 +74,7 @@ cdef bint mig_same(mig_t *g, uint32_t i, const pmg_user_t *user, uint64_t bytes)
 # the right to step and to end it, until mig_let; False: another has it
 cdef bint mig_owned(mig_t *g) noexcept nogil
 cdef void mig_let(mig_t *g) noexcept nogil
-# run to the next stop and return it; `looks`: now and then to where the caller may look for signals (MIG_LOOKS)
+# run to the next stop and return it; with `looks` also stop now and then for a check for signals (MIG_LOOKS)
 cdef int mig_step(mig_t *g, bint looks) noexcept nogil
 # run to the end, or to where it waits
 cdef int mig_finish(mig_t *g, bint looks) noexcept nogil

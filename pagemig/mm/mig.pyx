@@ -137,7 +137,7 @@ cdef int stop_to_wait(ctx_t *c, int what, uint32_t which) noexcept nogil:
 
 
 cdef bint stop_to_look(ctx_t *c) noexcept nogil:
-    """``ctx.signal_fn``: whoever steps looks for signals, and goes on or gives up."""
+    """``ctx.signal_fn``: stop, so that the caller of the step checks for signals, and then steps again or aborts."""
     cdef mig_t *g = <mig_t *> c.mig
     g.at = MIG_LOOKS
     g.n = 0
@@ -367,7 +367,7 @@ cdef int mig_step(mig_t *g, bint looks) noexcept nogil:
 
 
 cdef int mig_finish(mig_t *g, bint looks) noexcept nogil:
-    """Run on without stops, except where it waits or, with ``looks``, where its caller may look for signals."""
+    """Run on without stops, except to wait or, with ``looks``, for a check for signals."""
     g.c.pause_fn = NULL
     mig_step(g, looks)
     if not g.fiber.done and g.timed:

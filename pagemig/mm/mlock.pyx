@@ -31,7 +31,7 @@ cdef enum:
     MCL_CURRENT = 1
     MCL_FUTURE = 2
     MCL_ONFAULT = 4
-    AT_ONCE = 1 << 18           # pages counted under the locks of the trees, where no handler may run: some 15 ms
+    AT_ONCE = 1 << 18           # pages counted under one hold of the tree locks, where no handler runs: some 15 ms
 
 
 cdef void mlock_vma_pages_range(
@@ -93,13 +93,13 @@ cdef int mlock_fixup(
 
 cdef int mlock_vma(
         ctx_t *c, mm_t *mm, vma_t **prev, vma_t *vma, uint64_t start, uint64_t end, uint32_t newflags) noexcept nogil:
-    """mlock_fixup, of a long range piece by piece, so that the call may end in between; the pieces merge again."""
+    """mlock_fixup() in pieces of AT_ONCE pages, so that the call can end between two; the pieces merge again."""
     cdef uint64_t stop
     while vma.ops == 0 and newflags != vma.flags and not vma.flags & VM_SPECIAL and end - start > AT_ONCE and \
             mm.vmas.n < DEF_MAX_MAP_COUNT - 2:
         stop = start + AT_ONCE
         if mlock_fixup(c, mm, prev, vma, start, stop, newflags):
-            break                           # as a whole it needs no record for the cut
+            break                           # no record for the split; the whole range needs none
         vma = vma_after(c.m, mm, prev[0])
         start = stop
         if signal_pending(c, AT_ONCE):
@@ -226,7 +226,7 @@ cdef int64_t pmg_sys_munlock(ctx_t *c, uint64_t start, uint64_t length, uint32_t
 
 
 cdef int apply_mlockall_flags(ctx_t *c, mm_t *mm, uint32_t flags) noexcept nogil:
-    """0, or -PMG_WAIT where the call is to end: the mappings up to there have changed."""
+    """Set the flags of all VMAs: 0, or -PMG_WAIT if the call must end with only the first ones changed."""
     cdef uint32_t lock = VM_LOCKED_MASK if flags & MCL_ONFAULT else VM_LOCKED
     cdef vma_t *prev = NULL
     cdef vma_t *vma = vma_at(c.m, mm, 0)

@@ -857,7 +857,7 @@ cdef void move_ptes(
 
 cdef uint64_t move_page_tables(
         ctx_t *c, mm_t *mm, vma_t *vma, uint64_t old, uint64_t new, uint64_t n, bint may_stop) noexcept nogil:
-    """Move the entries of ``n`` pages of ``vma``; return how many were done before tables ran out or the call is to end.
+    """Move the entries of ``n`` pages of ``vma``; return how many were moved: fewer if tables ran out or the call must end.
 
     Both places are in the same trees.  Under their locks, no walk that restores migration entries can visit the new place
     before an entry arrives and the old place after it left.
@@ -936,7 +936,7 @@ cdef void clear_vm_locked(ctx_t *c, mm_t *mm, vma_t *vma) noexcept nogil:
 
 cdef bint keep_moved(
         ctx_t *c, mm_t *mm, uint64_t old, uint64_t new, uint64_t n, uint64_t moved, uint32_t vm, bint dontunmap) noexcept nogil:
-    """The call is to end: the front has moved, the rest stays; False where there is no room for the cut."""
+    """End a call half-way: the first ``moved`` pages have moved, the rest stays.  False: no record for the split."""
     cdef uint64_t locked = n if vm & VM_LOCKED else 0
     pmg_store(&mm.total_vm, mm.total_vm + n)
     pmg_store(&mm.locked_vm, mm.locked_vm + locked)
@@ -952,7 +952,7 @@ cdef bint keep_moved(
 cdef int64_t move_vma(
         ctx_t *c, mm_t *mm, vma_t *vma, uint64_t old, uint64_t old_n, uint64_t n, uint64_t new,
         uint32_t flags) noexcept nogil:
-    """Move a mapping: its new first page; -errno with everything in its old place, or the front moved if the call is to end."""
+    """Move a mapping; return its new first page, -errno with nothing moved, or -PMG_WAIT with only the front moved."""
     cdef uint32_t vm = vma.flags
     cdef uint64_t moved
     cdef vma_t *new_vma

@@ -163,7 +163,7 @@ cdef void keep_addresses(machine_t *to, const machine_t *own) noexcept nogil:
     to.step_fn = own.step_fn
     to.migrate_fn = own.migrate_fn
     to.hook_data = own.hook_data
-    to.next_ops = own.next_ops              # operations are Python's: no file has any
+    to.next_ops = own.next_ops              # operations are in Python, and are not saved
     to.watch = own.watch
     to.notifiers = own.notifiers
     to.running = own.running

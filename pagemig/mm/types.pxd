@@ -140,7 +140,7 @@ cdef extern from *:
         INIT_PID, STAGE, STATS_SLOTS, PCP_MAX, PTRS_PER_PTE, DEF_MAX_MAP_COUNT
     const uint64_t TASK_SIZE_PAGES, MAX_INDEX_PAGES
 
-# ``private_`` is its owner's: whether a long call without a context is to end
+# whether a long function without a context must end; ``private_`` is its argument
 ctypedef bint (*stop_t)(void *private_) noexcept nogil
 
 # ---- memory policies -----------------------------------------------------------------------------------

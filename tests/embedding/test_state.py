@@ -195,5 +195,5 @@ def test_a_saved_mapping_with_operations_is_no_mapping(tmp_path: Path) -> None:
     poke(machine, "vma", int(app._vmas()["index"][0]), "ops", 1)
     path = tmp_path / "machine"
     state.write(machine, machine._description(), path)
-    with pytest.raises(pm.StateError, match="describes no machine"):
+    with pytest.raises(pm.StateError, match="describes an impossible machine"):
         pm.Machine.load(path)
