@@ -1,7 +1,7 @@
-"""Automatic page migration in user space: statistics in, `move_pages` out, and how good it can be.
+"""Automatic page migration in user space: statistics in, `move_pages` out, and the optimum.
 
-The kernel offers the mechanism, a program of one's own decides. A policy says what it looks at
-(``needs``), is charged for looking, and after every epoch answers which pages go where::
+The kernel offers the mechanism, a program in user space decides. A policy declares its statistics
+(``needs``), is charged for them, and after every epoch answers which pages go where::
 
     class Hottest(Policy):
         needs = [Samples(period=100)]
@@ -9,8 +9,8 @@ The kernel offers the mechanism, a program of one's own decides. A policy says w
         def epoch(self, view):
             return view.swap(np.flatnonzero(view.samples), view.samples)
 
-`optimum` says what no policy can beat, `hardware` has machines by name, `costs.price` says what a
-run costs on one of them. Nothing here knows the model of a kernel.
+`optimum` bounds every policy, `hardware` has machines by name, `costs.price` prices a run on one of
+them. Nothing here knows the model of a kernel.
 """
 
 from .costs import Bill, Traffic, least_move_ns, move_ns, price

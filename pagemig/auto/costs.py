@@ -5,14 +5,14 @@ For each epoch and program::
 
     time  =  compute  +  sum of accesses * latency / overlap  +  statistics  +  blocking moves
 
-A latency grows with the load of its way: ``latency = idle * factor(bytes / (time * bandwidth))``,
-bytes of copies and of others (``background``) included. Since the load falls with the time and the
-time with the load, the two meet in one point, which `price` finds by halving. The time is never
-below what the bytes need at full bandwidth.
+A latency grows with the load of its path: ``latency = idle * factor(bytes / (time * bandwidth))``,
+including bytes of copies and of other users (``background``). A longer time means a lower load, and
+a lower load a shorter time, so the two agree at one time, which `price` finds by bisection. The
+time is never less than the bytes need at full bandwidth.
 
-``overlap`` is how many accesses of a program are under way at once. It is not in a trace. At 1,
-each access waits for the one before; what is then added up is *memory time*, more than a program
-really waits.
+``overlap`` is how many accesses of a program are in flight at once. It is not in a trace. At 1,
+each access waits for the one before; the sum is then *memory time*, more than a program really
+waits.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ EVENTS = ("sample_ns", "scan_ns", "unmap_ns", "fault_ns", "check_ns", "flushes",
 #: The terms of a bill, in the order they are printed.
 TERMS = ("access", "statistics", "call", "page", "flush", "copy")
 
-#: A time is sought until it is known to this share, or the interval was halved so often.
+#: The search for a time ends once it is known to this share, or after so many halvings.
 _NEAR = 1e-12
 _HALVINGS = 50
 
 
 @dataclass(eq=False)
 class Traffic:
-    """What a run did, epoch by epoch; everything that any machine could charge for.
+    """What a run did, epoch by epoch: everything that any machine could charge for.
 
     Attributes
     ----------
@@ -68,9 +68,9 @@ class Traffic:
     copied : ndarray of int64, shape (epochs, nodes, nodes)
         Pages copied from the row's node to the column's.
     calls, looked, there, tried, moved, flushes : ndarray of int64, shape (2, epochs, programs)
-        What `move_pages` did to the pages of each program, row 0 while the program stood still,
-        row 1 in the background: calls; pages looked up only; pages already there; pages tried;
-        pages moved; flushes.
+        What `move_pages` did to the pages of each program, in row 0 while the program waited, in
+        row 1 in the background: calls; pages only looked up; pages already on their target; pages
+        tried; pages moved; flushes.
     events : ndarray of float64, shape (epochs, programs, len(EVENTS))
         What statistics did.
     """
@@ -88,7 +88,7 @@ class Traffic:
 
     @classmethod
     def none(cls, epochs: int, programs: int, nodes: int) -> Traffic:
-        """No traffic at all."""
+        """Return empty traffic."""
         moves = {name: np.zeros((2, epochs, programs), np.int64) for name in _MOVES}
         return cls(
             np.zeros((epochs, programs, nodes), np.int64),
@@ -99,7 +99,7 @@ class Traffic:
         )
 
     def part(self, start: int, stop: int) -> Traffic:
-        """Epochs ``start`` to ``stop``."""
+        """Return the traffic of epochs ``start`` to ``stop``, which is exclusive."""
         cut = slice(start, stop)
         parts = {entry.name: getattr(self, entry.name) for entry in fields(self)}
         return Traffic(
@@ -115,18 +115,18 @@ _MOVES = ("calls", "looked", "there", "tried", "moved", "flushes")
 
 @dataclass(frozen=True, eq=False)
 class Bill:
-    """What a run costs on a machine, ns.
+    """The cost of a run on a machine, ns.
 
     Attributes
     ----------
     terms : dict of str to ndarray of float64, shape (epochs, programs)
-        By `TERMS`: accesses with their queues, statistics, calls, pages, flushes, copies.
+        By `TERMS`: accesses with their queueing, statistics, calls, pages, flushes, copies.
     agent : ndarray of float64, shape (epochs, programs)
-        Moves in the background: time of the agent that no program waits for.
+        Moves in the background: the agent's time, which no program waits for.
     latency : ndarray of float64, shape (epochs, nodes, nodes)
-        Loaded latency of each way.
+        Loaded latency of each path.
     duration : ndarray of float64, shape (epochs,)
-        How long an epoch lasted, its computing included.
+        Length of each epoch, including computing.
     """
 
     terms: Mapping[str, Floats]
@@ -179,14 +179,14 @@ def price(
     machine : Hardware
         The machine.
     overlap : float, default 1
-        Accesses of a program that are under way at once.
+        Accesses of a program that are in flight at once.
     compute_ns : float, default 0
-        Nanoseconds between a program's accesses that it does not wait for memory. They make the
-        load of memory less, and are not part of the bill.
+        Nanoseconds of computing between a program's accesses. They lower the load of the memory,
+        and are not part of the bill.
     processors : int, default 1
-        Processors that each program runs on: each is interrupted by a flush.
+        Processors that each program runs on: a flush interrupts each of them.
     background : array_like of float, shape (nodes,), optional
-        GB/s that others take from each memory.
+        GB/s that other users take from each memory.
 
     Returns
     -------
@@ -195,7 +195,7 @@ def price(
     Raises
     ------
     ValueError
-        Numbers that mean nothing, or nodes that are not the machine's.
+        Numbers out of range, or nodes that are not the machine's.
     """
     nodes = len(machine.nodes)
     if traffic.accesses.shape[2] != nodes:
@@ -220,7 +220,7 @@ def price(
     load = _Load(traffic, machine, overlap, taken, waiting)
     duration, latency = load.settle()
     access = load.access(latency)
-    # Where bandwidth sets the time and not the latencies, all accesses wait longer alike.
+    # If bandwidth limits the time, not latencies, all accesses wait longer in proportion.
     slowest = (waiting + access).max(axis=1)
     room = np.where(access > 0, waiting, 0).max(axis=1)
     stretch = np.where(
@@ -233,7 +233,7 @@ def price(
 
 
 class _Load:
-    """The two sides of the equation: latencies that a duration gives, times that latencies give."""
+    """The two sides of the equation: latencies from a duration, and times from latencies."""
 
     def __init__(
         self,
@@ -270,30 +270,30 @@ class _Load:
         return self.machine.latency * self.machine.factor(np.minimum(used, 1.0))
 
     def access(self, latency: Floats) -> Floats:
-        """Time of each program's accesses at such latencies."""
+        """Return the time of each program's accesses at these latencies."""
         rows = latency[np.arange(self.accesses.shape[0])[:, np.newaxis], self.cpu]
         access: Floats = (self.accesses * rows).sum(axis=2)
         return access
 
     def times(self, latency: Floats) -> Floats:
-        """How long epochs last at such latencies: as long as their slowest program."""
+        """Return the length of epochs at these latencies, that of their slowest program."""
         slowest = (self.waiting + self.access(latency)).max(axis=1)
         longest: Floats = np.maximum(slowest, self.least)
         return longest
 
     def settle(self) -> tuple[Floats, Floats]:
-        """The durations that agree with the latencies they give.
+        """Return the durations that agree with the latencies they cause, and those latencies.
 
-        The shorter the epoch, the longer its latencies, so between the time at idle latencies and
-        that at the worst there is exactly one such duration.
+        The shorter an epoch, the longer its latencies. So exactly one such duration exists between
+        the time at idle latencies and the time at the worst latencies.
         """
         low = self.times(self.latency(np.full_like(self.least, np.inf)))
         high = self.times(self.latency(np.zeros_like(low)))
         for step in range(3 * _HALVINGS):
             if (high - low <= _NEAR * high).all():
                 break
-            # The time that a duration gives lies on the other side of the answer. Where the load
-            # is light, those of the two ends are next to it; halving gets there in any case.
+            # The time that follows from a duration is on the other side of the answer. Under a
+            # light load those of the two ends are close to it; bisection gets there in any case.
             tried = (low, high, (low + high) / 2)[step % 3]
             there = self.times(self.latency(tried))
             longer = there > tried
@@ -305,7 +305,7 @@ class _Load:
 def _fixed(
     traffic: Traffic, machine: Hardware, processors: int
 ) -> tuple[dict[str, Floats], Floats]:
-    """Terms that do not depend on the load, and the time of moves in the background."""
+    """Return the terms that do not depend on the load, and the time of background moves."""
     cost = machine.prices
     flush_ns = 1e3 * (cost.flush_us + cost.ipi_us * (processors - 1))
     call = 1e3 * cost.call_us * traffic.calls
@@ -318,7 +318,7 @@ def _fixed(
         [{"flushes": flush_ns, "ns": 1.0}.get(name) or getattr(cost, name, 0.0) for name in EVENTS]
     )
     statistics: Floats = traffic.events @ each
-    # A flush interrupts the program whoever moves the page.
+    # A flush interrupts the program, whether it waits for the move or not.
     terms = {
         "statistics": statistics,
         "call": call[0],
@@ -332,7 +332,7 @@ def _fixed(
 def move_ns(
     machine: Hardware, pages: float, *, batch: int = 1, calls: float = 1, processors: int = 1
 ) -> float:
-    """Nanoseconds that a program waits while pages of it are moved.
+    """Return the nanoseconds that a program waits while its pages are moved.
 
     Parameters
     ----------
@@ -357,7 +357,7 @@ def move_ns(
 def least_move_ns(
     machine: Hardware, *, batch: int = 1, processors: int = 1, blocking: bool = True
 ) -> float:
-    """The least that moving one page can cost a program: its share of a full batch, and no call.
+    """Return the least cost of moving one page: its share of a full batch, and no call, ns.
 
     Parameters
     ----------

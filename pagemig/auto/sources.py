@@ -1,10 +1,10 @@
-"""Sources of statistics: what a policy can look at, and what looking costs the program.
+"""Sources of statistics for policies, and their cost to the program.
 
-Statistics are not a detail: with what it costs to gather them, policies change places. A policy
-names its sources in ``needs``; each adds something to its `View` after every epoch and reports what
-it did, which is charged at the prices of the machine (`pagemig.auto.Prices`), or at a price of the
-source's own. `Counts` and `Future` see what no machine has and charge nothing: a policy that uses
-them is an *oracle*, and tables say so.
+Statistics are not a detail: their cost can reverse the ranking of policies. A policy names its
+sources in ``needs``. Each source adds fields to the `View` after every epoch and reports what it
+did, which is charged at the prices of the machine (`pagemig.auto.Prices`), or at the source's own
+price. `Counts` and `Future` see what no machine can and charge nothing: a policy that uses them is
+an *oracle*, and tables say so.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = [
 
 
 class _Looks:
-    """A watch that is one function."""
+    """A watch made of one function."""
 
     def __init__(self, look: Callable[[Seen, View], Events]) -> None:
         self._look = look
@@ -40,7 +40,7 @@ class _Looks:
 
 
 def _each(view: View, pages: Ints | Bools, programs: int) -> Ints:
-    """How many of the pages are each program's."""
+    """Count the pages of each program."""
     return np.bincount(view.owner[pages], minlength=programs)
 
 
@@ -62,12 +62,12 @@ class Counts:
 
 @dataclass(frozen=True)
 class Future:
-    """What will be accessed in the next epochs: ``view.future``. No machine has it.
+    """Accesses of the next epochs: ``view.future``. No machine has it.
 
     Parameters
     ----------
     epochs : int, default 10
-        How far it sees.
+        How many epochs it sees.
     """
 
     epochs: int = 10
@@ -88,17 +88,17 @@ class Future:
 
 @dataclass(frozen=True)
 class Samples:
-    """One access in so many, as PEBS and IBS sample: ``view.samples`` and ``view.sampled``.
+    """Sampled accesses, as of PEBS and IBS: ``view.samples`` and ``view.sampled``.
 
-    The first sample comes after a random part of a period, the others each a period later, with
-    the noise of an eighth that keeps samplers from falling into step with loops.
+    The first sample comes after a random part of a period, each other one a period later. Noise of
+    an eighth keeps samples from running in lockstep with loops.
 
     Parameters
     ----------
     period : int, default 1000
         Accesses between two samples.
     ns : float, optional
-        What a sample costs; as the machine says unless given.
+        Cost of a sample; the machine's unless given.
     """
 
     period: int = 1000
@@ -145,9 +145,9 @@ class AccessedBits:
     Parameters
     ----------
     every : int, default 1
-        Epochs from scan to scan; in between both are None.
+        Epochs from scan to scan; both fields are None in between.
     ns : float, optional
-        What an entry costs; as the machine says unless given. Each scan flushes once.
+        Cost of an entry; the machine's unless given. Each scan flushes once.
     """
 
     every: int = 1
@@ -180,19 +180,19 @@ class AccessedBits:
 
 @dataclass(frozen=True)
 class HintFaults:
-    """Faults of pages made inaccessible, as NUMA balancing finds accesses: ``view.faults``.
+    """Faults on pages made inaccessible, as in NUMA balancing: ``view.faults``.
 
-    After each epoch the next pages of the address space, round robin, are made inaccessible; the
-    next access to one faults, is noted and makes it accessible again.
+    After each epoch the next pages of the address space, round robin, are made inaccessible. The
+    next access to such a page faults, is recorded and makes the page accessible again.
 
     Parameters
     ----------
     pages : int, default 256
-        Pages looked at in an epoch.
+        Pages made inaccessible in an epoch.
     slow_only : bool, default False
         Leave pages of the fastest tier alone, as tiering does since 5.18.
     unmap_ns, fault_ns : float, optional
-        What a page and a fault cost; as the machine says unless given. Each round flushes once.
+        Cost of a page and of a fault; the machine's unless given. Each round flushes once.
     """
 
     pages: int = 256
@@ -250,16 +250,16 @@ class _Faulting:
 
 
 class RegionTable(NamedTuple):
-    """DAMON's regions of pages that are taken to be accessed alike.
+    """DAMON's regions of pages, which are assumed to be accessed equally.
 
     Attributes
     ----------
     start, stop : ndarray of int64, shape (regions,)
         Pages.
     nr_accesses : ndarray of int64, shape (regions,)
-        Checks that found the checked page accessed, of ``samples``.
+        Checks, out of ``samples``, that found the checked page accessed.
     age : ndarray of int64, shape (regions,)
-        Epochs since that number changed much.
+        Epochs since the last large change of ``nr_accesses``.
     """
 
     start: Ints
@@ -276,10 +276,10 @@ class RegionTable(NamedTuple):
 class Regions:
     """Regions as DAMON samples them: ``view.regions``, a `RegionTable`.
 
-    An epoch is one aggregation interval. At each sampling one page of each region, chosen at
-    random, is checked. Then neighbours that differ little are merged, and regions are split at
-    random while there are fewer than half of ``most``. Regions are of the pages that a trace
-    accesses; gaps of the address space are not modelled.
+    An epoch is one aggregation interval. Each sampling checks one page of each region, chosen at
+    random. Then neighbours that differ little are merged, and regions are split at random while
+    there are fewer than half of ``most``. Regions cover the pages that a trace accesses. Gaps of
+    the address space are not modelled.
 
     Parameters
     ----------
@@ -288,7 +288,7 @@ class Regions:
     samples : int, default 20
         Samplings in an epoch: 5 ms in 100 ms by default in DAMON.
     ns : float, optional
-        What a check costs; as the machine says unless given.
+        Cost of a check; the machine's unless given.
     """
 
     least: int = 10
@@ -337,7 +337,7 @@ class _Sampling:
         return [_charged("check_ns", self.source.ns, checks)]
 
     def _merge(self, found: Ints) -> None:
-        """Age regions, and join neighbours that differ by no more than a tenth of the most."""
+        """Age regions, and merge neighbours that differ by at most a tenth of the maximum."""
         threshold = max(int(found.max(initial=0)) // 10, 1)
         changed = np.abs(found - self.nr) > threshold
         self.age = np.where(changed, 0, self.age + 1)
@@ -365,7 +365,7 @@ class _Sampling:
         self.start, self.nr, self.age = table[:, 0], table[:, 2], table[:, 3]
 
     def _split(self) -> None:
-        """Cut each region at a random place, where there may be more."""
+        """Split each region at a random place, if more regions are allowed."""
         if self.start.size > self.source.most // 2:
             return
         size = np.diff(self.start, append=self.pages)
@@ -400,7 +400,7 @@ def _slices(stream: Stream, number: int, pages: int) -> Iterator[Bools]:
 
 
 def _charged(name: str, ns: float | None, number: Ints) -> tuple[str, NDArray[Any]]:
-    """Something that was done so often, at the machine's price or at the source's."""
+    """Return an event that happened so often, at the machine's price or at the source's own."""
     return (name, number) if ns is None else ("ns", number * ns)
 
 

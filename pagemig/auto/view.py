@@ -1,9 +1,9 @@
-"""What a policy is given, and what it answers.
+"""The view that a policy gets, and its answer.
 
-A policy is an object with ``needs``, what it looks at and is charged for, ``start(view)``, called
-once a run, and ``epoch(view)``, called after every epoch, which answers the pages to move and where
-to. It sees arrays and answers arrays, so it need not know whether it runs on a model or on a
-machine.
+A policy is an object with ``needs``, its statistics, which it is charged for; ``start(view)``,
+called once a run; and ``epoch(view)``, called after every epoch, which returns the pages to move
+and their targets. It gets arrays and returns arrays, so it need not know whether it runs on a model
+or on a machine.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Floats: TypeAlias = NDArray[np.float64]
 Bools: TypeAlias = NDArray[np.bool_]
 
 
-#: What looking did: names of prices (`pagemig.auto.costs.EVENTS`), and a number for each program.
+#: Events of statistics: names of prices (`pagemig.auto.costs.EVENTS`), a number for each program.
 Events: TypeAlias = "list[tuple[str, NDArray[Any]]]"
 
 
@@ -49,7 +49,7 @@ class Stream:
 
 
 class Seen(Protocol):
-    """An epoch as it really was, for sources to look at; policies never see it.
+    """An epoch as it really was, for sources of statistics; policies never see it.
 
     Attributes
     ----------
@@ -74,11 +74,11 @@ class Seen(Protocol):
         ...
 
     def future(self, epochs: int) -> Ints:
-        """Accesses of the next epochs together; as ``counts``."""
+        """Return the accesses of the next epochs together, as in ``counts``."""
         ...
 
     def span_ns(self) -> tuple[float, float]:
-        """When the epoch began and ended."""
+        """Return when the epoch began and ended, ns."""
         ...
 
 
@@ -86,12 +86,12 @@ class Watch(Protocol):
     """A source at work in one run."""
 
     def look(self, seen: Seen, view: View) -> Events:
-        """Add to the view what is seen of an epoch; answers what that took."""
+        """Add the statistics of an epoch to the view; return the events to charge for."""
         ...
 
 
 class Source(Protocol):
-    """A way to look at accesses.
+    """A source of statistics.
 
     Attributes
     ----------
@@ -107,17 +107,17 @@ class Source(Protocol):
 
 
 class Moves(NamedTuple):
-    """Pages to move, in the order they are tried: what makes room comes before what needs it.
+    """Pages to move, in the order they are tried: moves that make room come first.
 
     Attributes
     ----------
     pages : array_like of int, shape (n,)
-        Which pages (indices, not addresses).
+        The pages (indices, not addresses).
     nodes : array_like of int, shape (n,) or an int
         The node each goes to.
     sync : bool, default True
-        Whether the program stands still meanwhile. In the background (False) it waits for the
-        flushes only, and the copies compete with it for bandwidth.
+        Whether the program waits. In the background (False) it only waits for the flushes, and the
+        copies compete with it for bandwidth.
     """
 
     pages: ArrayLike
@@ -126,7 +126,7 @@ class Moves(NamedTuple):
 
     @staticmethod
     def joined(*parts: Moves | tuple[ArrayLike, ArrayLike]) -> Moves:
-        """Several lists as one, in order."""
+        """Join several lists, in order."""
         pages = [np.asarray(part[0], np.int64) for part in parts]
         nodes = [
             np.broadcast_to(np.asarray(part[1], np.int64), page.shape)
@@ -141,25 +141,27 @@ NO_MOVES = Moves(np.empty(0, np.int64), np.empty(0, np.int64))
 
 @runtime_checkable
 class Policy(Protocol):
-    """Whatever decides which pages to move.
+    """A policy: decides which pages to move.
 
     Attributes
     ----------
     needs : sequence of Source
-        What it looks at, and is charged for; empty for a policy that only places.
+        Its statistics, which it is charged for; empty for a policy that only places pages.
 
-    A policy may have ``place(view)`` as well: weights by which new pages go to the nodes in turn.
+    Notes
+    -----
+    A policy may also have ``place(view)``: weights by which new pages go to the nodes in turn.
     """
 
     needs: Sequence[Source] = ()
 
     def start(self, view: View) -> None:
-        """Begin a run: forget the one before.
+        """Begin a run, and forget the one before.
 
         Parameters
         ----------
         view : View
-            The machine and the programs; nothing has been accessed, no source has looked.
+            The machine and the programs; nothing was accessed yet, and no statistics are there.
         """
 
     def epoch(self, view: View) -> Moves | tuple[ArrayLike, ArrayLike]:
@@ -168,7 +170,7 @@ class Policy(Protocol):
         Parameters
         ----------
         view : View
-            What is known.
+            The statistics and the state of the machine.
 
         Returns
         -------
@@ -199,11 +201,11 @@ class View:
     Attributes
     ----------
     epoch : int
-        Epochs that are over, the first being 0 when it is.
+        The number of the epoch that has ended, from 0.
     node : ndarray of int64, shape (pages,)
-        Where each page lies; -1 for a page that is not present.
+        The node of each page; -1 for a page that is not present.
     free, capacity : ndarray of int64, shape (nodes,)
-        Free pages of each node, and all its pages that programs can have.
+        Free pages of each node, and all its pages that programs can use.
     owner : ndarray of int64, shape (pages,)
         The program each page belongs to.
     home : ndarray of int64, shape (pages,)
@@ -217,10 +219,10 @@ class View:
     upper : tuple of int
         The nodes that pages are demoted from: all but those of the last tier.
     below : ndarray of int64, shape (nodes,)
-        The node that pages of a node are demoted to: the nearest of the next tier, -1 for none.
-        Where all nodes have processors, the nearest other one.
+        The node that pages of a node are demoted to: the nearest of the next tier, -1 for none. If
+        all nodes have processors, it is the nearest other one.
     last : ndarray of int64, shape (n,)
-        What became of each page of the answer before: its node, or a negative errno.
+        The status of each page of the previous answer: its node, or a negative errno.
     rng : numpy.random.Generator
         For policies that draw; seeded by the run.
     counts : ndarray of int64, shape (nodes, pages)
@@ -228,7 +230,7 @@ class View:
     samples : ndarray of int64, shape (pages,)
         `Samples`: sampled accesses of this epoch; ``sampled`` has their pages in order of time.
     accessed, dirty : ndarray of bool, shape (pages,), or None
-        `AccessedBits`: pages accessed and written since the scan before; None where no scan was.
+        `AccessedBits`: pages accessed and written since the previous scan; None without a scan.
     faults : ndarray of int64, shape (n,)
         `HintFaults`: pages that faulted, in order of time; ``fault_node`` the nodes they faulted
         from, ``fault_epochs`` and ``fault_ns`` how long after they were made inaccessible.
@@ -275,13 +277,13 @@ class View:
         self.last = np.empty(0, np.int64)
         self._move_ns, self._clock, self._load = move_ns, clock, load
         self.below = np.array([self._next(nid) for nid in range(capacity.size)])
-        # Tiers as each node sees them: itself first, then the others by latency.
+        # Tiers from the view of each node: itself first, then the others by latency.
         ranks = [np.unique(row, return_inverse=True)[1] for row in latency]
         self._ranks = np.append(np.array(ranks), np.full((capacity.size, 1), -1), axis=1)
         self.run_on(homes)
 
     def run_on(self, homes: Ints) -> None:
-        """Say on which nodes' processors the programs run from now on."""
+        """Set the nodes on whose processors the programs run from now on."""
         self.home = homes[self.owner]
         self.fast = tuple(np.unique(homes).tolist())
         upper = [nid for tier in self.tiers[:-1] for nid in tier]
@@ -307,22 +309,22 @@ class View:
 
     @property
     def loaded(self) -> Floats:
-        """Latency of each way as it was in the last epoch, its queues included; as ``latency``."""
+        """Latency of each path in the last epoch, including queueing; as ``latency``."""
         return self.latency if self._load is None else self._load()
 
     @property
     def tier(self) -> Ints:
-        """Tier of each page as its program sees it: 0 its own node, -1 a page not present."""
+        """Tier of each page from the view of its program: 0 its own node, -1 not present."""
         at = self.fast[0] if len(self.fast) == 1 else self.home
         tier: Ints = self._ranks[at, self.node]
         return tier
 
     def move_ns(self, pages: float, source: int, target: int) -> float:
-        """Nanoseconds that moving so many pages from a node to another costs, the call left out."""
+        """Return the nanoseconds of moving so many pages between two nodes, without the call."""
         return self._move_ns(pages, source, target)
 
     def gain_ns(self, accesses: NDArray[Any]) -> Floats:
-        """Nanoseconds that the fast node saves each page.
+        """Return the nanoseconds that each page saves on the fast node.
 
         Parameters
         ----------
@@ -332,23 +334,23 @@ class View:
         Returns
         -------
         ndarray of float64, shape (pages,)
-            Against where the page lies; for one on the fast node, against where it would go.
+            Relative to the page's node; for a page on the fast node, relative to where it would go.
         """
         slow = np.where(self.node == self.home, self.below[self.home], self.node)
         saved: Floats = self.latency[self.home, slow] - self.latency[self.home, self.home]
         return np.asarray(saved * accesses, np.float64)
 
     def room(self, nid: int, pages: int, heat: NDArray[Any]) -> Ints:
-        """The coldest pages of a node that have to leave for so many to come.
+        """Return the coldest pages of a node that have to leave so that others can come.
 
         Parameters
         ----------
         nid : int
             The node.
         pages : int
-            How many are to come.
+            How many pages are to come.
         heat : ndarray, shape (pages of the programs,)
-            The coldest have the least.
+            Heat of each page.
         """
         number = pages - int(self.free[nid])
         if number <= 0:
@@ -357,7 +359,7 @@ class View:
         return there[np.argsort(heat[there], kind="stable")[:number]]
 
     def demoted(self, pages: Ints) -> Moves:
-        """Send pages a tier down, and further where that is full."""
+        """Send pages a tier down, and further down if that is full."""
         nodes = self.below[self.node[pages]]
         for nid in (node for tier in self.tiers for node in tier):
             late = np.flatnonzero(nodes == nid)[int(self.free[nid]) :]
@@ -379,16 +381,16 @@ class View:
         Parameters
         ----------
         pages : ndarray of int64, shape (n,)
-            The pages; those that are there already are passed over.
+            The pages; those that are already there are skipped.
         heat : ndarray, shape (pages of the programs,)
-            The hottest come first, the coldest go first.
+            Heat of each page: the hottest come first, the coldest leave first.
         worth : float, default 0
-            A page comes in for another only if it is hotter by more than this.
+            A page replaces another only if it is hotter by more than this.
 
         Returns
         -------
         Moves
-            What goes, then what comes. All of it fits.
+            The pages that leave, then those that come. All of them fit.
         """
         goes, comes = [], []
         for nid in self.fast:

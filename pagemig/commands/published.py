@@ -18,17 +18,18 @@ def add_parser(subparsers: Any) -> None:
     """Add ``cori`` and ``colloid`` to the commands."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "cori",
-        help="a published result: how much a wrong period of moving costs (Cori, 2021)",
+        help="a published result: the cost of moving pages at a wrong period (Cori, 2021)",
         description="Sweep the period of a policy that moves hot pages, on the machine of "
-        "cori-sim, and tune it as Cori does: by the distance of reuse.",
+        "cori-sim, and tune it as Cori does, by the reuse distance.",
     )
     parser.add_argument("trace", nargs="*", help="traces (default: sqlite)")
     _common(parser, _cori)
     parser = subparsers.add_parser(
         "colloid",
         help="a published result: the hottest pages on a loaded tier (Colloid, 2024)",
-        description="Random updates beside an antagonist on the default tier: the hottest pages "
-        "there, Colloid's balance, and the best placement, beside the published gains.",
+        description="Run random updates beside an antagonist on the default tier. Compare the "
+        "hottest pages in the default tier, Colloid's balance, the best placement, and the "
+        "published gains.",
     )
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn (default: 0)")
     _common(parser, _colloid)

@@ -30,9 +30,9 @@ def add_parser(subparsers: Any) -> None:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "replay",
         help="replay a program's trace under several policies, beside the optimum",
-        description="Replay the page accesses of a program on a machine with a fast node smaller "
-        "than the program and a slow node, under several policies, and compare them with each "
-        "other and with what no policy can beat.",
+        description="Replay the page accesses of a program on a machine whose fast node is smaller "
+        "than the program, under several policies, and compare them with each other and with the "
+        "optimum.",
     )
     known = ", ".join(shipped())
     parser.add_argument(
@@ -44,7 +44,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--policies",
         default=DEFAULT_POLICIES,
-        help="comma-separated; the first is what the others are compared with. "
+        help="comma-separated; the others are compared with the first. "
         f"{', '.join(auto.POLICIES)}, or module:Class for your own; parameters in parentheses, "
         "as hemem(period=50) (default: %(default)s)",
     )
@@ -57,9 +57,11 @@ def add_parser(subparsers: Any) -> None:
         help="size of the fast nodes, as a share of the program's pages (default: %(default)s)",
     )
     parser.add_argument(
-        "--epochs", type=int, default=200, metavar="N", help="(default: %(default)s)"
+        "--epochs", type=int, default=200, metavar="N", help="number of epochs (default: 200)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of what is drawn (default: 0)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of everything that is drawn (default: 0)"
+    )
     parser.add_argument(
         "--output",
         action="append",
@@ -69,13 +71,13 @@ def add_parser(subparsers: Any) -> None:
         "numbers (.csv, .json, .parquet); may be given several times",
     )
     parser.add_argument(
-        "--no-bound", action="store_true", help="leave the optimum out, which takes seconds"
+        "--no-bound", action="store_true", help="do not compute the optimum, which takes seconds"
     )
     parser.set_defaults(main=_main)
 
 
 def plan_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what describes a machine and how it is used."""
+    """Add the arguments that describe a machine and its use."""
     parser.add_argument(
         "--machine",
         default=auto.DEFAULT_MACHINE,
@@ -99,13 +101,15 @@ def plan_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="after every N epochs a program goes to the next node with processors",
     )
-    parser.add_argument("--kernel", default=DEFAULT_KERNEL, help="(default: %(default)s)")
+    parser.add_argument(
+        "--kernel", default=DEFAULT_KERNEL, help="the modelled kernel (default: %(default)s)"
+    )
     parser.add_argument(
         "--overlap",
         type=float,
         default=1.0,
         metavar="M",
-        help="accesses of a program under way at once (default: 1)",
+        help="accesses of a program in flight at once (default: 1)",
     )
     parser.add_argument(
         "--processors",
@@ -153,7 +157,7 @@ def _replay(
     traces: Sequence[Runs],
     outputs: Sequence[Path],
 ) -> None:
-    """Run what was asked for, and say and write what came of it."""
+    """Run the policies, and print and write the results."""
     plan = Plan(
         traces,
         machine=hardware,
@@ -181,7 +185,7 @@ def _replay(
 
 
 def _check(output: Path) -> None:
-    """Refuse a file that could not be written, before any work is done for it."""
+    """Refuse a file that cannot be written, before any work is done for it."""
     if output.suffix not in (*FORMATS, ".html"):
         pictures.check(output, others=(*FORMATS, ".html"))
     elif not output.parent.is_dir():
@@ -193,15 +197,15 @@ def _text(comparison: Comparison) -> Iterator[str]:
     yield comparison.table()
     yield (
         f"ms are memory time, modelled: accesses wait {_each(comparison)}. The gain is against "
-        f"{comparison.base.name} (-), looking and moving paid."
+        f"{comparison.base.name} (-), after paying for statistics and moves."
     )
     if any(run.oracle for run in comparison.runs):
-        yield "* sees what no machine can; the gain is what better statistics could bring."
+        yield "* an oracle: it sees what no machine can, and shows the value of better statistics."
     best = comparison.bound()
     if best is not None:
         yield (
-            "optimum: no policy is below it, one that knows the future included; a placement that "
-            f"is known reaches it within {best.gap:.2%}."
+            "optimum: no policy can be below it, even one that knows the future; a placement was "
+            f"found that reaches it within {best.gap:.2%}."
         )
     programs = comparison.programs()
     if programs:
@@ -239,8 +243,8 @@ def _introduction(plan: Plan) -> Iterator[str]:
         each * plan.hardware.latency[0, nid] / plan.conditions.overlap / 1e3 for nid in (0, -1)
     )
     yield (
-        f"epochs: {plan.epochs} of {each:,.0f} accesses, {fast:,.0f} us each were all fast, "
-        f"{slow:,.0f} us were all slow"
+        f"epochs: {plan.epochs} of {each:,.0f} accesses, {fast:,.0f} us each if all were fast, "
+        f"{slow:,.0f} us if all were slow"
     )
 
 

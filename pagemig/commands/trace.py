@@ -1,4 +1,4 @@
-"""``pagemig trace info`` and ``pagemig trace convert``: look at traces, and make them of others."""
+"""``pagemig trace info`` and ``pagemig trace convert``: summarise traces, and convert them."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def add_parser(subparsers: Any) -> None:
     """Add ``trace`` to the commands."""
     parser = subparsers.add_parser(
         "trace",
-        help="what a trace is like; traces of other tools made pagemig's",
-        description="Look at a trace, or make one of what another tool has written. Formats, known "
-        f"by their content: {', '.join(FORMATS)}; packed by gzip, bzip2, xz or zstd, or not.",
+        help="summarise a trace, or convert one of another tool",
+        description="Summarise a trace, or convert another tool's. Formats, recognised by content: "
+        f"{', '.join(FORMATS)}; possibly compressed by gzip, bzip2, xz or zstd.",
     )
     verbs = parser.add_subparsers(required=True, metavar="info | convert")
     _add_info(verbs)
@@ -39,7 +39,7 @@ def _add_info(verbs: Any) -> None:
     parser = verbs.add_parser(
         "info",
         help="footprint, hot pages, working set over time, a picture",
-        description="Say what a trace is like: footprint, hot pages, working set over time.",
+        description="Summarise a trace: footprint, hot pages, working set over time.",
     )
     parser.add_argument("file", metavar="FILE", help="a trace of any format, a shipped one, or -")
     parser.add_argument("-o", "--output", metavar="FILE", help="a picture: .png, .svg or .pdf")
@@ -52,26 +52,24 @@ def _add_info(verbs: Any) -> None:
 def _add_convert(verbs: Any) -> None:
     parser = verbs.add_parser(
         "convert",
-        help="make a trace of another tool's",
-        description="Make a trace of what another tool has written. A file of several processes "
-        "becomes several traces, OUTPUT.pmt, OUTPUT-2.pmt and so on.",
+        help="convert another tool's trace",
+        description="Convert another tool's trace. A file of several processes becomes several "
+        "traces, OUTPUT.pmt, OUTPUT-2.pmt and so on.",
     )
-    parser.add_argument("file", metavar="FILE", help="what to read; - for the standard input")
+    parser.add_argument("file", metavar="FILE", help="the file to read; - for standard input")
     parser.add_argument("output", nargs="?", metavar="OUTPUT", help="default: FILE.pmt")
-    parser.add_argument("--format", choices=list(FORMATS), help="instead of what the content says")
-    parser.add_argument("--program", default="", metavar="TEXT", help="what to call the program")
+    parser.add_argument("--format", choices=list(FORMATS), help="instead of the recognised one")
+    parser.add_argument("--program", default="", metavar="TEXT", help="the program's name")
     parser.add_argument(
-        "--threads", action="store_true", help="keep threads apart too, where the format tells them"
+        "--threads", action="store_true", help="a trace for each thread, if the format has threads"
     )
-    parser.add_argument(
-        "--lenient", action="store_true", help="count malformed lines instead of ending at one"
-    )
+    parser.add_argument("--lenient", action="store_true", help="skip and count malformed lines")
     add_filters(parser, 0)
     parser.set_defaults(main=run_convert, run=run_convert)
 
 
 def run_info(args: argparse.Namespace) -> int:
-    """Do what ``pagemig trace info`` was asked to."""
+    """Run ``pagemig trace info``."""
     if not 1 <= args.parts <= 10_000:
         raise ValueError(f"--parts {args.parts} is not from 1 to 10,000")
     try:
@@ -98,7 +96,7 @@ def run_info(args: argparse.Namespace) -> int:
 
 
 def run_convert(args: argparse.Namespace) -> int:
-    """Do what ``pagemig trace convert`` was asked to."""
+    """Run ``pagemig trace convert``."""
     stem = "trace" if args.file == "-" else Path(args.file).name.split(".")[0]
     output = args.output or f"{stem}.pmt"
     if Path(output).exists() and Path(args.file).exists() and Path(output).samefile(args.file):

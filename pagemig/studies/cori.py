@@ -1,13 +1,13 @@
-"""Cori's period sweep: how often a policy should move pages, and how to find out cheaply.
+"""Cori's period sweep: how often a policy should move pages, and how to find that period cheaply.
 
 Doudali, Zahka, Gavrilovska, "Cori: Dancing to the Right Beat of Periodic Data Movements over Hybrid
 Memory Systems" (IPDPS 2021; arXiv 2101.07200). A policy that moves hot pages once a period loses if
-the period is too short, since every move costs, or too long, since it learns too late. Cori takes
-periods that are multiples of the dominant distance of reuse, of which there are few, and tries
-those. The paper's claims: a wrong period costs 10 to 100 %, a tuned one is within 3 % of the best.
+the period is too short, since every move costs, or too long, since it reacts too late. Cori tries
+periods that are multiples of the dominant reuse distance, of which there are few. The paper claims
+that a wrong period costs 10 to 100 %, and that a tuned one is within 3 % of the best.
 
 Machine and policies are those of its simulator (github.com/GTkernel/cori-sim, `sim/`), as far as a
-replay has the same; `stated` has each number with its source, and what differs.
+replay has the same; `stated` has each number with its source, and the differences.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ __all__ = ["Periodic", "Sweep", "candidates", "dominant_reuse", "report", "state
 
 #: Accesses that are told apart in distances of reuse, and the least period that is tried.
 BIN = 1000
-#: A page is hot from so many accesses in a period on; its heat counts in steps of that.
+#: A page with so many accesses in a period is hot; its heat counts in steps of that.
 STEP = 20
 #: Share of the pages that the fast memory holds.
 SHARE = 0.2
-#: A period that comes so near to the best is good enough for the paper.
+#: A period this close to the best is good enough for the paper.
 NEAR = 0.03
 #: How much longer each period of the sweep is than the one before.
 _LONGER = 1.4
@@ -39,27 +39,27 @@ _LONGER = 1.4
 _STATED = (
     ("fast memory", "50 ns, 10 GB/s", "cori-sim, sim/perf_model.py, 'Fast:NearSlow'"),
     ("slow memory", "150 ns, 3.7 GB/s", "the same"),
-    ("a period", "3 us", "the same; here only periods in which pages move are charged"),
-    ("a page moved", "1 us", "the same; a page in and a page out are two"),
+    ("cost of a period", "3 us", "the same; here only periods in which pages move are charged"),
+    ("cost of a move", "1 us", "the same; a page in and a page out are two"),
     ("statistics", "free", "the same"),
     ("fast share", "0.2", "cori-sim, run_cori.py"),
-    ("first placement", "by turns", "sim/memory.py; here pages come with their first access"),
+    ("first placement", "alternating", "sim/memory.py; here pages come with their first access"),
     ("hot", "20 accesses a period, in steps of 20", "sim/scheduler.py"),
-    ("what leaves", "the least recently used", "sim/scheduler.py"),
+    ("eviction", "the least recently used", "sim/scheduler.py"),
     ("reuse", "bins of 1,000 accesses, more than 2 repeats", "run_cori.py, sim/memory.py"),
-    ("traces", "those of the replay", "the paper's (Rodinia and others) are not at hand"),
+    ("traces", "those of the replay", "the paper's (Rodinia and others) are not available here"),
 )
 
 
 @dataclass
 class Periodic(auto.Policy):
-    """Pages used most in a period come in, the least recently used go; as cori-sim has it.
+    """Pages used most in a period come in, the least recently used leave, as in cori-sim.
 
     Parameters
     ----------
     known : bool, default False
-        Whether the next period is known (the simulator's oracle) or the last one has to do
-        (its history).
+        Whether the policy knows the next period (the simulator's oracle) or only the last one (its
+        history).
     """
 
     known: bool = False
@@ -68,7 +68,7 @@ class Periodic(auto.Policy):
         self.needs = [auto.Samples(1, ns=0.0), *([auto.Future(1)] if self.known else [])]
 
     def place(self, view: auto.View) -> Sequence[int]:
-        """Weights of the nodes: by turns, until the fast one is full."""
+        """Return the weights of the nodes: alternating, until the fast one is full."""
         return [1] * view.capacity.size
 
     def start(self, view: auto.View) -> None:
@@ -97,11 +97,11 @@ class Sweep:
     trace, policy : str
         Their names.
     accesses : int
-        Of the trace.
+        Accesses of the trace.
     tried : dict of int to float
         Periods of the sweep, as numbers of periods in the trace, and milliseconds of each.
     reuse : int or None
-        Dominant distance of reuse in accesses; None if nothing is reused often enough.
+        Dominant reuse distance in accesses; None if no page is reused often enough.
     tuned : dict of int to float
         The same as ``tried`` for Cori's candidates, in the order it tries them.
     still_ms, fast_ms, slow_ms : float
@@ -126,7 +126,7 @@ class Sweep:
 
     @property
     def best_ms(self) -> float:
-        """Its milliseconds."""
+        """Milliseconds of the best point."""
         return min((self.tried | self.tuned).values())
 
     @property
@@ -136,7 +136,7 @@ class Sweep:
 
     @property
     def spread(self) -> float:
-        """What the worst period costs, as a share of the best."""
+        """The additional cost of the worst period, as a share of the best."""
         return self.tried[self.worst] / self.best_ms - 1
 
     @property
@@ -146,7 +146,7 @@ class Sweep:
 
     @property
     def trials(self) -> int | None:
-        """Candidates that were tried until one was near enough; None if none was."""
+        """Candidates that were tried until one was close enough; None if none was."""
         for number, ms in enumerate(self.tuned.values(), start=1):
             if ms <= (1 + NEAR) * self.best_ms:
                 return number
@@ -154,11 +154,11 @@ class Sweep:
 
 
 def dominant_reuse(trace: Runs) -> int | None:
-    """The distance at which pages come again, weighted by how often they do and how near.
+    """Return the dominant reuse distance of a trace.
 
-    For each thousand of accesses between two uses of a page: how often the pages that come again
-    at that distance more than once do so, on average. The dominant distance is the mean of those
-    with more than two, near ones counted more.
+    For each reuse distance, in thousands of accesses, take the pages reused at that distance more
+    than once, and average how often they are. The dominant distance is the mean of the distances
+    with more than two such reuses, weighted by that number; shorter distances count more.
 
     Parameters
     ----------
@@ -168,7 +168,7 @@ def dominant_reuse(trace: Runs) -> int | None:
     Returns
     -------
     int or None
-        Accesses; None where no distance has more than two.
+        Accesses; None if no distance has more than two.
     """
     index, _, count = trace.part(0, trace.runs)
     ends = np.cumsum(count, dtype=np.int64)
@@ -192,7 +192,7 @@ def dominant_reuse(trace: Runs) -> int | None:
 
 
 def candidates(accesses: int, reuse: int | None) -> list[int]:
-    """Numbers of periods that Cori tries: multiples of the reuse, the shortest first."""
+    """Return the numbers of periods that Cori tries: multiples of the reuse, the shortest first."""
     if reuse is None:
         return [2]
     lengths = range(reuse, max(accesses // 2, reuse) + 1, reuse)
@@ -209,7 +209,7 @@ def study(
     trace : Runs
         The accesses.
     name : str
-        What to call it.
+        The name of the trace.
     known : bool
         As for `Periodic`.
     progress : callable, optional
@@ -254,7 +254,7 @@ def study(
 
 
 def report(sweeps: Sequence[Sweep]) -> str:
-    """A table and words: what a period costs, and what tuning comes to."""
+    """Describe the cost of each period, and the result of tuning."""
     rows = [
         (
             sweep.trace,
@@ -288,9 +288,9 @@ def report(sweeps: Sequence[Sweep]) -> str:
 
 
 def _words(sweeps: Sequence[Sweep]) -> Iterator[str]:
-    """Compare with what the paper claims."""
+    """Compare with the claims of the paper."""
     yield (
-        "Periods and reuse in accesses. costs: the worst period of the sweep against the best; "
+        "Periods and reuse in accesses. costs: the worst period of the sweep relative to the best; "
         "off: the best\nof Cori's candidates; near after: candidates tried until one is within 3 %."
     )
     yield ""
@@ -305,5 +305,5 @@ def _words(sweeps: Sequence[Sweep]) -> Iterator[str]:
 
 
 def stated() -> str:
-    """The parameters and their sources, a line each."""
+    """Lay out the parameters and their sources, a line each."""
     return table(_STATED, ("parameter", "value", "source"))

@@ -1,19 +1,18 @@
 """Programs under a policy: their accesses run through the modelled kernel, epoch by epoch.
 
-A `Plan` says what runs on what: traces, a machine (`pagemig.auto.hardware`) of which the fast nodes
-are smaller than the programs, and epochs of equally many accesses. `Plan.run` runs it under one
-policy: after every epoch an agent, a process of its own as the tools of 2006 were, looks as the
-policy says and moves pages with `move_pages`. What comes out is a `Run`: counts of everything that
-a machine could charge for, and where every page lay. It is priced afterwards (`Run.bill`), on the
-same machine or on others, with accesses that overlap or do not.
+A `Plan` has traces, a machine (`pagemig.auto.hardware`) whose fast nodes are smaller than the
+programs, and epochs with equal numbers of accesses. `Plan.run` runs it under one policy: after
+every epoch an agent, a separate process as the tools of 2006 were, collects the policy's statistics
+and moves pages with `move_pages`. The result is a `Run`: counts of everything that a machine could
+charge for, and the node of every page. It is priced afterwards (`Run.bill`), on the same machine or
+on others, with any overlap of accesses.
 
-Pages move between epochs only. The kernel is asked for what depends on it: where a page goes that
-is accessed first, and what becomes of a move. Accesses to pages that are present change nothing
-there, so they are counted from the trace (`pagemig.auto.tally`).
+Pages move only between epochs. The kernel decides what depends on it: where a page is placed at its
+first access, and the outcome of a move. Accesses to present pages change nothing there, so they are
+counted from the trace (`pagemig.auto.tally`).
 
-Programs that run at once advance by equally many accesses in an epoch, so each takes the time it
-takes alone; one that is through ends, and its memory is given back. The order they are named in has
-no effect.
+Programs that run at once advance by equal numbers of accesses in an epoch. A program whose trace
+has ended exits, and its memory is freed. The order in which they are named has no effect.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Progress = Callable[[str, float], None]
 
-#: Limits of what a person may ask for: beyond them it is a slip, or longer than anyone waits.
+#: Limits of plausible numbers: a value beyond them is a typing error, or takes too long.
 _MOST_SHARE = 1000
 _MOST_EPOCHS = 100_000
 #: Parts of an epoch in which the first accesses of programs that run at once alternate.
@@ -64,18 +63,18 @@ _PIECE = 256 * _BLOCK
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a trace does not say of a program, and prices need.
+    """Facts about programs that prices need and a trace does not have.
 
     Attributes
     ----------
     overlap : float
-        Accesses under way at once.
+        Accesses in flight at once.
     compute_ns : float
-        Time between accesses that is not waited for memory.
+        Time of computing between accesses.
     processors : int
-        Processors each program runs on.
+        Processors that each program runs on.
     background : tuple of float
-        GB/s that others take from each node; empty for none.
+        GB/s that other users take from each node; empty for none.
     """
 
     overlap: float = 1.0
@@ -84,7 +83,7 @@ class Conditions:
     background: tuple[float, ...] = ()
 
     def price(self, traffic: auto.Traffic, machine: auto.Hardware) -> auto.Bill:
-        """The bill of a run under these conditions."""
+        """Return the bill of a run under these conditions."""
         return auto.price(
             traffic,
             machine,
@@ -193,7 +192,7 @@ def trace_hash(trace: Runs) -> str:
 
 
 def _order(traces: Sequence[Runs]) -> list[int]:
-    """Programs in an order that only depends on what they access."""
+    """Return the programs in an order that depends only on their accesses."""
 
     def key(number: int) -> tuple[int, int, str]:
         trace = traces[number]
@@ -203,7 +202,7 @@ def _order(traces: Sequence[Runs]) -> list[int]:
 
 
 class Plan:
-    """What runs on what: traces cut into epochs, and a machine.
+    """A plan: traces cut into epochs, and a machine.
 
     Parameters
     ----------
@@ -219,20 +218,20 @@ class Plan:
     kernel : str
         The modelled kernel.
     epochs : int, default 200
-        Into how many parts of equally many accesses the longest program is cut; the others make
-        as many accesses in an epoch, and end before.
+        Number of parts with equal numbers of accesses that the longest program is cut into; the
+        others make as many accesses in an epoch, and end before.
     rotate : int, default 0
-        After how many epochs the programs change processors, each going to the next node with
-        some, as a scheduler that balances load might do; 0 for never.
+        After how many epochs each program moves to the next node with processors, as a scheduler
+        that balances load might do; 0 for never.
     conditions : Conditions, optional
-        What prices need beside the machine.
+        Facts about the programs that prices need.
     names : sequence of str, optional
-        Names of the programs; what their traces say unless given.
+        Names of the programs; those in their traces unless given.
 
     Raises
     ------
     ValueError
-        A number that means nothing, or nothing to run.
+        A number out of range, or no accesses to replay.
     """
 
     def __init__(
@@ -276,7 +275,7 @@ class Plan:
     def _programs(
         self, traces: Sequence[Runs], names: Sequence[str], most: int
     ) -> tuple[Program, ...]:
-        """The programs in the order they were given; pages and turns in that of `_order`."""
+        """Return the programs in the given order; pages and turns are in that of `_order`."""
         whole = [most * k // self.epochs for k in range(self.epochs + 1)]
         programs: dict[int, Program] = {}
         start = 0
@@ -307,7 +306,7 @@ class Plan:
         Parameters
         ----------
         weights : sequence of int, optional
-            Its nodes' weights for weighted interleaving.
+            Weights of its nodes for weighted interleaving.
         """
         fast = [nid for nid in self.hardware.cpu_nodes if nid != len(self.hardware.nodes) - 1]
         each = self.pages * self.fast_share / max(len(fast), 1)
@@ -315,7 +314,7 @@ class Plan:
         for nid, cpus in enumerate(self.hardware.cpus):
             last = nid == len(self.hardware.nodes) - 1
             size = self.pages if last else max(round(each * self.hardware.sizes[nid]), 1)
-            # Frame 0 is never given out. One processor a node is enough: programs have one each.
+            # Frame 0 is never allocated. One processor a node is enough: programs have one each.
             nodes.append(Node((size + (nid == 0)) << PAGE_SHIFT, cpus=min(cpus, 1)))
         far = self.hardware.latency / self.hardware.latency[0, 0] * 10
         distances = np.clip(np.rint(np.maximum(far, far.T)), 11, 255).astype(int)
@@ -324,13 +323,13 @@ class Plan:
 
     @cached_property
     def room(self) -> Ints:
-        """Pages that each node has for programs, shape (nodes,)."""
+        """Pages of each node that programs can use, shape (nodes,)."""
         machine = self.build()
         return np.array([machine.free(nid) >> PAGE_SHIFT for nid in range(machine.nr_nodes)])
 
     @cached_property
     def demand(self) -> auto.Demand:
-        """What the programs ask of the memory, for `pagemig.auto.optimum`."""
+        """The demand of the programs, for `pagemig.auto.optimum`."""
         sources = np.array(self.hardware.cpu_nodes)
         counts = np.zeros((self.epochs, sources.size, self.pages), np.int32)
         first = np.full(self.pages, self.epochs, np.int32)
@@ -359,12 +358,16 @@ class Plan:
         Parameters
         ----------
         overlap : float, optional
-            Accesses under way at once; as in the conditions unless given.
+            Accesses in flight at once; as in the conditions unless given.
         blocking : bool, default True
-            Whether moves stop the program. Without it only flushes are charged, so that the bound
+            Whether the program waits for moves. If not, only flushes are charged, so that the bound
             holds for policies that move in the background.
         steps : int, optional
             As for `pagemig.auto.optimum`.
+
+        Returns
+        -------
+        Optimum
         """
         given = self.conditions.overlap if overlap is None else overlap
         least = auto.least_move_ns(
@@ -386,7 +389,7 @@ class Plan:
         policy : str or Policy
             As for `pagemig.auto.policy`.
         seed : int, default 0
-            Of everything that is drawn: samples, regions, and what the policy draws.
+            Seed of everything that is drawn: samples, regions, and the policy's own draws.
         progress : callable, optional
             Called after every epoch with the policy's name and the share done.
 
@@ -397,7 +400,7 @@ class Plan:
         Raises
         ------
         PolicyError
-            The policy failed or answered what means nothing.
+            The policy failed, or its answer is invalid.
         MemoryError
             The machine is too small.
         """
@@ -410,16 +413,16 @@ class Plan:
 
 @dataclass
 class Run:
-    """What one policy came to.
+    """The result of one policy.
 
     Attributes
     ----------
     name : str
-        The policy, as tables call it.
+        The policy's name in tables.
     plan : Plan
-        What ran on what.
+        The plan that ran.
     seed : int
-        Of everything that was drawn.
+        Seed of everything that was drawn.
     oracle : bool
         Whether the policy saw what no machine can.
     traffic : Traffic
@@ -429,9 +432,9 @@ class Run:
     residency : ndarray of int8, shape (epochs, pages)
         Node of each page at the end of each epoch, before pages move; -1 for none.
     refused : Counter
-        Pages whose status was not the node asked for, by the name of the status.
+        Pages whose status was not the requested node, by the name of the status.
     seconds : float
-        What the replay itself took.
+        Duration of the replay itself.
     """
 
     name: str
@@ -456,6 +459,10 @@ class Run:
             The machine; the one it ran on unless given.
         **conditions
             Attributes of `Conditions` that differ from the plan's.
+
+        Returns
+        -------
+        Bill
         """
         hardware = self.plan.hardware if machine is None else auto.hardware(machine)
         terms = replace(self.plan.conditions, **conditions)
@@ -496,7 +503,7 @@ class Run:
 
     @property
     def total_ns(self) -> float:
-        """All of it."""
+        """Memory time, statistics and moves."""
         return self.bill().total_ns
 
     @property
@@ -515,7 +522,7 @@ class Run:
         return bool(self.traffic.tried[1].any())
 
     def ping_pong(self) -> Ints:
-        """Epochs that pages which left their fast node and came back were away; one entry each."""
+        """For each time a page left its fast node and came back: the epochs it was away."""
         left = np.full(self.plan.pages, -1, np.int64)
         away = []
         before = np.zeros(self.plan.pages, np.bool_)
@@ -536,9 +543,9 @@ def _local(accesses: Ints) -> float:
 class _Running:
     """A program and the process that replays it: page ``i`` of its table at ``base + 4096 * i``.
 
-    The first access to a page is replayed as a write. What filled the page, the loader or a read
-    from a file, is not in the trace, and anonymous memory that is read before it is written is the
-    zero page, which all programs share and which lies on no node of theirs.
+    The first access to a page is replayed as a write. The trace does not show what filled the page,
+    such as the loader or a read from a file. Anonymous memory that is read before it is written
+    would be the zero page, which all programs share.
     """
 
     def __init__(self, program: Program, machine: Machine, cpu: int, policy: Policy) -> None:
@@ -563,7 +570,7 @@ class _Running:
         self.pages, self.first = self.met[:number], self.at[:number]
 
     def absent(self, node: Ints) -> tuple[Ints, Ints]:
-        """Pages that were accessed and are not there, and the run of each one's first access."""
+        """Return accessed pages that are not present, and the run of each one's first access."""
         number = absent(self.pages, self.first, node, self.found, self.runs)
         return self.found[:number], self.runs[:number]
 
@@ -581,7 +588,7 @@ class _Running:
 
 
 class _Replay:
-    """The loop over epochs, and its accounts. Pages of all programs count as one array."""
+    """The loop over epochs, and its accounts. Arrays cover the pages of all programs."""
 
     def __init__(self, plan: Plan, policy: auto.Policy, name: str, seed: int) -> None:
         self.plan, self.policy, self.name = plan, policy, name
@@ -640,7 +647,7 @@ class _Replay:
         self.turns = sorted(self.running, key=lambda running: running.program.place)
 
     def _asked(self, method: Callable[..., Any], *args: Any) -> Any:
-        """Ask the policy; what it raises is told with its name, the epoch and the trace."""
+        """Call the policy; its errors name the policy, the epoch and the trace."""
         return asked(self._where(), method, *args)
 
     def _where(self) -> str:
@@ -651,7 +658,7 @@ class _Replay:
         return auto.PolicyError(f"policy {self._where()}: {why}")
 
     def _placement(self, weights: Any) -> tuple[Policy, list[int] | None]:
-        """The memory policy of the programs, and the weights of the machine's nodes."""
+        """Return the memory policy of the programs, and the weights of the machine's nodes."""
         if weights is None:
             return Default(), None
         given = np.asarray(weights)
@@ -696,7 +703,7 @@ class _Replay:
         self.view.run_on(self.plan.cpu[epoch])
 
     def _access(self, seen: _Happened) -> None:
-        """Replay an epoch: pages that are not there fault, all accesses are counted."""
+        """Replay an epoch: absent pages fault, and all accesses are counted."""
         traffic, epoch = self.run_of.traffic, self.epoch
         waiting = []
         for running in self.turns:
@@ -720,7 +727,7 @@ class _Replay:
             self._locate(running, pages)
 
     def _locate(self, running: _Running, pages: Ints) -> None:
-        """Ask where pages are now, of the call that moves them if the kernel has it."""
+        """Ask where pages are now, by the call that moves them if the kernel has it."""
         addresses = running.addresses[pages]
         if "move_pages" in self.machine.profile.calls:
             node = self.mover.move_pages(addresses, None, 0, pid=running.process).status
@@ -729,7 +736,7 @@ class _Replay:
         self._of(running)[pages] = np.maximum(node, -1)
 
     def _end(self, epoch: int) -> None:
-        """End the programs that are through, if others go on."""
+        """End the programs whose traces have ended, if others continue."""
         for running in self.turns:
             if running.program.epochs == epoch + 1 < self.plan.epochs:
                 running.exit()
@@ -742,12 +749,12 @@ class _Replay:
             self.run_of.traffic.events[self.epoch, :, EVENTS.index(name)] += number
 
     def _bill(self, epoch: int) -> auto.Bill:
-        """What an epoch has cost so far."""
+        """Return the cost of an epoch so far."""
         part = self.run_of.traffic.part(epoch, epoch + 1)
         return self.plan.conditions.price(part, self.plan.hardware)
 
     def began(self) -> float:
-        """When this epoch began: epochs are priced once they are over, and only if one asks."""
+        """When this epoch began; past epochs are priced only if this is needed."""
         while len(self.priced) < self.epoch:
             self.priced.append(self._bill(len(self.priced)))
         return float(sum(float(bill.duration[0]) for bill in self.priced))
@@ -757,7 +764,7 @@ class _Replay:
         return self.began() + float(self._bill(self.epoch).duration[0])
 
     def loaded(self) -> Floats:
-        """Latencies as they are in this epoch."""
+        """Return the loaded latencies of this epoch."""
         latency: Floats = self._bill(self.epoch).latency[0]
         return latency
 
@@ -777,10 +784,10 @@ class _Replay:
     def _calls(
         self, pages: Ints, targets: NDArray[np.int32]
     ) -> list[tuple[_Running, NDArray[np.intp]]]:
-        """Cut a list of moves into calls, each for one program, keeping what comes before what.
+        """Split a list of moves into calls, each for one program, in their order.
 
-        Within a stretch of equal targets the order does not matter, so there each program gets
-        one call; a single program gets one for everything. Pages of a program that has ended are
+        Within a stretch of equal targets the order does not matter, so each program gets one call
+        there; a single program gets one call for everything. Pages of a program that has ended are
         left out.
         """
         places = np.array([program.place for program in self.plan.programs])
@@ -796,7 +803,7 @@ class _Replay:
         return [(running, part) for running, part in calls if not running.done]
 
     def _move(self, running: _Running, pages: Ints, targets: NDArray[np.int32], sync: bool) -> Ints:
-        """Make one call and keep its accounts; answers what became of each page."""
+        """Make one call and keep its accounts; return the status of each page."""
         own = pages - running.program.start
         before = self._of(running)[own]
         stat = self._tried()
@@ -818,7 +825,7 @@ class _Replay:
         return status
 
     def _tried(self) -> int:
-        """Pages that the kernel has tried to migrate."""
+        """Return which pages the kernel has tried to migrate."""
         stat = self.machine.vmstat
         return int(stat["pgmigrate_success"] + stat["pgmigrate_fail"])
 
@@ -832,7 +839,7 @@ class _Replay:
         tried: int,
         sync: bool,
     ) -> None:
-        """Charge a call for what it did. A page named twice moves once."""
+        """Account for what a call did. A page named twice moves once."""
         traffic = self.run_of.traffic
         at = (0 if sync else 1, self.epoch, self.running.index(running))
         changed = (before != after) & (before >= 0) & (after >= 0) & _once(own)
@@ -847,7 +854,7 @@ class _Replay:
         self.run_of.moved[self.epoch] += moved
 
     def _copied(self, before: Ints, after: Ints) -> int:
-        """Note copies by the way they went; answers how many."""
+        """Count copies by source and target node; return how many."""
         nodes = self.machine.nr_nodes
         ways = np.bincount(before * nodes + after, minlength=nodes * nodes)
         self.run_of.traffic.copied[self.epoch] += ways.reshape(nodes, nodes)
@@ -855,7 +862,7 @@ class _Replay:
 
 
 class _Happened:
-    """An epoch as it really was; what sources look at (`pagemig.auto.Seen`)."""
+    """An epoch as it really was, for sources of statistics (`pagemig.auto.Seen`)."""
 
     def __init__(self, replay: _Replay, epoch: int) -> None:
         self._replay, self._epoch = replay, epoch
@@ -888,7 +895,7 @@ class _Happened:
         return self._parts[program.place]
 
     def row(self, program: Program) -> Ints | None:
-        """Where the program's accesses are to be counted, if somebody looks at counts."""
+        """Return where to count the program's accesses, if counts are needed."""
         if self._counts is None:
             return None
         plan = self._replay.plan
@@ -896,7 +903,7 @@ class _Happened:
         return self._counts[cpu, program.start : program.stop]
 
     def _sums(self, epochs: Sequence[int]) -> Ints:
-        """Accesses of some epochs together."""
+        """Return the accesses of some epochs together."""
         plan, counts = self._replay.plan, self._zeros()
         for number, program in enumerate(plan.programs):
             for epoch in epochs:
@@ -944,14 +951,14 @@ def _merged(streams: Sequence[auto.Stream]) -> auto.Stream:
 
 
 def _fixed(array: Ints) -> Ints:
-    """A copy that nobody writes to."""
+    """Return a read-only copy."""
     fixed = array.copy()
     fixed.flags.writeable = False
     return fixed
 
 
 def _once(pages: Ints) -> NDArray[np.bool_]:
-    """One of each page's entries."""
+    """Return one entry of each page."""
     last = np.empty(int(pages.max(initial=-1)) + 1, np.int64)
     numbers = np.arange(pages.size)
     last[pages] = numbers
@@ -960,7 +967,7 @@ def _once(pages: Ints) -> NDArray[np.bool_]:
 
 
 def _refusals(status: Ints, targets: NDArray[np.int32], unset: str) -> dict[str, int]:
-    """Count statuses that are not the node asked for, by name."""
+    """Count statuses that are not the requested node, by name."""
     values, amounts = np.unique(status[status != targets], return_counts=True)
     names = [
         unset if value == STATUS_UNSET else errno_name(value) if value < 0 else f"node {value}"
@@ -986,7 +993,7 @@ def replay(
     policy : str or Policy
         As for `pagemig.auto.policy`.
     seed : int, default 0
-        Of everything that is drawn.
+        Seed of everything that is drawn.
     progress : callable, optional
         Called after every epoch with the policy's name and the share done.
     **options
@@ -1007,14 +1014,14 @@ def compare(
     progress: Progress | None = None,
     **options: Any,
 ) -> list[Run]:
-    """Run programs under several policies, each on a machine of its own.
+    """Run programs under several policies, each on a new machine.
 
     Parameters
     ----------
     traces, seed, progress, **options
         As for `replay`.
     policies : sequence of str or Policy
-        In the order of the answer.
+        The policies, in the order of the result.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""What runs came to beside each other, and beside what was possible: tables, rows, words."""
+"""Results of runs beside each other and beside the optimum: tables, rows, sentences."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ OVERLAPS = (1.0, 2.0, 4.0)
 
 @dataclass
 class Comparison:
-    """Runs of one plan, the first of which the others are compared with.
+    """Runs of one plan; the others are compared with the first.
 
     Attributes
     ----------
     runs : sequence of Run
         The runs.
     bounded : bool
-        Whether the optimum is wanted as well; it takes a second or more for each overlap.
+        Whether to compute the optimum, which takes a second or more for each overlap.
     """
 
     runs: Sequence[Run]
@@ -39,12 +39,12 @@ class Comparison:
 
     @property
     def plan(self) -> Plan:
-        """What all of them ran."""
+        """The plan of all runs."""
         return self.runs[0].plan
 
     @property
     def base(self) -> Run:
-        """What the others are compared with."""
+        """The run that the others are compared with."""
         return self.runs[0]
 
     @cached_property
@@ -52,13 +52,13 @@ class Comparison:
         return {}
 
     def share_bounds(self, other: Comparison) -> None:
-        """Take the bounds that another comparison of the same plan has found."""
+        """Use the bounds that another comparison of the same plan has found."""
         if other.plan is not self.plan:
             raise ValueError("bounds are shared between comparisons of one plan")
         self._bounds.update(other._bounds)
 
     def bound(self, overlap: float | None = None) -> auto.Optimum | None:
-        """The optimum at an overlap; None if it was not wanted.
+        """Return the optimum at an overlap; None if it is not computed.
 
         If one of the runs moved pages in the background, it is the bound for such moves.
         """
@@ -71,13 +71,13 @@ class Comparison:
         return self._bounds[at]
 
     def gain(self, run: Run, overlap: float | None = None) -> float:
-        """Share of the base's time that a run saved, moving and statistics paid; below 0 lost."""
+        """Return the share of the base's time that a run saved, all costs paid; negative: lost."""
         at = self.plan.conditions.overlap if overlap is None else overlap
         base = self.base.bill(overlap=at).total_ns
         return 1 - run.bill(overlap=at).total_ns / base if base else 0.0
 
     def possible(self, run: Run, overlap: float | None = None) -> float | None:
-        """Share of what could have been saved that a run saved; None without a bound or a hope."""
+        """Return a run's share of the possible saving; None without a bound or such a saving."""
         best = self.bound(overlap)
         if best is None:
             return None
@@ -89,15 +89,15 @@ class Comparison:
     # ---- for people ----------------------------------------------------------------------------
 
     def table(self) -> str:
-        """The runs and the optimum as an aligned table.
+        """Lay out the runs and the optimum as an aligned table.
 
         Returns
         -------
         str
-            Columns: the policy, ``*`` for one that saw what no machine can; share of local
-            accesses; pages migrated; pages not moved as asked, by status; milliseconds of memory
-            time, of statistics and of moves; the gain (+) or loss (-) against the first run, and
-            what it would be if four accesses overlapped; the gain as share of the possible.
+            Columns: the policy, with ``*`` for an oracle; share of local accesses; pages migrated;
+            pages not moved as asked, by status; milliseconds of memory time, of statistics and of
+            moves; the gain (+) or loss (-) against the first run, and the gain if four accesses
+            overlapped; the gain as a share of the possible one.
         """
         rows = [self._row(run) for run in self.runs]
         best = self.bound()
@@ -152,13 +152,13 @@ class Comparison:
         )
 
     def _late(self) -> float | None:
-        """The optimum's gain at the greatest overlap."""
+        """Return the optimum's gain at the greatest overlap."""
         at = self.overlaps[-1]
         best, base = self.bound(at), self.base.bill(overlap=at).total_ns
         return None if best is None or not base else 100 * (1 - best.bound_ns / base)
 
     def _split(self, best: auto.Optimum) -> tuple[float, int]:
-        """Memory time and moves of the optimum's placement."""
+        """Return memory time and moves of the optimum's placement."""
         demand, access = self.plan.demand, 0.0
         latency = self.plan.hardware.latency / self.plan.conditions.overlap
         for counts, node in zip(demand.counts, best.placement, strict=True):
@@ -179,7 +179,7 @@ class Comparison:
         return local / max(int(demand.counts.sum(dtype=np.int64)), 1)
 
     def programs(self) -> str:
-        """Each program's time under each policy, for plans of several: a table, or nothing."""
+        """Lay out each program's time under each policy; empty for a single program."""
         if len(self.plan.programs) < 2:
             return ""
         rows = [
@@ -193,8 +193,8 @@ class Comparison:
         Yields
         ------
         str
-            Its gain, the share of the possible, what a page cost and saved, how it depends on the
-            overlap, and pages that came back.
+            Its gain, its share of the possible gain, the cost and saving of a page, the dependence
+            on the overlap, and pages that came back.
         """
         base = self.base
         for run in self.runs[1:]:
@@ -233,7 +233,7 @@ class Comparison:
     # ---- for programs --------------------------------------------------------------------------
 
     def rows(self) -> list[dict[str, Any]]:
-        """A row for each run and overlap, with everything it depends on.
+        """Return a row for each run and overlap, with everything it depends on.
 
         Returns
         -------
@@ -243,7 +243,7 @@ class Comparison:
         return [self.row(run, overlap) for run in self.runs for overlap in self.overlaps]
 
     def row(self, run: Run, overlap: float, *, bounded: bool = True) -> dict[str, Any]:
-        """One run at one overlap as plain values; unbounded ones have no optimum."""
+        """Return one run at one overlap as plain values, without the optimum if unbounded."""
         plan, bill = self.plan, run.bill(overlap=overlap)
         best = self.bound(overlap) if bounded else None
         away = run.ping_pong()

@@ -1,10 +1,10 @@
-"""Sweeps: traces x machines x sizes x periods x policies x seeds, on as many workers as there are.
+"""Sweeps: traces x machines x sizes x periods x policies x seeds, on any number of workers.
 
 A point of a sweep is one run; its result is one row. Points that share trace, machine, size and
-period share one plan and one optimum, so they are run together as one task. Tasks go to any
-`concurrent.futures.Executor`: threads, processes, or a cluster by way of
-``distributed.Client(...).get_executor()``. What is done is written to a file of JSON lines at once,
-so a sweep that was ended goes on where it was.
+period share one plan and one optimum, so they run together as one task. Tasks go to any
+`concurrent.futures.Executor`: threads, processes, or a cluster through
+``distributed.Client(...).get_executor()``. Finished rows are written to a file of JSON lines at
+once, so an interrupted sweep continues where it stopped.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ class Grid:
     Attributes
     ----------
     traces : sequence of str
-        Names or files, as `pagemig.trace.find` takes them; several that run at once are joined by
-        ``+``. They are read where a task runs, so a cluster has to see the files.
+        Names or files, as `pagemig.trace.find` takes them; programs that run at once are joined by
+        ``+``. Workers read the files, so all machines of a cluster need them.
     policies : sequence of str
-        As for `pagemig.auto.policy`; the first is what the others are compared with.
+        As for `pagemig.auto.policy`; the others are compared with the first.
     machines : sequence of str
         As for `pagemig.auto.hardware`.
     fast_shares : sequence of float
@@ -50,15 +50,15 @@ class Grid:
     epochs : sequence of int
         Periods, as numbers of epochs that the trace is cut into.
     seeds : sequence of int
-        Of everything that is drawn.
+        Seeds of everything that is drawn.
     overlaps : sequence of float
-        Accesses under way at once; each run has a row for each.
+        Accesses in flight at once; each run has a row for each.
     kernel : str
         The modelled kernel.
     changes : sequence of (str, float)
-        Numbers of the machines that are other than they say (`Hardware.changed`).
+        Changed numbers of the machines (`Hardware.changed`).
     bounded : bool or "first"
-        Whether rows have the optimum, which takes longer than a run; ``"first"``: those of the
+        Whether rows have the optimum, which takes longer than a run; ``"first"``: only those of the
         first overlap.
     """
 
@@ -74,7 +74,7 @@ class Grid:
     bounded: bool | Literal["first"] = True
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be run, before anything is."""
+        """Refuse invalid points before any of them runs."""
         for name in (
             "traces",
             "policies",
@@ -99,7 +99,7 @@ class Grid:
             auto.hardware(machine).changed(**dict(self.changes))
 
     def tasks(self) -> Iterator[dict[str, Any]]:
-        """What is run together: all policies and seeds on one plan."""
+        """Yield the tasks: all policies and seeds on one plan."""
         for trace, machine, share, epochs in itertools.product(
             self.traces, self.machines, self.fast_shares, self.epochs
         ):
@@ -131,12 +131,12 @@ def _loaded(name: str) -> Trace:
 
 
 def run_task(task: dict[str, Any]) -> list[Row]:
-    """Run one task; this is what workers do.
+    """Run one task, as workers do.
 
     Parameters
     ----------
     task : dict
-        Of `Grid.tasks`.
+        A task of `Grid.tasks`.
 
     Returns
     -------
@@ -185,22 +185,22 @@ def sweep(
     grid : Grid
         The points.
     executor : concurrent.futures.Executor, optional
-        Who runs them; this thread unless given. The caller shuts it down.
+        Runs the tasks; this thread unless given. The caller shuts it down.
     resume : path-like, optional
-        A file of JSON lines to which each task is added when it is done. Tasks that are in it
-        already are not run again; a line that was cut off when a sweep was ended is passed over.
+        A file of JSON lines to which each finished task is added. Tasks that are already in it are
+        not run again; a line that was cut off when a sweep was interrupted is ignored.
     progress : callable, optional
         Called with a name and the share of tasks that are done.
 
     Returns
     -------
     list of dict
-        Rows in the order of the grid, whoever was first; ``pandas.DataFrame(rows)`` is a table.
+        Rows in the order of the grid; ``pandas.DataFrame(rows)`` makes a table.
 
     Raises
     ------
     ValueError
-        A task could not be run; what is done is kept in ``resume``.
+        A task could not be run; finished tasks stay in ``resume``.
     """
     tasks = list(grid.tasks())
     keys = [_key(task) for task in tasks]
@@ -218,7 +218,7 @@ def sweep(
 def _run(
     todo: Sequence[tuple[str, dict[str, Any]]], executor: Executor | None
 ) -> Iterator[tuple[str, list[Row]]]:
-    """Run tasks and give their rows as they come."""
+    """Run tasks and yield their rows as they finish."""
     if executor is None:
         for key, task in todo:
             yield key, run_task(task)
@@ -233,7 +233,7 @@ def _run(
 
 
 def _read(path: Path) -> dict[str, list[Row]]:
-    """What a file says is done."""
+    """Return the finished tasks of a file."""
     done = {}
     if path.exists():
         for line in path.read_text().splitlines():
@@ -241,12 +241,12 @@ def _read(path: Path) -> dict[str, list[Row]]:
                 entry = json.loads(line)
                 done[str(entry["task"])] = list(entry["rows"])
             except (ValueError, KeyError, TypeError):
-                continue  # cut off when a sweep was ended
+                continue  # cut off when a sweep was interrupted
     return done
 
 
 def _append(path: Path, key: str, rows: list[Row]) -> None:
-    """Add a task to a file, behind a new line if the last one was cut off."""
+    """Add a task to a file, after a newline if the last line was cut off."""
     with path.open("a+b") as file:
         size = file.seek(0, os.SEEK_END)
         torn = False
@@ -263,7 +263,7 @@ def _append(path: Path, key: str, rows: list[Row]) -> None:
 
 
 def helps(rows: Iterable[Row], policy: str) -> list[tuple[float, int, float]]:
-    """Size, period and gain of a policy's points, seeds and overlaps averaged.
+    """Return size, period and gain of a policy's points, averaged over seeds and overlaps.
 
     Returns
     -------
@@ -283,7 +283,7 @@ def verdict(rows: Sequence[Row]) -> Iterator[str]:
     Yields
     ------
     str
-        A sentence for each, the base left out.
+        A sentence for each except the base.
     """
     names: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
@@ -313,7 +313,7 @@ def verdict(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _where(points: Sequence[tuple[float, int, float]]) -> str:
-    """Ranges of size and period that points lie in."""
+    """Describe the ranges of size and period of some points."""
     sizes = sorted({point[0] for point in points})
     periods = sorted({point[1] for point in points})
     size = f"size {sizes[0]:g}" + (f" to {sizes[-1]:g}" if len(sizes) > 1 else "")

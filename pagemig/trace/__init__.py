@@ -1,9 +1,9 @@
-"""Traces of page accesses: reading, writing, and making them from what other tools write.
+"""Traces of page accesses: reading, writing, and converting those of other tools.
 
 A trace is one program's page accesses in order. `load` reads one into memory, `TraceFile` reads one
 in pieces, `shipped` names those that come with the package. `Trace.from_accesses`, `Writer`,
-``pagemig record`` and ``pagemig trace convert`` make new ones; `reader` gives the accesses of any
-format, and `info` says what a trace is like.
+``pagemig record`` and ``pagemig trace convert`` make new ones; `reader` reads the accesses of any
+format, and `info` summarises a trace.
 """
 
 from .cache import LineCache

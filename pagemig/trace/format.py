@@ -1,7 +1,7 @@
-"""The file that a trace is kept in: `Writer` makes one, `TraceFile` reads one block at a time.
+"""The file format of traces: `Writer` makes a file, `TraceFile` reads one block at a time.
 
-A trace is a sequence of *runs*: consecutive accesses to one page by one kind (load or store).
-Nothing but repetition is lost. The file (``.pmt``), all numbers little-endian:
+A trace is a sequence of *runs*: consecutive accesses to one page by one kind (load or store). This
+loses no access. The file (``.pmt``) has, with all numbers little-endian:
 
 =========  =====================================================================================
 8 bytes    ``PMTRACE2``
@@ -16,15 +16,14 @@ directory  UTF-8 JSON: the keys of `Header`, and what `_Directory` lists
 8 bytes    ``PMTRACE2``
 =========  =====================================================================================
 
-A block's first column says which page, as a place in *pages* (1 to 4 bytes, as many as the
-highest needs); the second whether the accesses store, one bit; the third how many there are, minus
-one (uint8, uint16 or uint32), its bytes by plane: all lowest bytes, then all second bytes, and so
-on.
+A block's first column has the page, as an index into *pages* (1 to 4 bytes, as the highest needs).
+The second has one bit: whether the accesses store. The third has their number minus one (uint8,
+uint16 or uint32), its bytes by plane: all lowest bytes, then all second bytes, and so on.
 
-A column is stored as it is (codec 0), deflated (1), or as an xz stream (2). The directory has each
-column's codec and stored length and the CRC-32 of each block, of *pages* and of *ticks*, and their
-lengths must add up to the file: no byte of a file goes unchecked. How many bytes a column unpacks
-to follows from the number of its entries, and more are never unpacked.
+A column is stored raw (codec 0), deflated (1), or as an xz stream (2). The directory has each
+column's codec and stored length and the CRC-32 of each block, of *pages* and of *ticks*. The
+lengths must add up to the file, so every byte of a file is checked. The decompressed size of a
+column follows from the number of its entries, and no more is ever decompressed.
 """
 
 from __future__ import annotations
@@ -58,13 +57,13 @@ __all__ = ["BLOCK", "MAGIC", "TraceFile", "Writer"]
 
 MAGIC = b"PMTRACE2"
 _TAIL = struct.Struct("<QI8s")
-#: Runs per block at most: what a writer or a reader holds unpacked.
+#: The most runs of a block: what a writer or a reader holds decompressed.
 BLOCK = 1 << 20
 #: Bytes of a directory at most; a block of a million runs takes some 70.
 _LARGEST_DIRECTORY = 1 << 26
 
 _STORED, _DEFLATED, _XZ = range(3)
-#: A column is deflated if that saves at least a third; below that, unpacking costs more time than
+#: A column is deflated if that saves at least a third; otherwise decompressing takes longer than
 #: reading.
 _WORTH = 2 / 3
 _PROBE = 1 << 16
@@ -74,7 +73,7 @@ _PROBE = 1 << 16
 
 @dataclass(frozen=True)
 class _Column:
-    """Where a column lies and how it is packed."""
+    """The place of a column and its codec."""
 
     codec: int
     stored: int
@@ -87,7 +86,7 @@ def _pack(data: NDArray[Any], small: bool, width: int = 0) -> tuple[_Column, byt
         chain = {"id": lzma.FILTER_LZMA2, "preset": 6, "lc": 4 - width, "lp": width, "pb": width}
         packed = lzma.compress(raw, filters=[chain])
         return _Column(_XZ, len(packed)), packed
-    for piece in (raw[:_PROBE], raw):  # most columns that do not pack show it at their beginning
+    for piece in (raw[:_PROBE], raw):  # most incompressible columns show it at their beginning
         packed = zlib.compress(piece, 2)
         if len(packed) > _WORTH * len(piece):
             return _Column(_STORED, len(raw)), raw
@@ -95,7 +94,7 @@ def _pack(data: NDArray[Any], small: bool, width: int = 0) -> tuple[_Column, byt
 
 
 def _unpack(column: _Column, stored: bytes, size: int, what: str) -> bytes:
-    """Exactly ``size`` bytes of a column; never unpacks more than one byte beyond."""
+    """Return exactly ``size`` bytes of a column; at most one byte more is decompressed."""
     if column.codec == _STORED:
         raw = stored
     elif column.codec == _DEFLATED:
@@ -188,7 +187,7 @@ def _unpacked(
 
 
 def _room(runs: int) -> Columns:
-    """Columns for so many runs."""
+    """Return columns for so many runs."""
     return np.empty(runs, np.int32), np.empty(runs, np.bool_), np.empty(runs, np.uint32)
 
 
@@ -206,7 +205,7 @@ def _counts(row: Any, length: int, what: str) -> list[int]:
 
 @dataclass(frozen=True)
 class _Part:
-    """Pages or ticks: how many, how packed, and their checksum."""
+    """Pages or ticks: their number, codec and checksum."""
 
     size: int
     column: _Column
@@ -223,12 +222,12 @@ class _Part:
 
 @dataclass(frozen=True)
 class _Directory:
-    """What the end of a file says of the rest.
+    """The directory at the end of a file.
 
-    ``runs`` and the header's ``accesses`` are the sums over ``blocks``; ``pages`` and ``ticks`` are
-    rows of how many there are, codec, stored length and CRC-32; a row of ``blocks`` has runs,
-    accesses, bytes of a place, bytes of a count, codec and stored length of the three columns, and
-    the CRC-32 of the block.
+    ``runs`` and the header's ``accesses`` are sums over ``blocks``. ``pages`` and ``ticks`` are
+    rows of number, codec, stored length and CRC-32. A row of ``blocks`` has runs, accesses, bytes
+    of an index, bytes of a count, codec and stored length of the three columns, and the CRC-32 of
+    the block.
     """
 
     header: Header
@@ -274,7 +273,7 @@ class _Directory:
         return found
 
     def _check(self, facts: dict[str, Any]) -> None:
-        """What must agree before anything is read."""
+        """Check what must agree before anything is read."""
         accesses = sum(block.accesses for block in self.blocks)
         for what, said, there in (
             ("accesses", self.header.accesses, accesses),
@@ -289,7 +288,7 @@ class _Directory:
 
     @property
     def stored(self) -> int:
-        """Bytes of everything in front of the directory but the first eight."""
+        """Bytes of everything before the directory except the first eight."""
         blocks = sum(block.stored for block in self.blocks)
         return blocks + self.pages.column.stored + self.ticks.column.stored
 
@@ -300,19 +299,19 @@ class _Directory:
 class Writer:
     """Write a trace of any length: memory is bounded by its footprint and a block.
 
-    The file appears when the writer is closed, whole or not at all (`pagemig.files.replaced`); a
-    ``with`` block that ends by an error leaves what was there before.
+    The file appears when the writer is closed, whole or not at all (`pagemig.files.replaced`). A
+    ``with`` block that ends with an error leaves the old file unchanged.
 
     Parameters
     ----------
     path : path-like
         The file.
     header : Header, optional
-        Where the trace comes from; `close` fills in the number of accesses and the time axis.
+        The trace's description; `close` fills in the number of accesses and the time axis.
     unit : str
-        What the times given to `add` count.
+        The unit of the times given to `add`.
     small : bool
-        Take xz, which makes files a quarter smaller and takes twenty times as long to write.
+        Use xz, which makes files a quarter smaller and takes twenty times as long to write.
     """
 
     def __init__(
@@ -353,7 +352,7 @@ class Writer:
         write : array_like of bool, shape (n,) or a bool
             Whether they store.
         count : array_like of int, shape (n,), optional
-            How many accesses each stands for; without it one.
+            How many accesses each entry stands for; one unless given.
         time : ndarray of uint64, shape (n,), optional
             When they happened, in the writer's ``unit``.
         """
@@ -371,7 +370,7 @@ class Writer:
             self._flush(keep=1)  # the next accesses may belong to the last run
 
     def _flush(self, keep: int) -> None:
-        """Write a block of the runs that wait, but for the last ``keep``."""
+        """Write a block of the pending runs except the last ``keep``."""
         pages, write, count = self._waiting[0]
         if len(self._waiting) > 1:
             columns = zip(*self._waiting, strict=True)
@@ -392,12 +391,12 @@ class Writer:
         self._file.writelines(parts)
 
     def close(self, header: Header | None = None) -> Header:
-        """Write what waits and the directory, and put the file in its place.
+        """Write the pending runs and the directory, and put the file in its place.
 
         Parameters
         ----------
         header : Header, optional
-            Takes the place of the one given at the start.
+            Replaces the one given at the start.
 
         Returns
         -------
@@ -434,7 +433,7 @@ class Writer:
         return _Part(values.size, column, zlib.crc32(packed))
 
     def abandon(self) -> None:
-        """Leave what was at the path before."""
+        """Leave the old file unchanged."""
         self._closed = True
         error = _Abandoned()
         with contextlib.suppress(_Abandoned):
@@ -465,23 +464,23 @@ class _Abandoned(Exception):
 class TraceFile(Runs):
     """A trace that stays in its file: memory is bounded by its footprint and a block.
 
-    Answers what `Trace` answers (`Runs`), except for the columns of all runs at once.
+    It has the interface of `Trace` (`Runs`), except for the columns of all runs at once.
 
     Parameters
     ----------
     source : path-like or binary file
-        A ``.pmt`` file. What cannot seek, a pipe, is copied to a temporary file first.
+        A ``.pmt`` file. A pipe, which cannot seek, is copied to a temporary file first.
     name : str, optional
-        What errors call it.
+        Its name in errors.
 
     Raises
     ------
     TraceError
-        If the file is not a trace, is damaged or ends early; the message says where.
+        The file is not a trace, is damaged or ends early; the message says where.
     MemoryError
-        If its footprint takes more memory than there is.
+        Its footprint takes more memory than is available.
     OSError
-        If it cannot be read.
+        It cannot be read.
     """
 
     def __init__(self, source: str | os.PathLike[str] | IO[bytes], *, name: str = "") -> None:
@@ -504,7 +503,7 @@ class TraceFile(Runs):
 
     @contextlib.contextmanager
     def _named(self) -> Iterator[None]:
-        """Begin errors with the file; what unpackers raise is damage."""
+        """Begin errors with the file's name; errors of decompressing mean damage."""
         try:
             yield
         except (TraceError, lzma.LZMAError, zlib.error, EOFError) as error:
@@ -596,12 +595,12 @@ class TraceFile(Runs):
             _unpacked(block, data, self._places, what, out)
 
     def columns(self) -> Columns:
-        """Index, write and count of all runs, in memory.
+        """Return index, write and count of all runs, in memory.
 
         Raises
         ------
         MemoryError
-            If they take more memory than there is.
+            They take more memory than is available.
         """
         needed = 9 * self.runs + 32 * min(self.runs, BLOCK)
         files.room(needed, f"{self.name} in memory", "pagemig.trace.TraceFile reads it in pieces")
@@ -612,7 +611,7 @@ class TraceFile(Runs):
         return columns
 
     def part(self, start: int, stop: int) -> Columns:
-        """Index, write and count of runs ``start`` to ``stop``."""
+        """Return index, write and count of runs ``start`` to ``stop``."""
         first, last = np.searchsorted(self._starts, (start, max(stop, start + 1) - 1), "right") - 1
         columns = []
         for number in range(int(first), min(int(last) + 1, len(self._blocks))):
@@ -640,7 +639,7 @@ class TraceFile(Runs):
 
 @contextlib.contextmanager
 def spooled(stream: IO[bytes]) -> Iterator[IO[bytes]]:
-    """A temporary file with what is left of a stream that cannot seek."""
+    """Yield a temporary file with the rest of a stream that cannot seek."""
     with tempfile.TemporaryFile() as file:
         shutil.copyfileobj(stream, file, 1 << 20)
         file.seek(0)

@@ -39,7 +39,7 @@ class Trace(Runs):
     count : ndarray of uint32, shape (runs,)
         How many accesses each run has, at least 1.
     header : Header
-        Where the trace comes from.
+        The trace's description.
     ticks : ndarray of uint64, shape (ticks,)
         The time axis: accesses before each tick (`Runs`).
     """
@@ -109,7 +109,7 @@ class Trace(Runs):
             yield self.part(0, self.runs)
 
     def part(self, start: int, stop: int) -> Columns:
-        """Index, write and count of runs ``start`` to ``stop``; views, nothing is copied."""
+        """Return index, write and count of runs ``start`` to ``stop``, as views."""
         cut = slice(start, stop)
         return self.index[cut], self.write[cut], self.count[cut]
 
@@ -126,7 +126,7 @@ class Trace(Runs):
         path : path-like
             The file; it appears whole or not at all.
         small : bool
-            A quarter smaller, and twenty times as long to write.
+            Use xz: a quarter smaller, and twenty times as long to write.
         """
         rank = first_seen(np.ascontiguousarray(self.index, np.int32), self.table.size)
         table = np.empty(self.table.size, np.uint64)
@@ -154,11 +154,11 @@ def load(source: str | os.PathLike[str] | Source) -> Trace:
     Raises
     ------
     TraceError
-        If the file is no trace, is damaged or ends early; the message says where.
+        The file is not a trace, is damaged or ends early; the message says where.
     MemoryError
-        If the trace takes more memory than there is.
+        The trace takes more memory than is available.
     OSError
-        If it cannot be read.
+        It cannot be read.
     """
     with contextlib.ExitStack() as stack:
         stream = stack.enter_context(opened(source))
