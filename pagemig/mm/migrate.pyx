@@ -89,9 +89,24 @@ cdef stage_t *batch_room(batch_t *b) noexcept nogil:
     return &b.stage[b.n]
 
 
+cdef inline bint all_alike(const stage_t *st) noexcept nogil:
+    """Whether all results are the same.  Branch-free, to vectorise."""
+    cdef uint32_t i
+    cdef int first = st.rc[0], differ = 0
+    for i in range(st.n):
+        differ |= st.rc[i] ^ first
+    return differ == 0
+
+
 cdef uint32_t hold(stage_t *st, int rc, int as_) noexcept nogil:
     """Change results ``rc`` to ``as_``; return how many."""
     cdef uint32_t i, n = 0
+    if all_alike(st):
+        if st.rc[0] != rc:
+            return 0
+        for i in range(st.n):
+            st.rc[i] = as_
+        return st.n
     for i in range(st.n):
         if st.rc[i] == rc:
             st.rc[i] = as_
@@ -102,20 +117,23 @@ cdef uint32_t hold(stage_t *st, int rc, int as_) noexcept nogil:
 cdef uint64_t settle(ctx_t *c, stage_t *st, int rc, uint32_t *keep, run_t *run) noexcept nogil:
     """Hold the pages with result ``rc`` (HELD: none) and finish the others; those that failed go to ``keep``."""
     cdef uint64_t left = 0
-    cdef uint32_t i
+    cdef uint32_t i, moved
     st.held = hold(st, rc, HELD)
     if st.held == st.n:
         return 0
     stage_end(c, st, st.held == 0)
+    moved = hold(st, 0, DONE)
+    run.succeeded += moved
+    if moved == st.n:
+        return 0
     for i in range(st.n):
         if st.rc[i] < 0:
             keep[left] = st.src[i]
             left += 1
-        elif st.rc[i] < HELD:
+            st.rc[i] = DONE
+        elif st.rc[i] == 1:
             run.succeeded += 1
-        else:
-            continue
-        st.rc[i] = DONE
+            st.rc[i] = DONE
     return left
 
 
