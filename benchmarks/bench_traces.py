@@ -10,7 +10,7 @@ from common.reference import Reference
 from common.rows import lines_at
 
 from pagemig.studies.replay import Plan
-from pagemig.trace import Trace, load
+from pagemig.trace import Trace, TraceFile, load
 from pagemig.trace.parse import Lackey
 
 ACCESSES = 10_000_000
@@ -66,11 +66,16 @@ def bench_load(measure: Callable[..., object], lines: Reference, trace: Trace, s
 def bench_policy(
     measure: Callable[..., object], lines: Reference, trace: Trace, saved: Path, policy: str
 ) -> None:
-    """From a file to what the policy came to."""
+    """From a file to what the policy came to, in memory bounded by the footprint."""
     done = []
+
+    def replay() -> None:
+        with TraceFile(saved) as file:
+            done.append(Plan(file).run(policy))
+
     measure(
         f"trace, replay, {policy}",
-        lambda: done.append(Plan(load(saved)).run(policy)),
+        replay,
         per="accesses",
         amount=trace.accesses,
         reference=lines,

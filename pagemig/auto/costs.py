@@ -263,7 +263,7 @@ class _Load:
 
     def latency(self, duration: Floats) -> Floats:
         """Loaded latencies of epochs that last so long."""
-        span = np.maximum(duration, 1e-300)[:, np.newaxis]
+        span = np.maximum(duration, 1e-100)[:, np.newaxis]  # bytes of any epoch by it stay finite
         memory = self.taken + self.memory / (span * self.capacity)
         ways = self.ways / (span[..., np.newaxis] * self.machine.bandwidth)
         used = np.maximum(memory[:, np.newaxis], ways)

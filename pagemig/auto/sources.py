@@ -9,13 +9,14 @@ an *oracle*, and tables say so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .tally import sampled
 from .view import Bools, Events, Floats, Ints, Seen, Stream, View, Watch
 
 __all__ = [
@@ -114,10 +115,7 @@ class Samples:
 
         def look(seen: Seen, view: View) -> Events:
             nonlocal wait
-            stream = seen.stream()
-            ends = np.cumsum(stream.count)
-            total = int(ends[-1]) if ends.size else 0
-            at = []
+            total, at = seen.accesses, []
             # Gaps are drawn for a whole epoch at a time; what is left over waits for the next.
             while wait < total:
                 room = (total - wait) // max(self.period, 1) + 2
@@ -131,7 +129,7 @@ class Samples:
                 wait = int(times[~inside][0]) if not inside.all() else int(times[-1] + self.period)
             wait -= total
             taken = np.concatenate(at) if at else np.empty(0, np.int64)
-            view.sampled = stream.page[np.searchsorted(ends, taken, side="right")]
+            view.sampled = _pages(seen, taken)
             view.samples = np.bincount(view.sampled, minlength=view.owner.size)
             return [_charged("sample_ns", self.ns, _each(view, view.sampled, seen.programs))]
 
@@ -164,9 +162,9 @@ class AccessedBits:
 
         def look(seen: Seen, view: View) -> Events:
             nonlocal accessed, dirty
-            stream = seen.stream()
-            accessed[stream.page] = True
-            dirty[stream.page[stream.write]] = True
+            for piece in seen.pieces():
+                accessed[piece.page] = True
+                dirty[piece.page[piece.write]] = True
             if (view.epoch + 1) % self.every:
                 view.accessed = view.dirty = None
                 return []
@@ -221,7 +219,7 @@ class _Faulting:
     def look(self, seen: Seen, view: View) -> Events:
         """See `Watch.look`."""
         start, stop = seen.span_ns()
-        first = _first(seen.stream(), view.owner.size)
+        first = _first(seen.pieces(), view.owner.size)
         hit = np.flatnonzero(self.armed & (first >= 0))
         hit = hit[np.argsort(first[hit], kind="stable")]
         view.faults, view.fault_node = hit, view.home[hit]
@@ -326,7 +324,7 @@ class _Sampling:
         size = np.diff(self.start, append=self.pages)
         found = np.zeros(self.start.size, np.int64)
         checks = np.zeros(seen.programs, np.int64)
-        for touched in _slices(seen.stream(), self.source.samples, self.pages):
+        for touched in _slices(seen.pieces(), self.source.samples, self.pages):
             page = self.start + self.rng.integers(0, size)
             found += touched[page]
             checks += _each(view, page[view.node[page] >= 0], seen.programs)
@@ -380,23 +378,54 @@ class _Sampling:
         self.age = np.concatenate((self.age, self.age[can]))[order]
 
 
-def _first(stream: Stream, pages: int) -> Floats:
+def _pages(seen: Seen, times: Ints) -> Ints:
+    """The pages that are accessed at given times, which ascend: accesses since the epoch began."""
+    pages = np.empty(times.size, np.int64)
+    found, before = 0, 0
+    for piece in seen.pieces():
+        if found == times.size:
+            break
+        found += sampled(piece.page, piece.count, times[found:], before, pages[found:])
+        before += int(piece.count.sum(dtype=np.int64))
+    return pages[:found]
+
+
+def _first(pieces: Iterable[Stream], pages: int) -> Floats:
     """When each page was first accessed, as a share of the epoch; -1 for one that was not."""
     first = np.full(pages, -1.0)
-    first[stream.page[::-1]] = stream.at[::-1]
+    for piece in pieces:
+        new = np.flatnonzero(first[piece.page] < 0)[::-1]
+        first[piece.page[new]] = piece.at[new]
     return first
 
 
-def _slices(stream: Stream, number: int, pages: int) -> Iterator[Bools]:
+def _slices(pieces: Iterable[Stream], number: int, pages: int) -> Iterator[Bools]:
     """Which pages were accessed in each of so many equal parts of the epoch."""
-    ends = np.append(stream.at[1:], 1.0)
-    for part in range(number):
-        low, high = part / number, (part + 1) / number
-        start = int(np.searchsorted(ends, low, side="right"))
-        stop = int(np.searchsorted(stream.at, high, side="left"))
-        touched = np.zeros(pages, np.bool_)
-        touched[stream.page[start:stop]] = True
-        yield touched
+    part, touched = 0, np.zeros(pages, np.bool_)
+    for piece, end in _followed(pieces):
+        ends = np.append(piece.at[1:], end)
+        while part < number:
+            low, high = part / number, (part + 1) / number
+            start = int(np.searchsorted(ends, low, side="right"))
+            stop = int(np.searchsorted(piece.at, high, side="left"))
+            touched[piece.page[start:stop]] = True
+            if end < high:
+                break
+            yield touched
+            part, touched = part + 1, np.zeros(pages, np.bool_)
+    for _ in range(part, number):
+        yield np.zeros(pages, np.bool_)
+
+
+def _followed(pieces: Iterable[Stream]) -> Iterator[tuple[Stream, float]]:
+    """Pieces and when the next one begins; after the last, the end of the epoch."""
+    held: Stream | None = None
+    for piece in pieces:
+        if held is not None:
+            yield held, float(piece.at[0])
+        held = piece
+    if held is not None:
+        yield held, 1.0
 
 
 def _charged(name: str, ns: float | None, number: Ints) -> tuple[str, NDArray[Any]]:

@@ -8,9 +8,13 @@ def tally(
     const uint32_t[::1] count,
     int64_t[::1] by_page,
     int32_t[::1] pages=None,
-    int32_t[::1] at=None,
+    int64_t[::1] at=None,
+    int64_t listed=0,
+    int64_t before=0,
 ):
     """Add up the accesses of runs by page, and list the pages in the order in which they are met.
+
+    Runs may come a piece at a time: ``listed`` and ``before`` go on where the last piece ended.
 
     Parameters
     ----------
@@ -20,13 +24,17 @@ def tally(
         Its accesses; a run of 0 does not count.
     by_page : ndarray of int64, shape (pages,)
         Out: accesses of each page, added. A page that has some already is not listed.
-    pages, at : ndarray of int32, shape (pages,), optional
+    pages, at : ndarray of int32 and of int64, shape (pages,), optional
         Out: the pages met, and the run of each one's first access. What follows them means nothing.
+    listed : int
+        Pages in ``pages`` already.
+    before : int
+        Runs before these.
 
     Returns
     -------
     int
-        Pages listed.
+        Pages listed, those from before included.
 
     Raises
     ------
@@ -35,15 +43,15 @@ def tally(
     ValueError
         The shapes do not go together.
     """
-    cdef int64_t r, before, n = 0, size = by_page.shape[0], runs = index.shape[0], wrong = -1
+    cdef int64_t r, had, n = listed, size = by_page.shape[0], runs = index.shape[0], wrong = -1
     cdef uint32_t p, number
-    cdef bint listed = pages is not None
-    if count.shape[0] != runs or listed != (at is not None):
+    cdef bint listing = pages is not None
+    if count.shape[0] != runs or listing != (at is not None):
         raise ValueError("every run needs a count, and pages and at must be given together")
-    if listed and (pages.shape[0] < size or at.shape[0] < size):
+    if listing and (pages.shape[0] < size or at.shape[0] < size):
         raise ValueError(f"pages and at must have room for {size} pages")
-    if runs >= <int64_t>1 << 31:
-        raise ValueError(f"{runs} runs are more than can be counted at once")
+    if not 0 <= listed <= size or before < 0:
+        raise ValueError(f"{listed} pages listed of {size} after {before} runs mean nothing")
     with nogil:
         for r in range(runs):
             p = <uint32_t>index[r]
@@ -51,13 +59,13 @@ def tally(
             if p >= size:
                 wrong = r
                 break
-            before = by_page[p]
-            by_page[p] = before + number
+            had = by_page[p]
+            by_page[p] = had + number
             # Whether a page is new is hard to predict, so store it without a branch and keep it if so.
-            if listed and n < size:
+            if listing and n < size:
                 pages[n] = <int32_t>p
-                at[n] = <int32_t>r
-                n += (before == 0) & (number != 0)
+                at[n] = before + r
+                n += (had == 0) & (number != 0)
     if wrong >= 0:
         raise IndexError(f"run {wrong} has page {index[wrong]}, but there are {size} pages")
     return n
@@ -65,7 +73,7 @@ def tally(
 
 def absent(
     const int32_t[::1] pages,
-    const int32_t[::1] at,
+    const int64_t[::1] at,
     const int64_t[::1] node,
     int64_t[::1] found,
     int64_t[::1] runs,
@@ -74,7 +82,7 @@ def absent(
 
     Parameters
     ----------
-    pages, at : ndarray of int32, shape (n,)
+    pages, at : ndarray of int32 and of int64, shape (n,)
         What `tally` has listed.
     node : ndarray of int64, shape (pages,)
         Where each page lies, -1 for nowhere.
@@ -161,3 +169,42 @@ def block_sums(const uint32_t[::1] count, int64_t block, int64_t[::1] sums):
             for r in range(b * block, min(b * block + block, runs)):
                 total += count[r]
             sums[b] = total
+
+
+def sampled(
+    const int32_t[::1] index,
+    const uint32_t[::1] count,
+    const int64_t[::1] times,
+    int64_t before,
+    int64_t[::1] pages,
+):
+    """Find the pages that are accessed at given times.
+
+    Parameters
+    ----------
+    index : ndarray of int32, shape (runs,)
+        The page of each run.
+    count : ndarray of uint32, shape (runs,)
+        Its accesses.
+    times : ndarray of int64, shape (n,)
+        Which accesses, ascending, the first of these runs being access ``before``.
+    before : int
+        Accesses before these runs.
+    pages : ndarray of int64, shape (n,) or longer
+        Out: their pages.
+
+    Returns
+    -------
+    int
+        How many of the times were within these runs.
+    """
+    cdef int64_t r, n = 0, size = times.shape[0], end = before
+    if count.shape[0] != index.shape[0] or pages.shape[0] < size:
+        raise ValueError(f"every run has a count, and pages must have room for {size}")
+    with nogil:
+        for r in range(index.shape[0]):
+            end += count[r]
+            while n < size and times[n] < end:
+                pages[n] = index[r]
+                n += 1
+    return n

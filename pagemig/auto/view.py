@@ -8,8 +8,7 @@ or on a machine.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -26,15 +25,21 @@ Bools: TypeAlias = NDArray[np.bool_]
 Events: TypeAlias = "list[tuple[str, NDArray[Any]]]"
 
 
-@dataclass(frozen=True)
 class Stream:
-    """Accesses of an epoch in order of time, as runs of accesses to one page.
+    """A piece of an epoch: accesses in order of time, as runs of accesses to one page.
+
+    Parameters
+    ----------
+    page, count, write, at
+        As the attributes.
+    before, total : int
+        Without ``at``: accesses of the epoch before this piece, and of the whole epoch.
 
     Attributes
     ----------
-    page : ndarray of int64, shape (runs,)
+    page : ndarray of int32, shape (runs,)
         The page.
-    count : ndarray of int64, shape (runs,)
+    count : ndarray of uint32, shape (runs,)
         Accesses.
     write : ndarray of bool, shape (runs,)
         Whether they store.
@@ -42,10 +47,31 @@ class Stream:
         When the run begins, as a share of the epoch.
     """
 
-    page: Ints
-    count: Ints
-    write: Bools
-    at: Floats
+    def __init__(
+        self,
+        page: NDArray[np.int32],
+        count: NDArray[np.uint32],
+        write: Bools,
+        at: Floats | None = None,
+        *,
+        before: int = 0,
+        total: int = 0,
+    ) -> None:
+        self.page, self.count, self.write = page, count, write
+        self._at, self._before, self._total = at, before, total
+
+    @property
+    def at(self) -> Floats:
+        """See above; made when it is asked for, since most sources do not look at it."""
+        if self._at is None:
+            ends = self._before + np.cumsum(self.count, dtype=np.int64)
+            self._at = (ends - self.count) / max(self._total, 1)
+        return self._at
+
+    def cut(self, start: int, stop: int) -> Stream:
+        """The runs from ``start`` to ``stop``."""
+        cut = slice(start, stop)
+        return Stream(self.page[cut], self.count[cut], self.write[cut], self.at[cut])
 
 
 class Seen(Protocol):
@@ -57,6 +83,8 @@ class Seen(Protocol):
         Accesses from the processors of each node.
     programs : int
         Programs.
+    accesses : int
+        Accesses of all programs in the epoch.
     """
 
     @property
@@ -69,8 +97,13 @@ class Seen(Protocol):
         """See above."""
         ...
 
-    def stream(self) -> Stream:
-        """The accesses in order."""
+    @property
+    def accesses(self) -> int:
+        """See above."""
+        ...
+
+    def pieces(self) -> Iterator[Stream]:
+        """The accesses in order, a piece at a time: an epoch may be longer than memory."""
         ...
 
     def future(self, epochs: int) -> Ints:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pagemig.studies import colloid, colloid_pictures, cori, cori_pictures, pictures
 from pagemig.studies.progress import progress
-from pagemig.trace import find, load
+from pagemig.trace import find, stored
 
 __all__ = ["add_parser"]
 
@@ -52,13 +52,16 @@ def _cori(args: argparse.Namespace) -> int:
     if args.output:
         pictures.check(args.output)
     names = args.trace or ["sqlite"]
-    traces = {Path(name).stem: load(find(name)) for name in names}
+    for name in names:
+        find(name)
+    sweeps = []
     with progress() as show:
-        sweeps = [
-            cori.study(trace, name=name, known=known, progress=show)
-            for name, trace in traces.items()
-            for known in (False, True)
-        ]
+        for name in names:
+            with stored(find(name)) as trace:
+                sweeps += [
+                    cori.study(trace, name=Path(name).stem, known=known, progress=show)
+                    for known in (False, True)
+                ]
     print(cori.report(sweeps))
     if args.output:
         pictures.draw(

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
-from pagemig.trace import TraceError, TraceFile, find
-from pagemig.trace.convert import convert, converted
-from pagemig.trace.format import MAGIC
+from pagemig.trace import TraceError, find, stored
+from pagemig.trace.convert import convert
 from pagemig.trace.info import BANDS, PARTS, info
 from pagemig.trace.pictures import check, draw
 from pagemig.trace.readers import FORMATS
-from pagemig.trace.streams import MissingError, opened
+from pagemig.trace.streams import MissingError
 
 from .record import add_filters, progress, said
 
@@ -75,15 +72,7 @@ def run_info(args: argparse.Namespace) -> int:
     try:
         if args.output:
             check(args.output)
-        with contextlib.ExitStack() as stack:
-            name = args.file if args.file == "-" else os.fspath(find(args.file))
-            stream = stack.enter_context(opened(name))
-            if stream.peek(len(MAGIC)) == MAGIC:
-                whole = stack.enter_context(stream.whole())
-                trace = stack.enter_context(TraceFile(whole, name=stream.name))
-            else:
-                made = stack.enter_context(converted(stream))
-                trace = stack.enter_context(TraceFile(made, name=stream.name))
+        with stored(args.file if args.file == "-" else find(args.file)) as trace:
             found = info(trace, parts=args.parts, bands=BANDS)
     except MissingError as error:
         print(f"pagemig trace: {error}", file=sys.stderr)

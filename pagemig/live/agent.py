@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -217,12 +217,17 @@ class _Seen:
     def span_ns(self) -> tuple[float, float]:
         return self._span
 
-    def stream(self) -> auto.Stream:
-        """Return the pages of each scan once, as if accessed when the scanned time began."""
-        page = np.concatenate([pages for pages, _, _ in self._scans])
-        write = np.concatenate([np.isin(pages, written) for pages, written, _ in self._scans])
-        at = np.concatenate([np.full(pages.size, at) for pages, _, at in self._scans])
-        return auto.Stream(page, np.ones(page.size, np.int64), write, at)
+    @property
+    def accesses(self) -> int:
+        raise ValueError("a kernel does not count accesses")
+
+    def pieces(self) -> Iterator[auto.Stream]:
+        """Give the pages of each scan once, as if accessed when the scanned time began."""
+        for pages, written, at in self._scans:
+            ones = np.ones(pages.size, np.uint32)
+            when = np.full(pages.size, at)
+            if pages.size:
+                yield auto.Stream(pages.astype(np.int32), ones, np.isin(pages, written), when)
 
 
 class _Agent:

@@ -14,16 +14,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pagemig import auto
+from pagemig.auto.tally import tally
 from pagemig.report import table
 from pagemig.trace import Runs
 
 from .replay import Plan, Progress
 
 __all__ = ["Periodic", "Sweep", "candidates", "dominant_reuse", "report", "stated", "study"]
+
+Ints = NDArray[np.int64]
 
 #: Accesses that are told apart in distances of reuse, and the least period that is tried.
 BIN = 1000
@@ -33,6 +38,8 @@ STEP = 20
 SHARE = 0.2
 #: A period this close to the best is good enough for the paper.
 NEAR = 0.03
+#: Above every distance of reuse in bins: a trace has less than 2**41 accesses.
+_FAR = 1 << 31
 #: How much longer each period of the sweep is than the one before.
 _LONGER = 1.4
 
@@ -51,6 +58,37 @@ _STATED = (
 )
 
 
+class _Uses:
+    """What the simulator tells its policies for nothing, all of it of the past.
+
+    Attributes
+    ----------
+    counts : ndarray of int64, shape (pages,)
+        Accesses of each page in the period.
+    last : ndarray of int64, shape (pages,)
+        Which access was each page's last, counted from the beginning; -1 for none.
+    """
+
+    oracle: ClassVar[bool] = False
+
+    def watch(self, view: auto.View, rng: np.random.Generator) -> auto.Watch:
+        """See `Source.watch`."""
+        self.counts = np.zeros(view.owner.size, np.int64)
+        self.last = np.full(view.owner.size, -1, np.int64)
+        self._clock = 0
+        return self
+
+    def look(self, seen: auto.Seen, view: auto.View) -> list[tuple[str, NDArray[Any]]]:
+        """See `Watch.look`."""
+        self.counts[:] = 0
+        for piece in seen.pieces():
+            tally(piece.page, piece.count, self.counts)
+            ends = self._clock + np.cumsum(piece.count, dtype=np.int64)
+            self.last[piece.page] = ends - 1  # of entries for one page the last stays
+            self._clock = int(ends[-1])
+        return []
+
+
 @dataclass
 class Periodic(auto.Policy):
     """Pages used most in a period come in, the least recently used leave, as in cori-sim.
@@ -65,26 +103,23 @@ class Periodic(auto.Policy):
     known: bool = False
 
     def __post_init__(self) -> None:
-        self.needs = [auto.Samples(1, ns=0.0), *([auto.Future(1)] if self.known else [])]
+        self.uses = _Uses()
+        self.needs = [self.uses, *([auto.Future(1)] if self.known else [])]
 
     def place(self, view: auto.View) -> Sequence[int]:
         """Return the weights of the nodes: alternating, until the fast one is full."""
         return [1] * view.capacity.size
 
     def start(self, view: auto.View) -> None:
-        """See `Policy.start`."""
-        self.used = np.full(view.owner.size, -1, np.int64)
-        self.clock = 0
+        """See `Policy.start`; what it remembers is in what it looks at."""
 
     def epoch(self, view: auto.View) -> auto.Moves:
         """See `Policy.epoch`."""
-        self.used[view.sampled] = self.clock + np.arange(view.sampled.size)
-        self.clock += view.sampled.size
-        heat = (view.future.sum(axis=0) if self.known else view.samples) // STEP
+        heat = (view.future.sum(axis=0) if self.known else self.uses.counts) // STEP
         hot = np.flatnonzero((heat > 0) & (view.node >= 0))
         hot = hot[np.argsort(-heat[hot], kind="stable")][: int(view.capacity[0])]
         comes = hot[view.node[hot] != 0]
-        goes = view.room(0, comes.size, self.used)
+        goes = view.room(0, comes.size, self.uses.last)
         return auto.Moves.joined(view.demoted(goes), (comes, np.zeros_like(comes)))
 
 
@@ -170,16 +205,9 @@ def dominant_reuse(trace: Runs) -> int | None:
     int or None
         Accesses; None if no distance has more than two.
     """
-    index, _, count = trace.part(0, trace.runs)
-    ends = np.cumsum(count, dtype=np.int64)
-    order = np.argsort(index, kind="stable")
-    same = index[order][1:] == index[order][:-1]
-    apart = (ends - count)[order][1:] - (ends - 1)[order][:-1]
-    places = apart[same] // BIN
-    size = int(places.max(initial=0)) + 1
-    keys, repeats = np.unique(
-        index[order][1:][same].astype(np.int64) * size + places, return_counts=True
-    )
+    keys, repeats = _returns(trace)
+    size = int((keys % _FAR).max(initial=0)) + 1
+    keys = keys // _FAR * size + keys % _FAR
     often = repeats > 1
     sums = np.bincount(keys[often] % size, repeats[often], size)
     pages = np.bincount(keys[often] % size, minlength=size)
@@ -189,6 +217,40 @@ def dominant_reuse(trace: Runs) -> int | None:
         return None
     weights = mean[there] * np.linspace(1, 0, there.size) if there.size > 1 else None
     return int(np.average(BIN * there, weights=weights))
+
+
+def _returns(trace: Runs) -> tuple[Ints, Ints]:
+    """How often each page comes again at each distance of a bin or more.
+
+    Memory is bounded by the footprint and the different distances, not by the length of the trace.
+
+    Returns
+    -------
+    keys : ndarray of int64
+        Page and distance in bins, as ``page * _FAR + distance``; ascending.
+    repeats : ndarray of int64
+        How often.
+    """
+    last = np.full(trace.footprint, -1, np.int64)
+    keys, repeats = np.empty(0, np.int64), np.empty(0, np.int64)
+    before = 0
+    for index, _, count in trace.blocks:
+        ends = before + np.cumsum(count, dtype=np.int64)
+        order = np.argsort(index, kind="stable")
+        page, start, end = index[order], (ends - count)[order], ends[order] - 1
+        new = np.diff(page, prepend=-1) != 0
+        since = np.where(new, last[page], np.roll(end, 1))
+        last[page] = end  # of entries for one page the last stays
+        apart = (start - since) // BIN
+        again = (since >= 0) & (apart > 0)
+        found, times = np.unique(
+            page[again].astype(np.int64) * _FAR + apart[again], return_counts=True
+        )
+        keys, at = np.unique(np.concatenate((keys, found)), return_inverse=True)
+        amounts = np.concatenate((repeats, times))
+        repeats = np.bincount(at, amounts, keys.size).astype(np.int64)
+        before = int(ends[-1])
+    return keys, repeats
 
 
 def candidates(accesses: int, reuse: int | None) -> list[int]:

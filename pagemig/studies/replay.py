@@ -17,7 +17,6 @@ has ended exits, and its memory is freed. The order in which they are named has 
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -32,7 +31,7 @@ from numpy.typing import NDArray
 from pagemig import auto
 from pagemig.auto.answers import asked, moves
 from pagemig.auto.costs import EVENTS
-from pagemig.auto.tally import absent, block_sums, by_node, tally
+from pagemig.auto.tally import absent, by_node, tally
 from pagemig.constants import MPOL_MF_MOVE, PAGE_SHIFT, STATUS_UNSET
 from pagemig.errors import SyscallError, errno_name
 from pagemig.kernels import DEFAULT_KERNEL, kernel_profile
@@ -40,9 +39,11 @@ from pagemig.policy import Default, Interleave, Policy, WeightedInterleave
 from pagemig.system.machine import Machine, Node
 from pagemig.system.process import Process
 from pagemig.trace import Runs
-from pagemig.trace.runs import Columns
+from pagemig.trace.format import BLOCK
 
-__all__ = ["Conditions", "Plan", "Program", "Run", "compare", "replay", "trace_hash"]
+from .programs import Program, merged, trace_hash
+
+__all__ = ["Conditions", "Plan", "Run", "compare", "replay"]
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -55,10 +56,6 @@ _MOST_EPOCHS = 100_000
 _TURNS = 16
 #: The largest weight of a node in Linux.
 _MOST_WEIGHT = 255
-#: Runs of a trace whose accesses are added up together to find the borders of epochs, and runs
-#: that are read at once.
-_BLOCK = 4096
-_PIECE = 256 * _BLOCK
 
 
 @dataclass(frozen=True)
@@ -94,101 +91,11 @@ class Conditions:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class Program:
-    """One program of a plan.
-
-    Attributes
-    ----------
-    name : str
-        What it is called.
-    trace : Runs
-        What it accesses.
-    start : int
-        Its first page in arrays over the pages of all programs.
-    cuts : ndarray of int64, shape (epochs + 1,)
-        Accesses made by the beginning of each epoch, and by the end.
-    place : int
-        Which of the processors it begins on, and the order in which programs take turns.
-    """
-
-    name: str
-    trace: Runs
-    start: int
-    cuts: Ints
-    place: int
-
-    @property
-    def stop(self) -> int:
-        """The page after its last."""
-        return self.start + self.trace.footprint
-
-    @cached_property
-    def _sums(self) -> Ints:
-        """Accesses by the end of each block of runs: eight bytes for every run would be many."""
-        sums = np.empty(-(-self.trace.runs // _BLOCK), np.int64)
-        for at, (_, _, count) in _pieces(self.trace):
-            first = at // _BLOCK
-            block_sums(count, _BLOCK, sums[first : first + -(-count.size // _BLOCK)])
-        return np.cumsum(sums)
-
-    @cached_property
-    def _borders(self) -> dict[int, tuple[int, int]]:
-        """What `_border` has found."""
-        return {}
-
-    def _border(self, epoch: int) -> tuple[int, int]:
-        """The run that an epoch begins in, and the accesses before that run."""
-        if epoch not in self._borders:
-            access = int(self.cuts[epoch])
-            block = int(np.searchsorted(self._sums, access, side="right"))
-            before = int(self._sums[block - 1]) if block else 0
-            _, _, counts = self.trace.part(block * _BLOCK, (block + 1) * _BLOCK)
-            ends = np.cumsum(counts, dtype=np.int64)
-            run = int(np.searchsorted(ends, access - before, side="right"))
-            start = before + (int(ends[run - 1]) if run else 0)
-            self._borders[epoch] = min(block * _BLOCK + run, self.trace.runs), start
-        return self._borders[epoch]
-
-    @property
-    def epochs(self) -> int:
-        """Epochs until it is through."""
-        return int(np.searchsorted(self.cuts, self.cuts[-1], side="left"))
-
-    def part(self, epoch: int) -> Columns:
-        """Page, kind and accesses of each run of an epoch; runs are cut at its borders."""
-        low, high = int(self.cuts[epoch]), int(self.cuts[epoch + 1])
-        if low == high:
-            return self.trace.part(0, 0)
-        (first, before), (last, until) = self._border(epoch), self._border(epoch + 1)
-        index, write, count = self.trace.part(first, last + (until < high))
-        count = count.copy()
-        if until < high:
-            count[-1] = high - until
-        count[0] -= low - before
-        return index, write, count
-
-
-def _pieces(trace: Runs) -> Iterator[tuple[int, Columns]]:
-    """A trace in pieces of some megabytes, and the run each begins with."""
-    for start in range(0, trace.runs, _PIECE):
-        yield start, trace.part(start, min(start + _PIECE, trace.runs))
-
-
 def _named(traces: Sequence[Runs], names: Sequence[str] | None) -> list[str]:
     given = names or [trace.header.program or "program" for trace in traces]
     if len(given) != len(traces):
         raise ValueError(f"{len(given)} names are not one for each of {len(traces)} traces")
     return list(given)
-
-
-def trace_hash(trace: Runs) -> str:
-    """The first half of the SHA-256 of what a trace accesses, however it is stored."""
-    digest = hashlib.sha256(np.ascontiguousarray(trace.table).tobytes())
-    for _, columns in _pieces(trace):
-        for column in columns:
-            digest.update(np.ascontiguousarray(column).tobytes())
-    return digest.hexdigest()[:32]
 
 
 def _order(traces: Sequence[Runs]) -> list[int]:
@@ -341,9 +248,8 @@ class Plan:
             last[pages] = program.epochs
             sums = np.empty(program.trace.footprint, np.int64)
             for epoch in range(program.epochs):
-                index, _, count = program.part(epoch)
                 sums[:] = 0
-                tally(index, count, sums)
+                program.count(epoch, sums)
                 counts[epoch, row[self.cpu[epoch, number]], pages] = sums
         seen = counts.any(axis=1)
         there = seen.any(axis=0)
@@ -555,18 +461,20 @@ class _Running:
         size = program.trace.footprint
         self.base = self.process.mmap(size << PAGE_SHIFT)
         self.addresses = self.base + (np.arange(size, dtype=np.uint64) << np.uint64(PAGE_SHIFT))
-        self.met, self.at = np.empty(size, np.int32), np.empty(size, np.int32)
+        self.met, self.at = np.empty(size, np.int32), np.empty(size, np.int64)
         self.found, self.runs = np.empty(size, np.int64), np.empty(size, np.int64)
         self.own = np.empty(size, np.int64)
         self.done = False
 
-    def count(self, columns: Columns, row: Ints | None) -> None:
+    def count(self, epoch: int, row: Ints | None) -> None:
         """Count an epoch's accesses by page, in ``row``, all 0, if somebody looks at them."""
-        index, _, count = columns
         if row is None:
             self.own[:] = 0
         self.sums = self.own if row is None else row
-        number = tally(index, count, self.sums, self.met, self.at)
+        number = self.length = 0
+        for index, _, count in self.program.pieces(epoch):
+            number = tally(index, count, self.sums, self.met, self.at, number, self.length)
+            self.length += index.size
         self.pages, self.first = self.met[:number], self.at[:number]
 
     def absent(self, node: Ints) -> tuple[Ints, Ints]:
@@ -600,7 +508,7 @@ class _Replay:
             auto.is_oracle(policy),
             auto.Traffic.none(plan.epochs, len(plan.programs), nodes),
             np.zeros(plan.epochs, np.int64),
-            np.full((plan.epochs, plan.pages), -1, np.int8),
+            np.empty((plan.epochs, plan.pages), np.int8),  # each row is filled when its epoch ends
         )
         self.run_of.traffic.cpu[:] = plan.cpu
         draws = np.random.SeedSequence(seed).spawn(2)
@@ -707,10 +615,9 @@ class _Replay:
         traffic, epoch = self.run_of.traffic, self.epoch
         waiting = []
         for running in self.turns:
-            columns = seen.part(running.program)
-            running.count(columns, seen.row(running.program))
+            running.count(epoch, seen.row(running.program))
             pages, at = running.absent(self._of(running))
-            waiting.append((running, pages, at * _TURNS // max(columns[0].size, 1)))
+            waiting.append((running, pages, at * _TURNS // max(running.length, 1)))
         for turn in range(_TURNS if len(waiting) > 1 else 1):
             for running, pages, when in waiting:
                 self._fault(running, pages if len(waiting) == 1 else pages[when == turn])
@@ -866,8 +773,6 @@ class _Happened:
 
     def __init__(self, replay: _Replay, epoch: int) -> None:
         self._replay, self._epoch = replay, epoch
-        self._parts: dict[int, Columns] = {}
-        self._stream: auto.Stream | None = None
         self._counts: Ints | None = None
         needs = getattr(replay.policy, "needs", ())
         if any(isinstance(source, auto.Counts) for source in needs):
@@ -888,12 +793,6 @@ class _Happened:
     def _zeros(self) -> Ints:
         return np.zeros((len(self._replay.plan.hardware.nodes), self._replay.plan.pages), np.int64)
 
-    def part(self, program: Program) -> Columns:
-        """The program's part of the epoch."""
-        if program.place not in self._parts:
-            self._parts[program.place] = program.part(self._epoch)
-        return self._parts[program.place]
-
     def row(self, program: Program) -> Ints | None:
         """Return where to count the program's accesses, if counts are needed."""
         if self._counts is None:
@@ -907,9 +806,8 @@ class _Happened:
         plan, counts = self._replay.plan, self._zeros()
         for number, program in enumerate(plan.programs):
             for epoch in epochs:
-                index, _, count = program.part(epoch)
                 row = counts[plan.cpu[epoch, number], program.start : program.stop]
-                tally(index, count, row)
+                program.count(epoch, row)
         return counts
 
     def future(self, epochs: int) -> Ints:
@@ -917,37 +815,23 @@ class _Happened:
         first = self._epoch + 1
         return self._sums(range(first, min(first + epochs, self._replay.plan.epochs)))
 
-    def stream(self) -> auto.Stream:
-        """See `Seen.stream`."""
-        if self._stream is None:
-            programs = [running.program for running in self._replay.turns]
-            self._stream = _merged([_stream(each, self.part(each)) for each in programs])
-        return self._stream
+    @property
+    def accesses(self) -> int:
+        """See `Seen.accesses`."""
+        cuts = [program.cuts for program in self._replay.plan.programs]
+        return sum(int(cut[self._epoch + 1] - cut[self._epoch]) for cut in cuts)
+
+    def pieces(self) -> Iterator[auto.Stream]:
+        """See `Seen.pieces`."""
+        running = self._replay.turns
+        streams = [each.program.stream(self._epoch) for each in running]
+        if len(streams) == 1:
+            return streams[0]
+        return merged(streams, 1 + 4 * sum(each.length for each in running) // BLOCK)
 
     def span_ns(self) -> tuple[float, float]:
         """See `Seen.span_ns`."""
         return self._replay.began(), self._replay.now()
-
-
-def _stream(program: Program, columns: Columns) -> auto.Stream:
-    """One program's runs, with pages counted as those of all programs."""
-    index, write, count = columns
-    amounts = count.astype(np.int64)
-    before = np.cumsum(amounts) - amounts
-    total = max(int(amounts.sum()), 1)
-    return auto.Stream(index.astype(np.int64) + program.start, amounts, write, before / total)
-
-
-def _merged(streams: Sequence[auto.Stream]) -> auto.Stream:
-    """The runs of all programs in order of time, which is each one's share of its epoch."""
-    if len(streams) == 1:
-        return streams[0]
-    columns = {
-        name: np.concatenate([getattr(stream, name) for stream in streams])
-        for name in ("page", "count", "write", "at")
-    }
-    order = np.argsort(columns["at"], kind="stable")
-    return auto.Stream(**{name: column[order] for name, column in columns.items()})
 
 
 def _fixed(array: Ints) -> Ints:

@@ -14,7 +14,8 @@ from pagemig import __version__, auto
 from pagemig.auto.costs import TERMS
 from pagemig.report import table
 
-from .replay import Plan, Run, trace_hash
+from .programs import trace_hash
+from .replay import Plan, Run
 
 __all__ = ["OVERLAPS", "Comparison"]
 

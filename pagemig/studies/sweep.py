@@ -13,8 +13,10 @@ import hashlib
 import itertools
 import json
 import os
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, as_completed
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,9 +24,10 @@ from typing import Any, Literal
 
 from pagemig import __version__, auto
 from pagemig.kernels import DEFAULT_KERNEL
-from pagemig.trace import Trace, find, load
+from pagemig.trace import Runs, TraceFile, as_file, find
 
-from .replay import Conditions, Plan, trace_hash
+from .programs import trace_hash
+from .replay import Conditions, Plan
 from .results import Comparison
 
 __all__ = ["Grid", "helps", "sweep", "verdict"]
@@ -118,16 +121,44 @@ class Grid:
             }
 
 
-def _key(task: dict[str, Any]) -> str:
-    """A name for a task that is the same whenever it would give the same rows."""
-    hashes = [trace_hash(_loaded(name)) for name in task["trace"].split("+")]
+def _keys(tasks: Sequence[dict[str, Any]]) -> list[str]:
+    """Names for tasks that are the same whenever they would give the same rows."""
+    names = dict.fromkeys(name for task in tasks for name in task["trace"].split("+"))
+    hashes = {}
+    for name in names:
+        with _opened(name) as trace:
+            hashes[name] = trace_hash(trace)
+    return [_key(task, [hashes[name] for name in task["trace"].split("+")]) for task in tasks]
+
+
+def _key(task: dict[str, Any], hashes: list[str]) -> str:
     text = json.dumps([task, hashes], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+class _Kept:
+    """A trace's file, made once for all tasks of a process if the trace is of another format."""
+
+    def __init__(self, path: Path) -> None:
+        stack = ExitStack()
+        self.path = stack.enter_context(as_file(path))
+        weakref.finalize(self, stack.close)
+
+
 @lru_cache(maxsize=4)
-def _loaded(name: str) -> Trace:
-    return load(find(name))
+def _kept(path: Path, size: int, changed: int) -> _Kept:
+    return _Kept(path)
+
+
+@contextmanager
+def _opened(name: str) -> Iterator[TraceFile]:
+    """A trace for one task: tasks may be threads, and each needs a place of its own in the file."""
+    path = find(name)
+    facts = path.stat()
+    # It stays while it is read, though others may push it out of the cache.
+    kept = _kept(path, facts.st_size, facts.st_mtime_ns)
+    with TraceFile(kept.path, name=name) as trace:
+        yield trace
 
 
 def run_task(task: dict[str, Any]) -> list[Row]:
@@ -144,9 +175,16 @@ def run_task(task: dict[str, Any]) -> list[Row]:
         A row for each policy, seed and overlap (`Comparison.row`).
     """
     names = task["trace"].split("+")
+    with ExitStack() as stack:
+        traces = [stack.enter_context(_opened(name)) for name in names]
+        return list(_rows(task, names, traces))
+
+
+def _rows(task: dict[str, Any], names: Sequence[str], traces: Sequence[Runs]) -> Iterator[Row]:
+    """Run a task on traces that are open."""
     machine = auto.hardware(task["machine"]).changed(**dict(task["changes"]))
     plan = Plan(
-        [_loaded(name) for name in names],
+        traces,
         machine=machine,
         fast_share=task["fast_share"],
         epochs=task["epochs"],
@@ -154,7 +192,6 @@ def run_task(task: dict[str, Any]) -> list[Row]:
         conditions=Conditions(overlap=task["overlaps"][0]),
         names=[Path(name).stem for name in names],
     )
-    rows = []
     first, *others = task["policies"]
     bounds: Comparison | None = None
     for seed in task["seeds"]:
@@ -163,12 +200,9 @@ def run_task(task: dict[str, Any]) -> list[Row]:
         if bounds is not None and not any(run.background for run in runs):
             compared.share_bounds(bounds)  # the optimum does not depend on the seed
         bounds = compared
-        rows += [
-            compared.row(run, overlap, bounded=task["bounded"] is True or not number)
-            for run in runs
-            for number, overlap in enumerate(task["overlaps"])
-        ]
-    return rows
+        for run in runs:
+            for number, overlap in enumerate(task["overlaps"]):
+                yield compared.row(run, overlap, bounded=task["bounded"] is True or not number)
 
 
 def sweep(
@@ -203,7 +237,7 @@ def sweep(
         A task could not be run; finished tasks stay in ``resume``.
     """
     tasks = list(grid.tasks())
-    keys = [_key(task) for task in tasks]
+    keys = _keys(tasks)
     done = {} if resume is None else _read(Path(resume))
     todo = [(key, task) for key, task in zip(keys, tasks, strict=True) if key not in done]
     for number, (key, rows) in enumerate(_run(todo, executor), start=1):

@@ -14,7 +14,7 @@ from .info import Info, info
 from .readers import FORMATS, Accesses, Reader, reader
 from .runs import Runs
 from .shipped import find, shipped
-from .trace import Trace, in_reach, load
+from .trace import Trace, as_file, load, stored
 
 __all__ = [
     "FORMATS",
@@ -30,11 +30,12 @@ __all__ = [
     "TraceError",
     "TraceFile",
     "Writer",
+    "as_file",
     "convert",
     "find",
-    "in_reach",
     "info",
     "load",
     "reader",
     "shipped",
+    "stored",
 ]

@@ -77,6 +77,8 @@ def join(const uint64_t[::1] pages, const uint8_t[::1] write, const uint64_t[::1
         if held:
             to_pages[size], to_write[size], to_count[size] = page, kind, <uint32_t>held
             size += 1
+    if 2 * size < needed:  # a view would keep all of it
+        run_pages, run_write, run_count = run_pages[:size].copy(), run_write[:size].copy(), run_count[:size].copy()
     return run_pages[:size], run_write[:size].view(np.bool_), run_count[:size]
 
 

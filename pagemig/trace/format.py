@@ -36,7 +36,7 @@ import shutil
 import struct
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -59,6 +59,10 @@ MAGIC = b"PMTRACE2"
 _TAIL = struct.Struct("<QI8s")
 #: The most runs of a block: what a writer or a reader holds decompressed.
 BLOCK = 1 << 20
+#: Blocks that a reader keeps: a look ahead does not cost the block it comes back to.
+_HELD = 3
+#: Small pieces that a writer joins before they are many.
+_LOOSE = 256
 #: Bytes of a directory at most; a block of a million runs takes some 70.
 _LARGEST_DIRECTORY = 1 << 26
 
@@ -330,7 +334,7 @@ class Writer:
         self._file = self._stack.enter_context(files.replaced(path))
         self._file.write(MAGIC)
         self._waiting: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []
-        self._held = 0
+        self._held = self._loose = 0
         self._ranks = Ranks()
         self._clock = Clock()
         self._closed = False
@@ -373,13 +377,11 @@ class Writer:
         """Write a block of the pending runs except the last ``keep``."""
         pages, write, count = self._waiting[0]
         if len(self._waiting) > 1:
-            columns = zip(*self._waiting, strict=True)
-            pages, write, count = (np.concatenate(column) for column in columns)
-            pages, write, count = join(pages, write.view(np.uint8), count.astype(np.uint64))
+            pages, write, count = _joined(self._waiting)
         end = min(BLOCK, pages.size - keep)
         if end:
             self.put(self._ranks.of(pages[:end]), write[:end], count[:end])
-        self._waiting = [(pages[end:], write[end:], count[end:])]
+        self._waiting, self._loose = [(pages[end:], write[end:], count[end:])], 0
         self._held = pages.size - end
 
     def put(
@@ -454,6 +456,14 @@ class Writer:
             self.close()
 
 
+def _joined(
+    parts: Sequence[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]],
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Runs of several pieces; those that meet are one."""
+    pages, write, count = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return join(pages, write.view(np.uint8), count.astype(np.uint64))
+
+
 class _Abandoned(Exception):
     """Tells `files.replaced` to leave the old file."""
 
@@ -462,7 +472,7 @@ class _Abandoned(Exception):
 
 
 class TraceFile(Runs):
-    """A trace that stays in its file: memory is bounded by its footprint and a block.
+    """A trace that stays in its file: memory is bounded by its footprint and a few blocks.
 
     It has the interface of `Trace` (`Runs`), except for the columns of all runs at once.
 
@@ -535,7 +545,7 @@ class TraceFile(Runs):
         if ticks.size and (ticks[-1] > self.header.accesses or (ticks[1:] < ticks[:-1]).any()):
             raise TraceError("its ticks do not ascend to the number of its accesses")
         self.ticks: NDArray[np.uint64] = ticks.astype(np.uint64)
-        self._held: tuple[int, Columns] | None = None
+        self._held: dict[int, Columns] = {}
 
     def _directory(self, length: int) -> _Directory:
         early = f"ends early: a whole one ends with {MAGIC.decode()}"
@@ -581,12 +591,15 @@ class TraceFile(Runs):
         return [(block.runs, block.accesses) for block in self._blocks]
 
     def _block(self, number: int) -> Columns:
-        if self._held is None or self._held[0] != number:
-            self._held = None
+        """A block's columns; the last few that were read are still there."""
+        columns = self._held.pop(number, None)
+        if columns is None:
+            while len(self._held) >= _HELD:
+                del self._held[next(iter(self._held))]
             columns = _room(self._blocks[number].runs)
             self._fill(number, columns)
-            self._held = number, columns
-        return self._held[1]
+        self._held[number] = columns
+        return columns
 
     def _fill(self, number: int, out: Columns) -> None:
         block, what = self._blocks[number], f"its block {number}"
@@ -627,7 +640,7 @@ class TraceFile(Runs):
 
     def close(self) -> None:
         """Close the file."""
-        self._held = None
+        self._held.clear()
         self._stack.close()
 
     def __enter__(self) -> TraceFile:

@@ -11,7 +11,6 @@ and what was expected.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import warnings
@@ -29,6 +28,7 @@ from pagemig import files
 from . import parse
 from .format import MAGIC, TraceFile
 from .header import PAGE_SHIFT, Header, TraceError
+from .pieces import Json
 from .streams import HEAD, MissingError, Source, Stream, opened
 
 __all__ = ["FORMATS", "Accesses", "Reader", "reader"]
@@ -361,19 +361,49 @@ class _DamonReader(Reader):
     tool = "DAMON"
     unit = "ns"
 
-    def region(self, place: str, text: str, start: int, end: int, nr: int, time: int) -> Accesses:
-        """Return the accesses of one region of one snapshot."""
+    def __iter__(self) -> Iterator[Accesses]:
+        """Give the regions of many snapshots at a time, since one by one they are slow."""
+        held: list[tuple[int, int, int, int]] = []
+        pages = 0
+        for place, text, start, end, nr, time in self.regions():
+            region = self._checked(place, text, start, end, nr, time)
+            held.append(region)
+            pages += region[1] - region[0]
+            if pages >= CHUNK >> 3 or len(held) == CHUNK >> 6:
+                yield self._accesses(held, pages)
+                held, pages = [], 0
+        if held:
+            yield self._accesses(held, pages)
+
+    def regions(self) -> Iterator[tuple[str, str, int, int, int, int]]:
+        """Give place and text for errors, start, end, accesses and time of each accessed region."""
+        raise NotImplementedError
+
+    def _checked(
+        self, place: str, text: str, start: int, end: int, nr: int, time: int
+    ) -> tuple[int, int, int, int]:
+        """Return first page, page after the last, accesses and time."""
         first, last = start >> PAGE_SHIFT, (end + (1 << PAGE_SHIFT) - 1) >> PAGE_SHIFT
         if not 0 <= start < end <= 1 << 64 or not 0 <= nr < 1 << 32 or not 0 <= time < 1 << 63:
             raise self.wrong(place, text)
-        files.room(64 * (last - first), f"{self.stream.name}: {place}: a region that was accessed")
-        address = np.arange(first, last, dtype=np.uint64) << np.uint64(PAGE_SHIFT)
+        if last - first > CHUNK >> 3:
+            what = f"{self.stream.name}: {place}: a region that was accessed"
+            files.room(64 * (last - first), what)
+        return first, last, nr, time
+
+    @staticmethod
+    def _accesses(regions: list[tuple[int, int, int, int]], pages: int) -> Accesses:
+        """Return the accesses of regions, page after page."""
+        first, last, nr, time = np.array(regions, np.uint64).T
+        size = (last - first).astype(np.int64)
+        before = np.cumsum(size) - size
+        at = np.repeat(first, size) + (np.arange(pages) - np.repeat(before, size)).astype(np.uint64)
         return Accesses(
-            address,
-            np.ones(address.size, np.uint32),
-            np.zeros(address.size, np.bool_),
-            np.full(address.size, time, np.uint64),
-            weight=np.full(address.size, nr, np.uint32),
+            at << np.uint64(PAGE_SHIFT),
+            np.ones(pages, np.uint32),
+            np.zeros(pages, np.bool_),
+            np.repeat(time, size),
+            weight=np.repeat(nr, size).astype(np.uint32),
         )
 
 
@@ -398,7 +428,8 @@ class DamonReader(_DamonReader):
         r"(?:\S+=\d+ )*(\d+)-(\d+): (\d+)(?: \d+)?\s*"
     )
 
-    def __iter__(self) -> Iterator[Accesses]:
+    def regions(self) -> Iterator[tuple[str, str, int, int, int, int]]:
+        """See `_DamonReader.regions`."""
         for number, text in _lines(self.stream, 1):
             for line, raw in enumerate(text.splitlines(), number):
                 if b"damon_aggregated:" not in raw and b"damos_before_apply:" not in raw:
@@ -415,7 +446,7 @@ class DamonReader(_DamonReader):
                 seconds, part, start, end, nr = found.groups()
                 time = int(seconds) * 10**9 + int(part.ljust(9, "0"))
                 if int(nr):
-                    yield self.region(f"line {line}", shown, int(start), int(end), int(nr), time)
+                    yield f"line {line}", shown, int(start), int(end), int(nr), time
 
     @classmethod
     def knows(cls, head: bytes) -> bool:
@@ -427,49 +458,74 @@ class DamonJsonReader(_DamonReader):
     """Records of the ``damo`` tool: JSON, or JSON in a zlib stream (``json_compressed``).
 
     A list of targets, each with snapshots, each with regions. Numbers may be text and have commas.
-    The text is read whole: at most `MOST` bytes of it.
+    One snapshot at a time is in memory: at most `MOST` characters of it.
     """
 
     format = "damon-json"
     expected = "a list of objects with snapshots of regions, as damo record writes it"
 
-    #: The most bytes of JSON.
-    MOST: ClassVar[int] = 1 << 28
+    #: The most characters of a snapshot.
+    MOST: ClassVar[int] = 1 << 26
 
-    def __iter__(self) -> Iterator[Accesses]:
-        records = self._records()
-        for at, record in enumerate(records):
-            for snapshot in self._list(f"record {at}", record, "snapshots"):
-                for region in self._list(f"record {at}", snapshot, "regions"):
-                    place, text = f"record {at}", str(region)
-                    try:
-                        samples = region["nr_accesses"]
-                        nr = _number(samples["samples"] if isinstance(samples, dict) else samples)
-                        start, end = _number(region["start"]), _number(region["end"])
-                        time = _number(snapshot["end_time"])
-                    except (KeyError, TypeError, ValueError):
-                        why = "a region with start, end and nr_accesses, in a snapshot with a time"
-                        raise self.wrong(place, text, why) from None
-                    if nr:
-                        yield self.region(place, text, start, end, nr, time)
+    def regions(self) -> Iterator[tuple[str, str, int, int, int, int]]:
+        """See `_DamonReader.regions`."""
+        why = "a region with start, end and nr_accesses, in a snapshot with a time"
+        for place, snapshot in self._snapshots():
+            for region in self._list(place, snapshot, "regions"):
+                text = str(region)
+                try:
+                    samples = region["nr_accesses"]
+                    nr = _number(samples["samples"] if isinstance(samples, dict) else samples)
+                    start, end = _number(region["start"]), _number(region["end"])
+                    time = _number(snapshot["end_time"])
+                except (KeyError, TypeError, ValueError):
+                    raise self.wrong(place, text, why) from None
+                if nr:
+                    yield place, text, start, end, nr, time
 
-    def _records(self) -> list[Any]:
-        data = self.stream.exactly(self.MOST + 1)
+    def _snapshots(self) -> Iterator[tuple[str, Any]]:
+        """Give each snapshot with the record that it is of."""
+        text = Json(self._pieces(), self.MOST)
         try:
-            if data[:1] == b"\x78":
-                data = zlib.decompressobj().decompress(data, self.MOST + 1)
+            if text.peek() != "[":
+                raise self.wrong("record 0", str(text.value())[:100])
+            for at, _ in enumerate(text.elements()):
+                place, listed = f"record {at}", False
+                if text.peek() != "{":
+                    self._list(place, text.value(), "snapshots")
+                for key in text.names():
+                    if key != "snapshots":
+                        text.value()
+                    elif text.peek() != "[":
+                        self._list(place, {key: text.value()}, key)
+                    else:
+                        listed = True
+                        for _ in text.elements():
+                            yield place, text.value()
+                if not listed:
+                    raise self.wrong(place, "{}", "an object with a list of snapshots")
+            if text.peek():
+                raise ValueError(f"{text.peek()} behind its end")
+        except (RecursionError, ValueError) as error:
+            if isinstance(error, TraceError):
+                raise
+            raise TraceError(f"{self.stream.name}: not JSON: {error}") from None
+
+    def _pieces(self) -> Iterator[bytes]:
+        """Give the text, unpacked if it is in a zlib stream."""
+        if self.stream.peek(1) != b"\x78":
+            yield from iter(lambda: self.stream.read(CHUNK), b"")
+            return
+        unpacker = zlib.decompressobj()
+        try:
+            while not unpacker.eof:
+                packed = unpacker.unconsumed_tail or self.stream.read(CHUNK)
+                piece = unpacker.decompress(packed, CHUNK)
+                if not (packed or piece):
+                    raise zlib.error("it ends early")
+                yield piece
         except zlib.error as error:
             raise TraceError(f"{self.stream.name}: its zlib stream is damaged: {error}") from None
-        if len(data) > self.MOST:
-            raise TraceError(f"{self.stream.name}: more than {self.MOST} bytes of JSON")
-        files.room(12 * len(data), f"{self.stream.name}: its JSON")
-        try:
-            found = json.loads(data)
-        except (RecursionError, ValueError) as error:
-            raise TraceError(f"{self.stream.name}: not JSON: {error}") from None
-        if not isinstance(found, list):
-            raise self.wrong("record 0", str(found)[:100])
-        return found
 
     def _list(self, place: str, value: Any, name: str) -> list[Any]:
         found = value.get(name) if isinstance(value, dict) else None

@@ -6,7 +6,9 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,10 +20,7 @@ from .header import Header
 from .runs import Columns, Runs
 from .streams import Source, opened
 
-__all__ = ["Trace", "in_reach", "load"]
-
-#: Bytes up to which a trace is worth having in memory; a longer one is read again for each pass.
-_IN_MEMORY = 1 << 30
+__all__ = ["Trace", "as_file", "load", "stored"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -92,21 +91,17 @@ class Trace(Runs):
         """Number of runs."""
         return self.index.size
 
-    @property
-    def accesses(self) -> int:
-        """Number of accesses."""
-        return int(self.count.sum(dtype=np.uint64))
-
-    @property
+    @cached_property
     def sizes(self) -> list[tuple[int, int]]:
-        """Runs and accesses; a trace in memory is one block."""
-        return [(self.runs, self.accesses)] if self.runs else []
+        """Runs and accesses of each block; cut into blocks as a file is."""
+        counts = (self.count[start : start + BLOCK] for start in range(0, self.runs, BLOCK))
+        return [(count.size, int(count.sum(dtype=np.uint64))) for count in counts]
 
     @property
     def blocks(self) -> Iterator[Columns]:
-        """All runs: index, write and count."""
-        if self.runs:
-            yield self.part(0, self.runs)
+        """All runs, a block at a time: index, write and count."""
+        for start in range(0, self.runs, BLOCK):
+            yield self.part(start, start + BLOCK)
 
     def part(self, start: int, stop: int) -> Columns:
         """Return index, write and count of runs ``start`` to ``stop``, as views."""
@@ -160,36 +155,41 @@ def load(source: str | os.PathLike[str] | Source) -> Trace:
     OSError
         It cannot be read.
     """
-    with contextlib.ExitStack() as stack:
-        stream = stack.enter_context(opened(source))
-        if stream.peek(len(MAGIC)) != MAGIC:
-            return load(stack.enter_context(converted(stream)))
-        whole = stack.enter_context(stream.whole())
-        file = stack.enter_context(TraceFile(whole, name=stream.name))
+    with stored(source) as file:
         return Trace(file.table, *file.columns(), file.header, file.ticks)
 
 
 @contextlib.contextmanager
-def in_reach(path: str | os.PathLike[str], most: int | None = None) -> Iterator[Runs]:
-    """A trace in memory, or in its file if it is long.
+def stored(source: str | os.PathLike[str] | Source) -> Iterator[TraceFile]:
+    """A trace of any format in its file: memory is bounded by its footprint, not its length.
 
     Parameters
     ----------
-    path : path-like
-        As for `load`. Only a ``.pmt`` file can stay where it is.
-    most : int, optional
-        Bytes of memory that it may take; a GiB unless given.
+    source : path-like or binary file
+        As for `load`. A trace of another format, packed or from a pipe is made a ``.pmt`` file
+        for as long as the ``with`` block lasts, in the directory for temporary files.
 
     Yields
     ------
-    Trace or TraceFile
-        Memory is bounded by its footprint and ``most``, whatever its length.
+    TraceFile
+        Not for several threads at once: it has one place in its file.
     """
+    with contextlib.ExitStack() as stack:
+        stream = stack.enter_context(opened(source))
+        if stream.peek(len(MAGIC)) == MAGIC:
+            whole: Any = stack.enter_context(stream.whole())
+        else:
+            whole = stack.enter_context(converted(stream))
+        yield stack.enter_context(TraceFile(whole, name=stream.name))
+
+
+@contextlib.contextmanager
+def as_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Make a ``.pmt`` file of a trace that is to be opened often; one that is such a file stays."""
     with Path(path).open("rb") as file:
-        stays = file.read(len(MAGIC)) == MAGIC
-    if stays:
-        with TraceFile(path) as whole:
-            if 9 * whole.runs > (_IN_MEMORY if most is None else most):
-                yield whole
-                return
-    yield load(path)
+        plain = file.read(len(MAGIC)) == MAGIC
+    if plain:
+        yield Path(path)
+    else:
+        with converted(path) as made:
+            yield made

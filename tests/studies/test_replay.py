@@ -1,10 +1,12 @@
 """Replaying traces: accounts against numpy, tenants, what is charged, and the optimum below all."""
 
+import contextlib
 import itertools
 import json
 import re
 import sys
 from collections import Counter
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -17,9 +19,10 @@ from pagemig.commands import main as cli
 from pagemig.commands import replay as command
 from pagemig.constants import PAGE_SIZE
 from pagemig.studies import progress, replay_pictures
-from pagemig.studies.replay import Conditions, Plan, compare, replay, trace_hash
+from pagemig.studies.programs import merged, trace_hash
+from pagemig.studies.replay import Conditions, Plan, compare, replay
 from pagemig.studies.results import OVERLAPS, Comparison
-from pagemig.trace import Header, Trace, TraceFile, find, in_reach, load, shipped
+from pagemig.trace import Header, Trace, TraceFile, Writer, find, load, shipped
 
 PAGES = 400
 
@@ -79,6 +82,10 @@ random_traces = st.lists(
 ).map(lambda runs: Trace.from_accesses([page for page, n in runs for _ in range(n)]))
 
 
+def whole_epoch(program, epoch):
+    return [np.concatenate(column) for column in zip(*program.pieces(epoch), strict=True)]
+
+
 @given(random_traces, st.integers(1, 40))
 @settings(deadline=None, max_examples=60)
 def test_epochs_are_equally_many_accesses(trace, epochs):
@@ -88,7 +95,7 @@ def test_epochs_are_equally_many_accesses(trace, epochs):
     assert plan.epochs == number
     at = 0
     for epoch in range(number):
-        index, write, count = plan.programs[0].part(epoch)
+        index, write, count = whole_epoch(plan.programs[0], epoch)
         part = np.repeat(index, count)
         size = whole.size * (epoch + 1) // number - whole.size * epoch // number
         assert part.size == size > 0
@@ -98,7 +105,7 @@ def test_epochs_are_equally_many_accesses(trace, epochs):
     assert at == whole.size
     backwards = Plan(trace, epochs=epochs).programs[0]
     for epoch in reversed(range(number)):
-        pairs = zip(backwards.part(epoch), plan.programs[0].part(epoch), strict=True)
+        pairs = zip(*(whole_epoch(p, epoch) for p in (backwards, plan.programs[0])), strict=True)
         assert all((one == other).all() for one, other in pairs)
 
 
@@ -713,18 +720,78 @@ def test_picture(hot_late, tmp_path, suffix, capsys):
         assert b"http" not in data  # everything is in the file
 
 
-def test_a_long_trace_stays_in_its_file(hot_late, tmp_path, capsys, monkeypatch):
-    path = tmp_path / "long.pmt"
-    hot_late.save(path)
-    with in_reach(path) as near, in_reach(path, most=9 * hot_late.runs - 1) as far:
-        assert isinstance(near, Trace)
-        assert isinstance(far, TraceFile)
-    said = []
-    for most in (1 << 30, 0):
-        monkeypatch.setattr("pagemig.trace.trace._IN_MEMORY", most)
-        assert cli.main(["replay", str(path), "--policies", "first-touch,hemem", "--no-bound"]) == 0
-        said.append(re.sub(r" in [0-9.]+ s", "", capsys.readouterr().out))
-    assert said[0] == said[1]
+# ---- a piece at a time ------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def in_small_blocks(trace, path, size):
+    """A trace in a file whose blocks have so many runs."""
+    with Writer(path, trace.header) as writer:
+        for start in range(0, trace.runs, size):
+            index, write, count = trace.part(start, start + size)
+            writer.put(index.astype(np.uint32), write, count)
+        writer.end(trace.table, trace.ticks, trace.header)
+    with TraceFile(path) as file:
+        # The table of a file is in order of first access, so both name pages alike only here.
+        assert file.table.tolist() == trace.table.tolist()
+        yield file
+
+
+mixed_traces = st.lists(
+    st.tuples(st.integers(0, 12), st.booleans(), st.integers(1, 9)), min_size=1, max_size=80
+).map(
+    lambda runs: Trace.from_accesses(
+        [page for page, _, n in runs for _ in range(n)],
+        [write for _, write, n in runs for _ in range(n)],
+    )
+)
+
+LOOKING = ("first-touch", "off-node(period=3)", "age", "tpp", "damon", "look-ahead")
+
+
+@given(st.lists(mixed_traces, min_size=1, max_size=3), st.integers(1, 9), st.integers(1, 12))
+@settings(deadline=None, max_examples=25)
+def test_pieces_give_the_same_as_the_whole(tmp_path_factory, traces, size, epochs):
+    """Blocks of a few runs, and a merge of a few at a time, against everything at once."""
+    folder = tmp_path_factory.mktemp("pieces")
+    with contextlib.ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
+        files = [
+            stack.enter_context(in_small_blocks(trace, folder / f"{k}.pmt", size))
+            for k, trace in enumerate(traces)
+        ]
+        assert [trace_hash(file) for file in files] == [trace_hash(trace) for trace in traces]
+        for policy in LOOKING:
+            whole = replay(traces, policy, epochs=epochs)
+            patch.setattr("pagemig.studies.replay.BLOCK", size)
+            pieces = replay(files, policy, epochs=epochs)
+            patch.undo()
+            assert (pieces.residency == whole.residency).all()
+            for column in fields(whole.traffic):
+                one, other = (getattr(run.traffic, column.name) for run in (pieces, whole))
+                assert np.array_equal(one, other), (policy, column.name)
+
+
+@given(st.lists(mixed_traces, min_size=1, max_size=3), st.integers(1, 9))
+@settings(deadline=None, max_examples=40)
+def test_programs_at_once_are_merged_by_their_share_of_the_epoch(traces, parts):
+    plan = Plan(traces, epochs=2)
+    for epoch in range(plan.epochs):
+        runs = []
+        for program in plan.programs:
+            total = int(program.cuts[epoch + 1] - program.cuts[epoch])
+            before = 0
+            for index, write, count in program.pieces(epoch):
+                for page, kind, number in zip(
+                    (index + program.start).tolist(), write.tolist(), count.tolist(), strict=True
+                ):
+                    runs.append((before / total, page, kind, number))
+                    before += number
+        runs.sort(key=lambda run: run[0])
+        found = []
+        for piece in merged([program.stream(epoch) for program in plan.programs], parts):
+            columns = (piece.at, piece.page, piece.write, piece.count)
+            found += zip(*(column.tolist() for column in columns), strict=True)
+        assert found == runs
 
 
 @pytest.mark.parametrize("name", ["p", "p.jpeg", "p.txt"])

@@ -1,5 +1,7 @@
 """Sources of statistics: what they see of a made-up epoch, and what they charge for it."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,7 +14,8 @@ from support.views import view
 class Epoch:
     """An epoch of accesses one by one; programs by page."""
 
-    def __init__(self, pages, write=None, programs=1, size=10, start=0.0, stop=1000.0):
+    def __init__(self, pages, write=None, programs=1, size=10, start=0.0, stop=1000.0, cuts=()):
+        self.cuts = cuts
         self.pages = np.array(pages, np.int64)
         self.write = np.zeros(self.pages.size, bool) if write is None else np.array(write)
         self.programs, self.size, self.span = programs, size, (start, stop)
@@ -21,11 +24,18 @@ class Epoch:
     def counts(self):
         return np.stack([np.bincount(self.pages, minlength=self.size)] * 2)
 
-    def stream(self):
+    @property
+    def accesses(self):
+        return self.pages.size
+
+    def pieces(self):
         number = self.pages.size
-        return auto.Stream(
-            self.pages, np.ones(number, np.int64), self.write, np.arange(number) / max(number, 1)
+        whole = auto.Stream(
+            self.pages.astype(np.int32), np.ones(number, np.uint32), self.write, total=number
         )
+        cuts = sorted({0, *self.cuts, number})
+        for start, stop in pairwise(cuts):
+            yield whole.cut(start, stop)
 
     def future(self, epochs):
         return self.counts * epochs
@@ -213,3 +223,39 @@ def test_a_region_that_changes_is_young():
 def test_sources_that_mean_nothing(source, value):
     with pytest.raises(ValueError, match=f"{source.__name__}: .* must be a number from 1"):
         source(value)
+
+
+# ---- a piece at a time ------------------------------------------------------------------------
+
+
+@given(
+    st.lists(st.lists(st.tuples(st.integers(0, 9), st.booleans()), max_size=40), max_size=4),
+    st.lists(st.integers(0, 40), max_size=6),
+    st.sampled_from(
+        [
+            auto.Samples(1),
+            auto.Samples(7),
+            auto.AccessedBits(2),
+            auto.HintFaults(4),
+            auto.Regions(3, 10, 5),
+        ]
+    ),
+)
+@settings(deadline=None)
+def test_an_epoch_in_pieces_looks_as_it_does_whole(epochs, cuts, source):
+    seen = []
+    for pieces in ((), cuts):
+        watch, made = watched(source, [0, 1] * 5)
+        for number, accesses in enumerate(epochs):
+            made.epoch = number
+            inside = [cut for cut in pieces if cut <= len(accesses)]
+            pages, write = [page for page, _ in accesses], [kind for _, kind in accesses]
+            events = watch.look(Epoch(pages, np.array(write, bool), cuts=inside), made)
+            seen.append((pieces == cuts, [(name, n.tolist()) for name, n in events]))
+            for name in ("sampled", "accessed", "dirty", "faults", "fault_ns", "regions"):
+                value = vars(made).get(name)
+                seen[-1] += (
+                    None if value is None else np.concatenate(np.atleast_2d(value)).tolist(),
+                )
+    whole, apart = seen[: len(epochs)], seen[len(epochs) :]
+    assert [entry[1:] for entry in whole] == [entry[1:] for entry in apart]

@@ -158,7 +158,6 @@ def test_another_trace_of_the_same_name_is_run_again(tmp_path):
     options = OPTIONS | {"fast_shares": [0.5], "epochs": [4], "seeds": [0]}
     for pages in ([1, 2, 3, 4] * 9, [5, 6, 7] * 9):
         Trace.from_accesses(pages).save(path)
-        sweeping._loaded.cache_clear()
         found = sweep(Grid(traces=[str(path)], **options), resume=done)
         assert found[0]["accesses"] == len(pages)
     assert len(done.read_text().splitlines()) == 2
