@@ -66,7 +66,13 @@ def test_a_row_is_what_a_replay_comes_to(rows, trace):
 def test_rows_are_a_table_for_pandas(rows):
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(rows)
+    assert list(frame.columns) == list(rows[0])
     assert frame.groupby("policy").size().tolist() == [16, 16]
+    numbers = [name for name, value in rows[0].items() if isinstance(value, int | float)]
+    assert all(pandas.api.types.is_numeric_dtype(frame[name]) for name in numbers)
+    mean = frame.groupby(["policy", "epochs"])["total_ns"].mean()
+    own = [r["total_ns"] for r in rows if (r["policy"], r["epochs"]) == mean.index[0]]
+    assert mean.iloc[0] == pytest.approx(sum(own) / len(own))
 
 
 def test_threads_and_processes_give_the_same_rows(grid, rows):
