@@ -9,7 +9,9 @@ from typing import Any
 
 from pagemig.studies import colloid, colloid_pictures, cori, cori_pictures, pictures
 from pagemig.studies.progress import progress
-from pagemig.trace import find, stored
+from pagemig.trace import stored
+
+from .trace import given
 
 __all__ = ["add_parser"]
 
@@ -52,14 +54,13 @@ def _cori(args: argparse.Namespace) -> int:
     if args.output:
         pictures.check(args.output)
     names = args.trace or ["sqlite"]
-    for name in names:
-        find(name)
+    sources = [given(name) for name in names]
     sweeps = []
     with progress() as show:
-        for name in names:
-            with stored(find(name)) as trace:
+        for source in sources:
+            with stored(source) as trace:
                 sweeps += [
-                    cori.study(trace, name=Path(name).stem, known=known, progress=show)
+                    cori.study(trace, name=Path(source).stem, known=known, progress=show)
                     for known in (False, True)
                 ]
     print(cori.report(sweeps))

@@ -17,7 +17,9 @@ from pagemig.studies import pictures
 from pagemig.studies.progress import progress
 from pagemig.studies.replay import Conditions, Plan
 from pagemig.studies.results import Comparison
-from pagemig.trace import Runs, find, shipped, stored
+from pagemig.trace import Runs, shipped, stored
+
+from .trace import given
 
 __all__ = ["add_parser", "hardware_of", "plan_arguments"]
 
@@ -143,7 +145,7 @@ def _main(args: argparse.Namespace) -> int:
     made = [auto.policy(policy) for policy in policies]
     hardware = hardware_of(args)
     with ExitStack() as stack:
-        traces = [stack.enter_context(stored(find(name))) for name in names]
+        traces = [stack.enter_context(stored(given(name))) for name in names]
         _replay(args, names, hardware, policies, made, traces, outputs)
     return 0
 

@@ -16,7 +16,7 @@ from pagemig.trace.streams import MissingError
 
 from .record import add_filters, progress, said
 
-__all__ = ["add_parser"]
+__all__ = ["add_parser", "given"]
 
 
 def add_parser(subparsers: Any) -> None:
@@ -65,6 +65,17 @@ def _add_convert(verbs: Any) -> None:
     parser.set_defaults(main=run_convert, run=run_convert)
 
 
+def given(name: str) -> str | Path:
+    """Return what a trace's name on the command line stands for; ``-`` is the standard input.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such trace.
+    """
+    return name if name == "-" else find(name)
+
+
 def run_info(args: argparse.Namespace) -> int:
     """Run ``pagemig trace info``."""
     if not 1 <= args.parts <= 10_000:
@@ -72,7 +83,7 @@ def run_info(args: argparse.Namespace) -> int:
     try:
         if args.output:
             check(args.output)
-        with stored(args.file if args.file == "-" else find(args.file)) as trace:
+        with stored(given(args.file)) as trace:
             found = info(trace, parts=args.parts, bands=BANDS)
     except MissingError as error:
         print(f"pagemig trace: {error}", file=sys.stderr)

@@ -1,6 +1,8 @@
 """Replaying traces: accounts against numpy, tenants, what is charged, and the optimum below all."""
 
 import contextlib
+import gzip
+import io
 import itertools
 import json
 import re
@@ -801,6 +803,24 @@ def test_files_of_other_kinds_are_refused_before_the_work(name, capsys):
 
 
 # ---- the command ------------------------------------------------------------------------------
+
+
+def test_a_trace_may_come_by_the_standard_input(hot_late, tmp_path, capsys, monkeypatch):
+    path = tmp_path / "t.pmt"
+    hot_late.save(path)
+    said = []
+    for name, data in (
+        (str(path), b""),
+        ("-", path.read_bytes()),
+        ("-", gzip.compress(path.read_bytes())),
+    ):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+        assert cli.main(["replay", name, "--policies", "first-touch,hemem", "--no-bound"]) == 0
+        said.append(capsys.readouterr().out.split("policy ", 1)[1].split("Replayed")[0])
+    assert said[0] == said[1] == said[2]
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"")))
+    assert cli.main(["replay", "-"]) == 2
+    assert "standard input: it is empty" in capsys.readouterr().err
 
 
 @pytest.fixture
