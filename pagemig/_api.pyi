@@ -63,13 +63,17 @@ class Context:
     @property
     def waits_for(self) -> tuple[int, int]: ...
 
+def migrations(machine: _core.Machine) -> list[tuple[int, int, int, int, list[int], int]]: ...
+
 @disjoint_base
 class Flight:
     machine: _core.Machine
     caller: _core.Process | None
     open: bool
     outcome: int | None
+    handle: int
     def __new__(cls, machine: _core.Machine, caller: _core.Process | None, cpu: int) -> Self: ...
+    def take(self, handle: int) -> None: ...
     def move_pages(
         self,
         pid: int,

@@ -1,5 +1,6 @@
 """The interface for other simulators, seen from Python: the table as capsule and address, and a context for loops."""
 from cpython.exc cimport PyErr_CheckSignals
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.pycapsule cimport PyCapsule_New
 from libc.errno cimport EINTR, EINVAL, ESRCH
 from libc.stdint cimport int32_t, int8_t, int64_t, uint32_t, uint64_t, uint8_t, uintptr_t
@@ -14,7 +15,7 @@ from pagemig._core cimport Machine, Process
 from pagemig.mm.api cimport (
     api_table, mig_goes_on, mig_next_stop, PMG_ABI, pmg_api, pmg_ctx, PMG_EBUSYCTX, PMG_K_SIGNAL, PMG_K_WAIT,
     PMG_M_COPIED, PMG_M_DONE, PMG_M_PASS, PMG_M_STAGE, PMG_M_UNMAPPED, PMG_M_WAITS, pmg_machine, pmg_mig,
-    pmg_mig_event, pmg_outcome, pmg_user, register_counter, register_kernel,
+    pmg_mig_event, pmg_mig_info, pmg_outcome, pmg_user, register_counter, register_kernel,
 )
 from pagemig.mm.atomic cimport pmg_unlikely
 from pagemig.mm.mig cimport MIG_DONE, MIG_LOOKS, MIG_WAITS
@@ -368,6 +369,27 @@ cdef object frames_of(const uint32_t *pfns, uint32_t n):
     return out
 
 
+def migrations(Machine machine not None):
+    """Return those on their way: handle, call, processor, pid or 0, numbers of the call, and how many statuses.
+
+    The call is a number, as ``PMG_CALL_*`` have it.
+    """
+    cdef pmg_machine *m = <pmg_machine *> <void *> machine.m
+    cdef pmg_mig_info info
+    cdef int64_t n = api.migrations(m, NULL, 0), i
+    cdef pmg_mig *handles = <pmg_mig *> PyMem_Malloc(<size_t> max(n, 1) * sizeof(pmg_mig))
+    found = []
+    if handles == NULL:
+        raise MemoryError
+    n = min(n, api.migrations(m, handles, n))
+    for i in range(n):
+        info.size = sizeof(info)
+        if api.mig_info(m, handles[i], &info) == 0:
+            found.append((handles[i], info.call, info.cpu, info.task, [info.arguments[k] for k in range(6)], info.statuses))
+    PyMem_Free(handles)
+    return found
+
+
 @cython.no_gc_clear
 cdef class Flight:
     """A migration under way: the handle behind `pagemig.Migration`.
@@ -376,9 +398,10 @@ cdef class Flight:
     """
 
     cdef pmg_ctx *c
-    cdef pmg_mig handle
+    cdef readonly pmg_mig handle
     cdef readonly Machine machine
     cdef readonly object caller
+    cdef uint32_t cpu
     cdef readonly bint open
     cdef readonly object outcome        # result of `end`: kept here because a signal handler may raise before it is returned
     cdef bint busy                      # a thread is inside, without the interpreter lock
@@ -387,6 +410,7 @@ cdef class Flight:
         cdef int rc
         self.machine = machine
         self.caller = caller
+        self.cpu = cpu
         rc = api.ctx_open(
             <pmg_machine *> <void *> machine.m, 0 if caller is None else caller._pid, cpu, 1, &self.c)
         if rc == -ESRCH:
@@ -401,12 +425,18 @@ cdef class Flight:
             api.mig_end(self.c, self.handle, 1, NULL, 0, NULL)
         api.ctx_close(self.c)
 
+    def take(self, uint64_t handle):
+        """Take up one that is on its way."""
+        self.handle = handle
+        self.open = True
+
     cdef int begun(self, int rc) except -1:
         if rc == -ESRCH:
             raise ProcessGoneError("the process has exited")
         if rc:
             raise MemoryError("no memory for a migration")
         self.open = True
+        api.ctx_bind(self.c, 0, self.cpu)       # between two steps it keeps nothing: the migration does
         return 0
 
     def move_pages(self, int32_t pid, uint64_t count, pages, nodes, status, uint32_t flags):

@@ -8,6 +8,7 @@ from libc.stdlib cimport free
 
 from pagemig._core cimport call_stop, Machine, Stop
 from pagemig.mm.context cimport ctx_release_all
+from pagemig.mm.mig cimport mig_release_all
 from pagemig.mm.page_alloc cimport arenas_release
 from pagemig.mm.state cimport (
     is_described, LOAD_CHECKSUM, LOAD_FORMAT, LOAD_LAYOUT, LOAD_MACHINE, LOAD_MAGIC, LOAD_SECTION, LOAD_TRUNCATED, state_copy,
@@ -84,8 +85,15 @@ cdef class Loaded:
 cdef void release(machine_t *m) noexcept:
     if m != NULL:
         ctx_release_all(m)
+        mig_release_all(m)
         arenas_release(m)
         free(m)
+
+
+cdef str busy(const char *what, str verb):
+    if what != NULL:
+        return (<bytes> what).decode()
+    return f"a call is under way, or a context is open on a process: end it, then {verb}"
 
 
 def save(Machine machine not None, write, bytes extra):
@@ -99,13 +107,14 @@ def save(Machine machine not None, write, bytes extra):
     cdef Stream stream = Stream(write)
     cdef const char *p = extra
     cdef uint64_t n = len(extra)
+    cdef const char *what
     cdef int rc
     with nogil:
-        rc = state_save(machine.m, p, n, give, <void *> stream)
+        rc = state_save(machine.m, p, n, give, <void *> stream, &what)
     if stream.error is not None:
         raise stream.error
     if rc == -EBUSY:
-        raise StateError("a call is under way, or a context is open: end it, then save")
+        raise StateError(busy(what, "save"))
     if rc:
         raise MemoryError("no memory to save the machine")
 
@@ -144,13 +153,14 @@ def copy(Machine machine not None):
     """Copy a machine."""
     cdef Loaded loaded = Loaded()
     cdef Stop stop = Stop()
+    cdef const char *what
     cdef int why
     with nogil:
-        loaded.m = state_copy(machine.m, call_stop, <void *> stop, &why)
+        loaded.m = state_copy(machine.m, call_stop, <void *> stop, &why, &what)
     if stop.error is not None:
         raise stop.error
     if why == -EBUSY:
-        raise StateError("a call is under way, or a context is open: end it, then copy")
+        raise StateError(busy(what, "copy"))
     if loaded.m == NULL:
         raise MemoryError("no memory for the copy")
     loaded.extra = b""

@@ -72,6 +72,12 @@ cdef extern from "pagemig/api.h" nogil:
         const uint32_t *dst
         uint64_t ipis
 
+    ctypedef struct pmg_mig_info:
+        uint32_t size, call, cpu, at
+        pmg_task task
+        uint64_t statuses
+        uint64_t arguments[6]
+
     ctypedef struct pmg_api:
         uint32_t abi, size
         int (*machine_new)(const pmg_spec *spec, pmg_machine **out) noexcept nogil
@@ -154,6 +160,8 @@ cdef extern from "pagemig/api.h" nogil:
         int (*swapon)(pmg_ctx *c, uint32_t device) noexcept nogil
         int (*offline)(pmg_ctx *c, uint32_t node) noexcept nogil
         int (*online)(pmg_ctx *c, uint32_t node) noexcept nogil
+        int64_t (*migrations)(pmg_machine *m, pmg_mig *out, uint64_t n) noexcept nogil
+        int (*mig_info)(pmg_machine *m, pmg_mig h, pmg_mig_info *out) noexcept nogil
 
 # mig_step; with `looks` it may also return MIG_LOOKS: the caller checks for signals and calls again
 cdef int mig_next_stop(pmg_ctx *c, pmg_mig h, pmg_mig_event *event, bint looks) noexcept nogil

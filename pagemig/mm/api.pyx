@@ -31,7 +31,7 @@ from pagemig.mm.mig cimport (
     mig_abort, mig_at, mig_begin, mig_finish, MIG_FRAMES, mig_free, MIG_FTRUNCATE, mig_here, mig_let, MIG_LOOKS, MIG_MADVISE,
     MIG_MBIND, MIG_MIGRATE_PAGES, MIG_MLOCK, MIG_MLOCKALL, MIG_MMAP, MIG_MOVE_PAGES, MIG_MPROTECT, MIG_MREMAP,
     MIG_OFFLINE, mig_owned, MIG_PIN, MIG_PUNCH, mig_release_all, mig_same, mig_status, mig_step, MIG_SWAPOFF, mig_t,
-    mig_user, MIG_WAITS,
+    mig_user, migs_on_their_way, MIG_WAITS,
 )
 from pagemig.mm.migrate_stage cimport PAUSE_UNMAPPED
 from pagemig.mm.mlock cimport pmg_sys_munlock, pmg_sys_munlockall
@@ -1159,6 +1159,33 @@ cdef int64_t mig_end(
     return rc
 
 
+cdef int64_t migrations(pmg_machine *machine, pmg_mig *out, uint64_t n) noexcept nogil:
+    cdef machine_t *m = core(machine)
+    return migs_on_their_way(m, out, n)
+
+
+cdef int mig_info(pmg_machine *machine, pmg_mig handle, pmg_mig_info *out) noexcept nogil:
+    cdef machine_t *m = core(machine)
+    cdef mig_t *g = mig_behind(m, handle)
+    cdef pmg_mig_info i
+    if out == NULL:
+        return -EFAULT
+    if out.size < 8:
+        return PMG_EABI
+    if g == NULL or not g.timed:
+        return -ESRCH
+    memset(&i, 0, sizeof(i))
+    i.size = min(out.size, <uint32_t> sizeof(i))
+    i.call = g.kind
+    i.cpu = g.c.cpu
+    i.at = g.at
+    i.task = g.pid
+    i.statuses = g.u[2].bytes // 4 if g.u[2].p != NULL and g.u[2].p != PMG_BAD else 0
+    memcpy(i.arguments, g.a, sizeof(g.a))
+    memcpy(out, &i, i.size)
+    return 0
+
+
 # -- files, swap devices, nodes, pins, credentials -------------------------------------------------------------
 
 
@@ -1346,3 +1373,5 @@ the_table.swapoff = swapoff
 the_table.swapon = swapon
 the_table.offline = offline
 the_table.online = online
+the_table.migrations = migrations
+the_table.mig_info = mig_info

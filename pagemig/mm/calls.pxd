@@ -1,6 +1,7 @@
 """The NUMA system calls of every kernel: their checks, and what today's kernels do.  calls_2006 has the rest."""
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
+from pagemig.mm.place cimport coder_t
 from pagemig.mm.types cimport ctx_t, machine_t, mpol_t, vma_t
 from pagemig.mm.uaccess cimport pmg_user_t
 
@@ -28,3 +29,12 @@ cdef void vma_own_policy(machine_t *m, vma_t *vma, uint64_t vpn, mpol_t *out) no
 # page i to node i, with no process context; status[i]: node or negative errno
 cdef int64_t migrate_frames(
         ctx_t *c, const uint32_t *pfns, const int32_t *nodes, uint64_t n, int32_t *status) noexcept nogil
+# what stands inside each at a stop, see place: the coder has the call's process, and how many entries
+cdef void code_move_pages(coder_t *w, void *locals) noexcept nogil
+cdef void code_migrate_pages(coder_t *w, void *locals) noexcept nogil
+cdef void code_mbind(coder_t *w) noexcept nogil
+cdef void code_migrate_frames(coder_t *w) noexcept nogil
+
+
+cdef struct called_t:           # of the first two: the process that the call is about; ctx.target_mm is its address space
+    uint32_t task

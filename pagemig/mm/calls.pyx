@@ -8,9 +8,13 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 
-from pagemig.mm.atomic cimport GUARD_MMAP_LOCK, PMG_GUARD, pmg_load, pmg_load32, pmg_spin_lock, pmg_spin_unlock
+from pagemig.mm.atomic cimport (
+    GUARD_MMAP_LOCK, PMG_GUARD, pmg_load, pmg_load32, pmg_spin_lock, pmg_spin_unlock, pmg_unlikely,
+)
 from pagemig.mm.calls_2006 cimport (
-    do_migrate_pages_check_range, mbind_check_range, migrate_frame_list, move_pages_whole_request,
+    asked_t, bind_t, bound_range_t, code_bind, code_bound_range, code_frame_list, code_pairs, code_request,
+    do_migrate_pages_check_range, frame_list_t, mbind_check_range, migrate_frame_list, move_pages_whole_request,
+    next_of_pairs, nodes_t, pair_is_over, pairs_begin, pairs_t,
 )
 from pagemig.mm.context cimport mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock, signal_pending
 from pagemig.mm.cred cimport capable, get_target, put_target
@@ -21,19 +25,24 @@ from pagemig.mm.mempolicy cimport (
     get_task_policy, il_next, interleave_index, mpol_clear, mpol_new, sanitize_mpol_flags, vma_policy,
 )
 from pagemig.mm.migrate cimport (
-    batch_begin, batch_room, batch_t, finish_run, migrate_chunk_or_batch, migrate_pages, unmap_ahead,
+    batch_begin, batch_room, batch_t, code_chunk_or_batch, code_finish, code_migrate, finish_run, finish_t,
+    migrate_chunk_or_batch, migrate_pages, unmap_ahead,
 )
 from pagemig.mm.migrate_stage cimport (
-    AHEAD, chunk_of, collect, gather, gather_run, heed_abort, in_batches, interleaves, isolate_lru_page, page_in_vma,
-    putback_lru_page, run_begin, run_stage, run_t, shift_stage, stage_room, stage_t, steps_show, target_begin, target_t, ungather,
-    whole_index,
+    AHEAD, chunk_of, code_run, code_target, collect, gather, gather_run, heed_abort, in_batches, interleaves,
+    isolate_lru_page, page_in_vma, putback_lru_page, run_begin, run_stage, run_t, shift_stage, stage_room, stage_t,
+    steps_show, target_begin, target_t, ungather, whole_index,
 )
 from pagemig.mm.mmap cimport home_node_range, mbind_range
 from pagemig.mm.nodemask cimport nodes_absent, nodes_clear, nodes_weight
 from pagemig.mm.page_alloc cimport mm_index, mm_of, page_to_nid, put_page, task_of, vec_at, vma_of
+from pagemig.mm.place cimport (
+    code_bytes, code_flag, code_i64, code_nid, code_pfn, code_u32, code_u64, code_words, coder_t, HELD_MMAP_READ,
+    HELD_MMAP_WRITE, holds, holds_list, place_enter, place_leave, place_resumes, WAY_FREE, WAY_READ, wrong,
+)
 from pagemig.mm.pte cimport pte_pfn
 from pagemig.mm.queue cimport (
-    list_putback, list_reserve, list_t, migrate_queue, next_pair, queue_begin, queue_pages_range, queue_t,
+    code_queue, list_putback, list_reserve, list_t, migrate_queue, queue_begin, queue_pages_range, queue_t, queued_t,
     vma_migratable,
 )
 from pagemig.mm.rmap cimport lru_cache_disable, lru_cache_enable
@@ -104,6 +113,75 @@ cdef struct move_t:                 # one move_pages call
     stage_t one
     batch_t batch
     uint32_t room                   # pages that st may take
+    # where it stands, of a call that keeps its place
+    uint32_t at                     # move_at_t
+    bint in_ahead                   # a batch that ran ahead is at work, or else the whole run
+    uint64_t i, start
+    int64_t err
+    int32_t next                    # node of the run to come
+
+
+cdef enum move_at_t:
+    MOVE_BEGINS
+    MOVE_LOCKS                      # entry i is next, mmap_lock waited for
+    MOVE_AHEAD                      # a part of the run, entries up to i
+    MOVE_CHANGES                    # entry i has another node
+    MOVE_SETTLED                    # entry i - 1 had its status at once
+    MOVE_ENDS
+
+
+cdef void code_move(coder_t *w, void *locals) noexcept nogil:
+    cdef move_t *mv = <move_t *> locals
+    code_u32(w, &mv.at, MOVE_ENDS + 1)
+    code_u64(w, &mv.i, w.entries)
+    code_u64(w, &mv.start, w.entries)
+    code_u64(w, &mv.rise, w.entries)
+    code_u64(w, &mv.same, w.entries)
+    code_i64(w, &mv.err)
+    code_nid(w, &mv.node)
+    if mv.at != MOVE_CHANGES:
+        mv.next = 0
+    code_nid(w, &mv.next)
+    code_flag(w, &mv.in_ahead)
+    code_flag(w, &mv.ahead)
+    code_flag(w, &mv.shared)
+    code_run(w, &mv.run)
+    code_u64(w, &mv.list.cap, 4 * w.m.nr_frames + 8192)
+    code_u64(w, &mv.list.n, mv.list.cap)
+    code_u64(w, &mv.tried, mv.list.n)
+    code_words(w, &mv.list.pfns, mv.list.n, mv.list.cap, w.m.nr_frames)
+    if w.way == WAY_READ and (mv.at == MOVE_BEGINS or mv.node < 0 or mv.next < 0 or
+                              (mv.at == MOVE_SETTLED and mv.i == 0) or (mv.at == MOVE_AHEAD and not mv.in_ahead)):
+        wrong(w)
+    if w.way == WAY_READ or w.way == WAY_FREE:
+        mv.locked = False
+        return_to_run(w, mv)
+    elif mv.locked or mv.at == MOVE_BEGINS or (mv.at == MOVE_AHEAD and not mv.in_ahead):
+        w.why = b"its first pass runs ahead: step it to the end of that, then save"
+    else:
+        return_to_run(w, mv)
+
+
+cdef void return_to_run(coder_t *w, move_t *mv) noexcept nogil:
+    """What is inside: nothing, a batch that ran ahead, or the run."""
+    if mv.at == MOVE_LOCKS:
+        holds_list(w, mv.list.pfns, 0, mv.list.n)
+        return
+    w.pfns = mv.list.pfns
+    w.pages = mv.list.n
+    w.capacity = mv.list.cap
+    if mv.in_ahead:
+        code_chunk_or_batch(w)
+    else:
+        w.inner = code_finish
+        w.size = sizeof(finish_t)
+
+
+cdef inline void stands(ctx_t *c, move_t *mv, uint32_t at, uint64_t i, uint64_t start) noexcept nogil:
+    if pmg_unlikely(c.places != NULL):
+        mv.at = at
+        mv.i = i
+        mv.start = start
 
 
 cdef void begin_run(move_t *mv) noexcept nogil:
@@ -155,7 +233,9 @@ cdef void first_pass(ctx_t *c, move_t *mv, const target_t *t) noexcept nogil:
 
 cdef void move_batch_ahead(ctx_t *c, move_t *mv, const target_t *t) noexcept nogil:
     move_unlock(c, mv)
+    mv.in_ahead = True
     migrate_chunk_or_batch(c, &mv.batch, mv.list.pfns, mv.list.n, mv.list.n, t, &mv.run)
+    mv.in_ahead = False
     mv.list.n = mv.tried = 0
 
 
@@ -183,7 +263,7 @@ cdef void run_ahead(ctx_t *c, move_t *mv, int32_t node) noexcept nogil:
             ungather_all(c, mv, rest)
             break
         shift_stage(mv.st, &mv.one, 0, rest)
-    if in_batches(c.m) and (mv.run.error or mv.batch.pages == chunk_of(c.m)):
+    if mv.in_ahead or (in_batches(c.m) and (mv.run.error or mv.batch.pages == chunk_of(c.m))):
         move_batch_ahead(c, mv, &t)
         next_stage(c, mv, &t)
 
@@ -239,9 +319,11 @@ cdef int64_t move_pages_and_store_status(ctx_t *c, move_t *mv, int32_t node, uin
     cdef target_t t
     cdef uint64_t k
     cdef int64_t rc = 0
-    run_ahead(c, mv, node)
+    cdef bint again = place_resumes(c) and not mv.in_ahead
+    if not again:
+        run_ahead(c, mv, node)
     move_unlock(c, mv)
-    if mv.list.n == 0 and mv.batch.n == 0 and mv.run.succeeded == 0 and mv.run.failed == 0 and not mv.run.error:
+    if not again and mv.list.n == 0 and mv.batch.n == 0 and mv.run.succeeded == 0 and mv.run.failed == 0 and not mv.run.error:
         return 0
     target_begin(&t, node)
     finish_run(c, &mv.batch, mv.list.pfns, mv.list.n, mv.tried, &t, &mv.run)
@@ -302,6 +384,51 @@ cdef inline bint runs_unseen(ctx_t *c, bint step_by_step) noexcept nogil:
     return c.pause_fn == NULL and not (step_by_step and steps_show(c))
 
 
+cdef inline void run_starts(
+        ctx_t *c, move_t *mv, const uint64_t *addresses, const int32_t *nodes, int32_t node, uint64_t i, uint64_t end,
+        bint migrate_all) noexcept nogil:
+    cdef target_t t
+    mv.node = node
+    target_begin(&t, node)
+    mv.ahead = may_run_ahead(mv, addresses, nodes, node, i, end) and runs_unseen(c, in_batches(c.m))
+    mv.shared = migrate_all and runs_unseen(c, True)
+    next_stage(c, mv, &t)
+
+
+cdef int64_t moved_all(ctx_t *c, move_t *mv, int32_t node, uint64_t start, uint64_t i, int64_t err) noexcept nogil:
+    """The last run; ``err`` is what the entries came to."""
+    cdef int64_t last
+    stands(c, mv, MOVE_ENDS, i, start)
+    mv.err = err
+    last = move_pages_and_store_status(c, mv, node, start, i)
+    return last if err >= 0 else err
+
+
+cdef bint moved_again(
+        ctx_t *c, move_t *mv, const uint64_t *addresses, const int32_t *nodes, uint64_t end, bint migrate_all,
+        int64_t *err) noexcept nogil:
+    """What a call that was saved had in hand.  True: it is over, with ``err``."""
+    cdef target_t t
+    target_begin(&t, mv.node)
+    if mv.at == MOVE_LOCKS:
+        next_stage(c, mv, &t)
+        return False
+    if mv.at == MOVE_AHEAD:
+        run_ahead(c, mv, mv.node)
+        return False
+    if mv.at == MOVE_ENDS:
+        err[0] = moved_all(c, mv, mv.node, mv.start, mv.i, mv.err)
+        return True
+    err[0] = move_pages_and_store_status(c, mv, mv.node, mv.start, mv.i - (mv.at == MOVE_SETTLED))
+    if err[0]:
+        err[0] -= err[0] > 0 and mv.at == MOVE_SETTLED
+        return True
+    if mv.at == MOVE_CHANGES:
+        mv.start = mv.i
+        run_starts(c, mv, addresses, nodes, mv.next, mv.i, end, migrate_all)
+    return False
+
+
 cdef int64_t do_pages_move(
         ctx_t *c, move_t *mv, const uint64_t *addresses, const int32_t *nodes, uint64_t readable,
         bint migrate_all) noexcept nogil:
@@ -310,11 +437,16 @@ cdef int64_t do_pages_move(
     The caller may write its arrays meanwhile: a checked value is read once, and values read ahead are only hints.
     """
     cdef look_t l, far
-    cdef target_t t
-    cdef uint64_t i = 0, start = 0
-    cdef int64_t err = 0, err1
+    cdef uint64_t i = 0, start = 0, end = min(readable, mv.count)
+    cdef int64_t err = 0
     cdef int32_t current = -1, node
     cdef int rc
+    if pmg_unlikely(mv.at != MOVE_BEGINS):
+        if moved_again(c, mv, addresses, nodes, end, migrate_all, &err):
+            return err
+        i = mv.i
+        start = mv.start
+        current = mv.node if mv.at != MOVE_SETTLED else -1
     look_begin(&l, c.m, mm_of(c.m, mv.mm))
     look_begin(&far, c.m, mm_of(c.m, mv.mm))
     while i < mv.count:
@@ -329,6 +461,8 @@ cdef int64_t do_pages_move(
                 if err:
                     break
         if current >= 0 and node != current:
+            mv.next = node
+            stands(c, mv, MOVE_CHANGES, i, start)
             err = move_pages_and_store_status(c, mv, current, start, i)
             if err:
                 return err
@@ -336,13 +470,9 @@ cdef int64_t do_pages_move(
         if current < 0:
             current = node
             start = i
-            mv.node = current
-            target_begin(&t, current)
-            mv.ahead = may_run_ahead(mv, addresses, nodes, node, i, min(readable, mv.count)) and \
-                runs_unseen(c, in_batches(c.m))
-            mv.shared = migrate_all and runs_unseen(c, True)
-            next_stage(c, mv, &t)
+            run_starts(c, mv, addresses, nodes, node, i, end, migrate_all)
         if not mv.locked:
+            stands(c, mv, MOVE_LOCKS, i, start)
             if mmap_read_lock(c, mv.mm):
                 err = -PMG_WAIT
                 break
@@ -352,6 +482,7 @@ cdef int64_t do_pages_move(
         if mv.ahead and not mv.run.error and mv.list.n + STAGE <= mv.list.cap:
             i = gather_run(c, mv.st, current, mv.room, mv.shared, &l, &far, addresses, i, min(mv.same, readable))
             if mv.st.n >= mv.room:
+                stands(c, mv, MOVE_AHEAD, i, start)
                 run_ahead(c, mv, current)
                 continue
             if i == mv.same:
@@ -360,11 +491,13 @@ cdef int64_t do_pages_move(
             look_ahead(&far, addresses[i + AHEAD] >> 12)
         rc = add_page_for_migration(c, &l, pmg_load(addresses + i) >> 12, current, migrate_all, mv)
         if rc == -EAGAIN:
+            stands(c, mv, MOVE_AHEAD, i, start)
             run_ahead(c, mv, current)
             continue
         i += 1
         if rc > 0:
             if mv.st.n >= mv.room:
+                stands(c, mv, MOVE_AHEAD, i, start)
                 run_ahead(c, mv, current)
             continue
         if i > mv.writable:
@@ -372,12 +505,12 @@ cdef int64_t do_pages_move(
             i -= 1
             break
         mv.status[i - 1] = rc if rc else current
+        stands(c, mv, MOVE_SETTLED, i, start)
         err = move_pages_and_store_status(c, mv, current, start, i - 1)
         if err:
             return err - 1 if err > 0 else err      # entry i-1 is settled
         current = -1
-    err1 = move_pages_and_store_status(c, mv, current, start, i)
-    return err1 if err >= 0 else err
+    return moved_all(c, mv, current, start, i, err)
 
 
 cdef int64_t pages_stat(
@@ -396,20 +529,26 @@ cdef int64_t pages_move(
         uint32_t flags, int32_t *status, uint64_t writable) noexcept nogil:
     cdef move_t mv
     cdef int64_t err
+    if not place_enter(c, code_move, &mv, sizeof(mv)):
+        mv.list.pfns = NULL
+        mv.list.cap = 0
+        mv.locked = False
+        mv.rise = 0
+        mv.same = 0
+        mv.ahead = False
+        mv.at = MOVE_BEGINS
+        mv.in_ahead = False
+        begin_run(&mv)
+        lru_cache_disable(c)
     mv.mm = mm
     mv.count = count
     mv.status = status
     mv.writable = writable
-    mv.list.pfns = NULL
-    mv.list.cap = 0
-    mv.locked = False
-    mv.rise = 0
-    mv.same = 0
-    mv.ahead = False
+    mv.st = &mv.one
+    mv.st.n = 0
     batch_begin(&mv.batch)
-    begin_run(&mv)
-    lru_cache_disable(c)
     err = do_pages_move(c, &mv, addresses, nodes, readable, flags & MPOL_MF_MOVE_ALL != 0)
+    place_leave(c)
     if mv.locked:
         mmap_read_unlock(c, mv.mm)
     list_putback(c, &mv.list)
@@ -436,31 +575,64 @@ cdef int64_t move_pages_of(
     return pages_move(c, mm, addresses, targets, readable, count, flags, stored, writable)
 
 
+cdef void code_called(coder_t *w, called_t *k) noexcept nogil:
+    code_u32(w, &k.task, w.m.tasks.fresh)
+    if w.way == WAY_READ and (task_of(w.m, k.task).users == 0 or
+                              (w.pid != 0 and task_of(w.m, k.task).pid != <uint32_t> w.pid)):
+        wrong(w)
+
+
+cdef void code_move_pages(coder_t *w, void *locals) noexcept nogil:
+    code_called(w, <called_t *> locals)
+    if w.m.profile.whole_request:
+        w.inner = code_request
+        w.size = sizeof(asked_t)
+    elif not w.query:                       # which has only mmap_lock to wait for
+        w.inner = code_move
+        w.size = sizeof(move_t)
+
+
+cdef int64_t called(ctx_t *c, called_t *k, int64_t rc) noexcept nogil:
+    """The call about another process is over."""
+    cdef uint32_t mm = c.target_mm
+    place_leave(c)
+    c.target_mm = 0
+    mmput(c, mm)
+    put_target(c, task_of(c.m, k.task))
+    return rc
+
+
+cdef int64_t find_target(ctx_t *c, int32_t pid, called_t *k, uint32_t *rule) noexcept nogil:
+    """The process that move_pages is about, and its address space."""
+    cdef task_t *target = NULL
+    cdef int64_t rc = get_target(c, pid, &target)
+    if rc:
+        return rc
+    c.target_mm = get_task_mm(c, target) if target != NULL else 0
+    if not c.target_mm:
+        put_target(c, target)
+        return refuse(EINVAL, RULE_NO_MEMORY, rule)
+    k.task = <uint32_t> (target - task_of(c.m, 0))
+    return 0
+
+
 cdef int64_t pmg_sys_move_pages(
         ctx_t *c, int32_t pid, uint64_t count, const pmg_user_t *pages, const pmg_user_t *nodes,
         const pmg_user_t *status, uint32_t flags, uint32_t *rule) noexcept nogil:
-    cdef task_t *target = NULL
-    cdef uint32_t mm
+    cdef called_t k
     cdef int64_t rc
-    if not c.m.profile.call_mask & CALL_MOVE_PAGES:
-        return refuse(ENOSYS, RULE_CALL, rule)
-    if flags & ~<uint32_t> (MPOL_MF_MOVE | MPOL_MF_MOVE_ALL):
-        return refuse(EINVAL, RULE_MOVE_FLAGS, rule)
-    if flags & MPOL_MF_MOVE_ALL and not capable(c, CAP_SYS_NICE):
-        return refuse(EPERM, RULE_MOVE_ALL, rule)
-    rc = get_target(c, pid, &target)
-    if rc:
-        return rc
-    mm = get_task_mm(c, target) if target != NULL else 0
-    if mm:
-        c.target_mm = mm
-        rc = move_pages_of(c, mm, count, pages, nodes, status, flags)
-        c.target_mm = 0
-        mmput(c, mm)
-    else:
-        rc = refuse(EINVAL, RULE_NO_MEMORY, rule)
-    put_target(c, target)
-    return rc
+    if not place_resumes(c):
+        if not c.m.profile.call_mask & CALL_MOVE_PAGES:
+            return refuse(ENOSYS, RULE_CALL, rule)
+        if flags & ~<uint32_t> (MPOL_MF_MOVE | MPOL_MF_MOVE_ALL):
+            return refuse(EINVAL, RULE_MOVE_FLAGS, rule)
+        if flags & MPOL_MF_MOVE_ALL and not capable(c, CAP_SYS_NICE):
+            return refuse(EPERM, RULE_MOVE_ALL, rule)
+        rc = find_target(c, pid, &k, rule)
+        if rc:
+            return rc
+    place_enter(c, code_move_pages, &k, sizeof(k))
+    return called(c, &k, move_pages_of(c, c.target_mm, count, pages, nodes, status, flags))
 
 
 # -- mbind -----------------------------------------------------------------------------------------------------
@@ -506,29 +678,54 @@ cdef void target_by_policy(
             return
 
 
-cdef int64_t do_mbind(
-        ctx_t *c, uint64_t first, uint64_t end, const mpol_t *pol, uint64_t user, uint32_t flags) noexcept nogil:
-    """Bind pages [first, end); pages outside the nodes ``user`` are misplaced."""
+cdef struct bound_t:                # do_mbind()
+    bind_t call
+    bint moving                     # or mmap_lock is waited for
+    target_t target
+
+
+cdef void code_bound(coder_t *w, void *locals) noexcept nogil:
+    cdef bound_t *k = <bound_t *> locals
+    code_bind(w, &k.call)
+    code_flag(w, &k.moving)
+    if not k.moving:
+        return
+    code_target(w, &k.target)
+    if not w.m.profile.migrate_unlocked and PMG_GUARD(GUARD_MMAP_LOCK):
+        holds(w, HELD_MMAP_WRITE, w.mm, 1)
+    w.inner = code_queue
+    w.size = sizeof(queued_t)
+
+
+cdef int64_t do_mbind(ctx_t *c, const bind_t *call) noexcept nogil:
+    """Misplaced is what lies outside the caller's nodes."""
+    cdef bound_t k
     cdef queue_t q
-    cdef target_t target
     cdef mm_t *mm = mm_of(c.m, c.mm)
     cdef bint unlocked = c.m.profile.migrate_unlocked or not PMG_GUARD(GUARD_MMAP_LOCK)
-    cdef int64_t rc
-    if mmap_write_lock(c, c.mm):
-        return -PMG_WAIT
-    queue_begin(&q, user, True, pol.mode == MPOL_DEFAULT, flags)
-    if flags & (MPOL_MF_MOVE | MPOL_MF_MOVE_ALL):
-        lru_cache_disable(c)
-    rc = queue_and_bind(c, mm, &q, first, end, pol)
-    if rc == 0 and q.list.n:
-        if c.m.profile.mbind_ilx:
-            target_by_policy(c, mm, &q, first, end, pol, &target)
-        else:
-            target_by_vma(c, mm, first, &target)
-    if unlocked:
-        mmap_write_unlock(c, c.mm)
-    if rc == 0 and migrate_queue(c, &q, &target) and flags & MPOL_MF_STRICT:
+    cdef int64_t rc = 0
+    if not place_enter(c, code_bound, &k, sizeof(k)):
+        k.call = call[0]
+        k.moving = False
+    if not k.moving:
+        if mmap_write_lock(c, c.mm):
+            place_leave(c)
+            return -PMG_WAIT
+        queue_begin(&q, k.call.user, True, k.call.pol.mode == MPOL_DEFAULT, k.call.flags)
+        if k.call.flags & (MPOL_MF_MOVE | MPOL_MF_MOVE_ALL):
+            lru_cache_disable(c)
+        rc = queue_and_bind(c, mm, &q, k.call.first, k.call.end, &k.call.pol)
+        if rc == 0 and q.list.n:
+            if c.m.profile.mbind_ilx:
+                target_by_policy(c, mm, &q, k.call.first, k.call.end, &k.call.pol, &k.target)
+            else:
+                target_by_vma(c, mm, k.call.first, &k.target)
+        if unlocked:
+            mmap_write_unlock(c, c.mm)
+        k.moving = True
+    if rc == 0 and migrate_queue(c, &q, &k.target) and k.call.flags & MPOL_MF_STRICT:
         rc = -EIO
+    place_leave(c)
     list_putback(c, &q.list)
     lru_cache_enable(c)
     free(q.list.pfns)
@@ -547,11 +744,11 @@ cdef int64_t page_range(uint64_t start, uint64_t *length, uint32_t *rule) noexce
     return length[0] != 0
 
 
-cdef int64_t pmg_sys_mbind(
+cdef int64_t check_mbind(
         ctx_t *c, uint64_t start, uint64_t length, uint32_t mode, const pmg_user_t *nodes, uint64_t maxnode,
-        uint64_t flags, uint32_t *rule) noexcept nogil:
+        uint64_t flags, bind_t *call, uint32_t *rule) noexcept nogil:
+    """Arguments of mbind: 1, 0 where there is nothing to do, or -errno."""
     cdef nodemask_t user
-    cdef mpol_t pol
     cdef uint32_t mode_flags = 0
     cdef int64_t rc
     if not c.m.profile.call_mask & CALL_MBIND:
@@ -575,7 +772,7 @@ cdef int64_t pmg_sys_mbind(
         return rc
     if mode == MPOL_DEFAULT:
         flags &= ~<uint64_t> MPOL_MF_STRICT
-    rc = mpol_new(c.m, mode, mode_flags, &user, &pol, rule)
+    rc = mpol_new(c.m, mode, mode_flags, &user, &call.pol, rule)
     if rc:
         if rule != NULL and rule[0] == RULE_NODES_NONE and not c.m.profile.check_range and \
                 flags & (MPOL_MF_MOVE | MPOL_MF_MOVE_ALL):
@@ -583,9 +780,33 @@ cdef int64_t pmg_sys_mbind(
             lru_cache_disable(c)
             lru_cache_enable(c)
         return rc
-    if c.m.profile.check_range:
-        return mbind_check_range(c, start >> 12, (start + length) >> 12, &pol, user.bits[0], <uint32_t> flags)
-    return do_mbind(c, start >> 12, (start + length) >> 12, &pol, user.bits[0], <uint32_t> flags)
+    call.first = start >> 12
+    call.end = (start + length) >> 12
+    call.user = user.bits[0]
+    call.flags = <uint32_t> flags
+    return 1
+
+
+cdef int64_t pmg_sys_mbind(
+        ctx_t *c, uint64_t start, uint64_t length, uint32_t mode, const pmg_user_t *nodes, uint64_t maxnode,
+        uint64_t flags, uint32_t *rule) noexcept nogil:
+    cdef bind_t call
+    cdef int64_t rc
+    if not place_resumes(c):
+        rc = check_mbind(c, start, length, mode, nodes, maxnode, flags, &call, rule)
+        if rc <= 0:
+            return rc
+    return mbind_check_range(c, &call) if c.m.profile.check_range else do_mbind(c, &call)
+
+
+cdef void code_mbind(coder_t *w) noexcept nogil:
+    """The outermost function of mbind that may stop."""
+    if w.m.profile.check_range:
+        w.inner = code_bound_range
+        w.size = sizeof(bound_range_t)
+    else:
+        w.inner = code_bound
+        w.size = sizeof(bound_t)
 
 
 # -- set_mempolicy, get_mempolicy, set_mempolicy_home_node -----------------------------------------------------------
@@ -769,52 +990,77 @@ cdef int64_t pmg_sys_set_mempolicy_home_node(
 # -- migrate_pages ---------------------------------------------------------------------------------------------
 
 
-cdef int64_t migrate_to_node(ctx_t *c, uint32_t mm, int32_t source, int32_t dest, uint32_t flags) noexcept nogil:
+cdef int64_t migrate_to_node(ctx_t *c, uint32_t mm, pairs_t *k, uint32_t flags) noexcept nogil:
     """Move one node's pages.  mmap_lock is held by the caller, or from 6.7 on taken here, only for the walk."""
     cdef queue_t q
     cdef target_t t
     cdef int64_t rc
     cdef bint unlocked = c.m.profile.migrate_unlocked
-    if unlocked and mmap_read_lock(c, mm):
-        return -PMG_WAIT
-    queue_begin(&q, <uint64_t> 1 << source, False, True, flags)
-    queue_pages_range(c, &q, mm_of(c.m, mm), 0, <uint64_t> 1 << 36)
-    if unlocked:
-        mmap_read_unlock(c, mm)
-    target_begin(&t, dest)
+    if not k.moving:
+        if unlocked and mmap_read_lock(c, mm):
+            return -PMG_WAIT
+        queue_begin(&q, <uint64_t> 1 << k.source, False, True, flags)
+        queue_pages_range(c, &q, mm_of(c.m, mm), 0, <uint64_t> 1 << 36)
+        if unlocked:
+            mmap_read_unlock(c, mm)
+        k.moving = True
+    target_begin(&t, k.dest)
     rc = migrate_queue(c, &q, &t)
+    k.moving = False
     free(q.list.pfns)
     return rc
 
 
-cdef int64_t do_migrate_pages(
-        ctx_t *c, uint32_t mm, const nodemask_t *old, const nodemask_t *new, uint32_t flags) noexcept nogil:
+cdef int64_t do_migrate_pages(ctx_t *c, uint32_t mm, const nodes_t *call) noexcept nogil:
     # If the sets have unequal sizes, a node that is in both stays as it is.
-    cdef uint64_t left = old.bits[0]
-    cdef uint64_t stay = left & new.bits[0] if nodes_weight(old) != nodes_weight(new) else 0
-    cdef int32_t s = 0, d = 0
-    cdef int64_t busy = 0, rc = 0
-    while rc >= 0 and next_pair(left, stay, old, new, &s, &d):
-        left &= ~(<uint64_t> 1 << s)
-        rc = migrate_to_node(c, mm, s, d, flags)
-        if rc > 0:
-            busy += rc
-    return rc if rc < 0 else busy
+    cdef pairs_t k
+    cdef int64_t rc = 0
+    if not place_enter(c, code_pairs, &k, sizeof(k)):
+        pairs_begin(&k, call)
+        if nodes_weight(&call.old) != nodes_weight(&call.new):
+            k.stay = call.old.bits[0] & call.new.bits[0]
+    while rc >= 0 and next_of_pairs(&k, call):
+        rc = migrate_to_node(c, mm, &k, call.flags)
+        pair_is_over(&k, rc)
+    place_leave(c)
+    return rc if rc < 0 else k.busy
 
 
-cdef int64_t migrate_pages_of(
-        ctx_t *c, uint32_t mm, const nodemask_t *old, const nodemask_t *new, uint32_t flags) noexcept nogil:
+cdef void code_nodes(coder_t *w, void *locals) noexcept nogil:
+    cdef nodes_t *k = <nodes_t *> locals
+    code_bytes(w, &k.old, sizeof(nodemask_t))
+    code_bytes(w, &k.new, sizeof(nodemask_t))
+    code_u32(w, &k.flags, 8)
+    code_flag(w, &k.moving)
+    if not k.moving:                        # mmap_lock is waited for
+        return
+    if not w.m.profile.migrate_unlocked:
+        holds(w, HELD_MMAP_READ, w.target_mm, 1)
+    w.inner = code_pairs
+    w.size = sizeof(pairs_t)
+
+
+cdef int64_t migrate_pages_of(ctx_t *c, uint32_t mm, const nodemask_t *old, const nodemask_t *new, uint32_t flags) noexcept nogil:
+    cdef nodes_t k
     cdef int64_t rc = -PMG_WAIT
     cdef bint unlocked = c.m.profile.migrate_unlocked
-    if unlocked or mmap_read_lock(c, mm) == 0:
-        lru_cache_disable(c)
+    if not place_enter(c, code_nodes, &k, sizeof(k)):
+        k.old = old[0]
+        k.new = new[0]
+        k.flags = flags
+        k.moving = False
+    if k.moving or unlocked or mmap_read_lock(c, mm) == 0:
+        if not k.moving:
+            lru_cache_disable(c)
+            k.moving = True
         if c.m.profile.check_range:
-            rc = do_migrate_pages_check_range(c, mm, old, new, flags)
+            rc = do_migrate_pages_check_range(c, mm, &k)
         else:
-            rc = do_migrate_pages(c, mm, old, new, flags)
+            rc = do_migrate_pages(c, mm, &k)
         lru_cache_enable(c)
         if not unlocked:
             mmap_read_unlock(c, mm)
+    place_leave(c)
     return rc
 
 
@@ -832,66 +1078,133 @@ cdef int check_targets(ctx_t *c, nodemask_t *new, uint32_t *rule) noexcept nogil
     return 0 if allowed else refuse(EINVAL, RULE_TO_NODES_NONE, rule)
 
 
-cdef int64_t pmg_sys_migrate_pages(
+cdef void code_migrate_pages(coder_t *w, void *locals) noexcept nogil:
+    code_called(w, <called_t *> locals)
+    w.inner = code_nodes
+    w.size = sizeof(nodes_t)
+
+
+cdef int64_t check_migrate_pages(
         ctx_t *c, int32_t pid, uint64_t maxnode, const pmg_user_t *old_nodes, const pmg_user_t *new_nodes,
-        uint32_t *rule) noexcept nogil:
-    cdef nodemask_t old, new
+        nodemask_t *old, nodemask_t *new, called_t *k, uint32_t *rule) noexcept nogil:
+    """Arguments of migrate_pages; the process it is about is found where it answers 0."""
     cdef task_t *target = NULL
     cdef uint32_t mm
     cdef int64_t rc
     if not c.m.profile.call_mask & CALL_MIGRATE_PAGES:
         return refuse(ENOSYS, RULE_CALL, rule)
-    rc = get_nodes(c, &old, old_nodes, maxnode, rule)
+    rc = get_nodes(c, old, old_nodes, maxnode, rule)
     if rc == 0:
-        rc = get_nodes(c, &new, new_nodes, maxnode, rule)
+        rc = get_nodes(c, new, new_nodes, maxnode, rule)
     if rc == 0:
         rc = get_target(c, pid, &target)
     if rc:
         return rc
     mm = get_task_mm(c, target) if target != NULL else 0
     if mm or not c.m.profile.uid_access:        # with uid_access, a missing mm is refused before the nodes are checked
-        rc = check_targets(c, &new, rule)
+        rc = check_targets(c, new, rule)
     if rc == 0 and not mm:
         rc = refuse(EINVAL, RULE_NO_MEMORY, rule)
     if rc == 0:
         c.target_mm = mm
-        rc = migrate_pages_of(c, mm, &old, &new, MPOL_MF_MOVE_ALL if capable(c, CAP_SYS_NICE) else MPOL_MF_MOVE)
-        c.target_mm = 0
+        k.task = <uint32_t> (target - task_of(c.m, 0))
+        return 0
     if mm:
         mmput(c, mm)
     put_target(c, target)
     return rc
 
 
+cdef int64_t pmg_sys_migrate_pages(
+        ctx_t *c, int32_t pid, uint64_t maxnode, const pmg_user_t *old_nodes, const pmg_user_t *new_nodes,
+        uint32_t *rule) noexcept nogil:
+    cdef nodemask_t old, new
+    cdef called_t k
+    cdef uint32_t flags = 0
+    cdef int64_t rc
+    if not place_resumes(c):
+        rc = check_migrate_pages(c, pid, maxnode, old_nodes, new_nodes, &old, &new, &k, rule)
+        if rc:
+            return rc
+        flags = MPOL_MF_MOVE_ALL if capable(c, CAP_SYS_NICE) else MPOL_MF_MOVE
+    place_enter(c, code_migrate_pages, &k, sizeof(k))
+    return called(c, &k, migrate_pages_of(c, c.target_mm, &old, &new, flags))
+
+
 # -- frames, without a process ---------------------------------------------------------------------------------
+
+
+cdef struct frame_moves_t:          # migrate_frames()
+    uint64_t i, failed              # frames behind it, and those that did not move
+    uint32_t pfn
+    int32_t node
+    run_t run
+
+
+cdef void code_frame_moves(coder_t *w, void *locals) noexcept nogil:
+    cdef frame_moves_t *k = <frame_moves_t *> locals
+    code_u64(w, &k.i, w.entries)
+    code_u64(w, &k.failed, k.i)
+    code_pfn(w, &k.pfn)
+    code_nid(w, &k.node)
+    code_run(w, &k.run)
+    if w.way == WAY_READ and (k.i == w.entries or k.node < 0):
+        wrong(w)
+    w.pfns = &k.pfn
+    w.slots = NULL
+    w.pages = w.capacity = 1
+    code_migrate(w)
+
+
+cdef void code_migrate_frames(coder_t *w) noexcept nogil:
+    """The outermost function of migrate_frames that may stop."""
+    if w.m.profile.page_results or w.m.profile.four_lists:
+        w.inner = code_frame_list
+        w.size = sizeof(frame_list_t)
+    else:
+        w.inner = code_frame_moves
+        w.size = sizeof(frame_moves_t)
+
+
+cdef int32_t frame_moves(ctx_t *c, frame_moves_t *k) noexcept nogil:
+    """One isolated frame to its node."""
+    cdef target_t t
+    target_begin(&t, k.node)
+    migrate_pages(c, &k.pfn, 1, &t, &k.run)
+    return k.run.error if k.run.error else (-EAGAIN if k.run.failed else k.node)
+
+
+cdef int32_t frame_status(ctx_t *c, frame_moves_t *k) noexcept nogil:
+    if k.node < 0 or k.node >= <int32_t> c.m.nr_nodes or not (pmg_load(&c.m.has_memory) >> k.node) & 1:
+        return -ENODEV
+    if page_to_nid(c.m, k.pfn) == k.node:
+        return k.node
+    if signal_pending(c, 1):
+        return -EAGAIN
+    return frame_moves(c, k) if isolate_lru_page(c, k.pfn) else -EBUSY
 
 
 cdef int64_t migrate_frames(
         ctx_t *c, const uint32_t *pfns, const int32_t *nodes, uint64_t n, int32_t *status) noexcept nogil:
     """Move page i to node i, the arrays of the 2006 note.  Not isolated: EBUSY; not moved: EAGAIN."""
-    cdef target_t t
-    cdef run_t run
-    cdef uint64_t i, failed = 0
-    cdef uint32_t pfn
-    cdef int32_t node
+    cdef frame_moves_t k
+    cdef bint again
     if c.m.profile.page_results or c.m.profile.four_lists:
         return migrate_frame_list(c, pfns, nodes, n, status)
-    lru_cache_disable(c)
-    for i in range(n):
-        pfn = pfns[i]
-        node = <int32_t> pmg_load32(<const uint32_t *> nodes + i)
-        if node < 0 or node >= <int32_t> c.m.nr_nodes or not (pmg_load(&c.m.has_memory) >> node) & 1:
-            status[i] = -ENODEV
-        elif page_to_nid(c.m, pfn) == node:
-            status[i] = node
-        elif signal_pending(c, 1):
-            status[i] = -EAGAIN
-        elif not isolate_lru_page(c, pfn):
-            status[i] = -EBUSY
+    again = place_enter(c, code_frame_moves, &k, sizeof(k))
+    if not again:
+        lru_cache_disable(c)
+        k.i = k.failed = 0
+    while k.i < n:
+        if again:
+            status[k.i] = frame_moves(c, &k)
         else:
-            target_begin(&t, node)
-            migrate_pages(c, &pfn, 1, &t, &run)
-            status[i] = run.error if run.error else (-EAGAIN if run.failed else node)
-        failed += status[i] < 0
+            k.pfn = pfns[k.i]
+            k.node = <int32_t> pmg_load32(<const uint32_t *> nodes + k.i)
+            status[k.i] = frame_status(c, &k)
+        again = False
+        k.failed += status[k.i] < 0
+        k.i += 1
     lru_cache_enable(c)
-    return <int64_t> failed
+    place_leave(c)
+    return <int64_t> k.failed

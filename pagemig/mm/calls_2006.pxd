@@ -1,14 +1,76 @@
 """mbind, migrate_pages and move_pages of 2.6.17, 2.6.18 and pmig, after calls.pyx has checked the arguments."""
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
-from pagemig.mm.types cimport ctx_t, mpol_t, nodemask_t, task_t
+from pagemig.mm.migrate_stage cimport run_t, target_t
+from pagemig.mm.place cimport coder_t
+from pagemig.mm.queue cimport list_t
+from pagemig.mm.types cimport ctx_t, mpol_t, nodemask_t
 
-# do_mbind: start and end in pages; mmap_lock taken inside
-cdef int64_t mbind_check_range(
-        ctx_t *c, uint64_t start, uint64_t end, const mpol_t *pol, uint64_t user, uint32_t flags) noexcept nogil
+
+cdef struct bind_t:             # mbind, its arguments checked
+    uint64_t first, end         # pages
+    mpol_t pol
+    uint64_t user               # the caller's nodes
+    uint32_t flags
+
+
+cdef struct nodes_t:            # migrate_pages, its arguments checked
+    nodemask_t old, new
+    uint32_t flags
+    bint moving                 # or mmap_lock is waited for
+
+
+cdef struct pairs_t:            # do_migrate_pages()
+    uint64_t left, stay
+    int64_t busy
+    int32_t source, dest
+    bint moving                 # from one to the other
+
+
+ctypedef struct request_t:      # one move_pages call of 2.6.18
+    uint64_t n
+    const uint64_t *addresses   # the caller's array, which it may write meanwhile: each is read once
+    int32_t *nodes              # the kernel's checked copies; NULL: a query
+    int32_t *status             # copied to the user at the end
+    uint32_t *first             # hash table: the first entry that names each page, plus 1
+    uint64_t mask               # size of the table minus 1
+    list_t pages, slots         # isolated pages and their entries in the request
+
+
+cdef struct asked_t:            # move_pages_whole_request()
+    request_t r
+    run_t run
+    bint moving                 # or mmap_lock is waited for
+
+
+cdef struct bound_range_t:       # mbind_check_range()
+    bind_t call
+    target_t target
+    run_t run
+    list_t pages, nodes         # interleave_exactly()
+    int64_t bound
+    bint moving                 # or mmap_lock is waited for
+    bint exactly
+
+
+cdef struct frame_list_t:      # migrate_frame_list()
+    request_t r
+    run_t run
+    uint64_t i
+    bint listed                 # all together, or the i-th
+
+cdef void pairs_begin(pairs_t *k, const nodes_t *call) noexcept nogil
+cdef bint next_of_pairs(pairs_t *k, const nodes_t *call) noexcept nogil      # the same again while it is moving
+cdef void pair_is_over(pairs_t *k, int64_t rc) noexcept nogil
+cdef void code_bind(coder_t *w, bind_t *call) noexcept nogil
+cdef void code_pairs(coder_t *w, void *locals) noexcept nogil
+cdef void code_request(coder_t *w, void *locals) noexcept nogil
+cdef void code_bound_range(coder_t *w, void *locals) noexcept nogil
+cdef void code_frame_list(coder_t *w, void *locals) noexcept nogil
+# do_mbind: mmap_lock taken inside
+cdef int64_t mbind_check_range(ctx_t *c, const bind_t *call) noexcept nogil
 # do_migrate_pages: mmap_lock of mm held for reading
-cdef int64_t do_migrate_pages_check_range(
-        ctx_t *c, uint32_t mm, const nodemask_t *old, const nodemask_t *new, uint32_t flags) noexcept nogil
+cdef int64_t do_migrate_pages_check_range(ctx_t *c, uint32_t mm, const nodes_t *call) noexcept nogil
 cdef int64_t move_pages_whole_request(
         ctx_t *c, uint32_t mm, const uint64_t *addresses, const int32_t *nodes, uint64_t readable, uint64_t count,
         uint32_t flags, int32_t *status, uint64_t writable) noexcept nogil

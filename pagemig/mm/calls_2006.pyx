@@ -15,8 +15,12 @@ from pagemig.mm.gup cimport follow_page
 from pagemig.mm.mempolicy cimport (
     alloc_page_vma, get_vma_policy, interleave_index, kernel_memory, mpol_objects, policy_node,
 )
-from pagemig.mm.migrate cimport migrate_one_page, migrate_pages, migrate_pages_each, migrate_pages_to, moves_t
-from pagemig.mm.migrate_stage cimport isolate_lru_page, new_page, putback_lru_page, run_t, target_begin, target_t
+from pagemig.mm.migrate cimport (
+    code_each, code_one, each_t, migrate_one_page, migrate_pages, migrate_pages_each, migrate_pages_to, moves_t, one_t,
+)
+from pagemig.mm.migrate_stage cimport (
+    code_run, code_target, isolate_lru_page, new_page, putback_lru_page, target_begin, target_t,
+)
 from pagemig.mm.mmap cimport mbind_range
 from pagemig.mm.nodemask cimport nodes_weight
 from pagemig.mm.notify cimport run_outside
@@ -24,9 +28,16 @@ from pagemig.mm.page_alloc cimport (
     alloc_page, alloc_pages_node, count_event, mm_of, page_to_nid, put_page, vec_at, vma_index, vma_of,
 )
 from pagemig.mm.pagewalk cimport pagewalk_next, pagewalk_start, pagewalk_t
+from pagemig.mm.place cimport (
+    code_bytes, code_flag, code_i64, code_int, code_policy, code_u32, code_u64, code_words, coder_t, HELD_MMAP_READ,
+    HELD_MMAP_WRITE, holds, place_enter, place_leave, place_resumes, WAY_FREE, WAY_READ, wrong,
+)
 from pagemig.mm.pgtable cimport leaf_pte, pte_lock, pte_unlock
 from pagemig.mm.pte cimport pte_pfn, pte_present, PTE_SPECIAL, pte_t
-from pagemig.mm.queue cimport list_add, list_putback, list_t, next_pair, queue_begin, queue_t, queue_vma, vma_migratable
+from pagemig.mm.queue cimport (
+    code_list, code_queue, list_add, list_putback, list_t, next_pair, queue_begin, queue_t, queue_vma, queued_again, queued_t,
+    vma_migratable,
+)
 from pagemig.mm.rmap cimport lru_cache_disable, lru_cache_enable
 from pagemig.mm.swap_state cimport nr_swap_pages
 from pagemig.mm.types cimport (
@@ -190,50 +201,50 @@ cdef int collect_misplaced(
     return rc
 
 
-cdef int64_t interleave_exactly(ctx_t *c, mm_t *mm, uint64_t start, uint64_t end, uint32_t flags) noexcept nogil:
+cdef int64_t interleave_exactly(
+        ctx_t *c, bound_range_t *k, mm_t *mm, uint64_t start, uint64_t end, uint32_t flags) noexcept nogil:
     """Move every page of the range to its interleave node, the use of the 2006 note's third patch; pages left behind."""
-    cdef list_t pages, nodes
     cdef moves_t mv
-    cdef run_t run
-    cdef int64_t rc
-    memset(&pages, 0, sizeof(pages))
-    memset(&nodes, 0, sizeof(nodes))
-    memset(&run, 0, sizeof(run))
-    rc = collect_misplaced(c, &pages, &nodes, mm, start, end, flags)
-    if rc == 0 and pages.n:
-        mv.pfns = pages.pfns
+    cdef int64_t rc = 0
+    if not place_resumes(c):
+        memset(&k.run, 0, sizeof(k.run))
+        rc = collect_misplaced(c, &k.pages, &k.nodes, mm, start, end, flags)
+    if rc == 0 and k.pages.n:
+        mv.pfns = k.pages.pfns
         mv.slots = NULL
-        mv.n = pages.n
+        mv.n = k.pages.n
         mv.get_new_page = new_array_page
-        mv.nodes = <const int32_t *> nodes.pfns
-        mv.private_ = nodes.pfns
+        mv.nodes = <const int32_t *> k.nodes.pfns
+        mv.private_ = k.nodes.pfns
         mv.result = NULL
         mv.keep.how = KEEP_REFCOUNT
-        migrate_pages_each(c, &mv, &run)
-        pages.n = 0
-        rc = run.error or <int64_t> run.failed
-    list_putback(c, &pages)
-    free(pages.pfns)
-    free(nodes.pfns)
+        migrate_pages_each(c, &mv, &k.run)
+        k.pages.n = 0
+        rc = k.run.error or <int64_t> k.run.failed
+    list_putback(c, &k.pages)
+    free(k.pages.pfns)
+    free(k.nodes.pfns)
+    k.pages.pfns = k.nodes.pfns = NULL
     return rc
 
 
-cdef int64_t migrate_misplaced(
-        ctx_t *c, queue_t *q, mm_t *mm, uint64_t start, uint64_t end, const mpol_t *pol) noexcept nogil:
-    """Migrate what check_range queued to where the new policy wants it: pages left behind, or -errno."""
-    cdef machine_t *m = c.m
-    cdef target_t t
-    cdef moves_t mv
-    cdef run_t run
-    cdef vma_t *first = find_vma(m, mm, start)
-    memset(&run, 0, sizeof(run))
-    target_begin(&t, -1)
+cdef void target_by_first(machine_t *m, queue_t *q, mm_t *mm, uint64_t start, target_t *t) noexcept nogil:
+    target_begin(t, -1)
     t.mm = q.mm
     t.start = start
     t.pol.mode = MPOL_DEFAULT
-    t.vma = vma_index(m, first)
+    t.vma = vma_index(m, find_vma(m, mm, start))
+
+
+cdef int64_t migrate_misplaced(ctx_t *c, queue_t *q, const target_t *t) noexcept nogil:
+    """Migrate what check_range queued to where the new policy wants it: pages left behind, or -errno."""
+    cdef machine_t *m = c.m
+    cdef moves_t mv
+    cdef queued_t k
+    if not queued_again(c, &k, q):
+        memset(&k.run, 0, sizeof(k.run))
     if m.profile.four_lists:
-        migrate_pages_to(c, q.list.pfns, q.list.n, &t, &run)
+        migrate_pages_to(c, q.list.pfns, q.list.n, t, &k.run)
     else:
         mv.pfns = q.list.pfns
         mv.slots = NULL
@@ -241,50 +252,113 @@ cdef int64_t migrate_misplaced(
         mv.get_new_page = new_vma_page if m.profile.first_vma else new_own_vma_page
         mv.nodes = NULL
         mv.nid = -1
-        mv.private_ = &t
+        mv.private_ = t
         mv.result = NULL
         mv.keep.how = KEEP_REFCOUNT
-        migrate_pages_each(c, &mv, &run)
+        migrate_pages_each(c, &mv, &k.run)
+    place_leave(c)
     q.list.n = 0
-    return run.error or <int64_t> run.failed
+    return k.run.error or <int64_t> k.run.failed
 
 
-cdef int64_t mbind_locked(
-        ctx_t *c, mm_t *mm, queue_t *q, uint64_t start, uint64_t end, const mpol_t *pol, uint32_t flags) noexcept nogil:
-    cdef machine_t *m = c.m
-    cdef bint exactly = c.m.profile.arrays and pol.mode == MPOL_INTERLEAVE and flags & (MPOL_MF_MOVE | MPOL_MF_MOVE_ALL)
-    cdef int64_t rc, bound, left = 0
-    if exactly:
+cdef int collect_bound(ctx_t *c, bound_range_t *k, mm_t *mm, queue_t *q) noexcept nogil:
+    """List what is misplaced and set the policy.  Where that fails half-way, what was collected moves all the same."""
+    cdef const bind_t *call = &k.call
+    cdef int rc
+    if k.exactly:
         q.flags = 0                             # only look for holes: the new policy decides later what is misplaced
-    rc = check_range(c, q, mm, start, end)
-    if rc and m.profile.range_leaks:
+    rc = check_range(c, q, mm, call.first, call.end)
+    if rc and c.m.profile.range_leaks:
         q.list.n = 0                            # leaked: the kernel forgets to put them back
-    if exactly and rc == 0:
-        rc = migrate_prep(c, flags)
-    if rc:
-        return rc
-    bound = mbind_range(c, mm, start, end, pol)     # even if it fails half-way, the queued pages move
-    if exactly:
-        left = interleave_exactly(c, mm, start, end, flags)
-    elif q.list.n:
-        left = migrate_misplaced(c, q, mm, start, end, pol)
+    if k.exactly and rc == 0:
+        rc = migrate_prep(c, call.flags)
+    if rc == 0:
+        k.bound = mbind_range(c, mm, call.first, call.end, &call.pol)
+        if q.list.n:
+            target_by_first(c.m, q, mm, call.first, &k.target)
+    return rc
+
+
+cdef int64_t mbind_locked(ctx_t *c, bound_range_t *k, mm_t *mm, queue_t *q) noexcept nogil:
+    cdef const bind_t *call = &k.call
+    cdef int64_t rc, left = 0
+    if not k.moving:
+        k.exactly = c.m.profile.arrays and call.pol.mode == MPOL_INTERLEAVE and \
+            call.flags & (MPOL_MF_MOVE | MPOL_MF_MOVE_ALL) != 0
+        rc = collect_bound(c, k, mm, q)
+        if rc:
+            return rc
+        k.moving = True
+    if k.exactly:
+        left = interleave_exactly(c, k, mm, call.first, call.end, call.flags)
+    elif q.list.n or place_resumes(c):
+        left = migrate_misplaced(c, q, &k.target)
     if left <= -PMG_BUG:
         return left
-    return bound or (-EIO if left and flags & MPOL_MF_STRICT else 0)
+    return k.bound or (-EIO if left and call.flags & MPOL_MF_STRICT else 0)
 
 
-cdef int64_t mbind_check_range(
-        ctx_t *c, uint64_t start, uint64_t end, const mpol_t *pol, uint64_t user, uint32_t flags) noexcept nogil:
+cdef void code_bind(coder_t *w, bind_t *call) noexcept nogil:
+    code_u64(w, &call.first, <uint64_t> 1 << 52)
+    code_u64(w, &call.end, <uint64_t> 1 << 52)
+    code_policy(w, &call.pol)
+    code_bytes(w, &call.user, 8)
+    code_u32(w, &call.flags, 8)
+
+
+cdef void code_exactly(coder_t *w, bound_range_t *k) noexcept nogil:
+    cdef uint64_t i
+    code_run(w, &k.run)
+    code_list(w, &k.pages)
+    code_list(w, &k.nodes)
+    for i in range(k.nodes.n if w.way == WAY_READ and w.why == NULL else 0):
+        if k.nodes.n != k.pages.n or k.nodes.pfns[i] >= w.m.nr_nodes:
+            wrong(w)
+    w.pfns = k.pages.pfns
+    w.slots = NULL
+    w.pages = w.capacity = k.pages.n
+    w.inner = code_each
+    w.size = sizeof(each_t)
+
+
+cdef void code_bound_range(coder_t *w, void *locals) noexcept nogil:
+    cdef bound_range_t *k = <bound_range_t *> locals
+    code_bind(w, &k.call)
+    code_flag(w, &k.moving)
+    if not k.moving:
+        return
+    if PMG_GUARD(GUARD_MMAP_LOCK):
+        holds(w, HELD_MMAP_WRITE, w.mm, 1)
+    code_flag(w, &k.exactly)
+    code_i64(w, &k.bound)
+    if k.exactly:
+        code_exactly(w, k)
+        return
+    code_target(w, &k.target)
+    if w.way == WAY_READ and k.target.mm != w.mm:
+        wrong(w)
+    w.inner = code_queue
+    w.size = sizeof(queued_t)
+
+
+cdef int64_t mbind_check_range(ctx_t *c, const bind_t *call) noexcept nogil:
+    cdef bound_range_t k
     cdef queue_t q
     cdef int64_t rc
-    if mmap_write_lock(c, c.mm):
-        return -PMG_WAIT
-    queue_begin(&q, user, True, pol.mode == MPOL_DEFAULT, flags)
+    if not place_enter(c, code_bound_range, &k, sizeof(k)):
+        memset(&k, 0, sizeof(k))
+        k.call = call[0]
+    queue_begin(&q, k.call.user, True, k.call.pol.mode == MPOL_DEFAULT, k.call.flags)
     q.mm = c.mm
-    kernel_memory(c, mpol_objects(pol))
-    if not PMG_GUARD(GUARD_MMAP_LOCK):
-        mmap_write_unlock(c, c.mm)
-    rc = mbind_locked(c, mm_of(c.m, c.mm), &q, start, end, pol, flags)
+    if not k.moving:
+        if mmap_write_lock(c, c.mm):
+            place_leave(c)
+            return -PMG_WAIT
+        kernel_memory(c, mpol_objects(&k.call.pol))
+        if not PMG_GUARD(GUARD_MMAP_LOCK):
+            mmap_write_unlock(c, c.mm)
+    rc = mbind_locked(c, &k, mm_of(c.m, c.mm), &q)
+    place_leave(c)
     list_putback(c, &q.list)
     lru_cache_enable(c)
     free(q.list.pfns)
@@ -342,59 +416,87 @@ cdef int64_t migrate_vmas(ctx_t *c, mm_t *mm, uint64_t old, uint64_t new, uint32
     return busy
 
 
-cdef int64_t migrate_to_node_check_range(ctx_t *c, uint32_t mm, int32_t source, int32_t dest, uint32_t flags) noexcept nogil:
+cdef int64_t migrate_to_node_check_range(ctx_t *c, uint32_t mm, pairs_t *p, uint32_t flags) noexcept nogil:
     """Move one node's pages.  Errors of check_range are ignored: without swap 2.6.17 moves nothing and returns 0."""
     cdef queue_t q
     cdef target_t t
-    cdef run_t run
+    cdef queued_t k
     cdef int64_t rc = 0
-    target_begin(&t, dest)
-    memset(&run, 0, sizeof(run))
-    queue_begin(&q, <uint64_t> 1 << source, False, True, flags)
-    check_range(c, &q, mm_of(c.m, mm), 0, TASK_SIZE_PAGES)
-    if q.list.n and dest >= <int32_t> c.m.nr_nodes:
+    target_begin(&t, p.dest)
+    if not queued_again(c, &k, &q):
+        memset(&k.run, 0, sizeof(k.run))
+        queue_begin(&q, <uint64_t> 1 << p.source, False, True, flags)
+        check_range(c, &q, mm_of(c.m, mm), 0, TASK_SIZE_PAGES)
+        p.moving = True
+    if q.list.n and p.dest >= <int32_t> c.m.nr_nodes:
         rc = -(PMG_BUG + <int64_t> BUG_OFFLINE_NODE)
     elif q.list.n:
-        migrate_pages(c, q.list.pfns, q.list.n, &t, &run)
+        migrate_pages(c, q.list.pfns, q.list.n, &t, &k.run)
         q.list.n = 0
-        rc = run.error or <int64_t> run.failed
+        rc = k.run.error or <int64_t> k.run.failed
+    place_leave(c)
+    p.moving = False
     list_putback(c, &q.list)
     free(q.list.pfns)
     return rc
 
 
-cdef int64_t do_migrate_pages_check_range(
-        ctx_t *c, uint32_t mm, const nodemask_t *old, const nodemask_t *new, uint32_t flags) noexcept nogil:
+cdef void pairs_begin(pairs_t *k, const nodes_t *call) noexcept nogil:
+    memset(k, 0, sizeof(pairs_t))
+    k.left = call.old.bits[0]
+
+
+cdef bint next_of_pairs(pairs_t *k, const nodes_t *call) noexcept nogil:
+    if k.moving:
+        return True
+    if not next_pair(k.left, k.stay, &call.old, &call.new, &k.source, &k.dest):
+        return False
+    k.left &= ~(<uint64_t> 1 << k.source)
+    return True
+
+
+cdef void pair_is_over(pairs_t *k, int64_t rc) noexcept nogil:
+    if rc > 0:
+        k.busy += rc
+
+
+cdef void code_pairs(coder_t *w, void *locals) noexcept nogil:
+    cdef pairs_t *k = <pairs_t *> locals
+    code_bytes(w, &k.left, 8)
+    code_bytes(w, &k.stay, 8)
+    code_i64(w, &k.busy)
+    code_int(w, <int *> &k.source, 0, MAX_NODES - 1)
+    code_int(w, <int *> &k.dest, 0, MAX_NODES - 1)
+    code_flag(w, &k.moving)
+    if k.moving:
+        w.inner = code_queue
+        w.size = sizeof(queued_t)
+
+
+cdef int64_t do_migrate_pages_check_range(ctx_t *c, uint32_t mm, const nodes_t *call) noexcept nogil:
     """Move between sets of nodes.  Unlike today's, with sets of unequal size, it may fill a node that it empties later."""
-    cdef uint64_t left = old.bits[0], stay = 0
-    cdef int32_t s = 0, d = 0
-    cdef int64_t busy = 0, rc = 0
-    if not c.m.profile.shared_nodes_move and nodes_weight(old) != nodes_weight(new):
-        stay = old.bits[0] & new.bits[0]
-    if c.m.profile.vma_hooks:
-        rc = migrate_vmas(c, mm_of(c.m, mm), old.bits[0], new.bits[0], flags)
-        if rc < 0 or (rc and c.m.profile.last_unhooked):
-            return min(rc, <int64_t> 0)         # a positive result ends the call as a success
-        busy = rc
-    while rc >= 0 and next_pair(left, stay, old, new, &s, &d):
-        left &= ~(<uint64_t> 1 << s)
-        rc = migrate_to_node_check_range(c, mm, s, d, flags)
-        if rc > 0:
-            busy += rc
-    return rc if rc < 0 else busy
+    cdef pairs_t k
+    cdef const nodemask_t *old = &call.old
+    cdef const nodemask_t *new = &call.new
+    cdef int64_t rc = 0
+    if not place_enter(c, code_pairs, &k, sizeof(k)):
+        pairs_begin(&k, call)
+        if not c.m.profile.shared_nodes_move and nodes_weight(old) != nodes_weight(new):
+            k.stay = old.bits[0] & new.bits[0]
+        if c.m.profile.vma_hooks:
+            rc = migrate_vmas(c, mm_of(c.m, mm), old.bits[0], new.bits[0], call.flags)
+            if rc < 0 or (rc and c.m.profile.last_unhooked):
+                place_leave(c)
+                return min(rc, <int64_t> 0)     # a positive result ends the call as a success
+            k.busy = rc
+    while rc >= 0 and next_of_pairs(&k, call):
+        rc = migrate_to_node_check_range(c, mm, &k, call.flags)
+        pair_is_over(&k, rc)
+    place_leave(c)
+    return rc if rc < 0 else k.busy
 
 
 # -- move_pages --------------------------------------------------------------------------------------------------------
-
-
-ctypedef struct request_t:              # one move_pages call of 2.6.18
-    uint64_t n
-    const uint64_t *addresses           # the caller's array, which it may write meanwhile: each is read once
-    int32_t *nodes                      # the kernel's checked copies; NULL: a query
-    int32_t *status                     # copied to the user at the end
-    uint32_t *first                     # hash table: the first entry that names each page, plus 1
-    uint64_t mask                       # size of the table minus 1
-    list_t pages, slots                 # isolated pages and their entries in the request
 
 
 cdef uint64_t first_entry(ctx_t *c, request_t *r, uint32_t *found, uint64_t i, uint32_t pfn) noexcept nogil:
@@ -461,31 +563,73 @@ cdef int32_t request_status(ctx_t *c, request_t *r, mm_t *mm, uint64_t i, bint m
     return status
 
 
-cdef int64_t move_request(ctx_t *c, request_t *r, mm_t *mm, bint move_all) noexcept nogil:
-    """Isolate the pages of all entries, then migrate them as one list; mmap_lock held for reading."""
-    cdef moves_t mv
-    cdef run_t run
-    cdef uint64_t i
-    cdef bint room = True
-    memset(&run, 0, sizeof(run))
-    for i in range(r.n):
-        r.status[i] = -EAGAIN if signal_pending(c, 1) else request_status(c, r, mm, i, move_all)
-        room = room and r.status[i] != -ENOMEM
-    if r.pages.n == 0 and not room:             # the host is out of memory; the kernel needs none here
-        return -ENOMEM
-    if r.pages.n == 0:
-        return -ENOENT if c.m.profile.nothing_enoent else 0
+cdef void moves_of_request(ctx_t *c, request_t *r, int32_t *result, moves_t *mv) noexcept nogil:
     mv.pfns = r.pages.pfns
     mv.slots = r.slots.pfns
     mv.n = r.pages.n
     mv.get_new_page = new_array_page if c.m.profile.arrays else new_page_node
     mv.nodes = r.nodes
     mv.private_ = <const void *> r.nodes if c.m.profile.arrays else <const void *> r
-    mv.result = r.status
+    mv.result = result
     mv.keep.how = KEEP_REFCOUNT
-    migrate_pages_each(c, &mv, &run)
+
+
+cdef int64_t move_request(ctx_t *c, asked_t *k, mm_t *mm, bint move_all) noexcept nogil:
+    """Isolate the pages of all entries, then migrate them as one list; mmap_lock held for reading."""
+    cdef request_t *r = &k.r
+    cdef moves_t mv
+    cdef uint64_t i
+    cdef bint room = True
+    if not k.moving:
+        memset(&k.run, 0, sizeof(k.run))
+        for i in range(r.n):
+            r.status[i] = -EAGAIN if signal_pending(c, 1) else request_status(c, r, mm, i, move_all)
+            room = room and r.status[i] != -ENOMEM
+        if r.pages.n == 0 and not room:         # the host is out of memory; the kernel needs none here
+            return -ENOMEM
+        if r.pages.n == 0:
+            return -ENOENT if c.m.profile.nothing_enoent else 0
+        k.moving = True
+    moves_of_request(c, r, r.status, &mv)
+    migrate_pages_each(c, &mv, &k.run)
     r.pages.n = 0
-    return run.error or <int64_t> run.failed
+    return k.run.error or <int64_t> k.run.failed
+
+
+cdef void code_request_lists(coder_t *w, request_t *r) noexcept nogil:
+    """Isolated pages, and their places in a request of ``w.entries``."""
+    code_list(w, &r.pages)
+    r.slots.n = r.pages.n
+    if w.way == WAY_READ:
+        r.slots.cap = r.slots.n
+    code_words(w, &r.slots.pfns, r.slots.n, r.slots.n, w.entries)
+    w.pfns = r.pages.pfns
+    w.slots = r.slots.pfns
+    w.pages = w.capacity = r.pages.n
+    w.inner = code_each
+    w.size = sizeof(each_t)
+
+
+cdef void code_request(coder_t *w, void *locals) noexcept nogil:
+    cdef asked_t *k = <asked_t *> locals
+    if w.way == WAY_READ:
+        k.r.n = w.entries
+    if not w.query:
+        code_words(w, <uint32_t **> &k.r.nodes, k.r.n, k.r.n, w.m.nr_nodes)
+    code_flag(w, &k.moving)
+    if w.way == WAY_FREE:
+        free(k.r.status)
+        free(k.r.first)
+    elif w.way == WAY_READ and w.why == NULL and not k.moving and room_again(w.m, &k.r):
+        w.why = b""
+    if not k.moving:
+        return
+    if w.way == WAY_READ and w.query:
+        wrong(w)
+    code_words(w, <uint32_t **> &k.r.status, k.r.n, k.r.n, <uint64_t> 1 << 32)
+    code_run(w, &k.run)
+    holds(w, HELD_MMAP_READ, w.target_mm, 1)
+    code_request_lists(w, &k.r)
 
 
 cdef int64_t beyond_the_map(int32_t nid) noexcept nogil:
@@ -506,6 +650,12 @@ cdef int request_table(request_t *r) noexcept nogil:
     r.mask = places - 1
     r.first = <uint32_t *> calloc(places + r.n + 1, 4)
     return 0 if r.first != NULL else -ENOMEM
+
+
+cdef int room_again(machine_t *m, request_t *r) noexcept nogil:
+    """Of a request that was read, and is still to be looked at."""
+    r.status = <int32_t *> calloc(r.n + 1, 4)
+    return r.status == NULL or (r.nodes != NULL and not m.profile.arrays and request_table(r))
 
 
 cdef int64_t room_for_request(ctx_t *c, request_t *r, const int32_t *nodes) noexcept nogil:
@@ -538,17 +688,15 @@ cdef int64_t read_request(
     return -EFAULT if r.n > readable else 0
 
 
-cdef int64_t do_request(ctx_t *c, request_t *r, uint32_t mm, bint move_all) noexcept nogil:
+cdef int64_t do_request(ctx_t *c, asked_t *k, uint32_t mm, bint move_all) noexcept nogil:
+    cdef request_t *r = &k.r
     cdef uint64_t i
     cdef uint32_t pfn = 0
     cdef int64_t rc = 0
-    if r.nodes != NULL:
-        kernel_memory(c, DRAIN_OBJECTS)
-        lru_cache_disable(c)
-    if mmap_read_lock(c, mm):
+    if not k.moving and mmap_read_lock(c, mm):
         rc = -PMG_WAIT
     elif r.nodes != NULL:
-        rc = move_request(c, r, mm_of(c.m, mm), move_all)
+        rc = move_request(c, k, mm_of(c.m, mm), move_all)
         mmap_read_unlock(c, mm)
     else:
         for i in range(r.n):
@@ -557,8 +705,21 @@ cdef int64_t do_request(ctx_t *c, request_t *r, uint32_t mm, bint move_all) noex
                 r.status[i] = page_to_nid(c.m, pfn)
                 put_page(c, pfn)
         mmap_read_unlock(c, mm)
+    place_leave(c)
     list_putback(c, &r.pages)
     lru_cache_enable(c)
+    return rc
+
+
+cdef int64_t begin_request(ctx_t *c, request_t *r, const int32_t *nodes, uint64_t readable) noexcept nogil:
+    cdef int64_t rc = room_for_request(c, r, nodes)
+    if rc == 0:
+        rc = read_request(c, r, nodes, readable)
+    if rc == 0:
+        kernel_memory(c, REQUEST_OBJECTS + <uint32_t> (((r.n + 1) * SIZEOF_PAGE_TO_NODE + 4095) >> 12))
+    if rc == 0 and r.nodes != NULL:
+        kernel_memory(c, DRAIN_OBJECTS)
+        lru_cache_disable(c)
     return rc
 
 
@@ -566,29 +727,28 @@ cdef int64_t move_pages_whole_request(
         ctx_t *c, uint32_t mm, const uint64_t *addresses, const int32_t *nodes, uint64_t readable, uint64_t count,
         uint32_t flags, int32_t *status, uint64_t writable) noexcept nogil:
     """``do_move_pages``: the whole request at once.  A call that fails, even with -ENOENT or -ENOMEM, stores no status."""
-    cdef request_t r
+    cdef asked_t k
     cdef uint64_t i
-    cdef int64_t rc
-    memset(&r, 0, sizeof(r))
-    r.n = count
-    r.addresses = addresses
-    rc = room_for_request(c, &r, nodes)
+    cdef int64_t rc = 0
+    if not place_enter(c, code_request, &k, sizeof(k)):
+        memset(&k, 0, sizeof(k))
+        k.r.n = count
+        rc = begin_request(c, &k.r, nodes, readable)
+    k.r.addresses = addresses
     if rc == 0:
-        rc = read_request(c, &r, nodes, readable)
-    if rc == 0:
-        kernel_memory(c, REQUEST_OBJECTS + <uint32_t> (((count + 1) * SIZEOF_PAGE_TO_NODE + 4095) >> 12))
-        rc = do_request(c, &r, mm, flags & MPOL_MF_MOVE_ALL != 0)
+        rc = do_request(c, &k, mm, flags & MPOL_MF_MOVE_ALL != 0)
     else:
+        place_leave(c)
         count = 0
     for i in range(min(count, writable) if rc >= 0 else 0):
-        status[i] = r.status[i]
+        status[i] = k.r.status[i]
     if rc >= 0 and count > writable:
         rc = -EFAULT
-    free(r.pages.pfns)
-    free(r.slots.pfns)
-    free(r.nodes)
-    free(r.status)
-    free(r.first)
+    free(k.r.pages.pfns)
+    free(k.r.slots.pfns)
+    free(k.r.nodes)
+    free(k.r.status)
+    free(k.r.first)
     return rc
 
 
@@ -603,47 +763,86 @@ cdef int32_t frame_status(ctx_t *c, uint32_t pfn, int32_t nid) noexcept nogil:
     return ISOLATED if isolate_lru_page(c, pfn) else -EBUSY
 
 
+cdef void code_frame_list(coder_t *w, void *locals) noexcept nogil:
+    cdef frame_list_t *k = <frame_list_t *> locals
+    if w.way == WAY_READ:
+        k.r.n = w.entries
+    code_words(w, <uint32_t **> &k.r.nodes, k.r.n, k.r.n, <uint64_t> 1 << 32)
+    code_u64(w, &k.i, k.r.n)
+    code_flag(w, &k.listed)
+    if w.way == WAY_READ and k.listed != (w.m.profile.four_lists == 0):
+        wrong(w)
+    if not k.listed:
+        if w.way == WAY_READ and k.i == k.r.n:
+            wrong(w)
+        w.inner = code_one
+        w.size = sizeof(one_t)
+        return
+    code_run(w, &k.run)
+    code_request_lists(w, &k.r)
+    nodes_are_there(w, &k.r)
+
+
+cdef void nodes_are_there(coder_t *w, request_t *r) noexcept nogil:
+    """Of the frames that were listed: the caller may have named others as well."""
+    cdef uint64_t i
+    cdef int32_t node
+    for i in range(r.slots.n if w.way == WAY_READ and w.why == NULL else 0):
+        node = r.nodes[r.slots.pfns[i]]
+        if node < 0 or node >= <int32_t> w.m.nr_nodes:
+            wrong(w)
+
+
+cdef void list_frame(ctx_t *c, request_t *r, uint32_t pfn, uint64_t i, int32_t *status) noexcept nogil:
+    if list_add(&r.pages, pfn) or list_add(&r.slots, <uint32_t> i):
+        r.pages.n = r.slots.n
+        putback_lru_page(c, pfn)
+        status[i] = -ENOMEM
+
+
+cdef void each_frame(ctx_t *c, frame_list_t *k, const uint32_t *pfns, int32_t *status) noexcept nogil:
+    """Look at all, and list them; kernels with four lists move each at once."""
+    cdef bint again = place_resumes(c)
+    while k.i < k.r.n:
+        if not again:
+            status[k.i] = -EAGAIN if signal_pending(c, 1) else frame_status(c, pfns[k.i], k.r.nodes[k.i])
+        if again or (status[k.i] == ISOLATED and c.m.profile.four_lists):
+            status[k.i] = migrate_one_page(c, pfns[k.i], k.r.nodes[k.i])
+        elif status[k.i] == ISOLATED:
+            list_frame(c, &k.r, pfns[k.i], k.i, status)
+        again = False
+        k.i += 1
+
+
 cdef int64_t migrate_frame_list(
         ctx_t *c, const uint32_t *pfns, const int32_t *nodes, uint64_t n, int32_t *status) noexcept nogil:
     """Move page i to node i, the arrays of the 2006 note, as one list; with four lists one by one."""
-    cdef request_t r
+    cdef frame_list_t k
     cdef moves_t mv
-    cdef run_t run
     cdef uint64_t i, failed = 0
-    memset(&r, 0, sizeof(r))
-    memset(&run, 0, sizeof(run))
-    r.nodes = <int32_t *> malloc(n * 4 + 4)
-    if r.nodes == NULL:
-        return -ENOMEM
-    for i in range(n):
-        r.nodes[i] = <int32_t> pmg_load32(<const uint32_t *> nodes + i)
-    lru_cache_disable(c)
-    for i in range(n):
-        status[i] = -EAGAIN if signal_pending(c, 1) else frame_status(c, pfns[i], r.nodes[i])
-        if status[i] != ISOLATED:
-            continue
-        if c.m.profile.four_lists:
-            status[i] = migrate_one_page(c, pfns[i], r.nodes[i])
-        elif list_add(&r.pages, pfns[i]) or list_add(&r.slots, <uint32_t> i):
-            r.pages.n = r.slots.n
-            putback_lru_page(c, pfns[i])
-            status[i] = -ENOMEM
-    if r.pages.n:
-        mv.pfns = r.pages.pfns
-        mv.slots = r.slots.pfns
-        mv.n = r.pages.n
-        mv.get_new_page = new_array_page if c.m.profile.arrays else new_page_node
-        mv.nodes = r.nodes
-        mv.private_ = <const void *> r.nodes if c.m.profile.arrays else <const void *> &r
-        mv.result = status
-        mv.keep.how = KEEP_REFCOUNT
-        migrate_pages_each(c, &mv, &run)
+    if not place_enter(c, code_frame_list, &k, sizeof(k)):
+        memset(&k, 0, sizeof(k))
+        k.r.n = n
+        k.r.nodes = <int32_t *> malloc(n * 4 + 4)
+        if k.r.nodes == NULL:
+            place_leave(c)
+            return -ENOMEM
+        for i in range(n):
+            k.r.nodes[i] = <int32_t> pmg_load32(<const uint32_t *> nodes + i)
+        lru_cache_disable(c)
+    if not k.listed:
+        each_frame(c, &k, pfns, status)
+        k.listed = True
+    if k.r.pages.n:
+        moves_of_request(c, &k.r, status, &mv)
+        migrate_pages_each(c, &mv, &k.run)
+    place_leave(c)
     lru_cache_enable(c)
-    free(r.pages.pfns)
-    free(r.slots.pfns)
-    free(r.nodes)
+    free(k.r.pages.pfns)
+    free(k.r.slots.pfns)
+    free(k.r.nodes)
     for i in range(n):
         if status[i] == ISOLATED:
             status[i] = -EAGAIN                 # the run ended before its turn
         failed += status[i] < 0
-    return run.error if run.error <= -PMG_BUG else <int64_t> failed
+    return k.run.error if k.run.error <= -PMG_BUG else <int64_t> failed

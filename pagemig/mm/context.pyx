@@ -126,6 +126,16 @@ cdef uint32_t ctx_held(machine_t *m) noexcept nogil:
     return n
 
 
+cdef uint32_t ctx_idle(machine_t *m) noexcept nogil:
+    """Contexts that are kept between calls, and keep nothing of the machine meanwhile."""
+    cdef ctx_t *c = ctx_first(m)
+    cdef uint32_t n = 0
+    while c != NULL:
+        n += pmg_load32(&c.held) != 0 and c.task == 0 and c.mm == 0 and c.mig == NULL
+        c = c.older
+    return n
+
+
 # -- event counters ----------------------------------------------------------------------------------------------
 
 
@@ -177,6 +187,16 @@ cdef void all_vm_events(machine_t *m, uint64_t *out) noexcept nogil:
         c = c.older
     for cpu in range(m.nr_cpus):
         pmg_spin_unlock(&m.vm_events[cpu].lock)
+
+
+cdef void add_vm_events(machine_t *m, vm_event_state_t *to) noexcept nogil:
+    """What contexts have still to hand over, between two calls."""
+    cdef ctx_t *c = ctx_first(m)
+    cdef int k
+    while c != NULL:
+        for k in range(NR_COUNTERS):
+            to[c.cpu].count[k] += pmg_load(&c.count[k])
+        c = c.older
 
 
 # -- signals -----------------------------------------------------------------------------------------------------

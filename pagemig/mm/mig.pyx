@@ -6,7 +6,10 @@ from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memset
 
 from pagemig.mm.atomic cimport pmg_add32, pmg_cas32, pmg_spin_lock, pmg_spin_unlock, pmg_store32_rel
-from pagemig.mm.calls cimport migrate_frames, pmg_sys_mbind, pmg_sys_migrate_pages, pmg_sys_move_pages
+from pagemig.mm.calls cimport (
+    called_t, code_mbind, code_migrate_frames, code_migrate_pages, code_move_pages, migrate_frames, pmg_sys_mbind,
+    pmg_sys_migrate_pages, pmg_sys_move_pages,
+)
 from pagemig.mm.context cimport ctx_bind, ctx_get, ctx_put, switch_mm
 from pagemig.mm.fork cimport find_get_task_by_vpid, get_task_mm, mmput, pmg_sys_pin, put_task
 from pagemig.mm.madvise cimport pmg_sys_madvise
@@ -15,9 +18,15 @@ from pagemig.mm.migrate_stage cimport PAUSE_PASS
 from pagemig.mm.mlock cimport pmg_sys_mlock, pmg_sys_mlockall
 from pagemig.mm.mmap cimport pmg_sys_mmap, pmg_sys_mprotect, pmg_sys_mremap
 from pagemig.mm.notify cimport PMG_EHOOK
+from pagemig.mm.page_alloc cimport task_of
+from pagemig.mm.place cimport (
+    code_bytes, code_flag, code_i64, code_u32, code_u64, coder_t, places_code, places_drop, places_read, WAY_READ, wrong,
+)
 from pagemig.mm.swapfile cimport pmg_sys_swapoff
 from pagemig.mm.truncate cimport pmg_sys_fallocate, pmg_sys_ftruncate
-from pagemig.mm.types cimport ABORT_HEEDED, ctx_t, machine_t, MODE_ACTORS, MODE_THREADS, PMG_WAIT, task_t
+from pagemig.mm.types cimport (
+    ABORT_HEEDED, C_LOCK_PAGE, C_LOCK_SWAP, ctx_t, machine_t, MODE_ACTORS, MODE_THREADS, PMG_WAIT, task_t, WAIT_PASS,
+)
 from pagemig.mm.uaccess cimport PMG_BAD, pmg_user_t, user_entries
 
 
@@ -211,17 +220,34 @@ cdef mig_t *mig_at(machine_t *m, uint32_t index, uint32_t generation) noexcept n
 
 
 cdef void mig_release_all(machine_t *m) noexcept nogil:
-    """Free all records, with the machine; none is under way."""
+    """Free all records, with the machine, and what was read and never went on."""
     cdef mig_t *g
     cdef uint32_t i
     for i in range(m.nr_migs):
         g = <mig_t *> m.mig_table[i]
+        if g.c != NULL:
+            mig_drop(g)
         pmg_fiber_free(&g.fiber)
         free(g)
     m.mig_free = NULL
     free(m.mig_table)
     m.mig_table = NULL
     m.nr_migs = m.mig_room = 0
+
+
+cdef void mig_drop(mig_t *g) noexcept nogil:
+    if g.places.unread == g.places.n:
+        places_drop(g.m, &g.places)
+    drop_memory(g)
+    g.c = NULL
+
+
+cdef void drop_memory(mig_t *g) noexcept nogil:
+    cdef uint32_t i
+    for i in range(3):
+        if g.u[i].p != NULL and g.u[i].p != PMG_BAD:
+            free(g.u[i].p)
+        g.u[i].p = NULL
 
 
 cdef int take_caller(mig_t *g, uint32_t pid) noexcept nogil:
@@ -241,17 +267,9 @@ cdef int take_caller(mig_t *g, uint32_t pid) noexcept nogil:
     return 0
 
 
-cdef mig_t *mig_begin(machine_t *m, uint32_t pid, uint32_t cpu, uint32_t kind, bint timed, int *error) noexcept nogil:
-    cdef mig_t *g
-    cdef ctx_t *c
-    error[0] = -EINVAL
-    if cpu >= m.nr_cpus:
-        return NULL
-    error[0] = -ENOMEM
-    g = mig_new(m)
-    if g == NULL:
-        return NULL
-    c = ctx_get(m)
+cdef mig_t *mig_ready(machine_t *m, mig_t *g, uint32_t cpu, uint32_t kind, bint timed) noexcept nogil:
+    """Give a free record a context, and its call an empty stack; NULL without memory, and the record is free again."""
+    cdef ctx_t *c = ctx_get(m)
     if c == NULL:
         mig_put(g)
         return NULL
@@ -268,9 +286,11 @@ cdef mig_t *mig_begin(machine_t *m, uint32_t pid, uint32_t cpu, uint32_t kind, b
     c.mig = g
     c.held = 1
     g.timed = timed
+    c.places = &g.places
     g.kind = kind
     g.generation += 1
     g.rule = g.pass_ = g.n = g.at = 0
+    g.places.n = g.places.unread = 0
     g.request = NULL
     g.rc = 0
     memset(g.a, 0, sizeof(g.a))
@@ -278,6 +298,21 @@ cdef mig_t *mig_begin(machine_t *m, uint32_t pid, uint32_t cpu, uint32_t kind, b
     pmg_add32(&m.migs_busy, 1)
     mig_let(g)                      # only now: a thread that steps with the old handle sees another generation
     pmg_fiber_begin(&g.fiber, run, g)
+    return g
+
+
+cdef mig_t *mig_begin(machine_t *m, uint32_t pid, uint32_t cpu, uint32_t kind, bint timed, int *error) noexcept nogil:
+    cdef mig_t *g
+    error[0] = -EINVAL
+    if cpu >= m.nr_cpus:
+        return NULL
+    error[0] = -ENOMEM
+    g = mig_new(m)
+    if g != NULL:
+        g = mig_ready(m, g, cpu, kind, timed)
+    if g == NULL:
+        return NULL
+    g.pid = pid
     error[0] = take_caller(g, pid)
     if error[0]:
         g.fiber.done = 1
@@ -323,12 +358,9 @@ cdef bint mig_same(mig_t *g, uint32_t i, const pmg_user_t *user, uint64_t bytes)
 
 cdef void mig_free(mig_t *g) noexcept nogil:
     cdef ctx_t *c = g.c
-    cdef uint32_t i
     if not g.fiber.done:
         mig_abort(g)
-    for i in range(3):
-        if g.u[i].p != NULL and g.u[i].p != PMG_BAD:
-            free(g.u[i].p)
+    drop_memory(g)
     c.wait_mode = MODE_THREADS
     let_go(c)                   # for a call that never began
     c.held = c.abort = c.target_mm = c.hook_error = 0
@@ -336,6 +368,7 @@ cdef void mig_free(mig_t *g) noexcept nogil:
     g.request = NULL
     c.pause_fn = NULL
     c.mig = NULL
+    c.places = NULL
     ctx_put(c)
     g.c = NULL
     pmg_add32(&g.m.migs_busy, <uint32_t> -1)
@@ -391,3 +424,218 @@ cdef void mig_abort(mig_t *g) noexcept nogil:
         g.fiber.done = 1
     while not g.fiber.done:
         go_on(g)
+
+
+# -- in numbers ------------------------------------------------------------------------------------------------
+
+
+cdef enum:
+    MANY_MIGS = 1 << 16         # that a saved machine can have
+    NULL_MEMORY = 0
+    BAD_MEMORY = 1
+    SOME_MEMORY = 2
+
+
+cdef uint64_t migs_on_their_way(machine_t *m, uint64_t *out, uint64_t n) noexcept nogil:
+    cdef mig_t *g
+    cdef uint64_t found = 0
+    cdef uint32_t i
+    pmg_spin_lock(&m.ctx_lock)
+    for i in range(m.nr_migs):
+        g = <mig_t *> m.mig_table[i]
+        if g.c != NULL and g.timed:
+            if found < n:
+                out[found] = <uint64_t> i << 32 | g.generation
+            found += 1
+    pmg_spin_unlock(&m.ctx_lock)
+    return found
+
+
+cdef void code_memory(coder_t *w, pmg_user_t *u) noexcept nogil:
+    """What the call has of its caller's memory."""
+    cdef uint32_t kind = NULL_MEMORY if u.p == NULL else BAD_MEMORY if u.p == PMG_BAD else SOME_MEMORY
+    code_u32(w, &kind, SOME_MEMORY + 1)
+    code_u64(w, &u.bytes, ~<uint64_t> 0)
+    if kind != SOME_MEMORY:
+        if w.way == WAY_READ:
+            u.p = <void *> PMG_BAD if kind == BAD_MEMORY else NULL
+        return
+    if w.way == WAY_READ:
+        u.p = NULL
+        if w.why != NULL or u.bytes > w.n - w.at:
+            wrong(w)
+            return
+        u.p = malloc(u.bytes + 1)
+        if u.p == NULL:
+            w.why = b""
+            return
+    code_bytes(w, u.p, u.bytes)
+
+
+cdef void code_context(coder_t *w, ctx_t *c) noexcept nogil:
+    """What a context has of a call at a stop; what it counted the machine has."""
+    cdef uint64_t traced
+    cdef uint32_t i
+    code_u32(w, &c.task, w.m.tasks.fresh)
+    code_u32(w, &c.mm, w.m.mms.fresh)
+    code_u32(w, &c.target_mm, w.m.mms.fresh)
+    code_u32(w, &c.wait_what, WAIT_PASS + 1)
+    code_bytes(w, &c.wait_which, 4)
+    code_u32(w, &c.lru_disabled, 2)
+    code_u32(w, &c.flush_pending, 2)
+    code_bytes(w, c.unflushed, w.m.cpu_words * 8)
+    for i in range(C_LOCK_SWAP - C_LOCK_PAGE + 1):
+        traced = c.traced[i] - c.count[C_LOCK_PAGE + i]
+        code_bytes(w, &traced, 8)
+        if w.way == WAY_READ:
+            c.traced[i] = traced
+    if w.way == WAY_READ and ((c.task and task_of(w.m, c.task).users == 0) or (c.task != 0) != (c.mm != 0)):
+        wrong(w)
+
+
+cdef void outermost(coder_t *w, mig_t *g) noexcept nogil:
+    """The function that a call of this kind stands in, and what it may look at."""
+    w.mm = g.c.mm
+    w.target_mm = g.c.target_mm
+    w.pid = 0
+    w.query = False
+    w.entries = g.a[1] if g.kind == MIG_MOVE_PAGES else g.a[0]
+    w.inner = NULL
+    if g.kind == MIG_MOVE_PAGES:
+        w.pid = <int32_t> g.a[0]
+        w.query = g.u[1].p == NULL
+        w.inner = code_move_pages
+        w.size = sizeof(called_t)
+    elif g.kind == MIG_MIGRATE_PAGES:
+        w.pid = <int32_t> g.a[0]
+        w.inner = code_migrate_pages
+        w.size = sizeof(called_t)
+    elif g.kind == MIG_MBIND:
+        code_mbind(w)
+    elif g.kind == MIG_FRAMES:
+        code_migrate_frames(w)
+
+
+cdef bint frames_fit(machine_t *m, const mig_t *g) noexcept nogil:
+    """Arrays of migrate_frames, which looks at no length."""
+    cdef uint64_t i, n = g.a[0]
+    for i in range(3):
+        if g.u[i].p == NULL or g.u[i].p == PMG_BAD or g.u[i].bytes != n * 4:
+            return n == 0
+    for i in range(n):
+        if (<const uint32_t *> g.u[0].p)[i] >= m.nr_frames:
+            return False
+    return True
+
+
+cdef bint can_be(machine_t *m, const mig_t *g, bint done) noexcept nogil:
+    """A call that was read, but for where it stands."""
+    cdef bint about = g.kind == MIG_MOVE_PAGES or g.kind == MIG_MIGRATE_PAGES
+    if g.kind == MIG_FRAMES:
+        return g.a[0] <= 1ull << 40 and frames_fit(m, g)
+    return done or (g.c.mm != 0 and (about and g.at != 0) == (g.c.target_mm != 0))
+
+
+cdef void code_mig(coder_t *w, mig_t *g) noexcept nogil:
+    """One call on its way."""
+    cdef bint done = g.fiber.done != 0
+    cdef uint32_t i
+    code_bytes(w, &g.pid, 4)
+    for i in range(6):
+        code_bytes(w, &g.a[i], 8)
+    for i in range(3):
+        code_memory(w, &g.u[i])
+    code_flag(w, &done)
+    code_i64(w, &g.rc)
+    code_bytes(w, &g.rule, 4)
+    code_u32(w, &g.at, MIG_DONE + 1)
+    code_bytes(w, &g.pass_, 4)
+    code_context(w, g.c)
+    if w.way == WAY_READ and (w.why != NULL or done != (g.at == MIG_DONE) or not can_be(w.m, g, done)):
+        wrong(w)
+        return
+    g.fiber.done = done
+    if done or g.at == 0:
+        return
+    outermost(w, g)
+    if w.way == WAY_READ:
+        places_read(w, &g.places, w.inner, w.size)
+    elif g.places.n == 0 or w.inner != g.places.at[0].code:
+        w.why = b"a call stands in a part that has no record: step it once, then save"
+    else:
+        places_code(w, &g.places)
+
+
+cdef const char *cannot_be_written(const mig_t *g) noexcept nogil:
+    if g.kind > MIG_FRAMES:
+        return b"a context keeps the place of a call that waits: make that call again until it is over"
+    if not g.timed:
+        return b"a context keeps the place of a migration that waits: make that call again until it is over"
+    if g.busy or g.c.abort or g.at == MIG_LOOKS:
+        return b"a step of a migration is under way, or was interrupted: step it to its next stop, then save"
+    return NULL
+
+
+cdef void migs_write(coder_t *w) noexcept nogil:
+    cdef mig_t *g
+    cdef uint32_t i, live, n = w.m.nr_migs
+    if n > MANY_MIGS:
+        w.why = b"more migrations are on their way than a saved machine can have"
+        return
+    code_u32(w, &n, MANY_MIGS + 1)
+    for i in range(n):
+        g = <mig_t *> w.m.mig_table[i]
+        live = g.kind if g.c != NULL else 0
+        code_bytes(w, &g.generation, 4)
+        code_bytes(w, &live, 4)
+        if live:
+            code_bytes(w, &g.c.cpu, 4)
+            w.why = cannot_be_written(g)
+            if w.why == NULL:
+                code_mig(w, g)
+        if w.why != NULL:
+            return
+
+
+cdef mig_t *mig_again(machine_t *m, uint32_t generation) noexcept nogil:
+    """The record of the next index; NULL without memory."""
+    cdef mig_t *g = <mig_t *> calloc(1, sizeof(mig_t))
+    if g == NULL:
+        return NULL
+    g.m = m
+    g.generation = generation
+    if not mig_enter(m, g):
+        free(g)
+        return NULL
+    return g
+
+
+cdef void read_one(coder_t *w) noexcept nogil:
+    cdef uint32_t generation = 0, kind = 0, cpu = 0
+    cdef mig_t *g
+    code_bytes(w, &generation, 4)
+    code_u32(w, &kind, MIG_FRAMES + 1)
+    if kind:
+        code_u32(w, &cpu, w.m.nr_cpus)
+    if w.why != NULL:
+        return
+    g = mig_again(w.m, generation - (kind != 0))
+    if g == NULL:
+        w.why = b""
+    elif kind == 0:
+        mig_put(g)
+    elif pmg_fiber_new(&g.fiber, STACK_BYTES) or mig_ready(w.m, g, cpu, kind, True) == NULL:
+        w.why = b""
+    else:
+        code_mig(w, g)
+        w.m.lru_disable_count += g.c.lru_disabled
+
+
+cdef void migs_read(coder_t *w) noexcept nogil:
+    cdef uint32_t _i, n = 0
+    code_u32(w, &n, MANY_MIGS + 1)
+    for _i in range(n):
+        if w.why == NULL:
+            read_one(w)
+    if w.at != w.n:
+        wrong(w)

@@ -6,11 +6,32 @@ Today's kernels take one list: 6.1 page by page, from 6.3 on in batches.  Of the
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from pagemig.mm.migrate_stage cimport run_t, stage_t, target_t
+from pagemig.mm.place cimport coder_t
 from pagemig.mm.types cimport ctx_t, kept_by_t
 
 # migrates isolated pages and consumes the list: moved pages are freed, the others put back
 cdef void migrate_pages(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *target, run_t *run) noexcept nogil
 cdef int64_t run_result(run_t *run) noexcept nogil
+# what stands inside a caller of these, see place: the coder has its list
+cdef void code_migrate(coder_t *w) noexcept nogil
+cdef void code_chunk_or_batch(coder_t *w) noexcept nogil
+cdef void code_finish(coder_t *w, void *locals) noexcept nogil
+cdef void code_each(coder_t *w, void *locals) noexcept nogil
+cdef void code_one(coder_t *w, void *locals) noexcept nogil
+
+
+cdef struct finish_t:           # finish_run()
+    uint32_t *pfns
+    uint64_t n, tried
+    uint64_t i, k               # pages behind it, and those at work
+
+
+cdef struct each_t:             # migrate_pages_each()
+    uint32_t *pfns              # of the list
+    uint32_t *own               # slots, where the caller has none
+    uint64_t n, left
+    uint32_t pass_
+    bint in_pass
 
 
 cdef struct batch_t:            # up to NR_MAX_BATCHED_MIGRATION pages that are unmapped together and then moved
@@ -50,6 +71,12 @@ cdef struct lists_t:
     uint32_t *failed            # room for n
     uint64_t nr_failed
     kept_by_t keep
+
+
+cdef struct one_t:              # migrate_one_page()
+    lists_t lists
+    uint32_t pfn, to, moved, failed
+    int32_t nid
 
 # pages not migrated: those that failed and those to retry; `to` keeps the unused targets
 cdef uint64_t migrate_page_lists(ctx_t *c, lists_t *l) noexcept nogil

@@ -5,8 +5,8 @@ Today's kernels take one list: 6.1 page by page, from 6.3 on in batches.  Of the
 """
 from libc.errno cimport EAGAIN, ENOMEM
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memmove
+from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memmove, memset
 
 from pagemig.mm.atomic cimport GUARD_FREED, GUARD_RETRY, PMG_GUARD, pmg_load, pmg_load32, pmg_load_acq, pmg_prefetchw
 from pagemig.mm.context cimport signal_pending
@@ -14,13 +14,19 @@ from pagemig.mm.filemap cimport has_migratepage
 from pagemig.mm.frame cimport frame_maps, page_count, page_state
 from pagemig.mm.mempolicy cimport alloc_page_vma
 from pagemig.mm.migrate_stage cimport (
-    AHEAD, at_step, chunk_of, collect, DONE, heed_abort, HELD, wait_flags, in_batches, isolate_lru_page, load_stage, new_page,
-    pause_pass, PAUSE_UNMAPPED, putback_lru_page, run_begin, run_stage, run_t, short_of_frames, stage_end,
-    stage_move, stage_t, stage_take, stage_unmap, steps_show, TARGET_NEAREST, target_t, WAIT_FOR_ALL,
+    AHEAD, AT_LOCK, at_step, chunk_of, code_collect, code_run, code_stage, collect, collect_t, DONE, heed_abort, HELD,
+    in_batches, isolate_lru_page, load_stage, new_page, PAUSE_COPIED, pause_pass, PAUSE_STAGE, PAUSE_UNMAPPED,
+    putback_lru_page, run_begin, run_stage, run_t, short_of_frames, STAGE_ALONE, stage_end, stage_goes_on, STAGE_IN_BATCH,
+    stage_move, STAGE_OVER, stage_t, stage_take, stage_unmap, STAGE_UNMAPPED, steps_show, TARGET_NEAREST, target_t,
+    wait_flags, WAIT_FOR_ALL,
 )
 from pagemig.mm.notify cimport chosen_node, flush_batch, hears_target
 from pagemig.mm.page_alloc cimport (
     alloc_page, alloc_pages_bulk, alloc_pages_node, count_event, file_of, free_pages, page_to_nid, vma_of,
+)
+from pagemig.mm.place cimport (
+    code_flag, code_nid, code_pfn, code_u32, code_u64, code_words, coder_t, HELD_TARGET, holds, holds_list, place_enter,
+    place_leave, place_resumes, WAY_FREE, WAY_NAME, WAY_READ, wrong,
 )
 from pagemig.mm.rmap cimport lru_cache_disable, lru_cache_enable
 from pagemig.mm.swap_state cimport slots_at_hand
@@ -32,45 +38,107 @@ from pagemig.mm.types cimport (
 from pagemig.mm.vmscan cimport evict_one
 
 
+cdef enum chunk_at_t:
+    BETWEEN                     # two stages, or passes
+    IN_STAGE
+    IN_COLLECT
+
+
+cdef struct chunk_t:            # migrate_chunk()
+    uint32_t *pfns
+    uint64_t n, i, left         # of this pass: pages, those behind it, and of them those to be tried again
+    uint32_t pass_
+    uint32_t at                 # chunk_at_t
+    stage_t st
+
+
+cdef void code_chunk(coder_t *w, void *locals) noexcept nogil:
+    cdef chunk_t *k = <chunk_t *> locals
+    if w.way == WAY_READ:
+        k.pfns = w.pfns
+    code_u64(w, &k.n, w.pages)
+    code_u64(w, &k.i, k.n)
+    code_u64(w, &k.left, k.i)
+    code_u32(w, &k.pass_, w.m.profile.passes)
+    code_u32(w, &k.at, IN_COLLECT + 1)
+    if in_batches(w.m):
+        wrong(w)
+    if k.at != BETWEEN:
+        code_stage(w, &k.st, STAGE_ALONE if k.at == IN_STAGE else STAGE_OVER)
+    if k.at == IN_STAGE and k.st.n > k.n - k.i:
+        wrong(w)
+    holds_list(w, k.pfns, 0, k.left)
+    holds_list(w, k.pfns, k.i + (k.st.n if k.at == IN_STAGE else 0), k.n)
+    if k.at == IN_COLLECT:
+        if k.st.n > k.i - k.left:
+            wrong(w)
+        w.pfns = k.pfns + k.left
+        w.stage = &k.st
+        w.inner = code_collect
+        w.size = sizeof(collect_t)
+
+
+cdef void chunk_stage(ctx_t *c, chunk_t *k, const target_t *t, run_t *run) noexcept nogil:
+    """One stage; without a frame for its first page an error."""
+    cdef uint32_t force = WAIT_FOR_ALL if k.pass_ >= c.m.profile.force_pass else 0
+    if k.at == BETWEEN:
+        load_stage(c, &k.st, t, k.pfns + k.i, k.n - k.i)
+        k.at = IN_STAGE
+        run_stage(c, &k.st, t, force)
+    elif k.at == IN_STAGE:
+        stage_goes_on(c, &k.st, force)
+    if k.st.n == 0:
+        run.error = -ENOMEM
+    else:
+        k.i += k.st.n if k.at == IN_STAGE else 0
+        k.at = IN_COLLECT
+        k.left += collect(c, &k.st, t, k.pfns + k.left, run)
+        heed_abort(c, run)
+    k.at = BETWEEN
+
+
+cdef void chunk_gives_up(chunk_t *k, run_t *run) noexcept nogil:
+    """Count the page without a frame, and those left to the next pass."""
+    run.failed += 1 + k.left
+    while k.i < k.n:
+        k.pfns[k.left] = k.pfns[k.i]
+        k.left += 1
+        k.i += 1
+
+
 cdef uint64_t migrate_chunk(
         ctx_t *c, uint32_t *pfns, uint64_t n, uint64_t tried, const target_t *t, run_t *run) noexcept nogil:
     """Run all passes over at most a chunk of pages; return how many are left, compacted to the front.
 
     The first ``tried`` pages have had their first pass.
     """
-    cdef stage_t st
-    cdef uint64_t i, left = n
-    cdef uint32_t pass_
-    for pass_ in range(c.m.profile.passes):
-        n = left
-        i = left = tried
-        tried = 0
-        if pass_:
-            pause_pass(c)
-        while i < n:
-            load_stage(c, &st, t, pfns + i, n - i)
-            run_stage(c, &st, t, WAIT_FOR_ALL if pass_ >= c.m.profile.force_pass else 0)
-            if st.n == 0:
-                run.error = -ENOMEM
-            else:
-                i += st.n
-                left += collect(c, &st, t, pfns + left, run)
-                heed_abort(c, run)
-            if run.error:
-                run.failed += 1 + left      # the page without a frame, and those left to the next pass
-                while i < n:
-                    pfns[left] = pfns[i]
-                    left += 1
-                    i += 1
-                return left
-        if left == 0:
-            return 0
-    run.failed += left
-    return left
+    cdef chunk_t k
+    if not place_enter(c, code_chunk, &k, sizeof(k)):
+        k.pass_ = 0
+        k.n = n
+        k.i = k.left = tried
+        k.at = BETWEEN
+    k.pfns = pfns
+    while True:
+        while k.i < k.n and not run.error:
+            chunk_stage(c, &k, t, run)
+        if run.error:
+            chunk_gives_up(&k, run)
+            break
+        k.pass_ += 1
+        if k.left == 0 or k.pass_ >= c.m.profile.passes:
+            run.failed += k.left
+            break
+        k.n = k.left
+        k.i = k.left = 0
+        pause_pass(c)
+    place_leave(c)
+    return k.left
 
 
 cdef enum:
     BATCH_ROOM = 8              # initial capacity of a batch, in stages
+    MANY = 0x7fffffff           # of what is read back
 
 
 cdef void batch_begin(batch_t *b) noexcept nogil:
@@ -116,12 +184,16 @@ cdef uint32_t hold(stage_t *st, int rc, int as_) noexcept nogil:
 
 cdef uint64_t settle(ctx_t *c, stage_t *st, int rc, uint32_t *keep, run_t *run) noexcept nogil:
     """Hold the pages with result ``rc`` (HELD: none) and finish the others; those that failed go to ``keep``."""
-    cdef uint64_t left = 0
-    cdef uint32_t i, moved
     st.held = hold(st, rc, HELD)
     if st.held == st.n:
         return 0
     stage_end(c, st, st.held == 0)
+    return settled(st, keep, run)
+
+
+cdef uint64_t settled(stage_t *st, uint32_t *keep, run_t *run) noexcept nogil:
+    cdef uint64_t left = 0
+    cdef uint32_t i, moved
     moved = hold(st, 0, DONE)
     run.succeeded += moved
     if moved == st.n:
@@ -150,43 +222,169 @@ cdef uint64_t unmap_ahead(ctx_t *c, batch_t *b, const target_t *t, uint32_t *kee
     return left
 
 
-cdef uint64_t unmap_batch(
-        ctx_t *c, batch_t *b, uint32_t *pfns, uint64_t n, uint64_t tried, const target_t *t, uint32_t passes,
-        uint32_t force, run_t *run) noexcept nogil:
-    """Run the passes that unmap; return how many pages are not unmapped, compacted to the front.
+cdef struct batched_t:          # migrate_pages_batch()
+    uint32_t *pfns
+    batch_t *b
+    uint64_t n, i, left         # of this pass of unmapping, as in a chunk
+    uint64_t unmoved            # behind them those that were unmapped and could not be moved
+    uint32_t k, held            # of this pass of moving: stages behind it, and pages that stay unmapped
+    uint32_t pass_
+    bint moving
+    bint in_stage               # the stage after the last one, or when moving the k-th
 
-    The first ``tried`` pages have had their first pass.  When no target can be allocated, no further page is tried, but
-    pages already unmapped will be moved.
-    """
-    cdef uint64_t i, left = n
-    cdef uint32_t _pass
+
+cdef void code_stages(coder_t *w, batched_t *k) noexcept nogil:
+    """The batch, and while it is unmapped the stage that is to join it."""
+    cdef batch_t *b = k.b
+    cdef uint32_t i, n
+    if w.way == WAY_READ:
+        k.b = b = <batch_t *> calloc(1, sizeof(batch_t))
+        if b == NULL:
+            wrong(w)
+            return
+    code_u32(w, &b.n, w.m.profile.batch + 1)
+    n = b.n + (k.in_stage and not k.moving)
+    if w.way == WAY_READ and n and w.why == NULL:
+        b.stage = <stage_t *> calloc(n, sizeof(stage_t))
+        b.cap = n
+        if b.stage == NULL:
+            wrong(w)
+    for i in range(n):
+        if w.why == NULL:
+            code_stage(w, &b.stage[i], STAGE_IN_BATCH if k.in_stage and i == (k.k if k.moving else b.n) else STAGE_UNMAPPED)
+
+
+cdef uint64_t pages_in(const batched_t *k) noexcept nogil:
+    """Pages of its stages, which may all come back to the list; at first with the stage that is to join them."""
+    cdef uint64_t n = 0
+    cdef uint32_t i, j
+    for i in range(k.b.n):
+        for j in range(k.b.stage[i].n):
+            n += k.b.stage[i].rc[j] != DONE
+    return n
+
+
+cdef bint batch_is_sound(coder_t *w, const batched_t *k) noexcept nogil:
+    cdef uint64_t joining = 0
+    if k.k > k.b.n or (k.moving and (k.i != k.n or (k.in_stage and k.k == k.b.n))):
+        return False
+    if k.in_stage and not k.moving:
+        joining = k.b.stage[k.b.n].n
+    if k.in_stage and k.b.stage[k.k if k.moving else k.b.n].at == (AT_LOCK if k.moving else PAUSE_COPIED):
+        return False
+    return joining <= k.n - k.i and k.left + k.unmoved + pages_in(k) <= w.capacity
+
+
+cdef void code_batch(coder_t *w, void *locals) noexcept nogil:
+    cdef batched_t *k = <batched_t *> locals
+    cdef uint64_t joining
+    if w.way == WAY_FREE:
+        if k.b != NULL:
+            free(k.b.stage)
+        free(k.b)
+        return
+    if w.way == WAY_READ:
+        k.pfns = w.pfns
+        if not in_batches(w.m):
+            wrong(w)
+    code_u64(w, &k.n, w.pages)
+    code_u64(w, &k.i, k.n)
+    code_u64(w, &k.left, k.i)
+    code_u64(w, &k.unmoved, w.capacity - k.left)
+    code_u32(w, &k.pass_, max(w.m.profile.passes, w.m.profile.async_passes))
+    code_u32(w, &k.k, MANY)
+    code_u32(w, &k.held, MANY)
+    code_flag(w, &k.moving)
+    code_flag(w, &k.in_stage)
+    if w.why == NULL:
+        code_stages(w, k)
+    if w.way == WAY_READ and w.why == NULL and not batch_is_sound(w, k):
+        wrong(w)
+    if w.why != NULL:
+        return
+    joining = k.b.stage[k.b.n].n if k.in_stage and not k.moving else 0
+    holds_list(w, k.pfns, 0, k.left + k.unmoved)
+    if not k.moving:
+        holds_list(w, k.pfns, k.i + joining, k.n)
+
+
+cdef enum sync_at_t:
+    TOGETHER
+    ALONE
+
+
+cdef struct sync_t:             # migrate_pages_sync()
+    uint32_t *pfns
+    run_t first                 # of those together
+    uint64_t together, i, left  # pages that did not move so; those that were tried alone; those left then
+    uint32_t at                 # sync_at_t
+
+
+cdef void code_sync(coder_t *w, void *locals) noexcept nogil:
+    cdef sync_t *k = <sync_t *> locals
+    if w.way == WAY_READ:
+        k.pfns = w.pfns
+    code_run(w, &k.first)
+    code_u64(w, &k.together, w.capacity)
+    code_u64(w, &k.i, k.together)
+    code_u64(w, &k.left, k.i)
+    code_u32(w, &k.at, ALONE + 1)
+    if k.at == ALONE:
+        if w.way == WAY_READ and (k.i == k.together or k.first.error):
+            wrong(w)
+        holds_list(w, k.pfns, 0, k.left)
+        holds_list(w, k.pfns, k.i + 1, k.together)
+        w.pfns = k.pfns + k.left
+        w.pages = w.capacity = 1
+    w.inner = code_batch
+    w.size = sizeof(batched_t)
+
+
+cdef void unmap_stage(ctx_t *c, batched_t *k, const target_t *t, uint32_t force, run_t *run) noexcept nogil:
+    cdef batch_t *b = k.b
     cdef stage_t *st
-    for _pass in range(passes):
-        n = left
-        left = i = tried
-        tried = 0
-        if _pass:
-            pause_pass(c)
-        while i < n:
-            st = batch_room(b)
-            if st != NULL:
-                load_stage(c, st, t, pfns + i, n - i)
-                stage_unmap(c, st, t, force)
-            if st == NULL or st.n == 0:
-                run.error = -ENOMEM
-                run.failed += 1 + left
-                while i < n:
-                    pfns[left] = pfns[i]
-                    left += 1
-                    i += 1
-                return left
-            i += st.n
-            left += settle(c, st, 0, pfns + left, run)
-            b.n += st.held != 0
-        if left == 0:
-            break
-    run.failed += left
-    return left
+    if k.in_stage:                              # in a call that was saved
+        st = &b.stage[b.n]
+        stage_goes_on(c, st, force)
+    else:
+        st = batch_room(b)
+        if st != NULL:
+            load_stage(c, st, t, k.pfns + k.i, k.n - k.i)
+            k.in_stage = True
+            st.at = 0
+            stage_unmap(c, st, t, force)
+    if st == NULL or st.n == 0:
+        run.error = -ENOMEM
+    else:
+        k.left += settled(st, k.pfns + k.left, run) if st.at == PAUSE_STAGE else settle(c, st, 0, k.pfns + k.left, run)
+        k.i += st.n
+        b.n += st.held != 0
+    k.in_stage = False
+
+
+cdef void unmap_batch(
+        ctx_t *c, batched_t *k, const target_t *t, uint32_t passes, uint32_t force, run_t *run) noexcept nogil:
+    """Run the passes that unmap; pages not unmapped are compacted to the front.
+
+    When no target can be allocated, no further page is tried, but pages already unmapped will be moved.
+    """
+    while True:
+        while k.i < k.n and not run.error:
+            unmap_stage(c, k, t, force, run)
+        if run.error:
+            run.failed += 1 + k.left
+            while k.i < k.n:
+                k.pfns[k.left] = k.pfns[k.i]
+                k.left += 1
+                k.i += 1
+            return
+        k.pass_ += 1
+        if k.left == 0 or k.pass_ >= passes:
+            run.failed += k.left
+            return
+        k.n = k.left
+        k.i = k.left = 0
+        pause_pass(c)
 
 
 cdef void pause_batch(ctx_t *c, batch_t *b) noexcept nogil:
@@ -213,74 +411,118 @@ cdef void fetch_stage(machine_t *m, const stage_t *st) noexcept nogil:
         pmg_prefetchw(&m.frames[st.dst[i]])
 
 
-cdef uint64_t move_batch(ctx_t *c, batch_t *b, uint32_t *keep, uint32_t passes, run_t *run) noexcept nogil:
-    """Run the passes that move unmapped pages; those that fail are restored after the last and go to ``keep``."""
-    cdef uint64_t left = 0
-    cdef uint32_t pass_, k, held = b.n
-    cdef stage_t *st
-    for pass_ in range(passes):
-        if held == 0:
+cdef void move_stage(ctx_t *c, batched_t *k, bint last, run_t *run) noexcept nogil:
+    cdef stage_t *st = &k.b.stage[k.k]
+    cdef uint32_t *keep = k.pfns + k.left + k.unmoved
+    if not k.in_stage:
+        fetch_stage(c.m, st)
+        hold(st, HELD, 0)
+        k.in_stage = True
+        st.at = 0
+        stage_move(c, st)
+    k.unmoved += settled(st, keep, run) if st.at == PAUSE_STAGE else settle(c, st, HELD if last else -EAGAIN, keep, run)
+    k.in_stage = False
+    k.held += st.held
+
+
+cdef void move_batch(ctx_t *c, batched_t *k, uint32_t passes, run_t *run) noexcept nogil:
+    """Run the passes that move unmapped pages; those that fail are restored after the last."""
+    while k.pass_ < passes:
+        while k.k < k.b.n:
+            if k.in_stage or k.b.stage[k.k].held:
+                move_stage(c, k, k.pass_ + 1 >= passes, run)
+            k.k += 1
+        if k.held == 0:
             break
-        held = 0
-        for k in range(b.n):
-            st = &b.stage[k]
-            if st.held:
-                fetch_stage(c.m, st)
-                hold(st, HELD, 0)
-                stage_move(c, st)
-                left += settle(c, st, -EAGAIN if pass_ + 1 < passes else HELD, keep + left, run)
-                held += st.held
-    run.failed += left
-    return left
+        k.held = k.k = 0
+        k.pass_ += 1
+    run.failed += k.unmoved
 
 
 cdef uint64_t migrate_pages_batch(
         ctx_t *c, batch_t *b, uint32_t *pfns, uint64_t n, uint64_t tried, const target_t *t, uint32_t passes,
         uint32_t force, run_t *run) noexcept nogil:
-    """Unmap and move at most a batch of pages; return how many are left, compacted to the front."""
-    cdef uint64_t left = n
-    if not run.error:                           # set if the pass that ran ahead got no target
-        left = unmap_batch(c, b, pfns, n, tried, t, passes, force, run)
-    count_event(c, C_TLB_FLUSH, b.n != 0)
-    flush_batch(c)
-    pause_batch(c, b)
-    left += move_batch(c, b, pfns + left, passes, run)
+    """Unmap and move at most a batch of pages; return how many are left, compacted to the front.
+
+    The first ``tried`` pages have had their first pass.
+    """
+    cdef batched_t k
+    if place_enter(c, code_batch, &k, sizeof(k)):
+        b[0] = k.b[0]
+        free(k.b)
+    else:
+        memset(&k, 0, sizeof(k))
+        k.n = n
+        k.i = k.left = tried
+    k.pfns = pfns
+    k.b = b
+    if not k.moving:
+        if run.error:                           # the pass that ran ahead got no target
+            k.left = k.i = n
+        else:
+            unmap_batch(c, &k, t, passes, force, run)
+        k.moving = True
+        k.pass_ = 0
+        count_event(c, C_TLB_FLUSH, b.n != 0)
+        flush_batch(c)
+        pause_batch(c, b)
+    move_batch(c, &k, passes, run)
     b.n = 0
-    return left
+    place_leave(c)
+    return k.left + k.unmoved
+
+
+cdef uint64_t one_by_one(ctx_t *c, batch_t *b, sync_t *k, const target_t *t, run_t *run) noexcept nogil:
+    """What is left of a batch, waiting; how many do not move."""
+    while k.i < k.together:
+        if run.error and k.at != ALONE:
+            k.pfns[k.left] = k.pfns[k.i]
+            k.left += 1
+        else:
+            if k.at != ALONE:
+                k.pfns[k.left] = k.pfns[k.i]
+            k.at = ALONE
+            k.left += migrate_pages_batch(c, b, k.pfns + k.left, 1, 0, t, c.m.profile.passes, WAIT_FOR_ALL, run)
+            heed_abort(c, run)
+            k.at = TOGETHER
+        k.i += 1
+    return k.left
 
 
 cdef uint64_t migrate_pages_sync(
         ctx_t *c, batch_t *b, uint32_t *pfns, uint64_t n, uint64_t tried, const target_t *t,
         run_t *run) noexcept nogil:
     """Migrate all pages together without waiting, then the rest one by one with waiting; only these failures count."""
-    cdef run_t first
-    cdef uint64_t i, left = 0, together
-    run_begin(&first)
+    cdef sync_t k
+    if not place_enter(c, code_sync, &k, sizeof(k)):
+        run_begin(&k.first)
+        k.first.error = run.error
+        k.i = k.left = k.together = 0
+        k.at = TOGETHER
+    k.pfns = pfns
     if not c.m.profile.async_first:             # an asynchronous caller: all passes without waiting
-        together = migrate_pages_batch(c, b, pfns, n, tried, t, c.m.profile.passes, 0, run)
+        k.left = migrate_pages_batch(c, b, pfns, n, tried, t, c.m.profile.passes, 0, run)
         heed_abort(c, run)
-        return together
-    first.error = run.error
-    together = migrate_pages_batch(c, b, pfns, n, tried, t, c.m.profile.async_passes, 0, &first)
-    run.succeeded += first.succeeded
-    if first.error:
-        run.error = first.error
-        run.failed += first.failed
-        return together
-    heed_abort(c, run)
-    for i in range(together):
-        pfns[left] = pfns[i]
-        if run.error:
-            left += 1
+    else:
+        if k.at == TOGETHER:
+            k.together = migrate_pages_batch(c, b, pfns, n, tried, t, c.m.profile.async_passes, 0, &k.first)
+            run.succeeded += k.first.succeeded
+        if k.first.error:
+            run.error = k.first.error
+            run.failed += k.first.failed
+            k.left = k.together
         else:
-            left += migrate_pages_batch(c, b, pfns + left, 1, 0, t, c.m.profile.passes, WAIT_FOR_ALL, run)
-            heed_abort(c, run)
-    return left
+            if k.at == TOGETHER:
+                heed_abort(c, run)
+            k.left = one_by_one(c, b, &k, t, run)
+    place_leave(c)
+    return k.left
 
 
 cdef void migrate_pages(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *target, run_t *run) noexcept nogil:
     cdef batch_t b
-    run_begin(run)
+    if not place_resumes(c):
+        run_begin(run)
     if c.m.profile.four_lists:
         migrate_pages_to(c, pfns, n, target, run)
     elif c.m.profile.page_results:
@@ -291,11 +533,24 @@ cdef void migrate_pages(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *ta
         free(b.stage)
 
 
+cdef void code_migrate(coder_t *w) noexcept nogil:
+    """What is inside a caller of migrate_pages(), by kernel."""
+    if w.m.profile.four_lists:
+        w.inner = code_to
+        w.size = sizeof(to_t)
+    elif w.m.profile.page_results:
+        w.inner = code_each
+        w.size = sizeof(each_t)
+    else:
+        w.inner = code_finish
+        w.size = sizeof(finish_t)
+
+
 cdef void migrate_chunk_or_batch(
         ctx_t *c, batch_t *b, uint32_t *pfns, uint64_t n, uint64_t tried, const target_t *target,
         run_t *run) noexcept nogil:
     cdef uint64_t i, left
-    if run.error and b.n == 0:
+    if run.error and b.n == 0 and not place_resumes(c):
         left = n
     elif in_batches(c.m):
         left = migrate_pages_sync(c, b, pfns, n, tried, target, run)
@@ -306,17 +561,50 @@ cdef void migrate_chunk_or_batch(
         putback_lru_page(c, pfns[i])
 
 
+cdef void code_chunk_or_batch(coder_t *w) noexcept nogil:
+    if in_batches(w.m):
+        w.inner = code_sync
+        w.size = sizeof(sync_t)
+    else:
+        w.inner = code_chunk
+        w.size = sizeof(chunk_t)
+
+
+cdef void code_finish(coder_t *w, void *locals) noexcept nogil:
+    cdef finish_t *f = <finish_t *> locals
+    if w.way == WAY_READ:
+        f.pfns = w.pfns
+    code_u64(w, &f.n, w.pages)
+    code_u64(w, &f.tried, f.n)
+    code_u64(w, &f.i, f.n)
+    code_u64(w, &f.k, f.n - f.i)
+    holds_list(w, f.pfns, f.i + f.k, f.n)
+    w.pfns = f.pfns + f.i
+    w.pages = f.k
+    w.capacity -= f.i
+    code_chunk_or_batch(w)
+
+
 cdef void finish_run(
         ctx_t *c, batch_t *b, uint32_t *pfns, uint64_t n, uint64_t tried, const target_t *target,
         run_t *run) noexcept nogil:
-    cdef uint64_t i = 0, k
-    while i < n or b.n:
-        # of a batch that is unmapped in part, pages that have had their first pass belong to it too
-        k = min(n - i, <uint64_t> chunk_of(c.m) - b.pages + (tried if b.pages else 0))
-        migrate_chunk_or_batch(c, b, pfns + i, k, min(tried - min(tried, i), k), target, run)
-        i += k
+    cdef finish_t f
+    cdef bint again = place_enter(c, code_finish, &f, sizeof(f))
+    if not again:
+        f.n = n
+        f.tried = tried
+        f.i = 0
+    f.pfns = pfns
+    while again or f.i < f.n or b.n:
+        if not again:
+            # of a batch that is unmapped in part, pages that have had their first pass belong to it too
+            f.k = min(f.n - f.i, <uint64_t> chunk_of(c.m) - b.pages + (f.tried if b.pages else 0))
+        again = False
+        migrate_chunk_or_batch(c, b, pfns + f.i, f.k, min(f.tried - min(f.tried, f.i), f.k), target, run)
+        f.i += f.k
     count_event(c, C_PGMIGRATE_SUCCESS, run.succeeded)
     count_event(c, C_PGMIGRATE_FAIL, run.failed)
+    place_leave(c)
 
 
 cdef int64_t run_result(run_t *run) noexcept nogil:
@@ -392,49 +680,136 @@ cdef inline void settle_listed(lists_t *l, uint64_t *left, uint32_t pfn, int rc)
         l.nr_moved += 1
 
 
+cdef struct listed_t:           # list_pass()
+    lists_t *lists
+    uint64_t i, left            # pages behind it, and of them those to be tried again
+    bint in_stage
+    stage_t st
+
+
+cdef void code_listed(coder_t *w, void *locals) noexcept nogil:
+    cdef listed_t *k = <listed_t *> locals
+    cdef lists_t *lists
+    cdef uint64_t at_work = 0, used = 0
+    cdef uint32_t i
+    if w.way == WAY_READ:
+        k.lists = <lists_t *> w.lists
+    lists = k.lists
+    code_u64(w, &k.i, lists.n)
+    code_u64(w, &k.left, k.i)
+    code_flag(w, &k.in_stage)
+    if k.in_stage:
+        code_stage(w, &k.st, STAGE_ALONE)
+        at_work = k.st.n
+        for i in range(k.st.n):
+            used += k.st.at != PAUSE_STAGE or k.st.rc[i] == 0
+    else:
+        w.why = b"it waits for a page that it evicts: step it once, then save"
+    if w.way == WAY_READ and (w.why != NULL or at_work > lists.n - k.i or at_work > lists.nr_to or used > lists.nr_to or
+                              at_work + lists.nr_moved > w.entries or at_work + lists.nr_failed > w.entries):
+        wrong(w)
+        return
+    holds_list(w, lists.source, 0, k.left)
+    holds_list(w, lists.source, k.i + at_work, lists.n)
+    holds_targets(w, lists.to, lists.nr_to - used)
+
+
+cdef void holds_targets(coder_t *w, const uint32_t *pfns, uint64_t n) noexcept nogil:
+    cdef uint64_t i
+    for i in range(n if w.way == WAY_NAME else 0):
+        holds(w, HELD_TARGET, pfns[i], 1)
+
+
+cdef void handle_listed(ctx_t *c, listed_t *k, uint32_t force, bint last_resort) noexcept nogil:
+    """One stage of a pass that goes on.  Without a target left, or when the call is to end, no page is in it."""
+    cdef lists_t *lists = k.lists
+    cdef uint32_t i
+    if k.in_stage:                              # in a call that was saved
+        stage_goes_on(c, &k.st, force)
+        for i in range(k.st.n):
+            lists.nr_to -= k.st.rc[i] == 0
+    else:
+        take_listed(c, lists, k.i, 1 if last_resort or lists.to == NULL else list_width(c, lists, force), &k.st)
+        at_step(c, STEP_ISOLATE, &k.st)
+        if page_count(c.m, k.st.src[0]) == 1 and PMG_GUARD(GUARD_FREED):
+            k.st.n = 1
+            k.st.rc[0] = 1                      # freed meanwhile
+        elif lists.to == NULL:
+            at_step(c, STEP_ALLOC, &k.st)
+            k.st.rc[0] = evict_one(c, k.st.src[0], force)
+        elif lists.nr_to == 0 or c.abort:
+            k.st.n = 0
+            return
+        else:
+            k.in_stage = True
+            move_listed(c, lists, &k.st, force)
+    if k.in_stage and last_resort and k.st.rc[0] == -EAGAIN and has_stuck_buffers(c, k.st.src[0]):
+        k.in_stage = False
+        k.st.rc[0] = evict_one(c, k.st.src[0], force)
+    k.in_stage = False
+
+
 cdef uint64_t list_pass(ctx_t *c, lists_t *l, uint32_t pass_) noexcept nogil:
     """Run one pass and return how many pages to retry; it ends early when ``to`` is used up."""
-    cdef uint32_t force = wait_flags(c.m, pass_)
+    cdef uint32_t force = wait_flags(c.m, pass_), i
     cdef bint last_resort = c.m.profile.engine == 1 and pass_ > LAST_RESORT
-    cdef stage_t st
-    cdef uint64_t i = 0, left = 0
-    cdef uint32_t k
-    while i < l.n and not signal_pending(c, 1):
-        take_listed(c, l, i, 1 if last_resort or l.to == NULL else list_width(c, l, force), &st)
-        at_step(c, STEP_ISOLATE, &st)
-        if page_count(c.m, st.src[0]) == 1 and PMG_GUARD(GUARD_FREED):
-            st.n = 1
-            st.rc[0] = 1                        # freed meanwhile
-        elif l.to == NULL:
-            at_step(c, STEP_ALLOC, &st)
-            st.rc[0] = evict_one(c, st.src[0], force)
-        elif l.nr_to == 0 or c.abort:
+    cdef listed_t k
+    if not place_enter(c, code_listed, &k, sizeof(k)):
+        k.i = k.left = 0
+        k.in_stage = False
+    k.lists = l
+    while k.in_stage or (k.i < l.n and not signal_pending(c, 1)):
+        handle_listed(c, &k, force, last_resort)
+        if k.st.n == 0:
             break
-        else:
-            move_listed(c, l, &st, force)
-            if last_resort and st.rc[0] == -EAGAIN and has_stuck_buffers(c, st.src[0]):
-                st.rc[0] = evict_one(c, st.src[0], force)
-        for k in range(st.n):
-            settle_listed(l, &left, st.src[k], st.rc[k])
-        i += st.n
+        for i in range(k.st.n):
+            settle_listed(l, &k.left, k.st.src[i], k.st.rc[i])
+        k.i += k.st.n
     # Pages to retry join those not reached, which stay in place: they are many, and all chunks share one list.
-    memmove(l.source + i - left, l.source, left * sizeof(uint32_t))
-    l.source += i - left
-    l.n -= i - left
-    return left
+    memmove(l.source + k.i - k.left, l.source, k.left * sizeof(uint32_t))
+    l.source += k.i - k.left
+    l.n -= k.i - k.left
+    place_leave(c)
+    return k.left
+
+
+cdef struct passes_t:           # migrate_page_lists()
+    lists_t *lists
+    uint32_t pass_
+    bint in_pass
+
+
+cdef void code_passes(coder_t *w, void *locals) noexcept nogil:
+    cdef passes_t *k = <passes_t *> locals
+    if w.way == WAY_READ:
+        k.lists = <lists_t *> w.lists
+    code_u32(w, &k.pass_, w.m.profile.passes)
+    code_flag(w, &k.in_pass)
+    if k.in_pass:
+        w.inner = code_listed
+        w.size = sizeof(listed_t)
+    else:
+        holds_list(w, k.lists.source, 0, k.lists.n)
+        holds_targets(w, k.lists.to, k.lists.nr_to)
 
 
 cdef uint64_t migrate_page_lists(ctx_t *c, lists_t *l) noexcept nogil:
-    cdef uint32_t pass_
+    cdef passes_t k
     cdef uint64_t retry = 0
-    l.nr_moved = 0
-    l.nr_failed = 0
-    for pass_ in range(c.m.profile.passes):
-        if pass_:
-            pause_pass(c)
-        retry = list_pass(c, l, pass_)
-        if retry == 0:
+    if not place_enter(c, code_passes, &k, sizeof(k)):
+        l.nr_moved = 0
+        l.nr_failed = 0
+        k.pass_ = 0
+    k.lists = l
+    while True:
+        k.in_pass = True
+        retry = list_pass(c, l, k.pass_)
+        k.in_pass = False
+        k.pass_ += 1
+        if retry == 0 or k.pass_ >= c.m.profile.passes:
             break
+        pause_pass(c)
+    place_leave(c)
     return l.nr_failed + retry
 
 
@@ -528,25 +903,46 @@ cdef void lists_end(ctx_t *c, lists_t *l) noexcept nogil:
     lru_cache_enable(c)
 
 
+cdef void listed_one(one_t *k) noexcept nogil:
+    k.lists.source = &k.pfn
+    k.lists.to = &k.to
+    k.lists.moved = &k.moved
+    k.lists.failed = &k.failed
+    k.lists.keep.how = KEEP_REFCOUNT
+
+
+cdef void code_one(coder_t *w, void *locals) noexcept nogil:
+    cdef one_t *k = <one_t *> locals
+    if w.way == WAY_READ:
+        listed_one(k)
+        k.lists.n = k.lists.nr_to = 1
+    code_pfn(w, &k.pfn)
+    code_pfn(w, &k.to)
+    code_nid(w, &k.nid)
+    w.lists = &k.lists
+    w.entries = 1
+    w.inner = code_passes
+    w.size = sizeof(passes_t)
+
+
 cdef int32_t migrate_one_page(ctx_t *c, uint32_t pfn, int32_t nid) noexcept nogil:
-    cdef lists_t l
-    cdef uint32_t to, moved, failed
-    to = target_ahead(c, NULL, pfn, 0, nid)
-    if to == 0:
-        putback_lru_page(c, pfn)
-        return -ENOMEM
-    nid = page_to_nid(c.m, to)          # another node if that one is full
-    l.source = &pfn
-    l.to = &to
-    l.moved = &moved
-    l.failed = &failed
-    l.n = l.nr_to = 1
-    l.keep.how = KEEP_REFCOUNT
-    migrate_page_lists(c, &l)
-    count_event(c, C_PGMIGRATE_SUCCESS, l.nr_moved)
-    count_event(c, C_PGMIGRATE_FAIL, 1 - l.nr_moved)
-    lists_putback(c, &l)
-    return nid if l.nr_moved else -EAGAIN
+    cdef one_t k
+    if not place_enter(c, code_one, &k, sizeof(k)):
+        k.pfn = pfn
+        k.to = target_ahead(c, NULL, pfn, 0, nid)
+        if k.to == 0:
+            place_leave(c)
+            putback_lru_page(c, pfn)
+            return -ENOMEM
+        k.nid = page_to_nid(c.m, k.to)  # another node if that one is full
+        k.lists.n = k.lists.nr_to = 1
+    listed_one(&k)
+    migrate_page_lists(c, &k.lists)
+    place_leave(c)
+    count_event(c, C_PGMIGRATE_SUCCESS, k.lists.nr_moved)
+    count_event(c, C_PGMIGRATE_FAIL, 1 - k.lists.nr_moved)
+    lists_putback(c, &k.lists)
+    return k.nid if k.lists.nr_moved else -EAGAIN
 
 
 cdef uint64_t targets_at_once(ctx_t *c, const target_t *t, uint32_t *to, uint64_t want) noexcept nogil:
@@ -561,54 +957,113 @@ cdef uint64_t targets_at_once(ctx_t *c, const target_t *t, uint32_t *to, uint64_
     return n
 
 
-cdef int one_chunk(ctx_t *c, lists_t *l, const target_t *t, uint64_t *offset, run_t *run) noexcept nogil:
+cdef struct to_t:               # migrate_pages_to()
+    lists_t lists
+    uint32_t *pfns              # the caller's
+    uint32_t *room              # of targets, of pages that moved, and of those that did not
+    uint64_t n
+    uint64_t offset             # targets allocated, see target_ahead
+    uint64_t nr_failed          # in chunks before this one
+
+
+cdef bint make_room(to_t *k, uint32_t *pfns, uint64_t n) noexcept nogil:
+    k.pfns = pfns
+    k.n = n
+    k.room = <uint32_t *> malloc((MIGRATE_CHUNK_SIZE + 1 + 2 * n) * 4)
+    k.lists.to = k.room
+    k.lists.moved = k.room + MIGRATE_CHUNK_SIZE + 1
+    return k.room != NULL
+
+
+cdef inline uint32_t *failed_of(to_t *k) noexcept nogil:
+    return k.lists.moved + k.n
+
+
+cdef void code_frames(coder_t *w, uint32_t *pfns, uint64_t n) noexcept nogil:
+    cdef uint64_t i
+    for i in range(n):
+        code_pfn(w, &pfns[i])
+
+
+cdef void code_to(coder_t *w, void *locals) noexcept nogil:
+    cdef to_t *k = <to_t *> locals
+    cdef uint64_t done
+    if w.way == WAY_FREE:
+        free(k.room)
+        return
+    if w.way == WAY_READ and not make_room(k, w.pfns, w.pages):
+        w.why = b""
+        return
+    done = <uint64_t> (k.lists.source - k.pfns) if w.way != WAY_READ else 0
+    code_u64(w, &done, k.n)
+    code_u64(w, &k.lists.n, k.n - done)
+    code_u64(w, &k.offset, MANY)
+    code_u64(w, &k.lists.nr_to, MIGRATE_CHUNK_SIZE + 1)
+    code_u64(w, &k.lists.nr_moved, k.n)
+    code_u64(w, &k.nr_failed, k.n)
+    code_u64(w, &k.lists.nr_failed, k.n - k.nr_failed)
+    code_frames(w, k.lists.to, k.lists.nr_to)
+    code_frames(w, k.lists.moved, k.lists.nr_moved)
+    code_frames(w, failed_of(k), k.nr_failed + k.lists.nr_failed)
+    if w.way == WAY_READ:
+        k.lists.source = k.pfns + done
+        k.lists.failed = failed_of(k) + k.nr_failed
+        k.lists.keep.how = KEEP_REFCOUNT
+    holds_list(w, k.lists.moved, 0, k.lists.nr_moved)
+    holds_list(w, failed_of(k), 0, k.nr_failed + k.lists.nr_failed)
+    w.lists = &k.lists
+    w.entries = k.n - k.nr_failed
+    w.inner = code_passes
+    w.size = sizeof(passes_t)
+
+
+cdef int one_chunk(ctx_t *c, to_t *k, const target_t *t, run_t *run) noexcept nogil:
     """Allocate targets for one chunk and migrate it; 1: every page got a target and more pages are left."""
-    cdef uint64_t i, want = min(l.n, <uint64_t> (MIGRATE_CHUNK_SIZE + 1))
-    l.nr_to = targets_at_once(c, t, l.to, want)
-    offset[0] += l.nr_to
-    for i in range(l.nr_to, want):
-        l.to[i] = target_ahead(c, t, l.source[i], offset[0], t.nid)
-        if l.to[i] == 0:
-            run.error = -ENOMEM
-            break
-        offset[0] += 1
-        l.nr_to += 1
+    cdef lists_t *lists = &k.lists
+    cdef uint64_t i, want = min(lists.n, <uint64_t> (MIGRATE_CHUNK_SIZE + 1))
+    if not place_resumes(c):
+        lists.failed = failed_of(k) + k.nr_failed
+        lists.nr_failed = 0
+        lists.nr_moved = 0
+        lists.nr_to = targets_at_once(c, t, lists.to, want)
+        k.offset += lists.nr_to
+        for i in range(lists.nr_to, want):
+            lists.to[i] = target_ahead(c, t, lists.source[i], k.offset, t.nid)
+            if lists.to[i] == 0:
+                run.error = -ENOMEM
+                break
+            k.offset += 1
+            lists.nr_to += 1
     if run.error == 0:
-        migrate_page_lists(c, l)
-        run.succeeded += putback_moved(c, l.moved, l.nr_moved)
+        migrate_page_lists(c, lists)
+        run.succeeded += putback_moved(c, lists.moved, lists.nr_moved)
         heed_abort(c, run)
-    return run.error == 0 and l.nr_to == 0 and l.n
+    return run.error == 0 and lists.nr_to == 0 and lists.n
 
 
 cdef int migrate_pages_to(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *t, run_t *run) noexcept nogil:
     """Migrate chunk by chunk; pages that failed are set aside and put back at the end."""
-    cdef lists_t l
-    cdef uint64_t offset = 0, nr_failed = 0
-    cdef uint32_t *room = <uint32_t *> malloc((MIGRATE_CHUNK_SIZE + 1 + 2 * n) * 4)
-    cdef uint32_t *failed
-    if room == NULL:
-        run.error = -ENOMEM
-        putback_all(c, pfns, n)
-        return -ENOMEM
-    l.source = pfns
-    l.n = n
-    l.to = room
-    l.keep = t.keep
-    l.moved = room + MIGRATE_CHUNK_SIZE + 1
-    failed = l.moved + n
-    while True:
-        l.failed = failed + nr_failed
-        l.nr_failed = 0
-        if not one_chunk(c, &l, t, &offset, run):
-            break
-        nr_failed += l.nr_failed
-    nr_failed += l.nr_failed
-    if l.nr_to:
-        free_pages(c, l.to, <uint32_t> l.nr_to)
-    run.failed = nr_failed + l.n
-    putback_all(c, failed, nr_failed)
-    putback_all(c, l.source, l.n)
-    free(room)
+    cdef to_t k
+    if not place_enter(c, code_to, &k, sizeof(k)):
+        if not make_room(&k, pfns, n):
+            place_leave(c)
+            run.error = -ENOMEM
+            putback_all(c, pfns, n)
+            return -ENOMEM
+        k.lists.source = pfns
+        k.lists.n = n
+        k.lists.keep = t.keep
+        k.offset = k.nr_failed = 0
+    while one_chunk(c, &k, t, run):
+        k.nr_failed += k.lists.nr_failed
+    place_leave(c)
+    k.nr_failed += k.lists.nr_failed
+    if k.lists.nr_to:
+        free_pages(c, k.lists.to, <uint32_t> k.lists.nr_to)
+    run.failed = k.nr_failed + k.lists.n
+    putback_all(c, failed_of(&k), k.nr_failed)
+    putback_all(c, k.lists.source, k.lists.n)
+    free(k.room)
     count_event(c, C_PGMIGRATE_SUCCESS, run.succeeded)
     count_event(c, C_PGMIGRATE_FAIL, run.failed)
     return run.error
@@ -731,59 +1186,143 @@ cdef void settle_stage(ctx_t *c, moves_t *mv, stage_t *st, const uint32_t *slots
             putback_lru_page(c, st.src[j])
 
 
-cdef uint64_t one_pass(ctx_t *c, moves_t *mv, uint64_t n, uint32_t force, run_t *run) noexcept nogil:
-    """Run one pass over the first ``n`` pages; return how many are left at the front."""
-    cdef stage_t st
-    cdef uint32_t slots[64]
-    cdef uint64_t i = 0, left = 0
-    cdef uint32_t j, width, looked
+cdef struct one_pass_t:         # one_pass()
+    moves_t *mv
+    uint32_t *pfns              # its
+    uint64_t n, i, left         # pages of this pass, those behind it, and of them those to be tried again
+    uint32_t looked             # pages of the stage, those without a target too
+    bint in_stage
+    uint32_t slots[64]
+    stage_t st
+
+
+cdef void code_one_pass(coder_t *w, void *locals) noexcept nogil:
+    cdef one_pass_t *k = <one_pass_t *> locals
+    cdef uint32_t i
+    if w.way == WAY_READ:
+        k.pfns = w.pfns
+    code_u64(w, &k.n, w.pages)
+    code_u64(w, &k.i, k.n)
+    code_u64(w, &k.left, k.i)
+    code_u32(w, &k.looked, STAGE + 1)
+    code_flag(w, &k.in_stage)
+    if not k.in_stage or w.why != NULL:
+        wrong(w)
+        return
+    code_stage(w, &k.st, STAGE_ALONE)
+    if w.way == WAY_READ and (w.why != NULL or k.looked > k.n - k.i or k.st.n > k.looked):
+        wrong(w)
+        return
+    for i in range(k.st.n):
+        code_u32(w, &k.slots[i], w.entries)
+    holds_list(w, k.pfns, 0, k.left)
+    holds_list(w, k.pfns, k.i + k.looked, k.n)
+
+
+cdef void move_some(ctx_t *c, one_pass_t *k, uint32_t force, run_t *run) noexcept nogil:
+    """One stage of a pass."""
+    cdef moves_t *mv = k.mv
+    cdef stage_t *st = &k.st
     cdef bint alike = mv.nodes == NULL and mv.nid >= 0 and takes_at_once(c, mv.nid)
-    while i < n and not run.error:
+    cdef uint32_t j, width
+    if k.in_stage:                              # in a call that was saved
+        stage_goes_on(c, st, force)
+    else:
         # One page at a time when waiting, and near the end of memory, where a page may need the frame freed before it.
         width = 1 if force or short_of_frames(c.m, c.m.width) else c.m.width
-        st.n = <uint32_t> min(n - i, <uint64_t> width)
+        st.n = <uint32_t> min(k.n - k.i, <uint64_t> width)
         for j in range(st.n):
-            st.src[j] = mv.pfns[i + j]
+            st.src[j] = mv.pfns[k.i + j]
             st.open[j] = 0
-        at_step(c, STEP_ISOLATE, &st)
-        looked = take_alike(c, mv, &st, slots, i) if alike else 0
-        if looked == 0:
-            looked = take_targets(c, mv, &st, slots, i, run)
+        at_step(c, STEP_ISOLATE, st)
+        k.looked = take_alike(c, mv, st, k.slots, k.i) if alike else 0
+        if k.looked == 0:
+            k.looked = take_targets(c, mv, st, k.slots, k.i, run)
         if st.n:
-            stage_take(c, &st, mv.keep, force)
-            stage_move(c, &st)
-            stage_end(c, &st, True)
-            settle_stage(c, mv, &st, slots, &left, run)
-            heed_abort(c, run)
-        i += looked
-    while i < n:                                # the run ended: these were not tried in this pass
-        keep_page(mv, &left, mv.pfns[i], slot_of(mv, i))
-        i += 1
-    return left
+            k.in_stage = True
+            stage_take(c, st, mv.keep, force)
+            stage_move(c, st)
+            stage_end(c, st, True)
+    k.in_stage = False
+    if st.n:
+        settle_stage(c, mv, st, k.slots, &k.left, run)
+        heed_abort(c, run)
+    k.i += k.looked
+
+
+cdef uint64_t one_pass(ctx_t *c, moves_t *mv, uint64_t n, uint32_t force, run_t *run) noexcept nogil:
+    """Run one pass over the first ``n`` pages; return how many are left at the front."""
+    cdef one_pass_t k
+    if not place_enter(c, code_one_pass, &k, sizeof(k)):
+        k.n = n
+        k.i = k.left = 0
+        k.in_stage = False
+    k.mv = mv
+    k.pfns = mv.pfns
+    while k.in_stage or (k.i < k.n and not run.error):
+        move_some(c, &k, force, run)
+    while k.i < k.n:                            # the run ended: these were not tried in this pass
+        keep_page(mv, &k.left, mv.pfns[k.i], slot_of(mv, k.i))
+        k.i += 1
+    place_leave(c)
+    return k.left
+
+
+cdef void code_each(coder_t *w, void *locals) noexcept nogil:
+    cdef each_t *k = <each_t *> locals
+    if w.way == WAY_READ:
+        k.pfns = w.pfns
+    code_u64(w, &k.n, w.pages)
+    code_u64(w, &k.left, k.n)
+    code_u32(w, &k.pass_, w.m.profile.passes)
+    code_flag(w, &k.in_pass)
+    if w.slots == NULL:
+        code_words(w, &k.own, k.n, k.n, k.n)
+        w.entries = k.n
+    if k.in_pass:
+        w.pages = k.left
+        w.inner = code_one_pass
+        w.size = sizeof(one_pass_t)
+    else:
+        holds_list(w, k.pfns, 0, k.left)
+
+
+cdef bint number_slots(each_t *k) noexcept nogil:
+    """Positions must outlive the list's compaction."""
+    cdef uint64_t i
+    k.own = <uint32_t *> malloc(k.n * 4)
+    if k.own != NULL:
+        for i in range(k.n):
+            k.own[i] = <uint32_t> i
+    return k.own != NULL
 
 
 cdef void migrate_pages_each(ctx_t *c, moves_t *mv, run_t *run) noexcept nogil:
-    cdef uint64_t i, left = mv.n
-    cdef uint32_t pass_
-    cdef uint32_t *own = NULL
-    if mv.slots == NULL:                        # positions must outlive the list's compaction
-        own = <uint32_t *> malloc(mv.n * 4)
-        if own == NULL:
+    cdef each_t k
+    if not place_enter(c, code_each, &k, sizeof(k)):
+        k.own = NULL
+        k.pass_ = 0
+        k.in_pass = False
+        k.n = k.left = mv.n
+        if mv.slots == NULL and not number_slots(&k):
+            place_leave(c)
             run.error = -ENOMEM
             putback_all(c, mv.pfns, mv.n)
             return
-        for i in range(mv.n):
-            own[i] = <uint32_t> i
-        mv.slots = own
-    for pass_ in range(c.m.profile.passes):
-        if left == 0 or run.error:
-            break
-        if pass_:
+    k.pfns = mv.pfns
+    if mv.slots == NULL:
+        mv.slots = k.own
+    while k.in_pass or (k.pass_ < c.m.profile.passes and k.left and not run.error):
+        k.in_pass = True
+        k.left = one_pass(c, mv, k.left, wait_flags(c.m, k.pass_), run)
+        k.in_pass = False
+        k.pass_ += 1
+        if k.left and not run.error and k.pass_ < c.m.profile.passes:
             pause_pass(c)
-        left = one_pass(c, mv, left, wait_flags(c.m, pass_), run)
-    run.failed += left
-    putback_all(c, mv.pfns, left)
-    free(own)
+    place_leave(c)
+    run.failed += k.left
+    putback_all(c, mv.pfns, k.left)
+    free(k.own)
     count_event(c, C_PGMIGRATE_SUCCESS, run.succeeded)
     count_event(c, C_PGMIGRATE_FAIL, run.failed)
 

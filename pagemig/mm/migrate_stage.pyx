@@ -21,6 +21,10 @@ from pagemig.mm.notify cimport (
     PMG_F_MIGRATE, run_outside,
     tell_flush, tell_moved, tell_step,
 )
+from pagemig.mm.place cimport (
+    code_bytes, code_flag, code_int, code_pfn, code_policy, code_u32, code_u64, coder_t, HELD_ANON_VMA, HELD_ISOLATED,
+    HELD_LEFT, HELD_LOCKED, HELD_MOVED, HELD_TARGET, holds, holds_list, place_enter, place_leave, WAY_NAME, WAY_READ, wrong,
+)
 from pagemig.mm.page_alloc cimport (
     alloc_page, alloc_pages_node, anon_vma_of, count_event, file_of, free_pages, mm_of, page_address, page_to_nid,
     put_page, vec_at, vma_of,
@@ -53,6 +57,11 @@ from pagemig.mm.types cimport (
     WAIT_WRITEBACK,
 )
 from pagemig.mm.vma cimport add_mm_counter, page_prot, vma_address, vma_flags, vma_slot
+
+
+cdef enum:                      # of what is read back
+    MANY = 0x7fffffff           # pages, entries
+    ERRORS = 1 << 16            # errnos, and bugs behind them
 
 
 cdef extern from *:                         # macros, so that they are immediate operands in the loops
@@ -110,13 +119,14 @@ cdef void at_step(ctx_t *c, int step, stage_t *st) noexcept nogil:
         call_hook(c, step, st)
 
 
-cdef void pause_stage(ctx_t *c, int at, const stage_t *st) noexcept nogil:
+cdef void pause_stage(ctx_t *c, int at, stage_t *st) noexcept nogil:
     """Pause with the pages of a stage that are under way; at PAUSE_STAGE with those moved or put back (target 0)."""
     cdef uint32_t src[64]
     cdef uint32_t dst[64]
     cdef uint32_t i, n = 0
     if pmg_likely(c.pause_fn == NULL):
         return
+    st.at = at
     for i in range(st.n):
         if st.rc[i] == 0 or (at == PAUSE_STAGE and st.rc[i] < 0 and st.open[i]):
             src[n] = st.src[i]
@@ -225,6 +235,7 @@ cdef uint64_t gather_run(
     and not on the target node.
     """
     cdef machine_t *m = c.m
+
     cdef frame_t *frames = m.frames
     cdef uint64_t first = m.node[node].first, size = m.node[node].end - first
     cdef uint32_t n = st.n, begun = n, pfn, opened = locks_at_once(c)
@@ -273,12 +284,14 @@ cdef uint64_t gather_run(
         st.mapping[n] = f.mapping
         st.index[n] = f.index
         n += 1
+
         if (pmg_load_acq(p) ^ pte) & PTE_PFN_MASK:
             st.n = n                        # unmapped or moved between lookup and isolation
             ungather(c, st)
             n -= 1
             break
         i += 1
+
     st.n = n
     if pmg_unlikely(m.tracing):
         while begun < n:
@@ -492,6 +505,14 @@ cdef inline bint all_locked(const stage_t *st) noexcept nogil:
     return odd == 0 and not states & PG_writeback
 
 
+cdef inline void note_locked(ctx_t *c, stage_t *st, uint32_t i) noexcept nogil:
+    cdef frame_t *f = &c.m.frames[st.src[i]]
+    st.open[i] = OPEN
+    st.state[i] = page_state(c.m, st.src[i])
+    st.mapping[i] = f.mapping
+    st.index[i] = f.index
+
+
 cdef inline void clear_stage(stage_t *st) noexcept nogil:
     """Clear the result of each page."""
     if st.n == 1:                           # for one page, five calls of memset() cost more than the locking
@@ -509,13 +530,13 @@ cdef void stage_lock(ctx_t *c, stage_t *st, uint32_t force) noexcept nogil:
     """Lock the sources.  Wait only in a stage of one page: with other page locks held, only trylock."""
     cdef machine_t *m = c.m
     cdef uint32_t i, pfn
-    cdef uint64_t s
     count_event(c, C_LOCK_PAGE, 2 * st.n)
     clear_stage(st)
     st.counts_mask = 0 if m.profile.counts_drop else 0xffffffffu
     st.swapping = False
     if st.n > 1 and all_locked(st):
         return
+    st.at = AT_LOCK                         # alone it may wait
     for i in range(st.n):
         pfn = st.src[i]
         if st.open[i]:                      # locked together with its isolation
@@ -537,13 +558,21 @@ cdef void stage_lock(ctx_t *c, stage_t *st, uint32_t force) noexcept nogil:
             if wait_for_page(c, pfn):
                 st.rc[i] = -EAGAIN
                 continue
-        s = page_state(m, pfn)
-        st.open[i] = OPEN
-        st.state[i] = s
-        st.mapping[i] = m.frames[pfn].mapping
-        st.index[i] = m.frames[pfn].index
-        st.rc[i] = page_state_error(c, pfn, s, st.mapping[i], force & WAIT_FOR_WRITEBACK, st.n == 1)
+        note_locked(c, st, i)
+        st.rc[i] = page_state_error(c, pfn, st.state[i], st.mapping[i], force & WAIT_FOR_WRITEBACK, st.n == 1)
         trace(c, STEP_LOCK, pfn, force & WAIT_FOR_LOCK)
+
+
+cdef void stage_lock_again(ctx_t *c, stage_t *st, uint32_t force) noexcept nogil:
+    """The one page of a stage that waits in a call that was saved: the rest of stage_lock()."""
+    cdef uint32_t pfn = st.src[0]
+    if not st.open[0]:
+        if wait_for_page(c, pfn):
+            st.rc[0] = -EAGAIN
+            return
+        note_locked(c, st, 0)
+    st.rc[0] = page_state_error(c, pfn, st.state[0], st.mapping[0], force & WAIT_FOR_WRITEBACK, True)
+    trace(c, STEP_LOCK, pfn, force & WAIT_FOR_LOCK)
 
 
 cdef bint explained_early(machine_t *m, uint32_t pfn) noexcept nogil:
@@ -797,6 +826,7 @@ cdef void walk_vma(
     cdef bint count_now = m.profile.counts_drop != 0, alone
     cdef const uint32_t *to = &st.dst[0] if moved else &st.src[0]
     cdef pte_t *table = NULL
+
     cdef walk_t w
     w.c = c
     w.vma = vma
@@ -811,6 +841,7 @@ cdef void walk_vma(
     w.rss_anon = 0
     alone = only and moved and not w.mlocked
     w.unseen = count_now and m.profile.engine == 0 and c.pause_fn == NULL and not steps_show(c)
+
     for i in range(a, b):
         if not wanted(st, i, restore, moved):
             continue
@@ -841,6 +872,7 @@ cdef void walk_vma(
             else:
                 unmap_count_now(&w, st, i, leaf, table + pte_index(vpn), vpn)
         elif restore:
+
             restore_one(
                 &w, st, i, table + pte_index(vpn), vpn, to[i],
                 alone and st.unmapped[i] == 1 and st.state[i] & PG_anon != 0)
@@ -1375,10 +1407,14 @@ cdef void stage_unmap(ctx_t *c, stage_t *st, const target_t *t, uint32_t force) 
 
 cdef void stage_take(ctx_t *c, stage_t *st, kept_by_t keep, uint32_t force) noexcept nogil:
     """Lock and unmap pages that have their targets."""
-    cdef uint32_t a = 0
     st.keep = keep
     at_step(c, STEP_ALLOC, st)
     stage_lock(c, st, force)
+    stage_unmap_locked(c, st)
+
+
+cdef void stage_unmap_locked(ctx_t *c, stage_t *st) noexcept nogil:
+    cdef uint32_t a = 0
     if c.m.profile.engine == 1:
         stage_swap(c, st)
     at_step(c, STEP_LOCK, st)
@@ -1469,6 +1505,18 @@ cdef void run_stage(ctx_t *c, stage_t *st, const target_t *t, uint32_t force) no
         stage_end(c, st, True)
 
 
+cdef void stage_goes_on(ctx_t *c, stage_t *st, uint32_t force) noexcept nogil:
+    if st.at == AT_LOCK:
+        stage_lock_again(c, st, force)
+        stage_unmap_locked(c, st)
+    if in_batches(c.m):
+        return
+    if st.at <= PAUSE_UNMAPPED or st.at == AT_LOCK:
+        stage_move(c, st)
+    if st.at <= PAUSE_COPIED or st.at == AT_LOCK:
+        stage_end(c, st, True)
+
+
 # -- passes ----------------------------------------------------------------------------------------------------
 
 
@@ -1485,27 +1533,203 @@ cdef void load_stage(ctx_t *c, stage_t *st, const target_t *t, const uint32_t *p
 
 cdef uint64_t collect(ctx_t *c, stage_t *st, const target_t *t, uint32_t *keep, run_t *run) noexcept nogil:
     """Sort the pages of a finished stage: those to retry go to ``keep``; those to wait for are migrated here one by one."""
-    cdef stage_t one
-    cdef uint64_t left = 0
-    cdef uint32_t i
     if pmg_likely(any_result(st, 0, st.n) == 0):
         run.succeeded += st.n
         return 0
-    for i in range(st.n):
+    return collect_some(c, st, t, keep, run)
+
+
+cdef void wait_for_one(ctx_t *c, collect_t *k, const target_t *t, run_t *run) noexcept nogil:
+    if k.in_stage:                          # in a call that was saved
+        stage_goes_on(c, &k.one, WAIT_FOR_ALL)
+    else:
+        one_page(&k.one, k.st.src[k.i])
+        k.in_stage = True
+        run_stage(c, &k.one, t, WAIT_FOR_ALL)
+    k.in_stage = False
+    k.st.rc[k.i] = k.one.rc[0] if k.one.n else -ENOMEM
+    if k.one.n == 0:
+        run.error = -ENOMEM
+
+
+cdef uint64_t collect_some(ctx_t *c, stage_t *st, const target_t *t, uint32_t *keep, run_t *run) noexcept nogil:
+    cdef collect_t k
+    cdef uint32_t i
+    if not place_enter(c, code_collect, &k, sizeof(k)):
+        k.i = 0
+        k.left = 0
+        k.in_stage = False
+    k.st = st
+    k.keep = keep
+    while k.i < st.n:
+        i = k.i
         if st.rc[i] == -EBUSY:
-            one.n = 1
-            one.src[0] = st.src[i]
-            one.open[0] = 0
-            run_stage(c, &one, t, WAIT_FOR_ALL)
-            st.rc[i] = one.rc[0] if one.n else -ENOMEM
-            if one.n == 0:
-                run.error = -ENOMEM
+            wait_for_one(c, &k, t, run)
         if st.rc[i] >= 0:
             run.succeeded += 1
         elif st.rc[i] == -EINVAL:
             run.failed += 1
             putback_lru_page(c, st.src[i])
         else:
-            keep[left] = st.src[i]
-            left += 1
-    return left
+            keep[k.left] = st.src[i]
+            k.left += 1
+        k.i += 1
+    place_leave(c)
+    return k.left
+
+
+# -- in numbers --------------------------------------------------------------------------------------------------
+
+
+cdef void code_run(coder_t *w, run_t *run) noexcept nogil:
+    code_u64(w, &run.succeeded, MANY)
+    code_u64(w, &run.failed, MANY)
+    code_int(w, &run.error, -ERRORS, 0)
+
+
+cdef void code_target(coder_t *w, target_t *t) noexcept nogil:
+    """As the calls of a process have it: what keeps an anon_vma is a reference."""
+    code_int(w, <int *> &t.nid, -1, <int> w.m.nr_nodes - 1)
+    code_u32(w, &t.mm, w.m.mms.fresh)
+    code_u64(w, &t.start, ~<uint64_t> 0)
+    code_policy(w, &t.pol)
+    code_u64(w, &t.ilx, ~<uint64_t> 0)
+    code_u32(w, &t.vma, w.m.vmas.fresh)
+
+
+cdef bint is_dead_but_sound(machine_t *m, uint32_t i) noexcept nogil:
+    """A page in the swap cache may outlive its anon_vma, whose lock is taken all the same."""
+    cdef uint32_t root = anon_vma_of(m, i).root
+    return root < m.anon_vmas.fresh and anon_vma_of(m, root).lock == 0
+
+
+cdef void code_page(coder_t *w, stage_t *st, uint32_t i, code_stage_t how) noexcept nogil:
+    """One page: what was read of it under its lock is still so until it has moved."""
+    cdef frame_t *f
+    cdef uint32_t ends
+    code_pfn(w, &st.src[i])
+    code_pfn(w, &st.dst[i])
+    code_int(w, &st.rc[i], -ERRORS, DONE)
+    code_u32(w, &st.open[i], PUBLISHED + 1)
+    if not st.open[i]:
+        st.mapping[i] = st.index[i] = 0
+        st.state[i] = 0
+    code_u64(w, &st.state[i], ~<uint64_t> 0)
+    ends = w.m.anon_vmas.fresh if st.state[i] & PG_anon else w.m.files.fresh
+    code_u32(w, &st.mapping[i], ends)
+    code_bytes(w, &st.index[i], 4)
+    code_u32(w, &st.unmapped[i], MANY)
+    code_u32(w, &st.restored[i], MANY)
+    code_u32(w, &st.dirty[i], 2)
+    code_u32(w, &st.walked[i], 2)
+    if w.way != WAY_READ or w.why != NULL:
+        return
+    if st.rc[i] > 1 and (how == STAGE_ALONE or how == STAGE_OVER) or st.rc[i] < DONE and st.at != PAUSE_STAGE and \
+            (st.restored[i] or st.open[i] > OPEN):
+        wrong(w)
+    if st.rc[i] == DONE:
+        return
+    f = &w.m.frames[st.src[i]]
+    if st.open[i] and st.mapping[i] and st.state[i] & PG_anon and anon_vma_of(w.m, st.mapping[i]).refcount == 0 and \
+            not is_dead_but_sound(w.m, st.mapping[i]):
+        wrong(w)
+    if st.open[i] == OPEN and (st.rc[i] == HELD or (how != STAGE_UNMAPPED and st.at != PAUSE_STAGE)) and \
+            ((f.state ^ st.state[i]) & PG_anon or
+             not (st.at == PAUSE_COPIED and st.rc[i] == 0) and (f.mapping != st.mapping[i] or f.index != st.index[i])):
+        wrong(w)
+
+
+cdef void code_groups(coder_t *w, stage_t *st, bint kept) noexcept nogil:
+    """Groups of pages, and the anon_vma of each; ``kept``: there is a reference on it."""
+    cdef uint32_t a = 0
+    cdef hold_t *h
+    while a < st.n and w.why == NULL:
+        h = &st.hold[a]
+        if not st.open[a]:
+            h.av = h.lo = h.hi = 0
+        h.mm = 0
+        code_u32(w, &h.end, st.n + 1)
+        code_bytes(w, &h.lo, 4)
+        code_bytes(w, &h.hi, 4)
+        code_u32(w, &h.av, w.m.anon_vmas.fresh)
+        if w.way == WAY_READ and (h.end <= a or (h.av and anon_vma_of(w.m, h.av).refcount == 0)):
+            wrong(w)
+        if h.av and kept:
+            holds(w, HELD_ANON_VMA, h.av, 1)
+        a = h.end
+
+
+cdef void name_page(coder_t *w, const stage_t *st, uint32_t i, code_stage_t how) noexcept nogil:
+    cdef int rc = st.rc[i]
+    if rc == HELD or (how != STAGE_UNMAPPED and st.at != PAUSE_STAGE and (rc == 0 or (rc < 0 and st.open[i]))):
+        if st.at == PAUSE_COPIED and rc == 0:
+            holds(w, HELD_LEFT, st.src[i], 0)
+            holds(w, HELD_MOVED, st.dst[i], st.unmapped[i] & st.counts_mask)
+            return
+        holds(w, HELD_LOCKED if st.open[i] else HELD_ISOLATED, st.src[i], st.unmapped[i] & st.counts_mask)
+        holds(w, HELD_TARGET, st.dst[i], 1)
+    elif rc == DONE or how == STAGE_UNMAPPED:
+        return
+    elif st.at != PAUSE_STAGE:
+        holds(w, HELD_ISOLATED, st.src[i], 1)
+        holds(w, HELD_TARGET, st.dst[i], 1)
+    elif rc < 0 or w.m.profile.four_lists:
+        holds(w, HELD_ISOLATED, st.src[i], 1)
+
+
+cdef bint stops_there(const stage_t *st, code_stage_t how) noexcept nogil:
+    if how == STAGE_UNMAPPED:
+        return st.at == 0
+    if st.at == AT_LOCK:
+        return st.n == 1
+    return st.at == PAUSE_COPIED or st.at == PAUSE_STAGE or (st.at == PAUSE_UNMAPPED and how == STAGE_ALONE)
+
+
+cdef void code_stage(coder_t *w, stage_t *st, code_stage_t how) noexcept nogil:
+    cdef bint counts
+    cdef uint32_t i
+    if how == STAGE_UNMAPPED:
+        st.at = 0
+    elif how == STAGE_OVER:
+        st.at = PAUSE_STAGE
+    if how == STAGE_ALONE or how == STAGE_OVER:
+        st.held = 0
+    counts = st.counts_mask != 0
+    code_u32(w, &st.at, AT_LOCK + 1)
+    code_u32(w, &st.n, STAGE + 1)
+    code_u32(w, &st.held, STAGE + 1)
+    code_flag(w, &counts)
+    if w.way == WAY_READ:
+        st.counts_mask = 0xffffffffu if counts else 0
+        st.got = st.n
+        st.swapping = False
+        st.keep.how = KEEP_REFCOUNT
+        st.keep.mm = 0
+        if st.n == 0 or not stops_there(st, how) or counts != (w.m.profile.counts_drop == 0):
+            wrong(w)
+    for i in range(st.n):
+        code_page(w, st, i, how)
+    if st.at != AT_LOCK and how != STAGE_OVER:
+        code_groups(w, st, st.held != 0 or (st.at != 0 and st.at != PAUSE_STAGE))
+    if w.way == WAY_NAME and how != STAGE_OVER:
+        for i in range(st.n):
+            name_page(w, st, i, how)
+
+
+cdef void code_collect(coder_t *w, void *locals) noexcept nogil:
+    cdef collect_t *k = <collect_t *> locals
+    cdef uint32_t i
+    if w.way == WAY_READ:
+        k.st = <stage_t *> w.stage
+        k.keep = w.pfns
+        k.in_stage = True
+    code_u32(w, &k.i, k.st.n)
+    code_u64(w, &k.left, k.i)
+    code_stage(w, &k.one, STAGE_ALONE)
+    if w.way == WAY_READ and (w.why != NULL or k.one.n > 1 or k.st.rc[k.i] != -EBUSY or k.one.src[0] != k.st.src[k.i]):
+        wrong(w)
+        return
+    holds_list(w, k.keep, 0, k.left)
+    for i in range(k.i + 1, k.st.n):
+        if k.st.rc[i] < 0:
+            holds(w, HELD_ISOLATED, k.st.src[i], 1)

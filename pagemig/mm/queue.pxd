@@ -1,7 +1,8 @@
 """Queue the pages that a call is to move: growing lists, and walks over mappings."""
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
-from pagemig.mm.migrate_stage cimport target_t
+from pagemig.mm.migrate_stage cimport run_t, target_t
+from pagemig.mm.place cimport coder_t
 from pagemig.mm.types cimport ctx_t, machine_t, mm_t, nodemask_t, vma_t
 
 
@@ -41,3 +42,12 @@ cdef inline int list_reserve(list_t *l, uint64_t n) noexcept nogil:
 
 cdef int queue_pages_range(ctx_t *c, queue_t *q, mm_t *mm, uint64_t start, uint64_t end) noexcept nogil
 cdef int64_t migrate_queue(ctx_t *c, queue_t *q, const target_t *t) noexcept nogil
+
+
+cdef struct queued_t:           # where a list is at work
+    queue_t *q
+    run_t run
+
+cdef bint queued_again(ctx_t *c, queued_t *k, queue_t *q) noexcept nogil
+cdef void code_queue(coder_t *w, void *locals) noexcept nogil
+cdef void code_list(coder_t *w, list_t *l) noexcept nogil

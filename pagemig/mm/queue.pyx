@@ -1,17 +1,20 @@
 """Queue the pages that a call is to move: growing lists, and walks over mappings."""
 from libc.errno cimport EFAULT, EIO, ENOMEM
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport calloc, free, malloc
 
 from pagemig.mm.atomic cimport GUARD_ZERO_PAGE, PMG_GUARD, pmg_load, pmg_popcount, pmg_prefetchw
 from pagemig.mm.context cimport signal_pending
 from pagemig.mm.frame cimport frame_maps, page_state
-from pagemig.mm.migrate cimport migrate_pages, run_result
-from pagemig.mm.migrate_stage cimport AHEAD, isolate_lru_page, putback_lru_page, run_t, target_t
+from pagemig.mm.migrate cimport code_migrate, migrate_pages, run_result
+from pagemig.mm.migrate_stage cimport AHEAD, code_run, isolate_lru_page, putback_lru_page, target_t
 from pagemig.mm.nodemask cimport nodes_nth, nodes_weight
 from pagemig.mm.page_alloc cimport page_to_nid, vec_at, vma_of
 from pagemig.mm.pagewalk cimport pagewalk_next, pagewalk_start, pagewalk_t
 from pagemig.mm.pgtable cimport leaf_pte, pte_lock, pte_unlock
+from pagemig.mm.place cimport (
+    code_u64, code_words, coder_t, place_enter, place_leave, WAY_FREE, WAY_READ, wrong,
+)
 from pagemig.mm.pte cimport is_migration_entry, pte_pfn, pte_present, PTE_SPECIAL, pte_t
 from pagemig.mm.types cimport (
     ctx_t, machine_t, mm_t, MPOL_MF_MOVE, MPOL_MF_MOVE_ALL, MPOL_MF_STRICT, nodemask_t, PG_reserved, PMG_WAIT,
@@ -152,14 +155,55 @@ cdef void queue_begin(queue_t *q, uint64_t nodes, bint invert, bint discontig_ok
     q.failed = 0
 
 
+cdef void code_list(coder_t *w, list_t *l) noexcept nogil:
+    code_u64(w, &l.n, w.m.nr_frames)
+    if w.way == WAY_READ:
+        l.cap = l.n
+    code_words(w, &l.pfns, l.n, l.n, w.m.nr_frames)
+
+
+cdef void code_queue(coder_t *w, void *locals) noexcept nogil:
+    cdef queued_t *k = <queued_t *> locals
+    if w.way == WAY_READ:
+        k.q = <queue_t *> calloc(1, sizeof(queue_t))
+        if k.q == NULL:
+            wrong(w)
+            return
+    if k.q == NULL:
+        return
+    code_list(w, &k.q.list)
+    code_u64(w, &k.q.failed, ~<uint64_t> 0 >> 1)
+    code_run(w, &k.run)
+    if w.way == WAY_FREE:
+        free(k.q)
+        return
+    w.pfns = k.q.list.pfns
+    w.slots = NULL
+    w.pages = k.q.list.n
+    w.capacity = k.q.list.cap
+    code_migrate(w)
+
+
+cdef bint queued_again(ctx_t *c, queued_t *k, queue_t *q) noexcept nogil:
+    """Whether the call was read, and this list was at work; its function is inside until place_leave."""
+    cdef bint again = place_enter(c, code_queue, k, sizeof(queued_t))
+    if again:
+        q[0] = k.q[0]
+        free(k.q)
+    k.q = q
+    return again
+
+
 cdef int64_t migrate_queue(ctx_t *c, queue_t *q, const target_t *t) noexcept nogil:
     """Migrate the queued pages; return how many were not moved or not isolated, or -errno."""
-    cdef run_t run
+    cdef queued_t k
     cdef int64_t rc = 0
+    queued_again(c, &k, q)
     if q.list.n:
-        migrate_pages(c, q.list.pfns, q.list.n, t, &run)
+        migrate_pages(c, q.list.pfns, q.list.n, t, &k.run)
         q.list.n = 0
-        rc = run_result(&run)
+        rc = run_result(&k.run)
+    place_leave(c)
     return rc if rc < 0 else rc + <int64_t> q.failed
 
 

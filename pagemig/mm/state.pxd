@@ -22,12 +22,14 @@ cdef enum load_error_t:         # why a stream is not a machine
 
 # a hash of the structures of this build; a stream with another one is refused
 cdef uint64_t state_layout() noexcept nogil
-# 0; -EBUSY while calls are under way; -EIO where write fails.  `extra` is the caller's; state_load returns it.
-cdef int state_save(machine_t *m, const void *extra, uint64_t n, write_t write, void *private_) noexcept nogil
+# 0; -EBUSY while calls are under way, and if it is a migration that has no record *what says why; -EIO where write fails.
+# `extra` is the caller's; state_load returns it.
+cdef int state_save(
+        machine_t *m, const void *extra, uint64_t n, write_t write, void *private_, const char **what) noexcept nogil
 # a new machine, or NULL with -errno (-EINTR: `stop` said so) or load_error_t in *why; *extra is malloc'ed
 cdef machine_t *state_load(
         read_t read, stop_t stop, void *private_, void **extra, uint64_t *n, uint64_t *layout, int *why) noexcept nogil
-# a copy of a machine, or NULL with -errno in *why
-cdef machine_t *state_copy(machine_t *m, stop_t stop, void *private_, int *why) noexcept nogil
+# a copy of a machine, or NULL with -errno in *why, and *what as above
+cdef machine_t *state_copy(machine_t *m, stop_t stop, void *private_, int *why, const char **what) noexcept nogil
 # whether `record` has the sizes and the kernel of `made`, a machine built from its description
 cdef bint is_described(const machine_t *record, const machine_t *made) noexcept nogil

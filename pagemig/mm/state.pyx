@@ -3,7 +3,8 @@
 Stream, little endian: a header of 32 bytes (magic, format, layout, zero); sections; a trailer of 32 bytes with their number
 and the checksum of all section headers.  A section: a header of 40 bytes (id, index, bytes of the area, bytes stored,
 checksum of the stored bytes, zero); a bitmap of the blocks of 4 KiB that are not all zero; those blocks, of which the last
-may be shorter.  Section 1 is ``machine_t`` and determines the sections of areas; section 2 is the caller's.
+may be shorter.  Section 1 is ``machine_t`` and determines the sections of areas; section 2 is the caller's; the last one has
+the migrations in progress.
 """
 from libc.errno cimport EBUSY, EINTR, EIO, ENOMEM
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -13,7 +14,10 @@ from libc.string cimport memcmp, memcpy, memset
 from pagemig.mm.atomic cimport pmg_load32
 from pagemig.mm.build cimport build_arenas, build_nodes, build_swap, node_spec_t
 from pagemig.mm.check cimport check_machine, CHECK_STOPPED, checker_release, checker_t, violation_t
+from pagemig.mm.context cimport add_vm_events, ctx_idle, ctx_release_all
+from pagemig.mm.mig cimport mig_release_all, migs_read, migs_write
 from pagemig.mm.page_alloc cimport arena_new, arenas_release, copy_blocks, is_zero
+from pagemig.mm.place cimport coder_t, WAY_READ, WAY_WRITE
 from pagemig.mm.types cimport (
     frame_t, machine_t, MAX_NODES, MAX_SWAPFILES, mlock_pvec_t, node_t, pcp_t, PTRS_PER_PTE, slab_t, STAGE, STATS_SLOTS,
     stop_t, SWAP_LEAVING, vm_event_state_t,
@@ -37,14 +41,16 @@ cdef extern from *:
     const char *pmg_magic
 
 cdef enum:
-    FORMAT = 1
+    FORMAT = 2
     BLOCK = 4096
     PIECE = 1 << 24             # bytes copied between two calls of `stop`
     MACHINE = 1                 # section ids; those of areas follow
     EXTRA = 2
     FIRST_AREA = 3
+    MIGS = 4
     MAX_AREAS = 1024            # 5 per node, 64 x 8 of access counts, and some more
     MAX_EXTRA = 1 << 26
+    MAX_MIGS = 1 << 30
 
 cdef struct area_t:             # part of an arena: the bytes in use; the rest up to `room` is zero
     char *base
@@ -228,31 +234,75 @@ cdef int copy_areas(const area_t *to, const area_t *source, uint32_t n, stop_t s
     return 0
 
 
-cdef machine_t *state_copy(machine_t *m, stop_t stop, void *private_, int *why) noexcept nogil:
-    cdef machine_t *to
-    cdef area_t *source
-    cdef uint32_t n
+cdef bint calls_under_way(machine_t *m) noexcept nogil:
+    """Calls that have no record: but for migrations, and contexts that keep nothing between two calls."""
+    return pmg_load32(&m.ctx_busy) != ctx_idle(m) + pmg_load32(&m.migs_busy)
+
+
+cdef int write_migs(machine_t *m, coder_t *w, const char **what) noexcept nogil:
+    """The migrations on their way, in memory that the caller frees.  -EBUSY: *what says why one of them has no record."""
+    memset(w, 0, sizeof(coder_t))
+    w.m = m
+    w.way = WAY_WRITE
+    migs_write(w)
+    what[0] = w.why
+    return 0 if w.why == NULL else -EBUSY if w.why[0] else -ENOMEM
+
+
+cdef int read_migs(machine_t *m, coder_t *w) noexcept nogil:
+    w.m = m
+    w.way = WAY_READ
+    w.at = 0
+    w.why = NULL
+    migs_read(w)
+    return 0 if w.why == NULL else LOAD_MACHINE if w.why[0] else -ENOMEM
+
+
+cdef void release(machine_t *m) noexcept nogil:
+    ctx_release_all(m)
+    mig_release_all(m)
+    arenas_release(m)
+    free(m)
+
+
+cdef machine_t *copy_rest(
+        machine_t *m, machine_t *to, coder_t *w, area_t *areas, stop_t stop, void *private_, int *why) noexcept nogil:
+    """Into an empty machine of the same sizes, which is released where that fails."""
+    cdef uint32_t n = areas_of(m, areas)
+    areas_of(to, areas + MAX_AREAS)
+    why[0] = copy_areas(areas + MAX_AREAS, areas, n, stop, private_)
+    if why[0] == 0:
+        add_vm_events(m, to.vm_events)
+        why[0] = read_migs(to, w)
+    if why[0] == 0:
+        return to
+    release(to)
+    return NULL
+
+
+cdef machine_t *state_copy(machine_t *m, stop_t stop, void *private_, int *why, const char **what) noexcept nogil:
+    cdef machine_t *to = NULL
+    cdef area_t *areas
     cdef machine_t *record
+    cdef coder_t w
+    what[0] = NULL
     why[0] = -EBUSY
-    if pmg_load32(&m.ctx_busy):
+    if calls_under_way(m):
         return NULL
-    why[0] = -ENOMEM
-    source = <area_t *> malloc(2 * MAX_AREAS * sizeof(area_t))
+    why[0] = write_migs(m, &w, what)
+    areas = <area_t *> malloc(2 * MAX_AREAS * sizeof(area_t))
     record = <machine_t *> malloc(sizeof(machine_t))
-    to = build_like(m) if source != NULL and record != NULL else NULL
+    if why[0] == 0:
+        to = build_like(m) if areas != NULL and record != NULL else NULL
+        why[0] = -ENOMEM if to == NULL else 0
     if to != NULL:
         record[0] = to[0]
         to[0] = m[0]
         keep_addresses(to, record)
-        n = areas_of(m, source)
-        areas_of(to, source + MAX_AREAS)
-        why[0] = copy_areas(source + MAX_AREAS, source, n, stop, private_)
-        if why[0]:
-            arenas_release(to)
-            free(to)
-            to = NULL
+        to = copy_rest(m, to, &w, areas, stop, private_, why)
     free(record)
-    free(source)
+    free(areas)
+    free(w.data)
     return to
 
 
@@ -314,10 +364,10 @@ cdef bint put_end(sink_t *s, uint64_t first, uint64_t second) noexcept nogil:
 
 
 cdef bint save_all(
-        machine_t *m, const void *extra, uint64_t n, sink_t *s, area_t *areas, machine_t *record,
-        uint8_t *bitmap) noexcept nogil:
+        machine_t *m, const void *extra, uint64_t n, sink_t *s, area_t *areas, uint32_t nr, machine_t *record,
+        uint8_t *bitmap, const coder_t *migs) noexcept nogil:
     cdef machine_t none
-    cdef uint32_t i, nr = areas_of(m, areas)
+    cdef uint32_t i
     memset(&none, 0, sizeof(none))
     record[0] = m[0]
     keep_addresses(record, &none)
@@ -327,7 +377,21 @@ cdef bint save_all(
     for i in range(nr):
         if not put_area(s, FIRST_AREA, i, areas[i].base, areas[i].used, bitmap):
             return False
-    return put_end(s, s.sections, pmg_xxh64_end(&s.heads))
+    return put_area(s, MIGS, 0, migs.data, migs.n, bitmap) and put_end(s, s.sections, pmg_xxh64_end(&s.heads))
+
+
+cdef vm_event_state_t *whole_events(machine_t *m, area_t *areas, uint32_t n) noexcept nogil:
+    """A copy of the processors' events with those of contexts, in their place among the areas; NULL without memory."""
+    cdef vm_event_state_t *events = <vm_event_state_t *> malloc(m.nr_cpus * sizeof(vm_event_state_t))
+    cdef uint32_t i
+    if events == NULL:
+        return NULL
+    memcpy(events, m.vm_events, m.nr_cpus * sizeof(vm_event_state_t))
+    add_vm_events(m, events)
+    for i in range(n):
+        if areas[i].base == <char *> m.vm_events:
+            areas[i].base = <char *> events
+    return events
 
 
 cdef uint64_t largest(const area_t *areas, uint32_t n) noexcept nogil:
@@ -338,14 +402,20 @@ cdef uint64_t largest(const area_t *areas, uint32_t n) noexcept nogil:
     return most
 
 
-cdef int state_save(machine_t *m, const void *extra, uint64_t n, write_t write, void *private_) noexcept nogil:
+cdef int state_save(
+        machine_t *m, const void *extra, uint64_t n, write_t write, void *private_, const char **what) noexcept nogil:
     cdef sink_t s
     cdef area_t *areas
     cdef machine_t *record
+    cdef vm_event_state_t *events = NULL
     cdef uint8_t *bitmap = NULL
-    cdef int rc = -ENOMEM
-    if pmg_load32(&m.ctx_busy):
+    cdef coder_t w
+    cdef uint32_t nr = 0
+    cdef int rc
+    what[0] = NULL
+    if calls_under_way(m):
         return -EBUSY
+    rc = write_migs(m, &w, what)
     memset(&s, 0, sizeof(s))
     s.write = write
     s.private_ = private_
@@ -353,12 +423,18 @@ cdef int state_save(machine_t *m, const void *extra, uint64_t n, write_t write, 
     areas = <area_t *> malloc(MAX_AREAS * sizeof(area_t))
     record = <machine_t *> malloc(sizeof(machine_t))
     if areas != NULL:
-        bitmap = <uint8_t *> malloc(largest(areas, areas_of(m, areas)) // BLOCK // 8 + 2)
-    if areas != NULL and record != NULL and bitmap != NULL:
-        rc = 0 if save_all(m, extra, n, &s, areas, record, bitmap) else -EIO
+        nr = areas_of(m, areas)
+        events = whole_events(m, areas, nr)
+        bitmap = <uint8_t *> malloc(max(largest(areas, nr), w.n) // BLOCK // 8 + 2)
+    if rc == 0:
+        rc = -ENOMEM
+        if events != NULL and record != NULL and bitmap != NULL:
+            rc = 0 if save_all(m, extra, n, &s, areas, nr, record, bitmap, &w) else -EIO
+    free(events)
     free(bitmap)
     free(record)
     free(areas)
+    free(w.data)
     return rc
 
 
@@ -518,6 +594,22 @@ cdef int passes_check(machine_t *m, stop_t stop, void *private_) noexcept nogil:
     return 0 if rule == 0 else -ENOMEM if rule == -1 else -EINTR if rule == CHECK_STOPPED else LOAD_MACHINE
 
 
+cdef int load_migs(source_t *s, machine_t *m) noexcept nogil:
+    """The migrations on their way, once the frames they name are there."""
+    cdef coder_t w
+    cdef head_t head
+    cdef int rc = get_head(s, MIGS, 0, MAX_MIGS, &head)
+    if rc:
+        return rc
+    memset(&w, 0, sizeof(w))
+    w.data = <char *> calloc(head.raw + 1, 1)
+    w.n = head.raw
+    rc = get_area(s, &head, w.data) if w.data != NULL else -ENOMEM
+    rc = rc or read_migs(m, &w)
+    free(w.data)
+    return rc
+
+
 cdef int load_areas(source_t *s, machine_t *m) noexcept nogil:
     """Read all areas and the trailer, and check every invariant."""
     cdef area_t *areas = <area_t *> malloc(MAX_AREAS * sizeof(area_t))
@@ -538,6 +630,7 @@ cdef int load_areas(source_t *s, machine_t *m) noexcept nogil:
         if rc:
             break
     free(areas)
+    rc = rc or load_migs(s, m)
     if rc:
         return rc
     sum_ = pmg_xxh64_end(&s.heads)
@@ -604,7 +697,6 @@ cdef machine_t *state_load(
         free(extra[0])
         extra[0] = NULL
         if m != NULL:
-            arenas_release(m)
-            free(m)
+            release(m)
         m = NULL
     return m

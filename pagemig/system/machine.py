@@ -264,6 +264,7 @@ class Machine(Platform):
         self._vm_ops, self._vm_hooks = {}, {}
         self._callbacks = []
         self._known = WeakValueDictionary()
+        self._migrations, self._taken_up = WeakValueDictionary(), set()
         for nid, weight in enumerate(table.tolist()):
             self._set_weight(nid, weight)
         return self
@@ -295,8 +296,9 @@ class Machine(Platform):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save the machine in a file: everything but hooks, which are Python's.
 
-        After `load`, the machine behaves as this one would have: contents, counters, frames and
-        tables agree. ``path`` is the whole new file afterwards, or unchanged.
+        Migrations in progress are saved where they stand, see `migrations`. After `load`, the
+        machine behaves as this one would have: contents, counters, frames and tables agree.
+        ``path`` is the whole new file afterwards, or unchanged.
 
         Parameters
         ----------
@@ -306,7 +308,8 @@ class Machine(Platform):
         Raises
         ------
         StateError
-            A call is under way, or a mapping has a migrate operation in Python.
+            A call is under way, or a migration stands where it has no record, or a context of a
+            process is open, or a mapping has a migrate operation in Python.
         OSError
             The file cannot be written.
         """
@@ -353,6 +356,7 @@ class Machine(Platform):
         """
         made = self._described(self._description())
         _state.adopt(made, _state.copy(self))
+        migration.take_up(made)
         return made
 
     def __copy__(self) -> "Machine":
@@ -524,8 +528,16 @@ class Machine(Platform):
             A frame beyond the last, lists of different lengths, or no such processor.
         """
         numbers, targets = self._frames_and_nodes(pfns, nodes)
-        call = migration.frames_call(numbers, targets)
-        return migration.begin(self, None, self._check_cpu(cpu), *call)
+        return migration.start_migrate_frames(self, self._check_cpu(cpu), numbers, targets)
+
+    @property
+    def migrations(self) -> tuple[migration.Migration, ...]:
+        """The migrations on their way that Python knows, by their place in the machine.
+
+        A machine that was loaded, copied or unpickled has those of the machine it comes from, each
+        at the stop where that one stood, and keeps them until they are over.
+        """
+        return tuple(move for _, move in sorted(self._migrations.items()) if not move.done)
 
     def _frames_and_nodes(
         self, pfns: Addresses, nodes: Addresses

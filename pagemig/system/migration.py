@@ -7,28 +7,31 @@ wait, a fork copies the entries, an exit drops them, another migration finds the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, NoReturn, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from pagemig import _api, _core
+from pagemig import _api
 from pagemig.arguments import Addresses, NodeSet
 from pagemig.constants import Pointer
-from pagemig.errors import raise_errno
+from pagemig.errors import errno_of, raise_errno
 from pagemig.policy import Policy
 from pagemig.system.numa import (
     MoveResult,
     NumaCalls,
     Pid,
     bind_arguments,
+    how_far,
     migrate_arguments,
     move_arguments,
     policy_word,
     unset,
 )
+from pagemig.system.platform import Platform
+from pagemig.system.task import raise_refusal
 
 __all__ = ["Migration", "MigrationEvent"]
 
@@ -85,24 +88,32 @@ class Migration:
         The machine.
     """
 
-    __slots__ = ("_answer", "_flight", "_status", "machine")
+    __slots__ = ("__weakref__", "_call", "_flight", "_over", "_status", "machine")
 
     def __init__(
         self,
-        flight: _api.Flight,
-        machine: _core.Machine,
+        machine: Platform,
+        flight: _api.Flight | None,
+        call: Call,
         status: npt.NDArray[np.int32] | None,
-        answer: Callable[[int, npt.NDArray[np.int32] | None], Any],
+        outcome: int | None = None,
     ) -> None:
         self._flight = flight
+        self._call = call
         self._status = status
-        self._answer = answer
+        self._over = outcome
         self.machine = machine
+        if flight is not None:
+            machine._migrations[flight.handle] = self
+
+    @property
+    def _outcome(self) -> int | None:
+        return self._over if self._flight is None else self._flight.outcome
 
     @property
     def done(self) -> bool:
         """Whether it is over."""
-        return self._flight.outcome is not None
+        return self._outcome is not None
 
     def step(self) -> MigrationEvent | None:
         """Continue to the next stop.
@@ -117,14 +128,19 @@ class Migration:
         RuntimeError
             Another thread makes a step of it.
         """
-        if self.done:
+        flight = self._flight
+        if flight is None or flight.outcome is not None:
             return None
-        at, source, target, passes, node, flushes, copied, ipis, (what, which) = self._flight.step()
+        at, source, target, passes, node, flushes, copied, ipis, (what, which) = flight.step()
         if at == "done":
-            self._flight.end(False, self._status)
+            self._end(flight, abort=False)
             return None
         wait = (_api.WAITED[what], which) if at == "waits" else ("", 0)
         return MigrationEvent(at, source, target, passes, node, flushes, copied, ipis, wait)
+
+    def _end(self, flight: _api.Flight, *, abort: bool) -> None:
+        flight.end(abort, self._status)
+        self.machine._taken_up.discard(self)
 
     def __iter__(self) -> Iterator[MigrationEvent]:
         while (event := self.step()) is not None:
@@ -145,8 +161,8 @@ class Migration:
         RuntimeError
             It waits for what only the caller can end, such as another migration.
         """
-        if not self.done:
-            self._flight.end(False, self._status)
+        if self._flight is not None and self._flight.outcome is None:
+            self._end(self._flight, abort=False)
         return self.result
 
     def abort(self) -> None:
@@ -155,8 +171,8 @@ class Migration:
         `result` raises EINTR afterwards, with the statuses that were stored. A finished migration
         stays as it is.
         """
-        if not self.done:
-            self._flight.end(True, self._status)
+        if self._flight is not None and self._flight.outcome is None:
+            self._end(self._flight, abort=True)
 
     @property
     def result(self) -> Any:
@@ -169,10 +185,10 @@ class Migration:
         RuntimeError
             It is not over.
         """
-        outcome = self._flight.outcome
+        outcome = self._outcome
         if outcome is None:
             raise RuntimeError("the migration is under way: iterate over it, finish or abort it")
-        return self._answer(outcome, self._status)
+        return self._call.answer(self.machine, outcome, self._status)
 
     def __enter__(self) -> Self:
         return self
@@ -185,99 +201,126 @@ class Migration:
     ) -> None:
         self.abort()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._flight is None or self.done:
+            return Migration, (self.machine, None, self._call, self._status, self._outcome)
+        return _known, (self.machine, self._flight.handle)
+
     def __repr__(self) -> str:
         return f"<Migration of {self.machine!r}, {'done' if self.done else 'under way'}>"
 
 
-Call = tuple[
-    str,
-    tuple[Any, ...],
-    "npt.NDArray[np.int32] | None",
-    Callable[[int, "npt.NDArray[np.int32] | None"], Any],
-]
+class Call(NamedTuple):
+    """A call that may be on its way: what its answer is made with."""
+
+    name: str
+    pid: int  # of the process that makes it, 0 none
+    values: dict[str, int]  # what the words of its errors name
+
+    def answer(self, machine: Platform, rc: int, status: npt.NDArray[np.int32] | None) -> Any:
+        """Return what the call returns, or raise what it raises."""
+        if rc < 0:
+            self._refuse(machine, rc, status)
+        if status is not None:
+            return MoveResult(rc, status)
+        return rc if self.name == "migrate_pages" else None
+
+    def _refuse(self, machine: Platform, rc: int, status: npt.NDArray[np.int32] | None) -> NoReturn:
+        result = None if status is None else MoveResult(rc, status)
+        if not self.pid:
+            raise_errno(rc, self.name, result)
+        note = None
+        if status is not None:
+            result, note = MoveResult(-errno_of(rc), status), how_far(rc, status)
+        raise_refusal(machine, self.name, rc, result, note=note, **self.values)
 
 
-def move_pages_call(
+def _values(call: str, numbers: list[int]) -> dict[str, int]:
+    """Of the numbers of a call in the core's order those that its errors name."""
+    if call == "migrate_pages":
+        return {"maxnode": numbers[1]}
+    if call == "mbind":
+        return {"addr": numbers[0], "mode": numbers[2], "maxnode": numbers[3]}
+    return {}
+
+
+#: Calls by number, as the C header has them.
+_CALLS = ("", "move_pages", "migrate_pages", "mbind", "migrate_frames")
+
+
+def take_up(machine: Platform) -> None:
+    """Make objects of the migrations of a machine that was loaded or copied; it keeps them."""
+    for handle, number, cpu, pid, numbers, statuses in _api.migrations(machine):
+        name = _CALLS[number]
+        flight = _api.Flight(machine, None, cpu)
+        flight.take(handle)
+        status = unset(statuses) if name in ("move_pages", "migrate_frames") else None
+        call = Call(name, pid, _values(name, numbers))
+        machine._taken_up.add(Migration(machine, flight, call, status))
+
+
+def _known(machine: Platform, handle: int) -> Migration:
+    """Find the object of a migration on its way."""
+    move: Migration = machine._migrations[handle]
+    return move
+
+
+def start_move_pages(
     caller: NumaCalls,
+    cpu: int,
     pages: Addresses | Pointer,
     nodes: Addresses | int | Pointer | None,
     flags: int,
     pid: Pid,
     count: int | None,
-) -> Call:
-    """Return the arguments of move_pages, and what makes its answer."""
+) -> Migration:
+    """See `Process.start_move_pages`."""
     caller._must_live("move_pages")
     number, total, addresses, targets, bits = move_arguments(
         caller, pages, nodes, flags, pid, count
     )
     status = unset(len(addresses))
-
-    def answer(rc: int, stored: npt.NDArray[np.int32] | None) -> MoveResult:
-        assert stored is not None
-        if rc < 0:
-            caller._fail_move(rc, stored, told=True)
-        return MoveResult(rc, stored)
-
-    arguments = (number, total, addresses, targets, status, bits)
-    return "move_pages", arguments, status, answer
+    flight = _api.Flight(caller.machine, caller, cpu)
+    flight.move_pages(number, total, addresses, targets, status, bits)
+    return Migration(caller.machine, flight, Call("move_pages", caller.pid, {}), status)
 
 
-def migrate_pages_call(
+def start_migrate_pages(
     caller: NumaCalls,
+    cpu: int,
     from_nodes: NodeSet,
     to_nodes: NodeSet,
     pid: Pid,
     maxnode: int | None,
-) -> Call:
-    """Return the arguments of migrate_pages, and what makes its answer."""
+) -> Migration:
+    """See `Process.start_migrate_pages`."""
     caller._must_live("migrate_pages")
-    arguments = migrate_arguments(caller, from_nodes, to_nodes, pid, maxnode)
-
-    def answer(rc: int, stored: object) -> int:
-        if rc < 0:
-            caller._fail("migrate_pages", rc, maxnode=arguments[1])
-        return rc
-
-    return "migrate_pages", arguments, None, answer
+    number, bits, old, new = migrate_arguments(caller, from_nodes, to_nodes, pid, maxnode)
+    flight = _api.Flight(caller.machine, caller, cpu)
+    flight.migrate_pages(number, bits, old, new)
+    call = Call("migrate_pages", caller.pid, _values("migrate_pages", [number, bits]))
+    return Migration(caller.machine, flight, call, None)
 
 
-def mbind_call(caller: NumaCalls, addr: int, length: int, policy: Policy, flags: int) -> Call:
-    """Return the arguments of mbind with a policy, and what makes its answer."""
+def start_mbind(
+    caller: NumaCalls, cpu: int, addr: int, length: int, policy: Policy, flags: int
+) -> Migration:
+    """See `Process.start_mbind`."""
     caller._must_live("mbind")
     if not isinstance(policy, Policy):
         raise TypeError(f"policy must be a Policy, not {policy!r}")
     word, mask = policy_word(policy)
-    arguments = bind_arguments(addr, length, word, mask, None, flags)
-
-    def answer(rc: int, stored: object) -> None:
-        if rc < 0:
-            caller._fail("mbind", rc, addr=arguments[0], mode=word, maxnode=arguments[4])
-
-    return "mbind", arguments, None, answer
+    start, nbytes, mode, nodes, bits, how = bind_arguments(addr, length, word, mask, None, flags)
+    flight = _api.Flight(caller.machine, caller, cpu)
+    flight.mbind(start, nbytes, mode, nodes, bits, how)
+    call = Call("mbind", caller.pid, _values("mbind", [start, nbytes, mode, bits]))
+    return Migration(caller.machine, flight, call, None)
 
 
-def frames_call(pfns: npt.NDArray[np.uint32], nodes: npt.NDArray[np.int32]) -> Call:
-    """Return the arguments of a migration of frames, and what makes its answer."""
-
-    def answer(rc: int, stored: npt.NDArray[np.int32] | None) -> MoveResult:
-        assert stored is not None
-        if rc < 0:
-            raise_errno(rc, "migrate_frames", MoveResult(rc, stored))
-        return MoveResult(rc, stored)
-
-    return "migrate_frames", (pfns, nodes), unset(len(pfns)), answer
-
-
-def begin(
-    machine: _core.Machine,
-    caller: _core.Process | None,
-    cpu: int,
-    call: str,
-    arguments: tuple[Any, ...],
-    status: npt.NDArray[np.int32] | None,
-    answer: Callable[[int, npt.NDArray[np.int32] | None], Any],
+def start_migrate_frames(
+    machine: Platform, cpu: int, pfns: npt.NDArray[np.uint32], nodes: npt.NDArray[np.int32]
 ) -> Migration:
-    """Begin a call of `_api.Flight` by name; ``answer`` makes its result from rc and statuses."""
-    flight = _api.Flight(machine, caller, cpu)
-    getattr(flight, call)(*arguments)
-    return Migration(flight, machine, status, answer)
+    """See `Machine.start_migrate_frames`."""
+    flight = _api.Flight(machine, None, cpu)
+    flight.migrate_frames(pfns, nodes)
+    return Migration(machine, flight, Call("migrate_frames", 0, {}), unset(len(pfns)))

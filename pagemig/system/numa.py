@@ -221,12 +221,8 @@ class NumaCalls(Task):
 
     def _fail_move(self, rc: int, stored: npt.NDArray[np.int32], *, told: bool) -> NoReturn:
         """Raise the error of move_pages; ``told``: say how many statuses were stored."""
-        number = errno_of(rc)
-        note = None
-        if told and len(stored) and number == -rc:
-            n = int(np.count_nonzero(stored != STATUS_UNSET))
-            note = f"{n} of {len(stored)} statuses were stored before, see result.names"
-        self._fail("move_pages", rc, MoveResult(-number, stored), note=note)
+        note = how_far(rc, stored) if told else None
+        self._fail("move_pages", rc, MoveResult(-errno_of(rc), stored), note=note)
 
     # ---- migrate_pages ------------------------------------------------------------------------
 
@@ -467,6 +463,14 @@ class NumaCalls(Task):
 
 
 # ---- arguments --------------------------------------------------------------------------------
+
+
+def how_far(rc: int, stored: npt.NDArray[np.int32]) -> str | None:
+    """Say how many statuses a move_pages stored before it failed; None for one that stored none."""
+    if not len(stored) or errno_of(rc) != -rc:
+        return None
+    n = int(np.count_nonzero(stored != STATUS_UNSET))
+    return f"{n} of {len(stored)} statuses were stored before, see result.names"
 
 
 def move_arguments(

@@ -55,7 +55,7 @@ from pagemig.errors import ProcessGoneError, errno_of, no_copy
 from pagemig.policy import Policy
 from pagemig.system import migration, proc
 from pagemig.system.files import File
-from pagemig.system.migration import Migration, mbind_call, migrate_pages_call, move_pages_call
+from pagemig.system.migration import Migration
 from pagemig.system.numa import NumaCalls, Pid
 from pagemig.system.platform import Platform
 
@@ -688,8 +688,7 @@ class Process(NumaCalls):
         Migration
             Iterate over it; its `result` is the `MoveResult`. Errors of the call are raised there.
         """
-        call = move_pages_call(self, pages, nodes, flags, pid, count)
-        return migration.begin(self.machine, self, self.cpu, *call)
+        return migration.start_move_pages(self, self.cpu, pages, nodes, flags, pid, count)
 
     def start_migrate_pages(
         self,
@@ -711,8 +710,7 @@ class Process(NumaCalls):
         Migration
             Iterate over it; its `result` is what `migrate_pages` returns.
         """
-        call = migrate_pages_call(self, from_nodes, to_nodes, pid, maxnode)
-        return migration.begin(self.machine, self, self.cpu, *call)
+        return migration.start_migrate_pages(self, self.cpu, from_nodes, to_nodes, pid, maxnode)
 
     def start_mbind(
         self, addr: int, length: int, policy: Policy, flags: int = MPOL_MF_MOVE
@@ -729,8 +727,7 @@ class Process(NumaCalls):
         Migration
             Iterate over it; its `result` is None, or raises the errors of `mbind`.
         """
-        call = mbind_call(self, addr, length, policy, flags)
-        return migration.begin(self.machine, self, self.cpu, *call)
+        return migration.start_mbind(self, self.cpu, addr, length, policy, flags)
 
     # ---- life ---------------------------------------------------------------------------------
 

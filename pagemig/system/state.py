@@ -14,17 +14,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pagemig import _core, _state
+from pagemig import _state
 from pagemig.errors import StateError
 from pagemig.files import replaced
 from pagemig.kernels import KERNELS, KernelProfile
+from pagemig.system.migration import take_up
+from pagemig.system.platform import Platform
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = ["describe", "dumps", "loads", "profile_of", "read", "write"]
 
-_T = TypeVar("_T", bound=_core.Machine)
+_T = TypeVar("_T", bound=Platform)
 
 
 def _plain(value: Any) -> Any:
@@ -84,6 +86,7 @@ def _loaded(
         except (ValueError, TypeError, KeyError) as error:
             raise StateError(f"its description is not that of a machine ({error})") from None
         _state.adopt(machine, loaded)
+        take_up(machine)
     except StateError as error:
         raise StateError(f"{name}: {error}") from None
     return machine

@@ -8,7 +8,7 @@ from pagemig.errors import ProcessGoneError, raise_errno
 from pagemig.system.files import File
 from pagemig.system.platform import Platform
 
-__all__ = ["Task"]
+__all__ = ["Task", "raise_refusal"]
 
 _UINT_MAX = (1 << 32) - 1
 
@@ -35,11 +35,7 @@ class Task(_calls.Calls):
     ) -> NoReturn:
         """Raise a call's error; ``values`` fill in the sentence of its rule."""
         self._must_live(call)
-        profile = self.machine.profile
-        if "mode" in values:
-            values["mode"] = values["mode"] & _UINT_MAX & ~profile.mode_flags
-        words = {"kernel": profile.name, "nr_nodes": self.machine.nr_nodes, **values}
-        raise_errno(rc, call, result, note=note, words=words)
+        raise_refusal(self.machine, call, rc, result, note=note, **values)
 
     def _pid_number(self, pid: "int | Task") -> int:
         if isinstance(pid, Task):
@@ -57,3 +53,20 @@ class Task(_calls.Calls):
         if file.closed:
             raise ValueError(f"{file!r} is closed")
         return file.index
+
+
+def raise_refusal(
+    machine: Platform,
+    call: str,
+    rc: int,
+    result: object = None,
+    *,
+    note: str | None = None,
+    **values: int,
+) -> NoReturn:
+    """Raise the error of a call of a process; ``values`` are what the words of its rule name."""
+    profile = machine.profile
+    if "mode" in values:
+        values["mode"] = values["mode"] & _UINT_MAX & ~profile.mode_flags
+    words = {"kernel": profile.name, "nr_nodes": machine.nr_nodes, **values}
+    raise_errno(rc, call, result, note=note, words=words)

@@ -421,14 +421,6 @@ def test_a_migration_that_is_dropped_is_aborted() -> None:
     machine.copy().check(full=True)
 
 
-def test_a_machine_with_a_migration_is_not_saved(moving: Moving) -> None:
-    machine, _, _, move = moving
-    with pytest.raises(pm.StateError, match="under way"):
-        machine.copy()
-    move.finish()
-    machine.copy().check(full=True)
-
-
 def test_no_more_steps_than_there_are() -> None:
     _, app, base = machine_with("6.1")
     move = app.start_move_pages(addresses(base), 1)

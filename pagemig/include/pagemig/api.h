@@ -178,6 +178,18 @@ typedef struct pmg_mig_event {
     uint64_t ipis;            /* processors told to flush since the last stop */
 } pmg_mig_event;
 
+enum { PMG_CALL_MOVE_PAGES = 1, PMG_CALL_MIGRATE_PAGES = 2, PMG_CALL_MBIND = 3, PMG_CALL_FRAMES = 4 };
+
+typedef struct pmg_mig_info {             /* a migration on its way */
+    uint32_t size;
+    uint32_t call;            /* PMG_CALL_* */
+    uint32_t cpu;
+    uint32_t at;              /* PMG_M_* of its last stop, 0 before its first step */
+    pmg_task task;            /* whose call it is, 0 nobody's */
+    uint64_t statuses;        /* that mig_end has */
+    uint64_t arguments[6];    /* the numbers of the call: pid, count, flags; pid, maxnode; va, len, mode, maxnode, flags; n */
+} pmg_mig_info;
+
 enum { PMG_FILE_TMPFS = 1, PMG_FILE_RAMFS = 2, PMG_FILE_EXT4 = 3, PMG_FILE_MINIX = 4 };
 
 /* User memory as a call gets it: NULL, PMG_BAD (a wild pointer), or `bytes` accessible bytes; EFAULT beyond them. */
@@ -287,6 +299,11 @@ typedef struct pmg_api {
     int (*swapon)(pmg_ctx *c, uint32_t device);
     int (*offline)(pmg_ctx *c, uint32_t node);
     int (*online)(pmg_ctx *c, uint32_t node);
+
+    /* Migrations on their way, up to n handles of them; how many there are.  A machine that was loaded or copied has those of
+     * the machine it comes from, under the same handles. */
+    int64_t (*migrations)(pmg_machine *m, pmg_mig *out, uint64_t n);
+    int (*mig_info)(pmg_machine *m, pmg_mig h, pmg_mig_info *out);
 } pmg_api;
 
 #define PMG_HAS(api, f) ((api)->size >= offsetof(pmg_api, f) + sizeof((api)->f))
