@@ -1,5 +1,6 @@
 """The interface for other simulators, seen from Python: the table as capsule and address, and a context for loops."""
-from cpython.exc cimport PyErr_CheckSignals
+from cpython.exc cimport PyErr_CheckSignals, PyErr_Clear, PyErr_Occurred
+from cpython.long cimport PyLong_CheckExact
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.pycapsule cimport PyCapsule_New
 from libc.errno cimport EINTR, EINVAL, ESRCH
@@ -27,6 +28,7 @@ from pagemig.mm.uaccess cimport pmg_user_t
 import numpy as np
 
 from pagemig import _core, _memory, kernels
+from pagemig.arguments import as_ulong
 from pagemig.errors import ProcessGoneError
 
 cnp.import_array()
@@ -208,6 +210,21 @@ cdef inline int raise_hooked(Machine machine, int64_t rc) except -1:
     return 0
 
 
+cdef extern from "Python.h":
+    uint64_t PyLong_AsUnsignedLongLong(object number) noexcept      # with an error set where -1 is no answer
+
+
+cdef inline uint64_t address_of(object va) except? <uint64_t> -1:
+    """An address of 64 bits; TypeError or ValueError for what is none."""
+    cdef uint64_t address
+    if PyLong_CheckExact(va):
+        address = PyLong_AsUnsignedLongLong(va)
+        if address != <uint64_t> -1 or not PyErr_Occurred():
+            return address
+        PyErr_Clear()
+    return as_ulong(va, "va")
+
+
 @cython.no_gc_clear
 cdef class Context:
     """A process on a processor, for loops in Python and an address for C.
@@ -229,8 +246,9 @@ cdef class Context:
         What it waits for (1 a page, 2 an address space), and which one; (0, 0) for nothing.
     """
 
-    cdef pmg_ctx *c
+    cdef pmg_ctx *c                     # NULL while a call is inside without the interpreter lock, and once it is closed
     cdef pmg_outcome last
+    cdef bint busy, closed              # a call is inside; it is to be closed behind that call
     cdef readonly Machine machine
 
     def __cinit__(self, Process process not None, uint32_t cpu, bint owns_time):
@@ -248,7 +266,8 @@ cdef class Context:
         api.ctx_close(self.c)
 
     def close(self):
-        """Release the process.  Closing twice does nothing."""
+        """Release the process, after a call that is under way.  Closing twice does nothing."""
+        self.closed = True
         api.ctx_close(self.c)
         self.c = NULL
 
@@ -264,20 +283,40 @@ cdef class Context:
         return <uintptr_t> self.open()
 
     cdef pmg_ctx *open(self) except NULL:
+        if self.c == NULL and self.busy and not self.closed:
+            raise RuntimeError("the context is inside a call: of another thread, or of the one that calls back")
         if self.c == NULL:
             raise ValueError("the context is closed")
         return self.c
 
-    def access(self, uint64_t va, bint write=False):
+    cdef pmg_ctx *take(self) except NULL:
+        """Hand the context to a call without the interpreter lock, until `give`: nobody else uses or frees it."""
+        cdef pmg_ctx *c = self.open()
+        self.c = NULL
+        self.busy = True
+        return c
+
+    cdef void give(self, pmg_ctx *c) noexcept:
+        self.busy = False
+        if self.closed:
+            api.ctx_close(c)
+        else:
+            self.c = c
+
+    def access(self, va, bint write=False):
         """Make one access and return its `kind`; `node`, `pa`, `signal` and `waits_for` have the rest."""
+        cdef uint64_t address = address_of(va)
+        cdef pmg_ctx *c
         cdef int kind
         if self.c == NULL:
             self.open()
         if pmg_unlikely(self.machine.m.watch != NULL):      # a callback may need the interpreter
+            c = self.take()
             with nogil:
-                kind = api.access(self.c, va, write, &self.last)
+                kind = api.access(c, address, write, &self.last)
+            self.give(c)
         else:
-            kind = api.access(self.c, va, write, &self.last)
+            kind = api.access(self.c, address, write, &self.last)
         if kind < 0:
             raise_hooked(self.machine, kind)
             raise ProcessGoneError("the process has exited")
@@ -302,7 +341,7 @@ cdef class Context:
         int
             n, or fewer: then `kind`, `signal` and `waits_for` say what stopped the next one.
         """
-        cdef pmg_ctx *c = self.open()
+        cdef pmg_ctx *c
         cdef const uint64_t[::1] va = addresses
         cdef const uint8_t[::1] w
         cdef int8_t[::1] nodes
@@ -312,6 +351,7 @@ cdef class Context:
         cdef uint8_t *kind_out = NULL
         cdef int64_t done
         cdef Py_ssize_t n = va.shape[0]
+        self.open()
         if n == 0:
             return 0
         if write is not None:
@@ -329,8 +369,10 @@ cdef class Context:
             if kinds.shape[0] != n:
                 raise ValueError(f"kind must have {n} entries, not {kinds.shape[0]}")
             kind_out = &kinds[0]
+        c = self.take()
         with nogil:
             done = api.access_many(c, &va[0], writes, <uint64_t> n, node_out, kind_out, &self.last)
+        self.give(c)
         if done < 0:
             raise_hooked(self.machine, done)
             raise ProcessGoneError("the process has exited")

@@ -6,8 +6,8 @@ A value that the kernel would refuse passes unchanged, and gets the kernel's err
 
 import re
 from array import array
-from collections.abc import Iterable
-from operator import index
+from collections.abc import Iterable, Sequence
+from operator import index, length_hint
 from typing import Final, TypeAlias, TypeVar
 
 import numpy as np
@@ -39,6 +39,9 @@ U64: Final = (1 << 64) - 1
 
 NodeSet: TypeAlias = Iterable[int] | Pointer
 Addresses: TypeAlias = npt.NDArray[np.integer] | Iterable[int]
+
+#: More numbers than a call can be about: their pages alone would be a terabyte.
+_MOST_NUMBERS: Final = 1 << 28
 
 _INT_MIN: Final = -(1 << 31)
 _UINT_MAX: Final = (1 << 32) - 1
@@ -304,7 +307,7 @@ def address_array(values: Addresses, name: str) -> npt.NDArray[np.uint64]:
         return _integer_array(values, name, np.uint64)
     if isinstance(values, Pointer | str | bytes) or not isinstance(values, Iterable):
         raise TypeError(f"{name} must be addresses, not {values!r}")
-    numbers = values if isinstance(values, list | tuple) else list(values)
+    numbers = _sequence(values, name)
     try:
         return np.frombuffer(array("Q", numbers), dtype=np.uint64)
     except OverflowError:
@@ -328,13 +331,26 @@ def node_array(values: Addresses, name: str) -> npt.NDArray[np.int32]:
         return _integer_array(values, name, np.int32)
     if isinstance(values, Pointer | str | bytes) or not isinstance(values, Iterable):
         raise TypeError(f"{name} must be node numbers, not {values!r}")
-    numbers = values if isinstance(values, list | tuple) else list(values)
+    numbers = _sequence(values, name)
     try:
         return np.frombuffer(array("i", numbers), dtype=np.int32)
     except OverflowError:
         raise ValueError(f"an entry of {name} does not fit a C int: {_widest(numbers)}") from None
     except TypeError:
         raise TypeError(f"{name} must be integers, not {_no_integer(numbers)!r}") from None
+
+
+def _sequence(values: Iterable[int], name: str) -> Sequence[int]:
+    """Return numbers that can be read twice; ValueError for more than a call can be about."""
+    if isinstance(values, list | tuple):
+        return values
+    try:
+        n = length_hint(values)
+    except OverflowError:
+        n = _MOST_NUMBERS + 1
+    if n > _MOST_NUMBERS:
+        raise ValueError(f"{name} must be at most {_MOST_NUMBERS} numbers, not {values!r:.80}")
+    return values if isinstance(values, range) else list(values)
 
 
 def _no_integer(values: Iterable[object]) -> object:

@@ -72,6 +72,8 @@ class Header:
             A value of another type, a negative count, an invalid page size, or text with terminal
             control characters; the message names it.
         """
+        if not isinstance(facts, Mapping):
+            raise _refused("it", facts, "a table of facts")
         known = {f.name: facts[f.name] for f in fields(cls) if f.name in facts}
         for name, value in known.items():
             meant = type(getattr(cls, name))

@@ -427,3 +427,47 @@ def test_one_flush_for_a_range_and_the_same_frames_afterwards(pages: int) -> Non
     told, silent = run(True), run(False)
     assert told[0] == (1 if pages <= 10_000 else 2)
     assert told[1:] == silent[1:]
+
+
+@pytest.mark.parametrize("what", ["close", "access", "access_many"])
+def test_a_context_that_is_inside_a_call_is_neither_freed_nor_used(what: str) -> None:
+    machine = pm.Machine(["1MiB", "1MiB"])
+    app = machine.spawn()
+    base = app.mmap(4 * pm.PAGE_SIZE)
+    context, said = app.context(), []
+
+    def callback(*_: object) -> None:
+        try:
+            if what == "close":
+                context.close()
+            elif what == "access":
+                context.access(base)
+            else:
+                context.access_many(np.array([base], np.uint64))
+        except RuntimeError as error:
+            said.append(str(error))
+
+    machine.set_callbacks(fault=callback)
+    assert context.access(base, write=True) == 1
+    machine.set_callbacks()
+    if what == "close":
+        with pytest.raises(ValueError, match="closed"):
+            context.access(base)
+    else:
+        assert "inside a call" in said[0]
+        assert context.access(base) == 0
+        context.close()
+    machine.check(full=True)
+
+
+@pytest.mark.parametrize("va", [1 << 64, -(1 << 64), 10**400, 1.5, float("inf"), None, "x"])
+def test_an_address_that_is_none(va: object) -> None:
+    context = pm.Machine(["1MiB"]).spawn().context()
+    with pytest.raises((TypeError, ValueError), match="va"):
+        context.access(va)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("va", [-1, -pm.PAGE_SIZE, (1 << 64) - 1, np.uint64(1 << 63), True])
+def test_an_address_where_no_program_is(va: int) -> None:
+    context = pm.Machine(["1MiB"]).spawn().context()
+    assert context.access(va) == 4 and context.signal == 11
