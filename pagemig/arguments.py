@@ -241,6 +241,8 @@ class Nodemask:
         flat = isinstance(nodes, np.ndarray) and nodes.ndim == 0
         if flat or isinstance(nodes, str | bytes) or not isinstance(nodes, Iterable):
             raise TypeError(f"{name} must be a collection of node numbers, not {nodes!r}")
+        if isinstance(nodes, range) and _length(nodes) > _MASK_BITS:
+            raise ValueError(f"{name} must be at most {_MASK_BITS} nodes, not {nodes!r}")
         bits, last = 0, 0
         for node in nodes:
             nid = _integer(node, f"a node of {name}")
@@ -340,15 +342,19 @@ def node_array(values: Addresses, name: str) -> npt.NDArray[np.int32]:
         raise TypeError(f"{name} must be integers, not {_no_integer(numbers)!r}") from None
 
 
+def _length(values: Iterable[object]) -> int:
+    """Return how many values there will be as far as they say so, without a look at them."""
+    try:
+        return length_hint(values)
+    except OverflowError:
+        return 1 << 63
+
+
 def _sequence(values: Iterable[int], name: str) -> Sequence[int]:
     """Return numbers that can be read twice; ValueError for more than a call can be about."""
     if isinstance(values, list | tuple):
         return values
-    try:
-        n = length_hint(values)
-    except OverflowError:
-        n = _MOST_NUMBERS + 1
-    if n > _MOST_NUMBERS:
+    if _length(values) > _MOST_NUMBERS:
         raise ValueError(f"{name} must be at most {_MOST_NUMBERS} numbers, not {values!r:.80}")
     return values if isinstance(values, range) else list(values)
 

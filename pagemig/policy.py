@@ -8,6 +8,7 @@ docs/fidelity.md describes their surprises; the recordings hand-053 to hand-098 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from operator import index
 from typing import ClassVar, Final, NoReturn, Protocol
 
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pagemig import _mpol
-from pagemig.arguments import Addresses, address_array, as_int
+from pagemig.arguments import U64, Addresses, address_array, as_int
 from pagemig.constants import (
     MAX_NUMNODES,
     MPOL_BIND,
@@ -233,7 +234,10 @@ class Policy:
             node, modulo their number.  For ``Preferred`` only the first.  Empty for ``Default`` and
             ``Local``, and where the kernel would answer EINVAL.
         """
-        return nodes_of(self._effective(mask_of(_node_numbers(allowed, "allowed"))))
+        numbers = _node_numbers(allowed, "allowed")
+        return nodes_of(
+            self._effective(mask_of(numbers) & U64)
+        )  # no machine has more than 64 nodes
 
     def _effective(self, allowed: int) -> int:
         user = self.mask.to_bytes(MAX_NUMNODES // 8, "little")
@@ -305,13 +309,18 @@ class Policy:
 def _node_numbers(nodes: Iterable[int], name: str) -> tuple[int, ...]:
     if isinstance(nodes, str | bytes) or not isinstance(nodes, Iterable):
         raise TypeError(f"nodes of {name} must be a collection of node numbers, not {nodes!r}")
-    try:
-        numbers = sorted({index(node) for node in nodes})
-    except TypeError:
-        raise TypeError(f"nodes of {name} must be integers, not {nodes!r}") from None
-    if numbers and not 0 <= numbers[0] <= numbers[-1] < MAX_NUMNODES:
-        raise ValueError(f"nodes of {name} must be from 0 to {MAX_NUMNODES - 1}, not {numbers}")
-    return tuple(numbers)
+    numbers: set[int] = set()
+    for node in nodes:  # as far as the first that is wrong: a range may be longer than memory
+        try:
+            number = index(node)
+        except TypeError:
+            raise TypeError(f"nodes of {name} must be integers, not {nodes!r}") from None
+        if not 0 <= number < MAX_NUMNODES:
+            raise ValueError(
+                f"nodes of {name} must be from 0 to {MAX_NUMNODES - 1}, not {nodes!r:.200}"
+            )
+        numbers.add(number)
+    return tuple(sorted(numbers))
 
 
 def _nearest(local: int, mask: int) -> int:
@@ -461,7 +470,8 @@ class WeightedInterleave(Policy):
         static: bool = False,
         relative: bool = False,
     ) -> None:
-        nodes = list(nodes) if isinstance(nodes, Iterable) else nodes
+        if isinstance(nodes, Iterable):  # read twice; one more than there can be is wrong already
+            nodes = list(islice(nodes, MAX_NUMNODES + 1))
         self._set(nodes, static=static, relative=relative, balancing=False)
         object.__setattr__(self, "weights", _weights_of(self.nodes, nodes, weights))
 

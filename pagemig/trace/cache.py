@@ -18,6 +18,8 @@ so a page that is written by the program is written in the trace.
 
 from __future__ import annotations
 
+from operator import index
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -50,6 +52,7 @@ class LineCache:
     """
 
     def __init__(self, size: int, ways: int = 16) -> None:
+        size, ways = index(size), index(ways)
         if not 1 <= ways <= _MOST_WAYS:
             raise ValueError(f"ways {ways} is not from 1 to {_MOST_WAYS}")
         sets = size // (ways << LINE_SHIFT)

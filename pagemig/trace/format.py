@@ -364,7 +364,12 @@ class Writer:
         kinds = np.ascontiguousarray(np.broadcast_to(np.asarray(write, np.bool_), numbers.shape))
         amounts = None if count is None else np.ascontiguousarray(count, np.uint64)
         if time is not None:
-            self._clock.add(np.asarray(time, np.uint64), amounts)
+            stamps = np.asarray(time, np.uint64)
+            if stamps.shape != numbers.shape:
+                raise ValueError(
+                    f"time must be one for each of {numbers.size} pages: {stamps.shape}"
+                )
+            self._clock.add(stamps, amounts)
         part = join(numbers, kinds.view(np.uint8), amounts)
         if part[0].size:
             self.accesses += int(part[2].sum(dtype=np.uint64))

@@ -657,7 +657,14 @@ class World:
         before = self.before(holder, step, args)
         try:
             result, failed = call(**args), False
-        except (OSError, ValueError, TypeError, pm.KernelBug, ZeroDivisionError) as error:
+        except (
+            OSError,
+            ValueError,
+            TypeError,
+            MemoryError,
+            pm.KernelBug,
+            ZeroDivisionError,
+        ) as error:
             if isinstance(error, ZeroDivisionError) and "asked for a number" not in str(error):
                 raise
             result, failed = None, True
@@ -741,11 +748,11 @@ class World:
     ) -> None:
         if failed:
             if is_number(args.get("new_addr")) and is_number(args["new_length"]):
-                first = number(args["new_addr"]) // PAGE
+                first = address(args["new_addr"]) // PAGE
                 self.shadow.drop(p, first, first + up(number(args["new_length"])), failed=True)
             return
         old, new = up(number(args["old_length"])), up(number(args["new_length"]))
-        self.shadow.move(p, number(args["addr"]) // PAGE, old, addr // PAGE, new)
+        self.shadow.move(p, address(args["addr"]) // PAGE, old, addr // PAGE, new)
 
     def on_madvise(
         self, p: pm.Process, args: dict[str, Any], result: Any, vmas: Any, failed: bool
@@ -892,6 +899,11 @@ def is_number(value: object) -> bool:
 
 def number(value: Any) -> int:
     return operator.index(value)
+
+
+def address(value: Any) -> int:
+    """An unsigned long: C takes a negative number for one of the upper half."""
+    return number(value) % (1 << 64)
 
 
 @dataclass(frozen=True)
