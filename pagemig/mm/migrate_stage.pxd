@@ -15,7 +15,6 @@ from pagemig.mm.types cimport (
 
 cdef enum:
     TARGET_NEAREST = -2
-    CHUNK = 512                 # pages that share their passes where each is flushed on its own
     AHEAD = 24                  # entries between the prefetch of a frame and its use
     OPEN = 1                    # stage_t.open: this stage holds the page lock
     PUBLISHED = 2               # its target is reachable by others
@@ -160,7 +159,7 @@ cdef inline bint in_batches(const machine_t *m) noexcept nogil:
 
 cdef inline uint32_t chunk_of(const machine_t *m) noexcept nogil:
     """Pages that share their passes; with batches, NR_MAX_BATCHED_MIGRATION."""
-    return m.profile.batch if in_batches(m) else CHUNK
+    return m.profile.batch if in_batches(m) else ~<uint32_t> 0
 
 
 cdef inline uint32_t stage_room(ctx_t *c, const target_t *t) noexcept nogil:

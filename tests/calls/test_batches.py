@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import pagemig as pm
@@ -197,7 +197,22 @@ def outcome(case: dict, watch: str) -> list:
     return [failed, counters, *snapshot(machine)]
 
 
+# A page that fails early in a list of more than 512, of which a later page gets no frame.
+LATE = {
+    "kernel": "6.1",
+    "width": 1,
+    "frames": 620,
+    "low": 0,
+    "children": 1,
+    "flags": pm.MPOL_MF_MOVE_ALL,
+    "pins": {129},
+    "holes": set(),
+    "twice": 1,
+}
+
+
 @settings(max_examples=30, deadline=None)
+@example(LATE)
 @given(lists())
 def test_nobody_can_tell_that_the_first_pass_ran_ahead(case: dict) -> None:
     """Under a trace or a hook, which show single steps, a run is isolated whole before it moves."""
