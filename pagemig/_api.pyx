@@ -412,10 +412,7 @@ cdef object frames_of(const uint32_t *pfns, uint32_t n):
 
 
 def migrations(Machine machine not None):
-    """Return those on their way: handle, call, processor, pid or 0, numbers of the call, and how many statuses.
-
-    The call is a number, as ``PMG_CALL_*`` have it.
-    """
+    """Return the migrations in progress: handle, call (``PMG_CALL_*``), processor, pid or 0, arguments, length of status."""
     cdef pmg_machine *m = <pmg_machine *> <void *> machine.m
     cdef pmg_mig_info info
     cdef int64_t n = api.migrations(m, NULL, 0), i
@@ -468,7 +465,7 @@ cdef class Flight:
         api.ctx_close(self.c)
 
     def take(self, uint64_t handle):
-        """Take up one that is on its way."""
+        """Attach to a migration in progress."""
         self.handle = handle
         self.open = True
 
@@ -478,7 +475,7 @@ cdef class Flight:
         if rc:
             raise MemoryError("no memory for a migration")
         self.open = True
-        api.ctx_bind(self.c, 0, self.cpu)       # between two steps it keeps nothing: the migration does
+        api.ctx_bind(self.c, 0, self.cpu)       # the migration has its own context
         return 0
 
     def move_pages(self, int32_t pid, uint64_t count, pages, nodes, status, uint32_t flags):

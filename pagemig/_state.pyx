@@ -93,7 +93,7 @@ cdef void release(machine_t *m) noexcept:
 cdef str busy(const char *what, str verb):
     if what != NULL:
         return (<bytes> what).decode()
-    return f"a call is under way, or a context is open on a process: end it, then {verb}"
+    return f"a call is under way, or a context has a process: end it, then {verb}"
 
 
 def save(Machine machine not None, write, bytes extra):

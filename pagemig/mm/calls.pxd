@@ -29,12 +29,12 @@ cdef void vma_own_policy(machine_t *m, vma_t *vma, uint64_t vpn, mpol_t *out) no
 # page i to node i, with no process context; status[i]: node or negative errno
 cdef int64_t migrate_frames(
         ctx_t *c, const uint32_t *pfns, const int32_t *nodes, uint64_t n, int32_t *status) noexcept nogil
-# what stands inside each at a stop, see place: the coder has the call's process, and how many entries
+# code the locals of each call (see place); the coder has the process and the number of entries
 cdef void code_move_pages(coder_t *w, void *locals) noexcept nogil
 cdef void code_migrate_pages(coder_t *w, void *locals) noexcept nogil
 cdef void code_mbind(coder_t *w) noexcept nogil
 cdef void code_migrate_frames(coder_t *w) noexcept nogil
 
 
-cdef struct called_t:           # of the first two: the process that the call is about; ctx.target_mm is its address space
+cdef struct called_t:           # locals of move_pages and migrate_pages: the target process; ctx.target_mm is its address space
     uint32_t task

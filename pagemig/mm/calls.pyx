@@ -113,20 +113,20 @@ cdef struct move_t:                 # one move_pages call
     stage_t one
     batch_t batch
     uint32_t room                   # pages that st may take
-    # where it stands, of a call that keeps its place
+    # position, of a resumable call
     uint32_t at                     # move_at_t
-    bint in_ahead                   # a batch that ran ahead is at work, or else the whole run
+    bint in_ahead                   # migrating a batch ahead; else the whole run
     uint64_t i, start
     int64_t err
-    int32_t next                    # node of the run to come
+    int32_t next                    # node of the next run
 
 
 cdef enum move_at_t:
     MOVE_BEGINS
-    MOVE_LOCKS                      # entry i is next, mmap_lock waited for
-    MOVE_AHEAD                      # a part of the run, entries up to i
-    MOVE_CHANGES                    # entry i has another node
-    MOVE_SETTLED                    # entry i - 1 had its status at once
+    MOVE_LOCKS                      # waiting for mmap_lock before entry i
+    MOVE_AHEAD                      # migrating a part of the run, up to entry i
+    MOVE_CHANGES                    # migrating the run before entry i, which has another node
+    MOVE_SETTLED                    # migrating the run before entry i - 1, whose status is stored
     MOVE_ENDS
 
 
@@ -157,13 +157,13 @@ cdef void code_move(coder_t *w, void *locals) noexcept nogil:
         mv.locked = False
         return_to_run(w, mv)
     elif mv.locked or mv.at == MOVE_BEGINS or (mv.at == MOVE_AHEAD and not mv.in_ahead):
-        w.why = b"its first pass runs ahead: step it to the end of that, then save"
+        w.why = b"a migration is in a first pass that runs ahead: step it to the end of the pass, then save"
     else:
         return_to_run(w, mv)
 
 
 cdef void return_to_run(coder_t *w, move_t *mv) noexcept nogil:
-    """What is inside: nothing, a batch that ran ahead, or the run."""
+    """Set the function that was called: none, that of a batch ahead, or that of the run."""
     if mv.at == MOVE_LOCKS:
         holds_list(w, mv.list.pfns, 0, mv.list.n)
         return
@@ -396,7 +396,7 @@ cdef inline void run_starts(
 
 
 cdef int64_t moved_all(ctx_t *c, move_t *mv, int32_t node, uint64_t start, uint64_t i, int64_t err) noexcept nogil:
-    """The last run; ``err`` is what the entries came to."""
+    """Migrate the last run; ``err`` is the result of the loop over the entries."""
     cdef int64_t last
     stands(c, mv, MOVE_ENDS, i, start)
     mv.err = err
@@ -407,7 +407,7 @@ cdef int64_t moved_all(ctx_t *c, move_t *mv, int32_t node, uint64_t start, uint6
 cdef bint moved_again(
         ctx_t *c, move_t *mv, const uint64_t *addresses, const int32_t *nodes, uint64_t end, bint migrate_all,
         int64_t *err) noexcept nogil:
-    """What a call that was saved had in hand.  True: it is over, with ``err``."""
+    """Resume a loaded call.  True: the call is finished, with result ``err``."""
     cdef target_t t
     target_begin(&t, mv.node)
     if mv.at == MOVE_LOCKS:
@@ -587,13 +587,13 @@ cdef void code_move_pages(coder_t *w, void *locals) noexcept nogil:
     if w.m.profile.whole_request:
         w.inner = code_request
         w.size = sizeof(asked_t)
-    elif not w.query:                       # which has only mmap_lock to wait for
+    elif not w.query:                       # a query can only wait for mmap_lock
         w.inner = code_move
         w.size = sizeof(move_t)
 
 
 cdef int64_t called(ctx_t *c, called_t *k, int64_t rc) noexcept nogil:
-    """The call about another process is over."""
+    """End a call that has a target process."""
     cdef uint32_t mm = c.target_mm
     place_leave(c)
     c.target_mm = 0
@@ -603,7 +603,7 @@ cdef int64_t called(ctx_t *c, called_t *k, int64_t rc) noexcept nogil:
 
 
 cdef int64_t find_target(ctx_t *c, int32_t pid, called_t *k, uint32_t *rule) noexcept nogil:
-    """The process that move_pages is about, and its address space."""
+    """Find the target process of move_pages and its address space."""
     cdef task_t *target = NULL
     cdef int64_t rc = get_target(c, pid, &target)
     if rc:
@@ -678,9 +678,9 @@ cdef void target_by_policy(
             return
 
 
-cdef struct bound_t:                # do_mbind()
+cdef struct bound_t:                # locals of do_mbind()
     bind_t call
-    bint moving                     # or mmap_lock is waited for
+    bint moving                     # False: waiting for mmap_lock
     target_t target
 
 
@@ -698,7 +698,7 @@ cdef void code_bound(coder_t *w, void *locals) noexcept nogil:
 
 
 cdef int64_t do_mbind(ctx_t *c, const bind_t *call) noexcept nogil:
-    """Misplaced is what lies outside the caller's nodes."""
+    """Bind the range and migrate pages outside the caller's nodes."""
     cdef bound_t k
     cdef queue_t q
     cdef mm_t *mm = mm_of(c.m, c.mm)
@@ -747,7 +747,7 @@ cdef int64_t page_range(uint64_t start, uint64_t *length, uint32_t *rule) noexce
 cdef int64_t check_mbind(
         ctx_t *c, uint64_t start, uint64_t length, uint32_t mode, const pmg_user_t *nodes, uint64_t maxnode,
         uint64_t flags, bind_t *call, uint32_t *rule) noexcept nogil:
-    """Arguments of mbind: 1, 0 where there is nothing to do, or -errno."""
+    """Check the arguments of mbind: 1, 0 if there is nothing to do, or -errno."""
     cdef nodemask_t user
     cdef uint32_t mode_flags = 0
     cdef int64_t rc
@@ -800,7 +800,7 @@ cdef int64_t pmg_sys_mbind(
 
 
 cdef void code_mbind(coder_t *w) noexcept nogil:
-    """The outermost function of mbind that may stop."""
+    """Set the outermost function of mbind that may stop."""
     if w.m.profile.check_range:
         w.inner = code_bound_range
         w.size = sizeof(bound_range_t)
@@ -1032,7 +1032,7 @@ cdef void code_nodes(coder_t *w, void *locals) noexcept nogil:
     code_bytes(w, &k.new, sizeof(nodemask_t))
     code_u32(w, &k.flags, 8)
     code_flag(w, &k.moving)
-    if not k.moving:                        # mmap_lock is waited for
+    if not k.moving:                        # waiting for mmap_lock
         return
     if not w.m.profile.migrate_unlocked:
         holds(w, HELD_MMAP_READ, w.target_mm, 1)
@@ -1087,7 +1087,7 @@ cdef void code_migrate_pages(coder_t *w, void *locals) noexcept nogil:
 cdef int64_t check_migrate_pages(
         ctx_t *c, int32_t pid, uint64_t maxnode, const pmg_user_t *old_nodes, const pmg_user_t *new_nodes,
         nodemask_t *old, nodemask_t *new, called_t *k, uint32_t *rule) noexcept nogil:
-    """Arguments of migrate_pages; the process it is about is found where it answers 0."""
+    """Check the arguments of migrate_pages; 0: the target process is referenced."""
     cdef task_t *target = NULL
     cdef uint32_t mm
     cdef int64_t rc
@@ -1134,8 +1134,8 @@ cdef int64_t pmg_sys_migrate_pages(
 # -- frames, without a process ---------------------------------------------------------------------------------
 
 
-cdef struct frame_moves_t:          # migrate_frames()
-    uint64_t i, failed              # frames behind it, and those that did not move
+cdef struct frame_moves_t:          # locals of migrate_frames()
+    uint64_t i, failed              # frames tried, and of these not moved
     uint32_t pfn
     int32_t node
     run_t run
@@ -1157,7 +1157,7 @@ cdef void code_frame_moves(coder_t *w, void *locals) noexcept nogil:
 
 
 cdef void code_migrate_frames(coder_t *w) noexcept nogil:
-    """The outermost function of migrate_frames that may stop."""
+    """Set the outermost function of migrate_frames that may stop."""
     if w.m.profile.page_results or w.m.profile.four_lists:
         w.inner = code_frame_list
         w.size = sizeof(frame_list_t)
@@ -1167,7 +1167,7 @@ cdef void code_migrate_frames(coder_t *w) noexcept nogil:
 
 
 cdef int32_t frame_moves(ctx_t *c, frame_moves_t *k) noexcept nogil:
-    """One isolated frame to its node."""
+    """Migrate one isolated frame to its node."""
     cdef target_t t
     target_begin(&t, k.node)
     migrate_pages(c, &k.pfn, 1, &t, &k.run)

@@ -7,24 +7,24 @@ from pagemig.mm.queue cimport list_t
 from pagemig.mm.types cimport ctx_t, mpol_t, nodemask_t
 
 
-cdef struct bind_t:             # mbind, its arguments checked
+cdef struct bind_t:             # checked arguments of mbind
     uint64_t first, end         # pages
     mpol_t pol
     uint64_t user               # the caller's nodes
     uint32_t flags
 
 
-cdef struct nodes_t:            # migrate_pages, its arguments checked
+cdef struct nodes_t:            # locals of migrate_pages, with its checked arguments
     nodemask_t old, new
     uint32_t flags
-    bint moving                 # or mmap_lock is waited for
+    bint moving                 # False: waiting for mmap_lock
 
 
-cdef struct pairs_t:            # do_migrate_pages()
+cdef struct pairs_t:            # locals of do_migrate_pages()
     uint64_t left, stay
     int64_t busy
     int32_t source, dest
-    bint moving                 # from one to the other
+    bint moving                 # migrating from source to dest
 
 
 ctypedef struct request_t:      # one move_pages call of 2.6.18
@@ -37,30 +37,30 @@ ctypedef struct request_t:      # one move_pages call of 2.6.18
     list_t pages, slots         # isolated pages and their entries in the request
 
 
-cdef struct asked_t:            # move_pages_whole_request()
+cdef struct asked_t:            # locals of move_pages_whole_request()
     request_t r
     run_t run
-    bint moving                 # or mmap_lock is waited for
+    bint moving                 # False: waiting for mmap_lock
 
 
-cdef struct bound_range_t:       # mbind_check_range()
+cdef struct bound_range_t:      # locals of mbind_check_range()
     bind_t call
     target_t target
     run_t run
-    list_t pages, nodes         # interleave_exactly()
+    list_t pages, nodes         # of interleave_exactly()
     int64_t bound
-    bint moving                 # or mmap_lock is waited for
+    bint moving                 # False: waiting for mmap_lock
     bint exactly
 
 
-cdef struct frame_list_t:      # migrate_frame_list()
+cdef struct frame_list_t:       # locals of migrate_frame_list()
     request_t r
     run_t run
     uint64_t i
-    bint listed                 # all together, or the i-th
+    bint listed                 # migrating the list; False: migrating frame i
 
 cdef void pairs_begin(pairs_t *k, const nodes_t *call) noexcept nogil
-cdef bint next_of_pairs(pairs_t *k, const nodes_t *call) noexcept nogil      # the same again while it is moving
+cdef bint next_of_pairs(pairs_t *k, const nodes_t *call) noexcept nogil      # a resumed call gets the same pair again
 cdef void pair_is_over(pairs_t *k, int64_t rc) noexcept nogil
 cdef void code_bind(coder_t *w, bind_t *call) noexcept nogil
 cdef void code_pairs(coder_t *w, void *locals) noexcept nogil

@@ -237,7 +237,7 @@ cdef void target_by_first(machine_t *m, queue_t *q, mm_t *mm, uint64_t start, ta
 
 
 cdef int64_t migrate_misplaced(ctx_t *c, queue_t *q, const target_t *t) noexcept nogil:
-    """Migrate what check_range queued to where the new policy wants it: pages left behind, or -errno."""
+    """Migrate what check_range queued to the nodes of the new policy; return the pages left behind, or -errno."""
     cdef machine_t *m = c.m
     cdef moves_t mv
     cdef queued_t k
@@ -262,7 +262,7 @@ cdef int64_t migrate_misplaced(ctx_t *c, queue_t *q, const target_t *t) noexcept
 
 
 cdef int collect_bound(ctx_t *c, bound_range_t *k, mm_t *mm, queue_t *q) noexcept nogil:
-    """List what is misplaced and set the policy.  Where that fails half-way, what was collected moves all the same."""
+    """Queue misplaced pages and set the policy.  If that fails half-way, the pages queued are migrated nevertheless."""
     cdef const bind_t *call = &k.call
     cdef int rc
     if k.exactly:
@@ -597,7 +597,7 @@ cdef int64_t move_request(ctx_t *c, asked_t *k, mm_t *mm, bint move_all) noexcep
 
 
 cdef void code_request_lists(coder_t *w, request_t *r) noexcept nogil:
-    """Isolated pages, and their places in a request of ``w.entries``."""
+    """Code the isolated pages and their positions in the request."""
     code_list(w, &r.pages)
     r.slots.n = r.pages.n
     if w.way == WAY_READ:
@@ -653,7 +653,7 @@ cdef int request_table(request_t *r) noexcept nogil:
 
 
 cdef int room_again(machine_t *m, request_t *r) noexcept nogil:
-    """Of a request that was read, and is still to be looked at."""
+    """Allocate the results and the table of a loaded request that had not begun."""
     r.status = <int32_t *> calloc(r.n + 1, 4)
     return r.status == NULL or (r.nodes != NULL and not m.profile.arrays and request_table(r))
 
@@ -784,7 +784,7 @@ cdef void code_frame_list(coder_t *w, void *locals) noexcept nogil:
 
 
 cdef void nodes_are_there(coder_t *w, request_t *r) noexcept nogil:
-    """Of the frames that were listed: the caller may have named others as well."""
+    """Check the nodes of the frames that are listed; those of other frames may be invalid."""
     cdef uint64_t i
     cdef int32_t node
     for i in range(r.slots.n if w.way == WAY_READ and w.why == NULL else 0):
@@ -801,7 +801,7 @@ cdef void list_frame(ctx_t *c, request_t *r, uint32_t pfn, uint64_t i, int32_t *
 
 
 cdef void each_frame(ctx_t *c, frame_list_t *k, const uint32_t *pfns, int32_t *status) noexcept nogil:
-    """Look at all, and list them; kernels with four lists move each at once."""
+    """Isolate and list all frames; kernels with four lists migrate each at once."""
     cdef bint again = place_resumes(c)
     while k.i < k.r.n:
         if not again:

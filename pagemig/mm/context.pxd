@@ -20,12 +20,12 @@ cdef inline void switch_mm(ctx_t *c) noexcept nogil:
 cdef void ctx_release_all(machine_t *m) noexcept nogil
 cdef ctx_t *ctx_first(machine_t *m) noexcept nogil                  # of all ever made; ctx.older is the next
 cdef uint32_t ctx_held(machine_t *m) noexcept nogil                 # number of those kept between calls
-cdef uint32_t ctx_idle(machine_t *m) noexcept nogil                 # of those, that keep no process either
+cdef uint32_t ctx_idle(machine_t *m) noexcept nogil                 # number of those without a process or a call
 cdef void vm_events_fold(ctx_t *c) noexcept nogil                    # add the context's counts to its processor's
 # move the counts of one context to another
 cdef void vm_events_hand(ctx_t *c, ctx_t *to) noexcept nogil
-# NR_COUNTERS words; and what contexts counted, for their processors' in a copy
-cdef void all_vm_events(machine_t *m, uint64_t *out) noexcept nogil
+cdef void all_vm_events(machine_t *m, uint64_t *out) noexcept nogil     # NR_COUNTERS words
+# add the counts of all contexts to a copy of the processors' counts
 cdef void add_vm_events(machine_t *m, vm_event_state_t *to) noexcept nogil
 
 

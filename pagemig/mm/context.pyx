@@ -127,7 +127,7 @@ cdef uint32_t ctx_held(machine_t *m) noexcept nogil:
 
 
 cdef uint32_t ctx_idle(machine_t *m) noexcept nogil:
-    """Contexts that are kept between calls, and keep nothing of the machine meanwhile."""
+    """Count the contexts that are kept between calls without a process or a call that waits."""
     cdef ctx_t *c = ctx_first(m)
     cdef uint32_t n = 0
     while c != NULL:
@@ -190,7 +190,7 @@ cdef void all_vm_events(machine_t *m, uint64_t *out) noexcept nogil:
 
 
 cdef void add_vm_events(machine_t *m, vm_event_state_t *to) noexcept nogil:
-    """What contexts have still to hand over, between two calls."""
+    """Add the counts that contexts have not folded yet; no call is running."""
     cdef ctx_t *c = ctx_first(m)
     cdef int k
     while c != NULL:

@@ -52,13 +52,13 @@ ctypedef struct mig_t:          # host memory in any number, as contexts
     void (*request)(void *arg) noexcept nogil       # to be run on the stack of the thread that steps
     void *request_arg
     uint32_t kind
-    uint32_t pid                # whose call it is, 0 nobody's
+    uint32_t pid                # of the caller; 0: none
     uint64_t a[6]
     pmg_user_t u[3]             # copies of the caller's memory; NULL and PMG_BAD as they are
     int64_t rc
     uint32_t rule
     uint32_t pin                # of MIG_PIN
-    places_t places             # where the call stands
+    places_t places             # the stack of the call
     # the last stop
     uint32_t at, n
     uint32_t pass_              # passes before the present one
@@ -87,9 +87,9 @@ cdef void mig_free(mig_t *g) noexcept nogil
 # the migration with an index and a generation; NULL once it is over
 cdef mig_t *mig_at(machine_t *m, uint32_t index, uint32_t generation) noexcept nogil
 cdef void mig_release_all(machine_t *m) noexcept nogil
-# index and generation, as one number, of those a host steps, up to n; how many there are
+# store the handles (index << 32 | generation) of at most n migrations that a host steps; return how many there are
 cdef uint64_t migs_on_their_way(machine_t *m, uint64_t *out, uint64_t n) noexcept nogil
-# all of them in numbers, or w.why: what has none
+# write all migrations; w.why: one cannot be saved
 cdef void migs_write(coder_t *w) noexcept nogil
-# the same into a machine that has none; w.why: they cannot be, or without memory ""
+# read them into a machine without migrations; w.why: the data is invalid, or "": out of memory
 cdef void migs_read(coder_t *w) noexcept nogil

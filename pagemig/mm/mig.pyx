@@ -220,7 +220,7 @@ cdef mig_t *mig_at(machine_t *m, uint32_t index, uint32_t generation) noexcept n
 
 
 cdef void mig_release_all(machine_t *m) noexcept nogil:
-    """Free all records, with the machine, and what was read and never went on."""
+    """Free all records, with the machine; also those of loaded calls that were not resumed."""
     cdef mig_t *g
     cdef uint32_t i
     for i in range(m.nr_migs):
@@ -268,7 +268,7 @@ cdef int take_caller(mig_t *g, uint32_t pid) noexcept nogil:
 
 
 cdef mig_t *mig_ready(machine_t *m, mig_t *g, uint32_t cpu, uint32_t kind, bint timed) noexcept nogil:
-    """Give a free record a context, and its call an empty stack; NULL without memory, and the record is free again."""
+    """Give a free record a context and an empty stack; NULL if memory is short: the record is free again."""
     cdef ctx_t *c = ctx_get(m)
     if c == NULL:
         mig_put(g)
@@ -426,11 +426,11 @@ cdef void mig_abort(mig_t *g) noexcept nogil:
         go_on(g)
 
 
-# -- in numbers ------------------------------------------------------------------------------------------------
+# -- saving and loading ------------------------------------------------------------------------------------------
 
 
 cdef enum:
-    MANY_MIGS = 1 << 16         # that a saved machine can have
+    MANY_MIGS = 1 << 16         # limit for a saved machine
     NULL_MEMORY = 0
     BAD_MEMORY = 1
     SOME_MEMORY = 2
@@ -452,7 +452,7 @@ cdef uint64_t migs_on_their_way(machine_t *m, uint64_t *out, uint64_t n) noexcep
 
 
 cdef void code_memory(coder_t *w, pmg_user_t *u) noexcept nogil:
-    """What the call has of its caller's memory."""
+    """Code the copy of an array of the caller."""
     cdef uint32_t kind = NULL_MEMORY if u.p == NULL else BAD_MEMORY if u.p == PMG_BAD else SOME_MEMORY
     code_u32(w, &kind, SOME_MEMORY + 1)
     code_u64(w, &u.bytes, ~<uint64_t> 0)
@@ -473,7 +473,7 @@ cdef void code_memory(coder_t *w, pmg_user_t *u) noexcept nogil:
 
 
 cdef void code_context(coder_t *w, ctx_t *c) noexcept nogil:
-    """What a context has of a call at a stop; what it counted the machine has."""
+    """Code what the context of a call holds at a stop; its counts are saved with those of the processors."""
     cdef uint64_t traced
     cdef uint32_t i
     code_u32(w, &c.task, w.m.tasks.fresh)
@@ -494,7 +494,7 @@ cdef void code_context(coder_t *w, ctx_t *c) noexcept nogil:
 
 
 cdef void outermost(coder_t *w, mig_t *g) noexcept nogil:
-    """The function that a call of this kind stands in, and what it may look at."""
+    """Set the outermost function of this kind of call, and its arguments."""
     w.mm = g.c.mm
     w.target_mm = g.c.target_mm
     w.pid = 0
@@ -517,7 +517,7 @@ cdef void outermost(coder_t *w, mig_t *g) noexcept nogil:
 
 
 cdef bint frames_fit(machine_t *m, const mig_t *g) noexcept nogil:
-    """Arrays of migrate_frames, which looks at no length."""
+    """Check the arrays of migrate_frames, which does not check their lengths."""
     cdef uint64_t i, n = g.a[0]
     for i in range(3):
         if g.u[i].p == NULL or g.u[i].p == PMG_BAD or g.u[i].bytes != n * 4:
@@ -529,7 +529,7 @@ cdef bint frames_fit(machine_t *m, const mig_t *g) noexcept nogil:
 
 
 cdef bint can_be(machine_t *m, const mig_t *g, bint done) noexcept nogil:
-    """A call that was read, but for where it stands."""
+    """Check a loaded call, except for its stack."""
     cdef bint about = g.kind == MIG_MOVE_PAGES or g.kind == MIG_MIGRATE_PAGES
     if g.kind == MIG_FRAMES:
         return g.a[0] <= 1ull << 40 and frames_fit(m, g)
@@ -537,7 +537,7 @@ cdef bint can_be(machine_t *m, const mig_t *g, bint done) noexcept nogil:
 
 
 cdef void code_mig(coder_t *w, mig_t *g) noexcept nogil:
-    """One call on its way."""
+    """Code one call."""
     cdef bint done = g.fiber.done != 0
     cdef uint32_t i
     code_bytes(w, &g.pid, 4)
@@ -561,16 +561,16 @@ cdef void code_mig(coder_t *w, mig_t *g) noexcept nogil:
     if w.way == WAY_READ:
         places_read(w, &g.places, w.inner, w.size)
     elif g.places.n == 0 or w.inner != g.places.at[0].code:
-        w.why = b"a call stands in a part that has no record: step it once, then save"
+        w.why = b"a migration stopped in a function that cannot be saved: step it once, then save"
     else:
         places_code(w, &g.places)
 
 
 cdef const char *cannot_be_written(const mig_t *g) noexcept nogil:
     if g.kind > MIG_FRAMES:
-        return b"a context keeps the place of a call that waits: make that call again until it is over"
+        return b"a call waits in a context: repeat the call until it returns, then save"
     if not g.timed:
-        return b"a context keeps the place of a migration that waits: make that call again until it is over"
+        return b"a migration waits in a context: repeat the call until it returns, then save"
     if g.busy or g.c.abort or g.at == MIG_LOOKS:
         return b"a step of a migration is under way, or was interrupted: step it to its next stop, then save"
     return NULL
@@ -580,7 +580,7 @@ cdef void migs_write(coder_t *w) noexcept nogil:
     cdef mig_t *g
     cdef uint32_t i, live, n = w.m.nr_migs
     if n > MANY_MIGS:
-        w.why = b"more migrations are on their way than a saved machine can have"
+        w.why = b"more migrations are in progress than can be saved"
         return
     code_u32(w, &n, MANY_MIGS + 1)
     for i in range(n):
@@ -598,7 +598,7 @@ cdef void migs_write(coder_t *w) noexcept nogil:
 
 
 cdef mig_t *mig_again(machine_t *m, uint32_t generation) noexcept nogil:
-    """The record of the next index; NULL without memory."""
+    """Add a record with the next index; NULL if memory is short."""
     cdef mig_t *g = <mig_t *> calloc(1, sizeof(mig_t))
     if g == NULL:
         return NULL

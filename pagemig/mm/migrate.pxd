@@ -12,7 +12,7 @@ from pagemig.mm.types cimport ctx_t, kept_by_t
 # migrates isolated pages and consumes the list: moved pages are freed, the others put back
 cdef void migrate_pages(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *target, run_t *run) noexcept nogil
 cdef int64_t run_result(run_t *run) noexcept nogil
-# what stands inside a caller of these, see place: the coder has its list
+# code the functions above on the stack of a call (see place); the list is in the coder
 cdef void code_migrate(coder_t *w) noexcept nogil
 cdef void code_chunk_or_batch(coder_t *w) noexcept nogil
 cdef void code_finish(coder_t *w, void *locals) noexcept nogil
@@ -20,15 +20,15 @@ cdef void code_each(coder_t *w, void *locals) noexcept nogil
 cdef void code_one(coder_t *w, void *locals) noexcept nogil
 
 
-cdef struct finish_t:           # finish_run()
+cdef struct finish_t:           # locals of finish_run()
     uint32_t *pfns
     uint64_t n, tried
-    uint64_t i, k               # pages behind it, and those at work
+    uint64_t i, k               # pages finished, and pages of the chunk or batch being migrated
 
 
-cdef struct each_t:             # migrate_pages_each()
-    uint32_t *pfns              # of the list
-    uint32_t *own               # slots, where the caller has none
+cdef struct each_t:             # locals of migrate_pages_each()
+    uint32_t *pfns
+    uint32_t *own               # slots, if the caller has none
     uint64_t n, left
     uint32_t pass_
     bint in_pass
@@ -73,7 +73,7 @@ cdef struct lists_t:
     kept_by_t keep
 
 
-cdef struct one_t:              # migrate_one_page()
+cdef struct one_t:              # locals of migrate_one_page()
     lists_t lists
     uint32_t pfn, to, moved, failed
     int32_t nid

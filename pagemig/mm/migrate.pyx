@@ -39,14 +39,14 @@ from pagemig.mm.vmscan cimport evict_one
 
 
 cdef enum chunk_at_t:
-    BETWEEN                     # two stages, or passes
+    BETWEEN                     # between two stages or passes
     IN_STAGE
     IN_COLLECT
 
 
-cdef struct chunk_t:            # migrate_chunk()
+cdef struct chunk_t:            # locals of migrate_chunk()
     uint32_t *pfns
-    uint64_t n, i, left         # of this pass: pages, those behind it, and of them those to be tried again
+    uint64_t n, i, left         # pages of this pass, of these tried, and of these to retry
     uint32_t pass_
     uint32_t at                 # chunk_at_t
     stage_t st
@@ -79,7 +79,7 @@ cdef void code_chunk(coder_t *w, void *locals) noexcept nogil:
 
 
 cdef void chunk_stage(ctx_t *c, chunk_t *k, const target_t *t, run_t *run) noexcept nogil:
-    """One stage; without a frame for its first page an error."""
+    """Migrate one stage; -ENOMEM if its first page gets no target."""
     cdef uint32_t force = WAIT_FOR_ALL if k.pass_ >= c.m.profile.force_pass else 0
     if k.at == BETWEEN:
         load_stage(c, &k.st, t, k.pfns + k.i, k.n - k.i)
@@ -98,7 +98,7 @@ cdef void chunk_stage(ctx_t *c, chunk_t *k, const target_t *t, run_t *run) noexc
 
 
 cdef void chunk_gives_up(chunk_t *k, run_t *run) noexcept nogil:
-    """Count the page without a frame, and those left to the next pass."""
+    """Count the page without a target and the pages to retry as failed; keep the rest of the list."""
     run.failed += 1 + k.left
     while k.i < k.n:
         k.pfns[k.left] = k.pfns[k.i]
@@ -138,7 +138,7 @@ cdef uint64_t migrate_chunk(
 
 cdef enum:
     BATCH_ROOM = 8              # initial capacity of a batch, in stages
-    MANY = 0x7fffffff           # of what is read back
+    MANY = 0x7fffffff           # limit for values loaded
 
 
 cdef void batch_begin(batch_t *b) noexcept nogil:
@@ -222,19 +222,19 @@ cdef uint64_t unmap_ahead(ctx_t *c, batch_t *b, const target_t *t, uint32_t *kee
     return left
 
 
-cdef struct batched_t:          # migrate_pages_batch()
+cdef struct batched_t:          # locals of migrate_pages_batch()
     uint32_t *pfns
     batch_t *b
-    uint64_t n, i, left         # of this pass of unmapping, as in a chunk
-    uint64_t unmoved            # behind them those that were unmapped and could not be moved
-    uint32_t k, held            # of this pass of moving: stages behind it, and pages that stay unmapped
+    uint64_t n, i, left         # of this pass of unmapping, as in chunk_t
+    uint64_t unmoved            # after the pages left: those unmapped that could not be moved
+    uint32_t k, held            # of this pass of moving: stages tried, and pages that stay unmapped
     uint32_t pass_
     bint moving
-    bint in_stage               # the stage after the last one, or when moving the k-th
+    bint in_stage               # stopped in the stage after the last, or while moving in stage k
 
 
 cdef void code_stages(coder_t *w, batched_t *k) noexcept nogil:
-    """The batch, and while it is unmapped the stage that is to join it."""
+    """Code the stages of the batch, and the one that is being unmapped to join it."""
     cdef batch_t *b = k.b
     cdef uint32_t i, n
     if w.way == WAY_READ:
@@ -255,7 +255,7 @@ cdef void code_stages(coder_t *w, batched_t *k) noexcept nogil:
 
 
 cdef uint64_t pages_in(const batched_t *k) noexcept nogil:
-    """Pages of its stages, which may all come back to the list; at first with the stage that is to join them."""
+    """Count the pages in the stages of the batch: all of them may return to the list."""
     cdef uint64_t n = 0
     cdef uint32_t i, j
     for i in range(k.b.n):
@@ -313,10 +313,10 @@ cdef enum sync_at_t:
     ALONE
 
 
-cdef struct sync_t:             # migrate_pages_sync()
+cdef struct sync_t:             # locals of migrate_pages_sync()
     uint32_t *pfns
-    run_t first                 # of those together
-    uint64_t together, i, left  # pages that did not move so; those that were tried alone; those left then
+    run_t first                 # result of the pages together
+    uint64_t together, i, left  # pages left by that, of these tried alone, and of these left
     uint32_t at                 # sync_at_t
 
 
@@ -343,7 +343,7 @@ cdef void code_sync(coder_t *w, void *locals) noexcept nogil:
 cdef void unmap_stage(ctx_t *c, batched_t *k, const target_t *t, uint32_t force, run_t *run) noexcept nogil:
     cdef batch_t *b = k.b
     cdef stage_t *st
-    if k.in_stage:                              # in a call that was saved
+    if k.in_stage:                              # resumed
         st = &b.stage[b.n]
         stage_goes_on(c, st, force)
     else:
@@ -473,7 +473,7 @@ cdef uint64_t migrate_pages_batch(
 
 
 cdef uint64_t one_by_one(ctx_t *c, batch_t *b, sync_t *k, const target_t *t, run_t *run) noexcept nogil:
-    """What is left of a batch, waiting; how many do not move."""
+    """Migrate the pages left by the batch one by one, with waiting; return how many are left."""
     while k.i < k.together:
         if run.error and k.at != ALONE:
             k.pfns[k.left] = k.pfns[k.i]
@@ -534,7 +534,7 @@ cdef void migrate_pages(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *ta
 
 
 cdef void code_migrate(coder_t *w) noexcept nogil:
-    """What is inside a caller of migrate_pages(), by kernel."""
+    """Set the function that migrate_pages() calls on this kernel."""
     if w.m.profile.four_lists:
         w.inner = code_to
         w.size = sizeof(to_t)
@@ -680,9 +680,9 @@ cdef inline void settle_listed(lists_t *l, uint64_t *left, uint32_t pfn, int rc)
         l.nr_moved += 1
 
 
-cdef struct listed_t:           # list_pass()
+cdef struct listed_t:           # locals of list_pass()
     lists_t *lists
-    uint64_t i, left            # pages behind it, and of them those to be tried again
+    uint64_t i, left            # pages tried, and of these to retry
     bint in_stage
     stage_t st
 
@@ -704,7 +704,7 @@ cdef void code_listed(coder_t *w, void *locals) noexcept nogil:
         for i in range(k.st.n):
             used += k.st.at != PAUSE_STAGE or k.st.rc[i] == 0
     else:
-        w.why = b"it waits for a page that it evicts: step it once, then save"
+        w.why = b"a migration waits for a page that it swaps out: step it once, then save"
     if w.way == WAY_READ and (w.why != NULL or at_work > lists.n - k.i or at_work > lists.nr_to or used > lists.nr_to or
                               at_work + lists.nr_moved > w.entries or at_work + lists.nr_failed > w.entries):
         wrong(w)
@@ -721,10 +721,10 @@ cdef void holds_targets(coder_t *w, const uint32_t *pfns, uint64_t n) noexcept n
 
 
 cdef void handle_listed(ctx_t *c, listed_t *k, uint32_t force, bint last_resort) noexcept nogil:
-    """One stage of a pass that goes on.  Without a target left, or when the call is to end, no page is in it."""
+    """Migrate one stage of a pass.  The stage is empty if no target is left, or if the call must end."""
     cdef lists_t *lists = k.lists
     cdef uint32_t i
-    if k.in_stage:                              # in a call that was saved
+    if k.in_stage:                              # resumed
         stage_goes_on(c, &k.st, force)
         for i in range(k.st.n):
             lists.nr_to -= k.st.rc[i] == 0
@@ -773,7 +773,7 @@ cdef uint64_t list_pass(ctx_t *c, lists_t *l, uint32_t pass_) noexcept nogil:
     return k.left
 
 
-cdef struct passes_t:           # migrate_page_lists()
+cdef struct passes_t:           # locals of migrate_page_lists()
     lists_t *lists
     uint32_t pass_
     bint in_pass
@@ -814,7 +814,7 @@ cdef uint64_t migrate_page_lists(ctx_t *c, lists_t *l) noexcept nogil:
 
 
 cdef inline bint takes_at_once(ctx_t *c, int32_t nid) noexcept nogil:
-    """Whether a node gives frames without asking anybody for each: neither a watermark nor a host."""
+    """Whether frames of a node can be allocated together: no watermark and no callback of the host applies to each."""
     return c.m.node[nid].low == 0 and (c.watch == NULL or not hears_target(c))
 
 
@@ -946,7 +946,7 @@ cdef int32_t migrate_one_page(ctx_t *c, uint32_t pfn, int32_t nid) noexcept nogi
 
 
 cdef uint64_t targets_at_once(ctx_t *c, const target_t *t, uint32_t *to, uint64_t want) noexcept nogil:
-    """Take the frames that target_ahead() would answer for one node, as long as it has any."""
+    """Allocate on one node the frames that target_ahead() would, while the node has free frames."""
     cdef uint64_t n = 0
     cdef uint32_t got = 1
     if t.nid < 0 or t.vma or not takes_at_once(c, t.nid):
@@ -957,13 +957,13 @@ cdef uint64_t targets_at_once(ctx_t *c, const target_t *t, uint32_t *to, uint64_
     return n
 
 
-cdef struct to_t:               # migrate_pages_to()
+cdef struct to_t:               # locals of migrate_pages_to()
     lists_t lists
-    uint32_t *pfns              # the caller's
-    uint32_t *room              # of targets, of pages that moved, and of those that did not
+    uint32_t *pfns
+    uint32_t *room              # one allocation: targets, pages moved, pages that failed
     uint64_t n
-    uint64_t offset             # targets allocated, see target_ahead
-    uint64_t nr_failed          # in chunks before this one
+    uint64_t offset             # targets allocated, see target_ahead()
+    uint64_t nr_failed          # in earlier chunks
 
 
 cdef bint make_room(to_t *k, uint32_t *pfns, uint64_t n) noexcept nogil:
@@ -1186,11 +1186,11 @@ cdef void settle_stage(ctx_t *c, moves_t *mv, stage_t *st, const uint32_t *slots
             putback_lru_page(c, st.src[j])
 
 
-cdef struct one_pass_t:         # one_pass()
+cdef struct one_pass_t:         # locals of one_pass()
     moves_t *mv
-    uint32_t *pfns              # its
-    uint64_t n, i, left         # pages of this pass, those behind it, and of them those to be tried again
-    uint32_t looked             # pages of the stage, those without a target too
+    uint32_t *pfns              # mv.pfns
+    uint64_t n, i, left         # pages of this pass, of these tried, and of these to retry
+    uint32_t looked             # pages looked at for the stage; some may have no target
     bint in_stage
     uint32_t slots[64]
     stage_t st
@@ -1220,12 +1220,12 @@ cdef void code_one_pass(coder_t *w, void *locals) noexcept nogil:
 
 
 cdef void move_some(ctx_t *c, one_pass_t *k, uint32_t force, run_t *run) noexcept nogil:
-    """One stage of a pass."""
+    """Migrate one stage of a pass."""
     cdef moves_t *mv = k.mv
     cdef stage_t *st = &k.st
     cdef bint alike = mv.nodes == NULL and mv.nid >= 0 and takes_at_once(c, mv.nid)
     cdef uint32_t j, width
-    if k.in_stage:                              # in a call that was saved
+    if k.in_stage:                              # resumed
         stage_goes_on(c, st, force)
     else:
         # One page at a time when waiting, and near the end of memory, where a page may need the frame freed before it.
@@ -1288,7 +1288,7 @@ cdef void code_each(coder_t *w, void *locals) noexcept nogil:
 
 
 cdef bint number_slots(each_t *k) noexcept nogil:
-    """Positions must outlive the list's compaction."""
+    """Store the position of each page: the list is compacted later."""
     cdef uint64_t i
     k.own = <uint32_t *> malloc(k.n * 4)
     if k.own != NULL:

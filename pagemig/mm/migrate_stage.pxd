@@ -47,7 +47,7 @@ cdef struct hold_t:             # a group of pages of one object, and what keeps
 # pages that go through the steps together
 cdef struct stage_t:
     uint32_t n
-    uint32_t at                 # where it stopped, if it did: PAUSE_*, AT_LOCK
+    uint32_t at                 # the last stop: PAUSE_* or AT_LOCK
     uint32_t got                # targets in dst[0..got)
     uint32_t src[64]
     uint32_t dst[64]
@@ -79,11 +79,11 @@ ctypedef struct run_t:
     uint64_t failed             # pages not migrated
     int error                   # 0, -ENOMEM, -(PMG_BUG + bug_t)
 
-cdef enum code_stage_t:         # what is coded of a stage
-    STAGE_ALONE                 # it stopped
-    STAGE_IN_BATCH              # it stopped, and is one of a batch
-    STAGE_UNMAPPED              # one of a batch, between two passes
-    STAGE_OVER                  # what became of its pages is being looked at
+cdef enum code_stage_t:         # the state in which a stage is coded
+    STAGE_ALONE                 # at a stop, not in a batch
+    STAGE_IN_BATCH              # at a stop, in a batch
+    STAGE_UNMAPPED              # unmapped, in a batch, not at a stop
+    STAGE_OVER                  # finished: collect() sorts its pages
 
 cdef void code_stage(coder_t *w, stage_t *st, code_stage_t how) noexcept nogil
 cdef void code_target(coder_t *w, target_t *t) noexcept nogil
@@ -97,7 +97,7 @@ cdef enum:                      # where the time of a caller that owns it may pa
     PAUSE_PASS = 4              # the next pass begins
 
 cdef enum:
-    AT_LOCK = 8                 # stage_t.at: it waits for the lock of its one page, or for writeback under it
+    AT_LOCK = 8                 # stage_t.at: waiting for the lock of its only page, or for writeback
 
 # a stage that has its targets: lock and unmap, then switch and copy, then restore and put back
 cdef void stage_take(ctx_t *c, stage_t *st, kept_by_t keep, uint32_t force) noexcept nogil
@@ -107,19 +107,19 @@ cdef void stage_unmap_only(ctx_t *c, stage_t *st) noexcept nogil
 cdef void stage_end(ctx_t *c, stage_t *st, bint last) noexcept nogil
 # run_stage does a whole stage; collect sorts its pages by result: those to retry go to ``keep``
 cdef void run_stage(ctx_t *c, stage_t *st, const target_t *t, uint32_t force) noexcept nogil
-cdef struct collect_t:          # collect()
+cdef struct collect_t:          # locals of collect_some()
     uint32_t *keep
     stage_t *st
-    uint64_t left               # of the pages before the i-th
+    uint64_t left               # pages in keep
     uint32_t i
-    bint in_stage
-    stage_t one                 # the i-th page, waited for
+    bint in_stage               # migrating page i alone
+    stage_t one                 # of page i
 
 cdef void code_collect(coder_t *w, void *locals) noexcept nogil
 cdef uint64_t collect(ctx_t *c, stage_t *st, const target_t *t, uint32_t *keep, run_t *run) noexcept nogil
 cdef void at_step(ctx_t *c, int step, stage_t *st) noexcept nogil
 cdef void pause_stage(ctx_t *c, int at, stage_t *st) noexcept nogil
-# the rest of a stage that stopped in a call that was saved: up to its end, or in a batch up to where it is unmapped
+# resume a stage in a loaded call: to its end, or in a batch until it is unmapped
 cdef void stage_goes_on(ctx_t *c, stage_t *st, uint32_t force) noexcept nogil
 cdef void stage_lock_again(ctx_t *c, stage_t *st, uint32_t force) noexcept nogil
 cdef void pause_pass(ctx_t *c) noexcept nogil

@@ -536,7 +536,7 @@ cdef void stage_lock(ctx_t *c, stage_t *st, uint32_t force) noexcept nogil:
     st.swapping = False
     if st.n > 1 and all_locked(st):
         return
-    st.at = AT_LOCK                         # alone it may wait
+    st.at = AT_LOCK                         # a stage of one page may wait
     for i in range(st.n):
         pfn = st.src[i]
         if st.open[i]:                      # locked together with its isolation
@@ -564,7 +564,7 @@ cdef void stage_lock(ctx_t *c, stage_t *st, uint32_t force) noexcept nogil:
 
 
 cdef void stage_lock_again(ctx_t *c, stage_t *st, uint32_t force) noexcept nogil:
-    """The one page of a stage that waits in a call that was saved: the rest of stage_lock()."""
+    """Resume stage_lock() in a loaded call, for a stage of one page."""
     cdef uint32_t pfn = st.src[0]
     if not st.open[0]:
         if wait_for_page(c, pfn):
@@ -703,7 +703,7 @@ cdef void unmap_count_now(walk_t *w, stage_t *st, uint32_t i, uint32_t leaf, pte
         pmg_or(&m.frames[pfn].state, PG_dirty)
     if w.mlocked:
         munlock_vma_page(c, pfn)
-    # An exclusive page has only this mapping, and a change of that needs this leaf's lock: drop all three in one step.
+    # An exclusive page has only this mapping, which changes only under the lock of this leaf: drop all three in one step.
     pmg_sub(&m.frames[pfn].state, MAP_ONE + REF_ONE + (s & PG_anon_exclusive))
     if stays or (m.profile.engine == 1 and s & PG_anon):
         st.unmapped[i] += 1                 # found again if the page moves
@@ -1540,7 +1540,7 @@ cdef uint64_t collect(ctx_t *c, stage_t *st, const target_t *t, uint32_t *keep, 
 
 
 cdef void wait_for_one(ctx_t *c, collect_t *k, const target_t *t, run_t *run) noexcept nogil:
-    if k.in_stage:                          # in a call that was saved
+    if k.in_stage:                          # resumed
         stage_goes_on(c, &k.one, WAIT_FOR_ALL)
     else:
         one_page(&k.one, k.st.src[k.i])
@@ -1578,7 +1578,7 @@ cdef uint64_t collect_some(ctx_t *c, stage_t *st, const target_t *t, uint32_t *k
     return k.left
 
 
-# -- in numbers --------------------------------------------------------------------------------------------------
+# -- saving and loading ------------------------------------------------------------------------------------------
 
 
 cdef void code_run(coder_t *w, run_t *run) noexcept nogil:
@@ -1588,7 +1588,7 @@ cdef void code_run(coder_t *w, run_t *run) noexcept nogil:
 
 
 cdef void code_target(coder_t *w, target_t *t) noexcept nogil:
-    """As the calls of a process have it: what keeps an anon_vma is a reference."""
+    """Code the target of a system call, which keeps each anon_vma by a reference."""
     code_int(w, <int *> &t.nid, -1, <int> w.m.nr_nodes - 1)
     code_u32(w, &t.mm, w.m.mms.fresh)
     code_u64(w, &t.start, ~<uint64_t> 0)
@@ -1598,13 +1598,13 @@ cdef void code_target(coder_t *w, target_t *t) noexcept nogil:
 
 
 cdef bint is_dead_but_sound(machine_t *m, uint32_t i) noexcept nogil:
-    """A page in the swap cache may outlive its anon_vma, whose lock is taken all the same."""
+    """Whether the lock of a freed anon_vma can be taken: a page in the swap cache may outlive its anon_vma."""
     cdef uint32_t root = anon_vma_of(m, i).root
     return root < m.anon_vmas.fresh and anon_vma_of(m, root).lock == 0
 
 
 cdef void code_page(coder_t *w, stage_t *st, uint32_t i, code_stage_t how) noexcept nogil:
-    """One page: what was read of it under its lock is still so until it has moved."""
+    """Code one page; check that what the stage read under the page lock still holds."""
     cdef frame_t *f
     cdef uint32_t ends
     code_pfn(w, &st.src[i])
@@ -1640,7 +1640,7 @@ cdef void code_page(coder_t *w, stage_t *st, uint32_t i, code_stage_t how) noexc
 
 
 cdef void code_groups(coder_t *w, stage_t *st, bint kept) noexcept nogil:
-    """Groups of pages, and the anon_vma of each; ``kept``: there is a reference on it."""
+    """Code the groups of pages, each with its anon_vma; ``kept``: the group has a reference on it."""
     cdef uint32_t a = 0
     cdef hold_t *h
     while a < st.n and w.why == NULL:

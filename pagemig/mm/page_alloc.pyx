@@ -435,7 +435,7 @@ cdef uint32_t alloc_pages_node(ctx_t *c, int32_t nid, uint32_t n, uint32_t *out)
 
 
 cdef uint32_t alloc_pages_bulk(ctx_t *c, int32_t nid, uint32_t n, uint32_t *out) noexcept nogil:
-    """Take up to ``n`` frames of one node as as many calls of alloc_page() would, with their records as those leave them."""
+    """Allocate up to ``n`` frames of one node, as ``n`` calls of alloc_page() would, with the same records."""
     cdef uint32_t i, k = alloc_pages_node(c, nid, n, out)
     for i in range(k):
         prep_new_page(c, out[i])

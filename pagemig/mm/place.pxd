@@ -1,8 +1,8 @@
-"""Where a call that keeps its place stands, in numbers: what its functions have to themselves, outermost first.
+"""The call stack of a resumable call as data, so that the call can be saved with its machine, and resumed after loading.
 
-A function that can be on the stack of such a call at a stop keeps its locals in a structure, and begins with ``place_enter``.
-One function, a ``code_t``, knows what in that structure must outlive the stack.  It writes that, reads and checks it, or names
-what the call holds.  Of a call that was read each function finds its structure filled, and goes on from there.
+A function that can be on the stack at a stop keeps the locals that must survive in a structure and registers it with
+``place_enter``.  A ``code_t`` encodes and decodes this structure: it writes the fields, reads and checks them, or reports
+what the call holds.  In a loaded call each function gets its structure back and resumes from it, outermost first.
 """
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
@@ -12,21 +12,21 @@ from pagemig.mm.types cimport ctx_t, machine_t, mpol_t
 
 
 cdef enum:
-    PLACES = 16                 # functions of one call, one inside the other
+    PLACES = 16                 # depth of the stack
 
-cdef enum way_t:                # what a code_t is to do
+cdef enum way_t:                # what a code_t does
     WAY_WRITE
     WAY_READ
-    WAY_NAME
-    WAY_FREE                    # of a call that was read and never went on: its arrays
+    WAY_NAME                    # reports what the call holds
+    WAY_FREE                    # frees the arrays of a loaded call that was not resumed
 
-cdef enum held_t:               # what a call has between two steps
-    HELD_ISOLATED               # a frame taken off the LRU
-    HELD_LOCKED                 # a frame isolated and locked; n: entries that its counts know and tables do not
-    HELD_LEFT                   # the same, whose page is in another frame by now
-    HELD_TARGET                 # a frame for a page, still empty
-    HELD_MOVED                  # a frame that is to be the page, locked
-    HELD_ANON_VMA               # a reference on one
+cdef enum held_t:               # what a call holds at a stop
+    HELD_ISOLATED               # a frame isolated from the LRU
+    HELD_LOCKED                 # a frame isolated and locked; n: mappings counted, but unmapped from the tables
+    HELD_LEFT                   # the same, after its content was copied to the target
+    HELD_TARGET                 # a target without content
+    HELD_MOVED                  # a locked target with the content
+    HELD_ANON_VMA               # a reference on an anon_vma
     HELD_MMAP_READ              # mmap_lock of an address space
     HELD_MMAP_WRITE
     HELD_USERS                  # a reference on an address space
@@ -38,24 +38,24 @@ ctypedef void (*code_t)(coder_t *w, void *locals) noexcept nogil
 ctypedef struct coder_t:
     machine_t *m
     way_t way
-    char *data                  # what was written, or is read
-    uint64_t n, room            # of it
-    uint64_t at                 # read so far
-    const char *why             # what cannot be written; WAY_READ: not NULL once something is wrong
-    # the function inside this one, which the structure tells; NULL: the call stopped here
+    char *data                  # the encoded bytes
+    uint64_t n, room            # bytes used, and allocated
+    uint64_t at                 # bytes read
+    const char *why             # error: why the call cannot be saved, or that data is invalid; "": out of memory
+    # set by a code_t: the function that was called; NULL: the call stopped in this one
     code_t inner
     size_t size                 # of its structure
-    # what that one works on
+    # set by a code_t: the arguments of that function
     uint32_t *pfns
-    uint32_t *slots             # of each page its place in the request
-    uint64_t pages              # how many there are
-    uint64_t capacity           # how many there is room for
-    void *stage                 # they were in
-    int32_t pid                 # the call's argument
-    uint32_t mm, target_mm      # of the call's process, and of the one it is about
-    bint query                  # move_pages without targets
-    uint64_t entries            # of the request
-    void *lists                 # through 2.6.17
+    uint32_t *slots             # index of each page in the request
+    uint64_t pages              # length of pfns
+    uint64_t capacity           # allocated length of pfns
+    void *stage                 # stage_t of these pages
+    int32_t pid                 # argument of the system call
+    uint32_t mm, target_mm      # address space of the caller, and of the target process
+    bint query                  # move_pages without nodes
+    uint64_t entries            # length of the request
+    void *lists                 # lists_t, through 2.6.17
     # WAY_NAME
     void (*held)(void *arg, held_t what, uint64_t which, uint64_t n) noexcept nogil
     void *arg
@@ -66,21 +66,21 @@ ctypedef struct place_t:
     void *locals
 
 
-ctypedef struct places_t:       # a call's; ctx.places
+ctypedef struct places_t:       # the stack of one call; ctx.places
     uint32_t n
-    uint32_t unread             # of a call that was read: how many of them no function has taken up yet
+    uint32_t unread             # in a loaded call: the innermost functions, which have not resumed yet
     place_t at[16]
 
 cdef bint place_take(ctx_t *c, code_t code, void *locals, size_t size) noexcept nogil
-# all of a call, outermost first
+# write a stack, or report what the call holds
 cdef void places_code(coder_t *w, const places_t *p) noexcept nogil
-# the same of one that is read; `code` is the outermost function's, NULL where none had begun.  False: it is none
+# read a stack; `code` is that of the outermost function, NULL if none was running.  False: the data is invalid
 cdef bint places_read(coder_t *w, places_t *p, code_t code, size_t size) noexcept nogil
-cdef void places_drop(machine_t *m, places_t *p) noexcept nogil         # of one that was read and never went on
+cdef void places_drop(machine_t *m, places_t *p) noexcept nogil         # free the stack of a loaded call that was not resumed
 
 
 cdef inline bint place_enter(ctx_t *c, code_t code, void *locals, size_t size) noexcept nogil:
-    """True: the call was read and goes on here, with these locals."""
+    """Register the locals of a function; True if the call was loaded and resumes here: ``locals`` is filled."""
     return pmg_unlikely(c.places != NULL) and place_take(c, code, locals, size)
 
 
@@ -90,10 +90,11 @@ cdef inline void place_leave(ctx_t *c) noexcept nogil:
 
 
 cdef inline bint place_resumes(ctx_t *c) noexcept nogil:
-    """The call was read, and a function inside this one is the next to go on."""
+    """Whether a loaded call resumes in a function that this one calls."""
     return pmg_unlikely(c.places != NULL) and (<places_t *> c.places).unread != 0
 
-# -- parts of structures
+
+# -- fields of structures
 cdef void code_bytes(coder_t *w, void *p, uint64_t n) noexcept nogil
 cdef void code_u32(coder_t *w, uint32_t *x, uint64_t end) noexcept nogil             # below `end`
 cdef void code_u64(coder_t *w, uint64_t *x, uint64_t most) noexcept nogil            # up to `most`
@@ -104,7 +105,7 @@ cdef void code_pfn(coder_t *w, uint32_t *pfn) noexcept nogil
 cdef void code_nid(coder_t *w, int32_t *nid) noexcept nogil                         # -1 too
 cdef void code_mm(coder_t *w, uint32_t *mm) noexcept nogil
 cdef void code_policy(coder_t *w, mpol_t *pol) noexcept nogil
-# an array of n words, which is malloc'ed when read, with room for `room`
+# an array of n words below `end`; reading allocates `room` words
 cdef void code_words(coder_t *w, uint32_t **p, uint64_t n, uint64_t room, uint64_t end) noexcept nogil
 cdef void wrong(coder_t *w) noexcept nogil
 cdef void holds(coder_t *w, held_t what, uint64_t which, uint64_t n) noexcept nogil

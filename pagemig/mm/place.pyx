@@ -1,4 +1,4 @@
-"""Where a call that keeps its place stands, in numbers: what its functions have to themselves, outermost first."""
+"""The call stack of a resumable call as data, so that the call can be saved with its machine, and resumed after loading."""
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
@@ -34,7 +34,7 @@ cdef bint place_take(ctx_t *c, code_t code, void *locals, size_t size) noexcept 
 
 cdef void stop_short(coder_t *w) noexcept nogil:
     if w.why == NULL:
-        w.why = b"it stands in a part of the call that has no record: step it once, then save"
+        w.why = b"a migration stopped in a function that cannot be saved: step it once, then save"
 
 
 cdef void places_code(coder_t *w, const places_t *p) noexcept nogil:
@@ -83,7 +83,7 @@ cdef void places_drop(machine_t *m, places_t *p) noexcept nogil:
     p.n = p.unread = 0
 
 
-# -- parts of structures -----------------------------------------------------------------------------------------
+# -- fields of structures ----------------------------------------------------------------------------------------
 
 
 cdef void wrong(coder_t *w) noexcept nogil:
@@ -153,7 +153,7 @@ cdef void code_flag(coder_t *w, bint *x) noexcept nogil:
 
 
 cdef void code_pfn(coder_t *w, uint32_t *pfn) noexcept nogil:
-    """The zero page never moves."""
+    """Code the number of a frame that can be migrated; frame 0 is the zero page."""
     code_u32(w, pfn, w.m.nr_frames)
     if w.way == WAY_READ and pfn[0] == 0:
         wrong(w)

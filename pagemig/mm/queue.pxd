@@ -44,7 +44,7 @@ cdef int queue_pages_range(ctx_t *c, queue_t *q, mm_t *mm, uint64_t start, uint6
 cdef int64_t migrate_queue(ctx_t *c, queue_t *q, const target_t *t) noexcept nogil
 
 
-cdef struct queued_t:           # where a list is at work
+cdef struct queued_t:           # locals of the function that migrates a queue
     queue_t *q
     run_t run
 

@@ -185,7 +185,7 @@ cdef void code_queue(coder_t *w, void *locals) noexcept nogil:
 
 
 cdef bint queued_again(ctx_t *c, queued_t *k, queue_t *q) noexcept nogil:
-    """Whether the call was read, and this list was at work; its function is inside until place_leave."""
+    """Register the locals of the function that migrates ``q``; True if it resumes in a loaded call: ``q`` is filled."""
     cdef bint again = place_enter(c, code_queue, k, sizeof(queued_t))
     if again:
         q[0] = k.q[0]

@@ -22,7 +22,7 @@ cdef enum load_error_t:         # why a stream is not a machine
 
 # a hash of the structures of this build; a stream with another one is refused
 cdef uint64_t state_layout() noexcept nogil
-# 0; -EBUSY while calls are under way, and if it is a migration that has no record *what says why; -EIO where write fails.
+# 0; -EBUSY: a call is under way, and *what tells why if it is a migration that cannot be saved; -EIO: write failed.
 # `extra` is the caller's; state_load returns it.
 cdef int state_save(
         machine_t *m, const void *extra, uint64_t n, write_t write, void *private_, const char **what) noexcept nogil

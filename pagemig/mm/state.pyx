@@ -3,8 +3,8 @@
 Stream, little endian: a header of 32 bytes (magic, format, layout, zero); sections; a trailer of 32 bytes with their number
 and the checksum of all section headers.  A section: a header of 40 bytes (id, index, bytes of the area, bytes stored,
 checksum of the stored bytes, zero); a bitmap of the blocks of 4 KiB that are not all zero; those blocks, of which the last
-may be shorter.  Section 1 is ``machine_t`` and determines the sections of areas; section 2 is the caller's; the last one has
-the migrations in progress.
+may be shorter.  Section 1 is ``machine_t`` and determines the sections of areas; section 2 is the caller's; the last section
+contains the migrations in progress.
 """
 from libc.errno cimport EBUSY, EINTR, EIO, ENOMEM
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -235,12 +235,12 @@ cdef int copy_areas(const area_t *to, const area_t *source, uint32_t n, stop_t s
 
 
 cdef bint calls_under_way(machine_t *m) noexcept nogil:
-    """Calls that have no record: but for migrations, and contexts that keep nothing between two calls."""
+    """Whether a call other than a migration is under way, or a context has a process."""
     return pmg_load32(&m.ctx_busy) != ctx_idle(m) + pmg_load32(&m.migs_busy)
 
 
 cdef int write_migs(machine_t *m, coder_t *w, const char **what) noexcept nogil:
-    """The migrations on their way, in memory that the caller frees.  -EBUSY: *what says why one of them has no record."""
+    """Write the migrations to ``w.data``, which the caller frees.  -EBUSY: ``what`` tells why one cannot be saved."""
     memset(w, 0, sizeof(coder_t))
     w.m = m
     w.way = WAY_WRITE
@@ -267,7 +267,7 @@ cdef void release(machine_t *m) noexcept nogil:
 
 cdef machine_t *copy_rest(
         machine_t *m, machine_t *to, coder_t *w, area_t *areas, stop_t stop, void *private_, int *why) noexcept nogil:
-    """Into an empty machine of the same sizes, which is released where that fails."""
+    """Copy the areas and migrations into an empty machine of the same sizes; an error releases it."""
     cdef uint32_t n = areas_of(m, areas)
     areas_of(to, areas + MAX_AREAS)
     why[0] = copy_areas(areas + MAX_AREAS, areas, n, stop, private_)
@@ -381,7 +381,7 @@ cdef bint save_all(
 
 
 cdef vm_event_state_t *whole_events(machine_t *m, area_t *areas, uint32_t n) noexcept nogil:
-    """A copy of the processors' events with those of contexts, in their place among the areas; NULL without memory."""
+    """Replace the processors' counts among the areas by a copy with the counts of contexts; NULL if memory is short."""
     cdef vm_event_state_t *events = <vm_event_state_t *> malloc(m.nr_cpus * sizeof(vm_event_state_t))
     cdef uint32_t i
     if events == NULL:
@@ -595,7 +595,7 @@ cdef int passes_check(machine_t *m, stop_t stop, void *private_) noexcept nogil:
 
 
 cdef int load_migs(source_t *s, machine_t *m) noexcept nogil:
-    """The migrations on their way, once the frames they name are there."""
+    """Load the migrations, after the frames."""
     cdef coder_t w
     cdef head_t head
     cdef int rc = get_head(s, MIGS, 0, MAX_MIGS, &head)

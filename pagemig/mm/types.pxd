@@ -591,7 +591,7 @@ ctypedef struct ctx_t:          # the context of one call; an argument of every 
     # a resumable call (mig) stops here and lets the caller's time pass; PAUSE_*, and the pages concerned
     void (*pause_fn)(ctx_t *c, int at, const uint32_t *src, const uint32_t *dst, uint32_t n) noexcept nogil
     void *mig                   # the record of that call
-    void *places                # where its functions stand (place); NULL: nobody asks
+    void *places                # its call stack (place); NULL: the call is not resumable
     uint32_t abort              # ABORT: end the call without waiting or beginning anything new; ABORT_HEEDED: it did
     uint32_t signalled          # the caller wants the call to end
     uint32_t work               # pages handled since the last look for signals

@@ -296,7 +296,7 @@ class Machine(Platform):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save the machine in a file: everything but hooks, which are Python's.
 
-        Migrations in progress are saved where they stand, see `migrations`. After `load`, the
+        Migrations in progress are saved as well, see `migrations`. After `load`, the
         machine behaves as this one would have: contents, counters, frames and tables agree.
         ``path`` is the whole new file afterwards, or unchanged.
 
@@ -308,8 +308,8 @@ class Machine(Platform):
         Raises
         ------
         StateError
-            A call is under way, or a migration stands where it has no record, or a context of a
-            process is open, or a mapping has a migrate operation in Python.
+            A call is under way, or a migration has stopped where it cannot be saved, or a context
+            of a process is open, or a mapping has a migrate operation in Python.
         OSError
             The file cannot be written.
         """
@@ -532,10 +532,10 @@ class Machine(Platform):
 
     @property
     def migrations(self) -> tuple[migration.Migration, ...]:
-        """The migrations on their way that Python knows, by their place in the machine.
+        """The migrations in progress that were started from Python, in the order of their handles.
 
-        A machine that was loaded, copied or unpickled has those of the machine it comes from, each
-        at the stop where that one stood, and keeps them until they are over.
+        A loaded, copied or unpickled machine has those of its original, at the same stops, and
+        keeps them until they end.
         """
         return tuple(move for _, move in sorted(self._migrations.items()) if not move.done)
 

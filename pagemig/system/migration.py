@@ -211,11 +211,11 @@ class Migration:
 
 
 class Call(NamedTuple):
-    """A call that may be on its way: what its answer is made with."""
+    """A call: what is needed to build its result or error."""
 
     name: str
-    pid: int  # of the process that makes it, 0 none
-    values: dict[str, int]  # what the words of its errors name
+    pid: int  # of the caller; 0: none
+    values: dict[str, int]  # arguments that its error messages quote
 
     def answer(self, machine: Platform, rc: int, status: npt.NDArray[np.int32] | None) -> Any:
         """Return what the call returns, or raise what it raises."""
@@ -236,7 +236,7 @@ class Call(NamedTuple):
 
 
 def _values(call: str, numbers: list[int]) -> dict[str, int]:
-    """Of the numbers of a call in the core's order those that its errors name."""
+    """Select the arguments of a call, in the core's order, that its error messages quote."""
     if call == "migrate_pages":
         return {"maxnode": numbers[1]}
     if call == "mbind":
@@ -249,7 +249,7 @@ _CALLS = ("", "move_pages", "migrate_pages", "mbind", "migrate_frames")
 
 
 def take_up(machine: Platform) -> None:
-    """Make objects of the migrations of a machine that was loaded or copied; it keeps them."""
+    """Create the objects for the migrations of a loaded or copied machine, which keeps them."""
     for handle, number, cpu, pid, numbers, statuses in _api.migrations(machine):
         name = _CALLS[number]
         flight = _api.Flight(machine, None, cpu)
@@ -260,7 +260,7 @@ def take_up(machine: Platform) -> None:
 
 
 def _known(machine: Platform, handle: int) -> Migration:
-    """Find the object of a migration on its way."""
+    """Find the object of a migration in progress."""
     move: Migration = machine._migrations[handle]
     return move
 

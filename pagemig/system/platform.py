@@ -92,8 +92,8 @@ class Platform(_memory.Memory):
     page_bytes: int
     access_stats: bool
     _known: WeakValueDictionary[int, _core.Process]  # objects of processes, by pid
-    _migrations: WeakValueDictionary[int, Any]  # objects of those on their way, by handle
-    _taken_up: set[Any]  # those that came with the machine, which keeps them
+    _migrations: WeakValueDictionary[int, Any]  # migrations in progress, by handle
+    _taken_up: set[Any]  # those loaded or copied with the machine, which keeps them
     # The core's number of operations that mappings have or had, and back.
     _vm_ops: dict[Callable[..., int | None], int]
     _vm_hooks: dict[int, Callable[..., int | None]]

@@ -64,7 +64,7 @@ def raise_refusal(
     note: str | None = None,
     **values: int,
 ) -> NoReturn:
-    """Raise the error of a call of a process; ``values`` are what the words of its rule name."""
+    """Raise the error of a system call; ``values`` are the arguments that its message quotes."""
     profile = machine.profile
     if "mode" in values:
         values["mode"] = values["mode"] & _UINT_MAX & ~profile.mode_flags

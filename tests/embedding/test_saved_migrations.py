@@ -1,7 +1,7 @@
-"""Machines that are saved, copied and pickled while migrations are on their way.
+"""Machines that are saved, copied and pickled while migrations are in progress.
 
-The twin of each is the machine that was not: both make the same calls from there on, and everything
-that can be seen must be equal, at every stop, and at the end.
+Each is compared with its original: both make the same calls from then on, and their visible states
+must be equal at every stop and at the end.
 """
 
 import pickle
@@ -37,7 +37,7 @@ WAYS: dict[str, Way] = {
 
 
 def seen(machine: pm.Machine) -> list[object]:
-    """All that can be seen of a machine."""
+    """Return the visible state of a machine."""
     content = machine.content
     assert content is not None
     shown: list[object] = [machine.vmstat, machine.counters]
@@ -52,7 +52,7 @@ def seen(machine: pm.Machine) -> list[object]:
 
 
 class World:
-    """A machine on which a seed decides what happens."""
+    """A machine with random calls, determined by a seed."""
 
     def __init__(self, machine: pm.Machine, seed: int, regions: list[tuple[int, int]]) -> None:
         self.machine, self.seed, self.regions = machine, seed, regions
@@ -123,7 +123,7 @@ class World:
         self.kept.append(move)
 
     def step(self, draw: random.Random) -> list[object]:
-        """One migration to its next stop, or its end."""
+        """Step one migration to its next stop, or its end."""
         moves = [move for move in self.machine.migrations if not move.done]
         move = draw.choice(moves)
         event = move.step()
@@ -135,7 +135,7 @@ class World:
         return [event.at, event.source.tolist(), event.target.tolist(), *event[3:]]
 
     def act(self, i: int) -> list[object]:
-        """What happens at step ``i``; what it came to."""
+        """Make the call of step ``i``; return its result."""
         draw = random.Random(f"{self.seed} {i}")
         under_way = bool(self.machine.migrations)
         if self.started < 3 and (not under_way or draw.random() < 0.15):
@@ -150,7 +150,7 @@ class World:
         return self.meet(draw)
 
     def meet(self, draw: random.Random) -> list[object]:
-        """Something else, that meets the pages on their way."""
+        """Access pages, also some that are being migrated."""
         said: list[object] = []
         with self.process(draw).context() as cpu:
             for _ in range(3):
@@ -168,7 +168,7 @@ class World:
 
 
 def twins(kernel: str, seed: int, width: int, folder: Path, way: Way, steps: int = 40) -> set[str]:
-    """Play a world, and at each step a copy of it to the end; where migrations stood then."""
+    """Run a world, and from each step a copy to the end; return the stops of its migrations."""
     world = World.made(kernel, seed, width)
     whole = World.made(kernel, seed, width)
     said = whole.play(0, steps)

@@ -180,14 +180,14 @@ typedef struct pmg_mig_event {
 
 enum { PMG_CALL_MOVE_PAGES = 1, PMG_CALL_MIGRATE_PAGES = 2, PMG_CALL_MBIND = 3, PMG_CALL_FRAMES = 4 };
 
-typedef struct pmg_mig_info {             /* a migration on its way */
+typedef struct pmg_mig_info {             /* a migration in progress */
     uint32_t size;
     uint32_t call;            /* PMG_CALL_* */
     uint32_t cpu;
     uint32_t at;              /* PMG_M_* of its last stop, 0 before its first step */
-    pmg_task task;            /* whose call it is, 0 nobody's */
-    uint64_t statuses;        /* that mig_end has */
-    uint64_t arguments[6];    /* the numbers of the call: pid, count, flags; pid, maxnode; va, len, mode, maxnode, flags; n */
+    pmg_task task;            /* the caller; 0: none */
+    uint64_t statuses;        /* length of the array that mig_end returns */
+    uint64_t arguments[6];    /* of the call, by its kind: pid, count, flags; pid, maxnode; va, len, mode, maxnode, flags; n */
 } pmg_mig_info;
 
 enum { PMG_FILE_TMPFS = 1, PMG_FILE_RAMFS = 2, PMG_FILE_EXT4 = 3, PMG_FILE_MINIX = 4 };
@@ -300,8 +300,8 @@ typedef struct pmg_api {
     int (*offline)(pmg_ctx *c, uint32_t node);
     int (*online)(pmg_ctx *c, uint32_t node);
 
-    /* Migrations on their way, up to n handles of them; how many there are.  A machine that was loaded or copied has those of
-     * the machine it comes from, under the same handles. */
+    /* Store the handles of at most n migrations in progress; return how many there are.  A loaded or copied machine has the
+     * migrations of its original, with the same handles. */
     int64_t (*migrations)(pmg_machine *m, pmg_mig *out, uint64_t n);
     int (*mig_info)(pmg_machine *m, pmg_mig h, pmg_mig_info *out);
 } pmg_api;
