@@ -22,7 +22,7 @@ SOURCES := setup.py $(shell find pagemig -name '*.pyx' -o -name '*.pxd' -o -name
 
 help:
 	@echo "make run     replay a shipped trace: a table, and a picture in $(OUTPUT)"
-	@echo "make gallery remake the tables and the picture of docs/answer.md (ten minutes of one core)"
+	@echo "make gallery remake the tables and the picture of docs/answer.md (three minutes of one core)"
 	@echo "make test    the tests                (TESTS=tests/traces/test_trace.py for some of them)"
 	@echo "make full    all of what make test takes a sample of: every recorded scenario through"
 	@echo "             the core's own calls, libCacheSim as a host, wheels on each Python found"

@@ -4,6 +4,9 @@ import csv
 import importlib.util
 import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -121,3 +124,29 @@ def test_traces_are_small_and_say_where_they_are_from(gallery):
             sizes.append(path.stat().st_size)
     assert max(sizes) < 300_000
     assert sum(sizes) < 1_500_000
+
+
+@pytest.mark.parametrize(
+    ("words", "python", "said"),
+    [
+        (["bogus"], sys.executable, "no program 'bogus'; there are walk cc1"),
+        (["walk"], "no-such-python", "there is no Python 'no-such-python'"),
+        (["walk"], sys.executable, "walk needs valgrind, which is not installed"),
+    ],
+)
+def test_the_recipe_says_what_it_needs(words, python, said, tmp_path):
+    """A folder with the little that the script itself needs stands in for a bare machine."""
+    for tool in ("dirname", "sh"):
+        (tmp_path / tool).symlink_to(shutil.which(tool))
+    recipe = ROOT / "docs" / "gallery" / "record.sh"
+    done = subprocess.run(
+        [tmp_path / "sh", recipe, *words],
+        env={"PATH": str(tmp_path), "PYTHON": python},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert not list(tmp_path.glob("*.pmt"))
