@@ -556,7 +556,7 @@ def test_kernels_without_swap(kernel: str) -> None:
     assert machine.swap == ()
     with pytest.raises(ValueError, match=r"Machine\(swap="):
         machine.swap_out([1])
-    with pytest.raises(ValueError, match="no lists"):
+    with pytest.raises(ValueError, match="no such lists"):
         machine.migrate_lists([1], 0)
     for call in (machine.swapoff, machine.swapon):
         with pytest.raises(ValueError, match="0 swap devices"):
@@ -600,7 +600,7 @@ def test_bad_input_to_what_is_new(kernel: str) -> None:
         with pytest.raises(ValueError, match="node must be given"):
             machine.migrate_lists([world.pfn()])
     if kernel in ENTRIES[1:]:
-        with pytest.raises(ValueError, match="no lists"):
+        with pytest.raises(ValueError, match="no such lists"):
             machine.migrate_lists([world.pfn()], 1)
     assert world.nodes(0, 1) == [0]
     machine.check(full=True)

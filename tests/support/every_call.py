@@ -83,6 +83,12 @@ class World:
             self.machine.save(Path(folder) / "machine")
             pm.Machine.load(Path(folder) / "machine").check(full=True)
 
+    def copied_in_progress(self) -> None:
+        with self.machine.start_migrate_frames(self.pfns, [1] * 8) as move:
+            move.step()
+            for same in self.machine.copy().migrations:
+                same.finish()
+
     def offline_online(self) -> None:
         if 2 in self.machine.memory_nodes:
             self.machine.offline(2)
@@ -98,6 +104,7 @@ PROCESS: dict[str, Callable[[World], Any]] = {
     "exit": lambda w: w.machine.spawn().exit(),
     "exit_thread": lambda w: w.app.thread().exit_thread(),
     "fadvise": lambda w: w.app.fadvise(w.file, 0, 0, "dontneed"),
+    "faults": lambda w: w.app.faults,
     "fork": lambda w: w.app.fork().exit(),
     "frames": lambda w: w.app.frames(w.base, 8),
     "fread": lambda w: w.app.fread(w.file, 0, 4),
@@ -162,6 +169,7 @@ MACHINE: dict[str, Callable[[World], Any]] = {
     "migrate_frames": lambda w: w.machine.migrate_frames(w.pfns, [1] * 8),
     "migrate_lists": lambda w: w.machine.migrate_lists(w.pfns, 1),
     "migrate_range": lambda w: w.machine.migrate_range(w.pfn, 1),
+    "migrations": World.copied_in_progress,
     "node_of": lambda w: w.machine.node_of(w.pfns),
     "nr_cpus": lambda w: w.machine.nr_cpus,
     "nr_nodes": lambda w: w.machine.nr_nodes,
@@ -200,6 +208,7 @@ CORE_PROCESS: dict[str, Callable[[World], Any]] = {
     "_clone_thread": lambda w: w.app._clone_thread(0),
     "_leader": lambda w: w.app._leader(),
     "_size": lambda w: w.app._size(),
+    "_stretch": lambda w: w.app._stretch(w.base, 8, 4),
     "_threads": lambda w: w.app._threads(),
     "_fread": lambda w: w.app._fread(w.file.index, 0, w.values),
     "_ftruncate": lambda w: w.app._ftruncate(w.file.index, 8),

@@ -10,9 +10,10 @@ import pagemig as pm
 from pagemig.errors import ProcessGoneError
 
 PAGE = pm.PAGE_SIZE
-#: What a machine keeps in Python: what it was made of, handles of processes, and code it calls.
+#: What a machine keeps in Python: what it was made of, handles of processes and of migrations in
+#: progress, and code it calls.
 MADE_OF = {"nodes", "profile", "distances", "page_bytes", "access_stats"}
-HANDLES = {"_known", "_vm_ops", "_vm_hooks", "_callbacks"}
+HANDLES = {"_known", "_migrations", "_taken_up", "_vm_ops", "_vm_hooks", "_callbacks"}
 
 
 def new_machine() -> pm.Machine:
