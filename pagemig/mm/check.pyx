@@ -12,6 +12,10 @@ from libc.string cimport memset
 from pagemig.mm.atomic cimport pmg_load32, pmg_spin_lock, pmg_spin_unlock
 from pagemig.mm.context cimport ctx_first
 from pagemig.mm.frame cimport frame_maps, frame_refs, page_state
+from pagemig.mm.place cimport (
+    coder_t, held_t, HELD_ANON_VMA, HELD_ISOLATED, HELD_LEFT, HELD_LOCKED, HELD_MMAP_READ, HELD_MMAP_WRITE, HELD_MOVED,
+    HELD_TARGET, places_name, WAY_NAME,
+)
 from pagemig.mm.page_alloc cimport (
     anon_vma_of, file_of, free_stack, mm_of, page_to_nid, pcp_of, pin_of, rnode_of, sp_node_of, task_of, vec_at, vma_of,
 )
@@ -24,8 +28,8 @@ from pagemig.mm.swap_state cimport entry_slot, is_slot_entry
 from pagemig.mm.types cimport (
     anon_vma_t, ctx_t, FILE_SHMEM, file_t, frame_t, GUP_PIN_COUNTING_BIAS, machine_t, mlock_pvec_t, mm_t, node_t, PCP_MAX,
     pcp_t, PG_anon, PG_anon_exclusive, PG_cached, PG_isolated, PG_locked, PG_lru, PG_mlocked, PG_private, PG_reserved, PID_HASH,
-    PG_swapbacked, PG_swapcache, pin_t, ptdesc_t, PTRS_PER_PTE, rnode_t, slab_t, sp_node_t, TASK_FREE, TASK_RUNNING,
-    TASK_SIZE_PAGES, task_t, vec_t, VM_IO, VM_LOCKED, VM_PFNMAP, VM_SHARED, VM_WRITE, vma_t,
+    PG_swapbacked, PG_swapcache, pin_t, ptdesc_t, PTRS_PER_PTE, REF_ONE, rnode_t, slab_t, sp_node_t, TASK_FREE, TASK_RUNNING,
+    TASK_SIZE_PAGES, task_t, vec_t, VM_IO, VM_LOCKED, VM_PFNMAP, VM_SHARED, VM_WRITE, vma_t, WAIT_MM,
 )
 from pagemig.mm.vma cimport linear_page_index, vma_pte
 
@@ -120,6 +124,8 @@ def rule_name(int rule):
 
 cdef enum:
     ASK_EVERY = 1 << 16         # a few milliseconds of work
+    RW_WRITER = 0x80000000      # of a word of mmap_lock
+    RW_PENDING = 0x40000000
     SLOT = 0x80000000           # in frame_mark_t.others: a page cache slot names the frame
     SWAP = 0x40000000           # and a slot of the swap cache
     FREE = 0xffffffff           # in frame_mark_t.maps: on a free list
@@ -132,6 +138,8 @@ ctypedef struct frame_mark_t:   # expected counts of a frame
     uint32_t maps
     uint32_t others             # references other than PTEs: page cache, pins
     uint32_t mlocks
+    uint32_t held               # 0, or held_t plus 1: a migration in progress has it
+    uint32_t kept               # and its n
 
 
 ctypedef struct mark_t:         # a record that was reached: bits, users, holders ...
@@ -144,6 +152,7 @@ ctypedef struct anon_mark_t:
     uint32_t active             # VMAs whose anon_vma this is
     uint32_t children           # members whose parent this is and whose tree is not empty
     uint32_t family             # other living members, of a root
+    uint32_t kept               # references of migrations in progress
     uint32_t vma                # last VMA seen with a node in it
 
 
@@ -159,15 +168,17 @@ ctypedef struct check_t:        # one walk
     mark_t *rnode
     mark_t *file
     mark_t *mm_mark
+    mark_t *mm_lock             # as migrations in progress hold it
     mark_t *pin
     mark_t *slot_mark           # swap entries that name a slot
     anon_mark_t *anon
     uint32_t *anons             # anon_vmas, as met
     uint64_t in_use[64]         # frames in use, by node
     uint64_t zero_refs          # pins of the zero page
-    # Resumable calls are between two steps: what they hold is exempt (locked and isolated pages, their targets, references
-    # on anon_vmas, mmap_lock); everything else is checked.
+    # A resumable call stands where nobody can tell what it holds: that is exempt (locked and isolated pages, their targets,
+    # references on anon_vmas, mmap_lock), and everything else is checked.  What migrations name at their stops is checked.
     bint moving
+    uint64_t twice              # a frame that two places of migrations have
     uint32_t tables, vmas, chain_nodes, tree_nodes, files, mms, tasks, pins, sp_nodes
     # the address space at hand
     stop_t stop
@@ -217,6 +228,7 @@ cdef inline frame_mark_t *frame_mark(check_t *k, uint32_t pfn) noexcept nogil:
         f.maps = 0
         f.others = 0
         f.mlocks = 0
+        f.held = f.kept = 0
         k.used[k.nr_used] = pfn
         k.nr_used += 1
         k.in_use[page_to_nid(k.m, pfn)] += 1
@@ -453,7 +465,8 @@ cdef int check_anon_vmas(check_t *k) noexcept nogil:
             return fail(k, RULE_ANON_ACTIVE, a.active, av.num_active_vmas)
         if av.num_children != a.children:
             return fail(k, RULE_ANON_CHILDREN, a.children, av.num_children)
-        if av.refcount < a.family + (av.tree != 0) or (av.refcount > a.family + (av.tree != 0) and not k.moving):
+        if av.refcount < a.family + (av.tree != 0) + a.kept or \
+                (av.refcount > a.family + (av.tree != 0) + a.kept and not k.moving):
             return fail(k, RULE_ANON_REFCOUNT, a.family + (av.tree != 0), av.refcount)
     k.v.anon_vma = -1
     return 0
@@ -497,7 +510,7 @@ cdef int check_absent(check_t *k, pte_t e) noexcept nogil:
     k.v.pfn = pfn
     if not page_state(k.m, pfn) & PG_locked:
         return fail(k, RULE_ENTRY_UNLOCKED, 0, e)
-    if not k.moving:
+    if not k.moving and not is_held(k, pfn, HELD_LOCKED) and not is_held(k, pfn, HELD_LEFT):
         return fail(k, RULE_ENTRY, 0, e)
     if page_state(k.m, pfn) & PG_anon:      # counts in the resident set
         k.rss_anon += 1
@@ -714,8 +727,8 @@ cdef int check_mm(check_t *k, uint32_t i, uint32_t users) noexcept nogil:
     k.rss_anon = k.rss_file = k.rss_shmem = 0
     if mm.users != users:
         return fail(k, RULE_MM_USERS, users, mm.users)
-    rc = check_lock(k, 0 if k.moving else mm.lock, "mmap_lock") or check_lock(k, mm.page_table_lock, "mm.page_table_lock") \
-        or check_vec(k, &mm.vmas, "mm.vmas")
+    rc = check_lock(k, 0 if k.moving else mm.lock ^ held_lock(k, i), "mmap_lock") or \
+        check_lock(k, mm.page_table_lock, "mm.page_table_lock") or check_vec(k, &mm.vmas, "mm.vmas")
     if rc:
         return rc
     k.vma_list = vec_at(k.m, &mm.vmas)
@@ -1014,7 +1027,7 @@ cdef int check_mlock_pvecs(check_t *k) noexcept nogil:
 cdef int check_flags(check_t *k, uint64_t s, frame_mark_t *seen) noexcept nogil:
     if s & PG_locked:
         return fail(k, RULE_LOCKED, s & ~PG_locked, s)
-    if s & PG_isolated and not k.m.profile.range_leaks:
+    if s & PG_isolated and not seen.held and not k.m.profile.range_leaks:
         return fail(k, RULE_ISOLATED, s & ~PG_isolated, s)
     if s & PG_reserved:
         return fail(k, RULE_RESERVED, s & ~PG_reserved, s)
@@ -1031,6 +1044,28 @@ cdef int check_flags(check_t *k, uint64_t s, frame_mark_t *seen) noexcept nogil:
     return 0
 
 
+cdef int check_held(check_t *k, uint64_t s, const frame_mark_t *seen) noexcept nogil:
+    """A frame that a migration in progress has between two steps; one that is only isolated is as any other but for that."""
+    cdef uint32_t what = seen.held - 1
+    cdef uint64_t flags = 0, others = (seen.others & ~<uint32_t> (SLOT | SWAP)) + (s & PG_private != 0)
+    if what == HELD_TARGET:
+        return fail(k, RULE_FREE_FRAME, 0, s) if s & ~REF_ONE or seen.maps or seen.others else 0
+    if what == HELD_ISOLATED:
+        flags = PG_isolated
+    elif what == HELD_MOVED:
+        flags = PG_locked
+    else:
+        flags = PG_locked | PG_isolated
+    if s & (PG_locked | PG_isolated) != flags or s & PG_lru:
+        return fail(k, RULE_LOCKED if (s ^ flags) & PG_locked else RULE_ISOLATED, flags, s)
+    if what == HELD_ISOLATED:
+        return 0
+    if frame_maps(s) != seen.maps + seen.kept:
+        return fail(k, RULE_MAPCOUNT, seen.maps + seen.kept, frame_maps(s))
+    others += seen.maps + seen.kept + 1                 # for its isolation, or the reference on a target
+    return fail(k, RULE_REFCOUNT, others, frame_refs(s)) if frame_refs(s) != others else 0
+
+
 cdef int check_frame(check_t *k, uint32_t pfn) noexcept nogil:
     cdef uint64_t s = page_state(k.m, pfn), refs
     cdef frame_mark_t *seen = &k.frame[pfn]
@@ -1038,6 +1073,10 @@ cdef int check_frame(check_t *k, uint32_t pfn) noexcept nogil:
     k.v.pfn = pfn
     if k.moving and s & (PG_locked | PG_isolated):
         return 0
+    if seen.held and not k.moving:
+        rc = check_held(k, s, seen)
+        if rc or seen.held != 1 + <uint32_t> HELD_ISOLATED:
+            return rc
     rc = check_flags(k, s, seen)
     if rc:
         return rc
@@ -1246,6 +1285,60 @@ cdef int check_locks(check_t *k) noexcept nogil:
 # -- the whole walk --------------------------------------------------------------------------------------------
 
 
+cdef inline bint is_held(check_t *k, uint64_t pfn, held_t what) noexcept nogil:
+    return k.frame[pfn].generation == k.generation and k.frame[pfn].held == 1 + <uint32_t> what
+
+
+cdef uint32_t held_lock(check_t *k, uint32_t mm) noexcept nogil:
+    """The word of mmap_lock as it is while migrations in progress hold it, or wait for it to write."""
+    cdef uint32_t word = mark(k, k.mm_lock, mm)[0]
+    return word | (mm_of(k.m, mm).lock & RW_PENDING if waited_for(k, mm) else 0)
+
+
+cdef bint waited_for(check_t *k, uint32_t mm) noexcept nogil:
+    cdef ctx_t *c = ctx_first(k.m)
+    while c != NULL:
+        if c.places != NULL and c.wait_what == WAIT_MM and c.wait_which == mm:
+            return True
+        c = c.older
+    return False
+
+
+cdef void note_held(void *arg, held_t what, uint64_t which, uint64_t n) noexcept nogil:
+    cdef check_t *k = <check_t *> arg
+    cdef frame_mark_t *f
+    if what == HELD_ANON_VMA:
+        anon_mark(k, <uint32_t> which).kept += 1
+    elif what == HELD_MMAP_READ:
+        mark(k, k.mm_lock, <uint32_t> which)[0] += 1
+    elif what == HELD_MMAP_WRITE:
+        mark(k, k.mm_lock, <uint32_t> which)[0] |= RW_WRITER
+    elif which:
+        f = frame_mark(k, <uint32_t> which)
+        k.twice = which if f.held else k.twice
+        f.held = 1 + <uint32_t> what
+        f.kept = <uint32_t> n
+
+
+cdef int name_held(check_t *k) noexcept nogil:
+    """Note what migrations in progress have.  Where that cannot be told, no frame in anybody's hands is judged."""
+    cdef coder_t w
+    cdef ctx_t *c = ctx_first(k.m)
+    memset(&w, 0, sizeof(w))
+    w.m = k.m
+    w.way = WAY_NAME
+    w.held = note_held
+    w.arg = k
+    while c != NULL:
+        if c.places != NULL and not places_name(&w, c):
+            k.moving = True
+        c = c.older
+    if k.twice and not k.moving:
+        k.v.pfn = <int64_t> k.twice
+        return fail_in(k, RULE_ISOLATED, "migrations that have a frame", 1, 2)
+    return 0
+
+
 cdef char *carve(char **at, uint64_t nbytes) noexcept nogil:
     cdef char *p = at[0]
     at[0] += (nbytes + 63) & ~<uint64_t> 63
@@ -1263,6 +1356,7 @@ cdef uint64_t lay_out(check_t *k, char *base) noexcept nogil:
     k.rnode = <mark_t *> carve(&at, m.rnodes.max * sizeof(mark_t))
     k.file = <mark_t *> carve(&at, m.files.max * sizeof(mark_t))
     k.mm_mark = <mark_t *> carve(&at, m.mms.max * sizeof(mark_t))
+    k.mm_lock = <mark_t *> carve(&at, m.mms.max * sizeof(mark_t))
     k.pin = <mark_t *> carve(&at, m.pins.max * sizeof(mark_t))
     k.slot_mark = <mark_t *> carve(&at, m.nr_swap_slots * sizeof(mark_t))
     k.anon = <anon_mark_t *> carve(&at, m.anon_vmas.max * sizeof(anon_mark_t))
@@ -1287,8 +1381,7 @@ cdef int checker_begin(check_t *k, machine_t *m, checker_t *notes, violation_t *
     lay_out(k, <char *> notes.memory)
     notes.generation += 1
     k.generation = notes.generation
-    k.moving = pmg_load32(&m.migs_busy) != 0
-    return 0
+    return name_held(k)
 
 
 cdef int check_machine(

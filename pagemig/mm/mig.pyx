@@ -20,7 +20,8 @@ from pagemig.mm.mmap cimport pmg_sys_mmap, pmg_sys_mprotect, pmg_sys_mremap
 from pagemig.mm.notify cimport PMG_EHOOK
 from pagemig.mm.page_alloc cimport task_of
 from pagemig.mm.place cimport (
-    code_bytes, code_flag, code_i64, code_u32, code_u64, coder_t, places_code, places_drop, places_read, WAY_READ, wrong,
+    code_bytes, code_flag, code_i64, code_u32, code_u64, coder_t, places_code, places_drop, places_read, STANDS,
+    STANDS_INSIDE, STANDS_NOWHERE, WAY_READ, wrong,
 )
 from pagemig.mm.swapfile cimport pmg_sys_swapoff
 from pagemig.mm.truncate cimport pmg_sys_fallocate, pmg_sys_ftruncate
@@ -97,6 +98,7 @@ cdef void let_go(ctx_t *c) noexcept nogil:
 
 cdef void run(void *record) noexcept nogil:
     cdef mig_t *g = <mig_t *> record
+    g.places.stands = STANDS
     g.rc = perform(g.c, g)
     if g.c.abort == ABORT_HEEDED or g.c.signalled:
         g.rc = -EINTR
@@ -105,6 +107,7 @@ cdef void run(void *record) noexcept nogil:
     let_go(g.c)
     g.at = MIG_DONE
     g.n = 0
+    g.places.stands = STANDS_NOWHERE
 
 
 cdef void stop(ctx_t *c, int at, const uint32_t *src, const uint32_t *dst, uint32_t n) noexcept nogil:
@@ -129,7 +132,9 @@ cdef void outside(ctx_t *c, void (*fn)(void *arg) noexcept nogil, void *arg) noe
     cdef mig_t *g = <mig_t *> c.mig
     g.request = fn
     g.request_arg = arg
+    g.places.stands = STANDS_INSIDE
     pmg_fiber_to_host(&g.fiber)
+    g.places.stands = STANDS
 
 
 cdef int stop_to_wait(ctx_t *c, int what, uint32_t which) noexcept nogil:
@@ -150,7 +155,9 @@ cdef bint stop_to_look(ctx_t *c) noexcept nogil:
     cdef mig_t *g = <mig_t *> c.mig
     g.at = MIG_LOOKS
     g.n = 0
+    g.places.stands = STANDS_INSIDE
     pmg_fiber_to_host(&g.fiber)
+    g.places.stands = STANDS
     return c.abort != 0
 
 
@@ -290,7 +297,7 @@ cdef mig_t *mig_ready(machine_t *m, mig_t *g, uint32_t cpu, uint32_t kind, bint 
     g.kind = kind
     g.generation += 1
     g.rule = g.pass_ = g.n = g.at = 0
-    g.places.n = g.places.unread = 0
+    g.places.n = g.places.unread = g.places.stands = 0
     g.request = NULL
     g.rc = 0
     memset(g.a, 0, sizeof(g.a))

@@ -265,8 +265,15 @@ cdef uint64_t pages_in(const batched_t *k) noexcept nogil:
 
 
 cdef bint batch_is_sound(coder_t *w, const batched_t *k) noexcept nogil:
-    cdef uint64_t joining = 0
-    if k.k > k.b.n or (k.moving and (k.i != k.n or (k.in_stage and k.k == k.b.n))):
+    cdef uint64_t joining = 0, held = 0
+    cdef uint32_t i
+    if k.k > k.b.n:
+        return False
+    for i in range(k.k):
+        held += k.b.stage[i].held
+    if k.held != held or (not k.moving and k.k):
+        return False
+    if (k.moving and (k.i != k.n or (k.in_stage and k.k == k.b.n))):
         return False
     if k.in_stage and not k.moving:
         joining = k.b.stage[k.b.n].n
@@ -291,7 +298,7 @@ cdef void code_batch(coder_t *w, void *locals) noexcept nogil:
     code_u64(w, &k.i, k.n)
     code_u64(w, &k.left, k.i)
     code_u64(w, &k.unmoved, w.capacity - k.left)
-    code_u32(w, &k.pass_, max(w.m.profile.passes, w.m.profile.async_passes))
+    code_u32(w, &k.pass_, w.passes)
     code_u32(w, &k.k, MANY)
     code_u32(w, &k.held, MANY)
     code_flag(w, &k.moving)
@@ -336,6 +343,7 @@ cdef void code_sync(coder_t *w, void *locals) noexcept nogil:
         holds_list(w, k.pfns, k.i + 1, k.together)
         w.pfns = k.pfns + k.left
         w.pages = w.capacity = 1
+    w.passes = w.m.profile.async_passes if w.m.profile.async_first and k.at == TOGETHER else w.m.profile.passes
     w.inner = code_batch
     w.size = sizeof(batched_t)
 

@@ -1603,9 +1603,16 @@ cdef bint is_dead_but_sound(machine_t *m, uint32_t i) noexcept nogil:
     return root < m.anon_vmas.fresh and anon_vma_of(m, root).lock == 0
 
 
+cdef bint is_so_still(machine_t *m, const stage_t *st, uint32_t i) noexcept nogil:
+    """What was read of a page under its lock is what its frame says, or the one it is in by now."""
+    cdef bint moved = st.at == PAUSE_COPIED and st.rc[i] == 0
+    cdef const frame_t *f = &m.frames[st.dst[i] if moved else st.src[i]]
+    return (f.state ^ st.state[i]) & (PG_anon | PG_cached | PG_swapcache) == 0 and f.mapping == st.mapping[i] and \
+        f.index == st.index[i]
+
+
 cdef void code_page(coder_t *w, stage_t *st, uint32_t i, code_stage_t how) noexcept nogil:
     """Code one page; check that what the stage read under the page lock still holds."""
-    cdef frame_t *f
     cdef uint32_t ends
     code_pfn(w, &st.src[i])
     code_pfn(w, &st.dst[i])
@@ -1629,13 +1636,11 @@ cdef void code_page(coder_t *w, stage_t *st, uint32_t i, code_stage_t how) noexc
         wrong(w)
     if st.rc[i] == DONE:
         return
-    f = &w.m.frames[st.src[i]]
     if st.open[i] and st.mapping[i] and st.state[i] & PG_anon and anon_vma_of(w.m, st.mapping[i]).refcount == 0 and \
             not is_dead_but_sound(w.m, st.mapping[i]):
         wrong(w)
     if st.open[i] == OPEN and (st.rc[i] == HELD or (how != STAGE_UNMAPPED and st.at != PAUSE_STAGE)) and \
-            ((f.state ^ st.state[i]) & PG_anon or
-             not (st.at == PAUSE_COPIED and st.rc[i] == 0) and (f.mapping != st.mapping[i] or f.index != st.index[i])):
+            not is_so_still(w.m, st, i):
         wrong(w)
 
 
@@ -1685,14 +1690,21 @@ cdef bint stops_there(const stage_t *st, code_stage_t how) noexcept nogil:
     return st.at == PAUSE_COPIED or st.at == PAUSE_STAGE or (st.at == PAUSE_UNMAPPED and how == STAGE_ALONE)
 
 
+cdef bint holds_so_many(const stage_t *st, code_stage_t how, uint32_t held) noexcept nogil:
+    """While pages of a batch move ``st.held`` is what there were before."""
+    if st.at == 0 or st.at == PAUSE_STAGE:
+        return st.held == held
+    return held == 0 and (st.at != PAUSE_COPIED or how != STAGE_IN_BATCH or st.held != 0)
+
+
 cdef void code_stage(coder_t *w, stage_t *st, code_stage_t how) noexcept nogil:
     cdef bint counts
-    cdef uint32_t i
+    cdef uint32_t i, held = 0
     if how == STAGE_UNMAPPED:
         st.at = 0
     elif how == STAGE_OVER:
         st.at = PAUSE_STAGE
-    if how == STAGE_ALONE or how == STAGE_OVER:
+    if how == STAGE_ALONE or how == STAGE_OVER or st.at == AT_LOCK:
         st.held = 0
     counts = st.counts_mask != 0
     code_u32(w, &st.at, AT_LOCK + 1)
@@ -1709,6 +1721,9 @@ cdef void code_stage(coder_t *w, stage_t *st, code_stage_t how) noexcept nogil:
             wrong(w)
     for i in range(st.n):
         code_page(w, st, i, how)
+        held += st.rc[i] == HELD
+    if w.way == WAY_READ and not holds_so_many(st, how, held):
+        wrong(w)
     if st.at != AT_LOCK and how != STAGE_OVER:
         code_groups(w, st, st.held != 0 or (st.at != 0 and st.at != PAUSE_STAGE))
     if w.way == WAY_NAME and how != STAGE_OVER:

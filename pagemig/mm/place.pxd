@@ -56,6 +56,7 @@ ctypedef struct coder_t:
     bint query                  # move_pages without nodes
     uint64_t entries            # length of the request
     void *lists                 # lists_t, through 2.6.17
+    uint32_t passes             # over a batch
     # WAY_NAME
     void (*held)(void *arg, held_t what, uint64_t which, uint64_t n) noexcept nogil
     void *arg
@@ -66,12 +67,21 @@ ctypedef struct place_t:
     void *locals
 
 
+cdef enum stands_t:
+    STANDS_NOWHERE              # not begun, or over
+    STANDS                      # at a stop; where no function has entered, nobody knows
+    STANDS_INSIDE               # in the middle of a function, which does not expect it
+
+
 ctypedef struct places_t:       # the stack of one call; ctx.places
+    uint32_t stands             # stands_t
     uint32_t n
     uint32_t unread             # in a loaded call: the innermost functions, which have not resumed yet
     place_t at[16]
 
 cdef bint place_take(ctx_t *c, code_t code, void *locals, size_t size) noexcept nogil
+# False: what the call has cannot be told
+cdef bint places_name(coder_t *w, const ctx_t *c) noexcept nogil
 # write a stack, or report what the call holds
 cdef void places_code(coder_t *w, const places_t *p) noexcept nogil
 # read a stack; `code` is that of the outermost function, NULL if none was running.  False: the data is invalid

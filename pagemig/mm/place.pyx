@@ -50,6 +50,20 @@ cdef void places_code(coder_t *w, const places_t *p) noexcept nogil:
         stop_short(w)
 
 
+cdef bint places_name(coder_t *w, const ctx_t *c) noexcept nogil:
+    cdef const places_t *p = <const places_t *> c.places
+    if p.stands == STANDS_NOWHERE:
+        return True
+    if p.stands == STANDS_INSIDE or p.n == 0:
+        return False
+    w.mm = c.mm
+    w.target_mm = c.target_mm
+    w.why = NULL
+    w.slots = NULL
+    places_code(w, p)
+    return w.why == NULL
+
+
 cdef bint places_read(coder_t *w, places_t *p, code_t code, size_t size) noexcept nogil:
     cdef void *locals
     p.n = p.unread = 0
@@ -68,6 +82,7 @@ cdef bint places_read(coder_t *w, places_t *p, code_t code, size_t size) noexcep
         if w.why != NULL:
             return False
     p.unread = p.n
+    p.stands = STANDS
     return w.inner == NULL
 
 
@@ -210,6 +225,8 @@ cdef void holds(coder_t *w, held_t what, uint64_t which, uint64_t n) noexcept no
 
 cdef void holds_list(coder_t *w, const uint32_t *pfns, uint64_t first, uint64_t end) noexcept nogil:
     cdef uint64_t i
-    if w.way == WAY_NAME:
-        for i in range(first, end):
+    for i in range(first, end if w.why == NULL else first):
+        if w.way == WAY_NAME:
             w.held(w.arg, HELD_ISOLATED, pfns[i], 1)
+        elif w.way == WAY_READ and pfns[i] == 0:        # the zero page never moves
+            wrong(w)
