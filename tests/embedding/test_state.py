@@ -163,7 +163,7 @@ def test_another_layout_says_what_to_do(tmp_path: Path) -> None:
 def test_an_open_context_keeps_a_machine_from_being_saved(tmp_path: Path) -> None:
     machine = small()
     app = machine.spawn()
-    with app.context(), pytest.raises(pm.StateError, match="context is open"):
+    with app.context(), pytest.raises(pm.StateError, match="context has a process"):
         machine.save(tmp_path / "machine")
     assert not (tmp_path / "machine").exists()
     machine.save(tmp_path / "machine")
