@@ -321,7 +321,7 @@ def truncated_before_the_lock(race: Race) -> Outcome:
     migrator = race.migrator(2)
     race.at(pm.STEP_ISOLATE, lambda: race.root.ftruncate(race.file, 0))
     before, after = (
-        race.at(step, lambda: race.machine.counters["lock_i_mmap"])
+        race.at(step, lambda: race.machine.counters["host_rmap"])
         for step in (pm.STEP_LOCK, pm.STEP_UNMAP)
     )
     race.run()
