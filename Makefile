@@ -174,13 +174,15 @@ mutants: $(VENV)/.linked $(VENV)/.test
 	cd build/tree-fastnocopy && { $(CURDIR)/$(PY) -m pytest -p no:cacheprovider tests/threads/test_threads.py >report.txt 2>&1; test $$? -eq 1; } \
 	  || { echo "no test missed the copy: see build/tree-fastnocopy/report.txt" >&2; exit 1; }
 	$(call copied,fast,guards)
-	cd build/tree-fastguards && for mutant in $$(PYTHONPATH=tests $(CURDIR)/$(PY) tests/races/test_races.py); do \
+	cd build/tree-fastguards && mutants=$$(PYTHONPATH=tests:. $(CURDIR)/$(PY) tests/races/test_races.py) && test -n "$$mutants" \
+	  && for mutant in $$mutants; do \
 	  PAGEMIG_MUTANT=$${mutant%:*} timeout 60 $(CURDIR)/$(PY) -m pytest -q -p no:cacheprovider \
 	    "tests/races/test_races.py::test_race[$${mutant#*:}]" >report-$${mutant#*:}.txt 2>&1; \
 	  test $$? -eq 1 || { echo "the race of $$mutant was not noticed: see build/tree-fastguards/report-$${mutant#*:}.txt" >&2; exit 1; }; \
 	done
 	$(call copied,thread,plain)
-	cd build/tree-threadplain && for store in $$(PYTHONPATH=tests:. $(CURDIR)/$(PY) tests/threads/test_sole.py); do \
+	cd build/tree-threadplain && stores=$$(PYTHONPATH=tests:. LD_PRELOAD=$$($(CC) -print-file-name=libtsan.so) $(FIXED) \
+	  $(CURDIR)/$(PY) tests/threads/test_sole.py) && test -n "$$stores" && for store in $$stores; do \
 	  PAGEMIG_MUTANT=$$store LD_PRELOAD=$$($(CC) -print-file-name=libtsan.so) $(FIXED) $(CURDIR)/$(PY) -m pytest \
 	    -s -p no:cacheprovider tests/threads/test_sole.py >report-$$store.txt 2>&1; \
 	  grep -q 'pmg_store_sole' report-$$store.txt \
