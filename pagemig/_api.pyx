@@ -197,6 +197,15 @@ def set_callbacks(Machine machine not None, Callbacks callbacks):
         raise MemoryError("no memory for callbacks")
 
 
+cdef int raise_refused(int64_t rc, str what) except -1:
+    """Raise why there is no ``what``; nothing for 0."""
+    if rc == -EDEADLK:
+        raise OSError(EDEADLK, "a callback that runs under locks may not make a call")
+    if rc:
+        raise MemoryError(f"no memory for {what}")
+    return 0
+
+
 cdef inline int raise_hooked(Machine machine, int64_t rc) except -1:
     """Raise what a hook or a callback raised in the call that returned ``rc``."""
     if machine.raised:
@@ -204,7 +213,7 @@ cdef inline int raise_hooked(Machine machine, int64_t rc) except -1:
     if rc == PMG_EHOOK:
         raise RuntimeError("a callback of the machine returned an error")
     if rc == -EDEADLK:
-        raise OSError(EDEADLK, "a callback that runs under locks may not make a call")
+        raise_refused(rc, "")
     if rc == PMG_EBUSYCTX:
         raise RuntimeError("the context is in a call that waits: make that call again, or close the context")
     return 0
@@ -259,8 +268,7 @@ cdef class Context:
             raise ProcessGoneError(f"process {process._pid} has exited")
         if rc == -EINVAL:
             raise ValueError(f"cpu must be a processor of the machine, not {cpu}")
-        if rc:
-            raise MemoryError("no memory for a context")
+        raise_refused(rc, "a context")
 
     def __dealloc__(self):
         api.ctx_close(self.c)
@@ -454,8 +462,7 @@ cdef class Flight:
             <pmg_machine *> <void *> machine.m, 0 if caller is None else caller._pid, cpu, 1, &self.c)
         if rc == -ESRCH:
             raise ProcessGoneError(f"process {caller._pid} has exited")
-        if rc:
-            raise MemoryError("no memory for a migration")
+        raise_refused(rc, "a migration")
 
     def __dealloc__(self):
         if self.c == NULL:
@@ -472,8 +479,7 @@ cdef class Flight:
     cdef int begun(self, int rc) except -1:
         if rc == -ESRCH:
             raise ProcessGoneError("the process has exited")
-        if rc:
-            raise MemoryError("no memory for a migration")
+        raise_refused(rc, "a migration")
         self.open = True
         api.ctx_bind(self.c, 0, self.cpu)       # the migration has its own context
         return 0
