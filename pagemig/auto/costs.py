@@ -262,7 +262,7 @@ class _Load:
         )
 
     def latency(self, duration: Floats) -> Floats:
-        """Loaded latencies of epochs that last so long."""
+        """Return the loaded latencies of epochs of this length."""
         span = np.maximum(duration, 1e-100)[:, np.newaxis]  # bytes of any epoch by it stay finite
         memory = self.taken + self.memory / (span * self.capacity)
         ways = self.ways / (span[..., np.newaxis] * self.machine.bandwidth)

@@ -116,7 +116,7 @@ class Samples:
         def look(seen: Seen, view: View) -> Events:
             nonlocal wait
             total, at = seen.accesses, []
-            # Gaps are drawn for a whole epoch at a time; what is left over waits for the next.
+            # Gaps are drawn for a whole epoch at a time; the rest is kept for the next.
             while wait < total:
                 room = (total - wait) // max(self.period, 1) + 2
                 noise = self.period // 8
@@ -379,7 +379,7 @@ class _Sampling:
 
 
 def _pages(seen: Seen, times: Ints) -> Ints:
-    """The pages that are accessed at given times, which ascend: accesses since the epoch began."""
+    """Find the pages accessed at ascending times, counted in accesses since the epoch began."""
     pages = np.empty(times.size, np.int64)
     found, before = 0, 0
     for piece in seen.pieces():
@@ -391,7 +391,7 @@ def _pages(seen: Seen, times: Ints) -> Ints:
 
 
 def _first(pieces: Iterable[Stream], pages: int) -> Floats:
-    """When each page was first accessed, as a share of the epoch; -1 for one that was not."""
+    """Return when each page was first accessed, as a share of the epoch; -1 if it was not."""
     first = np.full(pages, -1.0)
     for piece in pieces:
         new = np.flatnonzero(first[piece.page] < 0)[::-1]
@@ -418,7 +418,7 @@ def _slices(pieces: Iterable[Stream], number: int, pages: int) -> Iterator[Bools
 
 
 def _followed(pieces: Iterable[Stream]) -> Iterator[tuple[Stream, float]]:
-    """Pieces and when the next one begins; after the last, the end of the epoch."""
+    """Yield each piece with the start of the next one; for the last, the end of the epoch."""
     held: Stream | None = None
     for piece in pieces:
         if held is not None:

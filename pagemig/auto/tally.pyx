@@ -14,7 +14,7 @@ def tally(
 ):
     """Add up the accesses of runs by page, and list the pages in the order in which they are met.
 
-    Runs may come a piece at a time: ``listed`` and ``before`` go on where the last piece ended.
+    Runs may come a piece at a time: ``listed`` and ``before`` continue from the last piece.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ def tally(
     pages, at : ndarray of int32 and of int64, shape (pages,), optional
         Out: the pages met, and the run of each one's first access. What follows them means nothing.
     listed : int
-        Pages in ``pages`` already.
+        Pages already in ``pages``.
     before : int
         Runs before these.
 
@@ -51,7 +51,7 @@ def tally(
     if listing and (pages.shape[0] < size or at.shape[0] < size):
         raise ValueError(f"pages and at must have room for {size} pages")
     if not 0 <= listed <= size or before < 0:
-        raise ValueError(f"{listed} pages listed of {size} after {before} runs mean nothing")
+        raise ValueError(f"listed {listed} is not from 0 to {size}, or before {before} is negative")
     with nogil:
         for r in range(runs):
             p = <uint32_t>index[r]
@@ -187,7 +187,7 @@ def sampled(
     count : ndarray of uint32, shape (runs,)
         Its accesses.
     times : ndarray of int64, shape (n,)
-        Which accesses, ascending, the first of these runs being access ``before``.
+        Numbers of accesses, ascending.  The first access of these runs has number ``before``.
     before : int
         Accesses before these runs.
     pages : ndarray of int64, shape (n,) or longer

@@ -62,14 +62,14 @@ class Stream:
 
     @property
     def at(self) -> Floats:
-        """See above; made when it is asked for, since most sources do not look at it."""
+        """See above; computed on first use, since most sources do not need it."""
         if self._at is None:
             ends = self._before + np.cumsum(self.count, dtype=np.int64)
             self._at = (ends - self.count) / max(self._total, 1)
         return self._at
 
     def cut(self, start: int, stop: int) -> Stream:
-        """The runs from ``start`` to ``stop``."""
+        """Return the runs from ``start`` to ``stop``."""
         cut = slice(start, stop)
         return Stream(self.page[cut], self.count[cut], self.write[cut], self.at[cut])
 
@@ -103,7 +103,7 @@ class Seen(Protocol):
         ...
 
     def pieces(self) -> Iterator[Stream]:
-        """The accesses in order, a piece at a time: an epoch may be longer than memory."""
+        """Yield the accesses in order, a piece at a time: an epoch may be longer than memory."""
         ...
 
     def future(self, epochs: int) -> Ints:

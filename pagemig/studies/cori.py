@@ -30,7 +30,7 @@ __all__ = ["Periodic", "Sweep", "candidates", "dominant_reuse", "report", "state
 
 Ints = NDArray[np.int64]
 
-#: Accesses that are told apart in distances of reuse, and the least period that is tried.
+#: Resolution of reuse distances in accesses, and the shortest period that is tried.
 BIN = 1000
 #: A page with so many accesses in a period is hot; its heat counts in steps of that.
 STEP = 20
@@ -38,9 +38,9 @@ STEP = 20
 SHARE = 0.2
 #: A period this close to the best is good enough for the paper.
 NEAR = 0.03
-#: Above every distance of reuse in bins: a trace has less than 2**41 accesses.
+#: Larger than every distance of reuse in bins: a trace has fewer than 2**41 accesses.
 _FAR = 1 << 31
-#: How much longer each period of the sweep is than the one before.
+#: Ratio of the numbers of periods of one point of the sweep and the next.
 _LONGER = 1.4
 
 _STATED = (
@@ -59,14 +59,14 @@ _STATED = (
 
 
 class _Uses:
-    """What the simulator tells its policies for nothing, all of it of the past.
+    """What the paper's simulator tells its policies about the past, at no cost.
 
     Attributes
     ----------
     counts : ndarray of int64, shape (pages,)
         Accesses of each page in the period.
     last : ndarray of int64, shape (pages,)
-        Which access was each page's last, counted from the beginning; -1 for none.
+        Number of each page's last access, counted from the beginning; -1 for none.
     """
 
     oracle: ClassVar[bool] = False
@@ -84,7 +84,7 @@ class _Uses:
         for piece in seen.pieces():
             tally(piece.page, piece.count, self.counts)
             ends = self._clock + np.cumsum(piece.count, dtype=np.int64)
-            self.last[piece.page] = ends - 1  # of entries for one page the last stays
+            self.last[piece.page] = ends - 1  # of several entries for one page, the last stays
             self._clock = int(ends[-1])
         return []
 
@@ -111,7 +111,7 @@ class Periodic(auto.Policy):
         return [1] * view.capacity.size
 
     def start(self, view: auto.View) -> None:
-        """See `Policy.start`; what it remembers is in what it looks at."""
+        """See `Policy.start`; all its memory is in the source `_Uses`."""
 
     def epoch(self, view: auto.View) -> auto.Moves:
         """See `Policy.epoch`."""
@@ -220,7 +220,7 @@ def dominant_reuse(trace: Runs) -> int | None:
 
 
 def _returns(trace: Runs) -> tuple[Ints, Ints]:
-    """How often each page comes again at each distance of a bin or more.
+    """Count how often each page is used again at each distance of at least a bin.
 
     Memory is bounded by the footprint and the different distances, not by the length of the trace.
 
@@ -229,7 +229,7 @@ def _returns(trace: Runs) -> tuple[Ints, Ints]:
     keys : ndarray of int64
         Page and distance in bins, as ``page * _FAR + distance``; ascending.
     repeats : ndarray of int64
-        How often.
+        How often each occurs.
     """
     last = np.full(trace.footprint, -1, np.int64)
     keys, repeats = np.empty(0, np.int64), np.empty(0, np.int64)
@@ -240,7 +240,7 @@ def _returns(trace: Runs) -> tuple[Ints, Ints]:
         page, start, end = index[order], (ends - count)[order], ends[order] - 1
         new = np.diff(page, prepend=-1) != 0
         since = np.where(new, last[page], np.roll(end, 1))
-        last[page] = end  # of entries for one page the last stays
+        last[page] = end  # of several entries for one page, the last stays
         apart = (start - since) // BIN
         again = (since >= 0) & (apart > 0)
         found, times = np.unique(

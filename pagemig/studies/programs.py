@@ -1,7 +1,7 @@
 """Programs of a plan: their traces cut into epochs, read a piece at a time.
 
-An epoch may be longer than memory, so nothing here gives it whole: a piece is at most a block of
-the trace, and every pass over an epoch asks for its pieces anew.
+An epoch may be longer than memory, so nothing here returns it whole: a piece is at most a block
+of the trace, and every pass over an epoch reads its pieces again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["Program", "merged", "trace_hash"]
 
 Ints = NDArray[np.int64]
 
-#: Runs whose accesses are added up together to find where an epoch begins.
+#: Runs whose accesses have one sum, to find where an epoch begins.
 _SUMMED = 4096
 
 
@@ -35,15 +35,15 @@ class Program:
     Attributes
     ----------
     name : str
-        What it is called.
+        Its name.
     trace : Runs
-        What it accesses.
+        Its accesses.
     start : int
         Its first page in arrays over the pages of all programs.
     cuts : ndarray of int64, shape (epochs + 1,)
         Accesses made by the beginning of each epoch, and by the end.
     place : int
-        Which of the processors it begins on, and the order in which programs take turns.
+        The processor it begins on, and its place in the order in which programs take turns.
     """
 
     name: str
@@ -59,27 +59,27 @@ class Program:
 
     @property
     def epochs(self) -> int:
-        """Epochs until it is through."""
+        """Epochs until it ends."""
         return int(np.searchsorted(self.cuts, self.cuts[-1], side="left"))
 
     @cached_property
     def _blocks(self) -> tuple[Ints, Ints]:
-        """Runs and accesses before each block of the trace, and all of them."""
+        """Runs and accesses before each block of the trace; the last element counts all."""
         runs, accesses = np.array([(0, 0), *self.trace.sizes], np.int64).T
         return np.cumsum(runs), np.cumsum(accesses)
 
     @cached_property
     def _sums(self) -> dict[int, Ints]:
-        """Accesses by the end of every so many runs of a block, for blocks that were asked for."""
+        """Accesses by the end of every `_SUMMED` runs, for each block searched so far."""
         return {}
 
     @cached_property
     def _borders(self) -> dict[int, tuple[int, int]]:
-        """What `_border` has found."""
+        """Results of `_border`."""
         return {}
 
     def _border(self, epoch: int) -> tuple[int, int]:
-        """The run that an epoch begins in, and the accesses before that run."""
+        """Find the run that an epoch begins in, and the accesses before that run."""
         if epoch not in self._borders:
             self._borders[epoch] = self._found(int(self.cuts[epoch]))
         return self._borders[epoch]
@@ -102,7 +102,7 @@ class Program:
         return start + part * _SUMMED + run, before + (int(ends[run - 1]) if run else 0)
 
     def pieces(self, epoch: int) -> Iterator[Columns]:
-        """Page, kind and accesses of the runs of an epoch, at most a block of them at a time.
+        """Yield page, kind and accesses of the runs of an epoch, at most a block at a time.
 
         Runs are cut at the borders of the epoch.
         """
@@ -129,7 +129,7 @@ class Program:
             tally(index, count, sums)
 
     def stream(self, epoch: int) -> Iterator[auto.Stream]:
-        """An epoch in order of time, with pages counted as those of all programs."""
+        """Yield an epoch in order of time; pages are numbered over all programs."""
         total = int(self.cuts[epoch + 1] - self.cuts[epoch])
         before = 0
         for index, write, count in self.pieces(epoch):
@@ -139,7 +139,7 @@ class Program:
 
 
 def trace_hash(trace: Runs) -> str:
-    """The first half of the SHA-256 of what a trace accesses, however it is stored."""
+    """Hash the accesses of a trace, in whatever file they are: the first half of a SHA-256."""
     digest = hashlib.sha256(trace.table.tobytes())
     runs = trace.runs
     for start in range(0, runs, BLOCK):  # not the trace's own blocks, which may be of any length
@@ -152,7 +152,7 @@ def trace_hash(trace: Runs) -> str:
 
 
 class _Feed:
-    """What is left of one program's epoch."""
+    """The rest of one program's epoch."""
 
     def __init__(self, stream: Iterator[auto.Stream]) -> None:
         self._stream = stream
@@ -162,7 +162,7 @@ class _Feed:
         self.at, self.now = 0, next(self._stream, None)
 
     def until(self, time: float) -> Iterator[auto.Stream]:
-        """The runs that begin before a time, in pieces."""
+        """Yield the runs that begin before a time, in pieces."""
         while self.now is not None:
             stop = int(np.searchsorted(self.now.at, time, side="left"))
             if stop > self.at:
@@ -174,19 +174,19 @@ class _Feed:
 
 
 def merged(streams: Sequence[Iterator[auto.Stream]], parts: int) -> Iterator[auto.Stream]:
-    """The runs of programs that run at once, in order of time: each one's share of its epoch.
+    """Merge the runs of programs that run at the same time, in order of their share of the epoch.
 
     Parameters
     ----------
     streams : sequence of iterator of Stream
         One for each program, in the order of their turns.
     parts : int
-        Into how many pieces of equal time the epoch is cut.
+        The number of pieces of equal time that the epoch is cut into.
 
     Yields
     ------
     Stream
-        A piece; those without a run are left out.
+        A piece; pieces without runs are left out.
     """
     feeds = [_Feed(stream) for stream in streams]
     for part in range(1, parts + 1):
@@ -197,7 +197,7 @@ def merged(streams: Sequence[Iterator[auto.Stream]], parts: int) -> Iterator[aut
 
 
 def _sorted(pieces: Sequence[auto.Stream]) -> auto.Stream:
-    """Several pieces as one, in order of time."""
+    """Join several pieces, in order of time."""
     page, count, write, at = (
         np.concatenate([getattr(piece, name) for piece in pieces])
         for name in ("page", "count", "write", "at")

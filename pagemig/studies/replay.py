@@ -467,7 +467,7 @@ class _Running:
         self.done = False
 
     def count(self, epoch: int, row: Ints | None) -> None:
-        """Count an epoch's accesses by page, in ``row``, all 0, if somebody looks at them."""
+        """Count an epoch's accesses by page, in ``row``, all 0, if counts are needed."""
         if row is None:
             self.own[:] = 0
         self.sums = self.own if row is None else row

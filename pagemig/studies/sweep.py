@@ -122,7 +122,7 @@ class Grid:
 
 
 def _keys(tasks: Sequence[dict[str, Any]]) -> list[str]:
-    """Names for tasks that are the same whenever they would give the same rows."""
+    """Name tasks: tasks that give the same rows have the same name, in any run."""
     names = dict.fromkeys(name for task in tasks for name in task["trace"].split("+"))
     hashes = {}
     for name in names:
@@ -137,7 +137,7 @@ def _key(task: dict[str, Any], hashes: list[str]) -> str:
 
 
 class _Kept:
-    """A trace's file, made once for all tasks of a process if the trace is of another format."""
+    """The ``.pmt`` file of a trace; one in another format is converted once for all tasks."""
 
     def __init__(self, path: Path) -> None:
         stack = ExitStack()
@@ -152,10 +152,10 @@ def _kept(path: Path, size: int, changed: int) -> _Kept:
 
 @contextmanager
 def _opened(name: str) -> Iterator[TraceFile]:
-    """A trace for one task: tasks may be threads, and each needs a place of its own in the file."""
+    """Open a trace for one task: tasks may be threads, and each needs its own place in the file."""
     path = find(name)
     facts = path.stat()
-    # It stays while it is read, though others may push it out of the cache.
+    # This reference keeps the file while it is read, even if it leaves the cache.
     kept = _kept(path, facts.st_size, facts.st_mtime_ns)
     with TraceFile(kept.path, name=name) as trace:
         yield trace
@@ -181,7 +181,7 @@ def run_task(task: dict[str, Any]) -> list[Row]:
 
 
 def _rows(task: dict[str, Any], names: Sequence[str], traces: Sequence[Runs]) -> Iterator[Row]:
-    """Run a task on traces that are open."""
+    """Run a task on open traces."""
     machine = auto.hardware(task["machine"]).changed(**dict(task["changes"]))
     plan = Plan(
         traces,

@@ -59,11 +59,11 @@ MAGIC = b"PMTRACE2"
 _TAIL = struct.Struct("<QI8s")
 #: The most runs of a block: what a writer or a reader holds decompressed.
 BLOCK = 1 << 20
-#: Blocks that a reader keeps: a look ahead does not cost the block it comes back to.
+#: Blocks that a reader keeps, so that reading ahead does not drop the block it comes back to.
 _HELD = 3
-#: Small pieces that a writer joins before they are many.
+#: Small pieces that a writer keeps before it joins them.
 _LOOSE = 256
-#: Bytes of a directory at most; a block of a million runs takes some 70.
+#: The most bytes of a directory; a block of a million runs takes about 70.
 _LARGEST_DIRECTORY = 1 << 26
 
 _STORED, _DEFLATED, _XZ = range(3)
@@ -464,7 +464,7 @@ class Writer:
 def _joined(
     parts: Sequence[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]],
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Runs of several pieces; those that meet are one."""
+    """Join the runs of several pieces; adjacent runs of one page and kind become one."""
     pages, write, count = (np.concatenate(column) for column in zip(*parts, strict=True))
     return join(pages, write.view(np.uint8), count.astype(np.uint64))
 
@@ -477,7 +477,7 @@ class _Abandoned(Exception):
 
 
 class TraceFile(Runs):
-    """A trace that stays in its file: memory is bounded by its footprint and a few blocks.
+    """A trace that stays in its file: it takes memory for its footprint and a few blocks.
 
     It has the interface of `Trace` (`Runs`), except for the columns of all runs at once.
 
@@ -596,7 +596,7 @@ class TraceFile(Runs):
         return [(block.runs, block.accesses) for block in self._blocks]
 
     def _block(self, number: int) -> Columns:
-        """A block's columns; the last few that were read are still there."""
+        """Return a block's columns; the last few blocks are cached."""
         columns = self._held.pop(number, None)
         if columns is None:
             while len(self._held) >= _HELD:

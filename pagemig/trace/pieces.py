@@ -7,16 +7,23 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from pagemig import files
+
 __all__ = ["Json"]
 
 _BLANK = " \t\r\n"
 
 
-class Json:
-    """A text of JSON of which only the value in hand is in memory.
+def shown(found: str) -> str:
+    """Quote the character found, or name the end."""
+    return files.quoted(found, 1) if found else "the end"
 
-    Every method raises ValueError where the text is no JSON or ends early, and RecursionError where
-    a value is nested too deep.
+
+class Json:
+    """A JSON text of which only the current value is in memory.
+
+    Every method raises ValueError where the text is not JSON or ends early, and RecursionError
+    where a value is nested too deep.
 
     Parameters
     ----------
@@ -33,7 +40,7 @@ class Json:
         self._held, self._at = "", 0
 
     def _more(self) -> bool:
-        """Read on; False at the end."""
+        """Read a further piece; False at the end."""
         piece = next(self._pieces, None)
         if piece is None:
             self._text.decode(b"", final=True)
@@ -43,7 +50,7 @@ class Json:
         return True
 
     def peek(self) -> str:
-        """The next character that is no blank; none at the end."""
+        """Return the next character that is not blank; empty at the end."""
         while True:
             while self._at < len(self._held) and self._held[self._at] in _BLANK:
                 self._at += 1
@@ -53,14 +60,14 @@ class Json:
                 return ""
 
     def take(self, character: str) -> None:
-        """Pass over a character that has to be there."""
+        """Pass over a character, which must be the next."""
         found = self.peek()
         if found != character:
-            raise ValueError(f"{found or 'the end'} where {character} should be")
+            raise ValueError(f"{shown(found)} where {character} was expected")
         self._at += 1
 
     def value(self) -> Any:
-        """The next value, whole."""
+        """Read the next value whole."""
         self.peek()
         while True:
             failed: json.JSONDecodeError | None = None
@@ -77,14 +84,14 @@ class Json:
                 if failed is not None:
                     raise failed
                 break
-            # Twice as much each time, or a long value would be begun again for every piece.
+            # Twice as much each time, or a long value would be parsed again for every piece.
             while len(self._held) - self._at < 2 * length and self._more():
                 pass
         self._at = end
         return found
 
     def elements(self) -> Iterator[None]:
-        """Pass over a list; what it is asked from in between reads one element each time."""
+        """Pass over a list; before the next step the caller reads one element."""
         self.take("[")
         if self.peek() != "]":
             yield
@@ -94,7 +101,7 @@ class Json:
         self.take("]")
 
     def names(self) -> Iterator[str]:
-        """Pass over an object; what it is asked from in between reads the value of the key."""
+        """Pass over an object; before the next step the caller reads the value of the key."""
         self.take("{")
         if self.peek() != "}":
             yield self._key()
@@ -104,8 +111,9 @@ class Json:
         self.take("}")
 
     def _key(self) -> str:
-        if self.peek() != '"':
-            raise ValueError(f"{self.peek() or 'the end'} where a key should be")
+        found = self.peek()
+        if found != '"':
+            raise ValueError(f"{shown(found)} where a key was expected")
         key = self.value()
         self.take(":")
         return str(key)

@@ -458,7 +458,7 @@ class DamonJsonReader(_DamonReader):
     """Records of the ``damo`` tool: JSON, or JSON in a zlib stream (``json_compressed``).
 
     A list of targets, each with snapshots, each with regions. Numbers may be text and have commas.
-    One snapshot at a time is in memory: at most `MOST` characters of it.
+    One snapshot at a time is in memory, at most `MOST` characters of text.
     """
 
     format = "damon-json"
@@ -505,7 +505,7 @@ class DamonJsonReader(_DamonReader):
                 if not listed:
                     raise self.wrong(place, "{}", "an object with a list of snapshots")
             if text.peek():
-                raise ValueError(f"{text.peek()} behind its end")
+                raise ValueError(f"{files.quoted(text.peek(), 1)} after its end")
         except (RecursionError, ValueError) as error:
             if isinstance(error, TraceError):
                 raise

@@ -93,7 +93,7 @@ class Trace(Runs):
 
     @cached_property
     def sizes(self) -> list[tuple[int, int]]:
-        """Runs and accesses of each block; cut into blocks as a file is."""
+        """Runs and accesses of each block; blocks are as long as those of a file."""
         counts = (self.count[start : start + BLOCK] for start in range(0, self.runs, BLOCK))
         return [(count.size, int(count.sum(dtype=np.uint64))) for count in counts]
 
@@ -161,7 +161,7 @@ def load(source: str | os.PathLike[str] | Source) -> Trace:
 
 @contextlib.contextmanager
 def stored(source: str | os.PathLike[str] | Source) -> Iterator[TraceFile]:
-    """A trace of any format in its file: memory is bounded by its footprint, not its length.
+    """Open a trace of any format in its file: memory is bounded by its footprint, not its length.
 
     Parameters
     ----------
@@ -172,7 +172,7 @@ def stored(source: str | os.PathLike[str] | Source) -> Iterator[TraceFile]:
     Yields
     ------
     TraceFile
-        Not for several threads at once: it has one place in its file.
+        One thread at a time may use it: it has one place in its file.
     """
     with contextlib.ExitStack() as stack:
         stream = stack.enter_context(opened(source))
@@ -185,7 +185,7 @@ def stored(source: str | os.PathLike[str] | Source) -> Iterator[TraceFile]:
 
 @contextlib.contextmanager
 def as_file(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Make a ``.pmt`` file of a trace that is to be opened often; one that is such a file stays."""
+    """Yield a ``.pmt`` file of a trace that is opened often, temporary unless it is one."""
     with Path(path).open("rb") as file:
         plain = file.read(len(MAGIC)) == MAGIC
     if plain:
