@@ -782,7 +782,7 @@ ROWS = [
         a={"failed": True, "present": [False, True]},
         guard="GUARD_MLOCKED",
         only={"2.6.17-mm": {"failed": True, "present": [True, True]}},
-        unguarded=("2.6.18-ia64",),  # it keeps no marks that could be lost
+        unguarded=("2.6.18-ia64", "pmig"),  # they keep no marks that could be lost
     ),
     Row(
         23,
