@@ -92,9 +92,9 @@ cdef void places_drop(machine_t *m, places_t *p) noexcept nogil:
     w.m = m
     w.way = WAY_FREE
     w.why = NULL
-    for i in range(p.n):
-        p.at[i].code(&w, p.at[i].locals)
-        free(p.at[i].locals)
+    for i in range(p.n, 0, -1):                 # an inner function may point to the locals of an outer one
+        p.at[i - 1].code(&w, p.at[i - 1].locals)
+        free(p.at[i - 1].locals)
     p.n = p.unread = 0
 
 
@@ -225,7 +225,9 @@ cdef void holds(coder_t *w, held_t what, uint64_t which, uint64_t n) noexcept no
 
 cdef void holds_list(coder_t *w, const uint32_t *pfns, uint64_t first, uint64_t end) noexcept nogil:
     cdef uint64_t i
-    for i in range(first, end if w.why == NULL else first):
+    if w.why != NULL or (w.way != WAY_NAME and w.way != WAY_READ):
+        return                                  # its bounds may not have been read
+    for i in range(first, end):
         if w.way == WAY_NAME:
             w.held(w.arg, HELD_ISOLATED, pfns[i], 1)
         elif w.way == WAY_READ and pfns[i] == 0:        # the zero page never moves
