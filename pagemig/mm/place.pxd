@@ -77,7 +77,7 @@ ctypedef struct places_t:       # the stack of one call; ctx.places
     uint32_t stands             # stands_t
     uint32_t n
     uint32_t unread             # in a loaded call: the innermost functions, which have not resumed yet
-    place_t at[16]
+    place_t at[PLACES]
 
 cdef bint place_take(ctx_t *c, code_t code, void *locals, size_t size) noexcept nogil
 # False: what the call has cannot be told
