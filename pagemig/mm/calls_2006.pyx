@@ -620,6 +620,7 @@ cdef void code_request(coder_t *w, void *locals) noexcept nogil:
     if w.way == WAY_FREE:
         free(k.r.status)
         free(k.r.first)
+        k.r.status = NULL                       # where the call was moving pages, code_words has it too
     elif w.way == WAY_READ and w.why == NULL and not k.moving and room_again(w.m, &k.r):
         w.why = b""
     if not k.moving:

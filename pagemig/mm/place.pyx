@@ -2,7 +2,7 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from pagemig.mm.types cimport (
     ctx_t, machine_t, MAX_NODES, MPOL_DEFAULT, MPOL_LOCAL, mpol_t, MPOL_WEIGHTED_INTERLEAVE,
@@ -89,9 +89,9 @@ cdef bint places_read(coder_t *w, places_t *p, code_t code, size_t size) noexcep
 cdef void places_drop(machine_t *m, places_t *p) noexcept nogil:
     cdef coder_t w
     cdef uint32_t i
+    memset(&w, 0, sizeof(w))
     w.m = m
     w.way = WAY_FREE
-    w.why = NULL
     for i in range(p.n, 0, -1):                 # an inner function may point to the locals of an outer one
         p.at[i - 1].code(&w, p.at[i - 1].locals)
         free(p.at[i - 1].locals)
