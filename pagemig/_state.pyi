@@ -7,11 +7,12 @@ from typing_extensions import disjoint_base
 
 from pagemig import _core
 
-WHY: dict[int, str]
-
 @disjoint_base
 class Loaded:
     extra: bytes
+    def facts(
+        self,
+    ) -> tuple[list[tuple[int, int, int, int]], bytes, list[list[int]], int, bool, list[int]]: ...
 
 def save(machine: _core.Machine, write: Callable[[bytes], Any], extra: bytes) -> None: ...
 def load(read_into: Callable[[memoryview], int]) -> Loaded: ...

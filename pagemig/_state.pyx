@@ -2,7 +2,7 @@
 from cpython.buffer cimport PyBUF_WRITE
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.memoryview cimport PyMemoryView_FromMemory
-from libc.errno cimport EBUSY
+from libc.errno cimport EBUSY, ENOMEM
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport free
 
@@ -10,22 +10,13 @@ from pagemig._core cimport call_stop, Machine, Stop
 from pagemig.mm.context cimport ctx_release_all
 from pagemig.mm.mig cimport mig_release_all
 from pagemig.mm.page_alloc cimport arenas_release
-from pagemig.mm.state cimport (
-    is_described, LOAD_CHECKSUM, LOAD_FORMAT, LOAD_LAYOUT, LOAD_MACHINE, LOAD_MAGIC, LOAD_SECTION, LOAD_TRUNCATED, state_copy,
-    state_layout, state_load, state_save,
-)
-from pagemig.mm.types cimport machine_t
+from pagemig.mm.state cimport is_described, state_copy, state_load, state_problem, state_save
+from pagemig.mm.types cimport machine_t, node_t, profile_t
 
 from pagemig.errors import StateError
 
-WHY = {
-    LOAD_TRUNCATED: "it ends too early: the file was cut, so take another copy of it",
-    LOAD_MAGIC: "this is no saved machine",
-    LOAD_FORMAT: "its format belongs to another version of pagemig: load it with that version",
-    LOAD_CHECKSUM: "its checksum is wrong: the file is damaged, so take another copy of it",
-    LOAD_SECTION: "a part of it has a size or a place that no saved machine has: the file is damaged",
-    LOAD_MACHINE: "it describes an impossible machine: the file is damaged, or was made by something else",
-}
+cdef enum:
+    PAGE_SIZE = 4096
 
 
 cdef class Stream(Stop):
@@ -81,6 +72,24 @@ cdef class Loaded:
     def __dealloc__(self):
         release(self.m)
 
+    def facts(self):
+        """Return what a machine like this one is made of: nodes, profile, distances, page_bytes, access_stats, swap.
+
+        Sizes are in bytes; a node is a tuple of the arguments of ``Node``.
+        """
+        cdef machine_t *m = self.m
+        cdef const node_t *node
+        nodes = []
+        for i in range(m.nr_nodes):
+            node = &m.node[i]
+            reserved = node.reserved if i or node.reserved > 1 else 0       # the zero page is not the caller's wish
+            nodes.append((
+                (node.end - node.first) * PAGE_SIZE, node.nr_cpus, reserved * PAGE_SIZE, node.low * PAGE_SIZE))
+        distances = [[m.distance[i][k] for k in range(m.nr_nodes)] for i in range(m.nr_nodes)]
+        swap = [(<uint64_t> m.swap_info[i].max - 1) * PAGE_SIZE for i in range(m.nr_swapfiles)]
+        profile = (<const char *> &m.profile)[:sizeof(profile_t)]
+        return nodes, profile, distances, m.page_bytes, m.access_stats != 0, swap
+
 
 cdef void release(machine_t *m) noexcept:
     if m != NULL:
@@ -90,32 +99,26 @@ cdef void release(machine_t *m) noexcept:
         free(m)
 
 
-cdef str busy(const char *what, str verb):
-    if what != NULL:
-        return (<bytes> what).decode()
-    return f"a call is under way, or a context has a process: end it, then {verb}"
-
-
 def save(Machine machine not None, write, bytes extra):
     """Write a machine, and ``extra``, through ``write(bytes)``.
 
     Raises
     ------
     StateError
-        Calls are under way.
+        It cannot be saved now; the text says what to do.
     """
     cdef Stream stream = Stream(write)
     cdef const char *p = extra
     cdef uint64_t n = len(extra)
     cdef const char *what
-    cdef int rc
+    cdef int64_t rc
     with nogil:
         rc = state_save(machine.m, p, n, give, <void *> stream, &what)
     if stream.error is not None:
         raise stream.error
     if rc == -EBUSY:
-        raise StateError(busy(what, "save"))
-    if rc:
+        raise StateError((<bytes> what).decode())
+    if rc < 0:
         raise MemoryError("no memory to save the machine")
 
 
@@ -131,19 +134,17 @@ def load(read_into):
     cdef Loaded loaded = Loaded()
     cdef void *extra
     cdef uint64_t n, layout
+    cdef char text[200]
     cdef int why
     with nogil:
         loaded.m = state_load(take, call_stop, <void *> stream, &extra, &n, &layout, &why)
     if stream.error is not None:
         raise stream.error
-    if why == LOAD_LAYOUT:
-        raise StateError(
-            f"it was saved by a build whose records have another layout ({layout:#x}, here {state_layout():#x}): "
-            "load it with the pagemig that saved it")
-    if why in WHY:
-        raise StateError(WHY[why])
-    if loaded.m == NULL:
+    if why == -ENOMEM:
         raise MemoryError("no memory for the machine")
+    if loaded.m == NULL:
+        state_problem(why, layout, text, sizeof(text))
+        raise StateError((<bytes> text).decode())
     loaded.extra = (<const char *> extra)[:n]
     free(extra)
     return loaded
@@ -160,7 +161,7 @@ def copy(Machine machine not None):
     if stop.error is not None:
         raise stop.error
     if why == -EBUSY:
-        raise StateError(busy(what, "copy"))
+        raise StateError((<bytes> what).decode())
     if loaded.m == NULL:
         raise MemoryError("no memory for the copy")
     loaded.extra = b""

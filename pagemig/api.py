@@ -48,6 +48,9 @@ _INTEGERS: dict[str, Any] = {
     "pmg_task": ctypes.c_uint64,
     "pmg_mig": ctypes.c_uint64,
     "char": ctypes.c_char,
+    # functions of the caller
+    "pmg_write": ctypes.c_void_p,
+    "pmg_read": ctypes.c_void_p,
 }
 
 

@@ -1,4 +1,5 @@
 """The table of functions for other simulators: the declarations of pagemig/api.h, and the table itself."""
+from libc.stddef cimport size_t
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from pagemig.mm.notify cimport pmg_callbacks, pmg_ctx
@@ -77,6 +78,9 @@ cdef extern from "pagemig/api.h" nogil:
         pmg_task task
         uint64_t statuses
         uint64_t arguments[6]
+
+    ctypedef int64_t (*pmg_write)(void *priv, const void *p, uint64_t n) noexcept nogil
+    ctypedef int64_t (*pmg_read)(void *priv, void *p, uint64_t n) noexcept nogil
 
     ctypedef struct pmg_api:
         uint32_t abi, size
@@ -162,6 +166,9 @@ cdef extern from "pagemig/api.h" nogil:
         int (*online)(pmg_ctx *c, uint32_t node) noexcept nogil
         int64_t (*migrations)(pmg_machine *m, pmg_mig *out, uint64_t n) noexcept nogil
         int (*mig_info)(pmg_machine *m, pmg_mig h, pmg_mig_info *out) noexcept nogil
+        int64_t (*save)(pmg_machine *m, pmg_write write, void *priv, char *text, size_t n) noexcept nogil
+        int (*load)(pmg_read read, void *priv, pmg_machine **out, char *text, size_t n) noexcept nogil
+        int (*copy)(pmg_machine *m, pmg_machine **out, char *text, size_t n) noexcept nogil
 
 # mig_step; with `looks` it may also return MIG_LOOKS: the caller checks for signals and calls again
 cdef int mig_next_stop(pmg_ctx *c, pmg_mig h, pmg_mig_event *event, bint looks) noexcept nogil

@@ -3,7 +3,8 @@
 A context of the table holds its process, its address space and a context of the core from ctx_open or ctx_bind until
 ctx_close, so that a call has nothing to look up.
 """
-from libc.errno cimport EBADF, EFAULT, EINVAL, ENOENT, ENOMEM, ESRCH
+from libc.errno cimport EBADF, EFAULT, EINVAL, EIO, ENOENT, ENOMEM, ESRCH
+from libc.stddef cimport size_t
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free
@@ -44,6 +45,7 @@ from pagemig.mm.pgtable cimport entry_table, leaf_pte, level_shift, pte_index, t
 from pagemig.mm.pte cimport (
     is_migration_entry, migration_entry_to_pfn, PTE_A, PTE_D, pte_pfn, pte_present, PTE_RW, pte_t,
 )
+from pagemig.mm.state cimport state_copy, state_load, state_problem, state_save
 from pagemig.mm.swapfile cimport pmg_sys_swapon
 from pagemig.mm.types cimport (
     C_LOCK_ANON_VMA, C_LOCK_I_MMAP, C_LOCK_PAGE, C_LOCK_PTL, C_MIGRATION_WAIT, C_PGALLOC, C_PGFAULT,
@@ -1186,6 +1188,60 @@ cdef int mig_info(pmg_machine *machine, pmg_mig handle, pmg_mig_info *out) noexc
     return 0
 
 
+# -- saving, loading, copying ----------------------------------------------------------------------------------
+
+
+cdef int64_t told(int64_t rc, const char *what, char *text, size_t n) noexcept nogil:
+    """Put into words why a machine was not saved or copied; return ``rc``."""
+    if rc >= 0:
+        what = b""
+    elif rc == -EIO:
+        what = b"it cannot be written: the host's function answered an error"
+    elif rc == -ENOMEM:
+        what = b"the host is out of memory"
+    elif rc == -EDEADLK:
+        what = b"a callback that runs under locks may not make this call"
+    if text != NULL and n:
+        snprintf(text, n, b"%s", what)
+    return rc
+
+
+cdef int64_t save(pmg_machine *machine, pmg_write write, void *priv, char *text, size_t n) noexcept nogil:
+    cdef const char *what = NULL
+    cdef int64_t rc = -EDEADLK
+    if write == NULL:
+        return -EFAULT
+    if not call_refused(core(machine), NULL):
+        rc = state_save(core(machine), NULL, 0, write, priv, &what)
+    return told(rc, what, text, n)
+
+
+cdef int copy(pmg_machine *machine, pmg_machine **out, char *text, size_t n) noexcept nogil:
+    cdef const char *what = NULL
+    cdef int rc = -EDEADLK
+    if out == NULL:
+        return -EFAULT
+    out[0] = NULL
+    if not call_refused(core(machine), NULL):
+        out[0] = <pmg_machine *> <void *> state_copy(core(machine), NULL, NULL, &rc, &what)
+    return <int> told(rc, what, text, n)
+
+
+cdef int load(pmg_read read, void *priv, pmg_machine **out, char *text, size_t n) noexcept nogil:
+    cdef void *extra = NULL
+    cdef uint64_t nbytes, layout
+    cdef int why
+    if out == NULL or read == NULL:
+        return -EFAULT
+    out[0] = <pmg_machine *> <void *> state_load(read, NULL, priv, &extra, &nbytes, &layout, &why)
+    free(extra)
+    if text != NULL and n:
+        text[0] = 0
+        if why:
+            state_problem(why, layout, text, n)
+    return -EINVAL if why > 0 else why
+
+
 # -- files, swap devices, nodes, pins, credentials -------------------------------------------------------------
 
 
@@ -1375,3 +1431,6 @@ the_table.offline = offline
 the_table.online = online
 the_table.migrations = migrations
 the_table.mig_info = mig_info
+the_table.save = save
+the_table.load = load
+the_table.copy = copy

@@ -21,6 +21,7 @@ cdef void ctx_release_all(machine_t *m) noexcept nogil
 cdef ctx_t *ctx_first(machine_t *m) noexcept nogil                  # of all ever made; ctx.older is the next
 cdef uint32_t ctx_held(machine_t *m) noexcept nogil                 # number of those kept between calls
 cdef uint32_t ctx_idle(machine_t *m) noexcept nogil                 # number of those without a process or a call
+cdef bint ctx_bound(machine_t *m) noexcept nogil                    # whether one of them has a process
 cdef void vm_events_fold(ctx_t *c) noexcept nogil                    # add the context's counts to its processor's
 # move the counts of one context to another
 cdef void vm_events_hand(ctx_t *c, ctx_t *to) noexcept nogil

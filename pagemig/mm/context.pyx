@@ -136,6 +136,16 @@ cdef uint32_t ctx_idle(machine_t *m) noexcept nogil:
     return n
 
 
+cdef bint ctx_bound(machine_t *m) noexcept nogil:
+    """Whether a host keeps a context that has a process."""
+    cdef ctx_t *c = ctx_first(m)
+    while c != NULL:
+        if pmg_load32(&c.held) and c.mig == NULL and (c.task or c.mm):
+            return True
+        c = c.older
+    return False
+
+
 # -- event counters ----------------------------------------------------------------------------------------------
 
 

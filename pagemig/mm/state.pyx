@@ -7,19 +7,21 @@ may be shorter.  Section 1 is ``machine_t`` and determines the sections of areas
 contains the migrations in progress.
 """
 from libc.errno cimport EBUSY, EINTR, EIO, ENOMEM
+from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, memset
 
 from pagemig.mm.atomic cimport pmg_load32
 from pagemig.mm.build cimport build_arenas, build_nodes, build_swap, node_spec_t
 from pagemig.mm.check cimport check_machine, CHECK_STOPPED, checker_release, checker_t, violation_t
-from pagemig.mm.context cimport add_vm_events, ctx_idle, ctx_release_all
+from pagemig.mm.context cimport add_vm_events, ctx_bound, ctx_idle, ctx_release_all
 from pagemig.mm.mig cimport mig_release_all, migs_read, migs_write
-from pagemig.mm.page_alloc cimport arena_new, arenas_release, copy_blocks, is_zero
+from pagemig.mm.page_alloc cimport arena_new, arenas_release, copy_blocks, is_zero, mm_of, vec_at, vma_of
 from pagemig.mm.place cimport coder_t, WAY_READ, WAY_WRITE
 from pagemig.mm.types cimport (
-    frame_t, machine_t, MAX_NODES, MAX_SWAPFILES, mlock_pvec_t, node_t, pcp_t, PTRS_PER_PTE, slab_t, STAGE, STATS_SLOTS,
+    frame_t, machine_t, MAX_NODES, MAX_SWAPFILES, mlock_pvec_t, mm_t, node_t, pcp_t, PTRS_PER_PTE, slab_t, STAGE, STATS_SLOTS,
     stop_t, SWAP_LEAVING, vm_event_state_t,
 )
 
@@ -59,10 +61,6 @@ cdef struct area_t:             # part of an arena: the bytes in use; the rest u
 cdef struct head_t:             # of a section
     uint32_t id, index
     uint64_t raw, stored, checksum, zero
-
-
-cdef uint64_t state_layout() noexcept nogil:
-    return PMG_LAYOUT
 
 
 # -- what a machine is made of -----------------------------------------------------------------------------------
@@ -234,9 +232,31 @@ cdef int copy_areas(const area_t *to, const area_t *source, uint32_t n, stop_t s
     return 0
 
 
-cdef bint calls_under_way(machine_t *m) noexcept nogil:
-    """Whether a call other than a migration is under way, or a context has a process."""
-    return pmg_load32(&m.ctx_busy) != ctx_idle(m) + pmg_load32(&m.migs_busy)
+cdef bint has_operations(machine_t *m) noexcept nogil:
+    """Whether a mapping has operations of its own."""
+    cdef uint32_t i, k
+    cdef mm_t *mm
+    if m.next_ops == 1:                         # none ever had
+        return False
+    for i in range(1, m.mms.fresh):
+        mm = mm_of(m, i)
+        if mm.users == 0:
+            continue
+        for k in range(mm.vmas.n):
+            if vma_of(m, vec_at(m, &mm.vmas)[k]).ops:
+                return True
+    return False
+
+
+cdef const char *cannot_be_taken(machine_t *m) noexcept nogil:
+    """Why a machine cannot be saved or copied now, whatever its migrations are; NULL: it can."""
+    if ctx_bound(m):
+        return b"a context has a process: close it, or bind it to none (ctx_bind with task 0), and try again"
+    if pmg_load32(&m.ctx_busy) != ctx_idle(m) + pmg_load32(&m.migs_busy):
+        return b"a call is under way in another thread, or in a hook of it: try again when it is over"
+    if has_operations(m):
+        return b"mappings have migrate operations of the host, which no file holds: unmap them first"
+    return NULL
 
 
 cdef int write_migs(machine_t *m, coder_t *w, const char **what) noexcept nogil:
@@ -285,9 +305,9 @@ cdef machine_t *state_copy(machine_t *m, stop_t stop, void *private_, int *why, 
     cdef area_t *areas
     cdef machine_t *record
     cdef coder_t w
-    what[0] = NULL
+    what[0] = cannot_be_taken(m)
     why[0] = -EBUSY
-    if calls_under_way(m):
+    if what[0] != NULL:
         return NULL
     why[0] = write_migs(m, &w, what)
     areas = <area_t *> malloc(2 * MAX_AREAS * sizeof(area_t))
@@ -313,10 +333,11 @@ cdef struct sink_t:
     write_t write
     void *private_
     pmg_xxh64_t heads           # of all section heads
-    uint64_t sections
+    uint64_t sections, written
 
 
 cdef inline bint put(sink_t *s, const void *p, uint64_t n) noexcept nogil:
+    s.written += n
     return n == 0 or s.write(s.private_, p, n) == <int64_t> n
 
 
@@ -402,7 +423,7 @@ cdef uint64_t largest(const area_t *areas, uint32_t n) noexcept nogil:
     return most
 
 
-cdef int state_save(
+cdef int64_t state_save(
         machine_t *m, const void *extra, uint64_t n, write_t write, void *private_, const char **what) noexcept nogil:
     cdef sink_t s
     cdef area_t *areas
@@ -412,8 +433,8 @@ cdef int state_save(
     cdef coder_t w
     cdef uint32_t nr = 0
     cdef int rc
-    what[0] = NULL
-    if calls_under_way(m):
+    what[0] = cannot_be_taken(m)
+    if what[0] != NULL:
         return -EBUSY
     rc = write_migs(m, &w, what)
     memset(&s, 0, sizeof(s))
@@ -435,7 +456,7 @@ cdef int state_save(
     free(record)
     free(areas)
     free(w.data)
-    return rc
+    return rc if rc else <int64_t> s.written
 
 
 # -- loading -----------------------------------------------------------------------------------------------------
@@ -447,10 +468,13 @@ cdef struct source_t:
     void *private_
     pmg_xxh64_t heads
     uint64_t sections
+    bint failed                 # to read, rather than at the end
 
 
 cdef inline bint get(source_t *s, void *p, uint64_t n) noexcept nogil:
-    return n == 0 or s.read(s.private_, p, n) == <int64_t> n
+    cdef int64_t got = s.read(s.private_, p, n) if n else 0
+    s.failed |= got < 0
+    return got == <int64_t> n
 
 
 cdef int get_end(source_t *s, uint64_t *first, uint64_t *second) noexcept nogil:
@@ -692,6 +716,8 @@ cdef machine_t *state_load(
             free(own)
             rc = load_areas(&s, m)
     free(record)
+    if s.failed:
+        rc = -EIO
     why[0] = rc
     if rc:
         free(extra[0])
@@ -700,3 +726,27 @@ cdef machine_t *state_load(
             release(m)
         m = NULL
     return m
+
+
+cdef void state_problem(int why, uint64_t layout, char *text, size_t n) noexcept nogil:
+    cdef const char *words = b"the host is out of memory"
+    if why == LOAD_LAYOUT:
+        snprintf(
+            text, n, b"it was saved by a build whose records have another layout (%#llx, here %#llx): load it with the "
+            b"pagemig that saved it", <unsigned long long> layout, <unsigned long long> PMG_LAYOUT)
+        return
+    if why == -EIO:
+        words = b"it cannot be read: the host's function answered an error"
+    elif why == LOAD_TRUNCATED:
+        words = b"it ends too early: the file was cut, so take another copy of it"
+    elif why == LOAD_MAGIC:
+        words = b"this is no saved machine"
+    elif why == LOAD_FORMAT:
+        words = b"its format belongs to another version of pagemig: load it with that version"
+    elif why == LOAD_CHECKSUM:
+        words = b"its checksum is wrong: the file is damaged, so take another copy of it"
+    elif why == LOAD_SECTION:
+        words = b"a part of it has a size or a place that no saved machine has: the file is damaged"
+    elif why == LOAD_MACHINE:
+        words = b"it describes an impossible machine: the file is damaged, or was made by something else"
+    snprintf(text, n, b"%s", words)

@@ -31,7 +31,7 @@ from pagemig.constants import (
     STEP_RESTORE,
     STEP_UNMAP,
 )
-from pagemig.errors import ProcessGoneError, StateError, raise_errno
+from pagemig.errors import ProcessGoneError, raise_errno
 from pagemig.kernels import DEFAULT_KERNEL, KernelProfile, kernel_profile
 from pagemig.mm.numbers import NUMBERS
 from pagemig.system import migration, state
@@ -273,10 +273,6 @@ class Machine(Platform):
 
     def _description(self) -> dict[str, Any]:
         """Return the arguments that make a machine like this one, as JSON can hold them."""
-        if self._vm_ops and any(p._vmas()["ops"].any() for p in self.processes if p.alive):
-            raise StateError(
-                "mappings have migrate operations in Python, which no file holds: unmap them first"
-            )
         return {
             "nodes": [node.arguments for node in self.nodes],
             "kernel": state.describe(self.profile),

@@ -63,6 +63,25 @@ def profile_of(described: dict[str, Any]) -> KernelProfile:
     return KernelProfile(**values)
 
 
+def described_by(facts: tuple[Any, ...]) -> dict[str, Any]:
+    """Return the description of a machine that a host saved without one."""
+    nodes, record, distances, page_bytes, access_stats, swap = facts
+    names = [name for name, known in KERNELS.items() if known.record().tobytes() == record]
+    if not names:
+        raise StateError(
+            "a host saved it without the description of its kernel, which is not one of pagemig's: "
+            "save it with Machine.save"
+        )
+    return {
+        "nodes": nodes,
+        "kernel": describe(KERNELS[names[0]]),
+        "distances": distances,
+        "page_bytes": page_bytes,
+        "access_stats": access_stats,
+        "swap": swap,
+    }
+
+
 def write(machine: Any, extra: dict[str, Any], path: str | os.PathLike[str]) -> None:
     """Save a machine in a file, whole or not at all."""
     with replaced(path) as file:
@@ -82,7 +101,10 @@ def _loaded(
     try:
         loaded = _state.load(read_into)
         try:
-            machine = make(json.loads(loaded.extra))
+            extra = json.loads(loaded.extra) if loaded.extra else described_by(loaded.facts())
+            machine = make(extra)
+        except StateError:
+            raise
         except (ValueError, TypeError, KeyError) as error:
             raise StateError(f"its description is not that of a machine ({error})") from None
         _state.adopt(machine, loaded)

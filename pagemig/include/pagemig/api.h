@@ -201,6 +201,11 @@ typedef struct pmg_user {
 #define PMG_BAD ((void *) -4096l)
 #endif
 
+/* What save writes through and load reads through: each returns the number of bytes it took or gave, which is n, or for a
+ * read at the end fewer; negative: it failed. */
+typedef int64_t (*pmg_write)(void *priv, const void *p, uint64_t n);
+typedef int64_t (*pmg_read)(void *priv, void *p, uint64_t n);
+
 typedef struct pmg_api {
     uint32_t abi;
     uint32_t size;            /* of the table in this build: functions are only ever appended */
@@ -304,6 +309,14 @@ typedef struct pmg_api {
      * migrations of its original, with the same handles. */
     int64_t (*migrations)(pmg_machine *m, pmg_mig *out, uint64_t n);
     int (*mig_info)(pmg_machine *m, pmg_mig h, pmg_mig_info *out);
+
+    /* The whole state of a machine, with its migrations in progress, so that what follows is what would have followed.
+     * Contexts and callbacks are the host's and stay behind.  save returns the bytes written.  -EBUSY: not now; -EINVAL:
+     * the stream is no machine of this build; -EIO: the host's function failed.  text (may be NULL) gets a sentence about
+     * the error that says what to do.  machine_free frees what load and copy make. */
+    int64_t (*save)(pmg_machine *m, pmg_write write, void *priv, char *text, size_t n);
+    int (*load)(pmg_read read, void *priv, pmg_machine **out, char *text, size_t n);
+    int (*copy)(pmg_machine *m, pmg_machine **out, char *text, size_t n);
 } pmg_api;
 
 #define PMG_HAS(api, f) ((api)->size >= offsetof(pmg_api, f) + sizeof((api)->f))
