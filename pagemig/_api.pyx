@@ -21,7 +21,7 @@ from pagemig.mm.api cimport (
 from pagemig.mm.atomic cimport pmg_unlikely
 from pagemig.mm.mig cimport MIG_DONE, MIG_LOOKS, MIG_WAITS
 from pagemig.mm.migrate_stage cimport PAUSE_COPIED, PAUSE_PASS, PAUSE_STAGE, PAUSE_UNMAPPED
-from pagemig.mm.notify cimport EDEADLK, pmg_callbacks, PMG_EHOOK, pmg_flush
+from pagemig.mm.notify cimport callbacks_used, EDEADLK, pmg_callbacks, PMG_EHOOK, pmg_flush
 from pagemig.mm.types cimport profile_t
 from pagemig.mm.uaccess cimport pmg_user_t
 
@@ -175,7 +175,7 @@ cdef class Callbacks:
 
 
 def set_callbacks(Machine machine not None, Callbacks callbacks):
-    """Install callbacks, which the caller keeps alive; None removes them."""
+    """Install callbacks; None removes them.  Those replaced are kept only while one of them runs."""
     cdef pmg_callbacks cb
     cdef int rc
     memset(&cb, 0, sizeof(cb))
@@ -195,6 +195,10 @@ def set_callbacks(Machine machine not None, Callbacks callbacks):
         raise OSError(EDEADLK, "callbacks cannot be replaced while one runs")
     if rc:
         raise MemoryError("no memory for callbacks")
+    kept = [old for old in machine._callbacks if callbacks_used(machine.m, <void *> old)]
+    if callbacks is not None:
+        kept.append(callbacks)
+    machine._callbacks = kept                   # no other thread has run since they were set
 
 
 cdef int raise_refused(int64_t rc, str what) except -1:

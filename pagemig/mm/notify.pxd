@@ -54,6 +54,8 @@ ctypedef struct watch_t:
 
 # -- for the modules that make the calls
 cdef int set_callbacks(machine_t *m, const pmg_callbacks *callbacks) noexcept nogil     # NULL: none.  0 or -ENOMEM
+# whether a callback with this priv runs, or may run from now on
+cdef bint callbacks_used(machine_t *m, const void *priv) noexcept nogil
 cdef void callbacks_release(machine_t *m) noexcept nogil
 # whether a running callback forbids this call (-EDEADLK).  host: the context of the call, NULL: a new one
 cdef bint refuses_call(machine_t *m, const pmg_ctx *host) noexcept nogil

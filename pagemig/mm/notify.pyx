@@ -5,7 +5,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from pagemig.mm.atomic cimport (
-    pmg_add32, pmg_load, pmg_load_ptr, pmg_popcount, pmg_spin_lock, pmg_spin_unlock, pmg_store_ptr,
+    pmg_add32, pmg_load, pmg_load_ptr, pmg_popcount, pmg_spin_lock, pmg_spin_unlock, pmg_store, pmg_store_ptr,
 )
 from pagemig.mm.page_alloc cimport mm_cpumask, mm_of, page_to_nid
 from pagemig.mm.types cimport ctx_t, machine_t
@@ -18,27 +18,70 @@ cdef extern from "pthread.h" nogil:
 # -- the callbacks of a machine ----------------------------------------------------------------------------------
 
 
-cdef struct notifier_t:
-    pmg_callbacks callbacks
-    watch_t watch               # for calls from Python
-    notifier_t *next            # those set before; a call under way may still use them
+cdef struct notifier_t:         # type-stable: a call may look into one that was replaced; freed with the machine
+    pmg_callbacks callbacks     # written as words, since calls look at them without a lock
+    notifier_t *next            # those set before, to be used again once no callback of theirs runs
+
+cdef watch_t nobody             # of calls from Python, which count nothing: never written
+
+
+cdef inline bint runs(machine_t *m, const notifier_t *n) noexcept nogil:
+    """Whether a callback of a table runs, or is about to; ctx_lock held."""
+    cdef running_t *r = <running_t *> m.running
+    while r != NULL and r.notifier != n:
+        r = r.next
+    return r != NULL
+
+
+cdef notifier_t *unused(machine_t *m) noexcept nogil:
+    """Take a table out of those that were replaced, or make one; ctx_lock held.  NULL: no memory."""
+    cdef notifier_t **link = <notifier_t **> &m.notifiers
+    cdef notifier_t *n
+    if link[0] != NULL:
+        link = &link[0].next                    # the current one, or the one before no callbacks
+    while link[0] != NULL and runs(m, link[0]):
+        link = &link[0].next
+    n = link[0]
+    if n != NULL:
+        link[0] = n.next
+        return n
+    return <notifier_t *> calloc(1, sizeof(notifier_t))
 
 
 cdef int set_callbacks(machine_t *m, const pmg_callbacks *callbacks) noexcept nogil:
+    cdef pmg_callbacks all_
     cdef notifier_t *n
+    cdef uint32_t i
     if callbacks == NULL:
+        pmg_spin_lock(&m.ctx_lock)
         pmg_store_ptr(&m.watch, NULL)
+        pmg_spin_unlock(&m.ctx_lock)
         return 0
-    n = <notifier_t *> calloc(1, sizeof(notifier_t))
-    if n == NULL:
-        return -ENOMEM
-    memcpy(&n.callbacks, callbacks, min(callbacks.size, <uint32_t> sizeof(pmg_callbacks)))
+    memset(&all_, 0, sizeof(all_))
+    memcpy(&all_, callbacks, min(callbacks.size, <uint32_t> sizeof(all_)))
     pmg_spin_lock(&m.ctx_lock)
-    n.next = <notifier_t *> m.notifiers
-    pmg_store_ptr(&m.notifiers, n)
-    pmg_store_ptr(&m.watch, &n.watch)
+    n = unused(m)
+    if n != NULL:
+        for i in range(sizeof(all_) // 8):
+            pmg_store(<uint64_t *> &n.callbacks + i, (<const uint64_t *> &all_)[i])
+        n.next = <notifier_t *> m.notifiers
+        pmg_store_ptr(&m.notifiers, n)
+        pmg_store_ptr(&m.watch, &nobody)
     pmg_spin_unlock(&m.ctx_lock)
-    return 0
+    return 0 if n != NULL else -ENOMEM
+
+
+cdef bint callbacks_used(machine_t *m, const void *priv) noexcept nogil:
+    cdef running_t *r
+    cdef bint used
+    pmg_spin_lock(&m.ctx_lock)
+    used = m.watch != NULL and (<notifier_t *> m.notifiers).callbacks.priv == priv
+    r = <running_t *> m.running
+    while r != NULL and not used:
+        used = r.notifier.callbacks.priv == priv
+        r = r.next
+    pmg_spin_unlock(&m.ctx_lock)
+    return used
 
 
 cdef void callbacks_release(machine_t *m) noexcept nogil:
@@ -52,47 +95,47 @@ cdef void callbacks_release(machine_t *m) noexcept nogil:
     m.watch = m.notifiers = NULL
 
 
-cdef inline const pmg_callbacks *heard(const ctx_t *c) noexcept nogil:
-    """Get the callbacks that a context reports to; NULL: none."""
+cdef enum:                      # in the order of pmg_callbacks
+    TARGET, FLUSH, MOVED, STEP, FAULT
+
+
+cdef inline void **function_of(notifier_t *n, uint32_t which) noexcept nogil:
+    return <void **> &n.callbacks.target + which
+
+
+cdef inline bint hears(const ctx_t *c, uint32_t which) noexcept nogil:
+    """Whether a context reports an event to a callback, as of now."""
     if c.watch == NULL or pmg_load_ptr(&c.m.watch) == NULL:
-        return NULL
-    return &(<notifier_t *> pmg_load_ptr(&c.m.notifiers)).callbacks
+        return False
+    return pmg_load_ptr(function_of(<notifier_t *> pmg_load_ptr(&c.m.notifiers), which)) != NULL
 
 
 cdef bint hears_target(const ctx_t *c) noexcept nogil:
-    cdef const pmg_callbacks *cb = heard(c)
-    return cb != NULL and cb.target != NULL
+    return hears(c, TARGET)
 
 
 cdef bint hears_moved(const ctx_t *c) noexcept nogil:
-    cdef const pmg_callbacks *cb = heard(c)
-    return cb != NULL and cb.moved != NULL
+    return hears(c, MOVED)
 
 
 cdef bint hears_steps(const ctx_t *c) noexcept nogil:
-    cdef const pmg_callbacks *cb = heard(c)
-    return cb != NULL and cb.step != NULL
+    return hears(c, STEP)
 
 
 cdef bint hears_flushes(const ctx_t *c) noexcept nogil:
-    cdef const pmg_callbacks *cb = heard(c)
-    return cb != NULL and cb.flush != NULL
+    return hears(c, FLUSH)
 
 
 cdef bint hears_pages(const ctx_t *c) noexcept nogil:
-    cdef const pmg_callbacks *cb = heard(c)
-    return cb != NULL and (cb.target != NULL or cb.flush != NULL or cb.moved != NULL or cb.step != NULL)
+    return hears(c, TARGET) or hears(c, FLUSH) or hears(c, MOVED) or hears(c, STEP)
 
 
 # -- calling one -------------------------------------------------------------------------------------------------
 
 
-cdef enum:
-    TARGET, FLUSH, MOVED, STEP, FAULT
-
 cdef struct running_t:          # a callback that is running
     ctx_t *c
-    const pmg_callbacks *callbacks
+    notifier_t *notifier
     pmg_ctx *host
     uint32_t which
     bint locks                  # the call holds locks
@@ -109,14 +152,21 @@ cdef struct running_t:          # a callback that is running
     int32_t answer
 
 
-cdef void enter(running_t *r) noexcept nogil:
+cdef bint enter(running_t *r) noexcept nogil:
+    """Note that a callback runs; False: it was replaced meanwhile by none."""
     cdef machine_t *m = r.c.m
+    cdef bint there
     r.thread = pthread_self()
     pmg_spin_lock(&m.ctx_lock)
-    r.next = <running_t *> m.running
-    m.running = r
+    r.notifier = <notifier_t *> m.notifiers
+    there = m.watch != NULL and function_of(r.notifier, r.which)[0] != NULL
+    if there:
+        r.next = <running_t *> m.running
+        m.running = r
     pmg_spin_unlock(&m.ctx_lock)
-    pmg_add32(&m.in_hooks, 1)
+    if there:
+        pmg_add32(&m.in_hooks, 1)
+    return there
 
 
 cdef void leave(running_t *r) noexcept nogil:
@@ -132,8 +182,10 @@ cdef void leave(running_t *r) noexcept nogil:
 
 cdef void perform(void *arg) noexcept nogil:
     cdef running_t *r = <running_t *> arg
-    cdef const pmg_callbacks *cb = r.callbacks
-    enter(r)
+    cdef const pmg_callbacks *cb
+    if not enter(r):
+        return
+    cb = &r.notifier.callbacks
     if r.which == TARGET:
         r.answer = cb.target(cb.priv, r.host, r.n, r.wanted)
     elif r.which == FLUSH:
@@ -159,12 +211,12 @@ cdef void fail_call(ctx_t *c) noexcept nogil:
     c.hook_error = c.abort = 1
 
 
-cdef void call(ctx_t *c, const pmg_callbacks *cb, running_t *r, uint32_t which, bint locks) noexcept nogil:
+cdef void call(ctx_t *c, running_t *r, uint32_t which, bint locks) noexcept nogil:
     r.c = c
-    r.callbacks = cb
     r.host = (<watch_t *> c.watch).host
     r.which = which
     r.locks = locks
+    r.answer = -1 if which == TARGET else 0
     run_outside(c, perform, r)
     if r.answer and which != TARGET:
         fail_call(c)
@@ -197,7 +249,6 @@ cdef uint32_t other_cpus(const ctx_t *c, const uint64_t *cpus) noexcept nogil:
 
 
 cdef void flush(ctx_t *c, pmg_flush *f) noexcept nogil:
-    cdef const pmg_callbacks *cb = heard(c)
     cdef watch_t *w = <watch_t *> c.watch
     cdef running_t r
     f.size = sizeof(pmg_flush)
@@ -207,9 +258,9 @@ cdef void flush(ctx_t *c, pmg_flush *f) noexcept nogil:
         w.flushes += 1
         w.flushed_pages += f.n
         w.ipis += f.ipis
-    if cb != NULL and cb.flush != NULL:
+    if hears(c, FLUSH):
         r.flush = f
-        call(c, cb, &r, FLUSH, True)
+        call(c, &r, FLUSH, True)
 
 
 cdef void tell_flush(ctx_t *c, uint32_t mm, uint64_t start, uint64_t n, uint32_t why) noexcept nogil:
@@ -279,44 +330,40 @@ cdef void count_copies(ctx_t *c, const uint32_t *src, const uint32_t *dst, uint3
 
 cdef void tell_moved(
         ctx_t *c, const uint32_t *src, const uint32_t *dst, const int32_t *result, uint32_t n) noexcept nogil:
-    cdef const pmg_callbacks *cb = heard(c)
     cdef running_t r
-    if cb != NULL and cb.moved != NULL and n:
+    if n and hears(c, MOVED):
         r.first = src
         r.second = dst
         r.result = result
         r.n = n
-        call(c, cb, &r, MOVED, False)
+        call(c, &r, MOVED, False)
 
 
 cdef void tell_step(ctx_t *c, int step, const uint32_t *pfns, uint32_t n) noexcept nogil:
-    cdef const pmg_callbacks *cb = heard(c)
     cdef running_t r
-    if cb != NULL and cb.step != NULL:
+    if hears(c, STEP):
         r.number = <uint32_t> step
         r.first = pfns
         r.n = n
-        call(c, cb, &r, STEP, False)
+        call(c, &r, STEP, False)
 
 
 cdef void tell_fault(ctx_t *c, uint64_t vpn, uint32_t kind, uint32_t pfn) noexcept nogil:
-    cdef const pmg_callbacks *cb = heard(c)
     cdef running_t r
-    if cb != NULL and cb.fault != NULL:
+    if hears(c, FAULT):
         r.va = vpn << 12
         r.number = kind
         r.n = pfn
-        call(c, cb, &r, FAULT, True)
+        call(c, &r, FAULT, True)
 
 
 cdef int32_t ask_target(ctx_t *c, uint32_t pfn, int32_t wanted) noexcept nogil:
-    cdef const pmg_callbacks *cb = heard(c)
     cdef running_t r
-    if cb == NULL or cb.target == NULL:
+    if not hears(c, TARGET):
         return -1
     r.n = pfn
     r.wanted = max(wanted, -1)
-    call(c, cb, &r, TARGET, True)
+    call(c, &r, TARGET, True)
     if r.answer < -1 or r.answer >= <int32_t> c.m.nr_nodes or \
             (r.answer >= 0 and not pmg_load(&c.m.online) >> r.answer & 1):
         fail_call(c)

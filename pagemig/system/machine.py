@@ -225,7 +225,7 @@ class Machine(Platform):
     [1]
     """
 
-    _callbacks: list[_api.Callbacks | None]
+    _callbacks: list[_api.Callbacks]
 
     def __new__(
         cls,
@@ -683,7 +683,6 @@ class Machine(Platform):
                 None if fault is None else at_fault,
             )
         _api.set_callbacks(self, callbacks)
-        self._callbacks.append(callbacks)  # a call in progress may still use the previous ones
 
     def mappings(self, pfn: int) -> list[tuple[Process, int]]:
         """Return the processes and addresses that map a frame, in the reverse map's order.

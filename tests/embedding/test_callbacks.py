@@ -2,7 +2,11 @@
 
 import ctypes
 import errno
+import gc
 import subprocess
+import threading
+import time
+import weakref
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -471,3 +475,86 @@ def test_an_address_that_is_none(va: object) -> None:
 def test_an_address_where_no_program_is(va: int) -> None:
     context = pm.Machine(["1MiB"]).spawn().context()
     assert context.access(va) == 4 and context.signal == 11
+
+
+# ---- replaced ------------------------------------------------------------------
+
+
+def test_callbacks_that_are_replaced_are_let_go(listener: Listener) -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
+
+    machine, first = listener.machine, listener.base
+    owner = ctypes.c_void_p(api.machine(machine))
+    table = ctypes.c_void_p(api.address)
+    before = resident()
+    for _ in range(100_000):
+        assert listener.host.listen_to(table, owner, ctypes.byref(listener.seen)) == 0
+    assert resident() - before < 2 << 20  # a table has 64 bytes
+    listener.forget()
+    assert api.functions.madvise(listener.context.address, first, 3 * PAGE, 4) == 0
+    assert (listener.seen.flushes[UNMAP], listener.seen.pages[UNMAP]) == (1, 3)
+
+    told = []
+    for i in range(3):
+
+        def flush(flush: pm.Flush, i: int = i) -> None:
+            told.append(i)
+
+        alive = weakref.ref(flush)
+        machine.set_callbacks(flush=flush)
+        del flush
+        gc.collect()
+        assert alive() is not None
+        listener.app.munmap(first + i * PAGE, 17 * PAGE if i == 2 else PAGE)
+        machine.set_callbacks()
+        gc.collect()
+        assert alive() is None
+    assert told == [2]  # the first three pages were gone
+
+
+@pytest.mark.threads
+def test_callbacks_are_replaced_while_calls_of_other_threads_run() -> None:
+    machine = four_nodes("6.1", page_bytes=8)
+    app = machine.spawn(cpu=0)
+    base = mapped(app, N, touched=True)
+    wrong: list[object] = []
+    counts = [0] * 4
+    ends = threading.Event()
+
+    def heard_by(i: int) -> tuple[Any, Any]:
+        def flush(flush: pm.Flush) -> None:
+            counts[i] += 1
+
+        def moved(source: Any, target: Any, result: Any) -> None:
+            if not len(source) == len(target) == len(result):
+                wrong.append(i)
+
+        return flush, moved
+
+    def move() -> None:
+        node = 0
+        while not ends.is_set():
+            node = (node + 1) % 4
+            app.move_pages(addresses(base), node)
+
+    mover = threading.Thread(target=move)
+    mover.start()
+    refused = 0
+    for i in range(400):
+        flush, moved = heard_by(i % 4)
+        try:
+            if i % 8 == 7:
+                machine.set_callbacks()
+            else:
+                machine.set_callbacks(flush=flush, moved=moved if i % 3 else None)
+        except OSError as error:
+            assert error.errno == errno.EDEADLK
+            refused += 1
+        time.sleep(0.0005)
+    ends.set()
+    mover.join()
+    assert not wrong
+    assert sum(counts) > 0 and refused < 400
+    assert len(machine._callbacks) <= 2
+    machine.check(full=True)
