@@ -23,7 +23,9 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .hardware import Hardware
+from pagemig.checked import integers, real, reals, whole
+
+from .hardware import Hardware, Prices
 
 __all__ = [
     "EVENTS",
@@ -50,12 +52,15 @@ EVENTS = ("sample_ns", "scan_ns", "unmap_ns", "fault_ns", "check_ns", "flushes",
 #: The terms of a bill, in the order they are printed.
 TERMS = ("access", "statistics", "call", "page", "flush", "copy")
 
+#: More epochs, programs or nodes than anything is counted for.
+_MOST = 1 << 24
+
 #: The search for a time ends once it is known to this share, or after so many halvings.
 _NEAR = 1e-12
 _HALVINGS = 50
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class Traffic:
     """What a run did, epoch by epoch: everything that any machine could charge for.
 
@@ -73,6 +78,13 @@ class Traffic:
         tried; pages moved; flushes.
     events : ndarray of float64, shape (epochs, programs, len(EVENTS))
         What statistics did.
+
+    Raises
+    ------
+    TypeError
+        Something that is no array of numbers.
+    ValueError
+        A number out of range, or shapes that do not match.
     """
 
     accesses: Counts
@@ -86,9 +98,27 @@ class Traffic:
     flushes: Counts
     events: Floats
 
+    def __post_init__(self) -> None:
+        """Refuse what is no traffic."""
+        most = int(np.iinfo(np.int64).max)
+        accesses = integers(self.accesses, "accesses", (None, None, None), 0, most)
+        epochs, programs, nodes = accesses.shape
+        checked = {
+            "accesses": accesses,
+            "cpu": integers(self.cpu, "cpu", (epochs, programs), 0, max(nodes - 1, 0)),
+            "copied": integers(self.copied, "copied", (epochs, nodes, nodes), 0, most),
+            "events": reals(self.events, "events", (epochs, programs, len(EVENTS))),
+        }
+        for name in _MOVES:
+            checked[name] = integers(getattr(self, name), name, (2, epochs, programs), 0, most)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
     @classmethod
     def none(cls, epochs: int, programs: int, nodes: int) -> Traffic:
         """Return empty traffic."""
+        for name, value in (("epochs", epochs), ("programs", programs), ("nodes", nodes)):
+            whole(value, name, 0, _MOST)
         moves = {name: np.zeros((2, epochs, programs), np.int64) for name in _MOVES}
         return cls(
             np.zeros((epochs, programs, nodes), np.int64),
@@ -100,6 +130,8 @@ class Traffic:
 
     def part(self, start: int, stop: int) -> Traffic:
         """Return the traffic of epochs ``start`` to ``stop``, which is exclusive."""
+        epochs = self.accesses.shape[0]
+        start, stop = whole(start, "start", 0, epochs), whole(stop, "stop", 0, epochs)
         cut = slice(start, stop)
         parts = {entry.name: getattr(self, entry.name) for entry in fields(self)}
         return Traffic(
@@ -127,12 +159,35 @@ class Bill:
         Loaded latency of each path.
     duration : ndarray of float64, shape (epochs,)
         Length of each epoch, including computing.
+
+    Raises
+    ------
+    TypeError
+        Something that is no array of numbers, or no mapping of them.
+    ValueError
+        A time below 0, a term that is missing, or shapes that do not match.
     """
 
     terms: Mapping[str, Floats]
     agent: Floats
     latency: Floats
     duration: Floats = field(repr=False)
+
+    def __post_init__(self) -> None:
+        """Refuse what is no bill."""
+        if not isinstance(self.terms, Mapping):
+            raise TypeError(f"terms must be a mapping of arrays, not {self.terms!r:.80}")
+        if list(self.terms) != list(TERMS):
+            raise ValueError(f"terms must be {', '.join(TERMS)}, not {list(self.terms)!r:.80}")
+        agent = reals(self.agent, "agent", (None, None))
+        checked = {
+            "terms": {name: reals(term, name, agent.shape) for name, term in self.terms.items()},
+            "agent": agent,
+            "latency": reals(self.latency, "latency", (agent.shape[0], None, None)),
+            "duration": reals(self.duration, "duration", (agent.shape[0],)),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
 
     @property
     def access_ns(self) -> float:
@@ -197,21 +252,21 @@ def price(
     ValueError
         Numbers out of range, or nodes that are not the machine's.
     """
+    if not isinstance(traffic, Traffic) or not isinstance(machine, Hardware):
+        raise TypeError(
+            f"price takes Traffic and Hardware, not {traffic!r:.80} and {machine!r:.80}"
+        )
     nodes = len(machine.nodes)
     if traffic.accesses.shape[2] != nodes:
         raise ValueError(
             f"the run has {traffic.accesses.shape[2]} nodes, machine {machine.name!r} has {nodes}"
         )
-    for name, value, least in (
-        ("overlap", overlap, 1e-3),
-        ("compute_ns", compute_ns, 0.0),
-        ("processors", processors, 1),
-    ):
-        if not least <= value <= 1e9:
-            raise ValueError(f"{name} must be from {least:g} to 1e9, not {value}")
-    taken = np.zeros(nodes) if background is None else np.asarray(background, np.float64)
+    overlap = real(overlap, "overlap", 1e-3, 1e9)
+    compute_ns = real(compute_ns, "compute_ns", 0, 1e9)
+    processors = whole(processors, "processors", 1, 10**9)
+    taken = reals([0] * nodes if background is None else background, "background", (nodes,))
     capacity = machine.bandwidth.max(axis=0)
-    if taken.shape != (nodes,) or not ((taken >= 0) & (taken < capacity)).all():
+    if not (taken < capacity).all():
         raise ValueError(
             f"background must be GB/s for each node, below {capacity.tolist()}, not {background!r}"
         )
@@ -329,6 +384,12 @@ def _fixed(
     return terms, call[1] + page[1] + copy[1]
 
 
+def _prices(machine: Hardware) -> Prices:
+    if not isinstance(machine, Hardware):
+        raise TypeError(f"machine must be Hardware, not {machine!r:.80}")
+    return machine.prices
+
+
 def move_ns(
     machine: Hardware, pages: float, *, batch: int = 1, calls: float = 1, processors: int = 1
 ) -> float:
@@ -347,7 +408,9 @@ def move_ns(
     processors : int, default 1
         Processors that the program runs on.
     """
-    cost = machine.prices
+    pages, calls = real(pages, "pages", 0, 1e18), real(calls, "calls", 0, 1e18)
+    batch, processors = whole(batch, "batch", 1, 10**9), whole(processors, "processors", 1, 10**9)
+    cost = _prices(machine)
     flush_us = cost.flush_us + cost.ipi_us * (processors - 1)
     flushes = np.ceil(pages / batch)
     us = calls * cost.call_us + pages * cost.page_us + flushes * flush_us
@@ -366,6 +429,7 @@ def least_move_ns(
     blocking : bool, default True
         Whether the program waits; for moves in the background only the flush is left.
     """
-    cost = machine.prices
+    batch, processors = whole(batch, "batch", 1, 10**9), whole(processors, "processors", 1, 10**9)
+    cost = _prices(machine)
     flush_ns = 1e3 * (cost.flush_us + cost.ipi_us * (processors - 1)) / batch
     return flush_ns + (1e3 * cost.page_us + PAGE / cost.copy_gbs if blocking else 0.0)

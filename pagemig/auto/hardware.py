@@ -42,6 +42,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pagemig.checked import integers, real, reals, whole
+
 __all__ = ["DEFAULT_MACHINE", "Hardware", "Prices", "hardware", "machines"]
 
 DATA = Path(__file__).parent.parent / "data" / "machines"
@@ -113,7 +115,7 @@ class Prices:
         """Refuse invalid times and bandwidths."""
         for price in fields(self):
             least = _SMALLEST if price.name.endswith("_gbs") else 0.0
-            _number(price.name, getattr(self, price.name), least)
+            real(getattr(self, price.name), price.name, least, _LARGEST)
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,6 +149,13 @@ class Hardware:
         The source of each number.
     remote : tuple of float, optional
         Latency and bandwidth between two nodes like the first.
+
+    Raises
+    ------
+    TypeError
+        Something of another type.
+    ValueError
+        A number out of range, shapes that do not match, or a curve that is not in the tables.
     """
 
     name: str
@@ -161,6 +170,32 @@ class Hardware:
     prices: Prices
     sources: Mapping[str, str]
     remote: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is no machine."""
+        for name in ("nodes", "cpus", "sizes", "curves"):
+            if not isinstance(getattr(self, name), tuple):
+                raise TypeError(f"{name} must be a tuple, not {getattr(self, name)!r:.80}")
+        if not isinstance(self.prices, Prices):
+            raise TypeError(f"prices must be Prices, not {self.prices!r:.80}")
+        if not isinstance(self.tables, Mapping) or not isinstance(self.sources, Mapping):
+            raise TypeError(f"tables and sources must be mappings, not {self.tables!r:.80}")
+        size = len(self.nodes)
+        whole(size, "the number of nodes", 1, _MOST_NODES)
+        if not integers(self.cpus, "cpus", (size,), 0, 1 << 16).any():
+            raise ValueError(f"cpus must name a node with processors, not {self.cpus!r:.80}")
+        reals(self.sizes, "sizes", (size,), _SMALLEST, _LARGEST)
+        for name in ("latency", "bandwidth"):
+            table = reals(getattr(self, name), name, (size, size), _SMALLEST, _LARGEST)
+            object.__setattr__(self, name, table)
+        for curve in _cells(self.curves, size):
+            if curve != _QUEUE and curve not in self.tables:
+                known = ", ".join([_QUEUE, *map(str, self.tables)])
+                raise ValueError(f"curve {curve!r} is not one of {known}")
+        for key, points in self.tables.items():
+            _curve(key, points)
+        if self.remote is not None:
+            reals(self.remote, "remote", (2,), _SMALLEST, _LARGEST)
 
     @property
     def cpu_nodes(self) -> tuple[int, ...]:
@@ -188,10 +223,13 @@ class Hardware:
         ndarray of float64
             At least 1, the same shape.
         """
-        factor = np.empty_like(utilisation)
+        size = len(self.nodes)
+        lead = np.shape(utilisation)[:-2]
+        used = reals(utilisation, "utilisation", (*lead, size, size))
+        factor = np.empty_like(used)
         for i, row in enumerate(self.curves):
             for j, curve in enumerate(row):
-                u = utilisation[..., i, j]
+                u = used[..., i, j]
                 if curve == _QUEUE:
                     factor[..., i, j] = 1 / (1 - np.clip(u, 0, 1 - 1 / _MOST_QUEUE))
                 else:
@@ -206,8 +244,7 @@ class Hardware:
         ValueError
             The machine has several nodes with processors, or does not say their distance.
         """
-        if not 1 <= number <= _MOST_NODES - len(self.nodes) + 1:
-            raise ValueError(f"fast_nodes {number} is not from 1 to {_MOST_NODES - 1}")
+        number = whole(number, "fast_nodes", 1, _MOST_NODES - len(self.nodes) + 1)
         if number == len(self.cpu_nodes):
             return self
         if self.cpu_nodes != (0,) or self.remote is None:
@@ -246,7 +283,7 @@ class Hardware:
             An unknown name, or an invalid number.
         """
         known = {price.name for price in fields(Prices)}
-        prices = {name: float(value) for name, value in numbers.items() if name in known}
+        prices = {name: value for name, value in numbers.items() if name in known}
         latency, remote = self.latency.copy(), self.remote
         has = np.array(self.cpus) > 0
         for name, value in numbers.items():
@@ -257,7 +294,7 @@ class Hardware:
                     f"there is no {name!r} to change; known are local_ns, remote_ns, slow_ns, "
                     + ", ".join(sorted(known))
                 )
-            _number(name, value, _SMALLEST)
+            real(value, name, _SMALLEST, _LARGEST)
             if name == "local_ns":
                 latency[has, has] = value
             elif name == "slow_ns" and not has[-1]:
@@ -324,7 +361,7 @@ def _parsed(name: str, facts: dict[str, Any]) -> Hardware:
     if not 2 <= number <= _MOST_NODES:
         raise ValueError(f"it must have 2 to {_MOST_NODES} nodes, not {number}")
     cpus = tuple(_count(node.get("cpus", 0)) for node in nodes)
-    sizes = tuple(_number("size", node.get("size", 1.0), _SMALLEST) for node in nodes)
+    sizes = tuple(real(node.get("size", 1.0), "size", _SMALLEST, _LARGEST) for node in nodes)
     if not cpus[0]:
         raise ValueError("the first node must have processors (cpus)")
     tables = {key: _curve(key, points) for key, points in facts.get("curves", {}).items()}
@@ -348,8 +385,8 @@ def _parsed(name: str, facts: dict[str, Any]) -> Hardware:
         None
         if remote is None
         else (
-            _number("remote.latency_ns", remote["latency_ns"], _SMALLEST),
-            _number("remote.bandwidth_gbs", remote["bandwidth_gbs"], _SMALLEST),
+            real(remote["latency_ns"], "remote.latency_ns", _SMALLEST, _LARGEST),
+            real(remote["bandwidth_gbs"], "remote.bandwidth_gbs", _SMALLEST, _LARGEST),
         ),
     )
 
@@ -360,14 +397,6 @@ def _known(prices: dict[str, Any]) -> dict[str, Any]:
         if name not in names:
             raise ValueError(f"price {name!r} is not one of {', '.join(names)}")
     return prices
-
-
-def _number(name: str, value: Any, least: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{name} must be a number, not {value!r}")
-    if not least <= value <= _LARGEST:
-        raise ValueError(f"{name} must be from {least:g} to {_LARGEST:g}, not {value}")
-    return float(value)
 
 
 def _count(value: Any) -> int:
@@ -391,13 +420,20 @@ def _rows(name: str, given: Any, cpus: Sequence[int]) -> list[list[Any]]:
 
 def _table(name: str, given: Any, cpus: Sequence[int]) -> Floats:
     rows = _rows(name, given, cpus)
-    return np.array([[_number(name, value, _SMALLEST) for value in row] for row in rows])
+    return np.array([[real(value, name, _SMALLEST, _LARGEST) for value in row] for row in rows])
+
+
+def _cells(rows: Sequence[Any], size: int) -> list[Any]:
+    """Return the entries of a square table."""
+    if len(rows) != size or not all(isinstance(row, tuple) and len(row) == size for row in rows):
+        raise ValueError(f"curves must be {size} rows of {size} names, not {rows!r:.80}")
+    return [cell for row in rows for cell in row]
 
 
 def _curve(name: str, points: Any) -> Floats:
     """Check that a curve starts idle and only rises."""
-    table = np.array(points, np.float64)
-    if table.ndim != 2 or table.shape[1] != 2 or not np.isfinite(table).all():
+    table = reals(points, f"curve {name}", (None, 2))
+    if not len(table):
         raise ValueError(f"curve {name} must be pairs of utilisation and factor, not {points!r}")
     rises = (np.diff(table[:, 0]) > 0).all() and (np.diff(table[:, 1]) >= 0).all()
     if not rises or table[0].tolist() != [0, 1] or table[-1, 0] > 1:

@@ -45,12 +45,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pagemig.checked import integers, reals, whole
+
 from .relax import choose, relax
 
 __all__ = ["Demand", "Optimum", "optimum"]
 
 Floats = NDArray[np.float64]
 
+#: The most nodes: placements have them as int8.
+_MOST_NODES = 127
+_INT32, _INT64 = (int(np.iinfo(kind).max) for kind in (np.int32, np.int64))
 #: The most page-epoch-nodes of all steps on the whole problem: a few seconds.
 _WORK = 400_000_000
 #: Steps on the whole problem, and on each of the samples that are solved before it.
@@ -75,20 +80,43 @@ class Demand:
 
     Attributes
     ----------
-    counts : ndarray of int32, shape (epochs, sources, pages)
-        Accesses to each page, from the processors of each node that has processors.
+    counts : ndarray of int32 or int64, shape (epochs, sources, pages)
+        Accesses to each page, from the processors of each node that has processors; int64 if a
+        page has more than 2**31 - 1 in an epoch.
     sources : ndarray of int64, shape (sources,)
         Those nodes.
     first : ndarray of int32, shape (pages,)
         The epoch of a page's first access; the number of epochs for a page never accessed.
     last : ndarray of int32, shape (pages,)
         The epoch after a page's last: its program has ended, and its memory is freed.
+
+    Raises
+    ------
+    TypeError
+        Something that is no array of whole numbers.
+    ValueError
+        A number out of range, or shapes that do not match.
     """
 
-    counts: NDArray[np.int32]
+    counts: NDArray[np.int32] | NDArray[np.int64]
     sources: NDArray[np.int64]
     first: NDArray[np.int32]
     last: NDArray[np.int32]
+
+    def __post_init__(self) -> None:
+        """Refuse what is no demand, and bring counts to the type that holds them."""
+        counts = integers(self.counts, "counts", (None, None, None), 0, _INT64, None)
+        wide = np.int64 if counts.max(initial=0) > _INT32 else np.int32
+        counts = np.ascontiguousarray(counts, wide)
+        epochs, sources, pages = counts.shape
+        checked = {
+            "counts": counts,
+            "sources": integers(self.sources, "sources", (sources,), 0, _MOST_NODES - 1),
+            "first": integers(self.first, "first", (pages,), 0, epochs, np.int32),
+            "last": integers(self.last, "last", (pages,), 0, epochs, np.int32),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
 
     @classmethod
     def from_counts(cls, counts: ArrayLike, sources: ArrayLike = (0,)) -> Demand:
@@ -103,31 +131,23 @@ class Demand:
 
         Raises
         ------
+        TypeError
+            Counts or sources that are no whole numbers.
         ValueError
-            A count is not from 0 to 2**31 - 1, or the shapes do not match.
+            A count below 0 or beyond 64 bits, or the shapes do not match.
         """
-        given = np.asarray(counts)
+        shape = np.shape(counts)
+        if len(shape) not in (2, 3):
+            raise ValueError(
+                f"counts must be (epochs, pages) or (epochs, sources, pages), not of shape {shape}"
+            )
+        given: Any = integers(counts, "counts", (None,) * len(shape), 0, _INT64, None)
         if given.ndim == 2:
-            given = given[:, np.newaxis]
-        nodes = np.asarray(sources, np.int64)
-        if given.ndim != 3 or given.shape[1:2] != nodes.shape:
-            raise ValueError(
-                f"counts must be (epochs, sources, pages) with {nodes.size} sources, not of shape "
-                f"{np.shape(counts)}"
-            )
-        if given.size and not 0 <= given.min() <= given.max() < 1 << 31:
-            raise ValueError(
-                f"counts must be from 0 to 2**31 - 1, not {given.min()}..{given.max()}"
-            )
+            given = given.reshape(shape[0], 1, shape[1])
         epochs, _, pages = given.shape
         seen = given.any(axis=1)
         first = np.where(seen.any(axis=0), seen.argmax(axis=0) if epochs else 0, epochs)
-        return cls(
-            np.ascontiguousarray(given, np.int32),
-            nodes,
-            first.astype(np.int32),
-            np.full(pages, epochs, np.int32),
-        )
+        return cls(given, np.asarray(sources), first, np.full(pages, epochs))
 
     @property
     def epochs(self) -> int:
@@ -141,7 +161,8 @@ class Demand:
 
     def sample(self, every: int) -> Demand:
         """Return the demand of every n-th page."""
-        chosen = np.ascontiguousarray(self.counts[:, :, ::every])
+        every = whole(every, "every", 1, _INT64)
+        chosen: Any = np.ascontiguousarray(self.counts[:, :, ::every])
         return Demand(chosen, self.sources, self.first[::every].copy(), self.last[::every].copy())
 
 
@@ -231,20 +252,19 @@ def optimum(
         Shapes that do not match, a negative or infinite cost, or too little room for the pages of
         an epoch.
     """
-    table = np.asarray(latency, np.float64)
-    capacity = np.asarray(room, np.float64)
-    if table.ndim != 2 or table.shape[0] != table.shape[1] or capacity.shape != table.shape[:1]:
-        raise ValueError(
-            f"latency must be (nodes, nodes) and room (nodes,), not {table.shape}, {capacity.shape}"
-        )
+    if not isinstance(demand, Demand):
+        raise TypeError(f"demand must be a Demand, not {demand!r:.80}")
+    capacity = reals(room, "room", (None,))
     nodes = capacity.size
-    price = np.array(np.broadcast_to(np.asarray(moves, np.float64), (nodes, nodes)))
+    if not 1 <= nodes <= _MOST_NODES:
+        raise ValueError(f"room must be for 1 to {_MOST_NODES} nodes, not {nodes}")
+    table = reals(latency, "latency", (nodes, nodes))
+    price = np.array(np.broadcast_to(reals(moves, "moves", np.shape(moves)), (nodes, nodes)))
     np.fill_diagonal(price, 0)
-    for name, costs in (("latency", table), ("moves", price), ("room", capacity)):
-        if not (np.isfinite(costs) & (costs >= 0)).all():
-            raise ValueError(f"{name} must be finite and not below 0, not {costs.tolist()}")
-    if demand.sources.size and not 0 <= demand.sources.min() <= demand.sources.max() < nodes:
+    if demand.sources.size and demand.sources.max() >= nodes:
         raise ValueError(f"sources {demand.sources.tolist()} are not nodes from 0 to {nodes - 1}")
+    if steps is not None:
+        steps = whole(steps, "steps", 0, _INT32)
     present = _present(demand)
     if present.size and present.max() > capacity.sum():
         raise ValueError(f"{present.max()} pages do not fit nodes of {capacity.tolist()} pages")

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 def relax(
-    counts: NDArray[np.int32],
+    counts: NDArray[np.int32] | NDArray[np.int64],
     latency: NDArray[np.float64],
     moves: NDArray[np.float64],
     prices: NDArray[np.float64],

@@ -6,6 +6,10 @@ change of node between two epochs costs a move. Pages do not interact, so each i
 through a grid of epochs and nodes, solved backwards.
 """
 
+import numpy as np
+
+from pagemig.checked import whole as whole_number
+
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t
 from libc.stdlib cimport free, malloc
 
@@ -20,6 +24,12 @@ cdef enum:
     LEAST_BLOCK = 16
     LARGEST_BLOCK = 256
     ABSENT = 255
+    MOST_NODES = 127        # a path has them as int8
+
+
+ctypedef fused count_t:
+    int32_t
+    int64_t
 
 
 cdef struct grid_t:
@@ -27,7 +37,6 @@ cdef struct grid_t:
     int64_t nodes
     int64_t sources         # nodes that access
     int64_t pages
-    const int32_t *counts   # [epoch][source][page]
     const double *latency   # [source][node]
     const double *moves     # [node][node]
     const double *prices    # [epoch][node]
@@ -38,13 +47,15 @@ cdef struct grid_t:
     float *togo             # [epoch][node][page], or NULL
 
 
-cdef void block_values(const grid_t *g, int64_t start, int64_t n, int64_t stride, double *values) noexcept nogil:
+cdef void block_values(
+    const grid_t *g, const count_t *counts, int64_t start, int64_t n, int64_t stride, double *values
+) noexcept nogil:
     """Compute the cost from each epoch on, for each node and page of a block: values[epoch][node][page]."""
     cdef int64_t e, i, j, k, b, begin = g.epochs, end = 0, whole = g.epochs
     cdef double m, t, a
     cdef double *out
     cdef const double *ahead
-    cdef const int32_t *c
+    cdef const count_t *c
     for b in range(start, start + n):
         begin = min(begin, g.first[b])
         end = max(end, g.last[b])
@@ -53,7 +64,7 @@ cdef void block_values(const grid_t *g, int64_t start, int64_t n, int64_t stride
         values[end * g.nodes * stride + b] = 0
     for e in range(end - 1, begin - 1, -1):
         ahead = values + (e + 1) * g.nodes * stride
-        c = g.counts + e * g.sources * g.pages + start
+        c = counts + e * g.sources * g.pages + start
         for j in range(g.nodes):
             out = values + (e * g.nodes + j) * stride
             # Stay, or go to the first other node; both loops are fused by hand for two nodes and one source.
@@ -140,12 +151,12 @@ cdef double walk(const grid_t *g, int64_t start, int64_t n, int64_t stride, cons
     return total
 
 
-cdef double relax_all(const grid_t *g, int64_t block, double *values) noexcept nogil:
+cdef double relax_all(const grid_t *g, const count_t *counts, int64_t block, double *values) noexcept nogil:
     cdef int64_t start = 0, n, b, e, end
     cdef double total = 0
     while start < g.pages:
         n = min(block, g.pages - start)
-        block_values(g, start, n, block, values)
+        block_values(g, counts, start, n, block, values)
         total += walk(g, start, n, block, values)
         if g.togo != NULL:
             end = 0
@@ -159,7 +170,7 @@ cdef double relax_all(const grid_t *g, int64_t block, double *values) noexcept n
 
 
 def relax(
-    const int32_t[:, :, ::1] counts,
+    const count_t[:, :, ::1] counts,
     const double[:, ::1] latency,
     const double[:, ::1] moves,
     const double[:, ::1] prices,
@@ -173,7 +184,7 @@ def relax(
 
     Parameters
     ----------
-    counts : ndarray of int32, shape (epochs, sources, pages)
+    counts : ndarray of int32 or int64, shape (epochs, sources, pages)
         Accesses to each page from the processors of each node that has some.
     latency : ndarray of float64, shape (sources, nodes)
         Nanoseconds of an access.
@@ -217,14 +228,17 @@ def relax(
         or (togo is not None and (togo.shape[0] != g.epochs or togo.shape[1] != g.nodes or togo.shape[2] != g.pages))
     ):
         raise ValueError("the shapes of counts, latency, moves, prices, first, last and results do not go together")
+    if g.nodes > MOST_NODES:
+        raise ValueError(f"latency has {g.nodes} nodes, more than {MOST_NODES}")
     occupied[:, :] = 0
     if g.epochs == 0 or g.pages == 0 or g.nodes == 0 or g.sources == 0:
         return 0.0
     cdef int64_t p
+    first, last = np.array(first), np.array(last)  # a caller's may change once they are checked
     for p in range(g.pages):
         if first[p] < 0 or last[p] < first[p] or last[p] > g.epochs:
             raise ValueError(f"page {p} cannot begin in epoch {first[p]} and end in {last[p]}, of {g.epochs}")
-    g.counts, g.latency, g.moves, g.prices = &counts[0, 0, 0], &latency[0, 0], &moves[0, 0], &prices[0, 0]
+    g.latency, g.moves, g.prices = &latency[0, 0], &moves[0, 0], &prices[0, 0]
     g.first, g.last, g.occupied = &first[0], &last[0], &occupied[0, 0]
     g.path = &path[0, 0] if path is not None else NULL
     g.togo = &togo[0, 0, 0] if togo is not None else NULL
@@ -233,13 +247,13 @@ def relax(
     if values == NULL:
         raise MemoryError(f"no room for {block} pages over {g.epochs} epochs")
     with nogil:
-        total = relax_all(&g, block, values)
+        total = relax_all(&g, &counts[0, 0, 0], block, values)
     free(values)
     return total
 
 
 def choose(
-    int64_t epoch,
+    epoch,
     const float[:, ::1] togo,
     const double[:, ::1] moves,
     const int32_t[::1] first,
@@ -260,22 +274,30 @@ def choose(
         As for `relax`.
     node : ndarray of int8, shape (pages,)
         In and out: each page's node, -1 for a page that does not exist in the epoch.
+
+    Raises
+    ------
+    ValueError
+        The shapes do not go together, or a page is on a node beyond them; pages before it are done.
     """
-    cdef int64_t p, j, k, at, nodes = togo.shape[0], pages = togo.shape[1]
+    cdef int64_t now = whole_number(epoch, "epoch", 0, <int64_t>1 << 31)
+    cdef int64_t p, j, k, at, nodes = togo.shape[0], pages = togo.shape[1], wrong = -1
     cdef double best, t
     if moves.shape[0] != nodes or moves.shape[1] != nodes or nodes == 0:
         raise ValueError("the shapes of togo and moves do not go together")
     if first.shape[0] != pages or last.shape[0] != pages or node.shape[0] != pages:
         raise ValueError("the shapes of togo, first, last and node do not go together")
-    for p in range(pages):
-        if node[p] >= nodes:
-            raise ValueError(f"page {p} is on node {node[p]} of {nodes}")
+    if nodes > MOST_NODES:
+        raise ValueError(f"togo has {nodes} nodes, more than {MOST_NODES}")
     with nogil:
         for p in range(pages):
-            if not first[p] <= epoch < last[p]:
+            at = node[p]
+            if at >= nodes:
+                wrong = p
+                break
+            if not first[p] <= now < last[p]:
                 node[p] = -1
                 continue
-            at = node[p]
             k = max(at, 0)
             best = togo[k, p]
             for j in range(nodes):
@@ -284,3 +306,5 @@ def choose(
                     best = t
                     k = j
             node[p] = <int8_t> k
+    if wrong >= 0:
+        raise ValueError(f"page {wrong} is on node {node[wrong]} of {nodes}")

@@ -1,5 +1,7 @@
 """Count runs of accesses: by page, by node, and in which order pages are first met."""
 
+from pagemig.checked import whole
+
 from libc.stdint cimport int32_t, int64_t, uint32_t
 
 
@@ -9,8 +11,8 @@ def tally(
     int64_t[::1] by_page,
     int32_t[::1] pages=None,
     int64_t[::1] at=None,
-    int64_t listed=0,
-    int64_t before=0,
+    listed=0,
+    before=0,
 ):
     """Add up the accesses of runs by page, and list the pages in the order in which they are met.
 
@@ -26,9 +28,9 @@ def tally(
         Out: accesses of each page, added. A page that has some already is not listed.
     pages, at : ndarray of int32 and of int64, shape (pages,), optional
         Out: the pages met, and the run of each one's first access. What follows them means nothing.
-    listed : int
+    listed : int, default 0
         Pages already in ``pages``.
-    before : int
+    before : int, default 0
         Runs before these.
 
     Returns
@@ -38,20 +40,17 @@ def tally(
 
     Raises
     ------
-    IndexError
-        A run has no valid page; the runs before it are counted.
     ValueError
-        The shapes do not go together.
+        The shapes do not go together, or a run has no valid page; the runs before it are counted.
     """
-    cdef int64_t r, had, n = listed, size = by_page.shape[0], runs = index.shape[0], wrong = -1
+    cdef int64_t size = by_page.shape[0], n = whole(listed, "listed", 0, size)
+    cdef int64_t first = whole(before, "before", 0, <int64_t>1 << 62), r, had, runs = index.shape[0], wrong = -1
     cdef uint32_t p, number
     cdef bint listing = pages is not None
     if count.shape[0] != runs or listing != (at is not None):
         raise ValueError("every run needs a count, and pages and at must be given together")
     if listing and (pages.shape[0] < size or at.shape[0] < size):
         raise ValueError(f"pages and at must have room for {size} pages")
-    if not 0 <= listed <= size or before < 0:
-        raise ValueError(f"listed {listed} is not from 0 to {size}, or before {before} is negative")
     with nogil:
         for r in range(runs):
             p = <uint32_t>index[r]
@@ -64,10 +63,10 @@ def tally(
             # Whether a page is new is hard to predict, so store it without a branch and keep it if so.
             if listing and n < size:
                 pages[n] = <int32_t>p
-                at[n] = before + r
+                at[n] = first + r
                 n += (had == 0) & (number != 0)
     if wrong >= 0:
-        raise IndexError(f"run {wrong} has page {index[wrong]}, but there are {size} pages")
+        raise ValueError(f"run {wrong} has page {index[wrong]}, but there are {size} pages")
     return n
 
 
@@ -93,16 +92,28 @@ def absent(
     -------
     int
         How many.
+
+    Raises
+    ------
+    ValueError
+        The shapes do not go together, or a page is none of those in ``node``.
     """
-    cdef int64_t k, n = 0
+    cdef int64_t k, n = 0, wrong = -1
+    cdef int32_t page
     if at.shape[0] != pages.shape[0] or min(found.shape[0], runs.shape[0]) < pages.shape[0]:
         raise ValueError(f"at, found and runs must have room for {pages.shape[0]} pages")
     with nogil:
         for k in range(pages.shape[0]):
-            if node[pages[k]] == -1:
-                found[n] = pages[k]
+            page = pages[k]
+            if not 0 <= page < node.shape[0]:
+                wrong = k
+                break
+            if node[page] == -1:
+                found[n] = page
                 runs[n] = at[k]
                 n += 1
+    if wrong >= 0:
+        raise ValueError(f"entry {wrong} of pages is {pages[wrong]}, but there are {node.shape[0]} pages")
     return n
 
 
@@ -127,23 +138,26 @@ def by_node(
 
     Raises
     ------
-    IndexError
-        A page lies on no node.
+    ValueError
+        The shapes do not go together, or an entry is no page, or one that lies on no node.
     """
-    cdef int64_t k, wrong = -1
+    cdef int64_t k, at, wrong = -1
+    cdef int32_t page
     if node.shape[0] != by_page.shape[0]:
         raise ValueError(f"{node.shape[0]} nodes are not one for each of {by_page.shape[0]} pages")
     with nogil:
         for k in range(pages.shape[0]):
-            if not 0 <= node[pages[k]] < sums.shape[0]:
-                wrong = pages[k]
+            page = pages[k]
+            at = node[page] if 0 <= page < node.shape[0] else -1
+            if not 0 <= at < sums.shape[0]:
+                wrong = k
                 break
-            sums[node[pages[k]]] += by_page[pages[k]]
+            sums[at] += by_page[page]
     if wrong >= 0:
-        raise IndexError(f"page {wrong} is on no node")
+        raise ValueError(f"entry {wrong} of pages is {pages[wrong]}, which lies on no node")
 
 
-def block_sums(const uint32_t[::1] count, int64_t block, int64_t[::1] sums):
+def block_sums(const uint32_t[::1] count, block, int64_t[::1] sums):
     """Add up the accesses of every so many runs.
 
     Parameters
@@ -160,13 +174,13 @@ def block_sums(const uint32_t[::1] count, int64_t block, int64_t[::1] sums):
     ValueError
         There is not one sum for every block.
     """
-    cdef int64_t b, r, total, runs = count.shape[0]
-    if block < 1 or sums.shape[0] != (runs + block - 1) // block:
-        raise ValueError(f"{sums.shape[0]} sums are not one for every {block} of {runs} runs")
+    cdef int64_t size = whole(block, "block", 1, <int64_t>1 << 31), b, r, total, runs = count.shape[0]
+    if sums.shape[0] != (runs + size - 1) // size:
+        raise ValueError(f"{sums.shape[0]} sums are not one for every {size} of {runs} runs")
     with nogil:
         for b in range(sums.shape[0]):
             total = 0
-            for r in range(b * block, min(b * block + block, runs)):
+            for r in range(b * size, min(b * size + size, runs)):
                 total += count[r]
             sums[b] = total
 
@@ -175,7 +189,7 @@ def sampled(
     const int32_t[::1] index,
     const uint32_t[::1] count,
     const int64_t[::1] times,
-    int64_t before,
+    before,
     int64_t[::1] pages,
 ):
     """Find the pages that are accessed at given times.
@@ -198,7 +212,7 @@ def sampled(
     int
         How many of the times were within these runs.
     """
-    cdef int64_t r, n = 0, size = times.shape[0], end = before
+    cdef int64_t r, n = 0, size = times.shape[0], end = whole(before, "before", 0, <int64_t>1 << 62)
     if count.shape[0] != index.shape[0] or pages.shape[0] < size:
         raise ValueError(f"every run has a count, and pages must have room for {size}")
     with nogil:

@@ -14,6 +14,8 @@ from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias, runtime_check
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pagemig.checked import integers, whole
+
 __all__ = ["NO_MOVES", "Moves", "Policy", "Seen", "Source", "Stream", "View", "Watch"]
 
 Ints: TypeAlias = NDArray[np.int64]
@@ -57,8 +59,13 @@ class Stream:
         before: int = 0,
         total: int = 0,
     ) -> None:
+        columns = {np.shape(column) for column in (page, count, write, page if at is None else at)}
+        if len(columns) != 1 or np.ndim(page) != 1:
+            raise ValueError(f"page, count, write and at must be of one length, not {columns}")
         self.page, self.count, self.write = page, count, write
-        self._at, self._before, self._total = at, before, total
+        self._at = at
+        self._before = whole(before, "before", 0, 1 << 62)
+        self._total = whole(total, "total", 0, 1 << 62)
 
     @property
     def at(self) -> Floats:
@@ -70,7 +77,8 @@ class Stream:
 
     def cut(self, start: int, stop: int) -> Stream:
         """Return the runs from ``start`` to ``stop``."""
-        cut = slice(start, stop)
+        runs = self.page.size
+        cut = slice(whole(start, "start", 0, runs), whole(stop, "stop", 0, runs))
         return Stream(self.page[cut], self.count[cut], self.write[cut], self.at[cut])
 
 
@@ -302,6 +310,9 @@ class View:
         clock: Callable[[], float] = lambda: 0.0,
         load: Callable[[], Floats] | None = None,
     ) -> None:
+        capacity = integers(capacity, "capacity", (None,), 0, 1 << 62)
+        owner = integers(owner, "owner", (None,), 0, 1 << 31)
+        self._programs = int(owner.max(initial=0)) + 1
         self.epoch = -1
         self.node = np.full(owner.size, -1, np.int64)
         self.capacity, self.free = capacity, capacity.copy()
@@ -309,6 +320,11 @@ class View:
         self.bandwidth, self.rng = bandwidth, rng
         self.last = np.empty(0, np.int64)
         self._move_ns, self._clock, self._load = move_ns, clock, load
+        listed = sorted(nid for tier in tiers for nid in tier)
+        if listed != list(range(capacity.size)):
+            raise ValueError(
+                f"tiers must have each of {capacity.size} nodes once, not {tiers!r:.80}"
+            )
         self.below = np.array([self._next(nid) for nid in range(capacity.size)])
         # Tiers from the view of each node: itself first, then the others by latency.
         ranks = [np.unique(row, return_inverse=True)[1] for row in latency]
@@ -317,6 +333,9 @@ class View:
 
     def run_on(self, homes: Ints) -> None:
         """Set the nodes on whose processors the programs run from now on."""
+        homes = integers(homes, "homes", (None,), 0, self.capacity.size - 1)
+        if homes.size < self._programs:
+            raise ValueError(f"homes must be a node of each of {self._programs} programs: {homes}")
         self.home = homes[self.owner]
         self.fast = tuple(np.unique(homes).tolist())
         upper = [nid for tier in self.tiers[:-1] for nid in tier]
@@ -373,6 +392,20 @@ class View:
         saved: Floats = self.latency[self.home, slow] - self.latency[self.home, self.home]
         return np.asarray(saved * accesses, np.float64)
 
+    def _pages(self, pages: ArrayLike) -> Ints:
+        """Return pages, each one of the programs'."""
+        return integers(pages, "pages", (None,), 0, self.owner.size - 1)
+
+    def _heat(self, heat: ArrayLike) -> NDArray[Any]:
+        """Return the heat of each page."""
+        given = np.asarray(heat)
+        if given.shape != self.owner.shape or given.dtype.kind not in "biuf":
+            raise ValueError(
+                f"heat must be a number for each of {self.owner.size} pages, not "
+                f"{given.dtype} of shape {given.shape}"
+            )
+        return given
+
     def room(self, nid: int, pages: int, heat: NDArray[Any]) -> Ints:
         """Return the coldest pages of a node that have to leave so that others can come.
 
@@ -385,7 +418,9 @@ class View:
         heat : ndarray, shape (pages of the programs,)
             Heat of each page.
         """
-        number = pages - int(self.free[nid])
+        nid = whole(nid, "nid", 0, self.capacity.size - 1)
+        heat = self._heat(heat)
+        number = whole(pages, "pages", 0, 1 << 62) - int(self.free[nid])
         if number <= 0:
             return np.empty(0, np.int64)
         there = np.flatnonzero(self.node == nid)
@@ -393,6 +428,7 @@ class View:
 
     def demoted(self, pages: Ints) -> Moves:
         """Send pages a tier down, and further down if that is full."""
+        pages = self._pages(pages)
         nodes = self.below[self.node[pages]]
         for nid in (node for tier in self.tiers for node in tier):
             late = np.flatnonzero(nodes == nid)[int(self.free[nid]) :]
@@ -402,6 +438,7 @@ class View:
 
     def promoted(self, pages: Ints) -> Moves:
         """Send pages to the nodes of their programs, as many as there is room for."""
+        pages = self._pages(pages)
         nodes = self.home[pages]
         fits = np.zeros(pages.size, np.bool_)
         for nid in self.fast:
@@ -425,6 +462,7 @@ class View:
         Moves
             The pages that leave, then those that come. All of them fit.
         """
+        pages, heat = self._pages(pages), self._heat(heat)
         goes, comes = [], []
         for nid in self.fast:
             wanted = pages[(self.home[pages] == nid) & (self.node[pages] != nid)]

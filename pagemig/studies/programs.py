@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pagemig import auto
 from pagemig.auto.tally import block_sums, tally
+from pagemig.checked import whole
 from pagemig.trace import Runs
 from pagemig.trace.format import BLOCK
 from pagemig.trace.runs import Columns
@@ -106,6 +107,7 @@ class Program:
 
         Runs are cut at the borders of the epoch.
         """
+        epoch = whole(epoch, "epoch", 0, len(self.cuts) - 2)
         low, high = int(self.cuts[epoch]), int(self.cuts[epoch + 1])
         if low == high:
             return
@@ -130,6 +132,7 @@ class Program:
 
     def stream(self, epoch: int) -> Iterator[auto.Stream]:
         """Yield an epoch in order of time; pages are numbered over all programs."""
+        epoch = whole(epoch, "epoch", 0, len(self.cuts) - 2)
         total = int(self.cuts[epoch + 1] - self.cuts[epoch])
         before = 0
         for index, write, count in self.pieces(epoch):

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +32,7 @@ from pagemig import auto
 from pagemig.auto.answers import asked, moves
 from pagemig.auto.costs import EVENTS
 from pagemig.auto.tally import absent, by_node, tally
+from pagemig.checked import real, whole
 from pagemig.constants import MPOL_MF_MOVE, PAGE_SHIFT, STATUS_UNSET
 from pagemig.errors import SyscallError, errno_name
 from pagemig.kernels import DEFAULT_KERNEL, kernel_profile
@@ -89,6 +90,17 @@ class Conditions:
             processors=self.processors,
             background=self.background or None,
         )
+
+
+def _given(traces: Runs | Sequence[Runs]) -> list[Runs]:
+    """Return one trace or several as a list."""
+    given = [traces] if isinstance(traces, Runs) else traces
+    if isinstance(given, range) or not isinstance(given, Iterable):
+        raise TypeError(f"traces must be traces, not {traces!r:.80}")
+    for trace in (found := list(given)):
+        if not isinstance(trace, Runs):
+            raise TypeError(f"traces must be traces, not {trace!r:.80}")
+    return found
 
 
 def _named(traces: Sequence[Runs], names: Sequence[str] | None) -> list[str]:
@@ -154,15 +166,13 @@ class Plan:
         conditions: Conditions | None = None,
         names: Sequence[str] | None = None,
     ) -> None:
-        given = [traces] if isinstance(traces, Runs) else list(traces)
+        given = _given(traces)
         if not given or any(trace.runs == 0 for trace in given):
             raise ValueError("there is nothing to replay: no trace, or one without accesses")
-        if not 0 < fast_share <= _MOST_SHARE:
-            raise ValueError(f"fast_share {fast_share} is not above 0 and up to {_MOST_SHARE}")
-        if not 1 <= epochs <= _MOST_EPOCHS:
-            raise ValueError(f"epochs {epochs} is not from 1 to {_MOST_EPOCHS}")
-        if rotate < 0:
-            raise ValueError(f"rotate {rotate} is below 0, which is never")
+        if not real(fast_share, "fast_share", 0, _MOST_SHARE) > 0:
+            raise ValueError(f"fast_share must be above 0, not {fast_share}")
+        epochs = whole(epochs, "epochs", 1, _MOST_EPOCHS)
+        rotate = whole(rotate, "rotate", 0, _MOST_EPOCHS)
         kernel_profile(kernel)
         hardware = auto.hardware(machine)
         self.hardware = hardware if fast_nodes is None else hardware.with_fast_nodes(fast_nodes)
@@ -238,7 +248,9 @@ class Plan:
     def demand(self) -> auto.Demand:
         """The demand of the programs, for `pagemig.auto.optimum`."""
         sources = np.array(self.hardware.cpu_nodes)
-        counts = np.zeros((self.epochs, sources.size, self.pages), np.int32)
+        largest = max(int(np.diff(program.cuts).max()) for program in self.programs)
+        wide = np.int32 if largest <= np.iinfo(np.int32).max else np.int64
+        counts = np.zeros((self.epochs, sources.size, self.pages), wide)
         first = np.full(self.pages, self.epochs, np.int32)
         last = np.full(self.pages, self.epochs, np.int32)
         row = np.full(max(self.hardware.cpu_nodes) + 1, -1)

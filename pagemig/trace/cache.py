@@ -18,10 +18,10 @@ so a page that is written by the program is written in the trace.
 
 from __future__ import annotations
 
-from operator import index
-
 import numpy as np
 from numpy.typing import NDArray
+
+from pagemig.checked import U64, integers, truths, whole
 
 from .columns import Sets
 
@@ -52,14 +52,10 @@ class LineCache:
     """
 
     def __init__(self, size: int, ways: int = 16) -> None:
-        size, ways = index(size), index(ways)
-        if not 1 <= ways <= _MOST_WAYS:
-            raise ValueError(f"ways {ways} is not from 1 to {_MOST_WAYS}")
+        size, ways = whole(size, "cache size", 1, _LARGEST), whole(ways, "ways", 1, _MOST_WAYS)
         sets = size // (ways << LINE_SHIFT)
-        if size != sets * ways << LINE_SHIFT or not 0 < size <= _LARGEST:
-            raise ValueError(
-                f"cache size {size} is not a multiple of {ways} ways of 64 bytes, up to {_LARGEST}"
-            )
+        if size != sets * ways << LINE_SHIFT:
+            raise ValueError(f"cache size {size} is not a multiple of {ways} ways of 64 bytes")
         self.size, self.ways = size, ways
         self._sets = Sets(sets, ways)
 
@@ -77,6 +73,14 @@ class LineCache:
         -------
         ndarray of bool, shape (n,)
             True for accesses that reach the memory, by the rules above.
+
+        Raises
+        ------
+        TypeError
+            Lines that are no integers, or stores that are not True or False.
+        ValueError
+            Not two arrays of one length, or a line below 0.
         """
-        kinds = np.ascontiguousarray(write, np.bool_).view(np.uint8)
-        return self._sets.filter(np.ascontiguousarray(lines, np.uint64), kinds)
+        numbers = integers(lines, "lines", (None,), 0, U64, np.uint64)
+        kinds = truths(write, "write", numbers.shape).view(np.uint8)
+        return self._sets.filter(numbers, kinds)

@@ -7,10 +7,13 @@ import os
 
 import numpy as np
 
+from pagemig.checked import whole
+
 cimport cython
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 cdef uint32_t NONE = 0xFFFFFFFF  # an empty slot of the hash table
+cdef Py_ssize_t MOST_LINES = 1 << 30  # lines of a cache
 cdef uint64_t MOST = 0xFFFFFFFF  # accesses of a run
 
 
@@ -43,6 +46,7 @@ def join(const uint64_t[::1] pages, const uint8_t[::1] write, const uint64_t[::1
             + (f", {count.shape[0]}" if counted else "")
         )
     if counted:
+        count = np.array(count)  # read twice, and the caller's may change in between
         for i in range(n):
             needed += 1 + <Py_ssize_t>(count[i] // MOST)
             if needed > n + (<Py_ssize_t>1 << 24):
@@ -93,7 +97,7 @@ cdef class Ranks:
     cdef Py_ssize_t size
     cdef object _keys, _slots, _pages
 
-    def __init__(self):
+    def __cinit__(self):
         self.seed = int.from_bytes(os.urandom(8), "little") | 1
         self.size = 0
         self._keys = np.empty(1 << 10, np.uint64)
@@ -165,7 +169,7 @@ cdef inline uint64_t mixed(uint64_t page, uint64_t seed) noexcept nogil:
     return page ^ (page >> 31)
 
 
-def picked(const uint8_t[::1] ranks, int wide, const int32_t[::1] places, int32_t[::1] out):
+def picked(const uint8_t[::1] ranks, wide, const int32_t[::1] places, int32_t[::1] out):
     """``places[ranks]`` for ranks of ``wide`` bytes each.
 
     Parameters
@@ -185,7 +189,8 @@ def picked(const uint8_t[::1] ranks, int wide, const int32_t[::1] places, int32_
         False if a rank is not among the places; ``out`` is then filled in part.
     """
     cdef Py_ssize_t n = out.shape[0], i
-    if not 1 <= wide <= 4 or ranks.shape[0] != n * wide:
+    cdef int size_of = whole(wide, "wide", 1, 4)
+    if ranks.shape[0] != n * size_of:
         raise ValueError(f"{ranks.shape[0]} bytes are not {n} ranks of {wide} bytes")
     cdef uint32_t size = <uint32_t>min(places.shape[0], <int64_t>1 << 31), rank
     cdef const uint8_t *at = &ranks[0] if n else NULL
@@ -193,13 +198,13 @@ def picked(const uint8_t[::1] ranks, int wide, const int32_t[::1] places, int32_
     with nogil:
         for i in range(n):
             rank = at[0]
-            if wide > 1:
+            if size_of > 1:
                 rank |= <uint32_t>at[1] << 8
-            if wide > 2:
+            if size_of > 2:
                 rank |= <uint32_t>at[2] << 16
-            if wide > 3:
+            if size_of > 3:
                 rank |= <uint32_t>at[3] << 24
-            at += wide
+            at += size_of
             if rank >= size:
                 wild = True
                 break
@@ -207,7 +212,7 @@ def picked(const uint8_t[::1] ranks, int wide, const int32_t[::1] places, int32_
     return not wild
 
 
-def counts(const uint8_t[::1] planes, int wide, uint32_t[::1] out):
+def counts(const uint8_t[::1] planes, wide, uint32_t[::1] out):
     """Add one to numbers of ``wide`` bytes each, stored as planes of bytes by significance.
 
     Parameters
@@ -228,14 +233,15 @@ def counts(const uint8_t[::1] planes, int wide, uint32_t[::1] out):
     cdef const uint8_t *low = &planes[0] if planes.shape[0] else NULL
     cdef uint64_t total = 0, number
     cdef bint wild = False
-    if wide not in (1, 2, 4) or planes.shape[0] != n * wide:
+    cdef int size_of = whole(wide, "wide", 1, 4)
+    if size_of == 3 or planes.shape[0] != n * size_of:
         raise ValueError(f"{planes.shape[0]} bytes are not {n} numbers of {wide} bytes")
     with nogil:
-        if wide == 1:
+        if size_of == 1:
             for i in range(n):
                 out[i] = <uint32_t>low[i] + 1
                 total += out[i]
-        elif wide == 2:
+        elif size_of == 2:
             for i in range(n):
                 out[i] = (<uint32_t>low[i] | <uint32_t>low[n + i] << 8) + 1
                 total += out[i]
@@ -257,9 +263,7 @@ cdef inline uint64_t last_block(uint64_t address, uint32_t size, int shift) noex
     return (last if last >= address else address) >> shift
 
 
-def blocks(
-    const uint64_t[::1] address, const uint32_t[::1] size, int shift, Py_ssize_t start=0, uint64_t most=1 << 22
-):
+def blocks(const uint64_t[::1] address, const uint32_t[::1] size, shift, start=0, most=1 << 22):
     """List the blocks of ``2**shift`` bytes that accesses touch, ascending within an access.
 
     Parameters
@@ -284,23 +288,24 @@ def blocks(
     stop : int
         The first access not listed; ``n`` at the end.
     """
-    cdef Py_ssize_t n = address.shape[0], i, k = 0, stop = start
-    cdef uint64_t block, last, total = 0
-    if size.shape[0] != n or not 0 <= start <= n:
-        raise ValueError(f"address and size must be of one length above {start}, not {n} and {size.shape[0]}")
+    cdef Py_ssize_t n = address.shape[0], i, k = 0, first = whole(start, "start", 0, n), stop = first
+    cdef uint64_t block, last, total = 0, enough = whole(most, "most", 1, <int64_t>1 << 40)
+    cdef int by = whole(shift, "shift", 0, 63)
+    if size.shape[0] != n:
+        raise ValueError(f"address and size must be of one length, not {n} and {size.shape[0]}")
     with nogil:
-        while stop < n and total < most:
-            total += last_block(address[stop], size[stop], shift) - (address[stop] >> shift) + 1
+        while stop < n and total < enough:
+            total += last_block(address[stop], size[stop], by) - (address[stop] >> by) + 1
             stop += 1
     found = np.empty(total, np.uint64)
-    origin = np.empty(total, np.int64) if total != <uint64_t>(stop - start) else None
+    origin = np.empty(total, np.int64) if total != <uint64_t>(stop - first) else None
     cdef uint64_t[::1] out = found
     cdef int64_t[::1] of = origin
     with nogil:
-        for i in range(start, stop):
-            block = address[i] >> shift
-            last = last_block(address[i], size[i], shift)
-            while True:
+        for i in range(first, stop):
+            block = address[i] >> by
+            last = last_block(address[i], size[i], by)
+            while k < <Py_ssize_t>total:  # a caller's array may have changed since it was counted
                 out[k] = block
                 if of is not None:
                     of[k] = i
@@ -308,10 +313,10 @@ def blocks(
                 if block >= last:
                     break
                 block += 1
-    return found, origin, stop
+    return found[:k], origin if origin is None else origin[:k], stop
 
 
-def first_seen(const int32_t[::1] index, Py_ssize_t number):
+def first_seen(const int32_t[::1] index, number):
     """Rank ``number`` pages by their first place in ``index``.
 
     Returns
@@ -319,21 +324,21 @@ def first_seen(const int32_t[::1] index, Py_ssize_t number):
     ndarray of uint32, shape (number,)
         Pages that are not in ``index`` come last, in their own order.
     """
-    cdef Py_ssize_t n = index.shape[0], i
+    cdef Py_ssize_t n = index.shape[0], pages = whole(number, "number", 0, NONE), i
     cdef uint32_t next_rank = 0
     cdef int32_t page
-    ranks = np.full(number, NONE, np.uint32)
+    ranks = np.full(pages, NONE, np.uint32)
     cdef uint32_t[::1] rank = ranks
     with nogil:
         for i in range(n):
             page = index[i]
-            if page < 0 or page >= number:
+            if page < 0 or page >= pages:
                 with gil:
-                    raise ValueError(f"index has a page {page}, but there are {number} pages")
+                    raise ValueError(f"index has a page {page}, but there are {pages} pages")
             if rank[page] == NONE:
                 rank[page] = next_rank
                 next_rank += 1
-        for i in range(number):
+        for i in range(pages):
             if rank[i] == NONE:
                 rank[i] = next_rank
                 next_rank += 1
@@ -352,8 +357,9 @@ cdef class Sets:
     cdef Py_ssize_t ways
     cdef object _entries
 
-    def __init__(self, Py_ssize_t sets, Py_ssize_t ways):
-        self.sets, self.ways = sets, ways
+    def __cinit__(self, sets, ways):
+        self.sets, self.ways = whole(sets, "sets", 1, MOST_LINES), whole(ways, "ways", 1, MOST_LINES)
+        whole(sets * ways, "sets times ways", 1, MOST_LINES)
         self._entries = np.full(sets * ways, np.iinfo(np.uint64).max, np.uint64)
 
     def filter(self, const uint64_t[::1] lines, const uint8_t[::1] write):

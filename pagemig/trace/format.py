@@ -46,6 +46,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pagemig import files
+from pagemig.checked import U64, integers, truths, whole
 
 from .clock import MOST as MOST_TICKS
 from .clock import Clock
@@ -61,6 +62,8 @@ _TAIL = struct.Struct("<QI8s")
 BLOCK = 1 << 20
 #: Blocks that a reader keeps, so that reading ahead does not drop the block it comes back to.
 _HELD = 3
+#: A number of runs; those behind the last are left out.
+_MOST_RUNS = 1 << 62
 #: Small pieces that a writer keeps before it joins them.
 _LOOSE = 256
 #: The most bytes of a directory; a block of a million runs takes about 70.
@@ -359,17 +362,22 @@ class Writer:
             How many accesses each entry stands for; one unless given.
         time : ndarray of uint64, shape (n,), optional
             When they happened, in the writer's ``unit``.
+
+        Raises
+        ------
+        TypeError
+            Something that is no array of whole numbers, or of truth values.
+        ValueError
+            A number below 0 or beyond 64 bits, or several lengths.
         """
-        numbers = np.ascontiguousarray(pages, np.uint64)
-        kinds = np.ascontiguousarray(np.broadcast_to(np.asarray(write, np.bool_), numbers.shape))
-        amounts = None if count is None else np.ascontiguousarray(count, np.uint64)
+        numbers = integers(pages, "pages", (None,), 0, U64, np.uint64)
+        stores = np.full(numbers.shape, write) if np.ndim(write) == 0 else write
+        kinds = truths(stores, "write", numbers.shape)
+        amounts = None
+        if count is not None:
+            amounts = integers(count, "count", numbers.shape, 0, U64, np.uint64)
         if time is not None:
-            stamps = np.asarray(time, np.uint64)
-            if stamps.shape != numbers.shape:
-                raise ValueError(
-                    f"time must be one for each of {numbers.size} pages: {stamps.shape}"
-                )
-            self._clock.add(stamps, amounts)
+            self._clock.add(integers(time, "time", numbers.shape, 0, U64, np.uint64), amounts)
         part = join(numbers, kinds.view(np.uint8), amounts)
         if part[0].size:
             self.accesses += int(part[2].sum(dtype=np.uint64))
@@ -630,6 +638,7 @@ class TraceFile(Runs):
 
     def part(self, start: int, stop: int) -> Columns:
         """Return index, write and count of runs ``start`` to ``stop``."""
+        start, stop = whole(start, "start", 0, _MOST_RUNS), whole(stop, "stop", 0, _MOST_RUNS)
         first, last = np.searchsorted(self._starts, (start, max(stop, start + 1) - 1), "right") - 1
         columns = []
         for number in range(int(first), min(int(last) + 1, len(self._blocks))):

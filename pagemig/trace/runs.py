@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pagemig import files
+from pagemig.checked import whole
 
 from .header import Header
 
@@ -17,6 +18,10 @@ __all__ = ["Columns", "Runs"]
 
 #: Pages (as an index into the table), kinds and counts of runs.
 Columns: TypeAlias = tuple[NDArray[np.int32], NDArray[np.bool_], NDArray[np.uint32]]
+
+
+#: The most parts of a trace.
+_MOST_PARTS = 1 << 24
 
 
 class Runs(ABC):
@@ -105,10 +110,9 @@ class Runs(ABC):
         Raises
         ------
         ValueError
-            Less than 1 part, or by time if the trace has no time axis.
+            Less than 1 part or more than 2**24, or by time if the trace has no time axis.
         """
-        if number < 1:
-            raise ValueError(f"a trace is cut into at least 1 epoch, not {number}")
+        number = whole(number, "number", 1, _MOST_PARTS)
         if by not in ("accesses", "time"):
             raise ValueError(f"a trace is cut by accesses or time, not by {by!r}")
         targets = np.array([self.accesses * k // number for k in range(1, number + 1)], np.int64)

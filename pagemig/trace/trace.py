@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pagemig.checked import U64, integers, truths, whole
+
 from .columns import Ranks, first_seen, join
 from .convert import converted
 from .format import BLOCK, MAGIC, TraceFile, Writer
@@ -41,6 +43,13 @@ class Trace(Runs):
         The trace's description.
     ticks : ndarray of uint64, shape (ticks,)
         The time axis: accesses before each tick (`Runs`).
+
+    Raises
+    ------
+    TypeError
+        Columns that are no whole numbers, or a header that is none.
+    ValueError
+        Columns of several lengths, a page that is not in the table, or a run without accesses.
     """
 
     table: NDArray[np.uint64]
@@ -49,6 +58,22 @@ class Trace(Runs):
     count: NDArray[np.uint32]
     header: Header = field(default_factory=Header)
     ticks: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
+
+    def __post_init__(self) -> None:
+        """Refuse what is no trace."""
+        if not isinstance(self.header, Header):
+            raise TypeError(f"header must be a Header, not {self.header!r:.80}")
+        table = integers(self.table, "table", (None,), 0, U64, np.uint64)
+        index = integers(self.index, "index", (None,), 0, table.size - 1, np.int32)
+        checked = {
+            "table": table,
+            "index": index,
+            "write": truths(self.write, "write", index.shape),
+            "count": integers(self.count, "count", index.shape, 1, (1 << 32) - 1, np.uint32),
+            "ticks": integers(self.ticks, "ticks", (None,), 0, U64, np.uint64),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
 
     @classmethod
     def from_accesses(
@@ -69,14 +94,9 @@ class Trace(Runs):
         -------
         Trace
         """
-        numbers = np.asarray(pages)
-        if numbers.size and (numbers.dtype.kind not in "iu" or numbers.min() < 0):
-            raise ValueError(f"pages must be page numbers from 0 to 2**64 - 1, not {pages!r}")
-        numbers = np.ascontiguousarray(numbers.astype(np.uint64))
-        if numbers.ndim != 1:
-            raise ValueError(f"pages must have one dimension, not shape {numbers.shape}")
-        stores = np.broadcast_to(np.asarray(write, np.bool_), numbers.shape)
-        kinds = np.ascontiguousarray(stores).view(np.uint8)
+        numbers = integers(pages, "pages", (None,), 0, U64, np.uint64)
+        stores = np.full(numbers.shape, write) if np.ndim(write) == 0 else write
+        kinds = truths(stores, "write", numbers.shape).view(np.uint8)
         run_pages, run_write, run_count = join(numbers, kinds)
         ranks = Ranks()
         rank = ranks.of(run_pages)
@@ -105,7 +125,7 @@ class Trace(Runs):
 
     def part(self, start: int, stop: int) -> Columns:
         """Return index, write and count of runs ``start`` to ``stop``, as views."""
-        cut = slice(start, stop)
+        cut = slice(whole(start, "start", 0, U64), whole(stop, "stop", 0, U64))
         return self.index[cut], self.write[cut], self.count[cut]
 
     @property

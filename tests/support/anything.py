@@ -37,6 +37,9 @@ from typing import Any
 import numpy as np
 
 import pagemig as pm
+import pagemig.trace.columns
+from pagemig import auto, trace
+from pagemig.studies import replay
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # it runs alone, too
 from support.fuzz import Index, Refusing, odd
@@ -54,11 +57,28 @@ MODULES = (
     "pagemig.api",
     "pagemig.system.uncached",
     "pagemig.testing.actors",
+    "pagemig.trace",
+    "pagemig.trace.columns",
+    "pagemig.auto",
+    "pagemig.auto.costs",
+    "pagemig.auto.relax",
+    "pagemig.auto.tally",
+    "pagemig.studies.replay",
+    "pagemig.studies.results",
+    "pagemig.studies.vtime",
 )
+#: What needs no machine: every third seed is about it alone.
+STUDIED = ("pagemig.trace", "pagemig.auto", "pagemig.studies")
+#: Records that a caller makes; all others come out of calls.
+GIVEN = {
+    pm.KernelProfile, auto.Bill, auto.Demand, auto.Hardware, auto.Prices, auto.Traffic,
+    *auto.POLICIES.values(), auto.AccessedBits, auto.Counts, auto.Future, auto.HintFaults,
+    auto.Regions, auto.Samples, trace.Header, trace.Trace, replay.Conditions,
+}  # fmt: skip
 #: These work for as long as their arguments say, or start other programs.
-NOT_CALLED = {"sweep", "Grid", "record", "main", "run", "play", "cffi"}
+NOT_CALLED = {"sweep", "Grid", "record", "main", "run", "play", "cffi", "first_seen", "simulate"}
 #: What `SECURITY.md` promises for any call.
-EXPECTED = (OSError, ValueError, TypeError, AttributeError, MemoryError)
+EXPECTED = (OSError, ValueError, TypeError, AttributeError, MemoryError, BufferError)
 #: Errors that a docstring has to promise.
 PROMISED = (IndexError, KeyError, RuntimeError, StopIteration, EOFError, ImportError)
 NUMBERS: tuple[int, ...] = (
@@ -202,7 +222,51 @@ def sensible(name: str, rng: random.Random, objects: list[Any]) -> Any:
         return makers[name]()
     if name in ("moved", "flush", "target", "fault"):
         return rng.choice([None, lambda *_: None, raising])
+    if name in COLUMNS and rng.random() < 0.8:
+        return column(name, rng)
+    kinds = KINDS.get(name)
+    if kinds is not None and rng.random() < 0.8:
+        return of(kinds)
     return rng.choice([True, False, some, rng.choice(objects)])
+
+
+#: Parameters of traces and of automatic migration that are objects of a kind.
+KINDS: dict[str, Any] = {
+    "traces": trace.Runs, "traffic": auto.Traffic, "demand": auto.Demand, "machine": auto.Hardware,
+    "conditions": replay.Conditions, "header": trace.Header, "prices": auto.Prices,
+    "bill": auto.Bill, "view": auto.View, "spec": auto.Policy, "plan": replay.Plan,
+}  # fmt: skip
+#: Those that are arrays: the type, the dimensions, and the numbers.
+COLUMNS: dict[str, tuple[str, int, int]] = {
+    "counts": ("i4", 3, 9), "count": ("u4", 1, 9), "index": ("i4", 1, 8), "by_page": ("i8", 1, 9),
+    "lines": ("u8", 1, 99), "write": ("?", 1, 2), "latency": ("f8", 2, 99), "room": ("f8", 1, 99),
+    "moves": ("f8", 2, 99), "prices": ("f8", 2, 9), "first": ("i4", 1, 2), "last": ("i4", 1, 4),
+    "occupied": ("i8", 2, 1), "togo": ("f4", 2, 9), "at": ("i8", 1, 9), "found": ("i8", 1, 9),
+    "runs": ("i8", 1, 9), "sums": ("i8", 1, 9), "times": ("i8", 1, 9), "address": ("u8", 1, 9999),
+    "ranks": ("u1", 1, 8), "places": ("i4", 1, 9), "out": ("i4", 1, 9), "planes": ("u1", 1, 9),
+    "accesses": ("i8", 3, 9), "cpu": ("i8", 2, 2), "copied": ("i8", 3, 9), "agent": ("f8", 2, 9),
+    "duration": ("f8", 1, 9), "table": ("u8", 1, 99), "ticks": ("u8", 1, 99), "heat": ("i8", 1, 9),
+    "utilisation": ("f8", 2, 1), "background": ("f8", 1, 9), "sources": ("i8", 1, 2),
+    "page": ("i4", 1, 8), "owner": ("i8", 1, 1), "capacity": ("i8", 1, 9), "homes": ("i8", 1, 2),
+    "bandwidth": ("f8", 2, 9),
+}  # fmt: skip
+
+
+def column(name: str, rng: random.Random) -> Any:
+    """An array of the type that a parameter takes, mostly of the lengths that go together."""
+    dtype, dimensions, most = COLUMNS[name]
+    shape = [rng.choice([2, 2, 2, 2, 2, 0, 1, 3]) for _ in range(dimensions)]
+    if rng.random() < 0.1:
+        return hostile(rng)
+    numbers = np.array([rng.randrange(most + 1) for _ in range(int(np.prod(shape)))])
+    found = numbers.astype(dtype).reshape(shape)
+    if found.size and rng.random() < 0.2:  # what its type can hold and nothing goes with
+        extreme = {"f": [-1.0, 1e308, float("nan"), float("inf")]}.get(found.dtype.kind)
+        limits = None if extreme or dtype == "?" else np.iinfo(found.dtype)
+        ends = [int(limits.min), int(limits.max), 1 << 20] if limits else [1]
+        with contextlib.suppress(OverflowError, ValueError):
+            found.flat[rng.randrange(found.size)] = rng.choice(extreme or ends)
+    return found
 
 
 # ---- what there is ----------------------------------------------------------------------------
@@ -221,7 +285,7 @@ def public() -> list[Any]:
         for value in names_of(module).values()
         if callable(value) and getattr(value, "__module__", "").startswith("pagemig")
         if not (isinstance(value, type) and issubclass(value, BaseException))
-        if not (is_dataclass(value) and value is not pm.KernelProfile)  # records of results
+        if not (is_dataclass(value) and value not in GIVEN)  # records of results
     }
     return list(found.values())
 
@@ -280,6 +344,32 @@ def other_objects(rng: random.Random) -> list[Any]:
         pm.Bind([0, 1]), pm.Interleave([0]), pm.Preferred(1), pm.Local(), pm.Default(),
         pm.PreferredMany([0]),
         pm.WeightedInterleave([0, 1]), pm.Node("1MiB"), pm.KERNELS["6.1"],
+    ]  # fmt: skip
+
+
+def studied(rng: random.Random) -> list[Any]:
+    """Objects of traces and of automatic migration."""
+    run = trace.Trace.from_accesses([rng.randrange(9) for _ in range(300)])
+    run.save("t.pmt")
+    hardware = auto.hardware(rng.choice(["cxl", "xeon"]))
+    traffic = auto.Traffic.none(2, 2, len(hardware.nodes))
+    demand = auto.Demand.from_counts([[3, 0, 1], [0, 2, 2]])
+    seen: list[Any] = []
+
+    class Looks(auto.Policy):
+        needs = (auto.Samples(7), auto.Regions(), auto.AccessedBits(), auto.HintFaults(4))
+
+        def epoch(self, view: auto.View) -> auto.Moves:
+            seen[:] = [view]
+            return auto.NO_MOVES
+
+    plan = replay.Plan(run, epochs=3, machine=hardware)
+    return [
+        run, trace.TraceFile("t.pmt"), run.header, trace.LineCache(1 << 12, 4), hardware,
+        hardware.prices, traffic, auto.price(traffic, hardware), demand,
+        auto.optimum(demand, [[1.0, 3], [2, 1]], 5, [2, 9], steps=3), plan, plan.run(Looks()),
+        *seen, replay.Conditions(), *[made() for made in auto.POLICIES.values()],
+        auto.Samples(9), auto.Regions(), trace.columns.Ranks(), trace.columns.Sets(4, 2),
     ]  # fmt: skip
 
 
@@ -390,7 +480,8 @@ def ways(thing: Any, rng: random.Random) -> tuple[str, Any, list[Any] | None]:
     if not names:
         return rng.choice(general)
     name = rng.choice(names)
-    if rng.random() < 0.05 and not callable(getattr(type(thing), name, None)):
+    written = not type(thing).__module__.startswith(STUDIED)  # those are Python all through
+    if written and rng.random() < 0.05 and not callable(getattr(type(thing), name, None)):
         value = hostile(rng)
         return f"{name} = {words_of(value)}", lambda: setattr(thing, name, value), []
     return name, None, None
@@ -405,7 +496,7 @@ def one_call(
     rng: random.Random, objects: list[Any], functions: list[Any], note: Callable[[str], None]
 ) -> None:
     """Draw a call, make it, and keep what it answers among the objects."""
-    if rng.random() < 0.12:
+    if rng.random() < (0.12 if len(functions) > 100 else 0.4):
         owner: Any = None
         call: Any = rng.choice(functions)
         label, args = call.__name__, None
@@ -459,7 +550,11 @@ def run_seed(seed: int, calls: int, note: Callable[[str], None]) -> None:
     """Make the calls of a seed."""
     rng = random.Random(seed)
     functions = public()
-    objects = machine_of(rng) + other_objects(rng) + gone(rng)
+    if seed % 3 == 2:
+        objects = studied(rng) + other_objects(rng)
+        functions = [one for one in functions if one.__module__.startswith(STUDIED)]
+    else:
+        objects = machine_of(rng) + other_objects(rng) + gone(rng)
     for _ in range(calls):
         one_call(rng, objects, functions, note)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -18,6 +18,9 @@ def test_any_call_answers_or_says_what_is_wrong() -> None:
     assert ended.stdout.endswith(f"# seeds 0 to {SEEDS - 1}: 0 findings\n")
 
 
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # files nobody closes
 def test_most_of_what_is_public_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is drawn is what the package names, with the methods of what those calls answer."""
     monkeypatch.chdir(tmp_path)  # where machines are saved

@@ -94,7 +94,7 @@ def test_cache_agrees_with_one_line_after_the_other(accesses, shape, cuts):
 
 @pytest.mark.parametrize("size", [0, 32, 63, 65, 96, 1 << 40, -64, -1024])
 def test_cache_sizes_that_mean_nothing(size):
-    with pytest.raises(ValueError, match=f"cache size {size} "):
+    with pytest.raises(ValueError, match=rf"cache size .*{size}\b"):
         LineCache(size, 1)
 
 
@@ -110,7 +110,7 @@ def test_cache_sizes_of_real_processors(size, ways):
 
 @pytest.mark.parametrize("ways", [0, -1, 5000])
 def test_ways_that_mean_nothing(ways):
-    with pytest.raises(ValueError, match=f"ways {ways} "):
+    with pytest.raises(ValueError, match=f"ways must be from 1 to 1024, not {ways}"):
         LineCache(4096, ways)
 
 
@@ -193,7 +193,7 @@ def test_epochs_cover_the_trace_in_order_and_evenly(count, number):
 
 def test_epochs_refuses_none():
     trace = Trace.from_accesses([1])
-    with pytest.raises(ValueError, match="at least 1 epoch, not 0"):
+    with pytest.raises(ValueError, match=r"number must be from 1 .*, not 0"):
         list(trace.epochs(0))
 
 
@@ -204,7 +204,7 @@ def test_repr_says_what_it_is():
 
 
 def test_pages_of_two_dimensions_are_refused():
-    with pytest.raises(ValueError, match=r"shape \(1, 2\)"):
+    with pytest.raises(ValueError, match=r"pages must be of shape \(any\), not \(1, 2\)"):
         Trace.from_accesses([[1, 2]])
 
 
