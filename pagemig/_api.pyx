@@ -14,7 +14,7 @@ cimport numpy as cnp
 from pagemig._arrays cimport answer, user_of
 from pagemig._core cimport Machine, Process
 from pagemig.mm.api cimport (
-    api_table, mig_goes_on, mig_next_stop, PMG_ABI, pmg_api, pmg_ctx, PMG_EBUSYCTX, PMG_K_SIGNAL, PMG_K_WAIT,
+    api_table, mig_goes_on, mig_next_stop, mig_settle, PMG_ABI, pmg_api, pmg_ctx, PMG_EBUSYCTX, PMG_K_SIGNAL, PMG_K_WAIT,
     PMG_M_COPIED, PMG_M_DONE, PMG_M_PASS, PMG_M_STAGE, PMG_M_UNMAPPED, PMG_M_WAITS, pmg_machine, pmg_mig,
     pmg_mig_event, pmg_mig_info, pmg_outcome, pmg_user, register_counter, register_kernel,
 )
@@ -521,7 +521,6 @@ cdef class Flight:
     def step(self):
         """Run to the next stop, named by STOPS; return its event as a tuple.  ValueError: the migration is over."""
         cdef pmg_mig_event e
-        cdef uint64_t flushes = 0, copied = 0, ipis = 0     # since the last stop
         cdef int at = MIG_LOOKS
         e.size = sizeof(e)
         while at == MIG_LOOKS:
@@ -530,17 +529,24 @@ cdef class Flight:
             with nogil:
                 at = mig_next_stop(self.c, self.handle, &e, True)
             self.busy = False
-            if at > 0:
-                flushes += e.flushes
-                copied = e.copy_bytes if at == PMG_M_UNMAPPED else copied + e.copy_bytes
-                ipis += e.ipis
         if at == PMG_EBUSYCTX:
             raise RuntimeError("another thread is stepping this migration")
         raise_hooked(self.machine, at)
         if at < 0:
             raise ValueError("the migration was ended through the table")
-        return (STOPS[at], frames_of(e.src, e.n), frames_of(e.dst, e.n), e.passes, e.node, flushes, copied, ipis,
-                (e.wait_what, e.wait_which))
+        return (STOPS[at], frames_of(e.src, e.n), frames_of(e.dst, e.n), e.passes, e.node, e.flushes, e.copy_bytes,
+                e.ipis, (e.wait_what, e.wait_which))
+
+    def settle(self):
+        """Run a step that a signal interrupted to its stop, which the next `step` returns."""
+        cdef bint more = self.open and not self.busy
+        while more:
+            PyErr_CheckSignals()
+            self.enter()
+            with nogil:
+                more = mig_settle(self.c, self.handle)
+            self.busy = False
+        raise_hooked(self.machine, 0)
 
     def end(self, bint abort, status):
         """End it and return the call's result as one number; its statuses go into an array, or None."""

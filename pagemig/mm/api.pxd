@@ -172,6 +172,8 @@ cdef extern from "pagemig/api.h" nogil:
 
 # mig_step; with `looks` it may also return MIG_LOOKS: the caller checks for signals and calls again
 cdef int mig_next_stop(pmg_ctx *c, pmg_mig h, pmg_mig_event *event, bint looks) noexcept nogil
+# run a step that was interrupted to its stop, which the next step tells; True: the caller checks for signals and calls again
+cdef bint mig_settle(pmg_ctx *c, pmg_mig h) noexcept nogil
 # run on without stops; True: the caller checks for signals and calls again
 cdef bint mig_goes_on(pmg_ctx *c, pmg_mig h) noexcept nogil
 # the table, filled at import

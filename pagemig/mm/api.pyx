@@ -1059,7 +1059,7 @@ cdef int mig_taken(machine_t *m, pmg_mig handle, mig_t **out) noexcept nogil:
     return 0
 
 
-cdef void describe(host_ctx_t *h, mig_t *g, const watch_t *before, pmg_mig_event *out) noexcept nogil:
+cdef void describe(machine_t *m, mig_t *g, pmg_mig_event *out) noexcept nogil:
     """Describe the stop that a migration has reached, with the counts since the last one."""
     cdef pmg_mig_event e
     memset(&e, 0, sizeof(e))
@@ -1067,25 +1067,33 @@ cdef void describe(host_ctx_t *h, mig_t *g, const watch_t *before, pmg_mig_event
     e.at = g.at
     e.n = g.n
     e.passes = g.pass_
-    e.node = one_target(h.c.m, g)
+    e.node = one_target(m, g)
     e.src = g.src
     e.dst = g.dst
-    e.flushes = <uint32_t> (h.watch.flushes - before.flushes)
-    e.ipis = h.watch.ipis - before.ipis
-    if g.at == PAUSE_UNMAPPED:
-        e.copy_bytes = <uint64_t> g.n * 4096
-    else:
-        e.copy_bytes = (h.watch.pages_copied - before.pages_copied) * 4096
+    e.flushes = g.flushes
+    e.ipis = g.ipis
+    e.copy_bytes = (<uint64_t> g.n if g.at == PAUSE_UNMAPPED else g.copied) * 4096
     if g.at == MIG_WAITS:
         e.wait_what = g.c.wait_what
         e.wait_which = g.c.wait_which
     memcpy(out, &e, e.size)
 
 
+cdef void step_it(host_ctx_t *h, mig_t *g, bint looks) noexcept nogil:
+    """Step a migration, and count in it what happened since its last stop."""
+    cdef uint64_t flushes = h.watch.flushes, ipis = h.watch.ipis, copied = h.watch.pages_copied
+    g.c.watch = &h.watch
+    mig_step(g, looks)
+    g.c.watch = NULL
+    vm_events_hand(g.c, h.c)
+    g.flushes += <uint32_t> (h.watch.flushes - flushes)
+    g.ipis += h.watch.ipis - ipis
+    g.copied += h.watch.pages_copied - copied
+
+
 cdef int mig_next_stop(pmg_ctx *ctx, pmg_mig handle, pmg_mig_event *out, bint looks) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
     cdef mig_t *g = NULL
-    cdef watch_t before
     cdef int rc
     if out == NULL:
         return -EFAULT
@@ -1096,19 +1104,34 @@ cdef int mig_next_stop(pmg_ctx *ctx, pmg_mig handle, pmg_mig_event *out, bint lo
     rc = mig_taken(h.c.m, handle, &g)
     if rc:
         return rc
-    before = h.watch
-    g.c.watch = &h.watch
-    mig_step(g, looks)
-    g.c.watch = NULL
-    vm_events_hand(g.c, h.c)
-    describe(h, g, &before, out)
+    if not g.untold:
+        step_it(h, g, looks)
+    describe(h.c.m, g, out)
     rc = <int> g.at
+    if rc != MIG_LOOKS:
+        g.untold = False
+        g.flushes = 0
+        g.ipis = g.copied = 0
     mig_let(g)
     return rc
 
 
 cdef int mig_next(pmg_ctx *ctx, pmg_mig handle, pmg_mig_event *out) noexcept nogil:
     return mig_next_stop(ctx, handle, out, False)
+
+
+cdef bint mig_settle(pmg_ctx *ctx, pmg_mig handle) noexcept nogil:
+    cdef host_ctx_t *h = host(ctx)
+    cdef mig_t *g = NULL
+    cdef bint more = False
+    if call_refused(h.c.m, ctx) or mig_taken(h.c.m, handle, &g):
+        return False
+    if g.at == MIG_LOOKS:
+        step_it(h, g, True)
+        more = g.at == MIG_LOOKS
+        g.untold = not more
+    mig_let(g)
+    return more
 
 
 cdef bint mig_goes_on(pmg_ctx *ctx, pmg_mig handle) noexcept nogil:

@@ -31,14 +31,15 @@ from pagemig.mm.migrate cimport (
 from pagemig.mm.migrate_stage cimport (
     AHEAD, chunk_of, code_run, code_target, collect, gather, gather_run, heed_abort, in_batches, interleaves,
     isolate_lru_page, page_in_vma, putback_lru_page, run_begin, run_stage, run_t, shift_stage, stage_room, stage_t,
-    steps_show, target_begin, target_t, ungather, whole_index,
+    steps_show, target_begin, target_t, ungather, wait_flags, whole_index,
 )
 from pagemig.mm.mmap cimport home_node_range, mbind_range
 from pagemig.mm.nodemask cimport nodes_absent, nodes_clear, nodes_weight
 from pagemig.mm.page_alloc cimport mm_index, mm_of, page_to_nid, put_page, task_of, vec_at, vma_of
 from pagemig.mm.place cimport (
     code_bytes, code_flag, code_i64, code_nid, code_pfn, code_u32, code_u64, code_words, coder_t, HELD_MMAP_READ,
-    HELD_MMAP_WRITE, holds, holds_list, place_enter, place_leave, place_resumes, WAY_FREE, WAY_READ, wrong,
+    HELD_MMAP_WRITE, holds, holds_list, place_enter, place_leave, place_resumes, place_straight, stop_short, WAY_FREE,
+    WAY_READ, wrong,
 )
 from pagemig.mm.pte cimport pte_pfn
 from pagemig.mm.queue cimport (
@@ -157,7 +158,7 @@ cdef void code_move(coder_t *w, void *locals) noexcept nogil:
         mv.locked = False
         return_to_run(w, mv)
     elif mv.locked or mv.at == MOVE_BEGINS or (mv.at == MOVE_AHEAD and not mv.in_ahead):
-        w.why = b"a migration is in a first pass that runs ahead: step it to the end of the pass, then save"
+        stop_short(w)
     else:
         return_to_run(w, mv)
 
@@ -252,7 +253,9 @@ cdef void run_ahead(ctx_t *c, move_t *mv, int32_t node) noexcept nogil:
         move_unlock(c, mv)
     while mv.st.n:
         gathered = mv.st.n
+        place_straight(c, True)
         first_pass(c, mv, &t)
+        place_straight(c, False)
         if mv.st.n == 0:
             ungather_all(c, mv, gathered)
             break
@@ -379,9 +382,11 @@ cdef bint may_run_ahead(
 cdef inline bint runs_unseen(ctx_t *c, bint step_by_step) noexcept nogil:
     """Whether it is unobservable which pages are isolated when another moves: no host takes time between stages.
 
-    With ``step_by_step``, the order of single steps must be unobservable too.
+    With ``step_by_step``, the order of single steps must be unobservable too.  In a resumable call, a pass that may wait
+    does not run ahead, since it could not be saved there.
     """
-    return c.pause_fn == NULL and not (step_by_step and steps_show(c))
+    return c.pause_fn == NULL and not (step_by_step and steps_show(c)) and \
+        (c.places == NULL or wait_flags(c.m, 0) == 0)
 
 
 cdef inline void run_starts(
@@ -477,6 +482,7 @@ cdef int64_t do_pages_move(
                 err = -PMG_WAIT
                 break
             mv.locked = True
+            mv.ahead = mv.ahead and runs_unseen(c, in_batches(c.m))    # a host may step what waited while it ran to its end
             look_begin(&l, c.m, mm_of(c.m, mv.mm))
             look_begin(&far, c.m, mm_of(c.m, mv.mm))
         if mv.ahead and not mv.run.error and mv.list.n + STAGE <= mv.list.cap:

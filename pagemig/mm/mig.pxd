@@ -64,6 +64,10 @@ ctypedef struct mig_t:          # host memory in any number, as contexts
     uint32_t pass_              # passes before the present one
     uint32_t src[512]
     uint32_t dst[512]
+    bint untold                 # the caller has not heard of it yet: the next step only tells
+    # since the stop before it
+    uint32_t flushes
+    uint64_t ipis, copied       # processors told to flush, pages copied
 
 # a call of the process with a pid (0: none) on a processor; NULL: *error is -ESRCH, -EINVAL or -ENOMEM
 cdef mig_t *mig_begin(machine_t *m, uint32_t pid, uint32_t cpu, uint32_t kind, bint timed, int *error) noexcept nogil

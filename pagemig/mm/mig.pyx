@@ -21,7 +21,7 @@ from pagemig.mm.notify cimport PMG_EHOOK
 from pagemig.mm.page_alloc cimport task_of
 from pagemig.mm.place cimport (
     code_bytes, code_flag, code_i64, code_u32, code_u64, coder_t, places_code, places_drop, places_read, STANDS,
-    STANDS_INSIDE, STANDS_NOWHERE, WAY_READ, wrong,
+    STANDS_INSIDE, STANDS_NOWHERE, stop_short, WAY_READ, wrong,
 )
 from pagemig.mm.swapfile cimport pmg_sys_swapoff
 from pagemig.mm.truncate cimport pmg_sys_fallocate, pmg_sys_ftruncate
@@ -113,7 +113,7 @@ cdef void run(void *record) noexcept nogil:
 cdef void stop(ctx_t *c, int at, const uint32_t *src, const uint32_t *dst, uint32_t n) noexcept nogil:
     """``ctx.pause_fn``.  A stage without pages under way takes no time."""
     cdef mig_t *g = <mig_t *> c.mig
-    if c.abort:
+    if c.abort or g.places.straight:
         return
     if at == PAUSE_PASS:
         g.pass_ += 1
@@ -138,16 +138,15 @@ cdef void outside(ctx_t *c, void (*fn)(void *arg) noexcept nogil, void *arg) noe
 
 
 cdef int stop_to_wait(ctx_t *c, int what, uint32_t which) noexcept nogil:
-    """``ctx.wait_fn``: stop; the next step checks again whether the wait is over."""
+    """``ctx.wait_fn``: stop; the next step checks again whether the wait is over, as a loaded call does when it resumes."""
     cdef mig_t *g = <mig_t *> c.mig
-    if not c.abort:
-        g.at = MIG_WAITS
-        g.n = 0
-        pmg_fiber_to_host(&g.fiber)
-    if not c.abort:
-        return 0
-    c.abort = ABORT_HEEDED
-    return -PMG_WAIT
+    if c.abort:
+        c.abort = ABORT_HEEDED
+        return -PMG_WAIT
+    g.at = MIG_WAITS
+    g.n = 0
+    pmg_fiber_to_host(&g.fiber)
+    return 0
 
 
 cdef bint stop_to_look(ctx_t *c) noexcept nogil:
@@ -297,7 +296,10 @@ cdef mig_t *mig_ready(machine_t *m, mig_t *g, uint32_t cpu, uint32_t kind, bint 
     g.kind = kind
     g.generation += 1
     g.rule = g.pass_ = g.n = g.at = 0
-    g.places.n = g.places.unread = g.places.stands = 0
+    g.untold = False
+    g.flushes = 0
+    g.ipis = g.copied = 0
+    g.places.n = g.places.unread = g.places.stands = g.places.straight = 0
     g.request = NULL
     g.rc = 0
     memset(g.a, 0, sizeof(g.a))
@@ -408,6 +410,7 @@ cdef int mig_step(mig_t *g, bint looks) noexcept nogil:
 
 cdef int mig_finish(mig_t *g, bint looks) noexcept nogil:
     """Run on without stops, except to wait or, with ``looks``, for a check for signals."""
+    g.untold = False
     g.c.pause_fn = NULL
     mig_step(g, looks)
     if not g.fiber.done and g.timed:
@@ -543,6 +546,23 @@ cdef bint can_be(machine_t *m, const mig_t *g, bint done) noexcept nogil:
     return done or (g.c.mm != 0 and (about and g.at != 0) == (g.c.target_mm != 0))
 
 
+cdef void code_stop(coder_t *w, mig_t *g) noexcept nogil:
+    """Code the last stop; of its pages the caller hears once."""
+    cdef uint32_t i
+    code_u32(w, &g.at, MIG_DONE + 1)
+    code_bytes(w, &g.pass_, 4)
+    code_flag(w, &g.untold)
+    code_bytes(w, &g.flushes, 4)
+    code_bytes(w, &g.ipis, 8)
+    code_bytes(w, &g.copied, 8)
+    if not g.untold:
+        return
+    code_u32(w, &g.n, MIG_PAGES + 1)
+    for i in range(g.n):
+        code_u32(w, &g.src[i], w.m.nr_frames)
+        code_u32(w, &g.dst[i], w.m.nr_frames)
+
+
 cdef void code_mig(coder_t *w, mig_t *g) noexcept nogil:
     """Code one call."""
     cdef bint done = g.fiber.done != 0
@@ -555,8 +575,7 @@ cdef void code_mig(coder_t *w, mig_t *g) noexcept nogil:
     code_flag(w, &done)
     code_i64(w, &g.rc)
     code_bytes(w, &g.rule, 4)
-    code_u32(w, &g.at, MIG_DONE + 1)
-    code_bytes(w, &g.pass_, 4)
+    code_stop(w, g)
     code_context(w, g.c)
     if w.way == WAY_READ and (w.why != NULL or done != (g.at == MIG_DONE) or not can_be(w.m, g, done)):
         wrong(w)
@@ -568,18 +587,18 @@ cdef void code_mig(coder_t *w, mig_t *g) noexcept nogil:
     if w.way == WAY_READ:
         places_read(w, &g.places, w.inner, w.size)
     elif g.places.n == 0 or w.inner != g.places.at[0].code:
-        w.why = b"a migration stopped in a function that cannot be saved: step it once, then save"
+        stop_short(w)
     else:
         places_code(w, &g.places)
 
 
 cdef const char *cannot_be_written(const mig_t *g) noexcept nogil:
-    if g.kind > MIG_FRAMES:
-        return b"a call waits in a context: repeat the call until it returns, then save"
     if not g.timed:
-        return b"a migration waits in a context: repeat the call until it returns, then save"
-    if g.busy or g.c.abort or g.at == MIG_LOOKS:
-        return b"a step of a migration is under way, or was interrupted: step it to its next stop, then save"
+        return b"a context keeps the place of a call that waits: repeat the call until it returns, and try again"
+    if g.busy:
+        return b"another thread makes a step of a migration: try again when it has ended"
+    if g.c.abort or g.at == MIG_LOOKS:
+        return b"a step of a migration was interrupted: step it to its next stop, and try again"
     return NULL
 
 

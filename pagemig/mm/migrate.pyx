@@ -15,7 +15,7 @@ from pagemig.mm.frame cimport frame_maps, page_count, page_state
 from pagemig.mm.mempolicy cimport alloc_page_vma
 from pagemig.mm.migrate_stage cimport (
     AHEAD, AT_LOCK, at_step, chunk_of, code_collect, code_run, code_stage, collect, collect_t, DONE, heed_abort, HELD,
-    in_batches, isolate_lru_page, load_stage, new_page, PAUSE_COPIED, pause_pass, PAUSE_STAGE, PAUSE_UNMAPPED,
+    in_batches, isolate_lru_page, load_stage, new_page, one_page, PAUSE_COPIED, pause_pass, PAUSE_STAGE, PAUSE_UNMAPPED,
     putback_lru_page, run_begin, run_stage, run_t, short_of_frames, STAGE_ALONE, stage_end, stage_goes_on, STAGE_IN_BATCH,
     stage_move, STAGE_OVER, stage_t, stage_take, stage_unmap, STAGE_UNMAPPED, steps_show, TARGET_NEAREST, target_t,
     wait_flags, WAIT_FOR_ALL,
@@ -25,8 +25,8 @@ from pagemig.mm.page_alloc cimport (
     alloc_page, alloc_pages_bulk, alloc_pages_node, count_event, file_of, free_pages, page_to_nid, vma_of,
 )
 from pagemig.mm.place cimport (
-    code_flag, code_nid, code_pfn, code_u32, code_u64, code_words, coder_t, HELD_TARGET, holds, holds_list, place_enter,
-    place_leave, place_resumes, WAY_FREE, WAY_NAME, WAY_READ, wrong,
+    code_flag, code_nid, code_pfn, code_u32, code_u64, code_words, coder_t, HELD_LOCKED, HELD_TARGET, holds, holds_list,
+    place_enter, place_leave, place_resumes, stop_short, WAY_FREE, WAY_NAME, WAY_READ, wrong,
 )
 from pagemig.mm.rmap cimport lru_cache_disable, lru_cache_enable
 from pagemig.mm.swap_state cimport slots_at_hand
@@ -35,7 +35,7 @@ from pagemig.mm.types cimport (
     C_PGMIGRATE_FAIL, C_PGMIGRATE_SUCCESS, C_TLB_FLUSH, ctx_t, frame_t, KEEP_REFCOUNT, machine_t, node_t, PG_cached, PG_dirty,
     PG_isolated, PG_private, PMG_BUG, REF_ONE, STAGE, vma_t,
 )
-from pagemig.mm.vmscan cimport evict_one
+from pagemig.mm.vmscan cimport EVICT_BEGINS, evict_one, EVICT_WRITES
 
 
 cdef enum chunk_at_t:
@@ -692,6 +692,7 @@ cdef struct listed_t:           # locals of list_pass()
     lists_t *lists
     uint64_t i, left            # pages tried, and of these to retry
     bint in_stage
+    uint32_t evicts             # EVICT_*: where page i waits to be evicted
     stage_t st
 
 
@@ -712,11 +713,16 @@ cdef void code_listed(coder_t *w, void *locals) noexcept nogil:
         for i in range(k.st.n):
             used += k.st.at != PAUSE_STAGE or k.st.rc[i] == 0
     else:
-        w.why = b"a migration waits for a page that it swaps out: step it once, then save"
+        code_u32(w, &k.evicts, EVICT_WRITES + 1)
+        at_work = k.evicts == EVICT_WRITES
+        if k.evicts == EVICT_BEGINS:            # nothing else stops here
+            stop_short(w)
     if w.way == WAY_READ and (w.why != NULL or at_work > lists.n - k.i or at_work > lists.nr_to or used > lists.nr_to or
                               at_work + lists.nr_moved > w.entries or at_work + lists.nr_failed > w.entries):
         wrong(w)
         return
+    if k.evicts == EVICT_WRITES and w.way != WAY_FREE:
+        holds(w, HELD_LOCKED, lists.source[k.i], 0)
     holds_list(w, lists.source, 0, k.left)
     holds_list(w, lists.source, k.i + at_work, lists.n)
     holds_targets(w, lists.to, lists.nr_to - used)
@@ -732,6 +738,10 @@ cdef void handle_listed(ctx_t *c, listed_t *k, uint32_t force, bint last_resort)
     """Migrate one stage of a pass.  The stage is empty if no target is left, or if the call must end."""
     cdef lists_t *lists = k.lists
     cdef uint32_t i
+    if k.evicts:                                # resumed
+        one_page(&k.st, lists.source[k.i])
+        k.st.rc[0] = evict_one(c, k.st.src[0], force, &k.evicts)
+        return
     if k.in_stage:                              # resumed
         stage_goes_on(c, &k.st, force)
         for i in range(k.st.n):
@@ -744,7 +754,7 @@ cdef void handle_listed(ctx_t *c, listed_t *k, uint32_t force, bint last_resort)
             k.st.rc[0] = 1                      # freed meanwhile
         elif lists.to == NULL:
             at_step(c, STEP_ALLOC, &k.st)
-            k.st.rc[0] = evict_one(c, k.st.src[0], force)
+            k.st.rc[0] = evict_one(c, k.st.src[0], force, &k.evicts)
         elif lists.nr_to == 0 or c.abort:
             k.st.n = 0
             return
@@ -753,7 +763,7 @@ cdef void handle_listed(ctx_t *c, listed_t *k, uint32_t force, bint last_resort)
             move_listed(c, lists, &k.st, force)
     if k.in_stage and last_resort and k.st.rc[0] == -EAGAIN and has_stuck_buffers(c, k.st.src[0]):
         k.in_stage = False
-        k.st.rc[0] = evict_one(c, k.st.src[0], force)
+        k.st.rc[0] = evict_one(c, k.st.src[0], force, &k.evicts)
     k.in_stage = False
 
 
@@ -765,8 +775,9 @@ cdef uint64_t list_pass(ctx_t *c, lists_t *l, uint32_t pass_) noexcept nogil:
     if not place_enter(c, code_listed, &k, sizeof(k)):
         k.i = k.left = 0
         k.in_stage = False
+        k.evicts = EVICT_BEGINS
     k.lists = l
-    while k.in_stage or (k.i < l.n and not signal_pending(c, 1)):
+    while k.in_stage or k.evicts or (k.i < l.n and not signal_pending(c, 1)):
         handle_listed(c, &k, force, last_resort)
         if k.st.n == 0:
             break

@@ -77,6 +77,7 @@ ctypedef struct places_t:       # the stack of one call; ctx.places
     uint32_t stands             # stands_t
     uint32_t n
     uint32_t unread             # in a loaded call: the innermost functions, which have not resumed yet
+    uint32_t straight           # in a part that takes no time of the caller: nothing stops, except to look for signals
     place_t at[PLACES]
 
 cdef bint place_take(ctx_t *c, code_t code, void *locals, size_t size) noexcept nogil
@@ -104,6 +105,12 @@ cdef inline bint place_resumes(ctx_t *c) noexcept nogil:
     return pmg_unlikely(c.places != NULL) and (<places_t *> c.places).unread != 0
 
 
+cdef inline void place_straight(ctx_t *c, bint straight) noexcept nogil:
+    """Begin or end a part of a call that takes no time of the caller."""
+    if pmg_unlikely(c.places != NULL):
+        (<places_t *> c.places).straight = straight
+
+
 # -- fields of structures
 cdef void code_bytes(coder_t *w, void *p, uint64_t n) noexcept nogil
 cdef void code_u32(coder_t *w, uint32_t *x, uint64_t end) noexcept nogil             # below `end`
@@ -118,5 +125,6 @@ cdef void code_policy(coder_t *w, mpol_t *pol) noexcept nogil
 # an array of n words below `end`; reading allocates `room` words
 cdef void code_words(coder_t *w, uint32_t **p, uint64_t n, uint64_t room, uint64_t end) noexcept nogil
 cdef void wrong(coder_t *w) noexcept nogil
+cdef void stop_short(coder_t *w) noexcept nogil                 # the call cannot be saved at this stop
 cdef void holds(coder_t *w, held_t what, uint64_t which, uint64_t n) noexcept nogil
 cdef void holds_list(coder_t *w, const uint32_t *pfns, uint64_t first, uint64_t end) noexcept nogil    # isolated

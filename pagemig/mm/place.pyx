@@ -33,8 +33,8 @@ cdef bint place_take(ctx_t *c, code_t code, void *locals, size_t size) noexcept 
 
 
 cdef void stop_short(coder_t *w) noexcept nogil:
-    if w.why == NULL:
-        w.why = b"a migration stopped in a function that cannot be saved: step it once, then save"
+    if w.why == NULL:                           # in a file that is read, it is as good as any error
+        w.why = b"a migration stopped in a function that cannot be saved: step it once, and try again"
 
 
 cdef void places_code(coder_t *w, const places_t *p) noexcept nogil:

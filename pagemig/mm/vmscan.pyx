@@ -50,12 +50,14 @@ cdef int swap_page(ctx_t *c, stage_t *st) noexcept nogil:
     return remove_mapping(c, pfn) if try_to_release_page(c, pfn) else -EAGAIN
 
 
-cdef int lock_to_evict(ctx_t *c, uint32_t pfn, uint32_t force) noexcept nogil:
+cdef int lock_to_evict(ctx_t *c, uint32_t pfn, uint32_t force, uint32_t *at) noexcept nogil:
     """Prepare a page for eviction: page lock, writeback, swap cache.  The page is unlocked if the result is not 0."""
     cdef uint32_t spins = 0
-    if not trylock_page(c.m, pfn):
+    if at[0] != EVICT_WRITES and not trylock_page(c.m, pfn):
+        at[0] = EVICT_LOCKS
         if not force & WAIT_FOR_LOCK or lock_page(c, pfn):
             return -EAGAIN
+    at[0] = EVICT_WRITES
     while page_test(c.m, pfn, PG_writeback):
         if not force & WAIT_FOR_WRITEBACK or pmg_wait(c, WAIT_WRITEBACK, pfn, spins):
             unlock_page(c.m, pfn)
@@ -67,9 +69,10 @@ cdef int lock_to_evict(ctx_t *c, uint32_t pfn, uint32_t force) noexcept nogil:
     return 0
 
 
-cdef int evict_one(ctx_t *c, uint32_t pfn, uint32_t force) noexcept nogil:
+cdef int evict_one(ctx_t *c, uint32_t pfn, uint32_t force, uint32_t *at) noexcept nogil:
     cdef stage_t st
-    cdef int rc = lock_to_evict(c, pfn, force)
+    cdef int rc = lock_to_evict(c, pfn, force, at)
+    at[0] = EVICT_BEGINS
     if rc:
         return rc
     one_page(&st, pfn)
@@ -82,7 +85,7 @@ cdef uint64_t swap_out(ctx_t *c, const uint32_t *pfns, uint64_t n) noexcept nogi
     """Evict pages one by one, in several passes each since a dirty page is written first; return how many are gone."""
     cdef uint64_t i, gone = 0
     cdef int rc
-    cdef uint32_t pass_
+    cdef uint32_t pass_, at = EVICT_BEGINS
     lru_cache_disable(c)
     for i in range(n):
         if signal_pending(c, 1):
@@ -92,7 +95,7 @@ cdef uint64_t swap_out(ctx_t *c, const uint32_t *pfns, uint64_t n) noexcept nogi
         rc = -EAGAIN
         for pass_ in range(c.m.profile.passes):
             if rc == -EAGAIN:
-                rc = 0 if page_count(c.m, pfns[i]) == 1 else evict_one(c, pfns[i], wait_flags(c.m, pass_))
+                rc = 0 if page_count(c.m, pfns[i]) == 1 else evict_one(c, pfns[i], wait_flags(c.m, pass_), &at)
         gone += rc == 0
         putback_lru_page(c, pfns[i])
     lru_cache_enable(c)

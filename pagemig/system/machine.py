@@ -272,7 +272,12 @@ class Machine(Platform):
     # ---- saved, copied, pickled ------------------------------------------------------------------
 
     def _description(self) -> dict[str, Any]:
-        """Return the arguments that make a machine like this one, as JSON can hold them."""
+        """Return the arguments that make a machine like this one, as JSON can hold them.
+
+        Steps of migrations that a signal interrupted reach their stops, where they can be saved.
+        """
+        for move in list(self._migrations.values()):
+            move._settle()
         return {
             "nodes": [node.arguments for node in self.nodes],
             "kernel": state.describe(self.profile),

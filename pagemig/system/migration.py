@@ -138,6 +138,11 @@ class Migration:
         wait = (_api.WAITED[what], which) if at == "waits" else ("", 0)
         return MigrationEvent(at, source, target, passes, node, flushes, copied, ipis, wait)
 
+    def _settle(self) -> None:
+        """Let a step that a signal interrupted reach its stop; the next `step` returns it."""
+        if self._flight is not None and self._flight.outcome is None:
+            self._flight.settle()
+
     def _end(self, flight: _api.Flight, *, abort: bool) -> None:
         flight.end(abort, self._status)
         self.machine._taken_up.discard(self)
