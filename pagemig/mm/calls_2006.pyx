@@ -517,9 +517,8 @@ cdef int64_t new_page_node(ctx_t *c, uint32_t pfn, uint32_t slot, const void *pr
     return alloc_page(c, r.nodes[slot], pmg_load(&c.m.online))
 
 
-cdef int page_status(ctx_t *c, mm_t *mm, uint64_t vpn, uint32_t *pfn) noexcept nogil:
-    """Get the page at an address, referenced: 0 or -errno; -EFAULT if nothing is mapped at or above the address."""
-    cdef vma_t *vma = find_vma(c.m, mm, vpn)
+cdef int page_status(ctx_t *c, vma_t *vma, uint64_t vpn, uint32_t *pfn) noexcept nogil:
+    """Get the page at an address, referenced: 0 or -errno; ``vma`` NULL: nothing is mapped at or above the address."""
     cdef int err = 0
     pfn[0] = 0
     if vma == NULL:
@@ -539,14 +538,15 @@ cdef int32_t request_status(ctx_t *c, request_t *r, mm_t *mm, uint64_t i, bint m
     cdef machine_t *m = c.m
     cdef uint32_t pfn = 0
     cdef uint64_t vpn = pmg_load(r.addresses + i) >> 12, first = i
-    cdef int32_t status = page_status(c, mm, vpn, &pfn)
+    cdef vma_t *vma = find_vma(m, mm, vpn)
+    cdef int32_t status = page_status(c, vma, vpn, &pfn)
     if pfn == 0:
         return status
     if r.first != NULL:
         first = first_entry(c, r, r.first + r.mask + 1, i, pfn)
     if page_to_nid(m, pfn) == r.nodes[i]:
         status = r.nodes[i]
-    elif find_vma(m, mm, vpn).flags & VM_DONTMIGRATE:
+    elif vma.flags & VM_DONTMIGRATE:
         status = -EPERM
     elif frame_maps(page_state(m, pfn)) > 1 and not move_all:
         status = -EACCES
@@ -691,7 +691,7 @@ cdef int64_t read_request(
 
 cdef int64_t do_request(ctx_t *c, asked_t *k, uint32_t mm, bint move_all) noexcept nogil:
     cdef request_t *r = &k.r
-    cdef uint64_t i
+    cdef uint64_t i, vpn
     cdef uint32_t pfn = 0
     cdef int64_t rc = 0
     if not k.moving and mmap_read_lock(c, mm):

@@ -32,7 +32,7 @@ from pagemig.mm.rmap cimport lru_cache_disable, lru_cache_enable
 from pagemig.mm.swap_state cimport slots_at_hand
 from pagemig.mm.trace cimport STEP_ALLOC, STEP_ISOLATE
 from pagemig.mm.types cimport (
-    C_PGMIGRATE_FAIL, C_PGMIGRATE_SUCCESS, C_TLB_FLUSH, ctx_t, frame_t, KEEP_REFCOUNT, machine_t, node_t, PG_cached, PG_dirty,
+    C_PGMIGRATE_FAIL, C_PGMIGRATE_SUCCESS, C_TLB_FLUSH, ctx_t, frame_t, KEEP_REFCOUNT, machine_t, PG_cached, PG_dirty,
     PG_isolated, PG_private, PMG_BUG, REF_ONE, STAGE, vma_t,
 )
 from pagemig.mm.vmscan cimport EVICT_BEGINS, evict_one, EVICT_WRITES
@@ -1166,18 +1166,31 @@ cdef uint32_t take_targets(ctx_t *c, moves_t *mv, stage_t *st, uint32_t *slots, 
     return n
 
 
+cdef inline int32_t node_alone(moves_t *mv, uint32_t slot, bint arrays) noexcept nogil:
+    """Get the node on which a frame is all that get_new_page allocates; -1: it does more, or chooses by policy."""
+    return -1 if mv.nodes != NULL and not arrays else wanted_node(mv, slot)
+
+
 cdef uint32_t take_alike(ctx_t *c, moves_t *mv, stage_t *st, uint32_t *slots, uint64_t i) noexcept nogil:
     """take_targets() in one call of the allocator, for pages that all go to one node with free frames and are not on it.
 
     Allocates the same frames.  Returns 0 without allocating if take_targets() is needed.
     """
-    cdef const node_t *node = &c.m.node[mv.nid]
-    cdef uint32_t *pfns = mv.pfns + i
+    cdef const uint32_t *pfns = mv.pfns + i
+    cdef bint arrays = c.m.profile.arrays != 0
+    cdef int32_t nid = node_alone(mv, slot_of(mv, i), arrays)
+    cdef uint64_t first, size
     cdef uint32_t j, n = 0
-    while n < st.n and pfns[n] - node.first >= node.end - node.first:
+    if nid < 0 or not takes_at_once(c, nid):
+        return 0
+    first = c.m.node[nid].first
+    size = c.m.node[nid].end - first
+    while n < st.n and pfns[n] - first >= size:
+        if wanted_node(mv, slot_of(mv, i + n)) != nid:
+            return 0
         n += 1
     if n:
-        n = alloc_pages_bulk(c, mv.nid, n, st.dst)
+        n = alloc_pages_bulk(c, nid, n, st.dst)
     for j in range(n):
         st.src[j] = pfns[j]
         slots[j] = slot_of(mv, i + j)
@@ -1242,7 +1255,6 @@ cdef void move_some(ctx_t *c, one_pass_t *k, uint32_t force, run_t *run) noexcep
     """Migrate one stage of a pass."""
     cdef moves_t *mv = k.mv
     cdef stage_t *st = &k.st
-    cdef bint alike = mv.nodes == NULL and mv.nid >= 0 and takes_at_once(c, mv.nid)
     cdef uint32_t j, width
     if k.in_stage:                              # resumed
         stage_goes_on(c, st, force)
@@ -1254,7 +1266,7 @@ cdef void move_some(ctx_t *c, one_pass_t *k, uint32_t force, run_t *run) noexcep
             st.src[j] = mv.pfns[k.i + j]
             st.open[j] = 0
         at_step(c, STEP_ISOLATE, st)
-        k.looked = take_alike(c, mv, st, k.slots, k.i) if alike else 0
+        k.looked = take_alike(c, mv, st, k.slots, k.i)
         if k.looked == 0:
             k.looked = take_targets(c, mv, st, k.slots, k.i, run)
         if st.n:
