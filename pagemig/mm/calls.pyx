@@ -9,12 +9,12 @@ from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 
 from pagemig.mm.atomic cimport (
-    GUARD_MMAP_LOCK, PMG_GUARD, pmg_load, pmg_load32, pmg_spin_lock, pmg_spin_unlock, pmg_unlikely,
+    GUARD_MMAP_LOCK, PMG_GUARD, pmg_load, pmg_load32, pmg_prefetchw, pmg_spin_lock, pmg_spin_unlock, pmg_unlikely,
 )
 from pagemig.mm.calls_2006 cimport (
     asked_t, bind_t, bound_range_t, code_bind, code_bound_range, code_frame_list, code_pairs, code_request,
-    do_migrate_pages_check_range, frame_list_t, mbind_check_range, migrate_frame_list, move_pages_whole_request,
-    next_of_pairs, nodes_t, pair_is_over, pairs_begin, pairs_t,
+    do_migrate_pages_check_range, frame_list_t, frame_status, ISOLATED, mbind_check_range, migrate_frame_list,
+    move_pages_whole_request, next_of_pairs, nodes_t, pair_is_over, pairs_begin, pairs_t,
 )
 from pagemig.mm.context cimport mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock, signal_pending
 from pagemig.mm.cred cimport capable, get_target, put_target
@@ -25,8 +25,8 @@ from pagemig.mm.mempolicy cimport (
     get_task_policy, il_next, interleave_index, mpol_clear, mpol_new, sanitize_mpol_flags, vma_policy,
 )
 from pagemig.mm.migrate cimport (
-    batch_begin, batch_room, batch_t, code_chunk_or_batch, code_finish, code_migrate, finish_run, finish_t,
-    migrate_chunk_or_batch, migrate_pages, unmap_ahead,
+    batch_begin, batch_room, batch_t, code_chunk_or_batch, code_finish, finish_run, finish_t, migrate_chunk_or_batch,
+    unmap_ahead,
 )
 from pagemig.mm.migrate_stage cimport (
     AHEAD, chunk_of, code_run, code_target, collect, gather, gather_run, heed_abort, in_batches, interleaves,
@@ -35,7 +35,7 @@ from pagemig.mm.migrate_stage cimport (
 )
 from pagemig.mm.mmap cimport home_node_range, mbind_range
 from pagemig.mm.nodemask cimport nodes_absent, nodes_clear, nodes_weight
-from pagemig.mm.page_alloc cimport mm_index, mm_of, page_to_nid, put_page, task_of, vec_at, vma_of
+from pagemig.mm.page_alloc cimport count_event, mm_index, mm_of, page_to_nid, put_page, task_of, vec_at, vma_of
 from pagemig.mm.place cimport (
     code_bytes, code_flag, code_i64, code_nid, code_pfn, code_u32, code_u64, code_words, coder_t, HELD_MMAP_READ,
     HELD_MMAP_WRITE, holds, holds_list, place_enter, place_leave, place_resumes, place_straight, stop_short, WAY_FREE,
@@ -54,11 +54,11 @@ from pagemig.mm.rules cimport (
     RULE_TO_NODES_PRIVILEGE, RULE_UNALIGNED,
 )
 from pagemig.mm.types cimport (
-    CALL_GET_MEMPOLICY, CALL_MBIND, CALL_MIGRATE_PAGES, CALL_MOVE_PAGES, CALL_SET_HOME_NODE, CALL_SET_MEMPOLICY,
-    CAP_SYS_NICE, ctx_t, machine_t, MAX_NODES, mm_t, MPOL_DEFAULT, MPOL_F_ADDR, MPOL_F_MEMS_ALLOWED, MPOL_F_NODE,
-    MPOL_F_RELATIVE_NODES, MPOL_F_STATIC_NODES, MPOL_INTERLEAVE, MPOL_LOCAL, MPOL_MF_MOVE, MPOL_MF_MOVE_ALL,
-    MPOL_MF_STRICT, MPOL_PREFERRED, mpol_t, MPOL_WEIGHTED_INTERLEAVE, nodemask_t, PG_anon, PMG_WAIT,
-    STAGE, task_t, vma_t,
+    C_PGMIGRATE_FAIL, C_PGMIGRATE_SUCCESS, CALL_GET_MEMPOLICY, CALL_MBIND, CALL_MIGRATE_PAGES, CALL_MOVE_PAGES,
+    CALL_SET_HOME_NODE, CALL_SET_MEMPOLICY, CAP_SYS_NICE, ctx_t, machine_t, MAX_NODES, mm_t, MPOL_DEFAULT,
+    MPOL_F_ADDR, MPOL_F_MEMS_ALLOWED, MPOL_F_NODE, MPOL_F_RELATIVE_NODES, MPOL_F_STATIC_NODES, MPOL_INTERLEAVE,
+    MPOL_LOCAL, MPOL_MF_MOVE, MPOL_MF_MOVE_ALL, MPOL_MF_STRICT, MPOL_PREFERRED, mpol_t, MPOL_WEIGHTED_INTERLEAVE,
+    nodemask_t, PG_anon, PG_lru, PMG_WAIT, STAGE, task_t, vma_t,
 )
 from pagemig.mm.uaccess cimport pmg_user_t, user_at, user_entries
 from pagemig.mm.vma cimport vma_address, vma_lookup, vma_slot
@@ -1159,7 +1159,8 @@ cdef void code_frame_moves(coder_t *w, void *locals) noexcept nogil:
     w.pfns = &k.pfn
     w.slots = NULL
     w.pages = w.capacity = 1
-    code_migrate(w)
+    w.inner = code_finish
+    w.size = sizeof(finish_t)
 
 
 cdef void code_migrate_frames(coder_t *w) noexcept nogil:
@@ -1172,45 +1173,121 @@ cdef void code_migrate_frames(coder_t *w) noexcept nogil:
         w.size = sizeof(frame_moves_t)
 
 
-cdef int32_t frame_moves(ctx_t *c, frame_moves_t *k) noexcept nogil:
-    """Migrate one isolated frame to its node."""
+cdef struct frame_stage_t:          # frames to one node that have their first pass together
+    uint64_t next                   # the entry after the last one looked at
+    uint64_t entry[64]
+    stage_t st
+
+
+cdef inline bint frames_run_ahead(ctx_t *c) noexcept nogil:
+    """Whether frames may have their first pass together: nothing observes the order of their steps, or a flush they share."""
+    return c.places == NULL and not in_batches(c.m) and runs_unseen(c, True)
+
+
+cdef void gather_frames(
+        ctx_t *c, frame_moves_t *k, frame_stage_t *f, const uint32_t *pfns, const int32_t *nodes, uint64_t n,
+        int32_t *status) noexcept nogil:
+    """Isolate frames for one node from entry ``k.i`` on, and store the statuses of those that do not move.
+
+    A frame that is not on the LRU may be of this stage itself, if it is listed twice: it comes when the stage is over.
+    """
+    cdef stage_t *st = &f.st
     cdef target_t t
+    cdef uint32_t pfn, room = 1
+    cdef int32_t node, rc
+    st.n = 0
+    f.next = k.i
+    while f.next < n and st.n < room:
+        pfn = pfns[f.next]
+        node = <int32_t> pmg_load32(<const uint32_t *> nodes + f.next)
+        if st.n and (node != k.node or not page_state(c.m, pfn) & PG_lru):
+            return
+        if f.next + AHEAD < n:
+            pmg_prefetchw(&c.m.frames[pfns[f.next + AHEAD]])
+        rc = -EAGAIN if signal_pending(c, 1) else frame_status(c, pfn, node)
+        if rc != ISOLATED:
+            status[f.next] = rc
+            k.failed += rc < 0
+        else:
+            if st.n == 0 and frames_run_ahead(c):
+                target_begin(&t, node)
+                room = stage_room(c, &t)
+            k.node = node
+            f.entry[st.n] = f.next
+            st.src[st.n] = pfn
+            st.open[st.n] = 0
+            st.n += 1
+        f.next += 1
+
+
+cdef uint32_t frames_ahead(ctx_t *c, const frame_moves_t *k, frame_stage_t *f) noexcept nogil:
+    """Run the first pass over a stage of frames; return how many have had it: the others got no target."""
+    cdef target_t t
+    cdef uint32_t i, moved = 0
     target_begin(&t, k.node)
-    migrate_pages(c, &k.pfn, 1, &t, &k.run)
+    run_stage(c, &f.st, &t, 0)
+    for i in range(f.st.n):
+        moved += f.st.rc[i] >= 0
+    count_event(c, C_PGMIGRATE_SUCCESS, moved)
+    return f.st.n
+
+
+cdef int32_t frame_moves(ctx_t *c, frame_moves_t *k, uint64_t tried) noexcept nogil:
+    """Migrate one isolated frame to its node; with ``tried`` 1 it has had its first pass."""
+    cdef target_t t
+    cdef batch_t b
+    if not place_resumes(c):
+        run_begin(&k.run)
+    target_begin(&t, k.node)
+    batch_begin(&b)
+    finish_run(c, &b, &k.pfn, 1, tried, &t, &k.run)
+    free(b.stage)
     return k.run.error if k.run.error else (-EAGAIN if k.run.failed else k.node)
 
 
-cdef int32_t frame_status(ctx_t *c, frame_moves_t *k) noexcept nogil:
-    if k.node < 0 or k.node >= <int32_t> c.m.nr_nodes or not (pmg_load(&c.m.has_memory) >> k.node) & 1:
-        return -ENODEV
-    if page_to_nid(c.m, k.pfn) == k.node:
-        return k.node
-    if signal_pending(c, 1):
-        return -EAGAIN
-    return frame_moves(c, k) if isolate_lru_page(c, k.pfn) else -EBUSY
+cdef int32_t frame_fails(ctx_t *c, uint32_t pfn) noexcept nogil:
+    """Give up a frame that no further pass would move."""
+    count_event(c, C_PGMIGRATE_FAIL, 1)
+    putback_lru_page(c, pfn)
+    return -EAGAIN
+
+
+cdef void move_frames(ctx_t *c, frame_moves_t *k, frame_stage_t *f, int32_t *status) noexcept nogil:
+    """Migrate the frames of a stage, those left by their first pass one by one."""
+    cdef stage_t *st = &f.st
+    cdef uint32_t i, n = st.n, tried = frames_ahead(c, k, f) if n and frames_run_ahead(c) else 0
+    for i in range(n):
+        k.i = f.entry[i]
+        k.pfn = st.src[i]
+        if i >= tried:
+            status[k.i] = frame_moves(c, k, 0)
+        elif st.rc[i] >= 0:
+            status[k.i] = k.node
+        elif st.rc[i] == -EINVAL:
+            status[k.i] = frame_fails(c, k.pfn)
+        else:
+            status[k.i] = frame_moves(c, k, 1)
+        k.failed += status[k.i] < 0
 
 
 cdef int64_t migrate_frames(
         ctx_t *c, const uint32_t *pfns, const int32_t *nodes, uint64_t n, int32_t *status) noexcept nogil:
     """Move page i to node i, the arrays of the 2006 note.  Not isolated: EBUSY; not moved: EAGAIN."""
     cdef frame_moves_t k
-    cdef bint again
+    cdef frame_stage_t f
     if c.m.profile.page_results or c.m.profile.four_lists:
         return migrate_frame_list(c, pfns, nodes, n, status)
-    again = place_enter(c, code_frame_moves, &k, sizeof(k))
-    if not again:
+    if place_enter(c, code_frame_moves, &k, sizeof(k)):
+        status[k.i] = frame_moves(c, &k, 0)
+        k.failed += status[k.i] < 0
+        k.i += 1
+    else:
         lru_cache_disable(c)
         k.i = k.failed = 0
     while k.i < n:
-        if again:
-            status[k.i] = frame_moves(c, &k)
-        else:
-            k.pfn = pfns[k.i]
-            k.node = <int32_t> pmg_load32(<const uint32_t *> nodes + k.i)
-            status[k.i] = frame_status(c, &k)
-        again = False
-        k.failed += status[k.i] < 0
-        k.i += 1
+        gather_frames(c, &k, &f, pfns, nodes, n, status)
+        move_frames(c, &k, &f, status)
+        k.i = f.next
     lru_cache_enable(c)
     place_leave(c)
     return <int64_t> k.failed

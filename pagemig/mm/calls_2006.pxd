@@ -7,6 +7,10 @@ from pagemig.mm.queue cimport list_t
 from pagemig.mm.types cimport ctx_t, mpol_t, nodemask_t
 
 
+cdef enum:
+    ISOLATED = 1 << 20          # neither a node nor an errno: the migration decides the page's status
+
+
 cdef struct bind_t:             # checked arguments of mbind
     uint64_t first, end         # pages
     mpol_t pol
@@ -74,6 +78,8 @@ cdef int64_t do_migrate_pages_check_range(ctx_t *c, uint32_t mm, const nodes_t *
 cdef int64_t move_pages_whole_request(
         ctx_t *c, uint32_t mm, const uint64_t *addresses, const int32_t *nodes, uint64_t readable, uint64_t count,
         uint32_t flags, int32_t *status, uint64_t writable) noexcept nogil
+# isolate a frame to migrate to a node: ISOLATED, or its status
+cdef int32_t frame_status(ctx_t *c, uint32_t pfn, int32_t nid) noexcept nogil
 # frames without a process, as one list where the kernel reports a result per page; status[i]: node or -errno.  Returns how
 # many did not move, or -errno
 cdef int64_t migrate_frame_list(

@@ -54,7 +54,6 @@ cdef enum:
     NODES_BEFORE = 0x1fc5400
     DRAIN_OBJECTS = 2                   # kernel objects that schedule_on_each_cpu allocates
     REQUEST_OBJECTS = 2                 # those that vmalloc allocates besides its pages
-    ISOLATED = 1 << 20                  # neither a node nor an errno: the migration decides the page's status
 
 
 # -- collecting ------------------------------------------------------------------------------------------------
@@ -701,7 +700,8 @@ cdef int64_t do_request(ctx_t *c, asked_t *k, uint32_t mm, bint move_all) noexce
         mmap_read_unlock(c, mm)
     else:
         for i in range(r.n):
-            r.status[i] = page_status(c, mm_of(c.m, mm), pmg_load(r.addresses + i) >> 12, &pfn)
+            vpn = pmg_load(r.addresses + i) >> 12
+            r.status[i] = page_status(c, find_vma(c.m, mm_of(c.m, mm), vpn), vpn, &pfn)
             if pfn:
                 r.status[i] = page_to_nid(c.m, pfn)
                 put_page(c, pfn)

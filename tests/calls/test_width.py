@@ -31,13 +31,18 @@ class Calls:
         self.app.touch(self.base, N * PAGE, write=True, values=np.arange(N, dtype=np.uint64))
         self.file = self.machine.file("tmpfs", 64 * PAGE)
         self.shared = mapped(self.app, 64, 1000, file=self.file, shared=True)
+        stuck = self.machine.file("ramfs", 16 * PAGE)  # no pass moves its dirty pages
+        self.mappings = [(self.base, N), (self.shared, 64)]
+        self.mappings.append((mapped(self.app, 16, 2000, file=stuck, shared=True), 16))
         self.answers: list[Any] = []
         self.pins: list[int] = []
         self.family = [self.app]
 
     def call(self) -> None:
         name = self.draw.choice(
-            ["move_pages"] * 4 + ["migrate_pages", "mbind", "mbind", "pin", "fork", "write"]
+            ["move_pages"] * 4
+            + ["migrate_frames"] * 3
+            + ["migrate_pages", "mbind", "mbind", "pin", "fork", "write"]
         )
         if name == "move_pages" and name not in self.machine.profile.calls:
             name = "migrate_pages"
@@ -62,6 +67,18 @@ class Calls:
             nodes = [self.draw.randrange(4) for _ in which]
         flags = self.draw.choice([pm.MPOL_MF_MOVE, pm.MPOL_MF_MOVE_ALL])
         result = self.app.move_pages([base + page * PAGE for page in which], nodes, flags)
+        return result.rc, result.status.tolist()
+
+    def migrate_frames(self) -> object:
+        """Frames of mapped pages and any others, some twice, in runs to one node."""
+        found = np.concatenate([self.app.frames(*mapping) for mapping in self.mappings])
+        known = found[found >= 0].tolist()
+        pfns = self.draw.choices(known, k=self.draw.randrange(300))
+        pfns += self.draw.sample(range(len(self.machine.frames)), 5)
+        nodes: list[int] = []
+        while len(nodes) < len(pfns):
+            nodes += [self.draw.choice([0, 1, 2, 3, 3, 9])] * self.draw.choice([1, 2, 40, 200])
+        result = self.machine.migrate_frames(pfns, nodes[: len(pfns)])
         return result.rc, result.status.tolist()
 
     def migrate_pages(self) -> object:
