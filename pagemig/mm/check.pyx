@@ -14,7 +14,7 @@ from pagemig.mm.context cimport ctx_first
 from pagemig.mm.frame cimport frame_maps, frame_refs, page_state
 from pagemig.mm.place cimport (
     coder_t, held_t, HELD_ANON_VMA, HELD_ISOLATED, HELD_LEFT, HELD_LOCKED, HELD_MMAP_READ, HELD_MMAP_WRITE, HELD_MOVED,
-    HELD_TARGET, places_name, WAY_NAME,
+    HELD_TARGET, mpol_is_sound, places_name, WAY_NAME,
 )
 from pagemig.mm.page_alloc cimport (
     anon_vma_of, file_of, free_stack, mm_of, page_to_nid, pcp_of, pin_of, rnode_of, sp_node_of, task_of, vec_at, vma_of,
@@ -26,10 +26,10 @@ from pagemig.mm.pte cimport (
 )
 from pagemig.mm.swap_state cimport entry_slot, is_slot_entry
 from pagemig.mm.types cimport (
-    anon_vma_t, ctx_t, FILE_SHMEM, file_t, frame_t, GUP_PIN_COUNTING_BIAS, machine_t, mlock_pvec_t, mm_t, node_t, PCP_MAX,
-    pcp_t, PG_anon, PG_anon_exclusive, PG_cached, PG_isolated, PG_locked, PG_lru, PG_mlocked, PG_private, PG_reserved, PID_HASH,
-    PG_swapbacked, PG_swapcache, pin_t, ptdesc_t, PTRS_PER_PTE, REF_ONE, rnode_t, slab_t, sp_node_t, TASK_FREE, TASK_RUNNING,
-    TASK_SIZE_PAGES, task_t, vec_t, VM_IO, VM_LOCKED, VM_PFNMAP, VM_SHARED, VM_WRITE, vma_t, WAIT_MM,
+    anon_vma_t, ctx_t, FILE_SHMEM, file_t, frame_t, GUP_PIN_COUNTING_BIAS, machine_t, MAX_NODES, mlock_pvec_t, mm_t, mpol_t,
+    node_t, PCP_MAX, pcp_t, PG_anon, PG_anon_exclusive, PG_cached, PG_isolated, PG_locked, PG_lru, PG_mlocked, PG_private,
+    PG_reserved, PID_HASH, PG_swapbacked, PG_swapcache, pin_t, ptdesc_t, PTRS_PER_PTE, REF_ONE, rnode_t, slab_t, sp_node_t,
+    TASK_FREE, TASK_RUNNING, TASK_SIZE_PAGES, task_t, vec_t, VM_IO, VM_LOCKED, VM_PFNMAP, VM_SHARED, VM_WRITE, vma_t, WAIT_MM,
 )
 from pagemig.mm.vma cimport linear_page_index, vma_pte
 
@@ -90,6 +90,7 @@ RULES = (
     ("group", "d", "a thread runs in the address space of its process, whose leader counts and lists it"),
     ("mm_users", "d", "users of an address space = processes in it"),
     ("task", "d", "a running process has an address space, a zombie has none"),
+    ("policy", "x", "a policy has a mode of the kernel and nodes of the machine, its home and the next one among them"),
     ("pin", "d", "a pin is held by as many processes as it counts"),
     ("lock", "x", "every lock is free at rest"),
     ("slab", "d", "records allocated = records reached; free records are listed once"),
@@ -665,6 +666,11 @@ cdef int check_table(check_t *k, uint64_t t, uint32_t level, uint64_t vpn) noexc
 # -- address spaces and processes --------------------------------------------------------------------------------------
 
 
+cdef int check_policy(check_t *k, const mpol_t *pol, const char *detail) noexcept nogil:
+    """Check that a policy leads to nodes of the machine only."""
+    return 0 if mpol_is_sound(k.m, pol) else fail_in(k, RULE_POLICY, detail, (<uint64_t> 1 << k.m.nr_nodes) - 1, pol.nodes)
+
+
 cdef int check_vmas(check_t *k) noexcept nogil:
     cdef mm_t *mm = k.mm
     cdef uint64_t total = 0, locked = 0, end = 0
@@ -693,7 +699,7 @@ cdef int check_vmas(check_t *k) noexcept nogil:
         end = vma.end
         total += end - vma.start
         locked += end - vma.start if vma.flags & VM_LOCKED else 0
-        rc = check_vma_file(k, vma, at) or check_chain(k, vma, at)
+        rc = check_vma_file(k, vma, at) or check_chain(k, vma, at) or check_policy(k, &vma.pol, "of a VMA")
         if rc:
             return rc
     k.vmas += mm.vmas.n
@@ -775,10 +781,9 @@ cdef int check_task(check_t *k, task_t *t) noexcept nogil:
         return fail(k, RULE_TASK, t.state == TASK_RUNNING, t.mm)
     if t.mm:
         mark(k, k.mm_mark, t.mm)[0] += 1
-    rc = check_group(k, t)
-    if rc:
-        return rc
-    rc = check_vec(k, &t.pins, "task.pins")
+    if t.il_prev >= MAX_NODES:
+        return fail_in(k, RULE_POLICY, "next node of a task", MAX_NODES - 1, t.il_prev)
+    rc = check_group(k, t) or check_policy(k, &t.pol, "of a task") or check_vec(k, &t.pins, "task.pins")
     if rc:
         return rc
     for i in range(t.pins.n):
@@ -886,12 +891,16 @@ cdef int check_shared_policy(check_t *k, file_t *f) noexcept nogil:
     cdef uint32_t i = f.sp
     cdef uint64_t end = 0
     cdef sp_node_t *n
+    cdef int rc
     while i:
         if not record(&k.m.sp_nodes, i):
             return fail_in(k, RULE_SHARED_POLICY, "node", 0, i)
         n = sp_node_of(k.m, i)
         if n.start < end or n.end <= n.start:
             return fail(k, RULE_SHARED_POLICY, end, n.start)
+        rc = check_policy(k, &n.pol, "of a shared object")
+        if rc:
+            return rc
         end = n.end
         k.sp_nodes += 1
         i = n.next

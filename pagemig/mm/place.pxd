@@ -121,6 +121,7 @@ cdef void code_flag(coder_t *w, bint *x) noexcept nogil
 cdef void code_pfn(coder_t *w, uint32_t *pfn) noexcept nogil
 cdef void code_nid(coder_t *w, int32_t *nid) noexcept nogil                         # -1 too
 cdef void code_mm(coder_t *w, uint32_t *mm) noexcept nogil
+cdef bint mpol_is_sound(const machine_t *m, const mpol_t *pol) noexcept nogil
 cdef void code_policy(coder_t *w, mpol_t *pol) noexcept nogil
 # an array of n words below `end`; reading allocates `room` words
 cdef void code_words(coder_t *w, uint32_t **p, uint64_t n, uint64_t room, uint64_t end) noexcept nogil

@@ -184,16 +184,26 @@ cdef void code_mm(coder_t *w, uint32_t *mm) noexcept nogil:
         wrong(w)
 
 
+cdef bint mpol_is_sound(const machine_t *m, const mpol_t *pol) noexcept nogil:
+    """Whether a policy that was read may be followed: its mode is the kernel's, its nodes are the machine's."""
+    cdef uint64_t nodes = ~<uint64_t> 0 if m.nr_nodes == MAX_NODES else (<uint64_t> 1 << m.nr_nodes) - 1
+    if pol.mode == MPOL_DEFAULT:
+        return True
+    if pol.mode > MPOL_WEIGHTED_INTERLEAVE or pol.mode != MPOL_LOCAL and not m.profile.mode_mask >> pol.mode & 1:
+        return False
+    return not pol.flags & ~m.profile.mode_flags and -1 <= pol.home_node < <int32_t> m.nr_nodes and \
+        not pol.nodes & ~nodes and (pol.nodes != 0 or pol.mode == MPOL_LOCAL) and \
+        (pol.user_mask == 0 or pol.user_mask < m.nodemasks.fresh)
+
+
 cdef void code_policy(coder_t *w, mpol_t *pol) noexcept nogil:
-    cdef uint64_t nodes = ~<uint64_t> 0 if w.m.nr_nodes == MAX_NODES else (<uint64_t> 1 << w.m.nr_nodes) - 1
     code_bytes(w, &pol.mode, 2)
     code_bytes(w, &pol.flags, 2)
-    code_nid(w, &pol.home_node)
-    code_u64(w, &pol.nodes, nodes)
+    code_bytes(w, &pol.home_node, 4)
+    code_bytes(w, &pol.nodes, 8)
     code_bytes(w, &pol.user, 8)
-    code_u32(w, &pol.user_mask, w.m.nodemasks.fresh)
-    if w.way == WAY_READ and (pol.mode > MPOL_WEIGHTED_INTERLEAVE or (pol.nodes & ~nodes) or
-                              (pol.nodes == 0 and pol.mode != MPOL_DEFAULT and pol.mode != MPOL_LOCAL)):
+    code_bytes(w, &pol.user_mask, 4)
+    if w.way == WAY_READ and not mpol_is_sound(w.m, pol):
         wrong(w)
 
 

@@ -134,7 +134,8 @@ FIELDS = {
         "pgoff": (<size_t> &(<vma_t *> NULL).pgoff, 8), "flags": (<size_t> &(<vma_t *> NULL).flags, 4),
         "mm": (<size_t> &(<vma_t *> NULL).mm, 4), "file": (<size_t> &(<vma_t *> NULL).file, 4),
         "anon_vma": (<size_t> &(<vma_t *> NULL).anon_vma, 4), "i_mmap": (<size_t> &(<vma_t *> NULL).i_mmap, 4),
-        "chain": (<size_t> &(<vma_t *> NULL).chain, 4), "ops": (<size_t> &(<vma_t *> NULL).ops, 4),
+        "chain": (<size_t> &(<vma_t *> NULL).chain, 4), "pol_nodes": (<size_t> &(<vma_t *> NULL).pol.nodes, 8),
+        "home_node": (<size_t> &(<vma_t *> NULL).pol.home_node, 4), "ops": (<size_t> &(<vma_t *> NULL).ops, 4),
     },
     "rnode": {
         "start": (<size_t> &(<rnode_t *> NULL).start, 8), "last": (<size_t> &(<rnode_t *> NULL).last, 8),
@@ -150,7 +151,8 @@ FIELDS = {
         "num_active_vmas": (<size_t> &(<anon_vma_t *> NULL).num_active_vmas, 4),
         "tree": (<size_t> &(<anon_vma_t *> NULL).tree, 4),
     },
-    "sp_node": {"start": (<size_t> &(<sp_node_t *> NULL).start, 8), "end": (<size_t> &(<sp_node_t *> NULL).end, 8)},
+    "sp_node": {"start": (<size_t> &(<sp_node_t *> NULL).start, 8), "end": (<size_t> &(<sp_node_t *> NULL).end, 8),
+                "pol_nodes": (<size_t> &(<sp_node_t *> NULL).pol.nodes, 8)},
     "file": {
         "i_rwsem": (<size_t> &(<file_t *> NULL).i_rwsem, 4), "i_mmap_lock": (<size_t> &(<file_t *> NULL).i_mmap_lock, 4),
         "lock": (<size_t> &(<file_t *> NULL).lock, 4), "tree": (<size_t> &(<file_t *> NULL).tree, 4),
@@ -168,7 +170,8 @@ FIELDS = {
     },
     "task": {
         "state": (<size_t> &(<task_t *> NULL).state, 4), "mm": (<size_t> &(<task_t *> NULL).mm, 4),
-        "live": (<size_t> &(<task_t *> NULL).live, 4),
+        "live": (<size_t> &(<task_t *> NULL).live, 4), "mode": (<size_t> &(<task_t *> NULL).pol.mode, 4),
+        "il_prev": (<size_t> &(<task_t *> NULL).il_prev, 4),
     },
     "pin": {"refs": (<size_t> &(<pin_t *> NULL).refs, 4), "longterm": (<size_t> &(<pin_t *> NULL).longterm, 4)},
 }

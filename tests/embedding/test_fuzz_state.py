@@ -173,6 +173,55 @@ def forged_record(data: bytes, draw: random.Random) -> bytes:
     return sealed(data, parts)
 
 
+POLICY = struct.Struct("<HHiQQ")  # mode, flags, home node, nodes, the caller's nodes
+
+
+@pytest.fixture(scope="module", params=["2.6.18", "pmig", "6.1", "6.12"])
+def bound(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A machine whose task, mapping and shared object each have a policy for pages to come."""
+    machine = pm.Machine([pm.Node("256KiB", cpus=1), "256KiB", "256KiB"], kernel=request.param)
+    app = machine.spawn()
+    app.set_mempolicy(pm.Interleave([0, 1, 2]))
+    base = app.mmap(8 * PAGE)
+    app.mbind(base, 4 * PAGE, pm.Bind([1, 2]))
+    if machine.profile.name.startswith("6."):
+        app.set_mempolicy_home_node(base, 4 * PAGE, 2)
+    shared = app.mmap(4 * PAGE, shared=True)
+    app.mbind(shared, 2 * PAGE, pm.Bind([0, 2]))
+    path = tmp_path_factory.mktemp("bound") / "machine"
+    machine.save(path)
+    return path.read_bytes()
+
+
+def policies(data: bytes) -> list[tuple[int, int]]:
+    """Section and place of each policy that has nodes."""
+    sought = [
+        POLICY.pack(mode, 0, home, nodes, nodes)
+        for mode, home, nodes in [(3, -1, 7), (2, -1, 6), (2, 2, 6), (2, -1, 5)]
+    ]
+    return [
+        (k, body.index(policy))
+        for k, (_, body) in enumerate(sections(data))
+        for policy in sought
+        if policy in body
+    ]
+
+
+def forged_policy(data: bytes, draw: random.Random) -> bytes:
+    """A field of a policy becomes another."""
+    parts = sections(data)
+    k, at = draw.choice(policies(data))
+    head, body = parts[k]
+    offset, size = draw.choice([(0, 2), (2, 2), (4, 4), (8, 8), (16, 8), (24, 4)])
+    value = draw.choice((*WILD, draw.randrange(80), draw.randrange(1 << 64)))
+    changed = bytearray(body)
+    changed[at + offset : at + offset + size] = (value & (1 << 8 * size) - 1).to_bytes(
+        size, "little"
+    )
+    parts[k] = (head, bytes(changed))
+    return sealed(data, parts)
+
+
 def looked_at(path: Path) -> None:
     """Load what is there; a machine that is taken is one, and works."""
     try:
@@ -189,6 +238,8 @@ def looked_at(path: Path) -> None:
         move.abort()
     for process in machine.processes:
         if process.alive:
+            for vma in process.vmas():  # by the policies there are
+                process.touch(vma.start, vma.end - vma.start, write="w" in vma.perms)
             base = process.mmap(2 * PAGE)
             process.touch(base, 2 * PAGE, write=True)
             process.migrate_pages({0}, {1})
@@ -227,6 +278,26 @@ def test_a_record_of_migrations_is_whole(in_flight: bytes, tmp_path: Path) -> No
     seed, until = SEED, time.monotonic() + SECONDS
     while time.monotonic() < until:
         ended = child(path, forged_record(in_flight, random.Random(seed)))
+        assert ended == 0, f"FUZZ_SEED={seed} shows it again: {ended}"
+        seed += 1
+    assert seed > SEED + 5
+
+
+def test_a_forged_policy_leads_to_no_node_that_is_not_there(bound: bytes, tmp_path: Path) -> None:
+    assert len(policies(bound)) == 4  # of the task, of the object, and of both mappings
+    path = tmp_path / "machine"
+    for k, at in policies(bound):
+        for offset, size, value in [(0, 2, 9), (4, 4, 64), (8, 8, 0), (8, 8, 8)]:
+            parts = sections(bound)
+            head, body = parts[k]
+            value_of = value.to_bytes(size, "little")
+            parts[k] = (head, body[: at + offset] + value_of + body[at + offset + size :])
+            path.write_bytes(sealed(bound, parts))
+            with pytest.raises(pm.StateError, match="policy"):
+                pm.Machine.load(path)
+    seed, until = SEED, time.monotonic() + SECONDS / 2
+    while time.monotonic() < until:
+        ended = child(path, forged_policy(bound, random.Random(seed)))
         assert ended == 0, f"FUZZ_SEED={seed} shows it again: {ended}"
         seed += 1
     assert seed > SEED + 5

@@ -155,6 +155,16 @@ def empty_range(w: World) -> None:
     w.put("sp_node", w.get("file", w.object(w.shared), "sp"), "end", 0)
 
 
+def home_nowhere(w: World) -> None:
+    w.app.mbind(w.anon, PAGE, pm.Bind([0]))
+    w.put("vma", w.vma(w.anon), "home_node", 64)
+
+
+def bound_nowhere(w: World) -> None:
+    w.app.mbind(w.anon, PAGE, pm.Bind([0]))
+    w.put("vma", w.vma(w.anon), "pol_nodes", 0)
+
+
 def tree_max(w: World) -> None:
     w.add("rnode", w.node_of(w.shared), "max")
 
@@ -213,6 +223,11 @@ BREAKS: list[tuple[str, Callable[[World], None]]] = [
     ("nrpages", drop_slot),
     ("file_refs", lambda w: w.put("file", w.object(w.shared), "refs", 1)),
     ("shared_policy", empty_range),
+    ("policy", home_nowhere),
+    ("policy", bound_nowhere),
+    ("policy", lambda w: w.put("sp_node", w.get("file", w.object(w.shared), "sp"), "pol_nodes", 4)),
+    ("policy", lambda w: w.put("task", w.app._task, "mode", 9)),
+    ("policy", lambda w: w.put("task", w.app._task, "il_prev", 64)),
     ("vma_list", lambda w: w.put("vma", w.vma(w.anon), "mm", w.mm(w.child))),
     ("vma_list", list_twice),
     ("vma_order", swap_vmas),
