@@ -144,6 +144,9 @@ tar -c --exclude='*.so' --exclude=__pycache__ --exclude=./build --exclude=./$(VE
 cd build/tree-$(1)$(2) && PAGEMIG_BUILD=$(1) PAGEMIG_PLANT=$(2) $(CURDIR)/$(PY) setup.py -q build_ext --inplace
 endef
 
+# What tests start runs the copy too, not the tree that is installed.
+OF_COPY = PYTHONPATH="$$PWD"
+
 # -s, since pytest's capture would swallow the sanitizer's report; setarch -R, since its shadow
 # memory finds no place where a kernel randomises addresses with many bits.
 FIXED := $(shell setarch -R true 2>/dev/null && echo setarch -R)
@@ -154,12 +157,12 @@ PYTEST_SANITIZED = $(FIXED) $(CURDIR)/$(PY) -m pytest -s -p no:cacheprovider $(S
 # no report. What the core does to its own memory is.
 tsan: $(VENV)/.linked $(VENV)/.test
 	$(call copied,thread)
-	cd build/tree-thread && LD_PRELOAD=$$($(CC) -print-file-name=libtsan.so) \
+	cd build/tree-thread && $(OF_COPY) LD_PRELOAD=$$($(CC) -print-file-name=libtsan.so) \
 	  TSAN_OPTIONS="exitcode=66 halt_on_error=0 ignore_noninstrumented_modules=1 $$TSAN_OPTIONS" $(PYTEST_SANITIZED)
 
 asan: $(VENV)/.linked $(VENV)/.test
 	$(call copied,address)
-	cd build/tree-address && LD_PRELOAD=$$($(CC) -print-file-name=libasan.so) PYTHONMALLOC=malloc \
+	cd build/tree-address && $(OF_COPY) LD_PRELOAD=$$($(CC) -print-file-name=libasan.so) PYTHONMALLOC=malloc \
 	  ASAN_OPTIONS="detect_leaks=0 $$ASAN_OPTIONS" UBSAN_OPTIONS="halt_on_error=1 print_stacktrace=1" $(PYTEST_SANITIZED)
 
 # Four builds with planted faults.  ThreadSanitizer must report a race in a lock, and each store
@@ -196,7 +199,7 @@ locked: $(VENV)/.linked
 
 narrow: $(VENV)/.linked $(VENV)/.test
 	$(call copied,fast,narrow)
-	cd build/tree-fastnarrow && $(CURDIR)/$(PY) -m pytest -q -p no:cacheprovider tests/races/test_counts.py tests/surface/test_fuzz.py
+	cd build/tree-fastnarrow && $(OF_COPY) $(CURDIR)/$(PY) -m pytest -q -p no:cacheprovider tests/races/test_counts.py tests/surface/test_fuzz.py
 
 UNDER   ?=
 FUZZ = tests/support/fuzz.py --seconds $(SECONDS)
@@ -215,7 +218,7 @@ endif
 cover: $(VENV)/.linked $(VENV)/.test
 	$(PIP) "pytest-cov>=5"
 	$(call copied,coverage)
-	cd build/tree-coverage && COVERAGE_CORE=ctrace $(CURDIR)/$(PY) -m pytest --cov=pagemig --cov-report=term-missing $(TESTS)
+	cd build/tree-coverage && $(OF_COPY) COVERAGE_CORE=ctrace $(CURDIR)/$(PY) -m pytest --cov=pagemig --cov-report=term-missing $(TESTS)
 
 # The source archive, and the wheel built from it. auditwheel determines the oldest C library that the
 # wheel runs with, puts it into the wheel's name, and strips debug information.
