@@ -20,6 +20,7 @@ from pagemig.mm.calls cimport (
 from pagemig.mm.check cimport check_machine, checker_release, checker_t, violation_t
 from pagemig.mm.context cimport (
     all_vm_events, ctx_bind as ctx_on_cpu, ctx_get, ctx_put, ctx_release_all, switch_mm, vm_events_hand,
+    wait_may_be_over,
 )
 from pagemig.mm.cred cimport pmg_sys_setuid
 from pagemig.mm.filemap cimport file_new, file_put
@@ -201,11 +202,13 @@ cdef void ctx_close(pmg_ctx *ctx) noexcept nogil:
 
 
 cdef int ctx_wait(const pmg_ctx *ctx, uint32_t *what, uint32_t *which) noexcept nogil:
-    """Say what the call that returned PMG_WAIT waits for."""
+    """Say what the call that returned PMG_WAIT waits for: 1 if that may be over."""
     cdef ctx_t *c = host(ctx).c
+    if what == NULL or which == NULL:
+        return -EFAULT
     what[0] = c.wait_what
     which[0] = c.wait_which
-    return 0
+    return wait_may_be_over(c)
 
 
 cdef inline uint64_t since(host_ctx_t *h, int counter) noexcept nogil:

@@ -10,7 +10,7 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from pagemig.mm.atomic cimport pmg_load32, pmg_spin_lock, pmg_spin_unlock
-from pagemig.mm.context cimport ctx_first
+from pagemig.mm.context cimport ctx_first, RW_PENDING, RW_WRITER
 from pagemig.mm.frame cimport frame_maps, frame_refs, page_state
 from pagemig.mm.place cimport (
     coder_t, held_t, HELD_ANON_VMA, HELD_ISOLATED, HELD_LEFT, HELD_LOCKED, HELD_MMAP_READ, HELD_MMAP_WRITE, HELD_MOVED,
@@ -125,8 +125,6 @@ def rule_name(int rule):
 
 cdef enum:
     ASK_EVERY = 1 << 16         # a few milliseconds of work
-    RW_WRITER = 0x80000000      # of a word of mmap_lock
-    RW_PENDING = 0x40000000
     SLOT = 0x80000000           # in frame_mark_t.others: a page cache slot names the frame
     SWAP = 0x40000000           # and a slot of the swap cache
     FREE = 0xffffffff           # in frame_mark_t.maps: on a free list

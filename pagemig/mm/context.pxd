@@ -5,6 +5,11 @@ from pagemig.mm.atomic cimport pmg_load, pmg_or
 from pagemig.mm.page_alloc cimport mm_cpumask
 from pagemig.mm.types cimport ctx_t, machine_t, vm_event_state_t
 
+cdef extern from "pagemig/atomics.h" nogil:
+    enum:                       # of the word of a reader/writer lock; the rest counts readers
+        RW_WRITER "PMG_RW_WRITER"
+        RW_PENDING "PMG_RW_PENDING"         # a writer waits, so no reader may come
+
 # -- contexts and waiting ---------------------------------------------------------------------------------------
 cdef ctx_t *ctx_get(machine_t *m) noexcept nogil                    # of no process, on processor 0; NULL: no memory
 cdef void ctx_put(ctx_t *c) noexcept nogil
@@ -55,6 +60,8 @@ cdef inline bint signal_pending(ctx_t *c, uint32_t pages) noexcept nogil:
 
 # One round of waiting; spins counts the rounds so far.  0: look again; -PMG_WAIT: unwind, ctx.wait_what is set.
 cdef int pmg_wait(ctx_t *c, int what, uint32_t which, uint32_t spins) noexcept nogil
+# whether what the context waited for last may be over
+cdef bint wait_may_be_over(const ctx_t *c) noexcept nogil
 cdef int lock_page(ctx_t *c, uint32_t pfn) noexcept nogil           # 0 or -PMG_WAIT
 cdef int mmap_read_lock(ctx_t *c, uint32_t mm) noexcept nogil       # 0 or -PMG_WAIT
 cdef int mmap_write_lock(ctx_t *c, uint32_t mm) noexcept nogil

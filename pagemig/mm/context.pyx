@@ -12,11 +12,12 @@ from pagemig.mm.atomic cimport (
     pmg_load, pmg_load32, pmg_load_ptr, pmg_read_trylock, pmg_read_unlock, PMG_RELAX, pmg_spin_lock, pmg_spin_unlock, pmg_store,
     pmg_store32, pmg_store32_rel, pmg_store_ptr, pmg_write_forget, pmg_write_trylock, pmg_write_unlock, pmg_yield,
 )
-from pagemig.mm.frame cimport trylock_page
-from pagemig.mm.page_alloc cimport count_event, mm_of
+from pagemig.mm.frame cimport page_test, trylock_page
+from pagemig.mm.page_alloc cimport count_event, file_of, mm_of
 from pagemig.mm.types cimport (
     C_HOST_MM_CONTENDED, C_HOST_PAGE_CONTENDED, C_HOST_WAITS, C_LOCK_PAGE, C_LOCK_SWAP, ctx_t, machine_t, MODE_ACTORS,
-    MODE_HOST, NR_COUNTERS, PMG_WAIT, vm_event_state_t, WAIT_MM, WAIT_PAGE,
+    MODE_HOST, NR_COUNTERS, PG_locked, PG_writeback, PMG_WAIT, vm_event_state_t, WAIT_I_RWSEM, WAIT_MM, WAIT_PAGE,
+    WAIT_WRITEBACK,
 )
 
 
@@ -255,6 +256,24 @@ cdef int pmg_wait(ctx_t *c, int what, uint32_t which, uint32_t spins) noexcept n
     else:
         pmg_yield()
     return 0
+
+
+cdef bint lock_may_be_had(const uint32_t *word) noexcept nogil:
+    """Whether a reader, or the writer that has announced itself, could take a lock."""
+    cdef uint32_t held = pmg_load32(word)
+    return held & ~RW_PENDING == 0 or not held & (RW_WRITER | RW_PENDING)
+
+
+cdef bint wait_may_be_over(const ctx_t *c) noexcept nogil:
+    if c.wait_what == WAIT_PAGE:
+        return not page_test(c.m, c.wait_which, PG_locked)
+    if c.wait_what == WAIT_WRITEBACK:
+        return not page_test(c.m, c.wait_which, PG_writeback)
+    if c.wait_what == WAIT_MM:
+        return lock_may_be_had(&mm_of(c.m, c.wait_which).lock)
+    if c.wait_what == WAIT_I_RWSEM:
+        return lock_may_be_had(&file_of(c.m, c.wait_which).i_rwsem)
+    return True
 
 
 cdef int lock_page(ctx_t *c, uint32_t pfn) noexcept nogil:
