@@ -8,10 +8,13 @@ can control the terminal it is printed on.
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import glob
 import os
 import re
 import resource
 import stat
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -92,8 +95,9 @@ def replaced(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Open a file for writing that replaces ``path`` when the block ends without an error.
 
     After a crash, a power cut or ``kill -9``, ``path`` is either unchanged or the whole new file:
-    the bytes go to a file beside it, which is synced to disk and renamed. Devices and pipes are
-    written directly.
+    the bytes go to a file beside it, which is synced to disk and renamed. If that was left behind
+    by a writer that is gone (``.NAME.*.part``), the next writer of ``path`` removes it. Devices
+    and pipes are written directly.
 
     Parameters
     ----------
@@ -116,9 +120,13 @@ def replaced(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         with target.open("wb") as file:  # a directory raises here
             yield file
         return
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    for left in target.parent.glob(f".{glob.escape(target.name)}.*.part"):
+        _remove_left(left)
+    part = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_native_id()}.part")
     try:
         with part.open("w+b") as file:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if mode is not None:
                 os.fchmod(file.fileno(), stat.S_IMODE(mode))
             yield file
@@ -135,6 +143,15 @@ def replaced(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         pass  # some file systems cannot; the file itself is safe
     finally:
         os.close(folder)
+
+
+def _remove_left(part: Path) -> None:
+    """Remove a file beside another unless its writer is at work, which holds its lock."""
+    with contextlib.suppress(OSError), part.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        pid = part.name.split(".")[-3]
+        if not (pid.isdigit() and Path(f"/proc/{pid}").exists()):  # it may be about to lock it
+            part.unlink()
 
 
 def _mode(path: Path) -> int | None:

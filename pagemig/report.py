@@ -12,7 +12,16 @@ from typing import Any
 
 from pagemig.files import replaced
 
-__all__ = ["FORMATS", "MissingError", "new_figure", "page", "save", "table"]
+__all__ = [
+    "FORMATS",
+    "MissingError",
+    "new_figure",
+    "page",
+    "save",
+    "save_page",
+    "save_picture",
+    "table",
+]
 
 #: Kinds of files that `save` writes.
 FORMATS = (".csv", ".json", ".parquet")
@@ -135,6 +144,18 @@ pre { font: 13px/1.45 ui-monospace, monospace; overflow-x: auto; background: #f6
 img { max-width: 100%; display: block; margin: 1rem 0 }
 h1 { font-size: 1.4rem } h2 { font-size: 1.1rem; margin-top: 2rem }
 """
+
+
+def save_page(title: str, parts: Iterable[tuple[str, str | bytes]], path: Path) -> None:
+    """Write `page` to a file, whole or not at all."""
+    with replaced(path) as file:
+        file.write(page(title, parts).encode())
+
+
+def save_picture(figure: Any, path: str | os.PathLike[str], dpi: int = 110) -> None:
+    """Write a picture to a file, whole or not at all; its suffix gives the format."""
+    with replaced(path) as file:
+        figure.savefig(file, dpi=dpi, format=Path(path).suffix.removeprefix(".") or "png")
 
 
 def page(title: str, parts: Iterable[tuple[str, str | bytes]]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pagemig.report import save_picture
 from pagemig.studies import colloid, colloid_pictures, cori, cori_pictures, pictures
 from pagemig.studies.progress import progress
 from pagemig.trace import stored
@@ -66,7 +67,7 @@ def _cori(args: argparse.Namespace) -> int:
     print(cori.report(sweeps))
     if args.output:
         pictures.draw(
-            lambda: cori_pictures.periods(sweeps).savefig(args.output, dpi=90), args.output
+            lambda: save_picture(cori_pictures.periods(sweeps), args.output, dpi=90), args.output
         )
     return 0
 
@@ -82,6 +83,7 @@ def _colloid(args: argparse.Namespace) -> int:
     print(colloid.report(points))
     if args.output:
         pictures.draw(
-            lambda: colloid_pictures.contention(points).savefig(args.output, dpi=90), args.output
+            lambda: save_picture(colloid_pictures.contention(points), args.output, dpi=90),
+            args.output,
         )
     return 0

@@ -12,7 +12,7 @@ from typing import Any
 
 from pagemig import auto
 from pagemig.kernels import DEFAULT_KERNEL
-from pagemig.report import FORMATS, MissingError, page, save
+from pagemig.report import FORMATS, MissingError, save, save_page, save_picture
 from pagemig.studies import pictures
 from pagemig.studies.progress import progress
 from pagemig.studies.replay import Conditions, Plan
@@ -270,9 +270,9 @@ def _write(output: Path, comparison: Comparison, introduction: str, text: str) -
             if output.suffix == ".html":
                 parts: list[tuple[str, str | bytes]] = [("", introduction), ("Results", text)]
                 parts += draw.drawn(comparison, title)
-                output.write_text(page(title, parts))
+                save_page(title, parts, output)
             else:
-                draw.residency(comparison, title=title).savefig(output, dpi=110)
+                save_picture(draw.residency(comparison, title=title), output)
     except MissingError as error:
         print(f"No {output.name}: {error}")
     else:

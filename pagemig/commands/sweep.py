@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from pagemig import auto
 from pagemig.kernels import DEFAULT_KERNEL
-from pagemig.report import FORMATS, MissingError, page, save, table
+from pagemig.report import FORMATS, MissingError, save, save_page, save_picture, table
 from pagemig.studies import pictures
 from pagemig.studies.progress import progress
 from pagemig.studies.sweep import Grid, helps, sweep, verdict
@@ -174,6 +174,6 @@ def _write(output: Path, rows: list[dict[str, Any]], text: str) -> None:
 
     if output.suffix == ".html":
         parts: list[tuple[str, str | bytes]] = [("", text), *draw.drawn(rows)]
-        output.write_text(page("Where automatic migration helps", parts))
+        save_page("Where automatic migration helps", parts, output)
     else:
-        draw.heat(rows).savefig(output, dpi=110)
+        save_picture(draw.heat(rows), output)

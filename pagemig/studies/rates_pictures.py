@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pagemig.report import save_picture
 from pagemig.studies import pictures
 from pagemig.studies.rates import Curve, Model
 
@@ -49,7 +50,7 @@ def rates(
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     panels[0].set_ylim(bottom=0)
     panels[0].set_ylabel("MB/s of each")
-    figure.savefig(path, dpi=110)
+    save_picture(figure, path)
 
 
 def _rate_curve(axes: Any, curve: Curve, marker: tuple[str, int]) -> None:

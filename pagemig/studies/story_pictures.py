@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from pagemig.report import save_picture
 from pagemig.studies import pictures
 from pagemig.studies.story import Story
 
@@ -35,7 +36,7 @@ def placements(stories: Sequence[Story], path: str | os.PathLike[str]) -> None:
     ]
     colours = figure.colorbar(images[-1], ax=panels[-1], ticks=range(4))
     colours.set_label("node (white: no entry maps the page)")
-    figure.savefig(path, dpi=110)
+    save_picture(figure, path)
 
 
 def _placement(axes: Any, stories: Sequence[Story], moment: str) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pagemig.report import new_figure
+from pagemig.report import new_figure, save_picture
 
 from .info import Info
 
@@ -77,7 +77,7 @@ def draw(info: Info, path: str | os.PathLike[str], *, title: str = "") -> None:
         ylabel="% of the accesses",
     )  # fmt: skip
     share.grid(alpha=0.3)
-    figure.savefig(path, dpi=110)
+    save_picture(figure, path)
 
 
 def _axis(info: Info) -> str:
