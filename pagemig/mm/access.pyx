@@ -12,7 +12,7 @@ from pagemig.mm.fork cimport do_group_exit
 from pagemig.mm.frame cimport get_page
 from pagemig.mm.memory cimport get_entry_page, handle_mm_fault, wait_on_page_locked
 from pagemig.mm.notify cimport PMG_K_MAJOR, PMG_K_MINOR, PMG_K_SIGNAL, PMG_K_WAIT, tell_fault
-from pagemig.mm.page_alloc cimport count_event, mm_of, page_to_nid, page_token, put_page, set_page_token
+from pagemig.mm.page_alloc cimport count_event, mm_of, page_token, put_page, set_page_token
 from pagemig.mm.pagewalk cimport pagewalk_next, pagewalk_start, pagewalk_t
 from pagemig.mm.pgtable cimport (
     leaf_number, leaf_pte, pte_index, pte_lock, pte_unlock, read_pte, stats_index, stats_rows, walk_leaf,
@@ -35,16 +35,21 @@ cdef enum:
     LOCK_SPAN = 1024                # accesses under one hold of mmap_lock, so that writers are not starved
 
 
-cdef inline bint access_pte(pte_t *p, bint write) noexcept nogil:
-    """Access through an entry as the processor does: set A and D, or fault (False)."""
+cdef inline pte_t access_pte(pte_t *p, bint write) noexcept nogil:
+    """Access through an entry as the processor does: set A and D, and return the entry; 0: a fault."""
     cdef pte_t need = PTE_P | PTE_RW if write else PTE_P
     cdef pte_t note = PTE_A | PTE_D if write else PTE_A
     cdef pte_t pte = pmg_load(p)
     while (pte & need) == need:
         if (pte & note) == note or pmg_cas(p, pte, pte | note):
-            return True
+            return pte | note
         pte = pmg_load(p)
-    return False
+    return 0
+
+
+cdef inline pte_t noted_bits(bint write) noexcept nogil:
+    """Get the bits of an entry that an access neither faults on nor changes."""
+    return PTE_P | PTE_A | PTE_RW | PTE_D if write else PTE_P | PTE_A
 
 
 cdef inline uint32_t *stats_row(ctx_t *c) noexcept nogil:
@@ -302,6 +307,19 @@ cdef void touch_range(
     in_spans(c, t, touch_locked, &w, n, r)
 
 
+cdef void nodes_of(machine_t *m, const pte_t *ptes, uint32_t n, int8_t *node) noexcept nogil:
+    """Find the node of ``n`` <= STAGE present entries: how many nodes end before it.  Branch-free, to vectorise."""
+    cdef uint32_t pfns[STAGE]
+    cdef uint32_t i, k, end
+    for k in range(n):
+        pfns[k] = <uint32_t> pte_pfn(ptes[k])
+    memset(node, 0, n)
+    for i in range(m.nr_nodes - 1):
+        end = <uint32_t> m.node[i].end
+        for k in range(n):
+            node[k] += pfns[k] >= end
+
+
 cdef uint32_t access_block(
         ctx_t *c, mm_t *mm, const uint64_t *addresses, const uint8_t *writes, bint write_all,
         uint32_t n, int8_t *node) noexcept nogil:
@@ -313,10 +331,11 @@ cdef uint32_t access_block(
     """
     cdef machine_t *m = c.m
     cdef pte_t *p[STAGE]
+    cdef pte_t used[STAGE]
     cdef uint32_t *row = stats_row(c)
     cdef uint32_t k, found = n, leaf = 0
-    cdef uint64_t vpn, base = <uint64_t> -1, w
-    cdef pte_t pte, need, note
+    cdef uint64_t vpn, base = <uint64_t> -1
+    cdef pte_t pte, noted = noted_bits(write_all)
     for k in range(n):
         vpn = pmg_load(addresses + k) >> 12         # read once: the caller may write its array meanwhile
         if leaf_number(vpn) != base:
@@ -328,18 +347,19 @@ cdef uint32_t access_block(
         p[k] = leaf_pte(m, leaf, vpn)
         pmg_prefetchw(p[k])
     for k in range(found):
-        w = <uint64_t> (write_all or (writes != NULL and writes[k] != 0))
-        need = PTE_P | PTE_RW * w
-        note = PTE_A | PTE_D * w
+        if writes != NULL:
+            noted = noted_bits(write_all or writes[k] != 0)
         pte = pmg_load(p[k])
-        if pmg_unlikely((pte & need) != need) or ((pte & note) != note and not access_pte(p[k], w != 0)):
-            found = k
-            break
+        if pmg_unlikely((pte & noted) != noted):
+            pte = access_pte(p[k], noted & PTE_RW != 0)
+            if pte == 0:
+                found = k
+                break
         if row != NULL:
             pmg_prefetchw(row + (p[k] - m.pt))
+        used[k] = pte
     if node != NULL:
-        for k in range(found):
-            node[k] = <int8_t> page_to_nid(m, <uint32_t> pte_pfn(pmg_load(p[k])))
+        nodes_of(m, used, found, node)
     if row != NULL:
         for k in range(found):
             count_access(c, row + (p[k] - m.pt), 1)
