@@ -39,6 +39,11 @@ cdef extern from "pagemig/fiber.h" nogil:
     void pmg_fiber_to_host(pmg_fiber *f)
 
 
+cdef extern from "<wchar.h>" nogil:
+    ctypedef int wchar_t        # 32 bits on Linux
+    wchar_t *wmemset(wchar_t *p, wchar_t value, size_t n)
+
+
 cdef enum:
     STACK_BYTES = 256 << 10     # address space, committed as it is used
     KEPT = 64                   # so many free records keep their stack
@@ -344,7 +349,6 @@ cdef int mig_user(mig_t *g, uint32_t i, const pmg_user_t *user, uint64_t bytes) 
 
 
 cdef int mig_status(mig_t *g, uint32_t i, const pmg_user_t *user, uint64_t n, int32_t fill) noexcept nogil:
-    cdef uint64_t k
     cdef uint64_t room = min(n, user_entries(user, 4))
     g.u[i] = user[0]
     if user.p == NULL or user.p == PMG_BAD:
@@ -353,8 +357,7 @@ cdef int mig_status(mig_t *g, uint32_t i, const pmg_user_t *user, uint64_t n, in
     g.u[i].p = malloc(room * 4 + 1)
     if g.u[i].p == NULL:
         return -ENOMEM
-    for k in range(room):
-        (<int32_t *> g.u[i].p)[k] = fill
+    wmemset(<wchar_t *> g.u[i].p, fill, room)
     return 0
 
 

@@ -115,7 +115,7 @@ cdef void step_hook(ctx_t *c, int step, const uint32_t *pfns, uint32_t n) noexce
 
 
 cdef void at_step(ctx_t *c, int step, stage_t *st) noexcept nogil:
-    if pmg_unlikely(c.m.step_fn != NULL or c.watch != NULL):
+    if pmg_unlikely(c.m.step_fn != NULL or (c.watch != NULL and hears_steps(c))):
         call_hook(c, step, st)
 
 
@@ -608,20 +608,19 @@ cdef struct walk_t:             # hoisted from the loop over one VMA: stores to 
     pte_t prot
     bint mlocked, writable, tracing
     bint heard                  # a callback hears of each flush, one per entry
-    bint noted                  # a trace or a callback is told of entries unmapped
-    uint32_t gone               # entries unmapped of which no callback heard
+    bint noted                  # someone is told of entries unmapped, or counts them
+    bint told                   # a trace or a callback is told of each
+    uint32_t gone               # entries unmapped, if noted
     int64_t rss_anon            # pages the resident set has gained: added at the end, in one step
     bint unseen                 # the moment when a page is unlocked cannot be observed
 
 
-cdef void note_unmapped(walk_t *w, uint32_t pfn, uint64_t vpn) noexcept nogil:
+cdef void tell_unmapped(walk_t *w, uint32_t pfn, uint64_t vpn) noexcept nogil:
     if w.tracing:
         count_event(w.c, C_LOCK_PTL, 1)
         trace(w.c, STEP_UNMAP, pfn, vpn)
     if w.heard:
         tell_flush(w.c, w.vma.mm, vpn, 1, PMG_F_MIGRATE)
-    else:
-        w.gone += 1
 
 
 cdef inline bint all_noted(pte_t pte) noexcept nogil:
@@ -662,7 +661,9 @@ cdef inline void unmap_one(walk_t *w, stage_t *st, uint32_t i, pte_t *p, uint64_
         munlock_vma_page(w.c, pfn)
     st.unmapped[i] += 1
     if pmg_unlikely(w.noted):
-        note_unmapped(w, pfn, vpn)
+        w.gone += 1
+        if w.told:
+            tell_unmapped(w, pfn, vpn)
 
 
 cdef void unmap_count_now(walk_t *w, stage_t *st, uint32_t i, uint32_t leaf, pte_t *p, uint64_t vpn) noexcept nogil:
@@ -836,6 +837,7 @@ cdef void walk_vma(
     w.writable = flags & VM_WRITE != 0
     w.tracing = m.tracing != 0
     w.heard = pmg_unlikely(c.watch != NULL) and not restore and not in_batches(m) and hears_flushes(c)
+    w.told = w.tracing or w.heard
     w.noted = w.tracing or c.watch != NULL
     w.gone = 0
     w.rss_anon = 0
@@ -883,7 +885,7 @@ cdef void walk_vma(
         pte_unlock(c, leaf)
     if w.rss_anon:
         add_mm_counter(m, vma, PG_anon, w.rss_anon)
-    if pmg_unlikely(w.gone and c.watch != NULL):
+    if pmg_unlikely(w.gone and c.watch != NULL) and not w.heard:
         note_flushes(c, vma.mm, w.gone)
 
 

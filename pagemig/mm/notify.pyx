@@ -308,21 +308,22 @@ cdef void flush_batch(ctx_t *c) noexcept nogil:
 
 
 cdef void add_bytes(machine_t *m, const uint32_t *pfns, uint32_t n, uint64_t *bytes_) noexcept nogil:
-    """Count the bytes of pages by node; most pages are on the same node as the one before."""
-    cdef uint64_t first = 1, end = 0
-    cdef uint32_t i
-    cdef int32_t nid = 0
+    """Count the bytes of pages by node: at once where one node has them all, as most stages do."""
+    cdef int32_t nid = page_to_nid(m, pfns[0])
+    cdef uint32_t first = <uint32_t> m.node[nid].first, pages = <uint32_t> (m.node[nid].end - m.node[nid].first)
+    cdef uint32_t i, there = 0
+    for i in range(n):                      # without a branch, which compilers vectorise
+        there += pfns[i] - first < pages
+    if there == n:
+        bytes_[nid] += <uint64_t> n * 4096
+        return
     for i in range(n):
-        if not first <= pfns[i] < end:
-            nid = page_to_nid(m, pfns[i])
-            first = m.node[nid].first
-            end = m.node[nid].end
-        bytes_[nid] += 4096
+        bytes_[page_to_nid(m, pfns[i])] += 4096
 
 
 cdef void count_copies(ctx_t *c, const uint32_t *src, const uint32_t *dst, uint32_t n) noexcept nogil:
     cdef watch_t *w = <watch_t *> c.watch
-    if w.host != NULL:
+    if w.host != NULL and n:
         w.pages_copied += n
         add_bytes(c.m, src, n, w.bytes_from)
         add_bytes(c.m, dst, n, w.bytes_to)

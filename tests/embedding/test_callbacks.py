@@ -229,6 +229,18 @@ def test_an_error_ends_the_call(listener: Listener) -> None:
     seen.fail_flush = 0
 
 
+def test_bytes_copied_are_counted_by_node(host: Any) -> None:
+    listener = Listener(host, "6.1")
+    listener.app.move_pages(
+        addresses(listener.base)[::2].copy(), 1
+    )  # every stage takes from two nodes
+    listener.forget()
+    assert listener.move(2) == 0
+    cost = listener.cost()
+    assert list(cost.bytes_from[:3]) == [N // 2 * PAGE, N // 2 * PAGE, 0]
+    assert list(cost.bytes_to[:3]) == [0, 0, N * PAGE]
+
+
 def test_costs_are_the_same_whether_somebody_listens_or_not(host: Any) -> None:
     """Told one by one, or added up by stages."""
     for kernel in ("2.6.18", "6.1", "6.12"):
