@@ -3,13 +3,14 @@
 import ctypes
 import subprocess
 from collections.abc import Callable, Iterator
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from common.reference import Reference
-from common.rows import Target
+from common.rows import EMPTY_NS, Target, calls_of
 from common.worlds import World
 
 import pagemig as pm
@@ -87,6 +88,29 @@ def bench_access(measure: Callable[..., object], host: Host, name: str) -> None:
     )
 
 
+def bench_access_from_python(
+    measure: Callable[..., object], arrays: Reference, size: Callable[[int], int]
+) -> None:
+    """One access a call of `Context.access`, in a loop of Python."""
+    world, n = World(64, scattered=False), size(200_000)
+    address = int(world.base)
+    with world.app.context() as context:
+        access = context.access
+
+        def work() -> None:
+            for _ in repeat(None, n):
+                access(address)
+
+        measure(
+            "one access from Python, Context.access",
+            work,
+            per="accesses",
+            amount=n,
+            reference=arrays,
+            target=Target(100 / EMPTY_NS),
+        )
+
+
 def bench_batch(measure: Callable[..., object], host: Host) -> None:
     """Accesses in one call through the table, with nodes and kinds, beside the loop of `access`."""
     node, kind = np.empty(host.n, np.int8), np.empty(host.n, np.uint8)
@@ -145,8 +169,7 @@ def bench_hook(measure: Callable[..., object], loops: Any) -> None:
     assert counter.value >= 10 * PAGES
 
 
-def bench_small_machines(measure: Callable[..., object], arrays: Reference) -> None:
-    """A machine made and dropped through the table."""
+def machines_through_the_table() -> None:
     nodes = (api.NodeSpec * 2)((256, 0, 1, 1), (256, 0, 1, 1))
     spec = api.Spec(
         size=ctypes.sizeof(api.Spec),
@@ -154,18 +177,28 @@ def bench_small_machines(measure: Callable[..., object], arrays: Reference) -> N
         nodes=ctypes.cast(nodes, ctypes.c_void_p),
         kernel=b"6.1",
     )
+    machine = ctypes.c_void_p()
+    for _ in repeat(None, 200):
+        assert api.functions.machine_new(ctypes.byref(spec), ctypes.byref(machine)) == 0
+        api.functions.machine_free(machine)
 
-    def work() -> None:
-        machine = ctypes.c_void_p()
-        for _ in range(200):
-            assert api.functions.machine_new(ctypes.byref(spec), ctypes.byref(machine)) == 0
-            api.functions.machine_free(machine)
 
+def machines_of_python() -> None:
+    nodes = [pm.Node("1MiB", cpus=1), pm.Node("1MiB", cpus=1)]
+    for _ in repeat(None, 200):
+        pm.Machine(nodes)
+
+
+@pytest.mark.parametrize("work", [machines_through_the_table, machines_of_python])
+def bench_small_machines(
+    measure: Callable[..., object], arrays: Reference, work: Callable[[], None]
+) -> None:
+    """A machine made and dropped."""
     measure(
-        "small machines made and dropped",
+        f"small {work.__name__.replace('_', ' ')}, made and dropped",
         work,
         per="machines",
         amount=200,
         reference=arrays,
-        target=Target(100_000 / 120),
+        target=calls_of(100),
     )
