@@ -1,6 +1,6 @@
 """Loops over the columns of a trace."""
 
-from typing import Any, final
+from typing import Any, Self, final
 
 from numpy import bool_, int32, int64, uint8, uint32, uint64
 from numpy.typing import NDArray
@@ -32,5 +32,5 @@ def first_seen(index: NDArray[int32], number: int) -> NDArray[uint32]: ...
 
 @final
 class Sets:
-    def __init__(self, sets: int, ways: int) -> None: ...
+    def __new__(cls, sets: int, ways: int) -> Self: ...
     def filter(self, lines: NDArray[uint64], write: NDArray[Any]) -> NDArray[bool_]: ...
