@@ -14,7 +14,7 @@ from support.installed import ROOT, VARIABLES, Environment, run
 
 SMOKE = Path(__file__).parents[1] / "support" / "smoke.py"
 #: The oldest numpy of each Python that pyproject.toml lists: what it promises, or the first for it.
-OLDEST = {"3.11": "1.26.0", "3.12": "1.26.0", "3.13": "2.1.0"}
+OLDEST = {"3.11": "1.26.0", "3.12": "1.26.0", "3.13": "2.1.0", "3.14": "2.3.2"}
 
 full = pytest.mark.skipif(not os.environ.get("PAGEMIG_FULL"), reason="make full")
 
