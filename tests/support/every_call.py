@@ -16,11 +16,6 @@ PAGE = pm.PAGE_SIZE
 NODE_0, NODE_1 = (1).to_bytes(8, "little"), (2).to_bytes(8, "little")
 
 
-def hook(step: str, pfns: list[int]) -> list[object]:
-    """Use both; made here: CPython 3.13.0 crashes where memory for a new function fails."""
-    return [step, *pfns]
-
-
 class World:
     """A machine of today's kernel or of 2006 with a process, mapped memory, and a file."""
 
@@ -56,7 +51,7 @@ class World:
         self.machine.tracing = False
 
     def hooked(self) -> None:
-        self.machine.at_step(hook)
+        self.machine.at_step(lambda step, pfns: [step, *pfns])
         try:
             self.app.move_pages(self.pages, [1, 0] * 4)
         finally:

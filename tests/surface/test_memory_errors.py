@@ -6,6 +6,7 @@ fails a hundred times, so that anything it does not release adds up.
 """
 
 import gc
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -79,6 +80,8 @@ def without_collections() -> Iterator[None]:
 @pytest.mark.parametrize(("name", "kernel"), cases(CORE))
 def test_an_allocation_of_the_interpreter_fails(name: str, kernel: str) -> None:
     capi = pytest.importorskip("_testcapi")
+    if sys.version_info[:3] == (3, 13, 0) and name == "Machine._at_step":
+        pytest.skip("CPython 3.13.0 crashes where it has no memory to make a function")
     world = World(kernel)
     call(world, CORE[name])
     with without_collections():
