@@ -14,6 +14,7 @@ from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t
 from libc.stdlib cimport free, malloc
 
 cimport numpy as cnp
+from cpython.exc cimport PyErr_CheckSignals
 
 cnp.import_array()
 
@@ -25,6 +26,7 @@ cdef enum:
     LARGEST_BLOCK = 256
     ABSENT = 255
     MOST_NODES = 127        # a path has them as int8
+    ASK_EVERY = 1 << 24     # page-epoch-nodes between two looks for a signal: some 20 ms
 
 
 ctypedef fused count_t:
@@ -151,11 +153,14 @@ cdef double walk(const grid_t *g, int64_t start, int64_t n, int64_t stride, cons
     return total
 
 
-cdef double relax_all(const grid_t *g, const count_t *counts, int64_t block, double *values) noexcept nogil:
-    cdef int64_t start = 0, n, b, e, end
+cdef double relax_pages(
+    const grid_t *g, const count_t *counts, int64_t block, double *values, int64_t start, int64_t stop
+) noexcept nogil:
+    """Relax the pages from ``start`` to ``stop``, a block at a time."""
+    cdef int64_t n, b, e, end
     cdef double total = 0
-    while start < g.pages:
-        n = min(block, g.pages - start)
+    while start < stop:
+        n = min(block, stop - start)
         block_values(g, counts, start, n, block, values)
         total += walk(g, start, n, block, values)
         if g.togo != NULL:
@@ -217,7 +222,7 @@ def relax(
     cdef grid_t g
     cdef int64_t block
     cdef double *values
-    cdef double total
+    cdef double total = 0
     g.epochs, g.sources, g.pages, g.nodes = counts.shape[0], counts.shape[1], counts.shape[2], latency.shape[1]
     if (
         latency.shape[0] != g.sources or moves.shape[0] != g.nodes or moves.shape[1] != g.nodes
@@ -246,9 +251,16 @@ def relax(
     values = <double *> malloc((g.epochs + 1) * g.nodes * block * sizeof(double))
     if values == NULL:
         raise MemoryError(f"no room for {block} pages over {g.epochs} epochs")
-    with nogil:
-        total = relax_all(&g, &counts[0, 0, 0], block, values)
-    free(values)
+    cdef int64_t some = max(ASK_EVERY // ((g.epochs + 1) * g.nodes) // block, 1) * block, start = 0, stop
+    try:
+        while start < g.pages:
+            stop = min(start + some, g.pages)
+            with nogil:
+                total += relax_pages(&g, &counts[0, 0, 0], block, values, start, stop)
+            start = stop
+            PyErr_CheckSignals()
+    finally:
+        free(values)
     return total
 
 

@@ -1,6 +1,8 @@
 """The optimum: against a linear program, against enumeration, below what obeys the rules."""
 
 import itertools
+import signal
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -316,6 +318,40 @@ def test_more_accesses_than_an_int32_holds_cost_what_they_cost():
     for many in (2**31 - 1, 2**31, 2**32 + 7, 10**15):
         found = optimum(Demand.from_counts([[many], [1]]), [[2.0]], 5.0, [1])
         assert found.bound_ns == found.reached_ns == 2.0 * (many + 1)
+
+
+def test_a_signal_ends_the_search_at_once():
+    """One step on so many pages takes a second, so a look between steps would come too late."""
+    counts = np.ones((100, 1, 1 << 20), np.int32)
+    demand = Demand.from_counts(counts)
+    rang = []
+
+    def ring(*_):
+        rang.append(time.thread_time())
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, ring)
+    late = []
+    try:
+        for after in (0.1, 0.3):
+            signal.setitimer(signal.ITIMER_REAL, after)
+            due = time.monotonic() + after
+            with pytest.raises(KeyboardInterrupt):
+                relax(
+                    demand.counts,
+                    np.ones((1, 2)),
+                    np.zeros((2, 2)),
+                    np.zeros((100, 2)),
+                    demand.first,
+                    demand.last,
+                    np.zeros((100, 2), np.int64),
+                )
+            late.append(time.monotonic() - due)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert len(rang) == 2
+    assert max(late) < 0.5  # 0.02 on a quiet machine
 
 
 def test_shapes_are_checked_before_memory_is_touched():
