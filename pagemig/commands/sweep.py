@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -142,8 +144,26 @@ def _executor(args: argparse.Namespace) -> Iterator[Executor | None]:
         yield None
     else:
         # A fork of a process with threads may hang; a fresh one also imports what it needs.
-        with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as executor:
+        executor = ProcessPoolExecutor(
+            args.jobs,
+            mp_context=get_context("spawn"),
+            initializer=signal.signal,  # Ctrl-C reaches workers too; this process ends them
+            initargs=(signal.SIGINT, signal.SIG_IGN),
+        )
+        try:
             yield executor
+        except BaseException:
+            # Nobody waits for the tasks, which may take minutes. The pool's own thread fails over
+            # those that were cancelled before their workers ended, which is nobody's concern.
+            hook, threading.excepthook = threading.excepthook, lambda _: None
+            try:
+                for worker in active_children():
+                    worker.terminate()
+                executor.shutdown()
+            finally:
+                threading.excepthook = hook
+            raise
+        executor.shutdown()
 
 
 def _tables(rows: list[dict[str, Any]]) -> str:

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 
@@ -284,3 +285,19 @@ def test_the_package_offers_sweeps_and_reads_them_late():
     code = "import sys, pagemig; print('pagemig.studies.sweep' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_ctrl_c_does_not_wait_for_the_tasks(grid):
+    """So many seeds take a task minutes; workers are at work after some seconds."""
+    command = [sys.executable, "-m", "pagemig", "sweep", str(grid.traces[0]), "--jobs", "2"]
+    command += ["--policies", "first-touch,hemem(period=20)"]
+    command += ["--seeds", ",".join(map(str, range(1, 2000)))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as sweeper:
+        time.sleep(4)
+        assert sweeper.poll() is None
+        sweeper.send_signal(signal.SIGINT)
+        asked = time.monotonic()
+        said = sweeper.communicate(timeout=60)[1]
+    assert sweeper.returncode == 130
+    assert b"Traceback" not in said
+    assert time.monotonic() - asked < 5  # 0.1 on a quiet machine
