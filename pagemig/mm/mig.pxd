@@ -54,7 +54,8 @@ ctypedef struct mig_t:          # host memory in any number, as contexts
     uint32_t kind
     uint32_t pid                # of the caller; 0: none
     uint64_t a[6]
-    pmg_user_t u[3]             # copies of the caller's memory; NULL and PMG_BAD as they are
+    pmg_user_t u[3]             # copies of the caller's memory, in `room`; NULL and PMG_BAD as they are
+    pmg_user_t room[3]          # kept for the record's next call, if it is little
     int64_t rc
     uint32_t rule
     uint32_t pin                # of MIG_PIN

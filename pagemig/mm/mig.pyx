@@ -46,7 +46,8 @@ cdef extern from "<wchar.h>" nogil:
 
 cdef enum:
     STACK_BYTES = 256 << 10     # address space, committed as it is used
-    KEPT = 64                   # so many free records keep their stack
+    KEPT = 64                   # so many free records keep their stack and the memory of copies
+    KEPT_BYTES = 1 << 20        # of copies at most: what the host gives anew, it also clears
 
 
 # -- on the fiber ----------------------------------------------------------------------------------------------
@@ -239,6 +240,7 @@ cdef void mig_release_all(machine_t *m) noexcept nogil:
         if g.c != NULL:
             mig_drop(g)
         pmg_fiber_free(&g.fiber)
+        drop_room(g)
         free(g)
     m.mig_free = NULL
     free(m.mig_table)
@@ -249,16 +251,31 @@ cdef void mig_release_all(machine_t *m) noexcept nogil:
 cdef void mig_drop(mig_t *g) noexcept nogil:
     if g.places.unread == g.places.n:
         places_drop(g.m, &g.places)
-    drop_memory(g)
     g.c = NULL
 
 
-cdef void drop_memory(mig_t *g) noexcept nogil:
+cdef void *get_room(mig_t *g, uint32_t i, uint64_t bytes) noexcept nogil:
+    """Get memory for the copy of argument i, that of an earlier call if it is enough; NULL without memory."""
+    cdef pmg_user_t *room = &g.room[i]
+    if room.p == NULL or room.bytes < bytes:
+        free(room.p)
+        room.p = malloc(bytes + 1)
+        room.bytes = bytes
+    return room.p
+
+
+cdef void drop_room(mig_t *g) noexcept nogil:
     cdef uint32_t i
     for i in range(3):
-        if g.u[i].p != NULL and g.u[i].p != PMG_BAD:
-            free(g.u[i].p)
-        g.u[i].p = NULL
+        free(g.room[i].p)
+    memset(g.room, 0, sizeof(g.room))
+
+
+cdef void forget_copies(mig_t *g) noexcept nogil:
+    """Forget the arguments of a call that is over, and keep their memory if it is little."""
+    memset(g.u, 0, sizeof(g.u))
+    if g.index >= KEPT or g.room[0].bytes + g.room[1].bytes + g.room[2].bytes > KEPT_BYTES:
+        drop_room(g)
 
 
 cdef int take_caller(mig_t *g, uint32_t pid) noexcept nogil:
@@ -341,7 +358,7 @@ cdef int mig_user(mig_t *g, uint32_t i, const pmg_user_t *user, uint64_t bytes) 
     if user.p == NULL or user.p == PMG_BAD:
         return 0
     g.u[i].bytes = n
-    g.u[i].p = malloc(n + 1)
+    g.u[i].p = get_room(g, i, n)
     if g.u[i].p == NULL:
         return -ENOMEM
     memcpy(g.u[i].p, user.p, n)
@@ -354,7 +371,7 @@ cdef int mig_status(mig_t *g, uint32_t i, const pmg_user_t *user, uint64_t n, in
     if user.p == NULL or user.p == PMG_BAD:
         return 0
     g.u[i].bytes = room * 4
-    g.u[i].p = malloc(room * 4 + 1)
+    g.u[i].p = get_room(g, i, room * 4)
     if g.u[i].p == NULL:
         return -ENOMEM
     wmemset(<wchar_t *> g.u[i].p, fill, room)
@@ -372,7 +389,7 @@ cdef void mig_free(mig_t *g) noexcept nogil:
     cdef ctx_t *c = g.c
     if not g.fiber.done:
         mig_abort(g)
-    drop_memory(g)
+    forget_copies(g)
     c.wait_mode = MODE_THREADS
     let_go(c)                   # for a call that never began
     c.held = c.abort = c.target_mm = c.hook_error = 0
@@ -464,8 +481,9 @@ cdef uint64_t migs_on_their_way(machine_t *m, uint64_t *out, uint64_t n) noexcep
     return found
 
 
-cdef void code_memory(coder_t *w, pmg_user_t *u) noexcept nogil:
-    """Code the copy of an array of the caller."""
+cdef void code_memory(coder_t *w, mig_t *g, uint32_t i) noexcept nogil:
+    """Code the copy of argument i."""
+    cdef pmg_user_t *u = &g.u[i]
     cdef uint32_t kind = NULL_MEMORY if u.p == NULL else BAD_MEMORY if u.p == PMG_BAD else SOME_MEMORY
     code_u32(w, &kind, SOME_MEMORY + 1)
     code_u64(w, &u.bytes, ~<uint64_t> 0)
@@ -478,7 +496,7 @@ cdef void code_memory(coder_t *w, pmg_user_t *u) noexcept nogil:
         if w.why != NULL or u.bytes > w.n - w.at:
             wrong(w)
             return
-        u.p = malloc(u.bytes + 1)
+        u.p = get_room(g, i, u.bytes)
         if u.p == NULL:
             w.why = b""
             return
@@ -574,7 +592,7 @@ cdef void code_mig(coder_t *w, mig_t *g) noexcept nogil:
     for i in range(6):
         code_bytes(w, &g.a[i], 8)
     for i in range(3):
-        code_memory(w, &g.u[i])
+        code_memory(w, g, i)
     code_flag(w, &done)
     code_i64(w, &g.rc)
     code_bytes(w, &g.rule, 4)
