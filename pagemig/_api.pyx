@@ -1,6 +1,6 @@
 """The interface for other simulators, seen from Python: the table as capsule and address, and a context for loops."""
-from cpython.exc cimport PyErr_CheckSignals, PyErr_Clear, PyErr_Occurred
-from cpython.long cimport PyLong_CheckExact
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.long cimport PyLong_AsLongAndOverflow, PyLong_CheckExact
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.pycapsule cimport PyCapsule_New
 from libc.errno cimport EINTR, EINVAL, ESRCH
@@ -223,19 +223,13 @@ cdef inline int raise_hooked(Machine machine, int64_t rc) except -1:
     return 0
 
 
-cdef extern from "Python.h":
-    uint64_t PyLong_AsUnsignedLongLong(object number) noexcept      # with an error set where -1 is no answer
-
-
 cdef inline uint64_t address_of(object va) except? <uint64_t> -1:
     """An address of 64 bits; TypeError or ValueError for what is none."""
-    cdef uint64_t address
+    cdef int overflow = 0
+    cdef long number = -1
     if PyLong_CheckExact(va):
-        address = PyLong_AsUnsignedLongLong(va)
-        if address != <uint64_t> -1 or not PyErr_Occurred():
-            return address
-        PyErr_Clear()
-    return as_ulong(va, "va")
+        number = PyLong_AsLongAndOverflow(va, &overflow)        # raises nothing, and takes a tenth of the unsigned one
+    return <uint64_t> number if number >= 0 else as_ulong(va, "va")
 
 
 @cython.no_gc_clear
