@@ -7,18 +7,20 @@ kernel's own types.
 from __future__ import annotations
 
 from operator import index
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["U64", "integers", "real", "reals", "truths", "whole"]
+__all__ = ["U64", "integers", "real", "reals", "truths", "unchecked", "whole"]
 
 #: The largest number of 64 bits.
 U64: Final = (1 << 64) - 1
 
 #: Lengths of the dimensions of an array; None for any.
 Shape = tuple[int | None, ...]
+
+Record = TypeVar("Record")
 
 
 def whole(value: object, name: str, least: int, most: int) -> int:
@@ -151,6 +153,14 @@ def truths(values: object, name: str, shape: Shape) -> NDArray[np.bool_]:
     if given.size and given.dtype.kind not in "biu":
         raise TypeError(f"{name} must be True or False, not {_what(values, given)}")
     return np.ascontiguousarray(given, np.bool_)
+
+
+def unchecked(kind: type[Record], **values: object) -> Record:
+    """Make a frozen record without its check, of values that are known to pass it."""
+    made = object.__new__(kind)
+    for name, value in values.items():
+        object.__setattr__(made, name, value)
+    return made
 
 
 def _shaped(values: object, name: str, shape: Shape, meant: str) -> NDArray[Any]:

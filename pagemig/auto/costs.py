@@ -23,9 +23,9 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pagemig.checked import integers, real, reals, whole
+from pagemig.checked import integers, real, reals, unchecked, whole
 
-from .hardware import Hardware, Prices
+from .hardware import Hardware, Prices, factors
 
 __all__ = [
     "EVENTS",
@@ -134,11 +134,12 @@ class Traffic:
         start, stop = whole(start, "start", 0, epochs), whole(stop, "stop", 0, epochs)
         cut = slice(start, stop)
         parts = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        return Traffic(
+        return unchecked(
+            Traffic,
             **{
                 name: value[:, cut] if name in _MOVES else value[cut]
                 for name, value in parts.items()
-            }
+            },
         )
 
 
@@ -284,7 +285,13 @@ def price(
         1.0,
     )
     bill = {"access": access * stretch[:, np.newaxis], **rest}
-    return Bill({name: bill[name] for name in TERMS}, agent, latency, duration)
+    return unchecked(
+        Bill,
+        terms={name: bill[name] for name in TERMS},
+        agent=agent,
+        latency=latency,
+        duration=duration,
+    )
 
 
 class _Load:
@@ -322,7 +329,7 @@ class _Load:
         memory = self.taken + self.memory / (span * self.capacity)
         ways = self.ways / (span[..., np.newaxis] * self.machine.bandwidth)
         used = np.maximum(memory[:, np.newaxis], ways)
-        return self.machine.latency * self.machine.factor(np.minimum(used, 1.0))
+        return self.machine.latency * factors(self.machine, np.minimum(used, 1.0))
 
     def access(self, latency: Floats) -> Floats:
         """Return the time of each program's accesses at these latencies."""

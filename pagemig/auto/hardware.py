@@ -226,15 +226,7 @@ class Hardware:
         size = len(self.nodes)
         lead = np.shape(utilisation)[:-2]
         used = reals(utilisation, "utilisation", (*lead, size, size))
-        factor = np.empty_like(used)
-        for i, row in enumerate(self.curves):
-            for j, curve in enumerate(row):
-                u = used[..., i, j]
-                if curve == _QUEUE:
-                    factor[..., i, j] = 1 / (1 - np.clip(u, 0, 1 - 1 / _MOST_QUEUE))
-                else:
-                    factor[..., i, j] = np.interp(u, *self.tables[curve].T)
-        return factor
+        return factors(self, used)
 
     def with_fast_nodes(self, number: int) -> Hardware:
         """Return the machine with so many nodes like the first, each with its processors.
@@ -308,6 +300,19 @@ class Hardware:
     def __str__(self) -> str:
         parts = [f"{name} {self.latency[0, nid]:g} ns" for nid, name in enumerate(self.nodes)]
         return f"{self.title} ({', '.join(parts)})"
+
+
+def factors(machine: Hardware, used: Floats) -> Floats:
+    """Return `Hardware.factor` of an array that is known to be right: prices ask in a loop."""
+    factor = np.empty_like(used)
+    for i, row in enumerate(machine.curves):
+        for j, curve in enumerate(row):
+            u = used[..., i, j]
+            if curve == _QUEUE:
+                factor[..., i, j] = 1 / (1 - np.clip(u, 0, 1 - 1 / _MOST_QUEUE))
+            else:
+                factor[..., i, j] = np.interp(u, *machine.tables[curve].T)
+    return factor
 
 
 def machines() -> dict[str, Path]:

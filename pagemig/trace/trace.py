@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pagemig.checked import U64, integers, truths, whole
+from pagemig.checked import U64, integers, truths, unchecked, whole
 
 from .columns import Ranks, first_seen, join
 from .convert import converted
@@ -176,7 +176,16 @@ def load(source: str | os.PathLike[str] | Source) -> Trace:
         It cannot be read.
     """
     with stored(source) as file:
-        return Trace(file.table, *file.columns(), file.header, file.ticks)
+        index, write, count = file.columns()
+        return unchecked(  # the file was checked where it was read
+            Trace,
+            table=file.table,
+            index=index,
+            write=write,
+            count=count,
+            header=file.header,
+            ticks=file.ticks,
+        )
 
 
 @contextlib.contextmanager
