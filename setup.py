@@ -58,6 +58,7 @@ SHARED = "pagemig._cython"
 #: Modules that no loop spends its time in: optimising them further takes longer than it saves.
 COLD = (
     SHARED,
+    "pagemig._api",
     "pagemig._calls",
     "pagemig._core",
     "pagemig._memory",
@@ -110,6 +111,11 @@ def extension(name: str, source: Path, **inputs: Any) -> Extension:
     )
 
 
+def bytes_and_name(source: Path) -> tuple[int, Path]:
+    """Sort the longest first: what is compiled last is then short, and no processor waits for it."""
+    return source.stat().st_size, source
+
+
 def extensions() -> list[Extension]:
     """Make an extension for every ``.pyx`` below ``pagemig``.
 
@@ -130,7 +136,7 @@ def extensions() -> list[Extension]:
             depends=sorted(map(str, Path("pagemig/include").rglob("*.h"))),
             define_macros=macros + [("PMG_LAYOUT", layout())] * (source.stem == "state"),
         )
-        for source in sorted(Path("pagemig").rglob("*.pyx"))
+        for source in sorted(Path("pagemig").rglob("*.pyx"), key=bytes_and_name, reverse=True)
     ]
 
 
@@ -142,7 +148,7 @@ def modules() -> list[Extension]:
         raise SystemExit(f"PAGEMIG_PLANT={PLANT!r} is not one of {', '.join(filter(None, PLANTS))}")
     if MODE == "none":
         return []
-    found = [*extensions(), extension(SHARED, Path(SHARED.replace(".", "/")).with_suffix(".c"))]
+    found = [extension(SHARED, Path(SHARED.replace(".", "/")).with_suffix(".c")), *extensions()]
     if MODE == "placed":
         return found
     from Cython.Build import cythonize
