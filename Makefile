@@ -111,7 +111,7 @@ bench-smoke: $(VENV)/.built $(VENV)/.test
 
 # cython-lint calls pycodestyle by name, hence the PATH. Every check runs even if one fails.
 lint: $(VENV)/.built $(VENV)/.test $(VENV)/.lint
-	@export PATH="$(CURDIR)/$(BIN):$$PATH"; failed=; \
+	@export PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH="$(CURDIR)"; failed=; \
 	check() { echo "$$*"; "$$@" || failed="$$failed $$1"; }; \
 	check ruff check .; \
 	check ruff format --check .; \

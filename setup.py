@@ -55,7 +55,7 @@ JOBS = int(os.environ.get("PAGEMIG_JOBS") or 2)
 BUILD = Path("build")
 #: Cython's own helpers, typed memoryviews above all: built once instead of into every module.
 SHARED = "pagemig._cython"
-#: Modules that no loop spends its time in: optimising them further takes longer than it saves.
+#: Modules whose loops, if any, call other modules: optimising them further takes longer than it saves.
 COLD = (
     SHARED,
     "pagemig._api",
@@ -68,9 +68,18 @@ COLD = (
     "pagemig.mm.build",
     "pagemig.mm.check",
     "pagemig.mm.cred",
+    "pagemig.mm.gup",
+    "pagemig.mm.memory_hotplug",
     "pagemig.mm.mig",
     "pagemig.mm.numbers",
+    "pagemig.mm.pfnmap",
+    "pagemig.mm.place",
     "pagemig.mm.state",
+    "pagemig.mm.swapfile",
+    "pagemig.mm.trace",
+    "pagemig.mm.truncate",
+    "pagemig.mm.vma",
+    "pagemig.mm.vmscan",
     "pagemig.testing.poke",
 )
 

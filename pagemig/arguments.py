@@ -13,10 +13,10 @@ from typing import Final, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from pagemig.checked import U64
 from pagemig.constants import NULL, PAGE_SIZE, PROT_NONE, Pointer
 
 __all__ = [
-    "U64",
     "Addresses",
     "NodeSet",
     "Nodemask",
@@ -33,9 +33,6 @@ __all__ = [
     "user_nodemask",
     "word_of",
 ]
-
-#: All ones in an unsigned long.
-U64: Final = (1 << 64) - 1
 
 NodeSet: TypeAlias = Iterable[int] | Pointer
 Addresses: TypeAlias = npt.NDArray[np.integer] | Iterable[int]

@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pagemig import _mpol
-from pagemig.arguments import U64, Addresses, address_array, as_int
+from pagemig.arguments import Addresses, address_array, as_int
+from pagemig.checked import U64
 from pagemig.constants import (
     MAX_NUMNODES,
     MPOL_BIND,
