@@ -55,7 +55,7 @@ JOBS = int(os.environ.get("PAGEMIG_JOBS") or 2)
 BUILD = Path("build")
 #: Cython's own helpers, typed memoryviews above all: built once instead of into every module.
 SHARED = "pagemig._cython"
-#: Modules whose loops, if any, call other modules: optimising them further takes longer than it saves.
+#: Modules whose loops, if any, call others: optimising them further takes longer than it saves.
 COLD = (
     SHARED,
     "pagemig._api",
@@ -121,7 +121,7 @@ def extension(name: str, source: Path, **inputs: Any) -> Extension:
 
 
 def bytes_and_name(source: Path) -> tuple[int, Path]:
-    """Sort the longest first: what is compiled last is then short, and no processor waits for it."""
+    """Sort the longest first: what is compiled last is short, and no processor waits for it."""
     return source.stat().st_size, source
 
 

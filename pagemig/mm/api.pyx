@@ -30,10 +30,10 @@ from pagemig.mm.fork cimport (
 )
 from pagemig.mm.memory_hotplug cimport online_node
 from pagemig.mm.mig cimport (
-    mig_abort, mig_at, mig_begin, mig_finish, MIG_FRAMES, mig_free, MIG_FTRUNCATE, mig_here, mig_let, MIG_LOOKS, MIG_MADVISE,
-    MIG_MBIND, MIG_MIGRATE_PAGES, MIG_MLOCK, MIG_MLOCKALL, MIG_MMAP, MIG_MOVE_PAGES, MIG_MPROTECT, MIG_MREMAP,
-    MIG_OFFLINE, mig_owned, MIG_PIN, MIG_PUNCH, mig_release_all, mig_same, mig_status, mig_step, MIG_SWAPOFF, mig_t,
-    mig_user, migs_on_their_way, MIG_WAITS,
+    mig_abort, mig_at, mig_begin, mig_facts, mig_facts_t, mig_finish, MIG_FRAMES, mig_free, MIG_FTRUNCATE, mig_here,
+    mig_let, MIG_LOOKS, MIG_MADVISE, MIG_MBIND, MIG_MIGRATE_PAGES, MIG_MLOCK, MIG_MLOCKALL, MIG_MMAP, MIG_MOVE_PAGES,
+    MIG_MPROTECT, MIG_MREMAP, MIG_OFFLINE, mig_owned, MIG_PIN, MIG_PUNCH, mig_release_all, mig_same, mig_status,
+    mig_step, MIG_SWAPOFF, mig_t, mig_user, migs_on_their_way, MIG_WAITS,
 )
 from pagemig.mm.migrate_stage cimport PAUSE_UNMAPPED
 from pagemig.mm.mlock cimport pmg_sys_munlock, pmg_sys_munlockall
@@ -1051,7 +1051,7 @@ cdef int32_t one_target(machine_t *m, const mig_t *g) noexcept nogil:
 cdef int mig_taken(machine_t *m, pmg_mig handle, mig_t **out) noexcept nogil:
     """Take the right to step or end a migration, until mig_let: 0, -ESRCH or PMG_EBUSYCTX."""
     cdef mig_t *g = mig_behind(m, handle)
-    if g == NULL or not g.timed:
+    if g == NULL:
         return -ESRCH
     if not mig_owned(g):
         return -ESRCH if mig_behind(m, handle) != g else PMG_EBUSYCTX
@@ -1193,23 +1193,22 @@ cdef int64_t migrations(pmg_machine *machine, pmg_mig *out, uint64_t n) noexcept
 
 
 cdef int mig_info(pmg_machine *machine, pmg_mig handle, pmg_mig_info *out) noexcept nogil:
-    cdef machine_t *m = core(machine)
-    cdef mig_t *g = mig_behind(m, handle)
+    cdef mig_facts_t g
     cdef pmg_mig_info i
     if out == NULL:
         return -EFAULT
     if out.size < 8:
         return PMG_EABI
-    if g == NULL or not g.timed:
+    if not mig_facts(core(machine), <uint32_t> (handle >> 32), <uint32_t> handle, &g):
         return -ESRCH
     memset(&i, 0, sizeof(i))
     i.size = min(out.size, <uint32_t> sizeof(i))
-    i.call = g.kind
-    i.cpu = g.c.cpu
+    i.call = g.call
+    i.cpu = g.cpu
     i.at = g.at
     i.task = g.pid
-    i.statuses = g.u[2].bytes // 4 if g.u[2].p != NULL and g.u[2].p != PMG_BAD else 0
-    memcpy(i.arguments, g.a, sizeof(g.a))
+    i.statuses = g.statuses
+    memcpy(i.arguments, g.arguments, sizeof(g.arguments))
     memcpy(out, &i, i.size)
     return 0
 

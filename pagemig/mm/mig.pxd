@@ -43,11 +43,13 @@ cdef enum:                      # where it stands: PAUSE_*, and
 
 ctypedef struct mig_t:          # host memory in any number, as contexts
     machine_t *m
+    # Guarded by machine.ctx_lock, except that the owner of the record may read them:
     ctx_t *c                    # its own, with the caller's process, address space and processor; NULL: free
-    mig_t *next                 # free ones; guarded by machine.ctx_lock
+    mig_t *next                 # free ones
     uint32_t index, generation
-    uint32_t busy               # a step is under way: the thread that exchanges 0 for 1 may make it
     bint timed                  # stops wherever time may pass; else only where it waits
+    # Of the owner:
+    uint32_t busy               # a step is under way: the thread that exchanges 0 for 1 may make it
     pmg_fiber fiber
     void (*request)(void *arg) noexcept nogil       # to be run on the stack of the thread that steps
     void *request_arg
@@ -70,6 +72,12 @@ ctypedef struct mig_t:          # host memory in any number, as contexts
     uint32_t flushes
     uint64_t ipis, copied       # processors told to flush, pages copied
 
+
+cdef struct mig_facts_t:        # what stays the same for the life of a migration, and where it stands
+    uint32_t call, cpu, at, pid
+    uint64_t statuses           # length of its array of them
+    uint64_t arguments[6]
+
 # a call of the process with a pid (0: none) on a processor; NULL: *error is -ESRCH, -EINVAL or -ENOMEM
 cdef mig_t *mig_begin(machine_t *m, uint32_t pid, uint32_t cpu, uint32_t kind, bint timed, int *error) noexcept nogil
 # run a call whose arguments are numbers, six of them, to its end in the caller's context
@@ -89,8 +97,10 @@ cdef int mig_finish(mig_t *g, bint looks) noexcept nogil
 # end it: pages that have not moved are rolled back, waits are given up
 cdef void mig_abort(mig_t *g) noexcept nogil
 cdef void mig_free(mig_t *g) noexcept nogil
-# the migration with an index and a generation; NULL once it is over
+# the migration that a host steps, by index and generation; NULL once it is over
 cdef mig_t *mig_at(machine_t *m, uint32_t index, uint32_t generation) noexcept nogil
+# what it is, even while another thread steps it; False once it is over
+cdef bint mig_facts(machine_t *m, uint32_t index, uint32_t generation, mig_facts_t *out) noexcept nogil
 cdef void mig_release_all(machine_t *m) noexcept nogil
 # store the handles (index << 32 | generation) of at most n migrations that a host steps; return how many there are
 cdef uint64_t migs_on_their_way(machine_t *m, uint64_t *out, uint64_t n) noexcept nogil

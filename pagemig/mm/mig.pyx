@@ -5,7 +5,9 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memset
 
-from pagemig.mm.atomic cimport pmg_add32, pmg_cas32, pmg_spin_lock, pmg_spin_unlock, pmg_store32_rel
+from pagemig.mm.atomic cimport (
+    pmg_add32, pmg_cas32, pmg_load32, pmg_spin_lock, pmg_spin_unlock, pmg_store32, pmg_store32_rel,
+)
 from pagemig.mm.calls cimport (
     called_t, code_mbind, code_migrate_frames, code_migrate_pages, code_move_pages, migrate_frames, pmg_sys_mbind,
     pmg_sys_migrate_pages, pmg_sys_move_pages,
@@ -111,7 +113,7 @@ cdef void run(void *record) noexcept nogil:
     if g.c.hook_error:
         g.rc = PMG_EHOOK
     let_go(g.c)
-    g.at = MIG_DONE
+    pmg_store32(&g.at, MIG_DONE)
     g.n = 0
     g.places.stands = STANDS_NOWHERE
 
@@ -125,7 +127,7 @@ cdef void stop(ctx_t *c, int at, const uint32_t *src, const uint32_t *dst, uint3
         g.pass_ += 1
     elif n == 0:
         return
-    g.at = at
+    pmg_store32(&g.at, at)
     g.n = min(n, <uint32_t> MIG_PAGES)
     if g.n:
         memcpy(g.src, src, g.n * 4)
@@ -149,7 +151,7 @@ cdef int stop_to_wait(ctx_t *c, int what, uint32_t which) noexcept nogil:
     if c.abort:
         c.abort = ABORT_HEEDED
         return -PMG_WAIT
-    g.at = MIG_WAITS
+    pmg_store32(&g.at, MIG_WAITS)
     g.n = 0
     pmg_fiber_to_host(&g.fiber)
     return 0
@@ -158,7 +160,7 @@ cdef int stop_to_wait(ctx_t *c, int what, uint32_t which) noexcept nogil:
 cdef bint stop_to_look(ctx_t *c) noexcept nogil:
     """``ctx.signal_fn``: stop, so that the caller of the step checks for signals, and then steps again or aborts."""
     cdef mig_t *g = <mig_t *> c.mig
-    g.at = MIG_LOOKS
+    pmg_store32(&g.at, MIG_LOOKS)
     g.n = 0
     g.places.stands = STANDS_INSIDE
     pmg_fiber_to_host(&g.fiber)
@@ -222,13 +224,35 @@ cdef void mig_put(mig_t *g) noexcept nogil:
     pmg_spin_unlock(&m.ctx_lock)
 
 
-cdef mig_t *mig_at(machine_t *m, uint32_t index, uint32_t generation) noexcept nogil:
+cdef mig_t *mig_stepped(machine_t *m, uint32_t index, uint32_t generation) noexcept nogil:
+    """Get the record of a migration that a host steps; ctx_lock held."""
     cdef mig_t *g = NULL
-    pmg_spin_lock(&m.ctx_lock)
     if index < m.nr_migs:
         g = <mig_t *> m.mig_table[index]
+    return g if g != NULL and g.c != NULL and g.timed and g.generation == generation else NULL
+
+
+cdef mig_t *mig_at(machine_t *m, uint32_t index, uint32_t generation) noexcept nogil:
+    cdef mig_t *g
+    pmg_spin_lock(&m.ctx_lock)
+    g = mig_stepped(m, index, generation)
     pmg_spin_unlock(&m.ctx_lock)
-    return g if g != NULL and g.c != NULL and g.generation == generation else NULL
+    return g
+
+
+cdef bint mig_facts(machine_t *m, uint32_t index, uint32_t generation, mig_facts_t *out) noexcept nogil:
+    cdef mig_t *g
+    pmg_spin_lock(&m.ctx_lock)
+    g = mig_stepped(m, index, generation)
+    if g != NULL:                   # it cannot end while the lock is held
+        out.call = g.kind
+        out.cpu = g.c.cpu
+        out.at = pmg_load32(&g.at)
+        out.pid = g.pid
+        out.statuses = g.u[2].bytes // 4 if g.u[2].p != NULL and g.u[2].p != PMG_BAD else 0
+        memcpy(out.arguments, g.a, sizeof(g.a))
+    pmg_spin_unlock(&m.ctx_lock)
+    return g != NULL
 
 
 cdef void mig_release_all(machine_t *m) noexcept nogil:
@@ -301,7 +325,6 @@ cdef mig_t *mig_ready(machine_t *m, mig_t *g, uint32_t cpu, uint32_t kind, bint 
     if c == NULL:
         mig_put(g)
         return NULL
-    g.c = c
     ctx_bind(c, cpu)
     c.data = NULL
     c.watch = NULL
@@ -313,11 +336,10 @@ cdef mig_t *mig_ready(machine_t *m, mig_t *g, uint32_t cpu, uint32_t kind, bint 
         c.pause_fn = stop
     c.mig = g
     c.held = 1
-    g.timed = timed
     c.places = &g.places
     g.kind = kind
-    g.generation += 1
-    g.rule = g.pass_ = g.n = g.at = 0
+    g.rule = g.pass_ = g.n = 0
+    pmg_store32(&g.at, 0)
     g.untold = False
     g.flushes = 0
     g.ipis = g.copied = 0
@@ -327,6 +349,11 @@ cdef mig_t *mig_ready(machine_t *m, mig_t *g, uint32_t cpu, uint32_t kind, bint 
     memset(g.a, 0, sizeof(g.a))
     memset(g.u, 0, sizeof(g.u))
     pmg_add32(&m.migs_busy, 1)
+    pmg_spin_lock(&m.ctx_lock)
+    g.c = c
+    g.timed = timed
+    g.generation += 1
+    pmg_spin_unlock(&m.ctx_lock)
     mig_let(g)                      # only now: a thread that steps with the old handle sees another generation
     pmg_fiber_begin(&g.fiber, run, g)
     return g
@@ -389,6 +416,9 @@ cdef void mig_free(mig_t *g) noexcept nogil:
     cdef ctx_t *c = g.c
     if not g.fiber.done:
         mig_abort(g)
+    pmg_spin_lock(&g.m.ctx_lock)
+    g.c = NULL
+    pmg_spin_unlock(&g.m.ctx_lock)
     forget_copies(g)
     c.wait_mode = MODE_THREADS
     let_go(c)                   # for a call that never began
@@ -399,7 +429,6 @@ cdef void mig_free(mig_t *g) noexcept nogil:
     c.mig = NULL
     c.places = NULL
     ctx_put(c)
-    g.c = NULL
     pmg_add32(&g.m.migs_busy, <uint32_t> -1)
     mig_put(g)
 
@@ -450,7 +479,7 @@ cdef void mig_abort(mig_t *g) noexcept nogil:
     g.c.abort = 1
     if g.at == 0:                               # it has not begun: nothing to undo
         g.rc = -EINTR
-        g.at = MIG_DONE
+        pmg_store32(&g.at, MIG_DONE)
         g.fiber.done = 1
     while not g.fiber.done:
         go_on(g)

@@ -201,6 +201,7 @@ def test_threads_that_step_and_end_one_migration_after_another() -> None:
     table = Table("6.12")
     ended: list[int] = []
     answers: set[int] = set()
+    told: set[int] = set()
     handles: list[int] = []
     lock = threading.Lock()
     rounds = 150
@@ -216,6 +217,7 @@ def test_threads_that_step_and_end_one_migration_after_another() -> None:
             with table.app.context(owns_time=True) as context:
                 rc = F.mig_step(context.address, handle, ctypes.byref(event))
                 answers.add(rc)
+                told.add(table.info(handle))
                 if rc == 6 or draw.random() < 0.1:
                     rc = F.mig_end(context.address, handle, int(draw.integers(2)), None, 0, None)
                     if rc not in (ESRCH, EBUSYCTX, WAIT):
@@ -230,6 +232,7 @@ def test_threads_that_step_and_end_one_migration_after_another() -> None:
         thread.join()
     assert len(set(ended)) == len(ended) >= rounds
     assert answers <= {ESRCH, EBUSYCTX, *range(1, 7)}
+    assert told == {0, ESRCH}
     for handle in handles:
         table.end(handle, abort=1)
     table.context.close()

@@ -218,16 +218,16 @@ def alarm() -> Iterator[Callable[[float], None]]:
 def test_an_interrupted_step_is_saved_at_its_stop(
     kernel: str, call: str, go_on: str, alarm: Any, tmp_path: Path
 ) -> None:
-    pages = 1 << 18
-    machine = pm.Machine(["2GiB", "2GiB"], kernel=kernel, page_bytes=8, swap=[])
+    pages = 3 << 18  # long enough for several looks for signals
+    machine = pm.Machine(["6GiB", "6GiB"], kernel=kernel, page_bytes=8, swap=[])
     app = machine.spawn()
     base = app.mmap(pages * PAGE)
     app.touch(base, pages * PAGE, write=True, values=5)
     interrupted = 0
-    for round_ in range(6):
+    for round_ in range(2):
         move = start(app, call, base, pages)
         try:
-            alarm(0.002 + 0.004 * round_)
+            alarm(0.002 + 0.01 * round_)
             while not move.done:
                 getattr(move, go_on)()
         except Stopped:
