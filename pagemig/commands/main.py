@@ -71,8 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         Exit status.
     """
-    args = _parser().parse_args(argv)
     try:
+        args = _parser().parse_args(argv)  # imports every command, half of what a short one takes
         status: int = args.main(args)
         sys.stdout.flush()
     except BrokenPipeError:

@@ -91,7 +91,10 @@ def _pack(data: NDArray[Any], small: bool, width: int = 0) -> tuple[_Column, byt
     raw = data.tobytes()
     if small:
         chain = {"id": lzma.FILTER_LZMA2, "preset": 6, "lc": 4 - width, "lp": width, "pb": width}
-        packed = lzma.compress(raw, filters=[chain])
+        packer = lzma.LZMACompressor(filters=[chain])
+        # In pieces, between which signals are answered: the whole may take seconds.
+        pieces = [packer.compress(raw[at : at + _PROBE]) for at in range(0, len(raw), _PROBE)]
+        packed = b"".join((*pieces, packer.flush()))
         return _Column(_XZ, len(packed)), packed
     for piece in (raw[:_PROBE], raw):  # most incompressible columns show it at their beginning
         packed = zlib.compress(piece, 2)

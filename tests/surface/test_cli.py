@@ -96,3 +96,13 @@ def test_a_host_without_memory(
     monkeypatch.setattr(Plan, "build", full)
     assert cli.main(["replay"]) == 2
     assert capsys.readouterr().err == "pagemig: not enough memory: the host refused\n"
+
+
+def test_ctrl_c_while_the_commands_are_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "stopped_command.py").write_text("raise KeyboardInterrupt\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(cli, "MODULES", ["stopped_command"])
+    assert cli.main(["replay"]) == 130
+    assert capsys.readouterr() == ("", "")
