@@ -3,7 +3,7 @@
 import faulthandler
 import threading
 import time
-from errno import EINVAL, ENOMEM, ESRCH
+from errno import EACCES, EBUSY, EINVAL, ENODEV, ENOENT, ENOMEM, ESRCH
 
 import numpy as np
 import pytest
@@ -247,6 +247,49 @@ def test_mappings_change_under_migrations() -> None:
         mover(boss, area + k * 8 * n * PAGE, n, pid=app, seed=k) for k in range(3)
     ]
     meet(m, doing, meanwhile)
+
+
+def test_mappings_are_asked_while_processes_come_and_go() -> None:
+    """The tree of mappings changes under the walk; those that stay are in each answer."""
+    m = machine()
+    app = m.spawn()
+    base = app.mmap(PAGE)
+    app.touch(base, PAGE, write=True)
+    pfn = int(app.frames(base, 1)[0])
+    stay = {app, *(app.fork() for _ in range(200))}
+
+    def ask() -> None:
+        for _ in range(300 * STRESS):
+            found = m.mappings(pfn)
+            assert {address for _, address in found} == {base}
+            assert stay <= {process for process, _ in found}
+            assert len(found) == len(dict(found))
+
+    together([ask], [lambda: app.fork().exit()] * 2)
+    m.check(full=True)
+
+
+def test_requests_of_2006_while_a_node_goes_and_returns() -> None:
+    """A request finds the node there or gone (ENOENT: all pages are where they shall be)."""
+    m = machine(kernel="2.6.18")
+    app = m.spawn()
+    n = 64
+    base = app.mmap(n * PAGE)
+    app.touch(base, n * PAGE, write=True)
+    pages = addresses(base, n)
+
+    def move() -> None:
+        for k in range(300 * STRESS):
+            with allowed(ENODEV, EACCES, ENOENT, ENOMEM):
+                app.move_pages(pages, (k % 2) * 3)
+
+    def away() -> None:
+        with allowed(EBUSY):
+            m.offline(3)
+            m.online(3)
+
+    together([move], [away])
+    m.check(full=True)
 
 
 def test_policies_change_while_faults_ask_them() -> None:
