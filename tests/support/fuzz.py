@@ -646,7 +646,7 @@ class World:
         if holder is None:
             return
         try:
-            args = {name: eval(text, self.names) for name, text in step.args.items()}
+            args, seen = self.arguments(step), self.arguments(step)
         except NameError:
             return
         call: Callable[..., Any]
@@ -654,7 +654,7 @@ class World:
             call = partial(set_attributes, holder)
         else:
             call = getattr(holder, step.method)
-        before = self.before(holder, step, args)
+        before = self.before(holder, step, seen)
         try:
             result, failed = call(**args), False
         except (
@@ -672,7 +672,11 @@ class World:
             if "a hook made a call that waits" not in str(error):
                 raise
             result, failed = None, True
-        self.after(holder, step, args, result, before, failed=failed)
+        self.after(holder, step, seen, result, before, failed=failed)
+
+    def arguments(self, step: Step) -> dict[str, Any]:
+        """Each time made anew: the call uses up an iterator, and the shadow reads it, too."""
+        return {name: eval(text, self.names) for name, text in step.args.items()}
 
     def hook(self, step: Step) -> None:
         number, inner, world = int(step.args["step"]), step.inner, self
@@ -788,12 +792,9 @@ class World:
                 self.shadow.read(p, vmas, first + k, int(touched.values[k]))
         elif args.get("values") is not None:
             values = args["values"]
-            if not is_number(values) and not isinstance(values, list | np.ndarray | range):
-                self.shadow.drop(p, first, first + touched.done, failed=True)
-                values = [0] * touched.done  # used up
+            listed = [number(values)] * touched.done if is_number(values) else list(values)
             for k in range(touched.done):
-                value = number(values) if is_number(values) else int(values[k])
-                self.shadow.write(p, vmas, first + k, value & (1 << 64) - 1)
+                self.shadow.write(p, vmas, first + k, int(listed[k]) & (1 << 64) - 1)
         if touched.signal == "SIGKILL":
             self.shadow.private.pop(p.pid, None)
 

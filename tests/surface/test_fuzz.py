@@ -46,6 +46,22 @@ def test_a_lost_page_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(steps) <= 6
 
 
+def test_the_shadow_knows_what_an_iterator_wrote() -> None:
+    world = fuzz.World("pm.Machine(['256KiB'], kernel='6.1', page_bytes=8)")
+    addr, values = f"{fuzz.ARENA:#x}", {"values": "iter([1, 2])"}
+    for step in (
+        fuzz.Step("m", "spawn", {}, "p0"),
+        fuzz.Step("m", "file", {"kind": "'tmpfs'", "size": "0"}, "f0"),
+        fuzz.Step("p0", "fwrite", {"file": "f0", "page_offset": "6"} | values),
+        fuzz.Step("p0", "mmap", {"length": "8192", "addr": addr}),
+        fuzz.Step("p0", "touch", {"addr": addr, "length": "8192", "write": "True"} | values),
+    ):
+        world.step(step)
+    process, file = world.names["p0"], world.names["f0"]
+    assert [world.shadow.shared[file.ino, k] for k in (6, 7)] == [1, 2]
+    assert list(world.shadow.own(process).values()) == [1, 2]
+
+
 def test_a_script_runs_alone(tmp_path: Path) -> None:
     script = tmp_path / "case.py"
     script.write_text(fuzz.script_of(fuzz.case_of(3, "2.6.18", 60), "seed 3"))
