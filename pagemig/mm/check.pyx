@@ -1188,6 +1188,12 @@ cdef int note_free_lists(check_t *k, uint32_t nid) noexcept nogil:
     return 0
 
 
+cdef inline bint is_leaked(const check_t *k, uint64_t s) noexcept nogil:
+    """Whether a frame that nothing leads to is one that mbind never put back: only that isolation holds it."""
+    return k.m.profile.range_leaks and frame_refs(s) == 1 and frame_maps(s) == 0 and s & PG_isolated and \
+        not s & (PG_locked | PG_lru | PG_cached | PG_swapcache | PG_reserved)
+
+
 cdef int scan_node(check_t *k, uint32_t nid) noexcept nogil:
     """Check that every frame of a node is reserved, in use, on one free list, or was never allocated."""
     cdef node_t *n = &k.m.node[nid]
@@ -1201,6 +1207,9 @@ cdef int scan_node(check_t *k, uint32_t nid) noexcept nogil:
             continue
         k.v.pfn = <int64_t> pfn
         if k.moving and (page_state(k.m, <uint32_t> pfn) & (PG_locked | PG_isolated) or not listed):
+            continue
+        if not listed and is_leaked(k, page_state(k.m, <uint32_t> pfn)):
+            k.in_use[nid] += 1
             continue
         if page_state(k.m, <uint32_t> pfn):
             return fail(k, RULE_FREE_FRAME, 0, page_state(k.m, <uint32_t> pfn))

@@ -5,6 +5,7 @@ scans of the request and mlocked pages in test_2006_calls.py; no swap space in t
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -373,3 +374,24 @@ def test_mprotect_over_an_entry(kernel: str, prot: str) -> None:
     touch = who[1].touch(at(0), PAGE, write=True)
     assert (touch.minflt, touch.signal) == (0, "SIGSEGV" if prot == "r" else None)
     world.machine.check(full=True)
+
+
+# ---- pages that mbind never puts back (2.6.16 through 2.6.18) ------------------------------------
+
+
+@pytest.mark.parametrize(("kernel", "leaked"), [("2.6.18", 4), ("pmig", 0)])
+def test_leaked_pages_outlive_their_process(kernel: str, leaked: int, tmp_path: Path) -> None:
+    """Each keeps its frame for the reference of its isolation, and the machine is whole."""
+    machine = pm.Machine(["256KiB", "256KiB"], kernel=kernel)
+    free = sum(machine.free(nid) for nid in (0, 1))
+    app = machine.spawn()
+    base = app.mmap(8 * PAGE)
+    app.touch(base, 4 * PAGE, write=True)
+    app.munmap(base + 4 * PAGE, PAGE)
+    assert error_of(app.mbind, base, 8 * PAGE, pm.Bind([1]), MOVE) == "EFAULT"
+    app.exit()
+    machine.check()
+    machine.check(full=True)
+    assert sum(machine.free(nid) for nid in (0, 1)) == free - leaked * PAGE
+    machine.save(tmp_path / "machine")
+    pm.Machine.load(tmp_path / "machine")
