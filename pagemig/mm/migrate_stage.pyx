@@ -1646,20 +1646,33 @@ cdef void code_page(coder_t *w, stage_t *st, uint32_t i, code_stage_t how) noexc
         wrong(w)
 
 
+cdef bint keeps_what_it_needs(machine_t *m, const stage_t *st, uint32_t a) noexcept nogil:
+    """Whether the anon_vma of a loaded group leads to the entries of its pages; without one there are none."""
+    cdef const hold_t *h = &st.hold[a]
+    cdef uint32_t i
+    if h.av:
+        return st.state[a] & PG_anon != 0 and h.av == st.mapping[a] and anon_vma_of(m, h.av).refcount != 0
+    if not st.state[a] & PG_anon:
+        return True
+    for i in range(a, h.end):
+        if st.unmapped[i] and (st.rc[i] == HELD or (st.rc[i] < HELD and st.at != PAUSE_STAGE)):
+            return False
+    return True
+
+
 cdef void code_groups(coder_t *w, stage_t *st, bint kept) noexcept nogil:
-    """Code the groups of pages, each with its anon_vma; ``kept``: the group has a reference on it."""
+    """Code the anon_vma of each group of pages, which the pages make; ``kept``: the group has a reference on it."""
     cdef uint32_t a = 0
     cdef hold_t *h
     while a < st.n and w.why == NULL:
         h = &st.hold[a]
+        if w.way == WAY_READ:
+            find_group(st, a)
         if not st.open[a]:
-            h.av = h.lo = h.hi = 0
+            h.av = 0
         h.mm = 0
-        code_u32(w, &h.end, st.n + 1)
-        code_bytes(w, &h.lo, 4)
-        code_bytes(w, &h.hi, 4)
         code_u32(w, &h.av, w.m.anon_vmas.fresh)
-        if w.way == WAY_READ and (h.end <= a or (h.av and anon_vma_of(w.m, h.av).refcount == 0)):
+        if w.way == WAY_READ and not keeps_what_it_needs(w.m, st, a):
             wrong(w)
         if h.av and kept:
             holds(w, HELD_ANON_VMA, h.av, 1)

@@ -43,7 +43,7 @@ cdef extern from *:
     const char *pmg_magic
 
 cdef enum:
-    FORMAT = 3
+    FORMAT = 4
     BLOCK = 4096
     PIECE = 1 << 24             # bytes copied between two calls of `stop`
     MACHINE = 1                 # section ids; those of areas follow
