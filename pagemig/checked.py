@@ -168,10 +168,9 @@ def _shaped(values: object, name: str, shape: Shape, meant: str) -> NDArray[Any]
         given = np.asarray(values)
     except (TypeError, ValueError, OverflowError, IndexError) as error:
         raise TypeError(f"{name} must be {meant}, not {values!r:.80} ({error})") from None
-    fits = given.ndim == len(shape) and all(
-        wanted is None or wanted == length
-        for wanted, length in zip(shape, given.shape, strict=True)
-    )
+    fits = given.ndim == len(shape)
+    for asked, length in zip(shape, given.shape, strict=False):
+        fits = fits and asked in (None, length)
     if not fits:
         wanted = ", ".join("any" if length is None else str(length) for length in shape)
         raise ValueError(f"{name} must be of shape ({wanted}), not {given.shape}")

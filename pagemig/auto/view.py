@@ -419,8 +419,10 @@ class View:
             Heat of each page.
         """
         nid = whole(nid, "nid", 0, self.capacity.size - 1)
-        heat = self._heat(heat)
-        number = whole(pages, "pages", 0, 1 << 62) - int(self.free[nid])
+        return self._coldest(nid, whole(pages, "pages", 0, 1 << 62), self._heat(heat))
+
+    def _coldest(self, nid: int, pages: int, heat: NDArray[Any]) -> Ints:
+        number = pages - int(self.free[nid])
         if number <= 0:
             return np.empty(0, np.int64)
         there = np.flatnonzero(self.node == nid)
@@ -428,7 +430,9 @@ class View:
 
     def demoted(self, pages: Ints) -> Moves:
         """Send pages a tier down, and further down if that is full."""
-        pages = self._pages(pages)
+        return self._down(self._pages(pages))
+
+    def _down(self, pages: Ints) -> Moves:
         nodes = self.below[self.node[pages]]
         for nid in (node for tier in self.tiers for node in tier):
             late = np.flatnonzero(nodes == nid)[int(self.free[nid]) :]
@@ -468,10 +472,10 @@ class View:
             wanted = pages[(self.home[pages] == nid) & (self.node[pages] != nid)]
             wanted = wanted[np.argsort(-heat[wanted], kind="stable")]
             free = min(int(self.free[nid]), wanted.size)
-            out = self.room(nid, wanted.size, heat)
+            out = self._coldest(nid, wanted.size, heat)
             pairs = heat[wanted[free : free + out.size]] > heat[out] + worth
             number = int(np.argmin(pairs)) if not pairs.all() else pairs.size
-            goes.append(self.demoted(out[:number]))
+            goes.append(self._down(out[:number]))
             comes.append(wanted[: free + number])
         down, up = Moves.joined(*goes), np.concatenate(comes)
         return Moves.joined(down, (up, self.home[up]))
