@@ -29,7 +29,7 @@ import numpy as np
 
 from pagemig import _core, _memory, kernels
 from pagemig.arguments import as_ulong
-from pagemig.errors import ProcessGoneError
+from pagemig.errors import ProcessGoneError, no_copy
 
 cnp.import_array()
 
@@ -283,12 +283,16 @@ cdef class Context:
     def __exit__(self, *error):
         self.close()
 
+    def __reduce__(self):
+        no_copy(self)
+
     @property
     def address(self):
         """Address for C (``pmg_ctx *``)."""
         return <uintptr_t> self.open()
 
     cdef pmg_ctx *open(self) except NULL:
+        self.machine.must_be_whole()
         if self.c == NULL and self.busy and not self.closed:
             raise RuntimeError("the context is inside a call: of another thread, or of the one that calls back")
         if self.c == NULL:
@@ -300,10 +304,12 @@ cdef class Context:
         cdef pmg_ctx *c = self.open()
         self.c = NULL
         self.busy = True
+        self.machine.inside += 1
         return c
 
     cdef void give(self, pmg_ctx *c) noexcept:
         self.busy = False
+        self.machine.inside -= 1
         if self.closed:
             api.ctx_close(c)
         else:
@@ -314,7 +320,7 @@ cdef class Context:
         cdef uint64_t address = address_of(va)
         cdef pmg_ctx *c
         cdef int kind
-        if self.c == NULL:
+        if self.c == NULL or self.machine.torn:
             self.open()
         if pmg_unlikely(self.machine.m.watch != NULL):      # a callback may need the interpreter
             c = self.take()
@@ -509,8 +515,14 @@ cdef class Flight:
             raise ValueError("the migration has ended")
         if self.busy:
             raise RuntimeError("another thread is stepping this migration")
+        self.machine.must_be_whole()
         self.busy = True
+        self.machine.inside += 1
         return 0
+
+    cdef void leave(self) noexcept:
+        self.busy = False
+        self.machine.inside -= 1
 
     def step(self):
         """Run to the next stop, named by STOPS; return its event as a tuple.  ValueError: the migration is over."""
@@ -522,7 +534,7 @@ cdef class Flight:
             self.enter()
             with nogil:
                 at = mig_next_stop(self.c, self.handle, &e, True)
-            self.busy = False
+            self.leave()
         if at == PMG_EBUSYCTX:
             raise RuntimeError("another thread is stepping this migration")
         raise_hooked(self.machine, at)
@@ -539,7 +551,7 @@ cdef class Flight:
             self.enter()
             with nogil:
                 more = mig_settle(self.c, self.handle)
-            self.busy = False
+            self.leave()
         raise_hooked(self.machine, 0)
 
     def end(self, bint abort, status):
@@ -553,11 +565,11 @@ cdef class Flight:
             self.enter()
             with nogil:
                 more = mig_goes_on(self.c, self.handle)
-            self.busy = False
+            self.leave()
         self.enter()
         with nogil:
             rc = api.mig_end(self.c, self.handle, abort, <int32_t *> s.p if s.bytes else NULL, s.bytes // 4, &rule)
-        self.busy = False
+        self.leave()
         if rc == PMG_EBUSYCTX:
             raise RuntimeError("another thread is stepping this migration")
         if rc == -EDEADLK:

@@ -19,6 +19,7 @@ cdef class Machine:
     cdef object wait_hook
     cdef dict raised                # errors of hooks, by thread and nesting depth, for the call to raise
     cdef bint torn                  # copied by os.fork in the middle of a call
+    cdef uint32_t inside            # calls under way in contexts that are kept between calls; interpreter lock
     cdef object checking            # thread that runs check()
     cdef dict hooked                # depth of nested hooks, by thread
     cdef object __weakref__

@@ -252,7 +252,7 @@ cdef class Machine:
         if self.checking is not None and self.checking != me:
             self.checking = None
             memset(&self.checker, 0, sizeof(self.checker))
-        if pmg_load32(&self.m.ctx_busy) - ctx_held(self.m) > <uint32_t> depth:
+        if pmg_load32(&self.m.ctx_busy) - ctx_held(self.m) + self.inside > <uint32_t> depth:
             self.torn = True
 
     cdef int must_be_whole(self) except -1:

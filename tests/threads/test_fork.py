@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -174,3 +175,104 @@ def test_arrays_and_calls_outlive_the_last_name_of_a_machine() -> None:
     assert not names
     gc.collect()
     assert all(len(view[:8].copy().tobytes()) for view in views)
+
+
+# ---- contexts that are kept between calls ------------------------------------------------------
+
+
+def with_context(machine: pm.Machine, app: pm.Process, base: int, context: Any) -> int:
+    """Use a context and its machine in another process."""
+    try:
+        context.access(base, True)
+        context.access_many(base + np.arange(N, dtype=np.uint64) * PAGE)
+    except RuntimeError as error:
+        return REFUSED if "when the process forked" in str(error) else WRONG
+    except BaseException:
+        return WRONG
+    return used(machine, app, base)
+
+
+@pytest.mark.threads
+def test_contexts_between_calls_do_not_matter_to_a_child() -> None:
+    machine, app, base = world()
+    inside, go = threading.Event(), threading.Event()
+
+    def elsewhere() -> None:
+        with app.context() as other:
+            other.access(base)
+            inside.set()
+            go.wait(60)
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    inside.wait()
+    try:
+        with app.context() as context:
+            assert in_a_child(lambda: with_context(machine, app, base, context)) == WORKED
+    finally:
+        go.set()
+        thread.join()
+
+
+@pytest.mark.threads
+@pytest.mark.parametrize("inside_of", ["access", "access_many", "step"])
+def test_a_child_is_told_of_a_call_through_a_context_that_it_lost(inside_of: str) -> None:
+    machine, app, base = world()
+    far = app.mmap(PAGE)
+    inside, go = threading.Event(), threading.Event()
+
+    def held(*_: object) -> None:
+        inside.set()
+        go.wait(60)
+
+    machine.set_callbacks(fault=held, flush=held)
+    calls: dict[str, Callable[[], object]] = {
+        "access": lambda: app.context().access(far),
+        "access_many": lambda: app.context().access_many(np.array([far], np.uint64)),
+        "step": lambda: app.start_move_pages([base], 1).finish(),
+    }
+    with app.context() as context:
+        thread = threading.Thread(target=calls[inside_of])
+        thread.start()
+        assert inside.wait(60)
+        try:
+            assert in_a_child(lambda: with_context(machine, app, base, context)) == REFUSED
+            assert in_a_child(lambda: used(machine, app, base)) == REFUSED
+        finally:
+            go.set()
+            thread.join()
+        machine.set_callbacks()
+        assert in_a_child(lambda: with_context(machine, app, base, context)) == WORKED
+    machine.check(full=True)
+
+
+# ---- multiprocessing -----------------------------------------------------------------------------
+
+shared: tuple[pm.Machine, pm.Process, int] | None = None
+
+
+def global_used(_: int) -> int:
+    assert shared is not None
+    return used(*shared)
+
+
+def test_a_global_machine_is_copied_to_workers_that_are_forked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine, app, base = world()
+    monkeypatch.setitem(globals(), "shared", (machine, app, base))
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        assert pool.map(global_used, range(2)) == [WORKED] * 2
+    assert app.nodes(base, N).tolist() == [0] * N
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_parts_of_a_machine_are_refused_as_arguments(method: str) -> None:
+    machine, app, _ = world()
+    with (
+        multiprocessing.get_context(method).Pool(1) as pool,
+        app.context() as context,
+    ):
+        for part in (app, machine.file("ext4", PAGE), context):
+            with pytest.raises(TypeError, match="pickle the Machine"):
+                pool.apply(id, (part,))
