@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,7 @@ class Step:
     args: dict[str, str] = field(default_factory=dict)
     out: str = ""
     inner: "Step | None" = None
+    stops: str = ""  # of a migration in steps: arguments of `in_steps`
 
     def text(self) -> str:
         called = ", ".join(f"{name}={value}" for name, value in self.args.items())
@@ -62,7 +63,9 @@ class Step:
             called = f"once({', '.join(self.args.values())}, {self.inner.text()!r})"
         elif self.obj == "pm":
             called = ", ".join(self.args.values())
-        return f"{self.out + ' = ' if self.out else ''}{self.obj}.{self.method}({called})"
+        text = f"{self.obj}.{self.method}({called})"
+        text = f"in_steps({text}, {self.stops})" if self.stops else text
+        return f"{self.out + ' = ' if self.out else ''}{text}"
 
 
 class Index:
@@ -93,6 +96,22 @@ def odd(values: list[int], kind: str) -> np.ndarray:
     odd_view[:] = plain
     return odd_view
 
+
+IN_STEPS = '''\
+def in_steps(move, stops, end, copied):
+    """Make some steps of a migration, copy the machine there, and end both."""
+    for _ in range(stops):
+        move.step()
+        move.machine.check()
+    if copied and not move.done:
+        other = move.machine.copy()
+        for its in other.migrations:
+            its.finish() if end == "abort" else its.abort()
+        other.check(full=True)
+    getattr(move, end)()
+    return move.result
+'''
+exec(IN_STEPS)
 
 HOSTILE = (
     "-1", "0", "1", "7", "2**31 - 1", "2**31", "2**32 - 1", "2**32", "2**47", "2**63 - 1",
@@ -126,7 +145,7 @@ class Draw:
             (0.5, self.home_node), (4, self.migrate_frames), (2, self.offline), (2, self.online),
             (1, self.migrate_range), (5, self.hook), (0.5, self.hook_off), (3, self.look),
             (0.5, self.memlock), (0.5, self.mmap_pfns), (0.5, self.vm_ops), (1, self.tracing),
-            (0.5, self.width),
+            (0.5, self.width), (6, self.in_steps),
 
         ]  # fmt: skip
         if profile.four_lists:
@@ -144,9 +163,7 @@ class Draw:
             and self.rng.random() < 0.06
         ):
             name = self.rng.choice(list(step.args))
-            step = Step(
-                step.obj, step.method, step.args | {name: self.rng.choice(HOSTILE)}, step.out
-            )
+            step = replace(step, args=step.args | {name: self.rng.choice(HOSTILE)})
         return step
 
     # ---- parts of steps
@@ -418,6 +435,13 @@ class Draw:
             self.p(), "mbind", self.range() | {"policy": self.policy(), "flags": self.flags()}
         )
 
+    def in_steps(self) -> Step:
+        makers = [self.move_pages, self.migrate_pages, self.mbind, self.migrate_frames]
+        call = self.rng.choice(makers)()
+        end = self.rng.choice(["finish", "abort"])
+        stops = f"{self.rng.randrange(6)}, {end!r}, {self.flag(0.3)}"
+        return Step(call.obj, "start_" + call.method, call.args, stops=stops)
+
     def set_mempolicy(self) -> Step:
         return Step(self.p(), "set_mempolicy", {"policy": self.policy()})
 
@@ -657,6 +681,8 @@ class World:
         before = self.before(holder, step, seen)
         try:
             result, failed = call(**args), False
+            if step.stops:
+                eval(f"in_steps(move, {step.stops})", {"move": result} | globals())
         except (
             OSError,
             ValueError,
@@ -1014,6 +1040,8 @@ def answer(value):
     return lambda *_: value
 
 
+{in_steps}
+
 def run(line):
     try:
         exec(line, globals())
@@ -1027,7 +1055,7 @@ m = {machine}
 
 def script_of(case: Case, title: str) -> str:
     """A script that does the same steps with pagemig alone, a line a step."""
-    lines = [SCRIPT.format(title=title, machine=case.machine)]
+    lines = [SCRIPT.format(title=title, machine=case.machine, in_steps=IN_STEPS)]
     for step in case.steps:
         if step.inner is not None:
             inner = step.inner.text()

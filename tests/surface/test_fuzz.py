@@ -73,3 +73,24 @@ def test_the_command_line() -> None:
     ended = subprocess.run(command, capture_output=True, text=True)
     assert ended.returncode == 0
     assert ended.stdout.endswith("# 0 findings\n")
+
+
+@pytest.mark.parametrize("kernel", pm.KERNELS)
+def test_migrations_stop_wherever_time_passes(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped: list[str] = []
+    real = pm.Migration.step
+
+    def step(self: pm.Migration) -> pm.MigrationEvent | None:
+        event = real(self)
+        if event is not None:
+            stopped.append(event.at)
+        return event
+
+    monkeypatch.setattr(pm.Migration, "step", step)
+    for seed in range(SEEDS):
+        fuzz.run_case(fuzz.case_of(seed, kernel))
+        if {"unmapped", "copied", "stage"} <= set(stopped):
+            break
+    else:
+        pytest.fail(f"stops only at {set(stopped)}")
+    assert "in_steps(" in fuzz.script_of(fuzz.case_of(1, kernel), "some")
