@@ -134,19 +134,20 @@ def there_and_back(world: World, move: Callable[[int], object]) -> Callable[[], 
     return work
 
 
-def bench_begin_and_finish(measure: Callable[..., object]) -> None:
+@pytest.mark.parametrize("pages", [PAGES, 8 * PAGES])
+def bench_begin_and_finish(measure: Callable[..., object], pages: int) -> None:
     """A migration begun and finished at once beside the call."""
-    world, other = World(PAGES, scattered=True), World(PAGES, scattered=True)
+    world, other = World(pages, scattered=True), World(pages, scattered=True)
     move = there_and_back(
         world, lambda nid: world.app.start_move_pages(world.addresses, nid).finish()
     )
     call = there_and_back(other, lambda nid: other.app.move_pages(other.addresses, nid))
     measure(
-        "move_pages begun and finished",
+        f"move_pages of {pages} pages, begun and finished",
         move,
         per="pages",
-        amount=10 * PAGES,
-        reference=Reference("move_pages", call, 10 * PAGES),
+        amount=10 * pages,
+        reference=Reference("move_pages", call, 10 * pages),
         target=Target(1.10),
     )
 

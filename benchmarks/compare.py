@@ -151,15 +151,16 @@ def forking(pages: int, kernel: str) -> tuple[Work, int]:
     return work, pages
 
 
-def accessing(pages: int, kernel: str) -> tuple[Work, int]:
+def accessing(pages: int, kernel: str, *, stores: bool = False) -> tuple[Work, int]:
     import numpy as np
 
     _, _, app, base = world(pages, kernel, access_stats=True)
     draw = np.random.default_rng(1)
     addresses = (base + draw.integers(0, pages, 4 * pages) * PAGE).astype(np.uint64)
+    writes = draw.random(4 * pages) < 0.3 if stores else False
 
     def work() -> None:
-        app.access(addresses)
+        app.access(addresses, write=writes)
 
     return work, 4 * pages
 
@@ -199,6 +200,7 @@ ROWS: dict[str, Callable[[], tuple[Work, int]]] = {
     "touch 6.1": lambda: touching(M // 4, "6.1"),
     "fork and exit 6.1": lambda: forking(M // 4, "6.1"),
     "access 6.1": lambda: accessing(M // 4, "6.1"),
+    "access 6.1, loads and stores": lambda: accessing(M // 4, "6.1", stores=True),
     "mprotect 6.1": lambda: protecting(M // 4, "6.1"),
 }
 

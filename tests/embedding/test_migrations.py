@@ -334,6 +334,19 @@ def test_arguments_of_a_parked_move_pages_are_compared() -> None:
     machine.check(full=True)
 
 
+def test_calls_of_any_length_follow_each_other() -> None:
+    """A call copies its arguments to the memory of the one before, shorter or longer."""
+    machine, app, base = machine_with("6.1")
+    for to, n in enumerate((3, N, 50, 1, N), start=1):
+        nodes = np.arange(n) % 2 + to % 3  # every other page to the next node
+        move = app.start_move_pages(addresses(base, n), nodes.astype(np.int32))
+        move.finish()
+        assert move.result.status.tolist() == nodes.tolist()
+        assert app.nodes(base, n).tolist() == nodes.tolist()
+    assert whole(app, base)
+    machine.check(full=True)
+
+
 def test_pages_put_back_are_listed() -> None:
     """A page with an unexplained reference does not move; a call that waits for it goes on."""
     machine, app, base = machine_with("6.1")
