@@ -180,6 +180,7 @@ def modules() -> list[Extension]:
             "cdivision": True,
             "freethreading_compatible": True,
             "auto_pickle": False,
+            "emit_code_comments": MODE != "fast",  # a third of the C, to write and to read
             "embedsignature": True,
             "linetrace": MODE == "coverage",
         },
