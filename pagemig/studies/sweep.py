@@ -14,6 +14,7 @@ import itertools
 import json
 import os
 import weakref
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, as_completed
 from contextlib import ExitStack, contextmanager
@@ -222,7 +223,7 @@ def sweep(
         Runs the tasks; this thread unless given. The caller shuts it down.
     resume : path-like, optional
         A file of JSON lines to which each finished task is added. Tasks that are already in it are
-        not run again; a line that was cut off when a sweep was interrupted is ignored.
+        not run again; a line that was cut off or damaged is ignored, and its task run again.
     progress : callable, optional
         Called with a name and the share of tasks that are done.
 
@@ -266,16 +267,23 @@ def _run(
             future.cancel()
 
 
+def _checksum(key: str, rows: list[Row]) -> int:
+    """Sum up what a file says of a task."""
+    return zlib.crc32(json.dumps([key, rows]).encode())
+
+
 def _read(path: Path) -> dict[str, list[Row]]:
     """Return the finished tasks of a file."""
     done = {}
     if path.exists():
-        for line in path.read_text().splitlines():
+        for line in path.read_bytes().splitlines():
             try:
                 entry = json.loads(line)
-                done[str(entry["task"])] = list(entry["rows"])
-            except (ValueError, KeyError, TypeError):
-                continue  # cut off when a sweep was interrupted
+                key, rows = entry["task"], entry["rows"]
+                if entry["crc32"] == _checksum(key, rows):
+                    done[key] = rows
+            except (ValueError, KeyError, TypeError, RecursionError):
+                continue  # cut off when a sweep was interrupted, or damaged
     return done
 
 
@@ -287,7 +295,7 @@ def _append(path: Path, key: str, rows: list[Row]) -> None:
         if size:
             file.seek(size - 1)
             torn = file.read(1) != b"\n"
-        line = json.dumps({"task": key, "rows": rows}) + "\n"
+        line = json.dumps({"task": key, "rows": rows, "crc32": _checksum(key, rows)}) + "\n"
         file.write(b"\n" * torn + line.encode())
         file.flush()
         os.fsync(file.fileno())

@@ -275,6 +275,23 @@ def test_grids_that_mean_nothing(grid, change, why):
         Grid(traces=grid.traces, **OPTIONS | change)
 
 
+def test_every_damaged_byte_of_finished_tasks_is_found(tmp_path):
+    done = tmp_path / "done.jsonl"
+    rows = [{"policy": "tpp", "gain": 0.125, "moved": 17}, {"policy": "none", "gain": None}]
+    sweeping._append(done, "3f", rows)
+    sweeping._append(done, "40", rows[:1])
+    whole = sweeping._read(done)
+    assert whole == {"3f": rows, "40": rows[:1]}
+    data = done.read_bytes()
+    for place in range(len(data)):
+        for flip in (0x01, 0x10, 0x20, 0x80):
+            done.write_bytes(data[:place] + bytes([data[place] ^ flip]) + data[place + 1 :])
+            found = sweeping._read(done)
+            assert all(whole.get(key) == rows for key, rows in found.items()), (place, flip)
+    done.write_bytes(data.replace(b"17", b"16"))
+    assert list(sweeping._read(done)) == []
+
+
 def test_the_package_offers_sweeps_and_reads_them_late():
     import pagemig
 
