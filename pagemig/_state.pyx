@@ -13,10 +13,8 @@ from pagemig.mm.page_alloc cimport arenas_release
 from pagemig.mm.state cimport is_described, state_copy, state_load, state_problem, state_save
 from pagemig.mm.types cimport machine_t, node_t, profile_t
 
+from pagemig import constants
 from pagemig.errors import StateError
-
-cdef enum:
-    PAGE_SIZE = 4096
 
 
 cdef class Stream(Stop):
@@ -84,9 +82,9 @@ cdef class Loaded:
             node = &m.node[i]
             reserved = node.reserved if i or node.reserved > 1 else 0       # the zero page is not the caller's wish
             nodes.append((
-                (node.end - node.first) * PAGE_SIZE, node.nr_cpus, reserved * PAGE_SIZE, node.low * PAGE_SIZE))
+                (node.end - node.first) * constants.PAGE_SIZE, node.nr_cpus, reserved * constants.PAGE_SIZE, node.low * constants.PAGE_SIZE))
         distances = [[m.distance[i][k] for k in range(m.nr_nodes)] for i in range(m.nr_nodes)]
-        swap = [(<uint64_t> m.swap_info[i].max - 1) * PAGE_SIZE for i in range(m.nr_swapfiles)]
+        swap = [(<uint64_t> m.swap_info[i].max - 1) * constants.PAGE_SIZE for i in range(m.nr_swapfiles)]
         profile = (<const char *> &m.profile)[:sizeof(profile_t)]
         return nodes, profile, distances, m.page_bytes, m.access_stats != 0, swap
 

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["U64", "integers", "real", "reals", "truths", "unchecked", "whole"]
+__all__ = ["U64", "integers", "real", "reals", "truth_of_each", "truths", "unchecked", "whole"]
 
 #: The largest number of 64 bits.
 U64: Final = (1 << 64) - 1
@@ -153,6 +153,12 @@ def truths(values: object, name: str, shape: Shape) -> NDArray[np.bool_]:
     if given.size and given.dtype.kind not in "biu":
         raise TypeError(f"{name} must be True or False, not {_what(values, given)}")
     return np.ascontiguousarray(given, np.bool_)
+
+
+def truth_of_each(value: object, name: str, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Return truth values as `truths` does; a single one is that of every entry."""
+    one = np.ndim(value) == 0  # type: ignore[arg-type]
+    return truths(np.full(shape, value) if one else value, name, shape)
 
 
 def unchecked(kind: type[Record], **values: object) -> Record:

@@ -46,7 +46,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pagemig import files
-from pagemig.checked import U64, integers, truths, whole
+from pagemig.checked import U64, integers, truth_of_each, whole
 
 from .clock import MOST as MOST_TICKS
 from .clock import Clock
@@ -374,8 +374,7 @@ class Writer:
             A number below 0 or beyond 64 bits, or several lengths.
         """
         numbers = integers(pages, "pages", (None,), 0, U64, np.uint64)
-        stores = np.full(numbers.shape, write) if np.ndim(write) == 0 else write
-        kinds = truths(stores, "write", numbers.shape)
+        kinds = truth_of_each(write, "write", numbers.shape)
         amounts = None
         if count is not None:
             amounts = integers(count, "count", numbers.shape, 0, U64, np.uint64)

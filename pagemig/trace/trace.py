@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pagemig.checked import U64, integers, truths, unchecked, whole
+from pagemig.checked import U64, integers, truth_of_each, truths, unchecked, whole
 
 from .columns import Ranks, first_seen, join
 from .convert import converted
@@ -95,8 +95,7 @@ class Trace(Runs):
         Trace
         """
         numbers = integers(pages, "pages", (None,), 0, U64, np.uint64)
-        stores = np.full(numbers.shape, write) if np.ndim(write) == 0 else write
-        kinds = truths(stores, "write", numbers.shape).view(np.uint8)
+        kinds = truth_of_each(write, "write", numbers.shape).view(np.uint8)
         run_pages, run_write, run_count = join(numbers, kinds)
         ranks = Ranks()
         rank = ranks.of(run_pages)

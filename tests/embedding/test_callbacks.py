@@ -3,7 +3,6 @@
 import ctypes
 import errno
 import gc
-import subprocess
 import threading
 import time
 import weakref
@@ -18,6 +17,7 @@ import pytest
 
 import pagemig as pm
 from pagemig import api
+from support.hosts import compiled
 from support.machines import PAGE, four_nodes, mapped
 
 N = 20
@@ -56,10 +56,7 @@ class Seen(ctypes.Structure):
 
 @pytest.fixture(scope="session")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    made = tmp_path_factory.mktemp("host") / "callbacks.so"
-    flags = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", f"-I{pm.get_include()}"]
-    subprocess.run(["cc", *flags, str(SOURCE), "-o", str(made)], check=True)
-    return ctypes.CDLL(str(made))
+    return compiled(SOURCE, tmp_path_factory.mktemp("host"))
 
 
 def addresses(base: int, n: int = N) -> npt.NDArray[np.uint64]:

@@ -2,7 +2,6 @@
 
 import ctypes
 import dataclasses
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 
 import pagemig as pm
 from pagemig import api
+from support.hosts import compiled
 
 PAGE = pm.PAGE_SIZE
 SOURCE = Path(__file__).parent / "state.c"
@@ -19,10 +19,7 @@ TABLE = ctypes.c_void_p(api.address)
 
 @pytest.fixture(scope="session")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    made = tmp_path_factory.mktemp("host") / "state.so"
-    flags = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", f"-I{pm.get_include()}"]
-    subprocess.run(["cc", *flags, str(SOURCE), "-o", str(made)], check=True)
-    return ctypes.CDLL(str(made))
+    return compiled(SOURCE, tmp_path_factory.mktemp("host"))
 
 
 @pytest.mark.parametrize("kernel", pm.KERNELS)
