@@ -82,7 +82,11 @@ cdef class Loaded:
             node = &m.node[i]
             reserved = node.reserved if i or node.reserved > 1 else 0       # the zero page is not the caller's wish
             nodes.append((
-                (node.end - node.first) * constants.PAGE_SIZE, node.nr_cpus, reserved * constants.PAGE_SIZE, node.low * constants.PAGE_SIZE))
+                (node.end - node.first) * constants.PAGE_SIZE,
+                node.nr_cpus,
+                reserved * constants.PAGE_SIZE,
+                node.low * constants.PAGE_SIZE,
+            ))
         distances = [[m.distance[i][k] for k in range(m.nr_nodes)] for i in range(m.nr_nodes)]
         swap = [(<uint64_t> m.swap_info[i].max - 1) * constants.PAGE_SIZE for i in range(m.nr_swapfiles)]
         profile = (<const char *> &m.profile)[:sizeof(profile_t)]
