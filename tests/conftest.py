@@ -1,4 +1,4 @@
-"""Fixtures: a machine and a process on it, or an environment that has the wheel."""
+"""How examples run; a machine and a process on it; an environment that has the wheel."""
 
 import fcntl
 import os
@@ -6,10 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 import pagemig as pm
 from support.installed import ROOT, Environment, placed_wheel
 from support.machines import four_nodes
+
+# A slow machine fails no test, nor does an example that an earlier run has left.
+settings.register_profile(
+    "tests", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("tests")
 
 
 @pytest.fixture

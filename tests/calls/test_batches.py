@@ -211,7 +211,7 @@ LATE = {
 }
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @example(LATE)
 @given(lists())
 def test_nobody_can_tell_that_the_first_pass_ran_ahead(case: dict) -> None:

@@ -111,7 +111,7 @@ def both(
 
 @pytest.mark.parametrize("kernel", ["6.1", "6.12", "6.18"])
 def test_many_tasks_fault_as_a_naive_program_says(kernel: str) -> None:
-    @settings(max_examples=150, deadline=None, database=None)
+    @settings(max_examples=150)
     @given(accesses(3), accesses(5), accesses(5))
     def compare(first: list[Access], second: list[Access], third: list[Access]) -> None:
         machine = four_nodes(kernel)

@@ -647,8 +647,6 @@ START = [
 @settings(
     max_examples=SEARCH or 40,
     derandomize=not SEARCH,
-    deadline=None,
-    database=None,
     phases=(Phase.explicit, Phase.generate, Phase.shrink),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )

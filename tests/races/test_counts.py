@@ -269,7 +269,7 @@ STEPS = sorted(name for name, step in vars(World).items() if isfunction(step) an
 
 @narrow
 @pytest.mark.parametrize("kernel", pm.KERNELS)
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @given(
     steps=st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 35)), min_size=20, max_size=60)
 )

@@ -244,7 +244,7 @@ def test_the_curve_of_1_minus_u():
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_the_time_agrees_with_the_latencies_it_gives(data):
     """The answer put back into the equation, in plain Python; several programs, any machine."""
     machine = hardware(data.draw(st.sampled_from(["cxl", "colloid", "xeon", "tiers3"])))

@@ -315,7 +315,7 @@ def drawn(v, rng):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(("policy", "twin"), TWINS, ids=lambda x: getattr(x, "__name__", ""))
 @given(st.integers(0, 2**32))
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 def test_policies_do_what_their_twins_do(policy, twin, layout, seed):
     rng = np.random.default_rng(seed)
     options = LAYOUTS[layout]

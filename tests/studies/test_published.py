@@ -203,7 +203,7 @@ def naive_reuse(pages):
 
 
 @given(st.integers(0, 2**32))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_reuse_is_what_an_access_at_a_time_finds(seed):
     rng = np.random.default_rng(seed)
     runs = int(rng.integers(2, 80))

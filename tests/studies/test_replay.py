@@ -89,7 +89,7 @@ def whole_epoch(program, epoch):
 
 
 @given(random_traces, st.integers(1, 40))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_epochs_are_equally_many_accesses(trace, epochs):
     plan = Plan(trace, epochs=epochs)
     whole = np.repeat(trace.index, trace.count)
@@ -112,7 +112,7 @@ def test_epochs_are_equally_many_accesses(trace, epochs):
 
 
 @given(random_traces, st.integers(1, 12))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_counts_are_those_of_bincount_in_every_epoch(trace, epochs):
     watching = Watching()
     run = replay(trace, watching, epochs=epochs)
@@ -133,7 +133,7 @@ def at_random(view):
 
 
 @given(random_traces, random_traces, st.integers(0, 2**32))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_what_is_kept_is_what_the_machine_says(first, second, seed):
     """The nodes that the replay keeps, against page tables; pages of two programs at random."""
     from pagemig.studies.replay import _Replay
@@ -172,7 +172,7 @@ def test_every_access_is_counted_once_whatever_moves(hot_late, policy):
 
 
 @given(random_traces, st.floats(0.05, 1.2))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_first_touch_fills_the_fast_node_in_order(trace, share):
     run = replay(trace, "first-touch", fast_share=share)
     fast = max(round(trace.footprint * share), 1)
@@ -264,7 +264,7 @@ def test_programs_share_the_machine(hot_late, even):
 
 
 @given(st.integers(0, 2**32), st.sampled_from(["first-touch", "most-used", "hemem(hot=2)", "tpp"]))
-@settings(deadline=None, max_examples=12)
+@settings(max_examples=12)
 def test_the_order_of_programs_has_no_effect(seed, policy):
     rng = np.random.default_rng(seed)
     traces = [
@@ -489,7 +489,7 @@ def test_one_run_is_priced_on_many_machines(hot_late):
 
 @pytest.mark.parametrize("machine", ["cxl", "xeon", "tiers3", "colloid"])
 @given(st.integers(0, 2**32))
-@settings(deadline=None, max_examples=12)
+@settings(max_examples=12)
 def test_no_policy_is_below_the_optimum(machine, seed):
     """Shipped ones and random ones, priced with queues, calls and statistics, at any overlap."""
     rng = np.random.default_rng(seed)
@@ -699,7 +699,6 @@ def test_nothing_to_replay():
 
 
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(1, 3), st.integers(0, 2**32))
-@settings(deadline=None)
 def test_bands_are_shares_of_present_pages(pages, number, slow, seed):
     residency = np.random.default_rng(seed).integers(-1, slow + 1, (2, pages)).astype(np.int8)
     bands = replay_pictures.bands(residency, slow, number)
@@ -760,7 +759,7 @@ LOOKING = ("first-touch", "off-node(period=3)", "age", "tpp", "damon", "look-ahe
 
 
 @given(st.lists(mixed_traces, min_size=1, max_size=3), st.integers(1, 9), st.integers(1, 12))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_pieces_give_the_same_as_the_whole(tmp_path_factory, traces, size, epochs):
     """Blocks of a few runs, and a merge of a few at a time, against everything at once."""
     folder = tmp_path_factory.mktemp("pieces")
@@ -782,7 +781,7 @@ def test_pieces_give_the_same_as_the_whole(tmp_path_factory, traces, size, epoch
 
 
 @given(st.lists(mixed_traces, min_size=1, max_size=3), st.integers(1, 9))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_programs_at_once_are_merged_by_their_share_of_the_epoch(traces, parts):
     plan = Plan(traces, epochs=2)
     for epoch in range(plan.epochs):

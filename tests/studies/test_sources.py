@@ -63,7 +63,7 @@ def test_oracles_cost_nothing():
 
 
 @given(st.integers(1, 40), st.lists(st.integers(0, 200), max_size=12), st.integers(0, 2**32))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_one_access_in_so_many_is_sampled(period, sizes, seed):
     rng = np.random.default_rng(seed)
     made = view([0] * 10, [9, 9])
@@ -169,7 +169,7 @@ def covered(table, pages):
 
 
 @given(st.integers(0, 2**32))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_regions_cover_everything_and_stay_within_their_limits(seed):
     rng = np.random.default_rng(seed)
     pages = int(rng.integers(3, 400))
@@ -241,7 +241,6 @@ def test_sources_that_mean_nothing(source, value):
         ]
     ),
 )
-@settings(deadline=None)
 def test_an_epoch_in_pieces_looks_as_it_does_whole(epochs, cuts, source):
     seen = []
     for pieces in ((), cuts):

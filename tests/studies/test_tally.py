@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pagemig.auto.tally import absent, block_sums, by_node, sampled, tally
@@ -13,7 +13,6 @@ runs = st.lists(st.tuples(st.integers(0, PAGES - 1), st.integers(0, 2**32 - 1)),
 
 
 @given(runs, st.lists(st.integers(0, 3), min_size=PAGES, max_size=PAGES), st.integers(0, 30))
-@settings(deadline=None)
 def test_tally_adds_up_and_lists_pages_as_they_are_met(given_runs, before, cut):
     index = np.array([page for page, _ in given_runs], np.int32)
     count = np.array([number for _, number in given_runs], np.uint32)
@@ -34,7 +33,6 @@ def test_tally_adds_up_and_lists_pages_as_they_are_met(given_runs, before, cut):
 
 
 @given(st.lists(st.integers(-1, 2), min_size=PAGES, max_size=PAGES), st.randoms())
-@settings(deadline=None)
 def test_pages_that_are_nowhere_and_sums_of_nodes(nodes, random):
     node = np.array(nodes, np.int64)
     pages = np.array(random.sample(range(PAGES), random.randrange(PAGES + 1)), np.int32)
@@ -86,7 +84,6 @@ def test_shapes_have_to_go_together():
     st.lists(st.integers(0, 160)),
     st.integers(0, 9),
 )
-@settings(deadline=None)
 def test_samples_are_the_accesses_at_their_times(given_runs, wanted, before):
     index = np.array([page for page, _ in given_runs], np.int32)
     count = np.array([number for _, number in given_runs], np.uint32)

@@ -199,8 +199,6 @@ def fuzz(strategy, run):
         @seed(batch)
         @settings(
             max_examples=BATCH,
-            deadline=None,
-            database=None,
             suppress_health_check=list(HealthCheck),
         )
         @given(strategy)

@@ -176,7 +176,6 @@ any_lines = st.one_of(
 
 
 @given(st.lists(any_lines, max_size=40), st.sampled_from([None, 1, 9, 64]), st.booleans())
-@settings(deadline=None)
 def test_lackey_agrees_with_reading_line_by_line(lines, chunk, ends):
     text = "\n".join(lines) + ("\n" if ends else "")
     assert read_lackey(text, chunk) == naive_lackey(text)
@@ -189,7 +188,7 @@ def test_lackey_agrees_with_reading_line_by_line(lines, chunk, ends):
         max_size=30,
     )
 )
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_straddling_accesses_touch_every_page(tmp_path_factory, accesses):
     text = "".join(f" {'LS'[write]} {address:x},{size}\n" for address, size, write in accesses)
     expected = [
@@ -293,7 +292,7 @@ def test_a_malformed_row_is_named(text, line, bad):
     st.lists(st.tuples(st.integers(0, 2**64 - 1), st.booleans(), st.booleans()), min_size=1),
     st.sampled_from([1, 7, 1 << 20]),
 )
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_a_table_agrees_with_its_rows(values, chunk):
     text = "".join(f"{a:#x},{int(w)}\n" if h else f"{a},{'rw'[w]}\n" for a, w, h in values)
     found = TableReader(Pieces(text.encode(), chunk))
@@ -732,7 +731,7 @@ def test_the_command_reads_the_standard_input(tmp_path):
     st.lists(st.tuples(st.integers(0, 20), st.booleans()), min_size=1, max_size=200),
     st.integers(1, 12),
 )
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_info_agrees_with_counting(accesses, parts):
     from pagemig.trace import info
 
@@ -783,7 +782,6 @@ def test_perf_reader_counts_what_it_skips():
     st.integers(0, 40),
     st.integers(1, 40),
 )
-@settings(deadline=None)
 def test_entries_that_stand_for_several_accesses_are_cut(tmp_path_factory, entries, skip, limit):
     path = tmp_path_factory.mktemp("cut")
     pages = np.repeat([page for page, _ in entries], [number for _, number in entries])

@@ -18,7 +18,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -78,7 +78,6 @@ def naive_runs(pages, writes):
     st.sampled_from([(64, 1), (128, 2), (192, 1), (1024, 16), (1024, 4), (768, 4)]),
     st.lists(st.integers(0, 200), max_size=3),
 )
-@settings(deadline=None)
 def test_cache_agrees_with_one_line_after_the_other(accesses, shape, cuts):
     lines = np.array([line for line, _ in accesses], np.uint64)
     writes = np.array([write for _, write in accesses], bool)
@@ -132,7 +131,6 @@ accesses_of = st.lists(
 
 
 @given(accesses_of)
-@settings(deadline=None)
 def test_round_trip(tmp_path_factory, accesses):
     pages = [page for page, _ in accesses]
     writes = [write for _, write in accesses]
@@ -151,7 +149,6 @@ def test_round_trip(tmp_path_factory, accesses):
 
 
 @given(accesses_of, st.integers(1, 9), st.integers(1, 20))
-@settings(deadline=None)
 def test_writing_in_pieces_changes_nothing(tmp_path_factory, accesses, block, piece):
     pages = np.array([page for page, _ in accesses], np.uint64)
     writes = np.array([write for _, write in accesses], bool)
@@ -179,7 +176,6 @@ def test_counts_beyond_32_bits_become_several_runs(tmp_path):
 
 
 @given(hnp.arrays(np.uint32, st.integers(1, 60), elements=st.integers(1, 50)), st.integers(1, 80))
-@settings(deadline=None)
 def test_epochs_cover_the_trace_in_order_and_evenly(count, number):
     pages = np.arange(count.size, dtype=np.uint64)
     trace = Trace(pages, pages.astype(np.int32), np.zeros(count.size, bool), count)
@@ -518,7 +514,6 @@ def test_kill_9_during_a_save_leaves_the_old_file_or_the_new(tmp_path):
 
 
 @given(accesses_of, st.integers(1, 9), st.integers(1, 9), st.data())
-@settings(deadline=None)
 def test_a_file_answers_what_the_trace_answers(tmp_path_factory, accesses, block, number, data):
     pages = np.array([page for page, _ in accesses], np.uint64)
     writes = np.array([write for _, write in accesses], bool)
@@ -570,7 +565,6 @@ def naive_ticks(times, tick):
 @given(
     st.lists(st.integers(0, 2**40), min_size=1, max_size=60), st.integers(1, 7), st.integers(2, 9)
 )
-@settings(deadline=None)
 def test_the_time_axis_agrees_with_counting(times, piece, most):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trace_clock, "MOST", most)
