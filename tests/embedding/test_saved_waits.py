@@ -4,10 +4,8 @@ No caller can hold a page lock or writeback between two calls, so tests set the 
 with such a page would be refused; a copy is what loading it would give.
 """
 
-import signal
-from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +15,7 @@ from embedding.test_saved_migrations import WAYS, seen, through_file
 from pagemig.mm.numbers import NUMBERS
 from pagemig.testing.poke import poke
 from support.machines import PAGE, four_nodes, mapped
+from support.signals import Stopped, first_page_changes, ringing
 
 N = 12
 BITS = {"page": NUMBERS["PG_locked"], "writeback of page": NUMBERS["PG_writeback"]}
@@ -191,32 +190,13 @@ def test_a_migration_of_2006_waits_for_a_page_that_it_evicts(what: str, end: str
 # ---- a step or a finish that a signal interrupted ----------------------------------
 
 
-class Stopped(Exception):
-    """What the handler of a signal raises."""
-
-
-@pytest.fixture
-def alarm() -> Iterator[Callable[[float], None]]:
-    """A timer whose signal raises."""
-
-    def handler(number: int, frame: object) -> None:
-        raise Stopped
-
-    before = signal.signal(signal.SIGALRM, handler)
-    try:
-        yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds) and None
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
 @pytest.mark.parametrize("go_on", ["step", "finish"])
 @pytest.mark.parametrize(
     ("kernel", "call"),
     [("6.1", "move_pages"), ("6.1", "migrate_pages"), ("6.12", "move_pages"), ("2.6.18", "mbind")],
 )
 def test_an_interrupted_step_is_saved_at_its_stop(
-    kernel: str, call: str, go_on: str, alarm: Any, tmp_path: Path
+    kernel: str, call: str, go_on: str, tmp_path: Path
 ) -> None:
     pages = 3 << 18  # long enough for several looks for signals
     machine = pm.Machine(["6GiB", "6GiB"], kernel=kernel, page_bytes=8, swap=[])
@@ -226,13 +206,9 @@ def test_an_interrupted_step_is_saved_at_its_stop(
     interrupted = 0
     for round_ in range(2):
         move = start(app, call, base, pages)
-        try:
-            alarm(0.002 + 0.01 * round_)
+        with suppress(Stopped), ringing(first_page_changes(app, base)):
             while not move.done:
                 getattr(move, go_on)()
-        except Stopped:
-            pass
-        alarm(0)
         if not move.done:
             interrupted += 1
             other = machine.copy() if round_ % 2 else through_file(machine, tmp_path)

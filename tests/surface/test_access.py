@@ -1,6 +1,5 @@
 """Accesses: the block-wise and the deferred path against one access after another."""
 
-import signal
 import threading
 from typing import Any
 
@@ -10,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pagemig as pm
+from support.signals import Stopped, ringing
 
 PAGES = 1200  # more than two leaf tables
 BASE = 0x1000_0000_0000
@@ -49,7 +49,7 @@ def outcome(process: pm.Process, places: np.ndarray, writes: np.ndarray, how: st
     return result, bits.tolist(), flags.tolist(), process.access_counts(BASE, PAGES).tolist()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(accesses)
 def test_every_way_of_access_comes_to_the_same(drawn: list[tuple[int, bool]]) -> None:
     places = np.array([BASE + page * 4096 + 8 for page, _ in drawn], dtype=np.uint64)
@@ -139,10 +139,6 @@ def test_counts_are_exact_with_threads(threads: int) -> None:
     assert process.access_counts(base, 64).sum() == threads * places.size + 64
 
 
-class Stop(Exception):
-    """What the handler of the alarm raises."""
-
-
 @pytest.mark.parametrize("call", ["access", "touch"])
 def test_a_signal_ends_a_long_call_between_two_blocks(call: str) -> None:
     """As Ctrl-C does: what was done by then is done, and the machine goes on."""
@@ -153,21 +149,13 @@ def test_a_signal_ends_a_long_call_between_two_blocks(call: str) -> None:
     base = app.mmap(n * 4096, prot="r")
     places = np.full(block * blocks, base, dtype=np.uint64) if call == "access" else None
 
-    def stop(*_: object) -> None:
-        raise Stop
+    def done() -> int:
+        if places is None:
+            return machine.counters["zero_page_fault"]
+        return int(app.access_counts(base, 1).sum())
 
-    before = signal.signal(signal.SIGALRM, stop)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 0.001)
-        with pytest.raises(Stop):
-            app.touch(base, n * 4096) if places is None else app.access(places)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-    if places is None:
-        done = machine.counters["zero_page_fault"]
-    else:
-        done = int(app.access_counts(base, 1).sum())
-    assert done % block == 0 and 0 < done < block * blocks
+    with pytest.raises(Stopped), ringing(lambda: done() > 0):
+        app.touch(base, n * 4096) if places is None else app.access(places)
+    assert done() % block == 0 and 0 < done() < block * blocks
     machine.check()
     assert app.touch(base, 4096).signal is None

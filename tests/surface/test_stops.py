@@ -4,8 +4,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import suppress
 
 import numpy as np
@@ -15,6 +14,7 @@ import pagemig as pm
 from pagemig.mm.numbers import NUMBERS
 from support import stops
 from support.machines import PAGE
+from support.signals import Stopped, first_page_changes, ringing
 
 VM_LOCKED = NUMBERS["VM_LOCKED"]
 #: Milliseconds that a call may still run after the signal; a busy machine may take longer for it.
@@ -56,25 +56,6 @@ def test_a_stopped_call_is_over_at_once(name: str, kernel: str) -> None:
         assert len(stopped) == 2
 
 
-class Stopped(Exception):
-    """What the handler of a signal raises."""
-
-
-@pytest.fixture
-def alarm() -> Iterator[None]:
-    """SIGALRM raises; nothing of that is left behind."""
-
-    def handler(number: int, frame: object) -> None:
-        raise Stopped
-
-    before = signal.signal(signal.SIGALRM, handler)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
 def world(kernel: str, pages: int) -> tuple[pm.Machine, pm.Process, int]:
     machine = pm.Machine(["8GiB", "8GiB"], kernel=kernel, page_bytes=8)
     app = machine.spawn()
@@ -84,33 +65,27 @@ def world(kernel: str, pages: int) -> tuple[pm.Machine, pm.Process, int]:
 
 
 @pytest.mark.parametrize("kernel", ["6.1", "6.12", "2.6.17"])
-def test_a_stopped_munmap_has_cut_off_the_front(kernel: str, alarm: None) -> None:
+def test_a_stopped_munmap_has_cut_off_the_front(kernel: str) -> None:
     pages = 1 << 19
     machine, app, base = world(kernel, pages)
     app.mlock(base + PAGE, PAGE)
-    signal.setitimer(signal.ITIMER_REAL, 0.001)
-    try:
+    with suppress(Stopped), ringing(first_page_changes(app, base)):
         app.munmap(base, pages * PAGE)
-        left = 0
-    except Stopped:
-        left = sum(vma.end - vma.start for vma in app.vmas()) // PAGE
-        assert left <= pages  # all where the signal came before the call, none where at its end
+    left = sum(vma.end - vma.start for vma in app.vmas()) // PAGE
+    assert left < pages
     machine.check(full=True)
     read = app.touch(base + (pages - left) * PAGE, left * PAGE).values
     assert left == 0 or (read == 5).all()
-    assert app.touch(base, PAGE).signal == "SIGSEGV" or left == pages
+    assert app.touch(base, PAGE).signal == "SIGSEGV"
 
 
 @pytest.mark.parametrize("kernel", ["6.1", "2.6.18"])
-def test_a_stopped_mprotect_has_changed_the_front(kernel: str, alarm: None) -> None:
+def test_a_stopped_mprotect_has_changed_the_front(kernel: str) -> None:
     pages = 1 << 20
     machine, app, base = world(kernel, pages)
     app.mprotect(base, pages * PAGE, "r")
-    signal.setitimer(signal.ITIMER_REAL, 0.001)
-    try:
+    with suppress(Stopped), ringing():
         app.mprotect(base + PAGE, (pages - 2) * PAGE, "rw")
-    except Stopped:
-        signal.setitimer(signal.ITIMER_REAL, 0)
     machine.check(full=True)
     rights = [(vma.start, "w" in str(vma).split()[1]) for vma in app.vmas()]
     # The signal may come before the call.
@@ -122,18 +97,15 @@ def test_a_stopped_mprotect_has_changed_the_front(kernel: str, alarm: None) -> N
 
 
 @pytest.mark.parametrize("call", ["mlock", "munlock"])
-def test_a_stopped_mlock_has_locked_the_front(call: str, alarm: None) -> None:
+def test_a_stopped_mlock_has_locked_the_front(call: str) -> None:
     pages = 1 << 20
     machine, app, base = world("6.12", pages)
     if call == "munlock":
         app.mlock(base, pages * PAGE)
-    signal.setitimer(signal.ITIMER_REAL, 0.001)
-    try:
+    with suppress(Stopped), ringing():
         getattr(app, call)(base, pages * PAGE)
-        done = pages
-    except Stopped:
-        locked = app.status()["VmLck"] // 4
-        done = locked if call == "mlock" else pages - locked
+    locked = app.status()["VmLck"] // 4
+    done = locked if call == "mlock" else pages - locked
     machine.check(full=True)
     shown = [(vma.pages, bool(vma.flags & VM_LOCKED)) for vma in app.vmas()]
     want = [(done, call == "mlock"), (pages - done, call == "munlock")]
@@ -144,7 +116,7 @@ def test_a_stopped_mlock_has_locked_the_front(call: str, alarm: None) -> None:
 
 @pytest.mark.parametrize("kernel", ["6.1", "6.18", "2.6.18"])
 @pytest.mark.parametrize("how", ["", "dontunmap", "locked", "grown", "locked dontunmap"])
-def test_a_stopped_mremap_has_moved_the_front(kernel: str, how: str, alarm: None) -> None:
+def test_a_stopped_mremap_has_moved_the_front(kernel: str, how: str) -> None:
     if "dontunmap" in how and kernel == "2.6.18":
         pytest.skip("of 5.7")
     pages = 1 << 19
@@ -153,12 +125,9 @@ def test_a_stopped_mremap_has_moved_the_front(kernel: str, how: str, alarm: None
         app.mlock(base, pages * PAGE)
     to, new = base - (pages << 14), pages * 2 if how == "grown" else pages
     options = {"dontunmap": True} if "dontunmap" in how else {}
-    signal.setitimer(signal.ITIMER_REAL, 0.001)
-    moved = pages
-    try:
+    with suppress(Stopped), ringing():
         app.mremap(base, pages * PAGE, new * PAGE, maymove=True, new_addr=to, **options)
-    except Stopped:
-        moved = min(sum(vma.pages for vma in app.vmas() if vma.start < base), pages)
+    moved = min(sum(vma.pages for vma in app.vmas() if vma.start < base), pages)
     machine.check(full=True)
     if moved < pages:  # the signal came neither before nor after
         assert [vma.start for vma in app.vmas()] == [to] * (moved > 0) + [
@@ -169,21 +138,20 @@ def test_a_stopped_mremap_has_moved_the_front(kernel: str, how: str, alarm: None
         assert read is None or (len(read) == n and (read == 5).all())
 
 
-def test_a_stopped_finish_leaves_a_migration_that_goes_on(alarm: None) -> None:
+def test_a_stopped_finish_leaves_a_migration_that_goes_on() -> None:
     """What it answers and what memory holds is as if nobody had stopped it."""
     pages = 1 << 20
     machine, app, base = world("6.12", pages)
     stops = 0
     for node in (1, 0, 1, 0):
         moving = app.start_move_pages(base + np.arange(pages, dtype=np.uint64) * PAGE, node)
-        while not moving.done:
-            try:
-                signal.setitimer(signal.ITIMER_REAL, 0.005)
+        begun = first_page_changes(app, base)
+        for _ in range(3):
+            with suppress(Stopped), ringing(begun):
                 moving.finish()
-                signal.setitimer(signal.ITIMER_REAL, 0)
-            except Stopped:  # perhaps behind its end
-                stops += not moving.done
-                machine.check()
+            stops += not moving.done
+            machine.check()
+        moving.finish()
         assert (moving.result.status == node).all()
     assert stops
     values = app.touch(base, pages * PAGE).values
@@ -192,7 +160,7 @@ def test_a_stopped_finish_leaves_a_migration_that_goes_on(alarm: None) -> None:
 
 
 @pytest.mark.parametrize("start", ["move_pages", "migrate_pages"])
-def test_a_stopped_step_or_finish_can_be_given_up(start: str, alarm: None) -> None:
+def test_a_stopped_step_or_finish_can_be_given_up(start: str) -> None:
     pages = 1 << 20
     machine, app, base = world("6.1", pages)
     all_pages = base + np.arange(pages, dtype=np.uint64) * PAGE
@@ -202,11 +170,9 @@ def test_a_stopped_step_or_finish_can_be_given_up(start: str, alarm: None) -> No
             moving = app.start_move_pages(all_pages, 1)
         else:
             moving = app.start_migrate_pages({0}, {1})
-        with suppress(Stopped):
-            signal.setitimer(signal.ITIMER_REAL, 0.005)
+        with suppress(Stopped), ringing(first_page_changes(app, base)):
             while not moving.done:
                 getattr(moving, go_on)()
-            signal.setitimer(signal.ITIMER_REAL, 0)
         if not moving.done:
             given_up += 1
             moving.abort()
@@ -220,14 +186,12 @@ def test_a_stopped_step_or_finish_can_be_given_up(start: str, alarm: None) -> No
     assert values is not None and (values == 5).all()
 
 
-def test_a_stopped_exit_leaves_all_threads_or_none(alarm: None) -> None:
+def test_a_stopped_exit_leaves_all_threads_or_none() -> None:
     pages = 1 << 19
     machine, app, _ = world("6.1", pages)
     threads = [app, *(app.thread() for _ in range(3))]
-    with suppress(Stopped):
-        signal.setitimer(signal.ITIMER_REAL, 0.001)
+    with suppress(Stopped), ringing():
         threads[2].exit()
-        signal.setitimer(signal.ITIMER_REAL, 0)
     alive = {thread.alive for thread in threads}
     assert len(alive) == 1
     machine.check(full=True)
@@ -237,36 +201,48 @@ def test_a_stopped_exit_leaves_all_threads_or_none(alarm: None) -> None:
     machine.check(full=True)
 
 
-def test_a_handler_may_call_the_machine_and_the_call_goes_on(alarm: None) -> None:
-    machine, app, base = world("6.12", 1 << 18)
+def test_a_handler_may_call_the_machine_and_the_call_goes_on() -> None:
+    pages = 1 << 20
+    machine, app, base = world("6.12", pages)
     other = machine.spawn()
+    last = base + (pages - 1) * PAGE
     made = []
 
-    def handler(number: int, frame: object) -> None:
-        made.append(other.mmap(PAGE, populate=True))
-
-    signal.signal(signal.SIGALRM, handler)
-    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.003)
     for node in (1, 0, 1):
-        assert app.migrate_pages({0, 1}, {node}) == 0
-    signal.setitimer(signal.ITIMER_REAL, 0)
+        begun = first_page_changes(app, base)
+
+        def inside(node: int = node, begun: Callable[[], bool] = begun) -> bool:
+            if begun() and app.nodes(last, 1)[0] != node:
+                made.append(other.mmap(PAGE, populate=True))
+            return False
+
+        with ringing(inside):
+            assert app.migrate_pages({0, 1}, {node}) == 0
     machine.check(full=True)
     assert made and len(other.vmas()) >= 1
-    assert set(np.unique(app.nodes(base, 1 << 18))) == {1}
+    assert set(np.unique(app.nodes(base, pages))) == {1}
 
 
-def test_threads_that_no_signal_reaches_are_left_alone(alarm: None) -> None:
+def test_threads_that_no_signal_reaches_are_left_alone() -> None:
+    """A signal that comes during the call of another thread is the main thread's."""
     machine, app, _ = world("6.1", 1 << 16)
     moved: list[int] = []
-    go = threading.Event()
-    thread = threading.Thread(
-        target=lambda: go.wait() and moved.append(app.migrate_pages({0}, {1}))
-    )
+    inside, go = threading.Event(), threading.Event()
+
+    def hook(step: str, pfns: list[int]) -> None:
+        machine.at_step(None)
+        inside.set()
+        go.wait()
+
+    machine.at_step(hook)
+    thread = threading.Thread(target=lambda: moved.append(app.migrate_pages({0}, {1})))
     thread.start()
-    with pytest.raises(Stopped):
-        signal.setitimer(signal.ITIMER_REAL, 0.001)
+    inside.wait()
+    try:
+        with pytest.raises(Stopped), ringing():
+            signal.raise_signal(signal.SIGALRM)
+    finally:
         go.set()
-        time.sleep(10)
-    thread.join()
+        thread.join()
     assert moved == [0]
     machine.check(full=True)

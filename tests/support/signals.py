@@ -1,0 +1,48 @@
+"""Signals that reach a call while it is under way, on a fast machine and on a busy one."""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pagemig as pm
+
+#: Seconds between two rings. A call looks for signals less often, so that each look finds one.
+PERIOD = 0.001
+
+
+class Stopped(Exception):
+    """What the handler of a signal raises."""
+
+
+@contextmanager
+def ringing(inside: Callable[[], bool] = lambda: True) -> Iterator[None]:
+    """Raise `Stopped` once, at the first ring of a timer for which ``inside`` holds.
+
+    A signal that is sent once after some time comes before the call on a busy machine. This one
+    rings until it comes where it is wanted. It may still come after the end of the block.
+    """
+    over = False
+
+    def handler(number: int, frame: object) -> None:
+        nonlocal over
+        if not over and inside():
+            over = True
+            raise Stopped
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        try:
+            signal.setitimer(signal.ITIMER_REAL, PERIOD, PERIOD)
+            yield
+        finally:
+            over = True  # nothing is raised from here on
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def first_page_changes(process: pm.Process, addr: int) -> Callable[[], bool]:
+    """Tell whether the frame of a page is no longer in the state that it is in now."""
+    state, pfn = process.machine.frames.state, int(process.frames(addr, 1)[0])
+    before = int(state[pfn])
+    return lambda: int(state[pfn]) != before
