@@ -37,7 +37,7 @@ def used(machine: pm.Machine, app: pm.Process, base: int) -> int:
     return WORKED
 
 
-def in_a_child(work: Callable[[], int], patience: float = 60) -> int:
+def in_a_child(work: Callable[[], int], patience: float = 300) -> int:
     """Exit status of a child that does the work; it must not hang."""
     pid = os.fork()
     if pid == 0:

@@ -4,6 +4,7 @@ import faulthandler
 import threading
 import time
 from errno import EACCES, EBUSY, EINVAL, ENODEV, ENOENT, ENOMEM, ESRCH
+from itertools import count
 
 import numpy as np
 import pytest
@@ -545,7 +546,7 @@ def test_nobody_reads_the_record_of_the_next_owner() -> None:
         if all(late):
             break
     assert all(late), "no call came too late"
-    assert max(map(len, owners.values())) > 100  # records were handed out again and again
+    assert max(map(len, owners.values())) > 50  # records were handed out again and again
 
 
 @pytest.mark.parametrize("zombie", [False, True])
@@ -747,7 +748,9 @@ def test_files_are_filled_while_the_policy_changes() -> None:
 
     def fills(file: pm.File) -> Step:
         def work() -> None:
-            for _ in range(1000 * STRESS):
+            for k in count():
+                if k >= 1000 * STRESS and changes[0] > 100 and counted(m, "numa_interleave"):
+                    return
                 app.fwrite(file, 0, 1, n)
                 app.ftruncate(file, 0)
 
@@ -762,9 +765,7 @@ def test_files_are_filled_while_the_policy_changes() -> None:
     app.set_mempolicy(policies[0])
     before = m.free(0), m.free(3)
     together([fills(file) for file in files], [change])
-    assert changes[0] > 100
     assert (m.free(0), m.free(3)) == before
-    assert m.counters["numa_interleave"] > 0
     m.check(full=True)
 
 
@@ -885,7 +886,8 @@ def test_who_waits_for_a_lock_lets_python_run() -> None:
 
     def hook(_name: str, _pfns: list[int]) -> None:
         held.set()
-        time.sleep(0.05)
+        while thread.is_alive() and not counted(m, "host_mm_contended"):
+            time.sleep(0.001)
 
     seen: list[object] = []
 
@@ -897,7 +899,7 @@ def test_who_waits_for_a_lock_lets_python_run() -> None:
     thread = threading.Thread(target=looks, daemon=True)
     thread.start()
     m.at_step(hook)
-    faulthandler.dump_traceback_later(60, exit=True)  # nothing else could end the two
+    faulthandler.dump_traceback_later(TIMEOUT, exit=True)  # nothing else could end the two
     app.mbind(base, PAGE, pm.Bind([1]), pm.MPOL_MF_MOVE)
     thread.join(TIMEOUT)
     faulthandler.cancel_dump_traceback_later()
@@ -912,14 +914,12 @@ def test_disjoint_processes_wait_for_nothing() -> None:
     m = machine(nodes=2)
     n = 1500
     processes = [m.spawn(cpu=k) for k in range(2)]
-    rounds, last = [0, 0], 40 * STRESS
-    beside = []  # rounds begun while the other was in the midst of its own
+    side_by_side = threading.Barrier(2)
 
     def live(p: Process, k: int) -> Step:
         def work() -> None:
-            for _ in range(last):
-                rounds[k] += 1
-                beside.append(0 < rounds[1 - k] < last)
+            for _ in range(40 * STRESS):
+                side_by_side.wait(TIMEOUT)
                 base = p.mmap(n * PAGE)
                 p.touch(base, n * PAGE, write=True)
                 p.move_pages(addresses(base, n), 1 - k)
@@ -931,6 +931,5 @@ def test_disjoint_processes_wait_for_nothing() -> None:
     together([live(p, k) for k, p in enumerate(processes)], [])
     m.check(full=True)
     assert counted(m, "pgmigrate_success") == 2 * 40 * STRESS * 2 * n
-    assert sum(beside) > last / 2
     assert counted(m, *WAITED) == 0
     assert m.counters["lock_zone"] < m.counters["pgalloc"] / 16
