@@ -1,11 +1,10 @@
 """What is written to a file is there whole, whenever the writer is killed."""
 
 import json
-import random
+import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,15 +14,16 @@ import pagemig as pm
 from pagemig.files import replaced
 from pagemig.trace import load
 
-#: Writes small and large ones in turn, for as long as it lives.
+#: Writes a small one, and dies while it writes a large one: after a share of its bytes, when it
+#: renames the file, or right after that.
 WRITER = """
-import sys, itertools
+import os, resource, signal, sys, tempfile
 from pathlib import Path
 import numpy as np
 import pagemig as pm
 from pagemig import report
 from pagemig.trace import Trace
-kind, path = sys.argv[1], Path(sys.argv[2])
+kind, path, when = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
 def machine(size):
     made = pm.Machine(["8MiB"], page_bytes=4096)
     process = made.spawn()
@@ -36,10 +36,24 @@ def rows(size):
 def page(size):
     return lambda to: report.save_page("t", [("", "x" * size * 1000)], to)
 make = {"machine": machine, "trace": trace, "rows": rows, "page": page}[kind]
-saves = [make(3), make(900)]
-print("ready", flush=True)
-for save in itertools.cycle(saves):
-    save(path)
+make(3)(path)
+save = make(900)
+with tempfile.TemporaryDirectory() as folder:
+    save(Path(folder, path.name))
+    size = Path(folder, path.name).stat().st_size
+before = None
+def event(name, _):
+    global before
+    at, before = before if when == "after" else name, name
+    if at == "os.rename":
+        signal.raise_signal(signal.SIGKILL)
+if when in ("after", "os.rename"):
+    sys.addaudithook(event)
+else:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(float(when) * size), size))
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+save(path)
 """
 
 
@@ -55,40 +69,31 @@ def length_of(path: Path) -> int:
     return len(path.read_text().partition("<pre>")[2].partition("</pre>")[0])
 
 
-#: How to read a file of each kind, and what either save leaves to read.
-READERS: dict[str, tuple[Callable[[Path], int], set[int]]] = {
-    "machine": (pages_of, {3, 900}),
-    "trace": (lambda path: load(path).accesses, {300, 90_000}),
-    "rows": (lambda path: len(json.loads(path.read_text())), {30, 9000}),
-    "page": (length_of, {3000, 900_000}),
+#: How to read a file of each kind, and what the small and the large one read as.
+READERS: dict[str, tuple[Callable[[Path], int], int, int]] = {
+    "machine": (pages_of, 3, 900),
+    "trace": (lambda path: load(path).accesses, 300, 90_000),
+    "rows": (lambda path: len(json.loads(path.read_text())), 30, 9000),
+    "page": (length_of, 3000, 900_000),
 }
 
 
 @pytest.mark.parametrize("kind", list(READERS))
-def test_kill_9_leaves_a_whole_file_and_the_next_writer_nothing_beside_it(
+def test_a_killed_writer_leaves_a_whole_file_and_the_next_one_nothing_beside_it(
     kind: str, tmp_path: Path
 ) -> None:
     path = tmp_path / ("x.json" if kind == "rows" else "x")
-    read, whole = READERS[kind]
-    rng, left = random.Random(5), 0
-    until = time.monotonic() + (3 if kind == "machine" else 1)
-    while time.monotonic() < until:
-        command = [sys.executable, "-c", WRITER, kind, str(path)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
-            assert writer.stdout is not None
-            assert writer.stdout.readline() == "ready\n"
-            while not path.exists():
-                time.sleep(0.001)
-            time.sleep(rng.uniform(0, 0.1))
-            writer.kill()
-        assert read(path) in whole
-        assert len(list(tmp_path.iterdir())) <= 2  # what an earlier writer left is gone
-        left += len(list(tmp_path.glob(".x*.part")))
-    if kind == "machine":
-        assert left  # the test has met what it is about
-    with replaced(path) as file:
-        file.write(b"")
-    assert {one.name for one in tmp_path.iterdir()} == {path.name}
+    read, small, large = READERS[kind]
+    for when in ("0.5", "os.rename", "after"):
+        ended = subprocess.run([sys.executable, "-c", WRITER, kind, str(path), when])
+        assert -ended.returncode in (signal.SIGKILL, signal.SIGXFSZ)
+        assert read(path) == (large if when == "after" else small)
+        left = list(tmp_path.glob(".x*.part"))  # what an earlier writer left is gone
+        assert len(left) == (when != "after")
+        assert len(list(tmp_path.iterdir())) == 1 + len(left)
+        with replaced(path) as file:
+            file.write(b"")
+        assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_writer_at_work_keeps_its_file(tmp_path: Path) -> None:
