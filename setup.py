@@ -149,6 +149,25 @@ def extensions() -> list[Extension]:
     ]
 
 
+def find_declarations_at_once() -> None:
+    """Tell Cython where the declarations of this package are.
+
+    For every name in ``from pagemig.mm.types cimport vma_t``, Cython looks for a module of that
+    name in each folder of ``sys.path``: twelve thousand searches.
+    """
+    from Cython.Compiler.Main import Context
+
+    search = Context.find_pxd_file
+
+    def find(self: Any, module: str, *args: Any, **kwargs: Any) -> Any:
+        if not module.startswith("pagemig."):
+            return search(self, module, *args, **kwargs)
+        path = Path(*module.split(".")).with_suffix(".pxd")
+        return str(path) if path.exists() else None
+
+    Context.find_pxd_file = find
+
+
 def modules() -> list[Extension]:
     """Translate the extensions to C."""
     if MODE not in CFLAGS:
@@ -162,6 +181,7 @@ def modules() -> list[Extension]:
         return found
     from Cython.Build import cythonize
 
+    find_declarations_at_once()
     gc.disable()  # searching the syntax trees for garbage costs more time than it saves memory
     checked = MODE in ("debug", "address", "coverage")
     return cythonize(
