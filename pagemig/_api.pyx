@@ -9,9 +9,8 @@ from libc.stdint cimport int32_t, int8_t, int64_t, uint32_t, uint64_t, uint8_t, 
 from libc.string cimport memcpy, memset
 
 cimport cython
-cimport numpy as cnp
 
-from pagemig._arrays cimport answer, user_of
+from pagemig._arrays cimport answer, I32, own_data, U32, U64, U8, user_of, zeros
 from pagemig._core cimport Machine, Process
 from pagemig.mm.api cimport (
     api_table, mig_goes_on, mig_next_stop, mig_settle, PMG_ABI, pmg_api, pmg_ctx, PMG_EBUSYCTX, PMG_K_SIGNAL, PMG_K_WAIT,
@@ -30,8 +29,6 @@ import numpy as np
 from pagemig import _core, _memory, kernels
 from pagemig.arguments import as_ulong
 from pagemig.errors import ProcessGoneError, no_copy
-
-cnp.import_array()
 
 
 cdef enum:
@@ -417,9 +414,8 @@ cdef class Context:
 
 
 cdef object frames_of(const uint32_t *pfns, uint32_t n):
-    cdef cnp.npy_intp shape = n
-    cdef cnp.ndarray out = cnp.PyArray_EMPTY(1, &shape, cnp.NPY_UINT32, False)
-    memcpy(cnp.PyArray_DATA(out), pfns, n * 4)
+    out = zeros(n, U32)
+    memcpy(own_data(out), pfns, n * 4)
     return out
 
 
@@ -490,19 +486,19 @@ cdef class Flight:
 
     def move_pages(self, int32_t pid, uint64_t count, pages, nodes, status, uint32_t flags):
         """Begin move_pages; ``status`` is an array as long as the resulting one, or None."""
-        cdef pmg_user_t p = user_of(pages, cnp.NPY_UINT64), k = user_of(nodes, cnp.NPY_INT32)
-        cdef pmg_user_t s = user_of(status, cnp.NPY_INT32)
+        cdef pmg_user_t p = user_of(pages, U64), k = user_of(nodes, I32)
+        cdef pmg_user_t s = user_of(status, I32)
         self.begun(api.mig_move_pages(
             self.c, pid, count, <pmg_user *> &p, <pmg_user *> &k, <pmg_user *> &s, flags, &self.handle))
 
     def migrate_pages(self, int32_t pid, uint64_t maxnode, old_nodes, new_nodes):
         """Begin migrate_pages."""
-        cdef pmg_user_t old = user_of(old_nodes, cnp.NPY_UINT8), new = user_of(new_nodes, cnp.NPY_UINT8)
+        cdef pmg_user_t old = user_of(old_nodes, U8), new = user_of(new_nodes, U8)
         self.begun(api.mig_migrate_pages(self.c, pid, maxnode, <pmg_user *> &old, <pmg_user *> &new, &self.handle))
 
     def mbind(self, uint64_t start, uint64_t length, uint32_t mode, nodes, uint64_t maxnode, uint64_t flags):
         """Begin mbind."""
-        cdef pmg_user_t mask = user_of(nodes, cnp.NPY_UINT8)
+        cdef pmg_user_t mask = user_of(nodes, U8)
         self.begun(api.mig_mbind(self.c, start, length, mode, <pmg_user *> &mask, maxnode, flags, &self.handle))
 
     def migrate_frames(self, const uint32_t[::1] pfns, const int32_t[::1] nodes):
@@ -558,7 +554,7 @@ cdef class Flight:
         """End it and return the call's result as one number; its statuses go into an array, or None."""
         cdef uint32_t rule = 0, what = 0, which = 0
         cdef int64_t rc
-        cdef pmg_user_t s = user_of(status, cnp.NPY_INT32)
+        cdef pmg_user_t s = user_of(status, I32)
         cdef bint more = not abort
         while more:
             PyErr_CheckSignals()

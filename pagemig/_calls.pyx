@@ -1,10 +1,11 @@
 """System calls of a process as Python reaches them: numbers and arrays in, ``pmg_sys_*``, one number out."""
-cimport numpy as cnp
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
-from pagemig._arrays cimport answer, data_of, is_plain, user_of
+from pagemig._arrays cimport (
+    answer, data_of, flags_of, I32, own_data, plain_length, U32, U64, U8, user_of, zeros,
+)
 from pagemig._core cimport Process
 from pagemig.mm.access cimport access_deferred, access_many, touch_range, touch_t
 from pagemig.mm.atomic cimport pmg_load, pmg_load32, pmg_spin_lock, pmg_spin_unlock
@@ -31,7 +32,6 @@ from pagemig.mm.uaccess cimport pmg_user_t
 
 import numpy as np
 
-cnp.import_array()
 
 VMA_DTYPE = np.dtype([
     ("start", np.uint64), ("end", np.uint64), ("pgoff", np.uint64), ("flags", np.uint32), ("file", np.uint32),
@@ -68,18 +68,14 @@ cdef void populate_run(
 
 def populate(list processes, addresses, write, who):
     """Do accesses in order, each by the process that ``who`` names: (done, minor faults, major faults, signal)."""
-    cdef uint64_t *a = <uint64_t *> data_of(addresses, cnp.NPY_UINT64, "addresses")
-    cdef uint32_t *by = <uint32_t *> data_of(who, cnp.NPY_UINT32, "who")
+    cdef uint64_t *a = <uint64_t *> data_of(addresses, U64, "addresses")
+    cdef uint32_t *by = <uint32_t *> data_of(who, U32, "who")
     cdef uint64_t n = len(addresses), held = 0, k
-    cdef uint8_t *w = NULL
-    cdef bint every = False
+    cdef bint every
+    cdef uint8_t *w = flags_of(write, n, &every)
     cdef touch_t r
     cdef ctx_t **contexts
     cdef task_t **tasks
-    if cnp.PyArray_Check(write):
-        w = <uint8_t *> data_of(write, cnp.PyArray_TYPE(write), "write")
-    else:
-        every = write
     contexts = <ctx_t **> malloc(len(processes) * sizeof(ctx_t *) + 1)
     tasks = <task_t **> malloc(len(processes) * sizeof(task_t *) + 1)
     memset(&r, 0, sizeof(r))
@@ -109,11 +105,8 @@ def populate(list processes, addresses, write, who):
 
 def plain_lists(pages, nodes) -> bool:
     """Whether move_pages takes these without conversion: plain 1-D arrays of equal length; ``nodes`` None is a query."""
-    if not is_plain(pages, cnp.NPY_UINT64) or cnp.PyArray_NDIM(pages) != 1:
-        return False
-    return nodes is None or (
-        is_plain(nodes, cnp.NPY_INT32) and cnp.PyArray_NDIM(nodes) == 1 and
-        cnp.PyArray_DIM(nodes, 0) == cnp.PyArray_DIM(pages, 0))
+    cdef int64_t n = plain_length(pages, U64)
+    return n >= 0 and (nodes is None or plain_length(nodes, I32) == n)
 
 
 cdef enum:
@@ -159,7 +152,7 @@ cdef class Calls(Process):
         return self.answered(&k)
 
     def _mmap_pfns(self, pfns, uint32_t prot, uint32_t ops):
-        cdef uint32_t *p = <uint32_t *> data_of(pfns, cnp.NPY_UINT32, "pfns")
+        cdef uint32_t *p = <uint32_t *> data_of(pfns, U32, "pfns")
         cdef uint64_t n = len(pfns)
         cdef call_t k = self.begin_call()
         with nogil:
@@ -227,8 +220,8 @@ cdef class Calls(Process):
 
     def _touch(self, uint64_t addr, uint64_t n, bint write, values=None, out=None):
         """Access ``n`` pages in order: (pages done, minor faults, major faults, signal)."""
-        cdef uint64_t *v = <uint64_t *> data_of(values, cnp.NPY_UINT64, "values") if values is not None else NULL
-        cdef uint64_t *o = <uint64_t *> data_of(out, cnp.NPY_UINT64, "out") if out is not None else NULL
+        cdef uint64_t *v = <uint64_t *> data_of(values, U64, "values") if values is not None else NULL
+        cdef uint64_t *o = <uint64_t *> data_of(out, U64, "out") if out is not None else NULL
         cdef touch_t r, part
         cdef ctx_t *c
         if (values is not None and len(values) < n) or (out is not None and len(out) < n):
@@ -248,20 +241,14 @@ cdef class Calls(Process):
 
     def _access(self, addresses, write, bint deferred=False):
         """Do accesses in order: (accesses done, minor faults, major faults, signal)."""
-        cdef uint64_t *a = <uint64_t *> data_of(addresses, cnp.NPY_UINT64, "addresses")
+        cdef uint64_t *a = <uint64_t *> data_of(addresses, U64, "addresses")
         cdef uint64_t n = len(addresses)
-        cdef uint8_t *w = NULL
-        cdef bint every = False
+        cdef bint every
+        cdef uint8_t *w = flags_of(write, n, &every)
         cdef touch_t r, part
         cdef uint64_t most = n if deferred else <uint64_t> UNINTERRUPTED        # a deferred call counts as one
         cdef access_t access = access_deferred if deferred else access_many
         cdef ctx_t *c
-        if cnp.PyArray_Check(write):
-            w = <uint8_t *> data_of(write, cnp.PyArray_TYPE(write), "write")
-            if cnp.PyArray_ITEMSIZE(write) != 1 or <uint64_t> len(write) != n:
-                raise ValueError(f"write must hold one flag of one byte for each of {n} accesses")
-        else:
-            every = write
         memset(&r, 0, sizeof(r))
         c = self.begin()
         try:
@@ -333,7 +320,7 @@ cdef class Calls(Process):
     # -- files -----------------------------------------------------------------------------------------------------
 
     def _fwrite(self, uint32_t file, uint64_t index, values):
-        cdef uint64_t *v = <uint64_t *> data_of(values, cnp.NPY_UINT64, "values")
+        cdef uint64_t *v = <uint64_t *> data_of(values, U64, "values")
         cdef uint64_t n = len(values)
         cdef call_t k = self.enter_call()
         with nogil:
@@ -341,7 +328,7 @@ cdef class Calls(Process):
         return self.answered(&k)
 
     def _fread(self, uint32_t file, uint64_t index, out):
-        cdef uint64_t *v = <uint64_t *> data_of(out, cnp.NPY_UINT64, "out")
+        cdef uint64_t *v = <uint64_t *> data_of(out, U64, "out")
         cdef uint64_t n = len(out)
         cdef call_t k = self.enter_call()
         with nogil:
@@ -369,7 +356,7 @@ cdef class Calls(Process):
     # -- policies and migration --------------------------------------------------------------------------------------
 
     def _set_mempolicy(self, uint32_t mode, nodes, uint64_t maxnode):
-        cdef pmg_user_t mask = user_of(nodes, cnp.NPY_UINT8)
+        cdef pmg_user_t mask = user_of(nodes, U8)
         cdef call_t k = self.begin_call()
         with nogil:
             k.rc = pmg_sys_set_mempolicy(k.c, mode, &mask, maxnode, &k.rule)
@@ -377,7 +364,7 @@ cdef class Calls(Process):
 
     def _get_mempolicy(self, mode, nodes, uint64_t maxnode, uint64_t addr, uint64_t flags):
         """Get a policy; mode word (int32) and mask (uint64) are stored in the arrays given."""
-        cdef pmg_user_t word = user_of(mode, cnp.NPY_INT32), mask = user_of(nodes, cnp.NPY_UINT64)
+        cdef pmg_user_t word = user_of(mode, I32), mask = user_of(nodes, U64)
         cdef call_t k = self.begin_call()
         with nogil:
             k.rc = pmg_sys_get_mempolicy(k.c, &word, &mask, maxnode, addr, flags, &k.rule)
@@ -401,7 +388,7 @@ cdef class Calls(Process):
         return self.answered(&k)
 
     def _mbind(self, uint64_t start, uint64_t length, uint32_t mode, nodes, uint64_t maxnode, uint64_t flags):
-        cdef pmg_user_t mask = user_of(nodes, cnp.NPY_UINT8)
+        cdef pmg_user_t mask = user_of(nodes, U8)
         cdef call_t k = self.begin_call()
         with nogil:
             k.rc = pmg_sys_mbind(k.c, start, length, mode, &mask, maxnode, flags, &k.rule)
@@ -409,15 +396,15 @@ cdef class Calls(Process):
 
     def _move_pages(self, int32_t pid, uint64_t count, pages, nodes, status, uint32_t flags):
         """Call move_pages; nodes None: a query."""
-        cdef pmg_user_t p = user_of(pages, cnp.NPY_UINT64), to = user_of(nodes, cnp.NPY_INT32)
-        cdef pmg_user_t s = user_of(status, cnp.NPY_INT32)
+        cdef pmg_user_t p = user_of(pages, U64), to = user_of(nodes, I32)
+        cdef pmg_user_t s = user_of(status, I32)
         cdef call_t k = self.enter_call()
         with nogil:
             k.rc = pmg_sys_move_pages(k.c, pid, count, &p, &to, &s, flags, &k.rule)
         return self.answered(&k)
 
     def _migrate_pages(self, int32_t pid, uint64_t maxnode, old_nodes, new_nodes):
-        cdef pmg_user_t old = user_of(old_nodes, cnp.NPY_UINT8), new = user_of(new_nodes, cnp.NPY_UINT8)
+        cdef pmg_user_t old = user_of(old_nodes, U8), new = user_of(new_nodes, U8)
         cdef call_t k = self.enter_call()
         with nogil:
             k.rc = pmg_sys_migrate_pages(k.c, pid, maxnode, &old, &new, &k.rule)
@@ -437,7 +424,7 @@ cdef class Calls(Process):
         try:
             while True:
                 out = np.empty(room, VMA_DTYPE)
-                rows = <vma_row_t *> cnp.PyArray_DATA(out)
+                rows = <vma_row_t *> own_data(out)
                 with nogil:
                     if c.mm:
                         rc = mmap_read_lock(c, c.mm)
@@ -455,13 +442,12 @@ cdef class Calls(Process):
 
     def _ptes(self, uint64_t addr, uint64_t n):
         """Page-table entries of n pages, 0 where there is no table; a copy."""
-        cdef cnp.npy_intp shape = <cnp.npy_intp> n
         cdef uint64_t *p
         cdef uint64_t v, first = addr >> 12
         cdef pagewalk_t w
         cdef ctx_t *c
-        out = cnp.PyArray_ZEROS(1, &shape, cnp.NPY_UINT64, 0)
-        p = <uint64_t *> cnp.PyArray_DATA(out)
+        out = zeros(n, U64)
+        p = <uint64_t *> own_data(out)
         c = self.look()
         try:
             with nogil:
@@ -502,7 +488,7 @@ cdef class Calls(Process):
         out = np.zeros((self.m.nr_nodes, n), np.uint32)
         if self.m.stats == NULL:
             return out
-        counts = <uint32_t *> cnp.PyArray_DATA(out)
+        counts = <uint32_t *> own_data(out)
         c = self.look()
         try:
             with nogil:

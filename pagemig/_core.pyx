@@ -4,14 +4,13 @@ Every method takes plain numbers or C-contiguous arrays of the exact dtype, rele
 whole call, and returns a count, an address or a negative errno.  ``machine.py`` and ``process.py`` give the numbers their
 meaning.
 """
-cimport numpy as cnp
 from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport EIO
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
-from pagemig._arrays cimport data_of
+from pagemig._arrays cimport data_of, own_data, U8
 from pagemig.mm.atomic cimport pmg_load, pmg_load32, pmg_load32_acq, pmg_store32
 from pagemig.mm.build cimport build_arenas, build_nodes, build_swap, node_spec_t, profile_layout, scatter, set_profile
 from pagemig.mm.check cimport check_machine, CHECK_STOPPED, checker_release, invariant_error, violation_t
@@ -40,7 +39,6 @@ import numpy as np
 from pagemig.arguments import as_int
 from pagemig.errors import ProcessGoneError
 
-cnp.import_array()
 
 HOOK_PATIENCE = 10.0        # seconds that a call from a hook waits while other threads may still end the wait
 
@@ -190,7 +188,7 @@ cdef class Machine:
         cdef node_spec_t nodes[MAX_NODES]
         cdef uint64_t slots[MAX_SWAPFILES]
         cdef uint32_t i, n = <uint32_t> len(pages), devices = <uint32_t> len(swap_slots)
-        cdef uint8_t *rows = <uint8_t *> data_of(distances, cnp.NPY_UINT8, "distances")
+        cdef uint8_t *rows = <uint8_t *> data_of(distances, U8, "distances")
         for i in range(n):
             nodes[i].pages = pages[i]
             nodes[i].cpus = cpus[i]
@@ -570,7 +568,7 @@ cdef class Process:
         while n > room:             # threads were started meanwhile
             room = n + 16
             out = np.empty(room, np.uint32)
-            n = all_threads(self.m, leader, <uint32_t *> cnp.PyArray_DATA(out), room)
+            n = all_threads(self.m, leader, <uint32_t *> own_data(out), room)
         pids = sorted(out[:n].tolist()) if n else []
         if pmg_load32_acq(&t.state) == TASK_RUNNING:
             pids.insert(0, pmg_load32(&t.pid))

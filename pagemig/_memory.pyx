@@ -1,11 +1,10 @@
 """The memory of a machine for Python: counters, files, frames, tables, traces; and migrations without a process."""
-cimport numpy as cnp
 from libc.errno cimport ENOMEM, ESRCH
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from pagemig._arrays cimport answer, data_of, lend
+from pagemig._arrays cimport answer, data_of, I32, I64, lend, own_data, U32, U64, U8
 from pagemig._core cimport Machine, Process
 from pagemig.mm.atomic cimport pmg_add32, pmg_load, pmg_load32, pmg_store32
 from pagemig.mm.calls cimport migrate_frames
@@ -35,7 +34,6 @@ from pagemig.mm.vmscan cimport swap_out
 
 import numpy as np
 
-cnp.import_array()
 
 COUNTERS = (
     "pgfault", "pgmajfault", "pgalloc", "pgfree",
@@ -99,7 +97,7 @@ cdef class Memory(Machine):
         while n > room:             # processes were started meanwhile
             room = n + 16
             pids = np.empty(room, np.uint32)
-            n = all_pids(self.m, <uint32_t *> cnp.PyArray_DATA(pids), room)
+            n = all_pids(self.m, <uint32_t *> own_data(pids), room)
         return [pid for pid in sorted(pids[:n].tolist()) if pid != INIT_PID] if n else []
 
     def _new_file(self, uint32_t kind, uint64_t pages, uint64_t ino=0, uint32_t read_ahead=32):
@@ -162,7 +160,7 @@ cdef class Memory(Machine):
         cdef file_t *f = file_of(self.m, file)
         out = np.zeros(f.cache.n, np.uint32)
         if f.cache.n:
-            memcpy(cnp.PyArray_DATA(out), vec_at(self.m, &f.cache), <size_t> f.cache.n * 4)
+            memcpy(own_data(out), vec_at(self.m, &f.cache), <size_t> f.cache.n * 4)
         return out
 
     def _counters(self):
@@ -176,7 +174,7 @@ cdef class Memory(Machine):
     def _counters_raw(self):
         """Counters of every processor, shape (processors, counters), read-only, without a copy."""
         cdef uint64_t n = sizeof(vm_event_state_t) // 8
-        words = lend(self, self.m.vm_events, self.m.nr_cpus * n, cnp.NPY_UINT64)
+        words = lend(self, self.m.vm_events, self.m.nr_cpus * n, U64)
         return words.reshape(-1, n)[:, :NR_COUNTERS]
 
     def _counter(self, int k):
@@ -200,7 +198,7 @@ cdef class Memory(Machine):
 
     def _swap_out(self, pfns):
         """Write frames to their swap slots or files and free them; return how many were freed."""
-        cdef uint32_t *p = <uint32_t *> data_of(pfns, cnp.NPY_UINT32, "pfns")
+        cdef uint32_t *p = <uint32_t *> data_of(pfns, U32, "pfns")
         cdef uint64_t n = len(pfns), gone
         cdef ctx_t *c = self.enter()
         try:
@@ -239,13 +237,13 @@ cdef class Memory(Machine):
 
         Returns (rc, frames moved, failed and left, content of those moved), as before they were put back.
         """
-        cdef uint32_t *p = <uint32_t *> data_of(pfns, cnp.NPY_UINT32, "pfns")
+        cdef uint32_t *p = <uint32_t *> data_of(pfns, U32, "pfns")
         cdef uint64_t n = len(pfns)
         cdef ctx_t *c
         cdef lists_t l
         cdef int64_t rc
         room = np.empty(3 * n + MIGRATE_CHUNK_SIZE + 1, np.uint32)
-        l.source = <uint32_t *> cnp.PyArray_DATA(room)
+        l.source = <uint32_t *> own_data(room)
         l.moved = l.source + n
         l.failed = l.moved + n
         l.to = l.failed + n
@@ -255,7 +253,7 @@ cdef class Memory(Machine):
                 lists_begin(c, &l, p, n, nid)
                 rc = <int64_t> migrate_page_lists(c, &l)
             try:
-                left = l.source - <uint32_t *> cnp.PyArray_DATA(room)
+                left = l.source - <uint32_t *> own_data(room)
                 moved = room[n:n + l.nr_moved].copy()
                 failed = room[2 * n:2 * n + l.nr_failed].copy()
                 unmoved = room[left:left + l.n].copy()
@@ -269,20 +267,20 @@ cdef class Memory(Machine):
 
     def _list_content(self, pfns):
         """Content that the source frames of moved pages still have."""
-        cdef uint32_t *p = <uint32_t *> data_of(pfns, cnp.NPY_UINT32, "pfns")
+        cdef uint32_t *p = <uint32_t *> data_of(pfns, U32, "pfns")
         cdef uint64_t *o
         cdef uint64_t i, n = len(pfns)
         if self.m.page_bytes == 0:
             return None
         out = np.empty(n, np.uint64)
-        o = <uint64_t *> cnp.PyArray_DATA(out)
+        o = <uint64_t *> own_data(out)
         for i in range(n):
             o[i] = page_token(self.m, p[i])
         return out
 
     def _swap_map(self):
         """References to each slot, device after device, each with its header first; without a copy."""
-        return lend(self, self.m.swap_map, self.m.nr_swap_slots, cnp.NPY_UINT32)
+        return lend(self, self.m.swap_map, self.m.nr_swap_slots, U32)
 
     def _set_weight(self, int nid, uint8_t weight):
         self.m.node[nid].weight = weight
@@ -305,11 +303,11 @@ cdef class Memory(Machine):
 
     def _nids(self, pfns):
         """Nodes of frame numbers (uint64), -1 for frames that do not exist."""
-        cdef uint64_t *p = <uint64_t *> data_of(pfns, cnp.NPY_UINT64, "pfns")
+        cdef uint64_t *p = <uint64_t *> data_of(pfns, U64, "pfns")
         cdef uint64_t i, n = len(pfns)
         cdef int32_t *o
         out = np.empty(n, np.int32)
-        o = <int32_t *> cnp.PyArray_DATA(out)
+        o = <int32_t *> own_data(out)
         with nogil:
             for i in range(n):
                 o[i] = page_to_nid(self.m, <uint32_t> p[i]) if p[i] < self.m.nr_frames else -1
@@ -323,11 +321,11 @@ cdef class Memory(Machine):
 
     def _frames_raw(self):
         """The frame records, read-only, without a copy."""
-        return lend(self, self.m.frames, self.m.nr_frames * 2, cnp.NPY_UINT64).view(FRAME_DTYPE)
+        return lend(self, self.m.frames, self.m.nr_frames * 2, U64).view(FRAME_DTYPE)
 
     def _tables_raw(self):
         """Page tables allocated so far, shape (tables, 512), read-only, without a copy; table 0 is unused."""
-        return lend(self, self.m.pt, <uint64_t> self.m.tables.fresh * PTRS_PER_PTE, cnp.NPY_UINT64) \
+        return lend(self, self.m.pt, <uint64_t> self.m.tables.fresh * PTRS_PER_PTE, U64) \
             .reshape(-1, PTRS_PER_PTE)
 
     @property
@@ -336,17 +334,17 @@ cdef class Memory(Machine):
         return self.m.table_pfn
 
     def _mlock_counts(self):
-        return lend(self, self.m.mlock_count, self.m.nr_frames, cnp.NPY_UINT32)
+        return lend(self, self.m.mlock_count, self.m.nr_frames, U32)
 
     def _arenas(self):
         """Every reserved arena as bytes, read-only, without a copy; for tests."""
-        return [lend(self, self.m.arenas[i], self.m.arena_bytes[i], cnp.NPY_UINT8) for i in range(self.m.nr_arenas)]
+        return [lend(self, self.m.arenas[i], self.m.arena_bytes[i], U8) for i in range(self.m.nr_arenas)]
 
     def _content_raw(self):
         """First eight bytes of each frame as a strided view; None without content."""
         if self.m.page_bytes == 0:
             return None
-        words = lend(self, self.m.content, self.m.nr_frames * (self.m.page_bytes // 8), cnp.NPY_UINT64)
+        words = lend(self, self.m.content, self.m.nr_frames * (self.m.page_bytes // 8), U64)
         return words.reshape(-1, self.m.page_bytes // 8)
 
     # -- vm_ops ----------------------------------------------------------------------------------------------------
@@ -364,14 +362,14 @@ cdef class Memory(Machine):
         """Frame of each page of a VMA, -1 where none is mapped; for its migrate operation."""
         cdef vma_t *v = vma_of(self.m, vma)
         out = np.empty(v.end - v.start, np.int64)
-        cdef int64_t *p = <int64_t *> data_of(out, cnp.NPY_INT64, "out")
+        cdef int64_t *p = <int64_t *> data_of(out, I64, "out")
         with nogil:
             vma_frames(self.m, v, v.start, v.end - v.start, p)
         return out
 
     def _vma_remap(self, uint32_t vma, uint64_t addr, pfns):
         """Replace the frames of a VM_PFNMAP VMA and copy their content; for its migrate operation."""
-        cdef uint32_t *p = <uint32_t *> data_of(pfns, cnp.NPY_UINT32, "pfns")
+        cdef uint32_t *p = <uint32_t *> data_of(pfns, U32, "pfns")
         cdef uint64_t n = len(pfns)
         cdef vma_t *v = vma_of(self.m, vma)
         cdef ctx_t *c = self.enter()
@@ -383,7 +381,7 @@ cdef class Memory(Machine):
 
     def _all_reserved(self, pfns):
         """Whether all frames are reserved for the kernel, so that they are never allocated."""
-        cdef uint32_t *p = <uint32_t *> data_of(pfns, cnp.NPY_UINT32, "pfns")
+        cdef uint32_t *p = <uint32_t *> data_of(pfns, U32, "pfns")
         cdef uint64_t i
         for i in range(<uint64_t> len(pfns)):
             if not pfn_is_reserved(self.m, p[i]):
@@ -433,13 +431,13 @@ cdef class Memory(Machine):
         cdef uint64_t n = min(self.m.trace_n, self.m.trace_max)
         if n == 0:
             return np.empty(0, TRACE_DTYPE)
-        return lend(self, self.m.trace, n * 2, cnp.NPY_UINT64).view(TRACE_DTYPE)
+        return lend(self, self.m.trace, n * 2, U64).view(TRACE_DTYPE)
 
     def _migrate_frames(self, pfns, nodes, status):
         """Move page i to node i, without a calling process; return how many did not move."""
-        cdef uint32_t *p = <uint32_t *> data_of(pfns, cnp.NPY_UINT32, "pfns")
-        cdef int32_t *k = <int32_t *> data_of(nodes, cnp.NPY_INT32, "nodes")
-        cdef int32_t *s = <int32_t *> data_of(status, cnp.NPY_INT32, "status")
+        cdef uint32_t *p = <uint32_t *> data_of(pfns, U32, "pfns")
+        cdef int32_t *k = <int32_t *> data_of(nodes, I32, "nodes")
+        cdef int32_t *s = <int32_t *> data_of(status, I32, "status")
         cdef uint64_t n = len(pfns)
         cdef ctx_t *c = self.enter()
         cdef int64_t rc
@@ -498,7 +496,7 @@ cdef class Memory(Machine):
             while n > room:             # mappings were added meanwhile
                 room = n
                 pairs = np.empty((room, 2), np.uint64)
-                out = <uint64_t *> cnp.PyArray_DATA(pairs)
+                out = <uint64_t *> own_data(pairs)
                 with nogil:
                     n = frame_mappings(c, pfn, out, room)
         finally:

@@ -1,18 +1,15 @@
 """The arithmetic of memory policies, for whole arrays and without a machine."""
-cimport numpy as cnp
 from cpython.bytes cimport PyBytes_AS_STRING
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-from pagemig._arrays cimport data_of
+from pagemig._arrays cimport data_of, I32, U64
 from pagemig.mm.mempolicy cimport mpol_set_nodemask, policy_node, sanitize_mpol_flags
 from pagemig.mm.types cimport (
     ctx_t, machine_t, MAX_NODES, MPOL_F_NUMA_BALANCING, MPOL_F_RELATIVE_NODES, MPOL_F_STATIC_NODES, mpol_t, nodemask_t,
 )
-
-cnp.import_array()
 
 
 def mpol_effective(uint32_t mode, uint32_t flags, bytes user, uint64_t allowed):
@@ -38,8 +35,8 @@ def mpol_effective(uint32_t mode, uint32_t flags, bytes user, uint64_t allowed):
 
 def mpol_targets(uint32_t mode, uint32_t flags, uint64_t nodes, weights, pages, int32_t local, out):
     """Compute the node of each page number under a policy; out is int32, weights 64 uint8 (None: all 1)."""
-    cdef uint64_t *p = <uint64_t *> data_of(pages, cnp.NPY_UINT64, "pages")
-    cdef int32_t *o = <int32_t *> data_of(out, cnp.NPY_INT32, "out")
+    cdef uint64_t *p = <uint64_t *> data_of(pages, U64, "pages")
+    cdef int32_t *o = <int32_t *> data_of(out, I32, "out")
     cdef uint64_t i, n = len(pages)
     cdef machine_t *m
     cdef ctx_t c

@@ -13,10 +13,7 @@ from pagemig.checked import whole as whole_number
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t
 from libc.stdlib cimport free, malloc
 
-cimport numpy as cnp
 from cpython.exc cimport PyErr_CheckSignals
-
-cnp.import_array()
 
 cdef enum:
     # The forward walk reads the values of a block of pages over all epochs again, so they should

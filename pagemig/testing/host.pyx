@@ -2,17 +2,14 @@
 
 Absolute rates of the model mean little across machines; as multiples of these loops they are comparable.
 """
-cimport numpy as cnp
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from pagemig.mm.atomic cimport pmg_add, pmg_prefetchw
 from pagemig.mm.copy cimport pmg_copy_fence, pmg_copy_pages, pmg_has_avx2, pmg_stream_page
 
-cnp.import_array()
 
-
-def random_rmw(cnp.uint64_t[::1] words, const cnp.uint32_t[::1] lines, bint atomic=False):
+def random_rmw(uint64_t[::1] words, const uint32_t[::1] lines, bint atomic=False):
     """Read, modify and write one word in each of many 64-byte lines, prefetched 24 ahead.
 
     Parameters
@@ -36,7 +33,7 @@ def random_rmw(cnp.uint64_t[::1] words, const cnp.uint32_t[::1] lines, bint atom
                 w[<uint64_t> lines[i] * 8] += 1
 
 
-def cached_rmw(cnp.uint64_t[::1] words, int64_t n):
+def cached_rmw(uint64_t[::1] words, int64_t n):
     """Add to one word after the other with the processor's atomic add.
 
     Parameters
@@ -53,7 +50,7 @@ def cached_rmw(cnp.uint64_t[::1] words, int64_t n):
             pmg_add(w + i % lines * 8, 1)
 
 
-def copy_pages(unsigned char[::1] memory, const cnp.uint32_t[::1] dst, const cnp.uint32_t[::1] src, str how="stream"):
+def copy_pages(unsigned char[::1] memory, const uint32_t[::1] dst, const uint32_t[::1] src, str how="stream"):
     """Copy pages of 4096 bytes inside one arena.
 
     Parameters
