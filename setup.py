@@ -59,6 +59,7 @@ SHARED = "pagemig._cython"
 COLD = (
     SHARED,
     "pagemig._api",
+    "pagemig._arrays",
     "pagemig._calls",
     "pagemig._core",
     "pagemig._memory",
@@ -76,9 +77,7 @@ COLD = (
     "pagemig.mm.place",
     "pagemig.mm.state",
     "pagemig.mm.swapfile",
-    "pagemig.mm.trace",
     "pagemig.mm.truncate",
-    "pagemig.mm.vma",
     "pagemig.mm.vmscan",
     "pagemig.testing.poke",
 )

@@ -57,13 +57,39 @@ cdef inline pte_t page_prot(machine_t *m, vma_t *vma, uint32_t flags) noexcept n
 cdef inline pte_t vm_page_prot(machine_t *m, vma_t *vma) noexcept nogil:
     return page_prot(m, vma, vma_flags(vma))
 
-cdef vma_t *find_vma(machine_t *m, mm_t *mm, uint64_t vpn) noexcept nogil            # first with end > vpn, or NULL
-# the one that contains vpn, or NULL
-cdef vma_t *vma_lookup(machine_t *m, mm_t *mm, uint64_t vpn) noexcept nogil
-# position in mm.vmas of find_vma's result; vmas.n if NULL
-cdef uint32_t vma_slot(machine_t *m, mm_t *mm, uint64_t vpn) noexcept nogil
-# mk_pte(page, vm_page_prot): no write bit for private and dirty-tracked shared mappings
-cdef pte_t vma_pte(machine_t *m, vma_t *vma, uint32_t pfn) noexcept nogil
+
+cdef inline vma_t *vma_at(machine_t *m, mm_t *mm, uint32_t slot) noexcept nogil:
+    """Get the VMA at a position of the list; NULL after the last and before the first (slot -1)."""
+    return vma_of(m, vec_at(m, &mm.vmas)[slot]) if slot < mm.vmas.n else NULL
+
+
+cdef inline uint32_t vma_slot(machine_t *m, mm_t *mm, uint64_t vpn) noexcept nogil:
+    """Position in mm.vmas of the first VMA that ends after ``vpn``; vmas.n if there is none."""
+    cdef uint32_t *vmas = vec_at(m, &mm.vmas)
+    cdef uint32_t lo = 0, hi = mm.vmas.n, mid
+    while lo < hi:
+        mid = (lo + hi) // 2
+        if vma_of(m, vmas[mid]).end > vpn:
+            hi = mid
+        else:
+            lo = mid + 1
+    return lo
+
+
+cdef inline vma_t *find_vma(machine_t *m, mm_t *mm, uint64_t vpn) noexcept nogil:
+    """Get the first VMA that ends after ``vpn``, or NULL."""
+    return vma_at(m, mm, vma_slot(m, mm, vpn))
+
+
+cdef inline vma_t *vma_lookup(machine_t *m, mm_t *mm, uint64_t vpn) noexcept nogil:
+    """Get the VMA that contains ``vpn``, or NULL."""
+    cdef vma_t *vma = find_vma(m, mm, vpn)
+    return vma if vma != NULL and vma.start <= vpn else NULL
+
+
+cdef inline pte_t vma_pte(machine_t *m, vma_t *vma, uint32_t pfn) noexcept nogil:
+    """Make an entry for a frame: no write bit for private and dirty-tracked shared mappings."""
+    return (<pte_t> pfn << 12) | vm_page_prot(m, vma)
 
 
 cdef extern from *:
@@ -77,11 +103,6 @@ cdef extern from *:
 cdef inline uint64_t page_align(uint64_t nbytes) noexcept nogil:
     """Round up to whole pages; the last 4095 values wrap to 0, which callers check for."""
     return (nbytes + 4095) & ~<uint64_t> 4095
-
-
-cdef inline vma_t *vma_at(machine_t *m, mm_t *mm, uint32_t slot) noexcept nogil:
-    """Get the VMA at a position of the list; NULL after the last and before the first (slot -1)."""
-    return vma_of(m, vec_at(m, &mm.vmas)[slot]) if slot < mm.vmas.n else NULL
 
 
 cdef inline vma_t *vma_after(machine_t *m, mm_t *mm, vma_t *vma) noexcept nogil:
