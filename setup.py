@@ -12,6 +12,8 @@ none       no extensions: what ``make`` uses to link the tree before it builds i
 placed     nothing is compiled: a wheel gets the objects in the tree
 =========  ==============================================================================
 
+``PAGEMIG_JOBS`` is the number of processes, by default one for each processor.
+
 ``PAGEMIG_PLANT=race`` plants a data race in a lock, ``nocopy`` leaves out the copy of a page that
 moves, ``guards`` makes a build from which ``PAGEMIG_MUTANT=GUARD_PINNED`` takes that guard out:
 ``make mutants`` demands that the sanitizer and the tests find them.  ``narrow`` makes the counts of
@@ -51,7 +53,7 @@ PLANTS = {
 }
 PLANT = os.environ.get("PAGEMIG_PLANT") or ""
 MODE = os.environ.get("PAGEMIG_BUILD") or "fast"
-JOBS = int(os.environ.get("PAGEMIG_JOBS") or 2)
+JOBS = int(os.environ.get("PAGEMIG_JOBS") or len(os.sched_getaffinity(0)))
 BUILD = Path("build")
 #: Cython's own helpers, typed memoryviews above all: built once instead of into every module.
 SHARED = "pagemig._cython"
