@@ -28,6 +28,7 @@ from pagemig.mm.place cimport (
     code_flag, code_nid, code_pfn, code_u32, code_u64, code_words, coder_t, HELD_LOCKED, HELD_TARGET, holds, holds_list,
     place_enter, place_leave, place_resumes, stop_short, WAY_FREE, WAY_NAME, WAY_READ, wrong,
 )
+from pagemig.mm.putback cimport pages_free, putback_all
 from pagemig.mm.rmap cimport lru_cache_disable, lru_cache_enable
 from pagemig.mm.swap_state cimport slots_at_hand
 from pagemig.mm.trace cimport STEP_ALLOC, STEP_ISOLATE
@@ -97,9 +98,12 @@ cdef void chunk_stage(ctx_t *c, chunk_t *k, const target_t *t, run_t *run) noexc
     k.at = BETWEEN
 
 
-cdef void chunk_gives_up(chunk_t *k, run_t *run) noexcept nogil:
+cdef void chunk_gives_up(ctx_t *c, chunk_t *k, run_t *run) noexcept nogil:
     """Count the page without a target and the pages to retry as failed; keep the rest of the list."""
     run.failed += 1 + k.left
+    if c.owes:                                  # the rest may be long: it stays where it is
+        putback_all(c, k.pfns + k.i, k.n - k.i)
+        k.n = k.i
     while k.i < k.n:
         k.pfns[k.left] = k.pfns[k.i]
         k.left += 1
@@ -123,7 +127,7 @@ cdef uint64_t migrate_chunk(
         while k.i < k.n and not run.error:
             chunk_stage(c, &k, t, run)
         if run.error:
-            chunk_gives_up(&k, run)
+            chunk_gives_up(c, &k, run)
             break
         k.pass_ += 1
         if k.left == 0 or k.pass_ >= c.m.profile.passes:
@@ -557,7 +561,7 @@ cdef void code_migrate(coder_t *w) noexcept nogil:
 cdef void migrate_chunk_or_batch(
         ctx_t *c, batch_t *b, uint32_t *pfns, uint64_t n, uint64_t tried, const target_t *target,
         run_t *run) noexcept nogil:
-    cdef uint64_t i, left
+    cdef uint64_t left
     if run.error and b.n == 0 and not place_resumes(c):
         left = n
     elif in_batches(c.m):
@@ -565,8 +569,7 @@ cdef void migrate_chunk_or_batch(
     else:
         left = migrate_chunk(c, pfns, n, tried, target, run)
     b.pages = 0
-    for i in range(left):
-        putback_lru_page(c, pfns[i])
+    putback_all(c, pfns, left)
 
 
 cdef void code_chunk_or_batch(coder_t *w) noexcept nogil:
@@ -610,6 +613,9 @@ cdef void finish_run(
         again = False
         migrate_chunk_or_batch(c, b, pfns + f.i, f.k, min(f.tried - min(f.tried, f.i), f.k), target, run)
         f.i += f.k
+        if c.owes and run.error and b.n == 0:   # the rest together, not chunk by chunk
+            putback_all(c, pfns + f.i, f.n - f.i)
+            f.i = f.n
     count_event(c, C_PGMIGRATE_SUCCESS, run.succeeded)
     count_event(c, C_PGMIGRATE_FAIL, run.failed)
     place_leave(c)
@@ -858,16 +864,6 @@ cdef uint32_t target_ahead(
     return alloc_page(c, page_to_nid(c.m, source), t.nodes)
 
 
-cdef uint64_t putback_all(ctx_t *c, const uint32_t *pfns, uint64_t n) noexcept nogil:
-    """``putback_movable_pages``."""
-    cdef uint64_t i
-    for i in range(n):
-        if i + AHEAD < n:
-            pmg_prefetchw(&c.m.frames[pfns[i + AHEAD]])
-        putback_lru_page(c, pfns[i])
-    return n
-
-
 cdef uint64_t putback_moved(ctx_t *c, const uint32_t *pfns, uint64_t n) noexcept nogil:
     """Put back or free the source frames of moved pages; one whose last reference is the isolation's is unreachable."""
     cdef uint32_t done[64]
@@ -896,6 +892,8 @@ cdef void lists_begin(ctx_t *c, lists_t *l, const uint32_t *pfns, uint64_t n, in
     l.keep.how = KEEP_REFCOUNT
     lru_cache_disable(c)
     for i in range(n):
+        if signal_pending(c, 1):
+            break
         if isolate_lru_page(c, pfns[i]):
             l.source[l.n] = pfns[i]
             l.n += 1
@@ -910,7 +908,10 @@ cdef void lists_begin(ctx_t *c, lists_t *l, const uint32_t *pfns, uint64_t n, in
 
 
 cdef void lists_putback(ctx_t *c, lists_t *l) noexcept nogil:
-    putback_moved(c, l.moved, l.nr_moved)
+    if c.owes:                                  # what they leave is unreachable whether it is freed now or then
+        putback_all(c, l.moved, l.nr_moved)
+    else:
+        putback_moved(c, l.moved, l.nr_moved)
     putback_all(c, l.failed, l.nr_failed)
     putback_all(c, l.source, l.n)
     if l.to != NULL and l.nr_to:
@@ -1082,7 +1083,7 @@ cdef int migrate_pages_to(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *
     run.failed = k.nr_failed + k.lists.n
     putback_all(c, failed_of(&k), k.nr_failed)
     putback_all(c, k.lists.source, k.lists.n)
-    free(k.room)
+    pages_free(c, k.room, MIGRATE_CHUNK_SIZE + 1 + 2 * n)
     count_event(c, C_PGMIGRATE_SUCCESS, run.succeeded)
     count_event(c, C_PGMIGRATE_FAIL, run.failed)
     return run.error
@@ -1292,6 +1293,10 @@ cdef uint64_t one_pass(ctx_t *c, moves_t *mv, uint64_t n, uint32_t force, run_t 
     k.pfns = mv.pfns
     while k.in_stage or (k.i < k.n and not run.error):
         move_some(c, &k, force, run)
+    if c.owes:                                  # as in chunk_gives_up()
+        putback_all(c, mv.pfns + k.i, k.n - k.i)
+        run.failed += k.n - k.i
+        k.n = k.i
     while k.i < k.n:                            # the run ended: these were not tried in this pass
         keep_page(mv, &k.left, mv.pfns[k.i], slot_of(mv, k.i))
         k.i += 1
