@@ -69,7 +69,13 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--seed", type=int, default=0, help="seed of everything that is drawn (default: 0)"
     )
-    parser.set_defaults(main=_main)
+    parser.set_defaults(main=_main, kept=_kept)
+
+
+def _kept(args: argparse.Namespace) -> str:
+    if args.dry_run or args.imagine:
+        return "no page was moved"
+    return "pages that were moved stay where they are, and the same command starts anew"
 
 
 def _main(args: argparse.Namespace) -> int:

@@ -11,7 +11,8 @@ from pagemig import __version__, get_include
 __all__ = ["MODULES", "main"]
 
 #: Modules with ``add_parser(subparsers)``; a subcommand sets ``main``, a function of the parsed
-#: arguments that returns the exit status.
+#: arguments that returns the exit status. One that has done something when it is interrupted also
+#: sets ``kept``, a function of them that says what is kept and how to go on.
 MODULES = [
     "pagemig.commands.record",
     "pagemig.commands.trace",
@@ -58,6 +59,13 @@ def _said(error: OSError | ValueError) -> str:
     return str(error)
 
 
+def _say_interrupted(args: argparse.Namespace) -> None:
+    """Print what is kept of an interrupted command."""
+    kept: str = args.kept(args) if hasattr(args, "kept") else "nothing was written"
+    clear = "\r\x1b[K" if sys.stderr.isatty() else ""  # a line of progress
+    print(f"{clear}pagemig: interrupted; {kept}", file=sys.stderr)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand.
 
@@ -71,6 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         Exit status.
     """
+    args = argparse.Namespace()
     try:
         args = _parser().parse_args(argv)  # imports every command, half of what a short one takes
         status: int = args.main(args)
@@ -80,6 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
+        _say_interrupted(args)
         return 130
     except (OSError, ValueError) as error:
         print(f"pagemig: {_said(error)}", file=sys.stderr)

@@ -83,7 +83,13 @@ def add_parser(subparsers: Any) -> None:
         help="write pictures (.png, .svg, .pdf, .html) or rows (.csv, .json, .parquet)",
     )
     parser.add_argument("--no-bound", action="store_true", help="leave the optimum out")
-    parser.set_defaults(main=_main)
+    parser.set_defaults(main=_main, kept=_kept)
+
+
+def _kept(args: argparse.Namespace) -> str:
+    if args.resume:
+        return f"finished points are in {args.resume}, and the same command goes on from there"
+    return "nothing is kept; with --resume FILE finished points are, and the same command goes on"
 
 
 def _main(args: argparse.Namespace) -> int:

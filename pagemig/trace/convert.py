@@ -105,9 +105,9 @@ class Sink:
         Accesses taken so far, without the skipped ones.
     """
 
-    def __init__(self, path: Path, options: Options, unit: str = "") -> None:
+    def __init__(self, path: Path, options: Options, unit: str, stop: Stop) -> None:
         self.path, self.options = path, options
-        self.writer = Writer(path, unit=unit, small=options.small)
+        self.writer = Writer(path, unit=unit, small=options.small, hurried=stop.asked)
         self.references = 0
         self._to_skip = options.skip
         self._lines = LineCache(options.cache, options.ways) if options.cache else None
@@ -192,6 +192,10 @@ class Stop:
     def __init__(self) -> None:
         self.signal = 0
         self._before: dict[int, object] = {}
+
+    def asked(self) -> bool:
+        """Tell whether a signal has come."""
+        return self.signal != 0
 
     def _ask(self, number: int, _frame: object) -> None:
         if self.signal:
@@ -297,7 +301,7 @@ def convert(
                 if owner not in sinks:
                     if len(sinks) == _MOST_PARTS:
                         raise TraceError(f"{found.stream.name}: more than {_MOST_PARTS} processes")
-                    sinks[owner] = Sink(beside(target, len(sinks)), options, found.unit)
+                    sinks[owner] = Sink(beside(target, len(sinks)), options, found.unit, stop)
                 sink = sinks[owner]
                 before = sink.references
                 sink.add(part, None if limit is None else limit - references)

@@ -36,11 +36,11 @@ import shutil
 import struct
 import tempfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -74,6 +74,11 @@ _STORED, _DEFLATED, _XZ = range(3)
 #: reading.
 _WORTH = 2 / 3
 _PROBE = 1 << 16
+#: Bytes packed between two questions whether to hurry: some 5 ms of xz.
+_PIECE = 1 << 14
+
+#: Tells a writer to finish at once: what it has yet to pack is stored as it is.
+Hurried = Callable[[], object]
 
 # ---- columns ----------------------------------------------------------------------------------
 
@@ -86,21 +91,44 @@ class _Column:
     stored: int
 
 
-def _pack(data: NDArray[Any], small: bool, width: int = 0) -> tuple[_Column, bytes]:
-    """Pack a column; ``small`` takes xz for elements of ``2**width`` bytes, which is slow."""
+def _pack(
+    data: NDArray[Any], small: bool, hurried: Hurried, width: int = 0
+) -> tuple[_Column, bytes]:
+    """Pack a column; ``small`` takes xz for elements of ``2**width`` bytes, which is slow.
+
+    It is stored as it is once ``hurried`` answers true, which is asked between two pieces.
+    """
     raw = data.tobytes()
     if small:
         chain = {"id": lzma.FILTER_LZMA2, "preset": 6, "lc": 4 - width, "lp": width, "pb": width}
-        packer = lzma.LZMACompressor(filters=[chain])
-        # In pieces, between which signals are answered: the whole may take seconds.
-        pieces = [packer.compress(raw[at : at + _PROBE]) for at in range(0, len(raw), _PROBE)]
-        packed = b"".join((*pieces, packer.flush()))
-        return _Column(_XZ, len(packed)), packed
+        packed = _in_pieces(lzma.LZMACompressor(filters=[chain]), raw, hurried)
+        return (
+            (_Column(_STORED, len(raw)), raw)
+            if packed is None
+            else (_Column(_XZ, len(packed)), packed)
+        )
+    deflated = b""
     for piece in (raw[:_PROBE], raw):  # most incompressible columns show it at their beginning
-        packed = zlib.compress(piece, 2)
-        if len(packed) > _WORTH * len(piece):
+        packed = _in_pieces(zlib.compressobj(2), piece, hurried)
+        if packed is None or len(packed) > _WORTH * len(piece):
             return _Column(_STORED, len(raw)), raw
-    return _Column(_DEFLATED, len(packed)), packed
+        deflated = packed
+    return _Column(_DEFLATED, len(deflated)), deflated
+
+
+class _Packer(Protocol):
+    def compress(self, data: bytes, /) -> bytes: ...
+    def flush(self) -> bytes: ...
+
+
+def _in_pieces(packer: _Packer, raw: bytes, hurried: Hurried) -> bytes | None:
+    """Pack bytes; None if the writer is in a hurry before the last piece is done."""
+    packed = []
+    for at in range(0, len(raw), _PIECE):
+        if hurried():
+            return None
+        packed.append(packer.compress(raw[at : at + _PIECE]))
+    return b"".join((*packed, packer.flush()))
 
 
 def _unpack(column: _Column, stored: bytes, size: int, what: str) -> bytes:
@@ -155,18 +183,22 @@ class _Block:
 
 
 def _packed(
-    ranks: NDArray[np.uint32], write: NDArray[np.bool_], count: NDArray[np.uint32], small: bool
+    ranks: NDArray[np.uint32],
+    write: NDArray[np.bool_],
+    count: NDArray[np.uint32],
+    small: bool,
+    hurried: Hurried,
 ) -> tuple[_Block, list[bytes]]:
     """Pack a block of runs."""
     wide = max((int(ranks.max()).bit_length() + 7) // 8, 1)
     raw = ranks.astype("<u4").view(np.uint8).reshape(-1, 4)[:, :wide]
-    places = _pack(np.ascontiguousarray(raw), small, (0, 0, 1, 0, 2)[wide])
-    kinds = _pack(np.packbits(write), small)
+    places = _pack(np.ascontiguousarray(raw), small, hurried, (0, 0, 1, 0, 2)[wide])
+    kinds = _pack(np.packbits(write), small, hurried)
     less = count - np.uint32(1)
     most = less.max()
     count_wide = 1 if most < 1 << 8 else 2 if most < 1 << 16 else 4
     planes = less.astype(f"<u{count_wide}").view(np.uint8).reshape(-1, count_wide).T
-    counts = _pack(np.ascontiguousarray(planes), small)
+    counts = _pack(np.ascontiguousarray(planes), small, hurried)
     parts = [places[1], kinds[1], counts[1]]
     crc = zlib.crc32(parts[2], zlib.crc32(parts[1], zlib.crc32(parts[0])))
     accesses = int(count.sum(dtype=np.uint64))
@@ -322,6 +354,9 @@ class Writer:
         The unit of the times given to `add`.
     small : bool
         Use xz, which makes files a quarter smaller and takes twenty times as long to write.
+    hurried : callable, optional
+        Asked between two pieces of work; once it answers true, the rest is stored as it is, in
+        some milliseconds.
     """
 
     def __init__(
@@ -331,11 +366,12 @@ class Writer:
         *,
         unit: str = "",
         small: bool = False,
+        hurried: Hurried = bool,
     ) -> None:
         self.path = Path(path)
         self.header = header or Header()
         self.accesses = 0
-        self._unit, self._small = unit, small
+        self._unit, self._small, self._hurried = unit, small, hurried
         self._stack = contextlib.ExitStack()
         self._file = self._stack.enter_context(files.replaced(path))
         self._file.write(MAGIC)
@@ -380,30 +416,31 @@ class Writer:
             amounts = integers(count, "count", numbers.shape, 0, U64, np.uint64)
         if time is not None:
             self._clock.add(integers(time, "time", numbers.shape, 0, U64, np.uint64), amounts)
-        part = join(numbers, kinds.view(np.uint8), amounts)
-        if part[0].size:
-            self.accesses += int(part[2].sum(dtype=np.uint64))
-            self._waiting.append(part)
-            self._held += part[0].size
+        runs, stores, many = join(numbers, kinds.view(np.uint8), amounts)
+        if runs.size:
+            self.accesses += int(many.sum(dtype=np.uint64))
+            # Ranks now rather than when the block is full: a writer in a hurry has little left.
+            self._waiting.append((self._ranks.of(runs), stores, many))
+            self._held += runs.size
         while self._held > BLOCK:
             self._flush(keep=1)  # the next accesses may belong to the last run
 
     def _flush(self, keep: int) -> None:
         """Write a block of the pending runs except the last ``keep``."""
-        pages, write, count = self._waiting[0]
+        ranks, write, count = self._waiting[0]
         if len(self._waiting) > 1:
-            pages, write, count = _joined(self._waiting)
-        end = min(BLOCK, pages.size - keep)
+            ranks, write, count = _joined(self._waiting)
+        end = min(BLOCK, ranks.size - keep)
         if end:
-            self.put(self._ranks.of(pages[:end]), write[:end], count[:end])
-        self._waiting, self._loose = [(pages[end:], write[end:], count[end:])], 0
-        self._held = pages.size - end
+            self.put(ranks[:end], write[:end], count[:end])
+        self._waiting, self._loose = [(ranks[end:], write[end:], count[end:])], 0
+        self._held = ranks.size - end
 
     def put(
         self, ranks: NDArray[np.uint32], write: NDArray[np.bool_], count: NDArray[np.uint32]
     ) -> None:
         """Write a block of runs whose pages are ranks in the table that `end` gets."""
-        block, parts = _packed(ranks, write, count, self._small)
+        block, parts = _packed(ranks, write, count, self._small, self._hurried)
         self._blocks.append(block)
         self._file.writelines(parts)
 
@@ -445,7 +482,7 @@ class Writer:
         return header
 
     def _part(self, values: NDArray[Any], width: int) -> _Part:
-        column, packed = _pack(values, self._small, width)
+        column, packed = _pack(values, self._small, self._hurried, width)
         self._file.write(packed)
         return _Part(values.size, column, zlib.crc32(packed))
 
@@ -475,8 +512,11 @@ def _joined(
     parts: Sequence[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]],
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Join the runs of several pieces; adjacent runs of one page and kind become one."""
-    pages, write, count = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return join(pages, write.view(np.uint8), count.astype(np.uint64))
+    ranks, write, count = (np.concatenate(column) for column in zip(*parts, strict=True))
+    ranks, write, count = join(
+        ranks.astype(np.uint64), write.view(np.uint8), count.astype(np.uint64)
+    )
+    return ranks.astype(np.uint32), write, count
 
 
 class _Abandoned(Exception):

@@ -108,12 +108,13 @@ def record(
         tool = ["--tool=lackey", "--trace-mem=yes", f"--log-file={folder}/%p"]
         tool.append("--trace-children=yes" if children else "--child-silent-after-fork=yes")
         process = subprocess.Popen([valgrind, *tool, "--", program, *command[1:]])
-        logs = _Logs(folder, target, options)
+        logs = _Logs(folder, target, options, stop)
         stack.callback(logs.abandon)
         try:
             _follow(process, logs, stop, limit, report)
         finally:
             logs.end()
+            process.kill()  # its log may not have been found yet
             process.wait()
         return _recordings(logs, command, process.returncode, stop.signal, limit)
 
@@ -211,10 +212,10 @@ class _Logs:
     executes begins another one.
     """
 
-    def __init__(self, folder: Path, target: Path, options: Options) -> None:
+    def __init__(self, folder: Path, target: Path, options: Options, stop: Stop) -> None:
         self.all: list[_Log] = []
         self.target = target
-        self._folder, self._options = folder, options
+        self._folder, self._options, self._stop = folder, options, stop
 
     @property
     def references(self) -> int:
@@ -259,7 +260,8 @@ class _Logs:
                 continue
             fd = os.open(path, os.O_RDWR)
             path.unlink()
-            sink = Sink(beside(self.target, len(self.all)), self._options, "instructions")
+            target = beside(self.target, len(self.all))
+            sink = Sink(target, self._options, "instructions", self._stop)
             self.all.append(_Log(int(path.name), fd, sink))
 
     def end(self) -> None:

@@ -105,4 +105,29 @@ def test_ctrl_c_while_the_commands_are_imported(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(cli, "MODULES", ["stopped_command"])
     assert cli.main(["replay"]) == 130
-    assert capsys.readouterr() == ("", "")
+    assert capsys.readouterr() == ("", "pagemig: interrupted; nothing was written\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("trace info sort", "nothing was written"),
+        ("sweep", "with --resume FILE finished points are, and the same command goes on"),
+        ("sweep --resume x", "finished points are in x, and the same command goes on from there"),
+        ("live --pid 1", "pages that were moved stay where they are"),
+        ("live --pid 1 --dry-run", "no page was moved"),
+    ],
+)
+def test_a_command_that_is_interrupted_says_what_is_kept(
+    command: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    for name in ("trace.info", "sweep.sweep", "live.live.topology"):
+        monkeypatch.setattr(f"pagemig.commands.{name}", interrupted)
+    assert cli.main(command.split()) == 130
+    error = capsys.readouterr().err
+    assert error.startswith("pagemig: interrupted; ")
+    assert said in error
+    assert error.count("\n") == 1

@@ -637,3 +637,21 @@ def test_find_takes_no_directory_for_a_trace(name):
 def test_find_names_what_there_is():
     with pytest.raises(FileNotFoundError, match=next(iter(shipped()))):
         find("no-such-trace")
+
+
+@pytest.mark.parametrize("small", [False, True])
+def test_a_writer_in_a_hurry_stores_what_is_left(tmp_path, small):
+    asked, first, columns = 0, 5, 5
+
+    def hurried():
+        nonlocal asked
+        asked += 1
+        return asked > first
+
+    pages = np.random.default_rng(3).integers(0, 1 << 40, 300_000)
+    with Writer(tmp_path / "x.pmt", small=small, hurried=hurried) as writer:
+        writer.add(pages, pages % 2 == 0)
+    assert first < asked <= first + columns  # one question for each column that is left
+    trace = load(tmp_path / "x.pmt")
+    assert (trace.pages == pages).all()
+    assert (trace.write == (pages % 2 == 0)).all()
