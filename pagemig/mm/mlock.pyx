@@ -8,7 +8,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from pagemig.mm.atomic cimport pmg_store, pmg_store32
 from pagemig.mm.context cimport mmap_write_lock, mmap_write_unlock, signal_pending
 from pagemig.mm.gup cimport make_pages_present
-from pagemig.mm.mmap cimport populate_pages, split_vma, vma_merge
+from pagemig.mm.mmap cimport AT_ONCE, populate_pages, split_vma, vma_merge
 from pagemig.mm.page_alloc cimport mm_of, task_of
 from pagemig.mm.pagewalk cimport pagewalk_next, pagewalk_start, pagewalk_t
 from pagemig.mm.pgtable cimport leaf_pte, pte_lock, pte_unlock
@@ -31,7 +31,6 @@ cdef enum:
     MCL_CURRENT = 1
     MCL_FUTURE = 2
     MCL_ONFAULT = 4
-    AT_ONCE = 1 << 18           # pages counted under one hold of the tree locks, where no handler runs: some 15 ms
 
 
 cdef void mlock_vma_pages_range(

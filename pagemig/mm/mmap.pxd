@@ -8,6 +8,9 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from pagemig.mm.types cimport ctx_t, machine_t, mm_t, mpol_t, task_t, vma_t
 
+cdef enum:
+    AT_ONCE = 1 << 18           # pages locked or unlocked under one hold of the tree locks, where no handler runs: some 15 ms
+
 cdef vma_t *vma_merge(
         ctx_t *c, mm_t *mm, vma_t *prev, uint64_t start, uint64_t end, uint32_t flags, uint32_t anon_vma,
         vma_t *owner, uint32_t file, uint64_t pgoff, const mpol_t *pol) noexcept nogil

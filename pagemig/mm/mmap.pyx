@@ -934,6 +934,38 @@ cdef void clear_vm_locked(ctx_t *c, mm_t *mm, vma_t *vma) noexcept nogil:
     vma_trees_unlock(c, vma)
 
 
+cdef uint64_t unlock_in_pieces(ctx_t *c, mm_t *mm, vma_t *vma) noexcept nogil:
+    """clear_vm_locked() in pieces of AT_ONCE pages, which merge again.
+
+    Return where it ended: before the mapping's end if the call must end.
+    """
+    cdef uint64_t end = vma.end
+    cdef vma_t *piece = vma
+    while True:
+        if piece.end - piece.start > AT_ONCE and vma.ops == 0:
+            split_vma(c, mm, piece, piece.start + AT_ONCE, False)       # without a record the rest is one piece
+        clear_vm_locked(c, mm, piece)
+        if piece != vma and vma_absorb(c, mm, vma, vma.start, piece.end, piece, NULL):
+            vma = piece
+        if vma.end == end or signal_pending(c, AT_ONCE):
+            return vma.end
+        piece = vma_after(c.m, mm, vma)
+
+
+cdef bint unlock_left(ctx_t *c, mm_t *mm, vma_t *vma, uint64_t n, uint32_t flags) noexcept nogil:
+    """Unlock a mapping of which MREMAP_DONTUNMAP has moved ``n`` pages.  False: the call must end, with the front unlocked."""
+    cdef uint64_t start = vma.start, end = vma.end, stop = end
+    if flags & VM_LOCKED:
+        stop = unlock_in_pieces(c, mm, vma)
+    else:
+        clear_vm_locked(c, mm, vma)
+    if stop < end:
+        pmg_store(&mm.locked_vm, mm.locked_vm + n - (stop - start))
+    elif flags & VM_LOCKED:                 # the kernel does not change locked_vm, as if the whole mapping had moved
+        mm.locked_lost += end - start - n
+    return stop == end
+
+
 cdef bint keep_moved(
         ctx_t *c, mm_t *mm, uint64_t old, uint64_t new, uint64_t n, uint64_t moved, uint32_t vm, bint dontunmap) noexcept nogil:
     """End a call half-way: the first ``moved`` pages have moved, the rest stays.  False: no record for the split."""
@@ -974,9 +1006,8 @@ cdef int64_t move_vma(
         do_munmap(c, mm, new, new + n, False)
         return -ENOMEM
     if flags & MREMAP_DONTUNMAP:
-        if vm & VM_LOCKED:                  # the kernel does not change locked_vm, as if the whole mapping had moved
-            mm.locked_lost += vma.end - vma.start - n
-        clear_vm_locked(c, mm, vma)
+        if not unlock_left(c, mm, vma, n, vm):
+            return -PMG_WAIT
         if new_vma != vma and vma.start == old and vma.end == old + old_n:
             unlink_anon_vmas(c, vma)        # it has no pages left
         return <int64_t> new

@@ -141,6 +141,26 @@ def test_a_stopped_mremap_has_moved_the_front(kernel: str, how: str) -> None:
         assert read is None or (len(read) == n and (read == 5).all())
 
 
+@pytest.mark.parametrize("kernel", ["6.1", "6.18"])
+def test_a_stopped_mremap_that_unmaps_nothing_has_unlocked_the_front(kernel: str) -> None:
+    """What is left of a locked mapping after a page of it has moved, as `munlock` leaves it."""
+    pages, moved = 1 << 21, 5
+    machine, app, base = world(kernel, pages)
+    app.mlock(base, pages * PAGE)
+    begun = first_page_changes(app, base + moved * PAGE)
+    with suppress(Stopped), ringing(begun):
+        app.mremap(base, moved * PAGE, moved * PAGE, maymove=True, dontunmap=True)
+    machine.check(full=True)
+    rest = [vma for vma in app.vmas() if base <= vma.start < base + pages * PAGE]
+    locked = [bool(vma.flags & VM_LOCKED) for vma in rest]
+    assert sum(vma.pages for vma in rest) == pages
+    assert locked in ([False], [False, True])  # at its end, and in the middle
+    app.munlock(base, pages * PAGE)
+    assert [vma.pages for vma in app.vmas() if base <= vma.start < base + pages * PAGE] == [pages]
+    assert (app.touch(base + moved * PAGE, (pages - moved) * PAGE).values == 5).all()
+    machine.check(full=True)
+
+
 def test_a_stopped_finish_leaves_a_migration_that_goes_on() -> None:
     """What it answers and what memory holds is as if nobody had stopped it."""
     pages = 1 << 20
