@@ -579,5 +579,4 @@ cdef class Flight:
         self.c = NULL
         self.outcome = answer(-EINTR if rc == PMG_EHOOK else rc, rule)
         raise_hooked(self.machine, rc)
-        self.machine.must_be_whole()            # put back what it had collected
         return self.outcome

@@ -29,8 +29,6 @@ cdef class Machine:
     cdef ctx_t *enter(self) except NULL
     cdef void lose_threads(self) noexcept
     cdef int must_be_whole(self) except -1
-    cdef int settle(self) except -1
-    cdef void listen(self, ctx_t *c) noexcept
     cdef bint is_nested(self)
     cdef int wait_nested(self, ctx_t *c) except *
     cdef void put_mm(self, ctx_t *c) noexcept

@@ -22,7 +22,6 @@ from pagemig.mm.fork cimport (
 from pagemig.mm.mig cimport mig_release_all
 from pagemig.mm.notify cimport call_refused, callbacks_release
 from pagemig.mm.page_alloc cimport arenas_release, mm_of, task_of, vma_index
-from pagemig.mm.putback cimport owed_release, owes_pages, putback_owed
 from pagemig.mm.types cimport (
     ctx_t, machine_t, MAX_NODES, MAX_SWAPFILES, mm_t, MODE_ACTORS, MODE_THREADS, PMG_WAIT, profile_t, PVEC_MAX, STAGE,
     TASK_FREE, TASK_RUNNING, task_t, vma_t, WAIT_PASS,
@@ -217,7 +216,6 @@ cdef class Machine:
         if self.m != NULL:
             ctx_release_all(self.m)
             mig_release_all(self.m)
-            owed_release(self.m)
             callbacks_release(self.m)
             arenas_release(self.m)
             free(self.m)
@@ -237,16 +235,12 @@ cdef class Machine:
         if call_refused(self.m, NULL):
             ctx_put(c)
             raise OSError(errno.EDEADLK, "a callback that runs under locks may not make a call")
-        self.listen(c)
+        c.data = <void *> self
         c.wait_fn = call_wait
         c.wait_mode = MODE_ACTORS if asked else MODE_THREADS
-        return c
-
-    cdef void listen(self, ctx_t *c) noexcept:
-        """Let signals end what the context does."""
-        c.data = <void *> self
         if PyThread_get_thread_ident() == main_thread:
             c.signal_fn = call_signal
+        return c
 
     cdef void lose_threads(self) noexcept:
         """Adapt to the child of os.fork, where only this thread is left."""
@@ -264,21 +258,7 @@ cdef class Machine:
             raise RuntimeError(
                 "another thread was inside a call of this machine when the process forked: use the machine in the parent, or "
                 "make one here")
-        return self.settle() if owes_pages(self.m) else 0
-
-    cdef int settle(self) except -1:
-        """Put back the pages that stopped calls left, which a signal can end too."""
-        cdef ctx_t *c
-        if call_refused(self.m, NULL):      # inside a callback that holds locks: a later call does it
-            return 0
-        c = ctx_get(self.m)
-        if c == NULL:
-            raise MemoryError("no memory for another call")
-        self.listen(c)
-        with nogil:
-            putback_owed(c)
-        ctx_put(c)
-        return self.raise_kept() if self.raised else 0
+        return 0
 
     cdef bint is_nested(self):
         """Whether a hook makes the call, which may wait for something that the interrupted call itself holds."""

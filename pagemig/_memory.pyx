@@ -2,7 +2,6 @@
 from libc.errno cimport ENOMEM, ESRCH
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport malloc
 from libc.string cimport memcpy
 
 from pagemig._arrays cimport answer, data_of, I32, I64, lend, own_data, U32, U64, U8
@@ -21,7 +20,6 @@ from pagemig.mm.page_alloc cimport (
 from pagemig.mm.pfnmap cimport pfn_is_reserved, remap_frames, vma_frames
 from pagemig.mm.pgtable cimport leaf_pte, walk_leaf
 from pagemig.mm.pte cimport pte_pfn, pte_present, pte_t
-from pagemig.mm.putback cimport pages_free
 from pagemig.mm.rmap cimport (
     anon_vma_lock_read, anon_vma_unlock_read, i_mmap_lock_read, i_mmap_unlock_read, page_get_anon_vma, put_anon_vma, rmap_vmas,
 )
@@ -59,13 +57,6 @@ assert FRAME_DTYPE.itemsize == sizeof(frame_t)
 
 cdef enum:
     AT_ONCE = 2048              # mappings fetched in one walk of a tree
-
-
-cdef listed(const uint32_t *pfns, uint64_t n):
-    """Copy a list."""
-    out = np.empty(n, np.uint32)
-    memcpy(own_data(out), pfns, n * 4)
-    return out
 
 
 cdef class Memory(Machine):
@@ -247,33 +238,29 @@ cdef class Memory(Machine):
         Returns (rc, frames moved, failed and left, content of those moved), as before they were put back.
         """
         cdef uint32_t *p = <uint32_t *> data_of(pfns, U32, "pfns")
-        cdef uint64_t n = len(pfns), entries = 3 * n + MIGRATE_CHUNK_SIZE + 1
-        cdef ctx_t *c = self.enter()
+        cdef uint64_t n = len(pfns)
+        cdef ctx_t *c
         cdef lists_t l
         cdef int64_t rc
-        cdef uint32_t *room
-        moved = failed = unmoved = content = None
+        room = np.empty(3 * n + MIGRATE_CHUNK_SIZE + 1, np.uint32)
+        l.source = <uint32_t *> own_data(room)
+        l.moved = l.source + n
+        l.failed = l.moved + n
+        l.to = l.failed + n
+        c = self.enter()
         try:
-            room = <uint32_t *> malloc(entries * 4)     # not numpy's: after a stop it outlives the call
-            if room == NULL:
-                raise MemoryError("no memory for the lists")
-            l.source = room
-            l.moved = l.source + n
-            l.failed = l.moved + n
-            l.to = l.failed + n
             with nogil:
                 lists_begin(c, &l, p, n, nid)
                 rc = <int64_t> migrate_page_lists(c, &l)
             try:
-                if not c.signalled:
-                    moved = listed(l.moved, l.nr_moved)
-                    failed = listed(l.failed, l.nr_failed)
-                    unmoved = listed(l.source, l.n)
-                    content = self._list_content(moved)
+                left = l.source - <uint32_t *> own_data(room)
+                moved = room[n:n + l.nr_moved].copy()
+                failed = room[2 * n:2 * n + l.nr_failed].copy()
+                unmoved = room[left:left + l.n].copy()
+                content = self._list_content(moved)
             finally:
                 with nogil:
                     lists_end(c, &l)
-                    pages_free(c, room, entries)
         finally:
             self.leave(c)
         return rc, moved, failed, unmoved, content

@@ -114,7 +114,6 @@ def save(Machine machine not None, write, bytes extra):
     cdef uint64_t n = len(extra)
     cdef const char *what
     cdef int64_t rc
-    machine.must_be_whole()
     with nogil:
         rc = state_save(machine.m, p, n, give, <void *> stream, &what)
     if stream.error is not None:
@@ -159,7 +158,6 @@ def copy(Machine machine not None):
     cdef Stop stop = Stop()
     cdef const char *what
     cdef int why
-    machine.must_be_whole()
     with nogil:
         loaded.m = state_copy(machine.m, call_stop, <void *> stop, &why, &what)
     if stop.error is not None:

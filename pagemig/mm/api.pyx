@@ -46,7 +46,6 @@ from pagemig.mm.pgtable cimport entry_table, leaf_pte, level_shift, pte_index, t
 from pagemig.mm.pte cimport (
     is_migration_entry, migration_entry_to_pfn, PTE_A, PTE_D, pte_pfn, pte_present, PTE_RW, pte_t,
 )
-from pagemig.mm.putback cimport owed_release, owes_pages, putback_owed
 from pagemig.mm.state cimport state_copy, state_load, state_problem, state_save
 from pagemig.mm.swapfile cimport pmg_sys_swapon
 from pagemig.mm.types cimport (
@@ -200,16 +199,6 @@ cdef void ctx_close(pmg_ctx *ctx) noexcept nogil:
     h.c.held = 0
     ctx_put(h.c)
     free(h)
-
-
-cdef void settle(machine_t *m) noexcept nogil:
-    """Put back what calls that were stopped left, before a call that collects pages or looks at all of them."""
-    cdef ctx_t *c
-    if owes_pages(m):
-        c = ctx_get(m)
-        if c != NULL:
-            putback_owed(c)
-            ctx_put(c)
 
 
 cdef int ctx_wait(const pmg_ctx *ctx, uint32_t *what, uint32_t *which) noexcept nogil:
@@ -372,7 +361,6 @@ cdef int machine_free(pmg_machine *machine) noexcept nogil:
         return PMG_EBUSYCTX
     ctx_release_all(m)
     mig_release_all(m)
-    owed_release(m)
     callbacks_release(m)
     arenas_release(m)
     free(m)
@@ -406,7 +394,6 @@ cdef int check(pmg_machine *machine, uint32_t full, char *text, size_t n) noexce
     cdef int rule
     if call_refused(core(machine), NULL):
         return -EDEADLK
-    settle(core(machine))
     memset(&k, 0, sizeof(k))
     rule = check_machine(core(machine), &k, full != 0, NULL, NULL, &v)
     checker_release(&k)
@@ -548,7 +535,6 @@ cdef int64_t numbers_call(
     cdef uint32_t i
     if rc == -EDEADLK or (rc and needs_mm):
         return rc
-    settle(h.c.m)
     args[0] = a
     args[1] = b
     args[2] = d
@@ -883,7 +869,6 @@ cdef int64_t move_pages(
     cdef int64_t rc
     if no:
         return no
-    settle(h.c.m)
     if not owns_time(h):
         return answered(h, pmg_sys_move_pages(h.c, pid, count, user(pages), user(nodes), user(status), flags, rule))
     if not goes_on(h, MIG_MOVE_PAGES, &rc):
@@ -902,7 +887,6 @@ cdef int64_t migrate_pages(
     cdef int64_t rc
     if no:
         return no
-    settle(h.c.m)
     if not owns_time(h):
         return answered(h, pmg_sys_migrate_pages(h.c, pid, maxnode, user(old_nodes), user(new_nodes), rule))
     if not goes_on(h, MIG_MIGRATE_PAGES, &rc):
@@ -921,7 +905,6 @@ cdef int64_t mbind(
     cdef int64_t rc
     if no:
         return no
-    settle(h.c.m)
     if not owns_time(h):
         return answered(h, pmg_sys_mbind(h.c, va, length, mode, user(nodes), maxnode, flags, rule))
     if not goes_on(h, MIG_MBIND, &rc):
@@ -967,7 +950,6 @@ cdef int64_t frames(
         return -EINVAL
     if n and status == NULL:
         return -EFAULT
-    settle(h.c.m)
     if not owns_time(h):
         return answered(h, migrate_frames(h.c, pfn, nodes, n, status))
     if not goes_on(h, MIG_FRAMES, &rc):
@@ -991,7 +973,6 @@ cdef mig_t *mig_started(pmg_ctx *ctx, uint32_t kind, int *error) noexcept nogil:
     if kind != MIG_FRAMES and lacks_mm(h):
         error[0] = -ESRCH
         return NULL
-    settle(h.c.m)
     return mig_begin(h.c.m, h.t.pid if h.t != NULL else 0, h.c.cpu, kind, True, error)
 
 
@@ -1256,7 +1237,6 @@ cdef int64_t save(pmg_machine *machine, pmg_write write, void *priv, char *text,
     if write == NULL:
         return -EFAULT
     if not call_refused(core(machine), NULL):
-        settle(core(machine))
         rc = state_save(core(machine), NULL, 0, write, priv, &what)
     return told(rc, what, text, n)
 
@@ -1268,7 +1248,6 @@ cdef int copy(pmg_machine *machine, pmg_machine **out, char *text, size_t n) noe
         return -EFAULT
     out[0] = NULL
     if not call_refused(core(machine), NULL):
-        settle(core(machine))
         out[0] = <pmg_machine *> <void *> state_copy(core(machine), NULL, NULL, &rc, &what)
     return <int> told(rc, what, text, n)
 

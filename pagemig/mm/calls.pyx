@@ -43,7 +43,7 @@ from pagemig.mm.place cimport (
 )
 from pagemig.mm.pte cimport pte_pfn
 from pagemig.mm.queue cimport (
-    code_queue, list_free, list_putback, list_reserve, list_t, migrate_queue, queue_begin, queue_pages_range, queue_t, queued_t,
+    code_queue, list_putback, list_reserve, list_t, migrate_queue, queue_begin, queue_pages_range, queue_t, queued_t,
     vma_migratable,
 )
 from pagemig.mm.rmap cimport lru_cache_disable, lru_cache_enable
@@ -559,7 +559,7 @@ cdef int64_t pages_move(
         mmap_read_unlock(c, mv.mm)
     list_putback(c, &mv.list)
     lru_cache_enable(c)
-    list_free(c, &mv.list)
+    free(mv.list.pfns)
     free(mv.batch.stage)
     return err
 
@@ -734,7 +734,7 @@ cdef int64_t do_mbind(ctx_t *c, const bind_t *call) noexcept nogil:
     place_leave(c)
     list_putback(c, &q.list)
     lru_cache_enable(c)
-    list_free(c, &q.list)
+    free(q.list.pfns)
     if not unlocked:
         mmap_write_unlock(c, c.mm)
     return rc
@@ -1013,7 +1013,7 @@ cdef int64_t migrate_to_node(ctx_t *c, uint32_t mm, pairs_t *k, uint32_t flags) 
     target_begin(&t, k.dest)
     rc = migrate_queue(c, &q, &t)
     k.moving = False
-    list_free(c, &q.list)
+    free(q.list.pfns)
     return rc
 
 

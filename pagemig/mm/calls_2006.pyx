@@ -35,8 +35,8 @@ from pagemig.mm.place cimport (
 from pagemig.mm.pgtable cimport leaf_pte, pte_lock, pte_unlock
 from pagemig.mm.pte cimport pte_pfn, pte_present, PTE_SPECIAL, pte_t
 from pagemig.mm.queue cimport (
-    code_list, code_queue, list_add, list_free, list_putback, list_t, next_pair, queue_begin, queue_t, queue_vma, queued_again,
-    queued_t, vma_migratable,
+    code_list, code_queue, list_add, list_putback, list_t, next_pair, queue_begin, queue_t, queue_vma, queued_again, queued_t,
+    vma_migratable,
 )
 from pagemig.mm.rmap cimport lru_cache_disable, lru_cache_enable
 from pagemig.mm.swap_state cimport nr_swap_pages
@@ -221,9 +221,9 @@ cdef int64_t interleave_exactly(
         k.pages.n = 0
         rc = k.run.error or <int64_t> k.run.failed
     list_putback(c, &k.pages)
-    list_free(c, &k.pages)
+    free(k.pages.pfns)
     free(k.nodes.pfns)
-    k.nodes.pfns = NULL
+    k.pages.pfns = k.nodes.pfns = NULL
     return rc
 
 
@@ -360,7 +360,7 @@ cdef int64_t mbind_check_range(ctx_t *c, const bind_t *call) noexcept nogil:
     place_leave(c)
     list_putback(c, &q.list)
     lru_cache_enable(c)
-    list_free(c, &q.list)
+    free(q.list.pfns)
     if PMG_GUARD(GUARD_MMAP_LOCK):
         mmap_write_unlock(c, c.mm)
     return rc
@@ -436,7 +436,7 @@ cdef int64_t migrate_to_node_check_range(ctx_t *c, uint32_t mm, pairs_t *p, uint
     place_leave(c)
     p.moving = False
     list_putback(c, &q.list)
-    list_free(c, &q.list)
+    free(q.list.pfns)
     return rc
 
 
@@ -745,7 +745,7 @@ cdef int64_t move_pages_whole_request(
         status[i] = k.r.status[i]
     if rc >= 0 and count > writable:
         rc = -EFAULT
-    list_free(c, &k.r.pages)
+    free(k.r.pages.pfns)
     free(k.r.slots.pfns)
     free(k.r.nodes)
     free(k.r.status)
@@ -839,7 +839,7 @@ cdef int64_t migrate_frame_list(
         migrate_pages_each(c, &mv, &k.run)
     place_leave(c)
     lru_cache_enable(c)
-    list_free(c, &k.r.pages)
+    free(k.r.pages.pfns)
     free(k.r.slots.pfns)
     free(k.r.nodes)
     for i in range(n):

@@ -74,8 +74,7 @@ cdef ctx_t *ctx_get(machine_t *m) noexcept nogil:
         c.gather = NULL
         c.outside_fn = NULL
         c.hook_error = c.abort = 0
-        c.signalled = c.owes = 0
-        c.owed = NULL
+        c.signalled = 0
         c.work = 0
         c.looked_ns = 0
         c.signal_fn = NULL
@@ -228,7 +227,7 @@ cdef bint look_for_signals(ctx_t *c) noexcept nogil:
     if now - c.looked_ns < BETWEEN_LOOKS_NS:
         return False
     if c.signal_fn(c):
-        c.signalled = c.abort = c.owes = 1
+        c.signalled = c.abort = 1
     clock_gettime(CLOCK_MONOTONIC, &t)
     c.looked_ns = <uint64_t> t.tv_sec * 1000000000 + <uint64_t> t.tv_nsec
     return c.signalled != 0

@@ -13,9 +13,8 @@ from pagemig.mm.context cimport LOOK_EVERY, mmap_read_lock, mmap_read_unlock, pm
 from pagemig.mm.fork cimport get_task_mm, mmput
 from pagemig.mm.frame cimport frame_refs, page_state
 from pagemig.mm.migrate cimport migrate_pages
-from pagemig.mm.migrate_stage cimport isolate_lru_page, run_t, target_begin, TARGET_NEAREST, target_t
+from pagemig.mm.migrate_stage cimport isolate_lru_page, putback_all, run_t, target_begin, TARGET_NEAREST, target_t
 from pagemig.mm.page_alloc cimport node_close, node_in_use, node_open, task_of
-from pagemig.mm.putback cimport putback_all
 from pagemig.mm.rmap cimport lru_cache_disable, lru_cache_enable
 from pagemig.mm.rules cimport refuse, RULE_NODE_RESERVED
 from pagemig.mm.types cimport (

@@ -477,7 +477,6 @@ cdef void mig_let(mig_t *g) noexcept nogil:
 
 cdef void mig_abort(mig_t *g) noexcept nogil:
     g.c.abort = 1
-    g.c.owes = g.c.signal_fn != NULL        # a caller that looks for signals can be stopped while it pays
     if g.at == 0:                               # it has not begun: nothing to undo
         g.rc = -EINTR
         pmg_store32(&g.at, MIG_DONE)

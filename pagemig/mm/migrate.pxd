@@ -105,4 +105,3 @@ cdef struct moves_t:
 
 # consumes the list: moved pages are freed, the others put back
 cdef void migrate_pages_each(ctx_t *c, moves_t *mv, run_t *run) noexcept nogil
-# putback_movable_pages (putback_lru_pages through 2.6.38): put every page back on the LRU; how many

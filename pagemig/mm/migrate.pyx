@@ -16,9 +16,9 @@ from pagemig.mm.mempolicy cimport alloc_page_vma
 from pagemig.mm.migrate_stage cimport (
     AHEAD, AT_LOCK, at_step, chunk_of, code_collect, code_run, code_stage, collect, collect_t, DONE, heed_abort, HELD,
     in_batches, isolate_lru_page, load_stage, new_page, one_page, PAUSE_COPIED, pause_pass, PAUSE_STAGE, PAUSE_UNMAPPED,
-    putback_lru_page, run_begin, run_stage, run_t, short_of_frames, STAGE_ALONE, stage_end, stage_goes_on, STAGE_IN_BATCH,
-    stage_move, STAGE_OVER, stage_t, stage_take, stage_unmap, STAGE_UNMAPPED, steps_show, TARGET_NEAREST, target_t,
-    wait_flags, WAIT_FOR_ALL,
+    putback_all, putback_lru_page, run_begin, run_stage, run_t, short_of_frames, STAGE_ALONE, stage_end, stage_goes_on,
+    STAGE_IN_BATCH, stage_move, STAGE_OVER, stage_t, stage_take, stage_unmap, STAGE_UNMAPPED, steps_show,
+    TARGET_NEAREST, target_t, wait_flags, WAIT_FOR_ALL,
 )
 from pagemig.mm.notify cimport chosen_node, flush_batch, hears_target
 from pagemig.mm.page_alloc cimport (
@@ -28,7 +28,6 @@ from pagemig.mm.place cimport (
     code_flag, code_nid, code_pfn, code_u32, code_u64, code_words, coder_t, HELD_LOCKED, HELD_TARGET, holds, holds_list,
     place_enter, place_leave, place_resumes, stop_short, WAY_FREE, WAY_NAME, WAY_READ, wrong,
 )
-from pagemig.mm.putback cimport pages_free, putback_all
 from pagemig.mm.rmap cimport lru_cache_disable, lru_cache_enable
 from pagemig.mm.swap_state cimport slots_at_hand
 from pagemig.mm.trace cimport STEP_ALLOC, STEP_ISOLATE
@@ -98,12 +97,9 @@ cdef void chunk_stage(ctx_t *c, chunk_t *k, const target_t *t, run_t *run) noexc
     k.at = BETWEEN
 
 
-cdef void chunk_gives_up(ctx_t *c, chunk_t *k, run_t *run) noexcept nogil:
+cdef void chunk_gives_up(chunk_t *k, run_t *run) noexcept nogil:
     """Count the page without a target and the pages to retry as failed; keep the rest of the list."""
     run.failed += 1 + k.left
-    if c.owes:                                  # the rest may be long: it stays where it is
-        putback_all(c, k.pfns + k.i, k.n - k.i)
-        k.n = k.i
     while k.i < k.n:
         k.pfns[k.left] = k.pfns[k.i]
         k.left += 1
@@ -127,7 +123,7 @@ cdef uint64_t migrate_chunk(
         while k.i < k.n and not run.error:
             chunk_stage(c, &k, t, run)
         if run.error:
-            chunk_gives_up(c, &k, run)
+            chunk_gives_up(&k, run)
             break
         k.pass_ += 1
         if k.left == 0 or k.pass_ >= c.m.profile.passes:
@@ -613,9 +609,6 @@ cdef void finish_run(
         again = False
         migrate_chunk_or_batch(c, b, pfns + f.i, f.k, min(f.tried - min(f.tried, f.i), f.k), target, run)
         f.i += f.k
-        if c.owes and run.error and b.n == 0:   # the rest together, not chunk by chunk
-            putback_all(c, pfns + f.i, f.n - f.i)
-            f.i = f.n
     count_event(c, C_PGMIGRATE_SUCCESS, run.succeeded)
     count_event(c, C_PGMIGRATE_FAIL, run.failed)
     place_leave(c)
@@ -908,10 +901,7 @@ cdef void lists_begin(ctx_t *c, lists_t *l, const uint32_t *pfns, uint64_t n, in
 
 
 cdef void lists_putback(ctx_t *c, lists_t *l) noexcept nogil:
-    if c.owes:                                  # what they leave is unreachable whether it is freed now or then
-        putback_all(c, l.moved, l.nr_moved)
-    else:
-        putback_moved(c, l.moved, l.nr_moved)
+    putback_moved(c, l.moved, l.nr_moved)
     putback_all(c, l.failed, l.nr_failed)
     putback_all(c, l.source, l.n)
     if l.to != NULL and l.nr_to:
@@ -1083,7 +1073,7 @@ cdef int migrate_pages_to(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *
     run.failed = k.nr_failed + k.lists.n
     putback_all(c, failed_of(&k), k.nr_failed)
     putback_all(c, k.lists.source, k.lists.n)
-    pages_free(c, k.room, MIGRATE_CHUNK_SIZE + 1 + 2 * n)
+    free(k.room)
     count_event(c, C_PGMIGRATE_SUCCESS, run.succeeded)
     count_event(c, C_PGMIGRATE_FAIL, run.failed)
     return run.error
@@ -1293,10 +1283,6 @@ cdef uint64_t one_pass(ctx_t *c, moves_t *mv, uint64_t n, uint32_t force, run_t 
     k.pfns = mv.pfns
     while k.in_stage or (k.i < k.n and not run.error):
         move_some(c, &k, force, run)
-    if c.owes:                                  # as in chunk_gives_up()
-        putback_all(c, mv.pfns + k.i, k.n - k.i)
-        run.failed += k.n - k.i
-        k.n = k.i
     while k.i < k.n:                            # the run ended: these were not tried in this pass
         keep_page(mv, &k.left, mv.pfns[k.i], slot_of(mv, k.i))
         k.i += 1

@@ -145,6 +145,8 @@ cdef void shift_stage(stage_t *st, const stage_t *from_, uint32_t first, uint32_
 # takes the isolation reference; False: not on the LRU
 cdef bint isolate_lru_page(ctx_t *c, uint32_t pfn) noexcept nogil
 cdef void putback_lru_page(ctx_t *c, uint32_t pfn) noexcept nogil
+# putback_movable_pages (putback_lru_pages through 2.6.38): put every page back on the LRU
+cdef void putback_all(ctx_t *c, const uint32_t *pfns, uint64_t n) noexcept nogil
 
 
 cdef inline bint steps_show(ctx_t *c) noexcept nogil:

@@ -181,6 +181,15 @@ cdef void putback_lru_page(ctx_t *c, uint32_t pfn) noexcept nogil:
         free_pages(c, &pfn, 1)
 
 
+cdef void putback_all(ctx_t *c, const uint32_t *pfns, uint64_t n) noexcept nogil:
+    """``putback_movable_pages``."""
+    cdef uint64_t i
+    for i in range(n):
+        if i + AHEAD < n:
+            pmg_prefetchw(&c.m.frames[pfns[i + AHEAD]])
+        putback_lru_page(c, pfns[i])
+
+
 # -- gathering ---------------------------------------------------------------------------------------------------
 
 

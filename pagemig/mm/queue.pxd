@@ -13,7 +13,6 @@ cdef struct list_t:
 
 cdef int list_add(list_t *l, uint32_t pfn) noexcept nogil
 cdef void list_putback(ctx_t *c, list_t *l) noexcept nogil
-cdef void list_free(ctx_t *c, list_t *l) noexcept nogil
 
 
 # the state of a walk over mappings (struct queue_pages)

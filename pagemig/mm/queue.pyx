@@ -7,7 +7,7 @@ from pagemig.mm.atomic cimport GUARD_ZERO_PAGE, PMG_GUARD, pmg_load, pmg_popcoun
 from pagemig.mm.context cimport signal_pending
 from pagemig.mm.frame cimport frame_maps, page_state
 from pagemig.mm.migrate cimport code_migrate, migrate_pages, run_result
-from pagemig.mm.migrate_stage cimport AHEAD, code_run, isolate_lru_page, target_t
+from pagemig.mm.migrate_stage cimport AHEAD, code_run, isolate_lru_page, putback_all, target_t
 from pagemig.mm.nodemask cimport nodes_nth, nodes_weight
 from pagemig.mm.page_alloc cimport page_to_nid, vec_at, vma_of
 from pagemig.mm.pagewalk cimport pagewalk_next, pagewalk_start, pagewalk_t
@@ -16,7 +16,6 @@ from pagemig.mm.place cimport (
     code_u64, code_words, coder_t, place_enter, place_leave, WAY_FREE, WAY_READ, wrong,
 )
 from pagemig.mm.pte cimport is_migration_entry, pte_pfn, pte_present, PTE_SPECIAL, pte_t
-from pagemig.mm.putback cimport pages_free, putback_all
 from pagemig.mm.types cimport (
     ctx_t, machine_t, mm_t, MPOL_MF_MOVE, MPOL_MF_MOVE_ALL, MPOL_MF_STRICT, nodemask_t, PG_reserved, PMG_WAIT,
     PTRS_PER_PTE, VM_DONTMIGRATE, VM_IO, VM_LOCKED, VM_PFNMAP, vma_t,
@@ -48,11 +47,6 @@ cdef int list_add(list_t *l, uint32_t pfn) noexcept nogil:
 cdef void list_putback(ctx_t *c, list_t *l) noexcept nogil:
     putback_all(c, l.pfns, l.n)
     l.n = 0
-
-
-cdef void list_free(ctx_t *c, list_t *l) noexcept nogil:
-    pages_free(c, l.pfns, l.cap)
-    l.pfns = NULL
 
 
 cdef bint vma_migratable(machine_t *m, vma_t *vma) noexcept nogil:

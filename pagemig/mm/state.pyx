@@ -20,7 +20,6 @@ from pagemig.mm.context cimport add_vm_events, ctx_bound, ctx_idle, ctx_release_
 from pagemig.mm.mig cimport mig_release_all, migs_read, migs_write
 from pagemig.mm.page_alloc cimport arena_new, arenas_release, copy_blocks, is_zero, mm_of, vec_at, vma_of
 from pagemig.mm.place cimport coder_t, WAY_READ, WAY_WRITE
-from pagemig.mm.putback cimport owes_pages
 from pagemig.mm.types cimport (
     frame_t, machine_t, MAX_NODES, MAX_SWAPFILES, mlock_pvec_t, mm_t, node_t, pcp_t, PTRS_PER_PTE, slab_t, STAGE, STATS_SLOTS,
     stop_t, SWAP_LEAVING, vm_event_state_t,
@@ -160,7 +159,6 @@ cdef void keep_addresses(machine_t *to, const machine_t *own) noexcept nogil:
     to.ctx_lock = own.ctx_lock
     to.nr_ctx = own.nr_ctx
     to.ctx_busy = own.ctx_busy
-    to.owed = own.owed
     to.mig_free = own.mig_free
     to.mig_table = own.mig_table
     to.mig_room = own.mig_room
@@ -256,8 +254,6 @@ cdef const char *cannot_be_taken(machine_t *m) noexcept nogil:
         return b"a context has a process: close it, or bind it to none (ctx_bind with task 0), and try again"
     if pmg_load32(&m.ctx_busy) != ctx_idle(m) + pmg_load32(&m.migs_busy):
         return b"a call is under way in another thread, or in a hook of it: try again when it is over"
-    if owes_pages(m):
-        return b"pages of a call that was stopped meanwhile are still to be put back: try again"
     if has_operations(m):
         return b"mappings have migrate operations of the host, which no file holds: unmap them first"
     return NULL

@@ -594,12 +594,10 @@ ctypedef struct ctx_t:          # the context of one call; an argument of every 
     void *places                # its call stack (place); NULL: the call is not resumable
     uint32_t abort              # ABORT: end the call without waiting or beginning anything new; ABORT_HEEDED: it did
     uint32_t signalled          # the caller wants the call to end
-    uint32_t owes               # so it leaves the pages it had collected to the machine (putback)
     uint32_t work               # pages handled since the last look for signals
     uint64_t looked_ns          # time of that look; 0: none yet
     bint (*signal_fn)(ctx_t *c) noexcept nogil  # whether the caller wants the call to end; NULL: it cannot
     uint32_t target_mm          # address space that the call holds beside its own; 0 none
-    void *owed                  # pages to leave, until the lists that hold them are freed; NULL: none
     double nested_deadline      # when a call made from a hook gives up waiting, in seconds; 0: it has not waited yet
     uint64_t count[64]          # counter_t: events not yet folded into the processor's
     uint64_t traced[8]          # C_LOCK_* as of the last event, in a trace that holds locks
@@ -660,9 +658,8 @@ ctypedef struct machine_t:
     # contexts: the host's, not the machine's
     ctx_t *ctx_free
     ctx_t *ctx_newest
-    uint32_t ctx_lock           # guards ctx_free, ctx_newest and owed; innermost
+    uint32_t ctx_lock           # guards ctx_free and ctx_newest; innermost
     uint32_t nr_ctx, ctx_busy
-    void *owed                  # pages that stopped calls had collected (putback); guarded by ctx_lock, read without it
     void *mig_free              # fibers of resumable calls (mig), the host's as contexts are; guarded by ctx_lock
     void **mig_table            # by index
     uint32_t mig_room           # places in the table

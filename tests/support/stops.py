@@ -37,7 +37,6 @@ class World:
         self.app = self.machine.spawn()
         self.base = self.app.mmap(self.length)
         self.pages = self.base + np.arange(pages, dtype=np.uint64) * PAGE
-        self.behind: Callable[[], object] | None = None  # to be called after the stop
         if touched:
             self.app.touch(self.base, self.length, write=True)
 
@@ -141,15 +140,27 @@ def scattered(w: World) -> Prepared:
 
 def finished(w: World) -> Prepared:
     moving = w.app.start_move_pages(w.pages, 1)
-    w.behind = moving.abort
-    return moving.finish
+
+    def finish() -> None:
+        try:
+            moving.finish()
+        finally:
+            moving.abort()
+
+    return finish
 
 
 def in_steps(w: World) -> Prepared:
     """The first step collects the pages of the whole process."""
     moving = w.app.start_migrate_pages({0}, {1})
-    w.behind = moving.abort
-    return moving.step
+
+    def step() -> None:
+        try:
+            moving.step()
+        finally:
+            moving.abort()
+
+    return step
 
 
 def aborted(w: World) -> Prepared:
@@ -318,8 +329,6 @@ def latency(name: str, kernel: str, pages: int, after: float) -> Sent | None:
             prepared()
         except KeyboardInterrupt:
             late = Sent(time.monotonic() - sent.at, time.thread_time() - sent.ran)
-    if world.behind is not None:
-        world.behind()
     world.machine.check(full=True)
     if world.app.alive:
         other = world.app.mmap(PAGE)

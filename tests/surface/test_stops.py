@@ -11,15 +11,12 @@ import numpy as np
 import pytest
 
 import pagemig as pm
-from pagemig import api
 from pagemig.mm.numbers import NUMBERS
 from support import stops
 from support.machines import PAGE
 from support.signals import Stopped, first_page_changes, ringing
 
-F = api.functions
 VM_LOCKED = NUMBERS["VM_LOCKED"]
-PG_ISOLATED = np.uint64(NUMBERS["PG_isolated"])
 #: Milliseconds that a call may still run after the signal; a busy machine may take longer for it.
 RUNS = 100
 PART = [
@@ -269,85 +266,3 @@ def test_threads_that_no_signal_reaches_are_left_alone() -> None:
         thread.join()
     assert moved == [0]
     machine.check(full=True)
-
-
-def isolated(machine: pm.Machine) -> int:
-    """Pages that are collected; a view, and so no call that puts them back first."""
-    return int(np.count_nonzero(machine.frames.raw["state"] & PG_ISOLATED))
-
-
-def given_up(kernel: str, pages: int) -> tuple[pm.Machine, pm.Process, int]:
-    """A machine whose process collected so many pages in steps, and dropped the migration."""
-    machine, app, base = filled(kernel, pages)
-    collect_and_drop(app)
-    return machine, app, base
-
-
-def filled(kernel: str, pages: int) -> tuple[pm.Machine, pm.Process, int]:
-    size = 2 * pages * PAGE
-    swap = [size] if pm.KERNELS[kernel].swap else []
-    machine = pm.Machine([size, size], kernel=kernel, page_bytes=8, swap=swap)
-    app = machine.spawn()
-    base = app.mmap(pages * PAGE)
-    app.touch(base, pages * PAGE, write=True, values=5)
-    return machine, app, base
-
-
-def collect_and_drop(app: pm.Process) -> None:
-    moving = app.start_migrate_pages({0}, {1})
-    moving.step()
-    del moving
-
-
-#: More pages than a stopped call puts back itself, and of these the most that it has handled.
-MANY, HANDLED = (1 << 18) + 20000, 8192
-
-
-@pytest.mark.parametrize("kernel", [*stops.NOW, *stops.THEN])
-def test_a_long_list_waits_for_the_next_call(kernel: str) -> None:
-    machine, app, base = given_up(kernel, MANY)
-    assert isolated(machine) >= MANY - HANDLED
-    machine.free(0)
-    assert isolated(machine) == 0
-    machine.check(full=True)
-    assert (app.touch(base, MANY * PAGE).values == 5).all()
-    assert app.migrate_pages({0}, {1}) == 0
-    assert np.count_nonzero(app.nodes(base, MANY) == 1) == MANY
-
-
-@pytest.mark.parametrize("kernel", ["6.1", "6.12", "2.6.17", "pmig"])
-def test_a_short_list_is_put_back_at_once(kernel: str) -> None:
-    machine, _, _ = given_up(kernel, HANDLED)
-    assert isolated(machine) == 0
-
-
-def test_a_list_that_waits_is_put_back_before_a_check_or_a_copy() -> None:
-    for first in (pm.Machine.check, pm.Machine.copy):
-        machine, _, _ = given_up("6.1", MANY)
-        assert isolated(machine) >= MANY - HANDLED
-        first(machine)
-        assert isolated(machine) == 0
-
-
-def test_a_host_in_c_meets_a_list_that_waits() -> None:
-    """Where its calls collect pages the list goes back first; what it unmaps goes with the list."""
-    machine, app, base = filled("6.1", MANY)
-    frames, status = app.frames(base, 2).astype(np.uint32), np.empty(2, np.int32)
-    with app.context() as context:
-        here = context.address
-        collect_and_drop(app)
-        assert F.munmap(here, base + 2 * PAGE, (MANY - 2) * PAGE) == 0
-        assert isolated(machine) >= MANY - HANDLED
-        pfns, nodes, stored = (a.ctypes.data for a in (frames, np.ones(2, np.int32), status))
-        assert F.migrate_frames(here, pfns, nodes, 2, stored) == 0
-        assert isolated(machine) == 0
-    assert status.tolist() == [1, 1]
-    machine.check(full=True)
-    assert machine.free(0) >= (2 * MANY - HANDLED) * PAGE
-
-
-def test_pages_that_wait_do_not_keep_a_machine_alive() -> None:
-    for _ in range(3):
-        machine, _, _ = given_up("2.6.17", MANY)
-        assert isolated(machine) >= MANY - HANDLED
-        del machine
