@@ -267,7 +267,7 @@ cdef class Machine:
     cdef int wait_nested(self, ctx_t *c) except *:
         """Do one round of waiting in a call from a hook, or beside migrations that only their caller can step.
 
-        RuntimeError when no other thread is left that could end the wait.
+        When no other thread is left that could end the wait, RuntimeError, or -PMG_WAIT if the wait is dispensable.
         """
         cdef uint32_t busy = pmg_load32(&self.m.ctx_busy) - ctx_held(self.m), depth = self.hooked.get(get_ident(), 0)
         cdef double now = monotonic()
@@ -275,6 +275,8 @@ cdef class Machine:
         if c.nested_deadline == 0:
             c.nested_deadline = now + HOOK_PATIENCE
         if now > c.nested_deadline or busy <= depth + 1 and (depth or active_count() == 1):
+            if c.dispensable:
+                return -PMG_WAIT
             raise RuntimeError(
                 "a hook made a call that waits for what is held while the hook runs" if depth else
                 "the call waits for a migration that is under way: step that one, or make accesses through a context")

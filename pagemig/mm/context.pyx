@@ -69,6 +69,7 @@ cdef ctx_t *ctx_get(machine_t *m) noexcept nogil:
         c.task = 0
         c.mm = 0
         c.wait_what = 0
+        c.dispensable = 0
         c.nested_deadline = 0
         c.watch = pmg_load_ptr(&m.watch)
         c.gather = NULL
@@ -239,8 +240,11 @@ cdef bint look_for_signals(ctx_t *c) noexcept nogil:
 cdef int pmg_wait(ctx_t *c, int what, uint32_t which, uint32_t spins) noexcept nogil:
     """Do one round of waiting, the only place that waits: for a page lock, migration entry, writeback, mm or inode lock.
 
-    A host that polls repeats the same wait, which counts once.
+    A host that polls repeats the same wait, which counts once.  Perhaps only this thread can step the call that keeps its
+    place and holds what a dispensable wait is for.
     """
+    if c.dispensable and pmg_load32(&c.m.migs_busy):
+        return -PMG_WAIT
     if spins == 0 and waits_anew(c, what, which):
         count_event(c, C_HOST_WAITS, 1)
     c.wait_what = what

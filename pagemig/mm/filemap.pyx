@@ -118,8 +118,8 @@ cdef void file_put(ctx_t *c, uint32_t file) noexcept nogil:
 cdef void evict_inode_pages(ctx_t *c, file_t *f) noexcept nogil:
     """Drop the pages of an unreachable file (``truncate_inode_pages_final``); a migration or a pin may still hold one.
 
-    Where waiting is impossible (a host that owns time) the page is removed without its lock: a migration then misses a
-    reference when it freezes the page, and gives up.
+    Where waiting is impossible (a host that owns time; beside calls that keep their place, or as one: an exit or munmap
+    cannot stop here) the page is removed without its lock: a migration then does not find it in its slot, and gives up.
     """
     cdef uint64_t index = next_page(c.m, f, 0)
     cdef uint32_t pfn
@@ -127,7 +127,9 @@ cdef void evict_inode_pages(ctx_t *c, file_t *f) noexcept nogil:
     while index != NO_PAGE:
         pfn = find_get_page(c.m, f, index)
         if pfn:
+            c.dispensable = 1
             locked = lock_page(c, pfn) == 0
+            c.dispensable = 0
             delete_from_page_cache(c, pfn)
             if locked:
                 unlock_page(c.m, pfn)

@@ -577,6 +577,7 @@ ctypedef struct ctx_t:          # the context of one call; an argument of every 
     uint32_t wait_mode          # MODE_*
     uint32_t wait_what          # WAIT_*: what the context waited for last and has not got yet; 0 nothing
     uint32_t wait_which         # the page, address space, file
+    uint32_t dispensable        # the call can go on without what it waits for, where nobody else might end the wait
     uint32_t lru_disabled       # the call holds one count of machine.lru_disable_count
     uint32_t stats_slot         # the call's own array of access counts, plus one; 0 none yet
     int (*wait_fn)(ctx_t *c, int what, uint32_t which) noexcept nogil

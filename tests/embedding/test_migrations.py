@@ -1,5 +1,6 @@
 """Migrations that take the caller's time: the same answers, and what meets them half-way."""
 
+import contextlib
 import ctypes
 import gc
 import random
@@ -223,6 +224,30 @@ def test_exit_in_the_middle(kernel: str) -> None:
     move.finish()
     machine.check(full=True)
     assert sum(machine.free(nid) for nid in machine.memory_nodes) >= before + N * PAGE
+
+
+@pytest.mark.parametrize("end", ["exit", "drop", "finish", "abort"])
+def test_memory_that_nobody_else_has_goes_while_its_pages_move(kernel: str, end: str) -> None:
+    """Shared memory goes with the last who has its address space, which cannot wait for a page."""
+    machine = four_nodes(kernel, page_bytes=8)
+    app = machine.spawn()
+    before = sum(machine.free(nid) for nid in machine.memory_nodes)
+    base = app.mmap(N * PAGE, shared=True)
+    app.touch(base, N * PAGE, write=True)
+    move = machine.start_migrate_frames(app.frames(base, N), [1] * N)
+    until(move, "unmapped")
+    last = [] if end == "exit" else [app.start_migrate_pages({2}, {3})]  # nothing is there
+    app.exit()
+    machine.check(full=True)
+    if end in ("finish", "abort"):
+        with contextlib.suppress(pm.SyscallError):  # its process is gone
+            getattr(last[0], end)()
+    last.clear()
+    gc.collect()
+    machine.check(full=True)
+    move.finish()
+    machine.check(full=True)
+    assert sum(machine.free(nid) for nid in machine.memory_nodes) >= before
 
 
 def test_the_caller_exits_in_the_middle(moving: Moving) -> None:
