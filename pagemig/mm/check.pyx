@@ -1078,9 +1078,9 @@ cdef int check_frame(check_t *k, uint32_t pfn) noexcept nogil:
     cdef frame_mark_t *seen = &k.frame[pfn]
     cdef int rc
     k.v.pfn = pfn
-    if k.moving and s & (PG_locked | PG_isolated):
+    if k.moving and (seen.held or s & (PG_locked | PG_isolated)):
         return 0
-    if seen.held and not k.moving:
+    if seen.held:
         rc = check_held(k, s, seen)
         if rc or seen.held != 1 + <uint32_t> HELD_ISOLATED:
             return rc

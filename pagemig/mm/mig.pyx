@@ -104,8 +104,13 @@ cdef void let_go(ctx_t *c) noexcept nogil:
     c.task = c.mm = 0
 
 
+cdef inline bint only_asks(const mig_t *g) noexcept nogil:
+    return g.kind == MIG_MOVE_PAGES and g.u[1].p == NULL
+
+
 cdef void run(void *record) noexcept nogil:
     cdef mig_t *g = <mig_t *> record
+    g.places.query = only_asks(g)
     g.places.stands = STANDS
     g.rc = perform(g.c, g)
     if g.c.abort == ABORT_HEEDED or g.c.signalled:
@@ -558,12 +563,11 @@ cdef void outermost(coder_t *w, mig_t *g) noexcept nogil:
     w.mm = g.c.mm
     w.target_mm = g.c.target_mm
     w.pid = 0
-    w.query = False
+    w.query = only_asks(g)
     w.entries = g.a[1] if g.kind == MIG_MOVE_PAGES else g.a[0]
     w.inner = NULL
     if g.kind == MIG_MOVE_PAGES:
         w.pid = <int32_t> g.a[0]
-        w.query = g.u[1].p == NULL
         w.inner = code_move_pages
         w.size = sizeof(called_t)
     elif g.kind == MIG_MIGRATE_PAGES:
@@ -642,6 +646,7 @@ cdef void code_mig(coder_t *w, mig_t *g) noexcept nogil:
         places_code(w, &g.places)
 
 
+        g.places.query = w.query
 cdef const char *cannot_be_written(const mig_t *g) noexcept nogil:
     if not g.timed:
         return b"a context keeps the place of a call that waits: repeat the call until it returns, and try again"

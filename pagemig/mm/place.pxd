@@ -78,6 +78,7 @@ ctypedef struct places_t:       # the stack of one call; ctx.places
     uint32_t n
     uint32_t unread             # in a loaded call: the innermost functions, which have not resumed yet
     uint32_t straight           # in a part that takes no time of the caller: nothing stops, except to look for signals
+    bint query                  # of coder_t
     place_t at[PLACES]
 
 cdef bint place_take(ctx_t *c, code_t code, void *locals, size_t size) noexcept nogil

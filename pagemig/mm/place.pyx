@@ -60,6 +60,7 @@ cdef bint places_name(coder_t *w, const ctx_t *c) noexcept nogil:
     w.target_mm = c.target_mm
     w.why = NULL
     w.slots = NULL
+    w.query = p.query
     places_code(w, p)
     return w.why == NULL
 

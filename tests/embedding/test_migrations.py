@@ -279,6 +279,25 @@ def test_a_second_migration_finds_the_pages_busy() -> None:
         machine.check(full=True)
 
 
+def test_one_that_only_asks_waits_beside_one_that_moves() -> None:
+    """What each of them has is known while the other waits, also of the copy."""
+    machine, app, base = machine_with("6.1")  # whose mbind moves pages under mmap_lock
+    bound = app.start_mbind(base, N * PAGE, pm.Bind([1]), pm.MPOL_MF_MOVE)
+    until(bound, "unmapped")
+    asked = app.start_move_pages(addresses(base), pm.NULL)
+    held = until(asked, "waits")
+    assert held.wait[0] == "address space"
+    machine.check(full=True)
+    other = machine.copy()
+    other.check(full=True)
+    for its in (machine, other):
+        for move in its.migrations:
+            move.finish()
+        assert its.processes[-1].nodes(base, N).tolist() == [1] * N
+        its.check(full=True)
+    assert asked.result.status.tolist() == [1] * N
+
+
 def test_many_at_once_by_turns(kernel: str) -> None:
     machine = four_nodes(kernel, page_bytes=8)
     machine.width = 5
