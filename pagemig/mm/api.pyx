@@ -32,8 +32,8 @@ from pagemig.mm.memory_hotplug cimport online_node
 from pagemig.mm.mig cimport (
     mig_abort, mig_at, mig_begin, mig_facts, mig_facts_t, mig_finish, MIG_FRAMES, mig_free, MIG_FTRUNCATE, mig_here,
     mig_let, MIG_LOOKS, MIG_MADVISE, MIG_MBIND, MIG_MIGRATE_PAGES, MIG_MLOCK, MIG_MLOCKALL, MIG_MMAP, MIG_MOVE_PAGES,
-    MIG_MPROTECT, MIG_MREMAP, MIG_OFFLINE, mig_owned, MIG_PIN, MIG_PUNCH, mig_release_all, mig_same, mig_status,
-    mig_step, MIG_SWAPOFF, mig_t, mig_user, migs_on_their_way, MIG_WAITS,
+    MIG_MPROTECT, MIG_MREMAP, MIG_OFFLINE, mig_owned, MIG_PIN, mig_publish, MIG_PUNCH, mig_release_all, mig_same,
+    mig_status, mig_step, MIG_SWAPOFF, mig_t, mig_user, migs_on_their_way, MIG_WAITS,
 )
 from pagemig.mm.migrate_stage cimport PAUSE_UNMAPPED
 from pagemig.mm.mlock cimport pmg_sys_munlock, pmg_sys_munlockall
@@ -984,6 +984,7 @@ cdef int mig_handle(mig_t *g, int64_t error, pmg_mig *out) noexcept nogil:
         g.fiber.done = 1
         mig_free(g)
         return <int> error
+    mig_publish(g)
     out[0] = <uint64_t> g.index << 32 | g.generation
     return 0
 

@@ -48,6 +48,7 @@ ctypedef struct mig_t:          # host memory in any number, as contexts
     mig_t *next                 # free ones
     uint32_t index, generation
     bint timed                  # stops wherever time may pass; else only where it waits
+    bint published              # its arguments are stored: others find it by its handle
     # Of the owner:
     uint32_t busy               # a step is under way: the thread that exchanges 0 for 1 may make it
     pmg_fiber fiber
@@ -87,6 +88,8 @@ cdef int mig_user(mig_t *g, uint32_t i, const pmg_user_t *user, uint64_t bytes) 
 cdef int mig_status(mig_t *g, uint32_t i, const pmg_user_t *user, uint64_t n, int32_t fill) noexcept nogil
 # whether u[i] equals the caller's memory now
 cdef bint mig_same(mig_t *g, uint32_t i, const pmg_user_t *user, uint64_t bytes) noexcept nogil
+# let others find it by its handle; its arguments do not change any more
+cdef void mig_publish(mig_t *g) noexcept nogil
 # the right to step and to end it, until mig_let; False: another has it
 cdef bint mig_owned(mig_t *g) noexcept nogil
 cdef void mig_let(mig_t *g) noexcept nogil

@@ -234,7 +234,7 @@ cdef mig_t *mig_stepped(machine_t *m, uint32_t index, uint32_t generation) noexc
     cdef mig_t *g = NULL
     if index < m.nr_migs:
         g = <mig_t *> m.mig_table[index]
-    return g if g != NULL and g.c != NULL and g.timed and g.generation == generation else NULL
+    return g if g != NULL and g.c != NULL and g.published and g.generation == generation else NULL
 
 
 cdef mig_t *mig_at(machine_t *m, uint32_t index, uint32_t generation) noexcept nogil:
@@ -357,6 +357,7 @@ cdef mig_t *mig_ready(machine_t *m, mig_t *g, uint32_t cpu, uint32_t kind, bint 
     pmg_spin_lock(&m.ctx_lock)
     g.c = c
     g.timed = timed
+    g.published = False
     g.generation += 1
     pmg_spin_unlock(&m.ctx_lock)
     mig_let(g)                      # only now: a thread that steps with the old handle sees another generation
@@ -382,6 +383,12 @@ cdef mig_t *mig_begin(machine_t *m, uint32_t pid, uint32_t cpu, uint32_t kind, b
         mig_free(g)
         return NULL
     return g
+
+
+cdef void mig_publish(mig_t *g) noexcept nogil:
+    pmg_spin_lock(&g.m.ctx_lock)
+    g.published = True
+    pmg_spin_unlock(&g.m.ctx_lock)
 
 
 cdef int mig_user(mig_t *g, uint32_t i, const pmg_user_t *user, uint64_t bytes) noexcept nogil:
@@ -507,7 +514,7 @@ cdef uint64_t migs_on_their_way(machine_t *m, uint64_t *out, uint64_t n) noexcep
     pmg_spin_lock(&m.ctx_lock)
     for i in range(m.nr_migs):
         g = <mig_t *> m.mig_table[i]
-        if g.c != NULL and g.timed:
+        if g.c != NULL and g.published:
             if found < n:
                 out[found] = <uint64_t> i << 32 | g.generation
             found += 1
@@ -639,6 +646,7 @@ cdef void code_mig(coder_t *w, mig_t *g) noexcept nogil:
         return
     outermost(w, g)
     if w.way == WAY_READ:
+        g.places.query = w.query
         places_read(w, &g.places, w.inner, w.size)
     elif g.places.n == 0 or w.inner != g.places.at[0].code:
         stop_short(w)
@@ -646,11 +654,10 @@ cdef void code_mig(coder_t *w, mig_t *g) noexcept nogil:
         places_code(w, &g.places)
 
 
-        g.places.query = w.query
 cdef const char *cannot_be_written(const mig_t *g) noexcept nogil:
     if not g.timed:
         return b"a context keeps the place of a call that waits: repeat the call until it returns, and try again"
-    if g.busy:
+    if g.busy or not g.published:
         return b"another thread makes a step of a migration: try again when it has ended"
     if g.c.abort or g.at == MIG_LOOKS:
         return b"a step of a migration was interrupted: step it to its next stop, and try again"
@@ -709,6 +716,7 @@ cdef void read_one(coder_t *w) noexcept nogil:
         w.why = b""
     else:
         code_mig(w, g)
+        mig_publish(g)
         w.m.lru_disable_count += g.c.lru_disabled
 
 

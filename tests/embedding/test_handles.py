@@ -122,12 +122,12 @@ class Table:
         self.context = self.app.context(owns_time=owns_time)
         self.event = api.MigEvent(size=ctypes.sizeof(api.MigEvent))
 
-    def begin(self, first: int = 0) -> int:
-        pages = self.base + (first + np.arange(N, dtype=np.uint64)) * np.uint64(PAGE)
-        nodes, status, handle = np.ones(N, np.int32), np.zeros(N, np.int32), ctypes.c_uint64()
+    def begin(self, first: int = 0, n: int = N) -> int:
+        pages = self.base + (first + np.arange(n, dtype=np.uint64)) * np.uint64(PAGE)
+        nodes, status, handle = np.ones(n, np.int32), np.zeros(n, np.int32), ctypes.c_uint64()
         arrays = user(pages), user(nodes), user(status)
         c = self.context.address
-        assert F.mig_move_pages(c, 0, N, *arrays, 2, ctypes.byref(handle)) == 0
+        assert F.mig_move_pages(c, 0, n, *arrays, 2, ctypes.byref(handle)) == 0
         return handle.value
 
     def step(self, handle: int, context: Any = None) -> int:
@@ -237,6 +237,38 @@ def test_threads_that_step_and_end_one_migration_after_another() -> None:
     for handle in handles:
         table.end(handle, abort=1)
     table.context.close()
+    table.machine.check(full=True)
+
+
+@pytest.mark.threads
+def test_others_see_a_migration_with_all_its_arguments() -> None:
+    """The count of pages differs from one to the next; what is listed has that of its start."""
+    table = Table("6.12")
+    machine = api.machine(table.machine)
+    over = threading.Event()
+    seen: set[tuple[int, ...]] = set()
+
+    def look() -> None:
+        handles, info = (ctypes.c_uint64 * 4)(), api.MigInfo(size=ctypes.sizeof(api.MigInfo))
+        while not over.is_set():
+            for handle in handles[: F.migrations(machine, handles, 4)]:
+                if F.mig_info(machine, handle, ctypes.byref(info)) == 0:
+                    seen.add((handle, info.call, info.task, info.arguments[1], info.statuses))
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    began = set()
+    try:
+        for k in range(600):
+            n = 1 + k % N
+            handle = table.begin(n=n)
+            began.add((handle, 1, table.app.pid, n, n))
+            table.end(handle, abort=1)
+    finally:
+        over.set()
+        watcher.join()
+    table.context.close()
+    assert seen <= began
     table.machine.check(full=True)
 
 

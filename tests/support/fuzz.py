@@ -5,22 +5,28 @@ that a crash or a hang is a finding like any other. A finding is shrunk and prin
 that runs with pagemig alone.
 
 A step is source text: an object, a method, and the text of each argument. Machines, processes,
-files and pins have names (``m``, ``p0``, ``f1``, ``h2``); a step whose names are empty is passed
-over, which lets the shrinker leave out any step. The shadow keeps what every page must hold: for
-shared pages by inode and index, for private ones by process and page. It takes the layout from
-``vmas()`` and the values from nowhere but the steps.
+files, pins and migrations in steps have names (``m``, ``p0``, ``f1``, ``h2``, ``g3``); a step
+whose names are empty is passed over, which lets the shrinker leave out any step. Migrations stay
+open from step to step, so that any other call comes between their stops; at times the machine is
+saved with them, and the steps go on with the loaded one. The shadow keeps what every page must
+hold: for shared pages by inode and index, for private ones by process and page. It takes the
+layout from ``vmas()`` and the values from nowhere but the steps.
 """
 
 import argparse
+import copy
+import dataclasses
 import faulthandler
 import operator
 import os
+import pickle
 import random
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -36,11 +42,14 @@ ARENA = (1 << 40) + (512 - 20) * PAGE
 ARENA_PAGES = 40
 #: The last pages of the address space.
 TOP = (1 << 47) - 8 * PAGE
-PROCESSES, FILES, PINS = 5, 3, 4
+PROCESSES, FILES, PINS, MIGRATIONS = 5, 3, 4, 4
 VM_PFNMAP, VM_WIPEONFORK = 0x400, 0x2000000
 STEPS_A_SEED = 200
 SECONDS_A_SEED = 120
-UNKNOWN = None  # a call failed half-way: the next read says which of its values it is
+UNKNOWN = None  # a call failed half-way: the next read says what it is
+
+#: What a page must hold: a value, one of several after a write that may have been done, or UNKNOWN.
+Held = int | frozenset[int] | None
 
 
 # ---- steps ------------------------------------------------------------------------------------
@@ -55,16 +64,14 @@ class Step:
     args: dict[str, str] = field(default_factory=dict)
     out: str = ""
     inner: "Step | None" = None
-    stops: str = ""  # of a migration in steps: arguments of `in_steps`
 
     def text(self) -> str:
         called = ", ".join(f"{name}={value}" for name, value in self.args.items())
         if self.inner is not None:
             called = f"once({', '.join(self.args.values())}, {self.inner.text()!r})"
-        elif self.obj == "pm":
-            called = ", ".join(self.args.values())
         text = f"{self.obj}.{self.method}({called})"
-        text = f"in_steps({text}, {self.stops})" if self.stops else text
+        if self.method == "go_on":
+            text = f"go_on({self.obj}, {called})"
         return f"{self.out + ' = ' if self.out else ''}{text}"
 
 
@@ -97,21 +104,72 @@ def odd(values: list[int], kind: str) -> np.ndarray:
     return odd_view
 
 
-IN_STEPS = '''\
-def in_steps(move, stops, end, copied):
-    """Make some steps of a migration, copy the machine there, and end both."""
-    for _ in range(stops):
-        move.step()
-        move.machine.check()
-    if copied and not move.done:
-        other = move.machine.copy()
-        for its in other.migrations:
-            its.finish() if end == "abort" else its.abort()
-        other.check(full=True)
-    getattr(move, end)()
-    return move.result
+#: What steps call beside pagemig; scripts have it, too.
+HELPERS = '''\
+def copied(machine, way):
+    """Copy a machine one way or another."""
+    if way == "copy":
+        return machine.copy()
+    if way == "pickle":
+        return pickle.loads(pickle.dumps(machine))
+    with tempfile.TemporaryDirectory() as folder:
+        machine.save(folder + "/saved")
+        return pm.Machine.load(folder + "/saved")
+
+
+def renamed(names, machine):
+    """Let names of a machine's parts mean those of its copy; a process that was reaped has none."""
+    moves = dict(zip(names["m"].migrations, machine.migrations, strict=True))
+    for name, its in list(names.items()):
+        if isinstance(its, pm.Process):
+            names[name] = next((p for p in machine.processes if p.pid == its.pid), None)
+        elif isinstance(its, pm.File) and not its.closed:
+            names[name] = pm.File._of(machine, its.index, its.kind, its.path)
+        elif isinstance(its, pm.Pin):
+            names[name] = dataclasses.replace(its, machine=machine)
+        elif isinstance(its, pm.Migration):
+            names[name] = moves.get(its)
+        if names[name] is None:
+            del names[name]
+    names["m"] = machine
+
+
+def ended(machine, how):
+    """End all migrations; one may wait until another has ended, but never all of them."""
+    left = len(machine.migrations) + 1
+    while 0 < len(machine.migrations) < left:
+        left = len(machine.migrations)
+        for move in machine.migrations:
+            try:
+                getattr(move, how)()
+            except (OSError, RuntimeError, TypeError, ValueError):  # also of a migrate operation
+                machine.check()
+    if machine.migrations:
+        raise AssertionError("migrations wait for each other")
+
+
+def go_on(machine, names, way, how, stay):
+    """Copy a machine, end the migrations of one, and go on with the other; return the ended one."""
+    over, other = copied(machine, way), machine
+    if not stay:
+        renamed(names, over)
+        over, other = other, over
+    over.at_step(None)  # its hook means the other one's names
+    ended(over, how)
+    over.check(full=True)
+    other.check(full=True)
+    return over
 '''
-exec(IN_STEPS)
+HELPERS_HERE: dict[str, Any] = {
+    "dataclasses": dataclasses, "pickle": pickle, "pm": pm, "tempfile": tempfile
+}  # fmt: skip
+exec(HELPERS, HELPERS_HERE)
+
+#: What a call says that would wait for a migration, or that a hook makes in its own step.
+WAITS = (
+    "waits for a migration that is under way", "the migration waits for",
+    "another thread is stepping this migration", "a hook made a call that waits",
+)  # fmt: skip
 
 HOSTILE = (
     "-1", "0", "1", "7", "2**31 - 1", "2**31", "2**32 - 1", "2**32", "2**47", "2**63 - 1",
@@ -134,7 +192,7 @@ class Draw:
         self.rng, self.nodes, self.frames, self.profile = rng, nodes, frames, profile
         self.token = rng.randrange(1 << 40) << 20
         self.weighted: list[tuple[float, Callable[[], Step]]] = [
-            (3, self.spawn), (3, self.fork), (1.5, self.exit), (0.5, self.reap),
+            (1, self.spawn), (3, self.fork), (1, self.exit), (0.5, self.reap),
             (0.5, self.setuid), (0.5, self.cpu), (8, self.mmap), (4, self.munmap),
             (3, self.mprotect), (4, self.mremap), (3, self.mlock), (2, self.munlock),
             (1, self.mlockall), (0.5, self.munlockall), (6, self.madvise), (16, self.write),
@@ -145,7 +203,7 @@ class Draw:
             (0.5, self.home_node), (4, self.migrate_frames), (2, self.offline), (2, self.online),
             (1, self.migrate_range), (5, self.hook), (0.5, self.hook_off), (3, self.look),
             (0.5, self.memlock), (0.5, self.mmap_pfns), (0.5, self.vm_ops), (1, self.tracing),
-            (0.5, self.width), (6, self.in_steps),
+            (0.5, self.width), (8, self.start), (24, self.stop), (2, self.end), (0.5, self.go_on),
 
         ]  # fmt: skip
         if profile.four_lists:
@@ -159,7 +217,7 @@ class Draw:
         if (
             step.args
             and step.inner is None
-            and step.method != "setattr"
+            and step.method not in ("setattr", "go_on")
             and self.rng.random() < 0.06
         ):
             name = self.rng.choice(list(step.args))
@@ -221,10 +279,30 @@ class Draw:
         self.token += 1
         return self.token
 
+    def g(self) -> str:
+        return f"g{self.rng.randrange(MIGRATIONS)}"
+
     def pid(self) -> dict[str, str]:
         return {"pid": self.p()} if self.flag(0.3) else {}
 
     # ---- steps
+
+    def beginning(self) -> list[Step]:
+        """Processes with memory in most of the arena, which most calls would miss otherwise."""
+        steps = [replace(self.file(), out=f"f{k}") for k in range(FILES)]
+        for p in ("p0", "p1"):
+            border = self.rng.randrange(ARENA_PAGES + 1)
+            steps.append(Step("m", "spawn", {}, p))
+            for first, pages in ((0, border), (border, ARENA_PAGES - border)):
+                addr = {"addr": hex(ARENA + first * PAGE)}
+                length = {"length": str(pages * PAGE)}
+                values = str([self.value() for _ in range(pages)])
+                write = {"write": "True", "values": values}
+                steps.append(replace(self.mmap(), obj=p))
+                steps[-1] = replace(steps[-1], args=steps[-1].args | addr | length)
+                steps.append(Step(p, "touch", addr | length | write))
+        width = Step("m", "setattr", {"width": self.rng.choice(["1", "2", "5", "64"])})
+        return [*steps, Step("p0", "fork", {}, "p2"), width]
 
     def spawn(self) -> Step:
         return Step("m", "spawn", {"uid": "1000"} if self.flag(0.2) else {}, self.p())
@@ -435,12 +513,25 @@ class Draw:
             self.p(), "mbind", self.range() | {"policy": self.policy(), "flags": self.flags()}
         )
 
-    def in_steps(self) -> Step:
+    def start(self) -> Step:
         makers = [self.move_pages, self.migrate_pages, self.mbind, self.migrate_frames]
         call = self.rng.choice(makers)()
-        end = self.rng.choice(["finish", "abort"])
-        stops = f"{self.rng.randrange(6)}, {end!r}, {self.flag(0.3)}"
-        return Step(call.obj, "start_" + call.method, call.args, stops=stops)
+        return Step(call.obj, "start_" + call.method, call.args, self.g())
+
+    def stop(self) -> Step:
+        return Step(self.g(), "step")
+
+    def end(self) -> Step:
+        return Step(self.g(), self.rng.choice(["finish", "abort"]))
+
+    def go_on(self) -> Step:
+        args = {
+            "names": "globals()",
+            "way": repr(self.rng.choice(["copy", "pickle", "file"])),
+            "how": repr(self.rng.choice(["finish", "abort"])),
+            "stay": str(self.flag()),
+        }
+        return Step("m", "go_on", args)
 
     def set_mempolicy(self) -> Step:
         return Step(self.p(), "set_mempolicy", {"policy": self.policy()})
@@ -494,7 +585,7 @@ class Draw:
             self.munmap, self.write, self.read, self.fork, self.exit, self.ftruncate,
             self.punch, self.madvise, self.mremap, self.mprotect, self.move_pages, self.pin,
             self.unpin, self.offline, self.fwrite, self.mbind, self.migrate_pages, self.spawn,
-            self.mlock, self.close,
+            self.mlock, self.close, self.start, self.stop, self.stop, self.end, self.go_on,
         ]  # fmt: skip
         inner = self.rng.choice(makers)()
         return Step("m", "at_step", {"step": str(self.rng.randrange(1, 10))}, inner=inner)
@@ -556,13 +647,11 @@ class Shadow:
     """What memory must hold."""
 
     def __init__(self) -> None:
-        self.shared: dict[
-            tuple[int, int], int | None
-        ] = {}  # now, by inode and index; 0 where absent
+        self.shared: dict[tuple[int, int], Held] = {}  # now, by inode and index; 0 where absent
         self.ever: dict[tuple[int, int], set[int]] = {}  # for private pages nobody has written
-        self.private: dict[int, dict[int, int | None]] = {}  # by pid and page: written there
+        self.private: dict[int, dict[int, Held]] = {}  # by pid and page: written there
 
-    def own(self, p: pm.Process) -> dict[int, int | None]:
+    def own(self, p: pm.Process) -> dict[int, Held]:
         return self.private.setdefault(p.pid, {})
 
     def drop(self, p: pm.Process, start: int, end: int, *, failed: bool = False) -> None:
@@ -578,17 +667,24 @@ class Shadow:
         for key in [key for key in self.shared if key[0] == ino and first <= key[1] < end]:
             self.shared[key] = UNKNOWN if failed else 0
 
-    def store(self, ino: int, index: int, value: int | None) -> None:
-        self.shared[ino, index] = value
-        if value is not UNKNOWN:
-            self.ever.setdefault((ino, index), {0}).add(value)
+    def store(self, ino: int, index: int, value: int, *, maybe: bool = False) -> None:
+        now = self.shared.get((ino, index), 0)
+        self.shared[ino, index] = either(now, value) if maybe else value
+        self.ever.setdefault((ino, index), {0}).add(value)
 
-    def write(self, p: pm.Process, vmas: list[pm.Vma], vpn: int, value: int) -> None:
-        vma = vma_at(vmas, vpn)
+    def write(
+        self, p: pm.Process, vmas: list[pm.Vma], vpn: int, value: int, *, maybe: bool = False
+    ) -> None:
+        vma, own = vma_at(vmas, vpn), self.own(p)
+        key = (vma.inode, vma.offset // PAGE + vpn - vma.start // PAGE)
         if vma.file and vma.perms[3] == "s":
-            self.store(vma.inode, vma.offset // PAGE + vpn - vma.start // PAGE, value)
-        else:
-            self.own(p)[vpn] = value
+            self.store(*key, value, maybe=maybe)
+        elif not maybe:
+            own[vpn] = value
+        elif vpn in own or not vma.file:
+            own[vpn] = either(own.get(vpn, 0), value)
+        else:  # until then it holds what the file holds, or held
+            own[vpn] = UNKNOWN
 
     def read(self, p: pm.Process, vmas: list[pm.Vma], vpn: int, value: int) -> None:
         vma = vma_at(vmas, vpn)
@@ -599,26 +695,45 @@ class Shadow:
         if vma.file and vma.perms[3] == "s":
             self.read_file(*key, value)
         elif vpn in own:
-            if own[vpn] is UNKNOWN:
-                own[vpn] = value
-            if own[vpn] != value:
-                raise Wrong(f"page {vpn:#x} of {p!r} reads {value:#x}, written {own[vpn]:#x}")
+            if not agrees(own[vpn], value):
+                raise Wrong(f"page {vpn:#x} of {p!r} reads {value:#x}, written {shown(own[vpn])}")
+            own[vpn] = value
         elif value not in (self.ever.get(key, {0}) if vma.file else {0}):
             raise Wrong(f"page {vpn:#x} of {p!r}, never written, reads {value:#x}")
 
     def read_file(self, ino: int, index: int, value: int) -> None:
         expected = self.shared.get((ino, index), 0)
-        if expected is UNKNOWN:
+        if not agrees(expected, value):
+            raise Wrong(f"page {index} of inode {ino} reads {value:#x}, written {shown(expected)}")
+        if expected is UNKNOWN or isinstance(expected, frozenset):
             self.shared[ino, index] = value
-        elif expected != value:
-            raise Wrong(f"page {index} of inode {ino} reads {value:#x}, written {expected:#x}")
 
-    def move(self, p: pm.Process, old: int, old_pages: int, new: int, new_pages: int) -> None:
+    def move(
+        self,
+        p: pm.Process,
+        vmas: list[pm.Vma],
+        old: int,
+        old_pages: int,
+        new: int,
+        new_pages: int,
+    ) -> None:
+        """Pages of a range go elsewhere; where the range has gaps, the target keeps its own."""
         own = self.own(p)
         moved = {vpn - old: own.pop(vpn) for vpn in list(own) if old <= vpn < old + old_pages}
-        if new != old:
-            self.drop(p, new, new + new_pages)
+        for k in [vpn - new for vpn in own if new != old and new <= vpn < new + new_pages]:
+            if k >= old_pages or is_mapped(vmas, old + k):
+                del own[new + k]
         own.update({new + k: value for k, value in moved.items() if k < new_pages})
+
+    def may_move(self, p: pm.Process, old: int, new: int, pages: int) -> None:
+        """Some of a range may have gone before a call failed."""
+        own = self.own(p)
+        there = {vpn - old for vpn in own if old <= vpn < old + pages}
+        there |= {vpn - new for vpn in own if new <= vpn < new + pages}
+        for k in there:
+            own[new + k] = UNKNOWN
+            if old + k in own:
+                own[old + k] = UNKNOWN
 
     def fork(self, parent: pm.Process, child: pm.Process) -> None:
         vmas = [v for v in child.vmas() if not v.flags & VM_WIPEONFORK]
@@ -626,6 +741,25 @@ class Shadow:
         self.private[child.pid] = {
             vpn: value for vpn, value in self.own(parent).items() if inside(vpn)
         }
+
+
+def either(held: Held, value: int) -> Held:
+    """What a page holds after a write of a value that may not have been done."""
+    if held is UNKNOWN:
+        return UNKNOWN
+    return (held if isinstance(held, frozenset) else frozenset({held})) | {value}
+
+
+def agrees(held: Held, value: int) -> bool:
+    return held is UNKNOWN or value == held or (isinstance(held, frozenset) and value in held)
+
+
+def shown(held: Held) -> str:
+    return f"{held:#x}" if isinstance(held, int) else str(held)
+
+
+def is_mapped(vmas: list[pm.Vma], vpn: int) -> bool:
+    return any(v.start <= vpn * PAGE < v.end for v in vmas)
 
 
 def vma_at(vmas: list[pm.Vma], vpn: int) -> pm.Vma:
@@ -637,9 +771,10 @@ def vma_at(vmas: list[pm.Vma], vpn: int) -> pm.Vma:
 
 def machine_text(rng: random.Random, kernel: str) -> str:
     nodes = []
-    for _ in range(rng.randint(1, 4)):
-        size, cpus = rng.choice([64, 128, 256, 512]), rng.choice([0, 1, 2])
-        nodes.append(f"pm.Node('{size}KiB', cpus={cpus}, reserved='8KiB')")
+    for _ in range(rng.choice([1, 2, 3, 3, 4, 4])):
+        size, cpus = rng.choice([128, 256, 512]), rng.choice([0, 1, 2])
+        kept = ", reserved='8KiB'" if rng.random() < 0.5 else ""  # such a node is never offline
+        nodes.append(f"pm.Node('{size}KiB', cpus={cpus}{kept})")
     nodes[0] = nodes[0].replace("cpus=0", "cpus=1")
     options = [f"kernel={kernel!r}", "page_bytes=8"]
     options += [f"scatter={rng.randrange(1, 99)}"] if rng.random() < 0.3 else []
@@ -656,10 +791,15 @@ class World:
             word.__name__: word for word in (Index, Refusing, odd, answer)
         }
         self.names |= {"pm": pm, "np": np}
-        self.m: pm.Machine = eval(machine, self.names)
-        self.names["m"] = self.m
+        self.names["m"] = eval(machine, self.names)
         self.shadow = Shadow()
-        self.hooked = False
+        self.armed = self.hooked = False
+        self.layouts: dict[int, list[pm.Vma]] = {}
+
+    @property
+    def m(self) -> pm.Machine:
+        machine: pm.Machine = self.names["m"]
+        return machine
 
     def step(self, step: Step) -> None:
         """Run a step; what it may raise is passed over, anything else is a finding."""
@@ -676,13 +816,13 @@ class World:
         call: Callable[..., Any]
         if step.method == "setattr":
             call = partial(set_attributes, holder)
+        elif step.method == "go_on":
+            call = partial(HELPERS_HERE["go_on"], holder)
         else:
             call = getattr(holder, step.method)
         before = self.before(holder, step, seen)
         try:
             result, failed = call(**args), False
-            if step.stops:
-                eval(f"in_steps(move, {step.stops})", {"move": result} | globals())
         except (
             OSError,
             ValueError,
@@ -695,13 +835,23 @@ class World:
                 raise
             result, failed = None, True
         except RuntimeError as error:
-            if "a hook made a call that waits" not in str(error):
+            if not self.may_wait(str(error)):
                 raise
             result, failed = None, True
         self.after(holder, step, seen, result, before, failed=failed)
 
+    def may_wait(self, said: str) -> bool:
+        """Whether something is under way that a call may wait for."""
+        under_way = bool(self.m.migrations) or self.hooked
+        return under_way and any(words in said for words in WAITS)
+
     def arguments(self, step: Step) -> dict[str, Any]:
         """Each time made anew: the call uses up an iterator, and the shadow reads it, too."""
+        if step.method == "go_on":
+            return {
+                name: self.names if name == "names" else eval(text)
+                for name, text in step.args.items()
+            }
         return {name: eval(text, self.names) for name, text in step.args.items()}
 
     def hook(self, step: Step) -> None:
@@ -712,20 +862,33 @@ class World:
         def once(name: str, pfns: list[int]) -> None:
             if left[0] and not world.hooked:
                 left[0] -= 1
-                world.hooked = True
+                world.hooked, world.armed = True, False
                 try:
                     world.step(inner)
                 finally:
                     world.hooked = False
 
         self.m.at_step(once, step=number)
+        self.armed = True
 
     # ---- the shadow follows
 
+    def layout(self, p: pm.Process) -> list[pm.Vma]:
+        """A process's mappings; those of before the call or migration that holds its mmap_lock."""
+        try:
+            return p.vmas()
+        except RuntimeError:
+            if p.pid not in self.layouts:
+                raise
+            return self.layouts[p.pid]
+
     def before(self, holder: Any, step: Step, args: dict[str, Any]) -> Any:
         """What can only be seen before the call."""
-        if isinstance(holder, pm.Process) and step.method in ("touch", "madvise"):
-            return holder.vmas() if holder.alive else []
+        if isinstance(holder, pm.Migration) or (self.armed and not self.hooked):
+            for p in self.m.processes:
+                self.layouts[p.pid] = self.layout(p) if p.alive else []
+        if isinstance(holder, pm.Process) and step.method in ("touch", "madvise", "mremap"):
+            return self.layout(holder) if holder.alive else []
         if (
             step.method == "ftruncate"
             and isinstance(args["file"], pm.File)
@@ -747,11 +910,34 @@ class World:
         follow = getattr(self, "on_" + step.method, None)
         if follow is not None:
             follow(holder, args, result, before, failed)
-        if step.out and not failed and (step.out[0] in "pfh"):
+        if step.out and not failed and (step.out[0] in "pfhg"):
             old = self.names.get(step.out)
-            if step.out[0] == "p" and old is not None and old.alive:
-                old.exit()
             self.names[step.out] = result
+            if step.out[0] == "p" and old is not None and old.alive:
+                self.exit(old)
+
+    def exit(self, p: pm.Process) -> None:
+        """End a process whose name means another one now."""
+        try:
+            p.exit()
+        except RuntimeError as error:
+            if not self.may_wait(str(error)):
+                raise
+            self.on_exit(p, {}, None, None, failed=True)
+        else:
+            self.on_exit(p, {}, None, None, failed=False)
+
+    def on_go_on(
+        self, m: pm.Machine, args: dict[str, Any], over: Any, before: Any, failed: bool
+    ) -> None:
+        """Read the machine whose migrations have ended: it holds what the other one holds."""
+        if not failed:
+            read_all(over, copy.deepcopy(self.shadow))
+
+    def on_step(self, move: pm.Migration, args: Any, event: Any, before: Any, failed: bool) -> None:
+        if not failed and event is None:  # it is over, and says what the call says
+            with suppress(OSError, pm.KernelBug):
+                _ = move.result
 
     def on_fork(self, p: pm.Process, args: Any, child: Any, before: Any, failed: bool) -> None:
         if not failed:
@@ -774,15 +960,14 @@ class World:
             self.shadow.drop(p, first, first + up(number(args["length"])), failed=failed)
 
     def on_mremap(
-        self, p: pm.Process, args: dict[str, Any], addr: Any, before: Any, failed: bool
+        self, p: pm.Process, args: dict[str, Any], addr: Any, vmas: Any, failed: bool
     ) -> None:
-        if failed:
-            if is_number(args.get("new_addr")) and is_number(args["new_length"]):
-                first = address(args["new_addr"]) // PAGE
-                self.shadow.drop(p, first, first + up(number(args["new_length"])), failed=True)
-            return
-        old, new = up(number(args["old_length"])), up(number(args["new_length"]))
-        self.shadow.move(p, address(args["addr"]) // PAGE, old, addr // PAGE, new)
+        if not failed:
+            old, new = up(number(args["old_length"])), up(number(args["new_length"]))
+            self.shadow.move(p, vmas, address(args["addr"]) // PAGE, old, addr // PAGE, new)
+        elif all(is_number(args.get(name)) for name in ("addr", "new_addr", "new_length")):
+            old, new = address(args["addr"]) // PAGE, address(args["new_addr"]) // PAGE
+            self.shadow.may_move(p, old, new, up(number(args["new_length"])))
 
     def on_madvise(
         self, p: pm.Process, args: dict[str, Any], result: Any, vmas: Any, failed: bool
@@ -811,6 +996,7 @@ class World:
         self, p: pm.Process, args: dict[str, Any], touched: Any, vmas: Any, failed: bool
     ) -> None:
         if failed:
+            self.touched_in_part(p, args, vmas)
             return
         first = number(args["addr"]) // PAGE
         if touched.values is not None:
@@ -823,6 +1009,20 @@ class World:
                 self.shadow.write(p, vmas, first + k, int(listed[k]) & (1 << 64) - 1)
         if touched.signal == "SIGKILL":
             self.shadow.private.pop(p.pid, None)
+
+    def touched_in_part(self, p: pm.Process, args: dict[str, Any], vmas: Any) -> None:
+        """A touch wrote some of its pages before it had to wait."""
+        values = args.get("values")
+        if not is_number(args["addr"]) or values is None:
+            return
+        first = address(args["addr"]) // PAGE
+        try:
+            listed = [number(value) & (1 << 64) - 1 for value in values]
+        except (TypeError, ValueError, ZeroDivisionError):
+            return
+        for vpn, value in enumerate(listed, first):
+            if is_mapped(vmas, vpn):
+                self.shadow.write(p, vmas, vpn, value, maybe=True)
 
     def on_fwrite(
         self, p: pm.Process, args: dict[str, Any], done: Any, before: Any, failed: bool
@@ -841,9 +1041,7 @@ class World:
         except (TypeError, ValueError):
             return
         for k, value in enumerate(listed if failed else listed[:done]):
-            self.shadow.store(file.ino, number(args["page_offset"]) + k, value)
-            if failed:
-                self.shadow.shared[file.ino, number(args["page_offset"]) + k] = UNKNOWN
+            self.shadow.store(file.ino, number(args["page_offset"]) + k, value, maybe=failed)
 
     def on_fread(
         self, p: pm.Process, args: dict[str, Any], values: Any, before: Any, failed: bool
@@ -865,7 +1063,7 @@ class World:
         if pages >= size:
             return
         for q in self.m.processes:
-            for v in q.vmas() if q.alive else ():
+            for v in self.layout(q) if q.alive else ():
                 if v.file and v.inode == file.ino:
                     first = max(v.start // PAGE, v.start // PAGE + pages - v.offset // PAGE)
                     self.shadow.drop(q, first, v.end // PAGE, failed=failed)
@@ -874,37 +1072,47 @@ class World:
         self, p: pm.Process, args: dict[str, Any], result: Any, before: Any, failed: bool
     ) -> None:
         file = args["file"]
-        if isinstance(file, pm.File) and not file.closed and not failed:
+        if not isinstance(file, pm.File) or file.closed:
+            return
+        try:
             first = pm.arguments.as_size(args["offset"], "offset") // PAGE
-            self.shadow.clear(
-                file.ino, first, first + pm.arguments.as_size(args["length"], "length") // PAGE
-            )
+            pages = pm.arguments.as_size(args["length"], "length") // PAGE
+        except (TypeError, ValueError, ZeroDivisionError):
+            return
+        self.shadow.clear(file.ino, first, first + pages, failed=failed)
 
     def on_exit(self, p: pm.Process, args: Any, result: Any, before: Any, failed: bool) -> None:
         if not failed:
             self.shadow.private.pop(p.pid, None)
+        else:  # a part of its memory may be gone
+            self.shadow.drop(p, 0, 1 << 64, failed=True)
 
     # ---- looking
 
     def check(self, *, full: bool) -> None:
         self.m.check(full=full)
 
-    def read_all(self) -> None:
-        """Read every page of every process once more."""
+    def end(self) -> None:
+        """End what is under way, and read everything once more."""
         self.m.at_step(None)
-        for p in self.m.processes:
-            for v in p.vmas() if p.alive else ():
-                if (
-                    p.alive and v.perms[0] == "r" and v.pages <= 64
-                ):  # the last read may have ended it
-                    self.step_read(p, v)
+        HELPERS_HERE["ended"](self.m, "finish")
+        read_all(self.m, self.shadow)
 
-    def step_read(self, p: pm.Process, v: pm.Vma) -> None:
-        t = p.touch(v.start, v.length)
-        if t.signal == "SIGKILL" or t.values is None:
-            return
-        for k in range(t.done):
-            self.shadow.read(p, [v], v.start // PAGE + k, int(t.values[k]))
+
+def read_all(m: pm.Machine, shadow: Shadow) -> None:
+    """Read every page of every process."""
+    for p in m.processes:
+        for v in p.vmas() if p.alive else ():
+            if p.alive and v.perms[0] == "r" and v.pages <= 64:  # the last read may have ended it
+                read_vma(p, v, shadow)
+
+
+def read_vma(p: pm.Process, v: pm.Vma, shadow: Shadow) -> None:
+    t = p.touch(v.start, v.length)
+    if t.signal == "SIGKILL" or t.values is None:
+        return
+    for k in range(t.done):
+        shadow.read(p, [v], v.start // PAGE + k, int(t.values[k]))
 
 
 def set_attributes(holder: object, **named: object) -> None:
@@ -947,8 +1155,7 @@ def case_of(seed: int, kernel: str | None = None, steps: int = STEPS_A_SEED) -> 
     machine = machine_text(rng, name)
     built = eval(machine, {"pm": pm})
     draw = Draw(rng, built.nr_nodes, len(built.frames.state), pm.KERNELS[name])
-    first = [draw.spawn(), draw.spawn(), draw.file(), draw.file()]
-    return Case(machine, tuple(first + [draw.step() for _ in range(steps)]))
+    return Case(machine, tuple(draw.beginning() + [draw.step() for _ in range(steps)]))
 
 
 def run_case(case: Case, report: Callable[[int], None] = lambda _: None) -> None:
@@ -958,7 +1165,7 @@ def run_case(case: Case, report: Callable[[int], None] = lambda _: None) -> None
         report(k)
         world.step(step)
         world.check(full=k % 16 == 0)
-    world.read_all()
+    world.end()
     world.check(full=True)
 
 
@@ -1016,6 +1223,10 @@ def source_of(case: Case) -> str:
 
 SCRIPT = '''\
 """{title}"""
+import dataclasses
+import pickle
+import tempfile
+
 import numpy as np
 import pagemig as pm
 
@@ -1040,7 +1251,7 @@ def answer(value):
     return lambda *_: value
 
 
-{in_steps}
+{helpers}
 
 def run(line):
     try:
@@ -1055,7 +1266,7 @@ m = {machine}
 
 def script_of(case: Case, title: str) -> str:
     """A script that does the same steps with pagemig alone, a line a step."""
-    lines = [SCRIPT.format(title=title, machine=case.machine, in_steps=IN_STEPS)]
+    lines = [SCRIPT.format(title=title, machine=case.machine, helpers=HELPERS)]
     for step in case.steps:
         if step.inner is not None:
             inner = step.inner.text()

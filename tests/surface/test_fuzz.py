@@ -93,4 +93,39 @@ def test_migrations_stop_wherever_time_passes(kernel: str, monkeypatch: pytest.M
             break
     else:
         pytest.fail(f"stops only at {set(stopped)}")
-    assert "in_steps(" in fuzz.script_of(fuzz.case_of(1, kernel), "some")
+    assert ".start_m" in fuzz.script_of(fuzz.case_of(1, kernel), "some")
+
+
+@pytest.mark.parametrize("kernel", pm.KERNELS)
+def test_other_calls_come_between_the_stops(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While pages of a migration are locked, and others before they are copied with it."""
+    met: set[str] = set()
+    real = fuzz.World.step
+
+    def step(self: fuzz.World, step: fuzz.Step) -> None:
+        if self.m.frames.flag("locked").any():
+            met.add(step.method)
+        real(self, step)
+
+    monkeypatch.setattr(fuzz.World, "step", step)
+    wanted = {"munmap", "fork", "mprotect", "mremap", "exit", "touch", "step", "abort", "go_on"}
+    for seed in range(200):
+        fuzz.run_case(fuzz.case_of(seed, kernel))
+        if wanted <= met:
+            break
+    else:
+        pytest.fail(f"no {wanted - met} between two stops")
+
+
+def test_a_write_that_may_not_have_been_done_is_one_of_two_values() -> None:
+    machine = pm.Machine(["256KiB"], page_bytes=8)
+    app, shadow = machine.spawn(), fuzz.Shadow()
+    base = app.mmap(pm.PAGE_SIZE)
+    vpn, vmas = base // pm.PAGE_SIZE, app.vmas()
+    for maybe, value in ((False, 1), (True, 2)):
+        shadow.write(app, vmas, vpn, value, maybe=maybe)
+    with pytest.raises(fuzz.Wrong):
+        shadow.read(app, vmas, vpn, 3)
+    shadow.read(app, vmas, vpn, 2)
+    with pytest.raises(fuzz.Wrong):  # once seen, it stays
+        shadow.read(app, vmas, vpn, 1)
