@@ -17,7 +17,7 @@ from pagemig.mm.migrate_stage cimport (
     AHEAD, AT_LOCK, at_step, chunk_of, code_collect, code_run, code_stage, collect, collect_t, DONE, heed_abort, HELD,
     in_batches, isolate_lru_page, load_stage, new_page, one_page, PAUSE_COPIED, pause_pass, PAUSE_STAGE, PAUSE_UNMAPPED,
     putback_all, putback_lru_page, run_begin, run_stage, run_t, short_of_frames, STAGE_ALONE, stage_end, stage_goes_on,
-    STAGE_IN_BATCH, stage_move, STAGE_OVER, stage_t, stage_take, stage_unmap, STAGE_UNMAPPED, steps_show,
+    STAGE_IN_BATCH, stage_is_of, stage_move, STAGE_OVER, stage_t, stage_take, stage_unmap, STAGE_UNMAPPED, steps_show,
     TARGET_NEAREST, target_t, wait_flags, WAIT_FOR_ALL,
 )
 from pagemig.mm.notify cimport chosen_node, flush_batch, hears_target
@@ -65,7 +65,8 @@ cdef void code_chunk(coder_t *w, void *locals) noexcept nogil:
         wrong(w)
     if k.at != BETWEEN:
         code_stage(w, &k.st, STAGE_ALONE if k.at == IN_STAGE else STAGE_OVER)
-    if k.at == IN_STAGE and k.st.n > k.n - k.i:
+    if k.at == IN_STAGE and (
+            k.st.n > k.n - k.i or w.way == WAY_READ and not stage_is_of(&k.st, k.pfns + k.i, k.st.n, NULL, NULL)):
         wrong(w)
     holds_list(w, k.pfns, 0, k.left)
     holds_list(w, k.pfns, k.i + (k.st.n if k.at == IN_STAGE else 0), k.n)
@@ -310,6 +311,9 @@ cdef void code_batch(coder_t *w, void *locals) noexcept nogil:
     if w.why != NULL:
         return
     joining = k.b.stage[k.b.n].n if k.in_stage and not k.moving else 0
+    if w.way == WAY_READ and joining and not stage_is_of(&k.b.stage[k.b.n], k.pfns + k.i, joining, NULL, NULL):
+        wrong(w)
+        return
     holds_list(w, k.pfns, 0, k.left + k.unmoved)
     if not k.moving:
         holds_list(w, k.pfns, k.i + joining, k.n)
@@ -1233,11 +1237,13 @@ cdef void code_one_pass(coder_t *w, void *locals) noexcept nogil:
         wrong(w)
         return
     code_stage(w, &k.st, STAGE_ALONE)
-    if w.way == WAY_READ and (w.why != NULL or k.looked > k.n - k.i or k.st.n > k.looked):
+    if w.way == WAY_READ and (w.why != NULL or k.looked > k.n - k.i):
         wrong(w)
         return
     for i in range(k.st.n):
         code_u32(w, &k.slots[i], w.entries)
+    if w.way == WAY_READ and not stage_is_of(&k.st, k.pfns + k.i, k.looked, k.slots, w.slots + k.i):
+        wrong(w)
     holds_list(w, k.pfns, 0, k.left)
     holds_list(w, k.pfns, k.i + k.looked, k.n)
 
@@ -1300,6 +1306,7 @@ cdef void code_each(coder_t *w, void *locals) noexcept nogil:
     code_flag(w, &k.in_pass)
     if w.slots == NULL:
         code_words(w, &k.own, k.n, k.n, k.n)
+        w.slots = k.own
         w.entries = k.n
     if k.in_pass:
         w.pages = k.left

@@ -86,6 +86,9 @@ cdef enum code_stage_t:         # the state in which a stage is coded
     STAGE_OVER                  # finished: collect() sorts its pages
 
 cdef void code_stage(coder_t *w, stage_t *st, code_stage_t how) noexcept nogil
+# whether the pages of a loaded stage are pages of a list, in its order; with arrays of slots also whether these agree
+cdef bint stage_is_of(
+    const stage_t *st, const uint32_t *pfns, uint64_t n, const uint32_t *own_slots, const uint32_t *slots) noexcept nogil
 cdef void code_target(coder_t *w, target_t *t) noexcept nogil
 cdef void code_run(coder_t *w, run_t *run) noexcept nogil
 

@@ -1755,6 +1755,19 @@ cdef void code_stage(coder_t *w, stage_t *st, code_stage_t how) noexcept nogil:
             name_page(w, st, i, how)
 
 
+cdef bint stage_is_of(
+        const stage_t *st, const uint32_t *pfns, uint64_t n, const uint32_t *own_slots, const uint32_t *slots) noexcept nogil:
+    cdef uint64_t i = 0
+    cdef uint32_t j
+    for j in range(st.n):
+        while i < n and pfns[i] != st.src[j]:
+            i += 1
+        if i == n or (slots != NULL and own_slots[j] != slots[i]):
+            return False
+        i += 1
+    return True
+
+
 cdef void code_collect(coder_t *w, void *locals) noexcept nogil:
     cdef collect_t *k = <collect_t *> locals
     cdef uint32_t i

@@ -283,6 +283,45 @@ def test_a_record_of_migrations_is_whole(in_flight: bytes, tmp_path: Path) -> No
         seed += 1
 
 
+#: A page of a stage in a record of migrations: frame, target, and what the stage knows of it.
+PAGE_BYTES = 48
+
+
+def places_of(body: bytes, pfn: int) -> list[int]:
+    """Where a record of migrations names a frame and has room for a page of a stage behind it."""
+    word = pfn.to_bytes(4, "little")
+    return [at for at in range(1, len(body) - PAGE_BYTES, 4) if body[at : at + 4] == word]
+
+
+@pytest.mark.parametrize("kernel", ["2.6.18", "6.1"])
+def test_a_stage_has_pages_of_its_own_list_only(kernel: str, tmp_path: Path) -> None:
+    """Two migrations exchange a page of their stages: it is locked and isolated, but another's."""
+    machine = pm.Machine([pm.Node("256KiB", cpus=1), "256KiB"], kernel=kernel)
+    machine.width = 2
+    app = machine.spawn()
+    base = app.mmap(8 * PAGE)
+    app.touch(base, 8 * PAGE, write=True)
+    other = app.fork()  # each keeps a half, whose pages have the same anon_vma
+    app.munmap(base, 4 * PAGE)
+    other.munmap(base + 4 * PAGE, 4 * PAGE)
+    moves = [process.start_migrate_pages({0}, {1}) for process in (app, other)]
+    events = [event for move in moves if (event := move.step())]
+    path = tmp_path / "machine"
+    machine.save(path)
+    data = path.read_bytes()
+    head, body = sections(data)[-1]
+    places = [places_of(body, int(event.source[0])) for event in events]
+    assert [len(found) > 1 for found in places] == [True, True]
+    for first in places[0]:
+        for second in places[1]:
+            changed = bytearray(body)
+            changed[first : first + PAGE_BYTES] = body[second : second + PAGE_BYTES]
+            changed[second : second + PAGE_BYTES] = body[first : first + PAGE_BYTES]
+            path.write_bytes(sealed(data, [*sections(data)[:-1], (head, bytes(changed))]))
+            with pytest.raises(pm.StateError):
+                pm.Machine.load(path)
+
+
 def test_a_forged_policy_leads_to_no_node_that_is_not_there(bound: bytes, tmp_path: Path) -> None:
     assert len(policies(bound)) == 4  # of the task, of the object, and of both mappings
     path = tmp_path / "machine"
