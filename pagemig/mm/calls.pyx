@@ -1176,6 +1176,7 @@ cdef void code_migrate_frames(coder_t *w) noexcept nogil:
 cdef struct frame_stage_t:          # frames to one node that have their first pass together
     uint64_t next                   # the entry after the last one looked at
     uint64_t entry[64]
+    bint ahead                      # they have it before the rest of the run
     stage_t st
 
 
@@ -1196,6 +1197,7 @@ cdef void gather_frames(
     cdef uint32_t pfn, room = 1
     cdef int32_t node, rc
     st.n = 0
+    f.ahead = False
     f.next = k.i
     while f.next < n and st.n < room:
         pfn = pfns[f.next]
@@ -1209,7 +1211,9 @@ cdef void gather_frames(
             status[f.next] = rc
             k.failed += rc < 0
         else:
-            if st.n == 0 and frames_run_ahead(c):
+            if st.n == 0:
+                f.ahead = frames_run_ahead(c)
+            if st.n == 0 and f.ahead:
                 target_begin(&t, node)
                 room = stage_room(c, &t)
             k.node = node
@@ -1255,7 +1259,7 @@ cdef int32_t frame_fails(ctx_t *c, uint32_t pfn) noexcept nogil:
 cdef void move_frames(ctx_t *c, frame_moves_t *k, frame_stage_t *f, int32_t *status) noexcept nogil:
     """Migrate the frames of a stage, those left by their first pass one by one."""
     cdef stage_t *st = &f.st
-    cdef uint32_t i, n = st.n, tried = frames_ahead(c, k, f) if n and frames_run_ahead(c) else 0
+    cdef uint32_t i, n = st.n, tried = frames_ahead(c, k, f) if f.ahead else 0
     for i in range(n):
         k.i = f.entry[i]
         k.pfn = st.src[i]
