@@ -7,13 +7,13 @@ A value that the kernel would refuse passes unchanged, and gets the kernel's err
 import re
 from array import array
 from collections.abc import Iterable, Sequence
-from operator import index, length_hint
+from operator import length_hint
 from typing import Final, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from pagemig.checked import U64
+from pagemig.checked import U64, integer
 from pagemig.constants import NULL, PAGE_SIZE, PROT_NONE, Pointer
 
 __all__ = [
@@ -63,13 +63,6 @@ _DECIMAL: Final = ("KB", "MB", "GB", "TB")
 _SIZE: Final = re.compile(r"\s*(\d{1,30}(?:\.\d{1,30})?)\s*([A-Za-z]*)\s*")
 
 
-def _integer(value: object, name: str, meant: str = "an integer") -> int:
-    try:
-        return int(index(value))  # type: ignore[arg-type]
-    except TypeError:
-        raise TypeError(f"{name} must be {meant}, not {value!r}") from None
-
-
 def as_ulong(value: object, name: str, meant: str = "an integer") -> int:
     """Return ``value`` as the kernel's ``unsigned long``: negative numbers wrap as in C.
 
@@ -82,7 +75,7 @@ def as_ulong(value: object, name: str, meant: str = "an integer") -> int:
     ValueError
         Outside -2**63 to 2**64 - 1.
     """
-    number = _integer(value, name, meant)
+    number = integer(value, name, meant)
     if not _LONG_MIN <= number <= U64:
         raise ValueError(f"{name} must fit 64 bits, not {number}")
     return number & U64
@@ -100,7 +93,7 @@ def as_int(value: object, name: str, meant: str = "an integer") -> int:
     ValueError
         Outside -2**31 to 2**32 - 1.
     """
-    number = _integer(value, name, meant)
+    number = integer(value, name, meant)
     if not _INT_MIN <= number <= _UINT_MAX:
         raise ValueError(f"{name} must fit 32 bits, not {number}")
     return number - (1 << 32) if number > 0x7FFFFFFF else number
@@ -121,7 +114,7 @@ def as_size(value: object, name: str) -> int:
     if isinstance(value, str):
         size = _parse_size(value, name)
     else:
-        size = _integer(value, name, "a number of bytes or text as '4GiB'")
+        size = integer(value, name, "a number of bytes or text as '4GiB'")
     if not 0 <= size <= U64:
         raise ValueError(f"{name} must be a size from 0 to 2**64 - 1 bytes, not {value!r}")
     if size % PAGE_SIZE:
@@ -242,7 +235,7 @@ class Nodemask:
             raise ValueError(f"{name} must be at most {_MASK_BITS} nodes, not {nodes!r}")
         bits, last = 0, 0
         for node in nodes:
-            nid = _integer(node, f"a node of {name}")
+            nid = integer(node, f"a node of {name}")
             if nid < 0:
                 raise ValueError(f"a node of {name} must not be negative: {nid}")
             if nid >> 63:

@@ -12,7 +12,17 @@ from typing import Any, Final, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["U64", "integers", "real", "reals", "truth_of_each", "truths", "unchecked", "whole"]
+__all__ = [
+    "U64",
+    "integer",
+    "integers",
+    "real",
+    "reals",
+    "truth_of_each",
+    "truths",
+    "unchecked",
+    "whole",
+]
 
 #: The largest number of 64 bits.
 U64: Final = (1 << 64) - 1
@@ -21,6 +31,20 @@ U64: Final = (1 << 64) - 1
 Shape = tuple[int | None, ...]
 
 Record = TypeVar("Record")
+
+
+def integer(value: object, name: str, meant: str = "an integer") -> int:
+    """Return a number of any size; ``meant`` says in the error what the value may be.
+
+    Raises
+    ------
+    TypeError
+        Not an integer.
+    """
+    try:
+        return int(index(value))  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{name} must be {meant}, not {value!r:.80}") from None
 
 
 def whole(value: object, name: str, least: int, most: int) -> int:
@@ -33,10 +57,7 @@ def whole(value: object, name: str, least: int, most: int) -> int:
     ValueError
         Not from ``least`` to ``most``.
     """
-    try:
-        found = int(index(value))  # type: ignore[arg-type]
-    except TypeError:
-        raise TypeError(f"{name} must be a whole number, not {value!r:.80}") from None
+    found = integer(value, name, "a whole number")
     if not least <= found <= most:
         raise ValueError(f"{name} must be from {least} to {most}, not {_short(found)}")
     return found
