@@ -138,6 +138,23 @@ def test_a_hook_may_fork() -> None:
     machine.check(full=True)
 
 
+@pytest.mark.parametrize("in_steps", [False, True])
+def test_a_migrate_operation_may_fork(in_steps: bool) -> None:
+    machine, app, base = world("pmig")
+    ends = []
+
+    def operation(*_: object) -> None:
+        ends.append(in_a_child(lambda: WORKED if machine.counters and app.alive else WRONG))
+
+    app.set_vm_ops(base, migrate=operation)
+    if in_steps:
+        app.start_migrate_pages({0}, {1}).finish()
+    else:
+        app.migrate_pages({0}, {1})
+    assert ends == [WORKED]
+    machine.check(full=True)
+
+
 def elsewhere(machine: pm.Machine, base: int) -> int:
     """What a process that was given a machine does with it."""
     return used(machine, machine.processes[0], base)

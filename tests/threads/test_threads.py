@@ -250,14 +250,18 @@ def test_mappings_change_under_migrations() -> None:
     meet(m, doing, meanwhile)
 
 
-def test_mappings_are_asked_while_processes_come_and_go() -> None:
+@pytest.mark.parametrize("shared", [False, True], ids=["anonymous", "file"])
+def test_mappings_are_asked_while_processes_come_and_go(shared: bool) -> None:
     """The tree of mappings changes under the walk; those that stay are in each answer."""
     m = machine()
     app = m.spawn()
-    base = app.mmap(PAGE)
+    file = m.file("tmpfs", PAGE) if shared else None
+    base = app.mmap(PAGE, file=file, shared=shared)
     app.touch(base, PAGE, write=True)
     pfn = int(app.frames(base, 1)[0])
     stay = {app, *(app.fork() for _ in range(200))}
+    for process in stay:
+        process.touch(base, PAGE)  # a fork leaves pages of files to later faults
 
     def ask() -> None:
         for _ in range(300 * STRESS):
@@ -266,7 +270,12 @@ def test_mappings_are_asked_while_processes_come_and_go() -> None:
             assert stay <= {process for process, _ in found}
             assert len(found) == len(dict(found))
 
-    together([ask], [lambda: app.fork().exit()] * 2)
+    def come_and_go() -> None:
+        child = app.fork()
+        child.touch(base, PAGE)
+        child.exit()
+
+    together([ask], [come_and_go] * 2)
     m.check(full=True)
 
 
