@@ -9,7 +9,7 @@ from typing import Any
 from pagemig.kernels import DEFAULT_KERNEL, kernel_profile
 from pagemig.scenario import evidence
 from pagemig.scenario.conform import Count, compare, summary, text, total_of
-from pagemig.scenario.files import Entry, choose, entries, placed
+from pagemig.scenario.files import Entry, choose, entries, placed, recordings
 
 __all__ = ["add_parser"]
 
@@ -23,7 +23,7 @@ def add_parser(subparsers: Any) -> None:
         "process after every operation, except values listed as unstable. The exit status is 0 "
         "only if all agree. Without files, say what each kernel profile is checked against.",
     )
-    parser.add_argument("files", metavar="FILE", nargs="*", help="records, as in tests/corpus")
+    parser.add_argument("files", metavar="FILE", nargs="*", help="records, or folders of them")
     parser.add_argument("--id", help="only the scenario with this id, as hand-013")
     parser.add_argument("--kernel", default=DEFAULT_KERNEL, help="profile (default %(default)s)")
     parser.add_argument("--json", action="store_true", help="print one object with the counts")
@@ -45,8 +45,9 @@ def _main(args: argparse.Namespace) -> int:
         held = [row._asdict() for row in evidence.held()] if args.json else None
         print(evidence.text() if held is None else json.dumps(held))
         return 0
-    given = choose([entry for name in args.files for entry in entries(name)], args.id)
-    by_file = {name: Count() for name in args.files}
+    names = [name for path in args.files for name in recordings(path)]
+    given = choose([entry for name in names for entry in entries(name)], args.id)
+    by_file = {name: Count() for name in names}
     compared = []
     for entry in _progress(given):
         with placed(entry):

@@ -14,10 +14,13 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from pagemig import files
 from pagemig.errors import KernelBug
 
-__all__ = ["Entry", "choose", "entries", "load", "placed"]
+__all__ = ["Entry", "choose", "entries", "load", "placed", "recordings"]
 
 #: A scenario or a record as JSON.
 Json: TypeAlias = dict[str, Any]
+
+#: How the files of a folder of recordings end.
+_NAMED: Final = (".jsonl", ".jsonl.gz")
 
 _BLANKS: Final = re.compile(r"\s*")
 
@@ -49,6 +52,23 @@ class Entry(NamedTuple):
         """File, line and id, as an error begins."""
         words = [self.path, f"line {self.line}"]
         return ": ".join(words + ([str(self.scenario["id"])] if "id" in self.scenario else []))
+
+
+def recordings(path: str) -> list[str]:
+    """Return the files of scenarios that a folder holds, or a path that is no folder as it is.
+
+    Raises
+    ------
+    ValueError
+        A folder without such files.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        return [path]
+    held = sorted(str(file) for file in folder.iterdir() if file.name.endswith(_NAMED))
+    if not held:
+        raise ValueError(f"{path}: a folder without recordings ({', '.join(_NAMED)})")
+    return held
 
 
 def entries(path: str | Path) -> list[Entry]:

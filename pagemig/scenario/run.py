@@ -85,6 +85,15 @@ _KEPT: Final = 0.09
 _LOW_WATERMARK: Final = 1 / 850
 
 
+def _of_2006(scenario: Mapping[str, Any]) -> str:
+    """Say what a scenario has that kernels of today do not; empty for nothing."""
+    if scenario.get("swap"):
+        return "it uses swap"
+    return "it has a file on minix" * any(
+        file.get("kind") == "minix" for file in scenario.get("files", [])
+    )
+
+
 def _machine(kernel: str, *, brief: bool, swap: bool) -> Machine:
     """Make the recorded machine: four nodes at equal distances, a processor on the first two.
 
@@ -160,6 +169,8 @@ class ScenarioRun:
         validate(scenario)
         if scenario.get("thp", "never") != "never":
             raise UnsupportedScenario(f"huge pages (thp={scenario['thp']!r}) are not modelled")
+        if (only := _of_2006(scenario)) and not kernel_profile(kernel).swap:
+            raise ValueError(f"{only}: only kernels of 2006 have that, as --kernel 2.6.18")
         self.ops: list[Json] = scenario["ops"]
         self.brief = bool(scenario.get("brief"))
         self.swap = bool(scenario.get("swap"))

@@ -116,6 +116,31 @@ def test_conform_says_what_each_profile_is_held_against(
     assert "There are no recordings in" in out and "recorded   " not in out.split("\n\n")[0]
 
 
+def test_conform_takes_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, n in (("b.jsonl", 1), ("a.jsonl", 2)):
+        (tmp_path / name).write_text("\n".join(json.dumps(r) for r in records("hand")[:n]))
+    (tmp_path / "README.md").write_text("of what it holds")
+    assert main(["conform", str(tmp_path)]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if str(tmp_path) in line]
+    assert [row[:2] for row in rows] == [
+        [str(tmp_path / name), n] for name, n in (("a.jsonl", "2"), ("b.jsonl", "1"))
+    ]
+    assert main(["conform", str(CORPUS)]) == 2
+    assert capsys.readouterr().err.startswith(f"pagemig: {CORPUS}: a folder without recordings")
+
+
+@pytest.mark.parametrize(("name", "what"), [("swap", "it uses swap"), ("k18", "a file on minix")])
+def test_a_recording_of_2006_says_which_kernel_it_needs(
+    name: str, what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(CORPUS / "linux-2.6.18" / f"{name}.jsonl.gz")
+    for command in ("conform", "run"):
+        assert main([command, path]) == 2
+        said = capsys.readouterr().err
+        assert what in said and said.endswith("as --kernel 2.6.18\n")
+    assert main(["conform", "--kernel", "2.6.18", path]) == 0
+
+
 def test_conform_tells_the_first_difference(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
