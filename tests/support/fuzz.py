@@ -697,7 +697,8 @@ class Shadow:
         elif vpn in own:
             if not agrees(own[vpn], value):
                 raise Wrong(f"page {vpn:#x} of {p!r} reads {value:#x}, written {shown(own[vpn])}")
-            own[vpn] = value
+            if own[vpn] is not UNKNOWN or not vma.file:  # else it may be the file's, which changes
+                own[vpn] = value
         elif value not in (self.ever.get(key, {0}) if vma.file else {0}):
             raise Wrong(f"page {vpn:#x} of {p!r}, never written, reads {value:#x}")
 

@@ -117,6 +117,17 @@ def test_other_calls_come_between_the_stops(kernel: str, monkeypatch: pytest.Mon
         pytest.fail(f"no {wanted - met} between two stops")
 
 
+def test_a_page_of_a_file_that_may_be_private_stays_unknown() -> None:
+    machine = pm.Machine(["256KiB"], page_bytes=8)
+    app, shadow = machine.spawn(), fuzz.Shadow()
+    base = app.mmap(pm.PAGE_SIZE, file=machine.file("tmpfs", pm.PAGE_SIZE))
+    vpn, vmas = base // pm.PAGE_SIZE, app.vmas()
+    shadow.write(app, vmas, vpn, 1)
+    shadow.drop(app, vpn, vpn + 1, failed=True)
+    for value in (1, 2):  # its own, then gone, so that it is the file's
+        shadow.read(app, vmas, vpn, value)
+
+
 def test_a_write_that_may_not_have_been_done_is_one_of_two_values() -> None:
     machine = pm.Machine(["256KiB"], page_bytes=8)
     app, shadow = machine.spawn(), fuzz.Shadow()
