@@ -63,6 +63,7 @@ cdef int pmg_wait(ctx_t *c, int what, uint32_t which, uint32_t spins) noexcept n
 # whether what the context waited for last may be over
 cdef bint wait_may_be_over(const ctx_t *c) noexcept nogil
 cdef int lock_page(ctx_t *c, uint32_t pfn) noexcept nogil           # 0 or -PMG_WAIT
+cdef bint lock_page_or_not(ctx_t *c, uint32_t pfn) noexcept nogil
 cdef int mmap_read_lock(ctx_t *c, uint32_t mm) noexcept nogil       # 0 or -PMG_WAIT
 cdef int mmap_write_lock(ctx_t *c, uint32_t mm) noexcept nogil
 cdef void mmap_read_unlock(ctx_t *c, uint32_t mm) noexcept nogil

@@ -9,8 +9,8 @@ from libc.stdlib cimport free
 from libc.string cimport memset
 
 from pagemig.mm.atomic cimport (
-    pmg_load, pmg_load32, pmg_load_ptr, pmg_read_trylock, pmg_read_unlock, PMG_RELAX, pmg_spin_lock, pmg_spin_unlock, pmg_store,
-    pmg_store32, pmg_store32_rel, pmg_store_ptr, pmg_write_forget, pmg_write_trylock, pmg_write_unlock, pmg_yield,
+    pmg_add32, pmg_load, pmg_load32, pmg_load_ptr, pmg_read_trylock, pmg_read_unlock, PMG_RELAX, pmg_spin_lock, pmg_spin_unlock,
+    pmg_store, pmg_store32, pmg_store32_rel, pmg_store_ptr, pmg_write_forget, pmg_write_trylock, pmg_write_unlock, pmg_yield,
 )
 from pagemig.mm.frame cimport page_test, trylock_page
 from pagemig.mm.page_alloc cimport count_event, file_of, mm_of
@@ -35,6 +35,7 @@ cdef extern from "<time.h>" nogil:
 cdef enum:
     BETWEEN_LOOKS_NS = 25000000
     WAIT_WORK = 32              # pages of work that a round of waiting counts as
+    MIG_PATIENCE = 1 << 20      # rounds of no_use_to_wait(): some tenths of a second
 
 
 # -- contexts --------------------------------------------------------------------------------------------------
@@ -240,11 +241,8 @@ cdef bint look_for_signals(ctx_t *c) noexcept nogil:
 cdef int pmg_wait(ctx_t *c, int what, uint32_t which, uint32_t spins) noexcept nogil:
     """Do one round of waiting, the only place that waits: for a page lock, migration entry, writeback, mm or inode lock.
 
-    A host that polls repeats the same wait, which counts once.  Perhaps only this thread can step the call that keeps its
-    place and holds what a dispensable wait is for.
+    A host that polls repeats the same wait, which counts once.
     """
-    if c.dispensable and pmg_load32(&c.m.migs_busy):
-        return -PMG_WAIT
     if spins == 0 and waits_anew(c, what, which):
         count_event(c, C_HOST_WAITS, 1)
     c.wait_what = what
@@ -253,7 +251,7 @@ cdef int pmg_wait(ctx_t *c, int what, uint32_t which, uint32_t spins) noexcept n
         return -PMG_WAIT
     if c.wait_mode == MODE_ACTORS and c.wait_fn != NULL:
         return c.wait_fn(c, what, which)
-    if signal_pending(c, WAIT_WORK):
+    if not c.dispensable and signal_pending(c, WAIT_WORK):
         return -PMG_WAIT
     if spins % 256 < 200:
         PMG_RELAX()
@@ -290,6 +288,41 @@ cdef int lock_page(ctx_t *c, uint32_t pfn) noexcept nogil:
         spins += 1
     wait_over(c, WAIT_PAGE, pfn)
     return 0
+
+
+cdef bint others_stand(machine_t *m) noexcept nogil:
+    """Whether all other calls stand: migrations between their steps.  Calls in contexts that hosts keep are not seen."""
+    cdef uint32_t inside = pmg_load32(&m.ctx_busy) - ctx_held(m) + pmg_load32(&m.migs_running)
+    return <int32_t> (inside - pmg_load32(&m.evicting)) <= 0
+
+
+cdef bint no_use_to_wait(ctx_t *c, uint32_t pfn, uint32_t spins) noexcept nogil:
+    """Do one round of waiting for a page that a call can do without."""
+    if others_stand(c.m):
+        return True
+    if c.mig == NULL:
+        return pmg_wait(c, WAIT_PAGE, pfn, spins) != 0
+    pmg_yield()                                     # a migration cannot stop here
+    return spins >= MIG_PATIENCE                    # a call of this thread may have the page, where a hook steps
+
+
+cdef bint lock_page_or_not(ctx_t *c, uint32_t pfn) noexcept nogil:
+    """Lock a page, unless only a call that stands could unlock it: perhaps only this very thread can step that one."""
+    cdef uint32_t spins = 0, seen = c.mig != NULL or not c.held
+    cdef bint locked = trylock_page(c.m, pfn)
+    count_event(c, C_LOCK_PAGE, 1)
+    if locked:
+        return True
+    count_event(c, C_HOST_PAGE_CONTENDED, 1)
+    c.dispensable = 1
+    pmg_add32(&c.m.evicting, seen)
+    while not locked and not no_use_to_wait(c, pfn, spins):
+        spins += 1
+        locked = trylock_page(c.m, pfn)
+    pmg_add32(&c.m.evicting, -seen)
+    c.dispensable = 0
+    wait_over(c, WAIT_PAGE, pfn)
+    return locked
 
 
 cdef int mmap_read_lock(ctx_t *c, uint32_t mm) noexcept nogil:

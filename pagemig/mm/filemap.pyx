@@ -12,7 +12,7 @@ from pagemig.mm.atomic cimport (
     GUARD_SLEPT, GUARD_UPTODATE, pmg_add, pmg_add32, pmg_and, pmg_cas32, PMG_GUARD, pmg_load, pmg_load32, pmg_load_acq, pmg_or,
     pmg_spin_lock, pmg_spin_unlock, pmg_store, pmg_store32, pmg_write_trylock, pmg_write_unlock, pmg_yield,
 )
-from pagemig.mm.context cimport lock_page, pmg_wait, signal_pending, wait_over
+from pagemig.mm.context cimport lock_page, lock_page_or_not, pmg_wait, signal_pending, wait_over
 from pagemig.mm.frame cimport (
     frame_maps, get_page_unless_zero, page_mapcount, page_state, page_test, page_test_clear, page_test_set,
     unlock_page,
@@ -118,8 +118,8 @@ cdef void file_put(ctx_t *c, uint32_t file) noexcept nogil:
 cdef void evict_inode_pages(ctx_t *c, file_t *f) noexcept nogil:
     """Drop the pages of an unreachable file (``truncate_inode_pages_final``); a migration or a pin may still hold one.
 
-    Where waiting is impossible (a host that owns time; beside calls that keep their place, or as one: an exit or munmap
-    cannot stop here) the page is removed without its lock: a migration then does not find it in its slot, and gives up.
+    Where waiting is impossible (a host that owns time; a page of a migration in steps, while no other call runs: an exit or
+    munmap cannot stop here) the page is removed without its lock: the migration does not find it in its slot, and gives up.
     """
     cdef uint64_t index = next_page(c.m, f, 0)
     cdef uint32_t pfn
@@ -127,9 +127,7 @@ cdef void evict_inode_pages(ctx_t *c, file_t *f) noexcept nogil:
     while index != NO_PAGE:
         pfn = find_get_page(c.m, f, index)
         if pfn:
-            c.dispensable = 1
-            locked = lock_page(c, pfn) == 0
-            c.dispensable = 0
+            locked = lock_page_or_not(c, pfn)
             delete_from_page_cache(c, pfn)
             if locked:
                 unlock_page(c.m, pfn)

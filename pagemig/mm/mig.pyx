@@ -433,7 +433,9 @@ cdef void mig_free(mig_t *g) noexcept nogil:
     pmg_spin_unlock(&g.m.ctx_lock)
     forget_copies(g)
     c.wait_mode = MODE_THREADS
+    pmg_add32(&g.m.migs_running, 1)
     let_go(c)                   # for a call that never began
+    pmg_add32(&g.m.migs_running, <uint32_t> -1)
     c.held = c.abort = c.target_mm = c.hook_error = 0
     c.outside_fn = NULL
     g.request = NULL
@@ -453,12 +455,14 @@ cdef void go_on(mig_t *g) noexcept nogil:
     cdef void (*fn)(void *arg) noexcept nogil
     if g.fiber.done:
         return
+    pmg_add32(&g.m.migs_running, 1)
     pmg_fiber_enter(&g.fiber)
     while g.request != NULL:
         fn = g.request
         g.request = NULL
         fn(g.request_arg)
         pmg_fiber_enter(&g.fiber)
+    pmg_add32(&g.m.migs_running, <uint32_t> -1)
 
 
 cdef int mig_step(mig_t *g, bint looks) noexcept nogil:

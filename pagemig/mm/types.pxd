@@ -577,7 +577,7 @@ ctypedef struct ctx_t:          # the context of one call; an argument of every 
     uint32_t wait_mode          # MODE_*
     uint32_t wait_what          # WAIT_*: what the context waited for last and has not got yet; 0 nothing
     uint32_t wait_which         # the page, address space, file
-    uint32_t dispensable        # the call can go on without what it waits for, where nobody else might end the wait
+    uint32_t dispensable        # the call can go on without what it waits for: see lock_page_or_not()
     uint32_t lru_disabled       # the call holds one count of machine.lru_disable_count
     uint32_t stats_slot         # the call's own array of access counts, plus one; 0 none yet
     int (*wait_fn)(ctx_t *c, int what, uint32_t which) noexcept nogil
@@ -665,6 +665,8 @@ ctypedef struct machine_t:
     void **mig_table            # by index
     uint32_t mig_room           # places in the table
     uint32_t nr_migs, migs_busy     # made; under way
+    uint32_t migs_running       # the latter that a thread steps at the moment; the others stand
+    uint32_t evicting           # calls in lock_page_or_not() that others_stand() sees
     # hooks: the host's too
     int (*step_fn)(ctx_t *c, int step, const uint32_t *pfns, uint32_t n) noexcept nogil   # NULL: none
     # vm_ops->migrate of one VMA: 0, an error, or a positive number; mmap_lock is held for reading
