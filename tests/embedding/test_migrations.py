@@ -4,6 +4,8 @@ import contextlib
 import ctypes
 import gc
 import random
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -224,6 +226,79 @@ def test_exit_in_the_middle(kernel: str) -> None:
     move.finish()
     machine.check(full=True)
     assert sum(machine.free(nid) for nid in machine.memory_nodes) >= before + N * PAGE
+
+
+@pytest.mark.threads
+@pytest.mark.parametrize("kernel", ["6.1", "6.12", "pmig"])
+def test_the_last_user_of_pages_waits_for_a_call_that_has_them(kernel: str) -> None:
+    """Beside a migration that stands, too: the call of another thread runs on."""
+    machine = four_nodes(kernel, page_bytes=8)
+    bystander, app = machine.spawn(), machine.spawn()
+    mapped(bystander, 4)
+    standing = bystander.start_migrate_pages({0}, {1})
+    base = mapped(app, 8, shared=True)
+    frames = app.frames(base, 8)
+    exits = threading.Thread(target=app.exit)
+    waited: list[bool] = []
+
+    def hook(step: str, _: object) -> None:
+        if step == "copy" and not waited:
+            contended = machine.counters["host_page_contended"]
+            exits.start()
+            while exits.is_alive() and machine.counters["host_page_contended"] == contended:
+                time.sleep(0.001)
+            exits.join(0.1)  # far longer than an exit that does not wait
+            waited.append(exits.is_alive())
+
+    machine.at_step(hook)
+    machine.migrate_frames(frames, np.ones(8, np.int32))
+    machine.at_step(None)
+    exits.join()
+    assert waited == [True]
+    standing.abort()
+    machine.check(full=True)
+
+
+@pytest.mark.threads
+@pytest.mark.parametrize("kernel", ["2.6.17", "2.6.17-mm"])
+def test_files_go_while_threads_move_their_pages_beside_a_migration_that_stands(
+    kernel: str,
+) -> None:
+    """The last user takes the lock of each page that a running call may have."""
+    machine = four_nodes(kernel, page_bytes=8)
+    bystander = machine.spawn()
+    mapped(bystander, 4)
+    standing = bystander.start_migrate_pages({0}, {1})
+    free = [machine.free(node) for node in range(4)]
+    present: list[npt.NDArray[np.uint32]] = [np.empty(0, np.uint32)]
+    over = threading.Event()
+
+    def move(node: int) -> None:
+        while not over.is_set():
+            pages = present[0]
+            machine.migrate_frames(pages, np.full(len(pages), node, np.int32))
+
+    movers = [threading.Thread(target=move, args=(node,)) for node in (0, 1)]
+    for mover in movers:
+        mover.start()
+    try:
+        for life in range(300):
+            app = machine.spawn()
+            file = machine.file("minix", 64 * PAGE)
+            base = app.mmap(64 * PAGE, file=file, shared=True)
+            app.touch(base, 64 * PAGE, write=True)
+            frames = app.frames(base, 64)
+            present[0] = frames[frames >= 0].astype(np.uint32)
+            time.sleep(0.001 * (life % 3))
+            app.exit()
+            file.close()
+    finally:
+        over.set()
+        for mover in movers:
+            mover.join()
+    standing.abort()
+    machine.check(full=True)
+    assert [machine.free(node) for node in range(4)] == free
 
 
 @pytest.mark.parametrize("end", ["exit", "drop", "finish", "abort"])
