@@ -221,7 +221,8 @@ class Draw:
             and self.rng.random() < 0.06
         ):
             name = self.rng.choice(list(step.args))
-            step = replace(step, args=step.args | {name: self.rng.choice(HOSTILE)})
+            if name != "max_passes":  # as many as are asked for take as long as they take
+                step = replace(step, args=step.args | {name: self.rng.choice(HOSTILE)})
         return step
 
     # ---- parts of steps
