@@ -61,7 +61,9 @@ def _said(error: OSError | ValueError) -> str:
 
 def _say_interrupted(args: argparse.Namespace) -> None:
     """Print what is kept of an interrupted command."""
-    kept: str = args.kept(args) if hasattr(args, "kept") else "nothing was written"
+    if sys.stderr is None:  # closed by the caller
+        return
+    kept: str = args.kept(args) if hasattr(args, "kept") else "unfinished files are as they were"
     clear = "\r\x1b[K" if sys.stderr.isatty() else ""  # a line of progress
     print(f"{clear}pagemig: interrupted; {kept}", file=sys.stderr)
 

@@ -89,9 +89,9 @@ def _of_2006(scenario: Mapping[str, Any]) -> str:
     """Say what a scenario has that kernels of today do not; empty for nothing."""
     if scenario.get("swap"):
         return "it uses swap"
-    return "it has a file on minix" * any(
-        file.get("kind") == "minix" for file in scenario.get("files", [])
-    )
+    if any(file.get("kind") == "minix" for file in scenario.get("files", [])):
+        return "it has a file on minix"
+    return ""
 
 
 def _machine(kernel: str, *, brief: bool, swap: bool) -> Machine:

@@ -105,13 +105,22 @@ def test_ctrl_c_while_the_commands_are_imported(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(cli, "MODULES", ["stopped_command"])
     assert cli.main(["replay"]) == 130
-    assert capsys.readouterr() == ("", "pagemig: interrupted; nothing was written\n")
+    assert capsys.readouterr() == ("", "pagemig: interrupted; unfinished files are as they were\n")
+
+
+def test_ctrl_c_without_a_standard_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pagemig.commands.trace.info", interrupted)
+    monkeypatch.setattr("sys.stderr", None)
+    assert cli.main(["trace", "info", "sort"]) == 130
 
 
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        ("trace info sort", "nothing was written"),
+        ("trace info sort", "unfinished files are as they were"),
         ("sweep", "with --resume FILE finished points are, and the same command goes on"),
         ("sweep --resume x", "finished points are in x, and the same command goes on from there"),
         ("live --pid 1", "pages that were moved stay where they are"),
