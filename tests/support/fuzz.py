@@ -43,6 +43,7 @@ ARENA_PAGES = 40
 #: The last pages of the address space.
 TOP = (1 << 47) - 8 * PAGE
 PROCESSES, FILES, PINS, MIGRATIONS = 5, 3, 4, 4
+MOST_FRAMES = 4 * 128  # of a machine: no call writes more pages of a file
 VM_PFNMAP, VM_WIPEONFORK = 0x400, 0x2000000
 STEPS_A_SEED = 200
 SECONDS_A_SEED = 120
@@ -993,6 +994,17 @@ class World:
                 if v.file and low < high:
                     at = v.offset // PAGE - v.start // PAGE
                     self.shadow.clear(v.inode, low + at, high + at, failed=failed)
+                    if self.m.profile.swap:  # kernels of 2006 drop private copies, too
+                        self.may_drop_copies(v.inode, low + at, high + at)
+
+    def may_drop_copies(self, ino: int, first: int, end: int) -> None:
+        """Private pages over a range of a file, of any process, may be gone."""
+        for q in self.m.processes:
+            for v in self.layout(q) if q.alive else ():
+                if v.file and v.inode == ino:
+                    at = v.start // PAGE - v.offset // PAGE
+                    low, high = max(first + at, v.start // PAGE), min(end + at, v.end // PAGE)
+                    self.shadow.drop(q, low, high, failed=True)
 
     def on_touch(
         self, p: pm.Process, args: dict[str, Any], touched: Any, vmas: Any, failed: bool
@@ -1034,7 +1046,7 @@ class World:
             return
         if is_number(values):
             values = (
-                [number(values)] * min(number(args.get("n", 1)), 64)
+                [number(values)] * min(number(args.get("n", 1)), MOST_FRAMES)
                 if is_number(args.get("n", 1))
                 else []
             )
