@@ -152,11 +152,13 @@ def ended(machine, how):
 def go_on(machine, names, way, how, stay):
     """Copy a machine, end the migrations of one, and go on with the other; return the ended one."""
     over, other = copied(machine, way), machine
+    moves = machine.migrations  # one whose last name goes is aborted
     if not stay:
+        machine.at_step(None)  # its hook would mean the other one's names
         renamed(names, over)
         over, other = other, over
-    over.at_step(None)  # its hook means the other one's names
     ended(over, how)
+    del moves
     over.check(full=True)
     other.check(full=True)
     return over
