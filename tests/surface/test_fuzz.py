@@ -7,9 +7,16 @@ from pathlib import Path
 import pytest
 
 import pagemig as pm
+from pagemig import _core
 from support import fuzz
 
 SEEDS = 25
+
+
+@pytest.fixture(autouse=True)
+def _nobody_ends_a_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let calls give up waiting at once, as they do alone: idle threads of other tests may live."""
+    monkeypatch.setattr(_core, "HOOK_PATIENCE", 0.02)
 
 
 @pytest.mark.parametrize("kernel", pm.KERNELS)
