@@ -12,7 +12,7 @@ NUMBERS[:] = [cnp.NPY_UINT8, cnp.NPY_INT32, cnp.NPY_INT64, cnp.NPY_UINT32, cnp.N
 
 
 cdef object zeros(uint64_t n, element_t element):
-    """Make an array."""
+    """Make an array of one dimension, all zero."""
     cdef cnp.npy_intp shape = <cnp.npy_intp> n
     return cnp.PyArray_ZEROS(1, &shape, NUMBERS[<int> element], 0)
 

@@ -1213,9 +1213,9 @@ cdef void gather_frames(
         else:
             if st.n == 0:
                 f.ahead = frames_run_ahead(c)
-            if st.n == 0 and f.ahead:
-                target_begin(&t, node)
-                room = stage_room(c, &t)
+                if f.ahead:
+                    target_begin(&t, node)
+                    room = stage_room(c, &t)
             k.node = node
             f.entry[st.n] = f.next
             st.src[st.n] = pfn

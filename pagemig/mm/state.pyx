@@ -164,6 +164,8 @@ cdef void keep_addresses(machine_t *to, const machine_t *own) noexcept nogil:
     to.mig_room = own.mig_room
     to.nr_migs = own.nr_migs
     to.migs_busy = own.migs_busy
+    to.migs_running = own.migs_running
+    to.evicting = own.evicting
     to.step_fn = own.step_fn
     to.migrate_fn = own.migrate_fn
     to.hook_data = own.hook_data

@@ -70,7 +70,7 @@ cdef char *field_at(machine_t *m, str what, uint64_t index, str field, int *widt
         base = <char *> &m.swap_entry[index]
     elif what == "swap_device":
         base = <char *> &m.swap_info[index]
-    elif what == "swap":
+    elif what in ("machine", "swap"):
         base = <char *> m
     elif what == "heap":
         base = <char *> &m.heap_lock
@@ -107,6 +107,10 @@ FIELDS = {
     "swap_cache": {"": (0, 4)},
     "swap_entry": {"": (0, 4)},
     "swap_device": {"inuse": (<size_t> &(<swap_info_t *> NULL).inuse, 4)},
+    "machine": {
+        "migs_running": (<size_t> &(<machine_t *> NULL).migs_running, 4),
+        "evicting": (<size_t> &(<machine_t *> NULL).evicting, 4),
+    },
     "swap": {
         "tree_lock": (<size_t> &(<machine_t *> NULL).tree_lock, 4),
         "swap_lock": (<size_t> &(<machine_t *> NULL).swap_lock, 4),

@@ -102,11 +102,9 @@ def _pack(
     if small:
         chain = {"id": lzma.FILTER_LZMA2, "preset": 6, "lc": 4 - width, "lp": width, "pb": width}
         packed = _in_pieces(lzma.LZMACompressor(filters=[chain]), raw, hurried)
-        return (
-            (_Column(_STORED, len(raw)), raw)
-            if packed is None
-            else (_Column(_XZ, len(packed)), packed)
-        )
+        if packed is None:
+            return _Column(_STORED, len(raw)), raw
+        return _Column(_XZ, len(packed)), packed
     deflated = b""
     for piece in (raw[:_PROBE], raw):  # most incompressible columns show it at their beginning
         packed = _in_pieces(zlib.compressobj(2), piece, hurried)

@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 
 import pagemig as pm
 from pagemig import api
+from pagemig.testing.poke import poke
 from support.machines import PAGE, four_nodes, mapped
 
 N = 100
@@ -226,6 +228,17 @@ def test_exit_in_the_middle(kernel: str) -> None:
     move.finish()
     machine.check(full=True)
     assert sum(machine.free(nid) for nid in machine.memory_nodes) >= before + N * PAGE
+
+
+@pytest.mark.parametrize("field", ["migs_running", "evicting"])
+def test_no_call_of_another_machine_runs_in_a_loaded_one(field: str, tmp_path: Path) -> None:
+    """A file that says otherwise would make the last user of pages wait for it, or for nothing."""
+    machine = four_nodes("6.1", page_bytes=8)
+    poke(machine, "machine", 0, field, 3)
+    machine.save(tmp_path / "saved")
+    for other in (pm.Machine.load(tmp_path / "saved"), machine.copy()):
+        assert poke(other, "machine", 0, field) == 0
+    poke(machine, "machine", 0, field, 0)
 
 
 @pytest.mark.threads
