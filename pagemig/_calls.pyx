@@ -32,6 +32,9 @@ from pagemig.mm.uaccess cimport pmg_user_t
 
 import numpy as np
 
+from pagemig.pieces import PIECE as _PIECE
+
+cdef int64_t PIECE = _PIECE
 
 VMA_DTYPE = np.dtype([
     ("start", np.uint64), ("end", np.uint64), ("pgoff", np.uint64), ("flags", np.uint32), ("file", np.uint32),
@@ -104,9 +107,12 @@ def populate(list processes, addresses, write, who):
 
 
 def plain_lists(pages, nodes) -> bool:
-    """Whether move_pages takes these without conversion: plain 1-D arrays of equal length; ``nodes`` None is a query."""
+    """Whether move_pages takes these without conversion: plain 1-D arrays of equal length; ``nodes`` None is a query.
+
+    Longer ones take the way on which Ctrl-C is answered while memory for the statuses is made.
+    """
     cdef int64_t n = plain_length(pages, U64)
-    return n >= 0 and (nodes is None or plain_length(nodes, I32) == n)
+    return 0 <= n <= PIECE and (nodes is None or plain_length(nodes, I32) == n)
 
 
 cdef enum:

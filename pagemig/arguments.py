@@ -6,7 +6,8 @@ A value that the kernel would refuse passes unchanged, and gets the kernel's err
 
 import re
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 from operator import length_hint
 from typing import Final, TypeAlias, TypeVar
 
@@ -15,6 +16,7 @@ import numpy.typing as npt
 
 from pagemig.checked import U64, integer
 from pagemig.constants import NULL, PAGE_SIZE, PROT_NONE, Pointer
+from pagemig.pieces import PIECE, filled, pieces
 
 __all__ = [
     "Addresses",
@@ -301,10 +303,10 @@ def address_array(values: Addresses, name: str) -> npt.NDArray[np.uint64]:
         raise TypeError(f"{name} must be addresses, not {values!r}")
     numbers = _sequence(values, name)
     try:
-        return np.frombuffer(array("Q", numbers), dtype=np.uint64)
+        return np.frombuffer(_packed("Q", numbers), dtype=np.uint64)
     except OverflowError:
         wrapped = [as_ulong(number, f"an entry of {name}") for number in numbers]
-        return np.array(wrapped, dtype=np.uint64)
+        return filled(len(wrapped), np.uint64, lambda piece: wrapped[piece])
     except TypeError:
         raise TypeError(f"{name} must be integers, not {_no_integer(numbers)!r}") from None
 
@@ -325,7 +327,7 @@ def node_array(values: Addresses, name: str) -> npt.NDArray[np.int32]:
         raise TypeError(f"{name} must be node numbers, not {values!r}")
     numbers = _sequence(values, name)
     try:
-        return np.frombuffer(array("i", numbers), dtype=np.int32)
+        return np.frombuffer(_packed("i", numbers), dtype=np.int32)
     except OverflowError:
         raise ValueError(f"an entry of {name} does not fit a C int: {_widest(numbers)}") from None
     except TypeError:
@@ -346,7 +348,24 @@ def _sequence(values: Iterable[int], name: str) -> Sequence[int]:
         return values
     if _length(values) > _MOST_NUMBERS:
         raise ValueError(f"{name} must be at most {_MOST_NUMBERS} numbers, not {values!r:.80}")
-    return values if isinstance(values, range) else list(values)
+    return values if isinstance(values, range) else [*chain.from_iterable(_runs(values))]
+
+
+def _runs(values: Iterable[int]) -> Iterator[list[int]]:
+    """Yield values in order, a list of many at a time; a signal handler may run between two."""
+    source = iter(values)
+    while run := list(islice(source, PIECE)):
+        yield run
+
+
+def _packed(code: str, numbers: Sequence[int]) -> "array[int]":
+    """Return numbers as an array of C integers."""
+    if len(numbers) <= PIECE:
+        return array(code, numbers)
+    packed = array(code)
+    for run in _runs(numbers):
+        packed.fromlist(run)
+    return packed
 
 
 def _no_integer(values: Iterable[object]) -> object:
@@ -365,16 +384,24 @@ _Scalar = TypeVar("_Scalar", np.uint64, np.int32)
 def _integer_array(
     values: npt.NDArray[np.generic], name: str, to: type[_Scalar]
 ) -> npt.NDArray[_Scalar]:
-    if values.ndim != 1:
-        raise ValueError(f"{name} must have one dimension, not the shape {values.shape}")
-    if values.dtype.kind not in "iu":
-        if values.size == 0:
+    given = np.asarray(values)  # a subclass may override anything
+    if given.ndim != 1:
+        raise ValueError(f"{name} must have one dimension, not the shape {given.shape}")
+    if given.dtype.kind not in "iu":
+        if given.size == 0:
             return np.empty(0, dtype=to)
-        raise TypeError(f"{name} must be integers, not {values.dtype}")
-    if to is np.int32 and values.size:
-        low, high = int(values.min()), int(values.max())
-        if low < _INT_MIN or high > 0x7FFFFFFF:
-            worst = low if low < _INT_MIN else high
-            raise ValueError(f"an entry of {name} does not fit a C int: {worst}")
-    numbers = np.ascontiguousarray(values, dtype=to)
-    return numbers if numbers.flags.aligned else numbers.copy()
+        raise TypeError(f"{name} must be integers, not {given.dtype}")
+    if to is np.int32 and not np.can_cast(given.dtype, to):
+        for piece in pieces(len(given)):
+            _must_fit(given[piece], name)
+    if given.dtype == to and given.flags.c_contiguous and given.flags.aligned:
+        return given
+    return filled(len(given), to, given.__getitem__)
+
+
+def _must_fit(values: npt.NDArray[np.generic], name: str) -> None:
+    """Raise ValueError for numbers that a C ``int`` does not hold."""
+    low, high = int(values.min()), int(values.max())
+    if low < _INT_MIN or high > 0x7FFFFFFF:
+        worst = low if low < _INT_MIN else high
+        raise ValueError(f"an entry of {name} does not fit a C int: {worst}")

@@ -32,6 +32,7 @@ from pagemig.constants import (
     MPOL_WEIGHTED_INTERLEAVE,
 )
 from pagemig.kernels import DEFAULT_KERNEL, KERNELS, KernelProfile
+from pagemig.pieces import pieces
 
 __all__ = [
     "Bind",
@@ -285,13 +286,14 @@ class Policy:
         if not nodes and self.mode not in (MPOL_DEFAULT, MPOL_LOCAL):
             raise ValueError(f"{self!r} leaves no node of {nodelist(allowed) or 'none'}")
         profile = machine.profile if machine is not None else KERNELS[DEFAULT_KERNEL]
-        if profile.interleave_bits == 32 and self.mode in _INTERLEAVING:
-            numbers = numbers & _LOW_32
+        wraps = profile.interleave_bits == 32 and self.mode in _INTERLEAVING
         if self.mode in _NEAR:
             local = _nearest(local, nodes) if machine is None else machine._nearest(local, nodes)
         out = np.empty(len(numbers), dtype=np.int32)
         weights = self._weights(machine)
-        _mpol.mpol_targets(self.mode, self.flags, nodes, weights, numbers, local, out)
+        for piece in pieces(len(numbers)):
+            part = numbers[piece] & _LOW_32 if wraps else numbers[piece]
+            _mpol.mpol_targets(self.mode, self.flags, nodes, weights, part, local, out[piece])
         return out
 
     def _present_mask(self, local: int) -> int:

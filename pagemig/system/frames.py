@@ -2,10 +2,12 @@
 
 A frame is a record of 16 bytes: a state word (flags 20 bits, references 24, mapcount 20), what it
 belongs to (an anon_vma or a file) and its index there.  The raw records are a view without a copy;
-decoded columns are arrays made when asked for.
+decoded columns are arrays made when asked for, a piece at a time, so another thread's call may come
+between two entries.
 """
 
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +15,7 @@ import numpy.typing as npt
 from pagemig import _memory
 from pagemig.arguments import as_int
 from pagemig.mm.numbers import NUMBERS
+from pagemig.pieces import filled
 
 __all__ = ["FRAME_FLAGS", "Frames", "flag_bit", "mapcounts", "refcounts"]
 
@@ -46,6 +49,7 @@ _MAP_SHIFT: Final = np.uint64(NUMBERS["MAP_ONE"].bit_length() - 1)
 _FLAG_MASK: Final = np.uint64(NUMBERS["FRAME_FLAGS"])
 
 _Words = npt.NDArray[np.uint64]
+_Scalar = TypeVar("_Scalar", bound=np.generic)
 
 
 def flag_bit(name: str) -> np.uint64:
@@ -95,17 +99,17 @@ class Frames:
     @property
     def flags(self) -> npt.NDArray[np.uint32]:
         """Flag bits, numbered as in ``FRAME_FLAGS``."""
-        return (self.state & _FLAG_MASK).astype(np.uint32)
+        return self._decoded(np.uint32, lambda state: state & _FLAG_MASK)
 
     @property
     def refcount(self) -> npt.NDArray[np.uint32]:
         """References: 0 is free; a long-term pin counts 1024."""
-        return refcounts(self.state)
+        return self._decoded(np.uint32, refcounts)
 
     @property
     def mapcount(self) -> npt.NDArray[np.uint32]:
         """Page-table entries that name the frame."""
-        return mapcounts(self.state)
+        return self._decoded(np.uint32, mapcounts)
 
     @property
     def mapping(self) -> npt.NDArray[np.uint32]:
@@ -122,7 +126,19 @@ class Frames:
     @property
     def nid(self) -> npt.NDArray[np.int32]:
         """Node of every frame."""
-        return self._machine._nids(np.arange(len(self), dtype=np.uint64))
+        nids = self._machine._nids
+        return filled(
+            len(self),
+            np.int32,
+            lambda piece: nids(np.arange(piece.start, piece.stop, dtype=np.uint64)),
+        )
+
+    def _decoded(
+        self, dtype: type[_Scalar], decode: Callable[[_Words], Any]
+    ) -> npt.NDArray[_Scalar]:
+        """Return what ``decode`` makes of all state words."""
+        state = self.state
+        return filled(len(state), dtype, lambda piece: decode(state[piece]))
 
     def flag(self, name: str) -> npt.NDArray[np.bool_]:
         """Return where a flag is set.
@@ -144,8 +160,8 @@ class Frames:
         if name not in FRAME_FLAGS:
             flags = ", ".join(FRAME_FLAGS)
             raise ValueError(f"name {name!r} is not a flag; the flags are: {flags}")
-        where: npt.NDArray[np.bool_] = (self.state & flag_bit(name)) != 0
-        return where
+        bit = flag_bit(name)
+        return self._decoded(np.bool_, lambda state: state & bit != 0)
 
     def describe(self, pfn: int) -> str:
         """Describe one frame in a line: flags by name, counts, what it belongs to.

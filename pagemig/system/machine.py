@@ -21,7 +21,6 @@ from pagemig.arguments import (
 )
 from pagemig.constants import (
     PAGE_SHIFT,
-    STATUS_UNSET,
     STEP_ALLOC,
     STEP_COPY,
     STEP_FREEZE,
@@ -34,6 +33,7 @@ from pagemig.constants import (
 from pagemig.errors import ProcessGoneError, raise_errno
 from pagemig.kernels import DEFAULT_KERNEL, KernelProfile, kernel_profile
 from pagemig.mm.numbers import NUMBERS
+from pagemig.pieces import joined, pieces
 from pagemig.system import migration, state
 from pagemig.system.files import File
 from pagemig.system.frames import flag_bit, refcounts
@@ -46,7 +46,7 @@ from pagemig.system.node import (
     swap_slots,
     weight_table,
 )
-from pagemig.system.numa import MoveResult
+from pagemig.system.numa import MoveResult, unset
 from pagemig.system.platform import Platform, SwapDevice
 from pagemig.system.process import (
     AccessResult,
@@ -500,7 +500,7 @@ class Machine(Platform):
             A frame beyond the last, or lists of different lengths.
         """
         numbers, targets = self._frames_and_nodes(pfns, nodes)
-        status = np.full(len(targets), STATUS_UNSET, dtype=np.int32)
+        status = unset(len(targets))
         rc = self._migrate_frames(numbers, targets, status)
         if rc < 0:
             raise_errno(rc, "migrate_frames", MoveResult(rc, status))
@@ -888,9 +888,13 @@ class Machine(Platform):
 
     def _in_use(self, first: int, end: int) -> npt.NDArray[np.uint32]:
         """Return the numbers of frames in use that are not the kernel's own."""
-        state = self._frames_raw()["state"][first:end]
-        used = (refcounts(state) > 0) & (state & flag_bit("reserved") == 0)
-        return (np.flatnonzero(used) + first).astype(np.uint32)
+        states = self._frames_raw()["state"][first:end]
+        found = []
+        for piece in pieces(len(states)):
+            state = states[piece]
+            used = (refcounts(state) > 0) & (state & flag_bit("reserved") == 0)
+            found.append((np.flatnonzero(used) + (first + piece.start)).astype(np.uint32))
+        return joined(found, np.uint32)
 
 
 def _unpickle(data: bytes) -> Machine:

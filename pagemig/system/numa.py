@@ -38,6 +38,7 @@ from pagemig.constants import (
     Pointer,
 )
 from pagemig.errors import errno_name, errno_of
+from pagemig.pieces import PIECE, full, pieces
 from pagemig.policy import Policy, WeightedInterleave, nodes_of, policy_of
 from pagemig.system.task import Task
 
@@ -75,7 +76,11 @@ class MoveResult(NamedTuple):
     @property
     def names(self) -> list[int | str]:
         """Statuses by name: a node, the name of an error, ``"unset"`` where nothing was stored."""
-        return [s if s >= 0 else errno_name(s) for s in self.status.tolist()]
+        return [
+            s if s >= 0 else errno_name(s)
+            for piece in pieces(len(self.status))
+            for s in self.status[piece].tolist()
+        ]
 
     def __repr__(self) -> str:
         shown = ", ".join(str(name) for name in self.names[:_SHOWN])
@@ -178,13 +183,13 @@ class NumaCalls(Task):
         positive return.
         """
         if flags == MPOL_MF_MOVE and pid == 0 and count is None and status is None:
-            # The fast path: arrays without a copy, lists converted in one call.
+            # The fast path of short lists: arrays without a copy, lists converted in one call.
             addresses: Any = pages
             targets: Any = nodes
             try:
-                if type(pages) is list:
+                if type(pages) is list and len(pages) <= PIECE:
                     addresses = _frombuffer(array("Q", pages), _UINT64)
-                if type(nodes) is list:
+                if type(nodes) is list and len(nodes) <= PIECE:
                     targets = _frombuffer(array("i", nodes), _INT32)
             except (TypeError, OverflowError):
                 targets = BAD  # invalid: the general path raises the error
@@ -469,7 +474,7 @@ def how_far(rc: int, stored: npt.NDArray[np.int32]) -> str | None:
     """Say how many statuses a move_pages stored before it failed; None for one that stored none."""
     if not len(stored) or errno_of(rc) != -rc:
         return None
-    n = int(np.count_nonzero(stored != STATUS_UNSET))
+    n = sum(int(np.count_nonzero(stored[p] != STATUS_UNSET)) for p in pieces(len(stored)))
     return f"{n} of {len(stored)} statuses were stored before, see result.names"
 
 
@@ -538,7 +543,7 @@ def _room(value: object, name: str, dtype: type[Any], n: int) -> npt.NDArray[Any
 
 
 def unset(n: int) -> npt.NDArray[np.int32]:
-    return np.full(n, STATUS_UNSET, dtype=np.int32)
+    return full(n, STATUS_UNSET, np.int32)
 
 
 def _status_array(
@@ -582,7 +587,7 @@ def _move_targets(
     if isinstance(nodes, Pointer):
         return _NO_NODES
     if isinstance(nodes, int | np.integer):
-        return node_array([int(nodes)], "nodes").repeat(n or 0)
+        return full(n or 0, node_array([int(nodes)], "nodes")[0], np.int32)
     targets = node_array(nodes, "nodes")
     if n is None:
         return _NO_NODES

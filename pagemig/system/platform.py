@@ -24,6 +24,7 @@ from pagemig.arguments import (
 from pagemig.constants import FILE_EXT4, FILE_MINIX, FILE_RAMFS, FILE_SHMEM, PAGE_SHIFT
 from pagemig.errors import raise_errno
 from pagemig.kernels import KernelProfile
+from pagemig.pieces import filled
 from pagemig.system.files import File
 from pagemig.system.frames import Frames
 from pagemig.system.node import Node
@@ -238,9 +239,13 @@ class Platform(_memory.Memory):
             A number beyond the last frame.
         """
         numbers = address_array(pfns, "pfns")
-        nids = self._nids(numbers)
-        if len(nids) and nids.min() < 0:
-            raise ValueError(f"pfns must be below {self._nr_frames}, not {numbers.max()}")
+        return filled(len(numbers), np.int32, lambda piece: self._nids_of(numbers[piece]))
+
+    def _nids_of(self, pfns: npt.NDArray[np.uint64]) -> npt.NDArray[np.int32]:
+        """Return nodes of frames; ValueError for one that does not exist."""
+        nids = self._nids(pfns)
+        if nids.min() < 0:
+            raise ValueError(f"pfns must be below {self._nr_frames}, not {pfns.max()}")
         return nids
 
     # ---- files --------------------------------------------------------------------------------
@@ -389,9 +394,13 @@ class Platform(_memory.Memory):
 
     def _pfns(self, pfns: Addresses) -> npt.NDArray[np.uint32]:
         """Return a checked copy of frame numbers as the core takes them."""
-        numbers = address_array(pfns, "pfns").copy()
-        self.node_of(numbers)
-        return numbers.astype(np.uint32)
+        numbers = address_array(pfns, "pfns")
+        return filled(len(numbers), np.uint32, lambda piece: self._existing(numbers[piece].copy()))
+
+    def _existing(self, pfns: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+        """Return frame numbers that nobody else writes; ValueError for one that does not exist."""
+        self._nids_of(pfns)
+        return pfns
 
     def swapoff(self, device: int) -> None:
         """Take a swap device out of use: all its pages are read back into memory.

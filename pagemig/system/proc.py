@@ -21,6 +21,7 @@ from pagemig.constants import (
     PAGE_SIZE,
 )
 from pagemig.mm.numbers import NUMBERS
+from pagemig.pieces import PIECE, full
 from pagemig.policy import Policy, policy_of, policy_text
 from pagemig.system.frames import flag_bit, mapcounts, refcounts
 from pagemig.system.task import Task
@@ -61,8 +62,6 @@ _PM_PRESENT: Final = np.uint64(1 << 63)
 _PM_FRAME: Final = np.uint64((1 << 55) - 1)
 
 _ADDRESS_SPACE: Final = 1 << 47
-#: Pages processed at a time.
-_CHUNK: Final = 1 << 20
 #: Pages that are looked at as they are, tables or not.
 _FEW: Final = 1 << 14
 #: What read(2) transfers at most, in entries of pagemap; a call answers for no more pages.
@@ -264,7 +263,7 @@ def _stretches(process: Task, start: int, n: int) -> Iterator[tuple[int, int]]:
         return
     at = 0
     while at < n:
-        before, count = process._stretch(start + (at << PAGE_SHIFT), n - at, _CHUNK)
+        before, count = process._stretch(start + (at << PAGE_SHIFT), n - at, PIECE)
         at += before
         if count:
             yield at, count
@@ -347,7 +346,7 @@ def frames(process: Task, addr: int, n: int) -> npt.NDArray[np.int64]:
         for a page that was never touched, is swapped out, or is being moved.
     """
     start = addr & -PAGE_SIZE
-    found = np.full(n, -1, np.int64)
+    found = full(n, -1, np.int64)
     for at, count in _stretches(process, start, n):
         ptes = process._ptes(start + (at << PAGE_SHIFT), count)
         numbers = ((ptes & _PFN_MASK) >> _PFN_SHIFT).astype(np.int64)
@@ -358,7 +357,7 @@ def frames(process: Task, addr: int, n: int) -> npt.NDArray[np.int64]:
 def nodes(process: Task, addr: int, n: int) -> npt.NDArray[np.int32]:
     """Node of each page, -1 where `frames` has no frame."""
     start = addr & -PAGE_SIZE
-    found = np.full(n, -1, np.int32)
+    found = full(n, -1, np.int32)
     for at, count in _stretches(process, start, n):
         pfns = frames(process, start + (at << PAGE_SHIFT), count)
         nids = process.machine.node_of(np.maximum(pfns, 0))

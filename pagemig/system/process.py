@@ -52,6 +52,7 @@ from pagemig.constants import (
     Pointer,
 )
 from pagemig.errors import ProcessGoneError, errno_of, no_copy
+from pagemig.pieces import PIECE, filled, full, joined
 from pagemig.policy import Policy
 from pagemig.system import migration, proc
 from pagemig.system.files import File
@@ -574,7 +575,7 @@ class Process(NumaCalls):
             if part.values is not None:
                 read.append(part.values)
         result.index = None if result.signal is None else result.done
-        result.values = np.concatenate(read) if read else None
+        result.values = joined(read, np.uint64) if read else None
         return result
 
     def _signalled(self, signal: int) -> str:
@@ -1271,20 +1272,27 @@ def populate_with(
     if len(places) != len(pids):
         raise ValueError(f"tasks must have {len(places)} entries, not {len(pids)}")
     writes = write if write is True or write is False else _write_flags(write, len(places))
-    numbers, who = np.unique(pids, return_inverse=True)
+    places_of: dict[int, int] = {}
+    index = filled(len(pids), np.uint32, lambda piece: _numbered(pids[piece], places_of))
     makers = []
-    for pid in numbers.tolist():
+    for pid in places_of:
         if pid >> 32 or not machine._find_task(pid):
             raise KeyError(pid)
         makers.append(process_of(machine, pid))
     if not makers:
         return AccessResult(0, 0, 0, None, None)
-    index = np.ascontiguousarray(who, np.uint32).reshape(-1)
     done, minflt, majflt, signal = _calls.populate(makers, places, writes, index)
     if signal:
         at = makers[index[done]]
         return AccessResult(done, minflt, majflt, at._signalled(signal), done)
     return AccessResult(done, minflt, majflt, None, None)
+
+
+def _numbered(pids: npt.NDArray[np.uint64], places: dict[int, int]) -> npt.NDArray[np.uint32]:
+    """Return a place for each pid; ``places`` has those given before, and gets the new ones."""
+    found, who = np.unique(pids, return_inverse=True)
+    given = [places.setdefault(pid, len(places)) for pid in found.tolist()]
+    return np.array(given, np.uint32)[who.reshape(-1)]
 
 
 # ---- arguments --------------------------------------------------------------------------------
@@ -1333,7 +1341,7 @@ def _user_id(value: object, name: str) -> int:
 def _value_array(values: SupportsIndex | Iterable[int], n: int | None) -> npt.NDArray[np.uint64]:
     """Return page contents; a single number is repeated ``n`` times."""
     if not isinstance(values, Iterable):
-        return np.full(n or 0, as_ulong(values, "values"), dtype=np.uint64)
+        return full(n or 0, as_ulong(values, "values"), np.uint64)
     data = address_array(values, "values")
     if n is not None and len(data) != n:
         raise ValueError(f"values must be one for each of {n} pages, not {len(data)}")
@@ -1341,9 +1349,16 @@ def _value_array(values: SupportsIndex | Iterable[int], n: int | None) -> npt.ND
 
 
 def _write_flags(write: npt.ArrayLike, n: int) -> npt.NDArray[np.uint8]:
+    if isinstance(write, list | tuple) and len(write) == n > PIECE:
+        return filled(n, np.uint8, lambda piece: _write_flags(write[piece], _length(piece)))
     flags = np.asarray(write)
     if flags.dtype != np.bool_ and flags.dtype != np.uint8:
         raise TypeError(f"write must be a truth value or an array of bool, not {flags.dtype}")
     if flags.shape != (n,):
         raise ValueError(f"write must be one for each of {n} accesses, not {flags.shape}")
-    return np.ascontiguousarray(flags).view(np.uint8)
+    words = flags.view(np.uint8)
+    return words if words.flags.c_contiguous else filled(n, np.uint8, words.__getitem__)
+
+
+def _length(piece: slice) -> int:
+    return int(piece.stop - piece.start)

@@ -8,6 +8,8 @@ import pagemig as pm
 
 #: Seconds between two rings. A call looks for signals less often, so that each look finds one.
 PERIOD = 0.001
+#: Less than any piece of a long work takes, and more than the work between two pieces.
+SOON = 0.0001
 
 
 class Stopped(Exception):
@@ -37,6 +39,29 @@ def ringing(inside: Callable[[], bool] = lambda: True) -> Iterator[None]:
         finally:
             over = True  # nothing is raised from here on
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
+def counting() -> Iterator[list[int]]:
+    """Count in ``[0]`` how often the block looks for signals, once for each piece of its work.
+
+    The handler orders the next ring, which comes soon: so each look behind some work finds one.
+    """
+    seen, over = [0], False
+
+    def handler(number: int, frame: object) -> None:
+        if not over:
+            seen[0] += 1
+            signal.setitimer(signal.ITIMER_REAL, SOON)
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, SOON)
+        yield seen
+    finally:
+        over = True
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 

@@ -12,9 +12,10 @@ import pytest
 
 import pagemig as pm
 from pagemig.mm.numbers import NUMBERS
+from pagemig.pieces import PIECE
 from support import stops
 from support.machines import PAGE
-from support.signals import Stopped, first_page_changes, ringing
+from support.signals import Stopped, counting, first_page_changes, ringing
 
 VM_LOCKED = NUMBERS["VM_LOCKED"]
 #: Milliseconds that a call may still run after the signal; a busy machine may take longer for it.
@@ -54,6 +55,35 @@ def test_a_stopped_call_is_over_at_once(name: str, kernel: str) -> None:
     assert all(float(row[4]) < RUNS for row in stopped), ended.stdout
     if name in stops.ENDLESS:
         assert len(stopped) == 2
+
+
+MANY = 32 * PIECE
+NUMBERS_OF_PAGES = np.arange(1, MANY + 1, dtype=np.uint64)
+ARRAYS: dict[str, Callable[[pm.Machine, pm.Process], object]] = {
+    "refcount": lambda m, _: m.frames.refcount,
+    "mapcount": lambda m, _: m.frames.mapcount,
+    "flags": lambda m, _: m.frames.flags,
+    "nid": lambda m, _: m.frames.nid,
+    "flag": lambda m, _: m.frames.flag("lru"),
+    "node_of": lambda m, _: m.node_of(NUMBERS_OF_PAGES),
+    "node_of int64": lambda m, _: m.node_of(NUMBERS_OF_PAGES.astype(np.int64)),
+    "node_of range": lambda m, _: m.node_of(range(MANY)),
+    "interleave": lambda m, _: pm.Interleave([0, 1]).targets(NUMBERS_OF_PAGES),
+    "prefer": lambda m, _: pm.Preferred(1).targets(NUMBERS_OF_PAGES, machine=m),
+    "frames": lambda _, p: p.frames(0, MANY),
+    "one node": lambda _, p: p.start_move_pages(NUMBERS_OF_PAGES, 1).abort(),
+    "populate": lambda m, p: m.populate(NUMBERS_OF_PAGES, np.full(MANY, p.pid)),
+}
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_work_on_arrays_is_done_in_pieces(name: str) -> None:
+    """Each piece is far below 100 ms; the whole would be above on a machine as large as this."""
+    machine = pm.Machine([2 * MANY * PAGE, "1MiB"])
+    process = machine.spawn()
+    with counting() as looks:
+        ARRAYS[name](machine, process)
+    assert looks[0] > MANY // PIECE // 2
 
 
 def world(kernel: str, pages: int) -> tuple[pm.Machine, pm.Process, int]:
