@@ -55,7 +55,7 @@ PLANT = os.environ.get("PAGEMIG_PLANT") or ""
 MODE = os.environ.get("PAGEMIG_BUILD") or "fast"
 JOBS = int(os.environ.get("PAGEMIG_JOBS") or len(os.sched_getaffinity(0)))
 BUILD = Path("build")
-#: Cython's own helpers, typed memoryviews above all: built once instead of into every module.
+#: Cython's own helpers: built once instead of into every module.
 SHARED = "pagemig._cython"
 #: Modules whose loops, if any, call others: optimising them further takes longer than it saves.
 COLD = (
@@ -188,6 +188,8 @@ def modules() -> list[Extension]:
     return cythonize(
         found,
         shared_utility_qualified_name=SHARED,
+        # No module has typed memoryviews: pagemig._arrays takes arrays.
+        shared_utility_features_disabled=["MemoryView"],
         # The coverage plugin looks for the C beside the source; other modes keep it in build/.
         build_dir=None if MODE == "coverage" else str(BUILD / MODE),
         nthreads=JOBS if JOBS > 1 else 0,

@@ -10,8 +10,9 @@ from libc.string cimport memcpy, memset
 
 cimport cython
 
-from pagemig._arrays cimport answer, I32, own_data, U32, U64, U8, user_of, zeros
+from pagemig._arrays cimport column, grid, grid_out, I32, I8, length_of, own_data, U32, U64, U8, zeros
 from pagemig._core cimport Machine, Process
+from pagemig._user cimport answer, user_of
 from pagemig.mm.api cimport (
     api_table, mig_goes_on, mig_next_stop, mig_settle, PMG_ABI, pmg_api, pmg_ctx, PMG_EBUSYCTX, PMG_K_SIGNAL, PMG_K_WAIT,
     PMG_M_COPIED, PMG_M_DONE, PMG_M_PASS, PMG_M_STAGE, PMG_M_UNMAPPED, PMG_M_WAITS, pmg_machine, pmg_mig,
@@ -351,36 +352,19 @@ cdef class Context:
             n, or fewer: then `kind`, `signal` and `waits_for` say what stopped the next one.
         """
         cdef pmg_ctx *c
-        cdef const uint64_t[::1] va = addresses
-        cdef const uint8_t[::1] w
-        cdef int8_t[::1] nodes
-        cdef uint8_t[::1] kinds
-        cdef const uint8_t *writes = NULL
-        cdef int8_t *node_out = NULL
-        cdef uint8_t *kind_out = NULL
         cdef int64_t done
-        cdef Py_ssize_t n = va.shape[0]
+        cdef const uint64_t *va = <const uint64_t *> column(addresses, "addresses", U64)
+        cdef Py_ssize_t n = length_of(addresses, 0)
+        cdef tuple of = (n,)
+        cdef const uint8_t *writes = <const uint8_t *> grid(write, "write", U8, of) if write is not None else NULL
+        cdef int8_t *node_out = <int8_t *> grid_out(node, "node", I8, of) if node is not None else NULL
+        cdef uint8_t *kind_out = <uint8_t *> grid_out(kind, "kind", U8, of) if kind is not None else NULL
         self.open()
         if n == 0:
             return 0
-        if write is not None:
-            w = write.view(np.uint8) if getattr(write, "dtype", None) == np.bool_ else write
-            if w.shape[0] != n:
-                raise ValueError(f"write must have {n} entries, not {w.shape[0]}")
-            writes = &w[0]
-        if node is not None:
-            nodes = node
-            if nodes.shape[0] != n:
-                raise ValueError(f"node must have {n} entries, not {nodes.shape[0]}")
-            node_out = &nodes[0]
-        if kind is not None:
-            kinds = kind
-            if kinds.shape[0] != n:
-                raise ValueError(f"kind must have {n} entries, not {kinds.shape[0]}")
-            kind_out = &kinds[0]
         c = self.take()
         with nogil:
-            done = api.access_many(c, &va[0], writes, <uint64_t> n, node_out, kind_out, &self.last)
+            done = api.access_many(c, va, writes, <uint64_t> n, node_out, kind_out, &self.last)
         self.give(c)
         if done < 0:
             raise_hooked(self.machine, done)
@@ -501,10 +485,12 @@ cdef class Flight:
         cdef pmg_user_t mask = user_of(nodes, U8)
         self.begun(api.mig_mbind(self.c, start, length, mode, <pmg_user *> &mask, maxnode, flags, &self.handle))
 
-    def migrate_frames(self, const uint32_t[::1] pfns, const int32_t[::1] nodes):
+    def migrate_frames(self, pfns, nodes):
         """Begin a migration of frames that exist."""
-        cdef uint64_t n = pfns.shape[0]
-        self.begun(api.mig_frames(self.c, &pfns[0] if n else NULL, &nodes[0] if n else NULL, n, &self.handle))
+        cdef const uint32_t *p = <const uint32_t *> column(pfns, "pfns", U32)
+        cdef Py_ssize_t n = length_of(pfns, 0)
+        cdef const int32_t *to = <const int32_t *> grid(nodes, "nodes", I32, (n,))
+        self.begun(api.mig_frames(self.c, p, to, n, &self.handle))
 
     cdef int enter(self) except -1:
         if not self.open:

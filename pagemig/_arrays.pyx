@@ -1,14 +1,13 @@
 """numpy's C interface: the only module that includes its headers, which take a compiler as long as a module of ours."""
 cimport numpy as cnp
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t, uint64_t
-
-from pagemig.mm.uaccess cimport PMG_BAD, pmg_user_t
 
 cnp.import_array()
 
-cdef int[5] NUMBERS     # numpy's number of each element_t
-NUMBERS[:] = [cnp.NPY_UINT8, cnp.NPY_INT32, cnp.NPY_INT64, cnp.NPY_UINT32, cnp.NPY_UINT64]
+cdef int[8] NUMBERS     # numpy's number of each element_t
+NUMBERS[:] = [
+    cnp.NPY_UINT8, cnp.NPY_INT8, cnp.NPY_INT32, cnp.NPY_INT64, cnp.NPY_UINT32, cnp.NPY_UINT64, cnp.NPY_FLOAT32, cnp.NPY_FLOAT64,
+]
 
 
 cdef object zeros(uint64_t n, element_t element):
@@ -50,6 +49,11 @@ cdef void *data_of(object a, element_t element, str name) except? NULL:
     return checked_data(a, NUMBERS[<int> element], name)
 
 
+cdef int64_t bytes_of(object a) noexcept:
+    """Get the size of an array."""
+    return cnp.PyArray_NBYTES(a)
+
+
 cdef void *own_data(object a) noexcept:
     """Get the data of an array that the caller itself has just made."""
     return cnp.PyArray_DATA(a)
@@ -68,19 +72,62 @@ cdef uint8_t *flags_of(object write, uint64_t n, bint *every) except? NULL:
     return flags
 
 
-cdef pmg_user_t user_of(object memory, element_t element) except *:
-    """Describe a caller's memory: None is NULL; bytes and arrays are accessible memory, PMG_BAD if they have no address."""
-    cdef pmg_user_t u
-    u.p = NULL
-    u.bytes = 0
-    if memory is None:
-        return u
-    if element == U8:
-        u.p = PyBytes_AS_STRING(memory)
-        u.bytes = PyBytes_GET_SIZE(memory)
-    else:
-        u.p = data_of(memory, element, "an array of a call")
-        u.bytes = cnp.PyArray_NBYTES(memory)
-    if u.p == NULL:
-        u.p = <void *> PMG_BAD
-    return u
+cdef Py_ssize_t length_of(object a, int dimension) noexcept:
+    """Get the length of an array in a dimension that it has: a subclass may lie about its shape."""
+    return cnp.PyArray_DIM(a, dimension)
+
+
+cdef bint holds(object a, element_t element) noexcept:
+    """Whether ``a`` is an array of a type."""
+    return cnp.PyArray_Check(a) and cnp.PyArray_TYPE(a) == NUMBERS[<int> element]
+
+
+cdef object unfit(object a, str name, element_t element, object shape):
+    """Make the error for an array of another type or layout."""
+    lengths = f"{shape}".replace("-1", "any")
+    wanted = f"{name} must be an array of {cnp.PyArray_DescrFromType(NUMBERS[<int> element])} of shape {lengths}"
+    if not cnp.PyArray_Check(a):
+        return TypeError(f"{wanted}, not {a!r:.80}")
+    found = f"one of {a.dtype} of shape {a.shape}"
+    if cnp.PyArray_ISCARRAY_RO(a):
+        return ValueError(f"{wanted}, not {found}")
+    return ValueError(f"{wanted}, and C-contiguous, aligned, in the machine's byte order, which this {found} is not")
+
+
+cdef void *taken(object a, str name, element_t element, tuple shape, bint out) except? NULL:
+    """Get the data of an array of a shape, in which -1 is any length; flags of one byte may be of bool."""
+    cdef int k, number = NUMBERS[<int> element]
+    cdef bint fits = cnp.PyArray_Check(a) and cnp.PyArray_ISCARRAY_RO(a) and cnp.PyArray_NDIM(a) == len(shape)
+    if fits and cnp.PyArray_TYPE(a) != number:
+        fits = element == U8 and not out and cnp.PyArray_TYPE(a) == cnp.NPY_BOOL
+    if fits:
+        for k in range(<int> len(shape)):
+            fits = fits and <int64_t> shape[k] in (-1, cnp.PyArray_DIM(a, k))
+    if not fits:
+        raise unfit(a, name, element, shape)
+    if out and not cnp.PyArray_ISWRITEABLE(a):
+        raise ValueError(f"{name} must be writeable, for it receives results")
+    return cnp.PyArray_DATA(a)
+
+
+cdef tuple ANY = (-1,)
+
+
+cdef const void *column(object a, str name, element_t element) except? NULL:
+    """Get the data of a caller's array of one dimension."""
+    return taken(a, name, element, ANY, False)
+
+
+cdef void *column_out(object a, str name, element_t element) except? NULL:
+    """Get the data of a caller's array of one dimension that receives results."""
+    return taken(a, name, element, ANY, True)
+
+
+cdef const void *grid(object a, str name, element_t element, tuple shape) except? NULL:
+    """Get the data of a caller's array of a shape, in which -1 is any length."""
+    return taken(a, name, element, shape, False)
+
+
+cdef void *grid_out(object a, str name, element_t element, tuple shape) except? NULL:
+    """Get the data of a caller's array of a shape that receives results."""
+    return taken(a, name, element, shape, True)

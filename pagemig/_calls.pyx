@@ -3,10 +3,9 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
-from pagemig._arrays cimport (
-    answer, data_of, flags_of, I32, own_data, plain_length, U32, U64, U8, user_of, zeros,
-)
+from pagemig._arrays cimport data_of, flags_of, I32, own_data, plain_length, U32, U64, U8, zeros
 from pagemig._core cimport Process
+from pagemig._user cimport answer, user_of
 from pagemig.mm.access cimport access_deferred, access_many, touch_range, touch_t
 from pagemig.mm.atomic cimport pmg_load, pmg_load32, pmg_spin_lock, pmg_spin_unlock
 from pagemig.mm.calls cimport (

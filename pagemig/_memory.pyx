@@ -4,8 +4,9 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from pagemig._arrays cimport answer, data_of, I32, I64, lend, own_data, U32, U64, U8
+from pagemig._arrays cimport data_of, I32, I64, lend, own_data, U32, U64, U8
 from pagemig._core cimport Machine, Process
+from pagemig._user cimport answer
 from pagemig.mm.atomic cimport pmg_add32, pmg_load, pmg_load32, pmg_store32
 from pagemig.mm.calls cimport migrate_frames
 from pagemig.mm.context cimport all_vm_events, ctx_first

@@ -12,8 +12,11 @@ from pagemig.checked import whole as whole_number
 
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t
 from libc.stdlib cimport free, malloc
+from libc.string cimport memset
 
 from cpython.exc cimport PyErr_CheckSignals
+
+from pagemig._arrays cimport F32, F64, grid, grid_out, holds, I32, I64, I8, length_of, own_data
 
 cdef enum:
     # The forward walk reads the values of a block of pages over all epochs again, so they should
@@ -47,9 +50,10 @@ cdef struct grid_t:
 
 
 cdef void block_values(
-    const grid_t *g, const count_t *counts, int64_t start, int64_t n, int64_t stride, double *values
+    const grid_t *of, const count_t *counts, int64_t start, int64_t n, int64_t stride, double *values
 ) noexcept nogil:
     """Compute the cost from each epoch on, for each node and page of a block: values[epoch][node][page]."""
+    cdef grid_t g = of[0]       # nothing that is stored here can change it, as the compiler then knows
     cdef int64_t e, i, j, k, b, begin = g.epochs, end = 0, whole = g.epochs
     cdef double m, t, a
     cdef double *out
@@ -112,8 +116,9 @@ cdef inline uint8_t onward(const grid_t *g, const double *here, int64_t stride, 
     return <uint8_t> k
 
 
-cdef double walk(const grid_t *g, int64_t start, int64_t n, int64_t stride, const double *values) noexcept nogil:
+cdef double walk(const grid_t *of, int64_t start, int64_t n, int64_t stride, const double *values) noexcept nogil:
     """Follow the cheapest paths of a block forward; return their cost."""
+    cdef grid_t g = of[0]       # nothing that is stored here can change it, as the compiler then knows
     cdef int64_t e, b, j, used, begin = g.epochs, end = 0, whole = 0, parts = g.epochs
     cdef uint8_t[LARGEST_BLOCK] node
     cdef const double *here
@@ -128,15 +133,15 @@ cdef double walk(const grid_t *g, int64_t start, int64_t n, int64_t stride, cons
         here = values + e * g.nodes * stride
         if whole <= e < parts:      # all pages of the block are there and were there before
             for b in range(n):
-                node[b] = onward(g, here + b, stride, node[b])
+                node[b] = onward(&g, here + b, stride, node[b])
         else:
             for b in range(n):
                 if e == g.last[start + b]:
                     node[b] = ABSENT
                 elif node[b] != ABSENT:
-                    node[b] = onward(g, here + b, stride, node[b])
+                    node[b] = onward(&g, here + b, stride, node[b])
                 elif e == g.first[start + b] and e < g.last[start + b]:
-                    j = cheapest(g, here + b, stride)
+                    j = cheapest(&g, here + b, stride)
                     total += here[j * stride + b]
                     node[b] = <uint8_t> j
         for j in range(g.nodes):
@@ -171,17 +176,7 @@ cdef double relax_pages(
     return total
 
 
-def relax(
-    const count_t[:, :, ::1] counts,
-    const double[:, ::1] latency,
-    const double[:, ::1] moves,
-    const double[:, ::1] prices,
-    const int32_t[::1] first,
-    const int32_t[::1] last,
-    int64_t[:, ::1] occupied,
-    int8_t[:, ::1] path=None,
-    float[:, :, ::1] togo=None,
-):
+def relax(counts, latency, moves, prices, first, last, occupied, path=None, togo=None):
     """Find every page's cheapest path at given prices.
 
     Parameters
@@ -211,8 +206,8 @@ def relax(
 
     Raises
     ------
-    ValueError
-        The shapes do not go together.
+    TypeError, ValueError
+        An argument is no array of its type and shape.
     MemoryError
         No room for a block of pages.
     """
@@ -220,30 +215,29 @@ def relax(
     cdef int64_t block
     cdef double *values
     cdef double total = 0
-    g.epochs, g.sources, g.pages, g.nodes = counts.shape[0], counts.shape[1], counts.shape[2], latency.shape[1]
-    if (
-        latency.shape[0] != g.sources or moves.shape[0] != g.nodes or moves.shape[1] != g.nodes
-        or prices.shape[0] != g.epochs or prices.shape[1] != g.nodes
-        or first.shape[0] != g.pages or last.shape[0] != g.pages
-        or occupied.shape[0] != g.epochs or occupied.shape[1] != g.nodes
-        or (path is not None and (path.shape[0] != g.epochs or path.shape[1] != g.pages))
-        or (togo is not None and (togo.shape[0] != g.epochs or togo.shape[1] != g.nodes or togo.shape[2] != g.pages))
-    ):
-        raise ValueError("the shapes of counts, latency, moves, prices, first, last and results do not go together")
+    cdef bint wide = holds(counts, I64)
+    cdef const void *accesses = grid(counts, "counts", I64 if wide else I32, (-1, -1, -1))
+    g.epochs, g.sources, g.pages = length_of(counts, 0), length_of(counts, 1), length_of(counts, 2)
+    g.latency = <const double *> grid(latency, "latency", F64, (g.sources, -1))
+    g.nodes = length_of(latency, 1)
+    g.moves = <const double *> grid(moves, "moves", F64, (g.nodes, g.nodes))
+    g.prices = <const double *> grid(prices, "prices", F64, (g.epochs, g.nodes))
+    g.first = <const int32_t *> grid(first, "first", I32, (g.pages,))
+    g.last = <const int32_t *> grid(last, "last", I32, (g.pages,))
+    g.occupied = <int64_t *> grid_out(occupied, "occupied", I64, (g.epochs, g.nodes))
+    g.path = <int8_t *> grid_out(path, "path", I8, (g.epochs, g.pages)) if path is not None else NULL
+    g.togo = <float *> grid_out(togo, "togo", F32, (g.epochs, g.nodes, g.pages)) if togo is not None else NULL
     if g.nodes > MOST_NODES:
         raise ValueError(f"latency has {g.nodes} nodes, more than {MOST_NODES}")
-    occupied[:, :] = 0
+    memset(g.occupied, 0, g.epochs * g.nodes * sizeof(int64_t))
     if g.epochs == 0 or g.pages == 0 or g.nodes == 0 or g.sources == 0:
         return 0.0
     cdef int64_t p
-    first, last = np.array(first), np.array(last)  # a caller's may change once they are checked
+    begins, ends = np.array(first), np.array(last)  # a caller's may change once they are checked
+    g.first, g.last = <int32_t *> own_data(begins), <int32_t *> own_data(ends)
     for p in range(g.pages):
-        if first[p] < 0 or last[p] < first[p] or last[p] > g.epochs:
-            raise ValueError(f"page {p} cannot begin in epoch {first[p]} and end in {last[p]}, of {g.epochs}")
-    g.latency, g.moves, g.prices = &latency[0, 0], &moves[0, 0], &prices[0, 0]
-    g.first, g.last, g.occupied = &first[0], &last[0], &occupied[0, 0]
-    g.path = &path[0, 0] if path is not None else NULL
-    g.togo = &togo[0, 0, 0] if togo is not None else NULL
+        if g.first[p] < 0 or g.last[p] < g.first[p] or g.last[p] > g.epochs:
+            raise ValueError(f"page {p} cannot begin in epoch {g.first[p]} and end in {g.last[p]}, of {g.epochs}")
     block = min(max(BLOCK_BYTES // ((g.epochs + 1) * g.nodes * 8), LEAST_BLOCK), LARGEST_BLOCK)
     values = <double *> malloc((g.epochs + 1) * g.nodes * block * sizeof(double))
     if values == NULL:
@@ -253,7 +247,10 @@ def relax(
         while start < g.pages:
             stop = min(start + some, g.pages)
             with nogil:
-                total += relax_pages(&g, &counts[0, 0, 0], block, values, start, stop)
+                if wide:
+                    total += relax_pages(&g, <const int64_t *> accesses, block, values, start, stop)
+                else:
+                    total += relax_pages(&g, <const int32_t *> accesses, block, values, start, stop)
             start = stop
             PyErr_CheckSignals()
     finally:
@@ -261,14 +258,7 @@ def relax(
     return total
 
 
-def choose(
-    epoch,
-    const float[:, ::1] togo,
-    const double[:, ::1] moves,
-    const int32_t[::1] first,
-    const int32_t[::1] last,
-    int8_t[::1] node,
-):
+def choose(epoch, togo, moves, first, last, node):
     """Send every page to the node from which the rest of its path is cheapest, regardless of room.
 
     Parameters
@@ -286,34 +276,36 @@ def choose(
 
     Raises
     ------
-    ValueError
-        The shapes do not go together, or a page is on a node beyond them; pages before it are done.
+    TypeError, ValueError
+        An argument is no array of its type and shape, or a page is on a node beyond them; pages
+        before it are done.
     """
     cdef int64_t now = whole_number(epoch, "epoch", 0, <int64_t>1 << 31)
-    cdef int64_t p, j, k, at, nodes = togo.shape[0], pages = togo.shape[1], wrong = -1
+    cdef const float *cost = <const float *> grid(togo, "togo", F32, (-1, -1))
+    cdef int64_t p, j, k, at, nodes = length_of(togo, 0), pages = length_of(togo, 1), wrong = -1
+    cdef const double *move = <const double *> grid(moves, "moves", F64, (nodes, nodes))
+    cdef const int32_t *begin = <const int32_t *> grid(first, "first", I32, (pages,))
+    cdef const int32_t *end = <const int32_t *> grid(last, "last", I32, (pages,))
+    cdef int8_t *node_of = <int8_t *> grid_out(node, "node", I8, (pages,))
     cdef double best, t
-    if moves.shape[0] != nodes or moves.shape[1] != nodes or nodes == 0:
-        raise ValueError("the shapes of togo and moves do not go together")
-    if first.shape[0] != pages or last.shape[0] != pages or node.shape[0] != pages:
-        raise ValueError("the shapes of togo, first, last and node do not go together")
-    if nodes > MOST_NODES:
-        raise ValueError(f"togo has {nodes} nodes, more than {MOST_NODES}")
+    if not 0 < nodes <= MOST_NODES:
+        raise ValueError(f"togo has {nodes} nodes, not 1 to {MOST_NODES}")
     with nogil:
         for p in range(pages):
-            at = node[p]
+            at = node_of[p]
             if at >= nodes:
                 wrong = p
                 break
-            if not first[p] <= now < last[p]:
-                node[p] = -1
+            if not begin[p] <= now < end[p]:
+                node_of[p] = -1
                 continue
             k = max(at, 0)
-            best = togo[k, p]
+            best = cost[k * pages + p]
             for j in range(nodes):
-                t = togo[j, p] + (moves[at, j] if at >= 0 else 0)
+                t = cost[j * pages + p] + (move[at * nodes + j] if at >= 0 else 0)
                 if t < best:
                     best = t
                     k = j
-            node[p] = <int8_t> k
+            node_of[p] = <int8_t> k
     if wrong >= 0:
         raise ValueError(f"page {wrong} is on node {node[wrong]} of {nodes}")

@@ -4,16 +4,10 @@ from pagemig.checked import whole
 
 from libc.stdint cimport int32_t, int64_t, uint32_t
 
+from pagemig._arrays cimport column, column_out, I32, I64, length_of, U32
 
-def tally(
-    const int32_t[::1] index,
-    const uint32_t[::1] count,
-    int64_t[::1] by_page,
-    int32_t[::1] pages=None,
-    int64_t[::1] at=None,
-    listed=0,
-    before=0,
-):
+
+def tally(index, count, by_page, pages=None, at=None, listed=0, before=0):
     """Add up the accesses of runs by page, and list the pages in the order in which they are met.
 
     Runs may come a piece at a time: ``listed`` and ``before`` continue from the last piece.
@@ -43,40 +37,42 @@ def tally(
     ValueError
         The shapes do not go together, or a run has no valid page; the runs before it are counted.
     """
-    cdef int64_t size = by_page.shape[0], n = whole(listed, "listed", 0, size)
-    cdef int64_t first = whole(before, "before", 0, <int64_t>1 << 62), r, had, runs = index.shape[0], wrong = -1
+    cdef const int32_t *page_of = <const int32_t *> column(index, "index", I32)
+    cdef const uint32_t *count_of = <const uint32_t *> column(count, "count", U32)
+    cdef int64_t *sums = <int64_t *> column_out(by_page, "by_page", I64)
+    cdef int32_t *met = <int32_t *> column_out(pages, "pages", I32) if pages is not None else NULL
+    cdef int64_t *met_at = <int64_t *> column_out(at, "at", I64) if at is not None else NULL
+    cdef Py_ssize_t runs = length_of(index, 0), counted = length_of(count, 0), size = length_of(by_page, 0)
+    cdef Py_ssize_t room = length_of(pages, 0) if pages is not None else 0
+    cdef Py_ssize_t places = length_of(at, 0) if at is not None else 0
+    cdef int64_t n = whole(listed, "listed", 0, size), first = whole(before, "before", 0, <int64_t>1 << 62)
+    cdef int64_t r, had, wrong = -1
     cdef uint32_t p, number
-    cdef bint listing = pages is not None
-    if count.shape[0] != runs or listing != (at is not None):
+    cdef bint listing = met != NULL
+    if counted != runs or listing != (met_at != NULL):
         raise ValueError("every run needs a count, and pages and at must be given together")
-    if listing and (pages.shape[0] < size or at.shape[0] < size):
+    if listing and min(room, places) < size:
         raise ValueError(f"pages and at must have room for {size} pages")
     with nogil:
         for r in range(runs):
-            p = <uint32_t>index[r]
-            number = count[r]
+            p = <uint32_t>page_of[r]
+            number = count_of[r]
             if p >= size:
                 wrong = r
                 break
-            had = by_page[p]
-            by_page[p] = had + number
+            had = sums[p]
+            sums[p] = had + number
             # Whether a page is new is hard to predict, so store it without a branch and keep it if so.
             if listing and n < size:
-                pages[n] = <int32_t>p
-                at[n] = first + r
+                met[n] = <int32_t>p
+                met_at[n] = first + r
                 n += (had == 0) & (number != 0)
     if wrong >= 0:
         raise ValueError(f"run {wrong} has page {index[wrong]}, but there are {size} pages")
     return n
 
 
-def absent(
-    const int32_t[::1] pages,
-    const int64_t[::1] at,
-    const int64_t[::1] node,
-    int64_t[::1] found,
-    int64_t[::1] runs,
-):
+def absent(pages, at, node, found, runs):
     """Pick the pages that lie on no node.
 
     Parameters
@@ -98,31 +94,33 @@ def absent(
     ValueError
         The shapes do not go together, or a page is none of those in ``node``.
     """
+    cdef const int32_t *page_of = <const int32_t *> column(pages, "pages", I32)
+    cdef const int64_t *first_at = <const int64_t *> column(at, "at", I64)
+    cdef const int64_t *node_of = <const int64_t *> column(node, "node", I64)
+    cdef int64_t *out = <int64_t *> column_out(found, "found", I64)
+    cdef int64_t *out_at = <int64_t *> column_out(runs, "runs", I64)
+    cdef Py_ssize_t given = length_of(pages, 0), places = length_of(at, 0), size = length_of(node, 0)
+    cdef Py_ssize_t room = min(length_of(found, 0), length_of(runs, 0))
     cdef int64_t k, n = 0, wrong = -1
     cdef int32_t page
-    if at.shape[0] != pages.shape[0] or min(found.shape[0], runs.shape[0]) < pages.shape[0]:
-        raise ValueError(f"at, found and runs must have room for {pages.shape[0]} pages")
+    if places != given or room < given:
+        raise ValueError(f"at, found and runs must have room for {given} pages")
     with nogil:
-        for k in range(pages.shape[0]):
-            page = pages[k]
-            if not 0 <= page < node.shape[0]:
+        for k in range(given):
+            page = page_of[k]
+            if not 0 <= page < size:
                 wrong = k
                 break
-            if node[page] == -1:
-                found[n] = page
-                runs[n] = at[k]
+            if node_of[page] == -1:
+                out[n] = page
+                out_at[n] = first_at[k]
                 n += 1
     if wrong >= 0:
-        raise ValueError(f"entry {wrong} of pages is {pages[wrong]}, but there are {node.shape[0]} pages")
+        raise ValueError(f"entry {wrong} of pages is {pages[wrong]}, but there are {size} pages")
     return n
 
 
-def by_node(
-    const int32_t[::1] pages,
-    const int64_t[::1] by_page,
-    const int64_t[::1] node,
-    int64_t[::1] sums,
-):
+def by_node(pages, by_page, node, sums):
     """Add up accesses by the node that their page lies on.
 
     Parameters
@@ -141,23 +139,29 @@ def by_node(
     ValueError
         The shapes do not go together, or an entry is no page, or one that lies on no node.
     """
+    cdef const int32_t *page_of = <const int32_t *> column(pages, "pages", I32)
+    cdef const int64_t *count_of = <const int64_t *> column(by_page, "by_page", I64)
+    cdef const int64_t *node_of = <const int64_t *> column(node, "node", I64)
+    cdef int64_t *out = <int64_t *> column_out(sums, "sums", I64)
+    cdef Py_ssize_t given = length_of(pages, 0), counted = length_of(by_page, 0)
+    cdef Py_ssize_t size = length_of(node, 0), nodes = length_of(sums, 0)
     cdef int64_t k, at, wrong = -1
     cdef int32_t page
-    if node.shape[0] != by_page.shape[0]:
-        raise ValueError(f"{node.shape[0]} nodes are not one for each of {by_page.shape[0]} pages")
+    if size != counted:
+        raise ValueError(f"{size} nodes are not one for each of {counted} pages")
     with nogil:
-        for k in range(pages.shape[0]):
-            page = pages[k]
-            at = node[page] if 0 <= page < node.shape[0] else -1
-            if not 0 <= at < sums.shape[0]:
+        for k in range(given):
+            page = page_of[k]
+            at = node_of[page] if 0 <= page < size else -1
+            if not 0 <= at < nodes:
                 wrong = k
                 break
-            sums[at] += by_page[page]
+            out[at] += count_of[page]
     if wrong >= 0:
         raise ValueError(f"entry {wrong} of pages is {pages[wrong]}, which lies on no node")
 
 
-def block_sums(const uint32_t[::1] count, block, int64_t[::1] sums):
+def block_sums(count, block, sums):
     """Add up the accesses of every so many runs.
 
     Parameters
@@ -174,24 +178,21 @@ def block_sums(const uint32_t[::1] count, block, int64_t[::1] sums):
     ValueError
         There is not one sum for every block.
     """
-    cdef int64_t size = whole(block, "block", 1, <int64_t>1 << 31), b, r, total, runs = count.shape[0]
-    if sums.shape[0] != (runs + size - 1) // size:
-        raise ValueError(f"{sums.shape[0]} sums are not one for every {size} of {runs} runs")
+    cdef const uint32_t *count_of = <const uint32_t *> column(count, "count", U32)
+    cdef int64_t *out = <int64_t *> column_out(sums, "sums", I64)
+    cdef Py_ssize_t runs = length_of(count, 0), blocks = length_of(sums, 0)
+    cdef int64_t size = whole(block, "block", 1, <int64_t>1 << 31), b, r, total
+    if blocks != (runs + size - 1) // size:
+        raise ValueError(f"{blocks} sums are not one for every {size} of {runs} runs")
     with nogil:
-        for b in range(sums.shape[0]):
+        for b in range(blocks):
             total = 0
             for r in range(b * size, min(b * size + size, runs)):
-                total += count[r]
-            sums[b] = total
+                total += count_of[r]
+            out[b] = total
 
 
-def sampled(
-    const int32_t[::1] index,
-    const uint32_t[::1] count,
-    const int64_t[::1] times,
-    before,
-    int64_t[::1] pages,
-):
+def sampled(index, count, times, before, pages):
     """Find the pages that are accessed at given times.
 
     Parameters
@@ -212,13 +213,19 @@ def sampled(
     int
         How many of the times were within these runs.
     """
-    cdef int64_t r, n = 0, size = times.shape[0], end = whole(before, "before", 0, <int64_t>1 << 62)
-    if count.shape[0] != index.shape[0] or pages.shape[0] < size:
+    cdef const int32_t *page_of = <const int32_t *> column(index, "index", I32)
+    cdef const uint32_t *count_of = <const uint32_t *> column(count, "count", U32)
+    cdef const int64_t *time = <const int64_t *> column(times, "times", I64)
+    cdef int64_t *out = <int64_t *> column_out(pages, "pages", I64)
+    cdef Py_ssize_t runs = length_of(index, 0), counted = length_of(count, 0)
+    cdef Py_ssize_t size = length_of(times, 0), room = length_of(pages, 0)
+    cdef int64_t r, n = 0, end = whole(before, "before", 0, <int64_t>1 << 62)
+    if counted != runs or room < size:
         raise ValueError(f"every run has a count, and pages must have room for {size}")
     with nogil:
-        for r in range(index.shape[0]):
-            end += count[r]
-            while n < size and times[n] < end:
-                pages[n] = index[r]
+        for r in range(runs):
+            end += count_of[r]
+            while n < size and time[n] < end:
+                out[n] = page_of[r]
                 n += 1
     return n

@@ -5,11 +5,12 @@ Absolute rates of the model mean little across machines; as multiples of these l
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
+from pagemig._arrays cimport column, column_out, grid, length_of, U32, U64, U8
 from pagemig.mm.atomic cimport pmg_add, pmg_prefetchw
 from pagemig.mm.copy cimport pmg_copy_fence, pmg_copy_pages, pmg_has_avx2, pmg_stream_page
 
 
-def random_rmw(uint64_t[::1] words, const uint32_t[::1] lines, bint atomic=False):
+def random_rmw(words, lines, bint atomic=False):
     """Read, modify and write one word in each of many 64-byte lines, prefetched 24 ahead.
 
     Parameters
@@ -21,19 +22,21 @@ def random_rmw(uint64_t[::1] words, const uint32_t[::1] lines, bint atomic=False
     atomic : bool, default False
         Use the processor's atomic add.
     """
-    cdef int64_t i, n = lines.shape[0]
-    cdef uint64_t *w = &words[0]
+    cdef Py_ssize_t i
+    cdef uint64_t *w = <uint64_t *> column_out(words, "words", U64)
+    cdef const uint32_t *line = <const uint32_t *> column(lines, "lines", U32)
+    cdef Py_ssize_t n = length_of(lines, 0)
     with nogil:
         for i in range(n):
             if i + 24 < n:
-                pmg_prefetchw(w + <uint64_t> lines[i + 24] * 8)
+                pmg_prefetchw(w + <uint64_t> line[i + 24] * 8)
             if atomic:
-                pmg_add(w + <uint64_t> lines[i] * 8, 1)
+                pmg_add(w + <uint64_t> line[i] * 8, 1)
             else:
-                w[<uint64_t> lines[i] * 8] += 1
+                w[<uint64_t> line[i] * 8] += 1
 
 
-def cached_rmw(uint64_t[::1] words, int64_t n):
+def cached_rmw(words, int64_t n):
     """Add to one word after the other with the processor's atomic add.
 
     Parameters
@@ -43,14 +46,15 @@ def cached_rmw(uint64_t[::1] words, int64_t n):
     n : int
         Number of additions.
     """
-    cdef int64_t i, lines = words.shape[0] // 8
-    cdef uint64_t *w = &words[0]
+    cdef Py_ssize_t i
+    cdef uint64_t *w = <uint64_t *> column_out(words, "words", U64)
+    cdef int64_t lines = length_of(words, 0) // 8
     with nogil:
         for i in range(n):
             pmg_add(w + i % lines * 8, 1)
 
 
-def copy_pages(unsigned char[::1] memory, const uint32_t[::1] dst, const uint32_t[::1] src, str how="stream"):
+def copy_pages(memory, dst, src, str how="stream"):
     """Copy pages of 4096 bytes inside one arena.
 
     Parameters
@@ -63,21 +67,24 @@ def copy_pages(unsigned char[::1] memory, const uint32_t[::1] dst, const uint32_
         Streaming stores, page by page with the next one prefetched; the C library; the model's own routine, which copies
         two pages at a time.  The first is the reference; without AVX2 it uses the C library.
     """
-    cdef int64_t i, n = dst.shape[0]
-    cdef char *m = <char *> &memory[0]
+    cdef Py_ssize_t i
+    cdef char *m = <char *> column_out(memory, "memory", U8)
+    cdef const uint32_t *to = <const uint32_t *> column(dst, "dst", U32)
+    cdef Py_ssize_t n = length_of(dst, 0)
+    cdef const uint32_t *of = <const uint32_t *> grid(src, "src", U32, (n,))
     cdef bint stream = how == "stream" and pmg_has_avx2()
     if n == 0:
         return
     if how == "pairs":
         with nogil:
-            pmg_copy_pages(m, &dst[0], &src[0], n)
+            pmg_copy_pages(m, to, of, n)
             pmg_copy_fence()
         return
     with nogil:
         for i in range(n):
             if stream:
-                pmg_stream_page(m + <uint64_t> dst[i] * 4096, m + <uint64_t> src[i] * 4096,
-                                m + <uint64_t> src[i + 1] * 4096 if i + 1 < n else NULL)
+                pmg_stream_page(m + <uint64_t> to[i] * 4096, m + <uint64_t> of[i] * 4096,
+                                m + <uint64_t> of[i + 1] * 4096 if i + 1 < n else NULL)
             else:
-                memcpy(m + <uint64_t> dst[i] * 4096, m + <uint64_t> src[i] * 4096, 4096)
+                memcpy(m + <uint64_t> to[i] * 4096, m + <uint64_t> of[i] * 4096, 4096)
         pmg_copy_fence()

@@ -12,12 +12,14 @@ from pagemig.checked import whole
 cimport cython
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
+from pagemig._arrays cimport column, column_out, I32, length_of, own_data, U32, U64, U8
+
 cdef uint32_t NONE = 0xFFFFFFFF  # an empty slot of the hash table
 cdef Py_ssize_t MOST_LINES = 1 << 30  # lines of a cache
 cdef uint64_t MOST = 0xFFFFFFFF  # accesses of a run
 
 
-def join(const uint64_t[::1] pages, const uint8_t[::1] write, const uint64_t[::1] count=None):
+def join(pages, write, count=None):
     """Join neighbours of the same page and kind.
 
     Parameters
@@ -36,43 +38,50 @@ def join(const uint64_t[::1] pages, const uint8_t[::1] write, const uint64_t[::1
     count : ndarray of uint32, shape (runs,)
         A run of more than 2**32 - 1 accesses comes out as several.
     """
-    cdef Py_ssize_t n = pages.shape[0], i, size = 0, needed = 0
-    cdef bint counted = count is not None
+    cdef Py_ssize_t i, size = 0, needed = 0
+    cdef const uint64_t *page_of = <const uint64_t *> column(pages, "pages", U64)
+    cdef const uint8_t *kind_of = <const uint8_t *> column(write, "write", U8)
+    cdef Py_ssize_t n = length_of(pages, 0), kinds = length_of(write, 0), amounts = n
+    cdef const uint64_t *count_of = NULL
     cdef uint64_t amount, page = 0, held = 0
     cdef uint8_t kind = 0
-    if write.shape[0] != n or (counted and count.shape[0] != n):
+    if count is not None:
+        column(count, "count", U64)
+        amounts = length_of(count, 0)
+    if kinds != n or amounts != n:
         raise ValueError(
-            f"pages, write and count must be of one length, not {n}, {write.shape[0]}"
-            + (f", {count.shape[0]}" if counted else "")
+            f"pages, write and count must be of one length, not {n}, {kinds}"
+            + (f", {amounts}" if count is not None else "")
         )
-    if counted:
+    if count is not None:
         count = np.array(count)  # read twice, and the caller's may change in between
+        count_of = <const uint64_t *> own_data(count)
         for i in range(n):
-            needed += 1 + <Py_ssize_t>(count[i] // MOST)
+            needed += 1 + <Py_ssize_t>(count_of[i] // MOST)
             if needed > n + (<Py_ssize_t>1 << 24):
-                raise ValueError(f"counts such as {count[i]} make more runs than a trace holds")
+                raise ValueError(f"counts such as {count_of[i]} make more runs than a trace holds")
     needed = max(needed, n) + 1
     run_pages = np.empty(needed, np.uint64)
     run_write = np.empty(needed, np.uint8)
     run_count = np.empty(needed, np.uint32)
-    cdef uint64_t[::1] to_pages = run_pages
-    cdef uint8_t[::1] to_write = run_write
-    cdef uint32_t[::1] to_count = run_count
+    cdef uint64_t *to_pages = <uint64_t *> own_data(run_pages)
+    cdef uint8_t *to_write = <uint8_t *> own_data(run_write)
+    cdef uint32_t *to_count = <uint32_t *> own_data(run_count)
     with nogil:
         for i in range(n):
-            amount = count[i] if counted else 1
-            if held and pages[i] == page and (write[i] != 0) == kind and amount <= MOST - held:
+            amount = count_of[i] if count_of != NULL else 1
+            if held and page_of[i] == page and (kind_of[i] != 0) == kind and amount <= MOST - held:
                 held += amount
                 continue
             if amount == 0:
                 continue
-            if held and pages[i] == page and (write[i] != 0) == kind:
+            if held and page_of[i] == page and (kind_of[i] != 0) == kind:
                 amount -= MOST - held  # no overflow: held is at most MOST
                 held = MOST
             if held:
                 to_pages[size], to_write[size], to_count[size] = page, kind, <uint32_t>held
                 size += 1
-            page, kind = pages[i], write[i] != 0
+            page, kind = page_of[i], kind_of[i] != 0
             while amount > MOST:
                 to_pages[size], to_write[size], to_count[size] = page, kind, <uint32_t>MOST
                 size += 1
@@ -112,29 +121,31 @@ cdef class Ranks:
         """The pages in order of their rank; ndarray of uint64."""
         return self._pages[:self.size].copy()
 
-    def of(self, const uint64_t[::1] pages):
+    def of(self, pages):
         """Get the ranks of pages; pages not seen before get the next ones.
 
         Returns
         -------
         ndarray of uint32, shape (n,)
         """
-        cdef Py_ssize_t n = pages.shape[0], at = 0
+        cdef Py_ssize_t at = 0
+        cdef const uint64_t *page_of = <const uint64_t *> column(pages, "pages", U64)
+        cdef Py_ssize_t n = length_of(pages, 0)
         ranks = np.empty(n, np.uint32)
-        cdef uint32_t[::1] out = ranks
+        cdef uint32_t *out = <uint32_t *> own_data(ranks)
         while at < n:
-            at = self._look_up(pages, out, at)
+            at = self._look_up(page_of, out, at, n)
             if at < n:
                 self._grow()
         return ranks
 
-    cdef Py_ssize_t _look_up(self, const uint64_t[::1] pages, uint32_t[::1] out, Py_ssize_t at):
-        """Number pages from place ``at`` on until all are done or the table is half full."""
-        cdef uint64_t[::1] keys = self._keys
-        cdef uint32_t[::1] slots = self._slots
-        cdef uint64_t[::1] known = self._pages
-        cdef Py_ssize_t n = pages.shape[0], room = known.shape[0]
-        cdef uint64_t mask = <uint64_t>(keys.shape[0] - 1), page, place
+    cdef Py_ssize_t _look_up(self, const uint64_t *pages, uint32_t *out, Py_ssize_t at, Py_ssize_t n):
+        """Number pages from place ``at`` on until all ``n`` are done or the table is half full."""
+        cdef uint64_t *keys = <uint64_t *> own_data(self._keys)
+        cdef uint32_t *slots = <uint32_t *> own_data(self._slots)
+        cdef uint64_t *known = <uint64_t *> own_data(self._pages)
+        cdef Py_ssize_t room = len(self._pages)
+        cdef uint64_t mask = <uint64_t>(len(self._keys) - 1), page, place
         with nogil:
             while at < n:
                 page = pages[at]
@@ -154,12 +165,12 @@ cdef class Ranks:
     def _grow(self):
         if self.size >= (<int64_t>1 << 31) - 1:
             raise ValueError("a trace has at most 2**31 - 1 pages")
-        pages = self._pages
+        pages, ranks = self._pages, np.empty(self.size, np.uint32)
         self._pages = np.empty(2 * pages.size, np.uint64)
         self._keys = np.empty(4 * pages.size, np.uint64)
         self._slots = np.full(4 * pages.size, NONE, np.uint32)
         self.size = 0
-        self._look_up(pages, np.empty(pages.size, np.uint32), 0)
+        self._look_up(<uint64_t *> own_data(pages), <uint32_t *> own_data(ranks), 0, pages.size)
 
 
 cdef inline uint64_t mixed(uint64_t page, uint64_t seed) noexcept nogil:
@@ -169,7 +180,7 @@ cdef inline uint64_t mixed(uint64_t page, uint64_t seed) noexcept nogil:
     return page ^ (page >> 31)
 
 
-def picked(const uint8_t[::1] ranks, wide, const int32_t[::1] places, int32_t[::1] out):
+def picked(ranks, wide, places, out):
     """``places[ranks]`` for ranks of ``wide`` bytes each.
 
     Parameters
@@ -188,12 +199,15 @@ def picked(const uint8_t[::1] ranks, wide, const int32_t[::1] places, int32_t[::
     bool
         False if a rank is not among the places; ``out`` is then filled in part.
     """
-    cdef Py_ssize_t n = out.shape[0], i
+    cdef Py_ssize_t i
+    cdef const uint8_t *at = <const uint8_t *> column(ranks, "ranks", U8)
+    cdef const int32_t *place = <const int32_t *> column(places, "places", I32)
+    cdef int32_t *to = <int32_t *> column_out(out, "out", I32)
+    cdef Py_ssize_t octets = length_of(ranks, 0), known = length_of(places, 0), n = length_of(out, 0)
     cdef int size_of = whole(wide, "wide", 1, 4)
-    if ranks.shape[0] != n * size_of:
-        raise ValueError(f"{ranks.shape[0]} bytes are not {n} ranks of {wide} bytes")
-    cdef uint32_t size = <uint32_t>min(places.shape[0], <int64_t>1 << 31), rank
-    cdef const uint8_t *at = &ranks[0] if n else NULL
+    if octets != n * size_of:
+        raise ValueError(f"{octets} bytes are not {n} ranks of {wide} bytes")
+    cdef uint32_t size = <uint32_t>min(known, <int64_t>1 << 31), rank
     cdef bint wild = False
     with nogil:
         for i in range(n):
@@ -208,11 +222,11 @@ def picked(const uint8_t[::1] ranks, wide, const int32_t[::1] places, int32_t[::
             if rank >= size:
                 wild = True
                 break
-            out[i] = places[rank]
+            to[i] = place[rank]
     return not wild
 
 
-def counts(const uint8_t[::1] planes, wide, uint32_t[::1] out):
+def counts(planes, wide, out):
     """Add one to numbers of ``wide`` bytes each, stored as planes of bytes by significance.
 
     Parameters
@@ -229,22 +243,24 @@ def counts(const uint8_t[::1] planes, wide, uint32_t[::1] out):
     int
         Their sum; -1 if one is 2**32, which ``out`` cannot hold.
     """
-    cdef Py_ssize_t n = out.shape[0], i
-    cdef const uint8_t *low = &planes[0] if planes.shape[0] else NULL
+    cdef Py_ssize_t i
+    cdef const uint8_t *low = <const uint8_t *> column(planes, "planes", U8)
+    cdef uint32_t *to = <uint32_t *> column_out(out, "out", U32)
+    cdef Py_ssize_t octets = length_of(planes, 0), n = length_of(out, 0)
     cdef uint64_t total = 0, number
     cdef bint wild = False
     cdef int size_of = whole(wide, "wide", 1, 4)
-    if size_of == 3 or planes.shape[0] != n * size_of:
-        raise ValueError(f"{planes.shape[0]} bytes are not {n} numbers of {wide} bytes")
+    if size_of == 3 or octets != n * size_of:
+        raise ValueError(f"{octets} bytes are not {n} numbers of {wide} bytes")
     with nogil:
         if size_of == 1:
             for i in range(n):
-                out[i] = <uint32_t>low[i] + 1
-                total += out[i]
+                to[i] = <uint32_t>low[i] + 1
+                total += to[i]
         elif size_of == 2:
             for i in range(n):
-                out[i] = (<uint32_t>low[i] | <uint32_t>low[n + i] << 8) + 1
-                total += out[i]
+                to[i] = (<uint32_t>low[i] | <uint32_t>low[n + i] << 8) + 1
+                total += to[i]
         else:
             for i in range(n):
                 number = (
@@ -252,7 +268,7 @@ def counts(const uint8_t[::1] planes, wide, uint32_t[::1] out):
                     | <uint64_t>low[2 * n + i] << 16 | <uint64_t>low[3 * n + i] << 24
                 ) + 1
                 wild = wild or number > MOST
-                out[i] = <uint32_t>number
+                to[i] = <uint32_t>number
                 total += number
     return -1 if wild else total
 
@@ -263,7 +279,7 @@ cdef inline uint64_t last_block(uint64_t address, uint32_t size, int shift) noex
     return (last if last >= address else address) >> shift
 
 
-def blocks(const uint64_t[::1] address, const uint32_t[::1] size, shift, start=0, most=1 << 22):
+def blocks(address, size, shift, start=0, most=1 << 22):
     """List the blocks of ``2**shift`` bytes that accesses touch, ascending within an access.
 
     Parameters
@@ -288,26 +304,30 @@ def blocks(const uint64_t[::1] address, const uint32_t[::1] size, shift, start=0
     stop : int
         The first access not listed; ``n`` at the end.
     """
-    cdef Py_ssize_t n = address.shape[0], i, k = 0, first = whole(start, "start", 0, n), stop = first
+    cdef Py_ssize_t i, k = 0
+    cdef const uint64_t *begin = <const uint64_t *> column(address, "address", U64)
+    cdef const uint32_t *size_of = <const uint32_t *> column(size, "size", U32)
+    cdef Py_ssize_t n = length_of(address, 0), sizes = length_of(size, 0)
+    cdef Py_ssize_t first = whole(start, "start", 0, n), stop = first
     cdef uint64_t block, last, total = 0, enough = whole(most, "most", 1, <int64_t>1 << 40)
     cdef int by = whole(shift, "shift", 0, 63)
-    if size.shape[0] != n:
-        raise ValueError(f"address and size must be of one length, not {n} and {size.shape[0]}")
+    if sizes != n:
+        raise ValueError(f"address and size must be of one length, not {n} and {sizes}")
     with nogil:
         while stop < n and total < enough:
-            total += last_block(address[stop], size[stop], by) - (address[stop] >> by) + 1
+            total += last_block(begin[stop], size_of[stop], by) - (begin[stop] >> by) + 1
             stop += 1
     found = np.empty(total, np.uint64)
     origin = np.empty(total, np.int64) if total != <uint64_t>(stop - first) else None
-    cdef uint64_t[::1] out = found
-    cdef int64_t[::1] of = origin
+    cdef uint64_t *out = <uint64_t *> own_data(found)
+    cdef int64_t *of = <int64_t *> own_data(origin) if origin is not None else NULL
     with nogil:
         for i in range(first, stop):
-            block = address[i] >> by
-            last = last_block(address[i], size[i], by)
+            block = begin[i] >> by
+            last = last_block(begin[i], size_of[i], by)
             while k < <Py_ssize_t>total:  # a caller's array may have changed since it was counted
                 out[k] = block
-                if of is not None:
+                if of != NULL:
                     of[k] = i
                 k += 1
                 if block >= last:
@@ -316,7 +336,7 @@ def blocks(const uint64_t[::1] address, const uint32_t[::1] size, shift, start=0
     return found[:k], origin if origin is None else origin[:k], stop
 
 
-def first_seen(const int32_t[::1] index, number):
+def first_seen(index, number):
     """Rank ``number`` pages by their first place in ``index``.
 
     Returns
@@ -324,14 +344,16 @@ def first_seen(const int32_t[::1] index, number):
     ndarray of uint32, shape (number,)
         Pages that are not in ``index`` come last, in their own order.
     """
-    cdef Py_ssize_t n = index.shape[0], pages = whole(number, "number", 0, NONE), i
+    cdef Py_ssize_t pages = whole(number, "number", 0, NONE), i
+    cdef const int32_t *page_of = <const int32_t *> column(index, "index", I32)
+    cdef Py_ssize_t n = length_of(index, 0)
     cdef uint32_t next_rank = 0
     cdef int32_t page
     ranks = np.full(pages, NONE, np.uint32)
-    cdef uint32_t[::1] rank = ranks
+    cdef uint32_t *rank = <uint32_t *> own_data(ranks)
     with nogil:
         for i in range(n):
-            page = index[i]
+            page = page_of[i]
             if page < 0 or page >= pages:
                 with gil:
                     raise ValueError(f"index has a page {page}, but there are {pages} pages")
@@ -362,21 +384,25 @@ cdef class Sets:
         whole(sets * ways, "sets times ways", 1, MOST_LINES)
         self._entries = np.full(sets * ways, np.iinfo(np.uint64).max, np.uint64)
 
-    def filter(self, const uint64_t[::1] lines, const uint8_t[::1] write):
+    def filter(self, lines, write):
         """Find the accesses that reach memory; ndarray of bool, shape (n,)."""
-        cdef uint64_t[::1] entries = self._entries
-        cdef Py_ssize_t n = lines.shape[0], ways = self.ways, i, k, way
+        cdef uint64_t *entries = <uint64_t *> own_data(self._entries)
+        cdef Py_ssize_t ways = self.ways, i, k, way
+        cdef const uint64_t *line_of = <const uint64_t *> column(lines, "lines", U64)
+        cdef const uint8_t *kind_of = <const uint8_t *> column(write, "write", U8)
+        cdef Py_ssize_t n = length_of(lines, 0), kinds = length_of(write, 0)
         cdef uint64_t line, entry, base
         cdef uint64_t *of
-        cdef bint round = self.sets & (self.sets - 1) == 0
-        if write.shape[0] != n:
-            raise ValueError(f"lines and write must be of one length, not {n} and {write.shape[0]}")
+        cdef uint64_t sets = self.sets
+        cdef bint round = sets & (sets - 1) == 0
+        if kinds != n:
+            raise ValueError(f"lines and write must be of one length, not {n} and {kinds}")
         passed = np.empty(n, np.uint8)
-        cdef uint8_t[::1] out = passed
+        cdef uint8_t *out = <uint8_t *> own_data(passed)
         with nogil:
             for i in range(n):
-                line = lines[i]
-                base = (line & (self.sets - 1)) if round else line % self.sets
+                line = line_of[i]
+                base = (line & (sets - 1)) if round else line % sets
                 of = &entries[base * <uint64_t>ways]
                 way = 0
                 while way < ways and (of[way] >> 1) != line:
@@ -387,7 +413,7 @@ cdef class Sets:
                     entry = line << 1
                 else:
                     entry = of[way]
-                if write[i] and not entry & 1:
+                if kind_of[i] and not entry & 1:
                     out[i] = True  # the write-back that this store will cause
                     entry |= 1
                 for k in range(way, 0, -1):

@@ -1,10 +1,10 @@
 """Compiled parsers of text: lines in, arrays of accesses out."""
 
-from typing import Any, final
+from typing import final
 
 from numpy import bool_, uint32, uint64
 from numpy.typing import NDArray
-from typing_extensions import disjoint_base
+from typing_extensions import Buffer, disjoint_base
 
 LARGEST: int
 ROLES: dict[str, int]
@@ -22,6 +22,7 @@ _Columns = tuple[
 @disjoint_base
 class Parser:
     def __init__(self, *, skip: bool = False) -> None: ...
+    def feed(self, text: Buffer) -> _Columns: ...
     malformed: int
     bad: int
     skipped: int
@@ -29,7 +30,6 @@ class Parser:
 @final
 class Lackey(Parser):
     instructions: int
-    def feed(self, text: bytes | memoryview[Any]) -> _Columns: ...
 
 @final
 class Table(Parser):
@@ -42,8 +42,6 @@ class Table(Parser):
         seconds: bool = False,
         skip: bool = False,
     ) -> None: ...
-    def feed(self, text: bytes | memoryview[Any]) -> _Columns: ...
 
 @final
-class Perf(Parser):
-    def feed(self, text: bytes | memoryview[Any]) -> _Columns: ...
+class Perf(Parser): ...

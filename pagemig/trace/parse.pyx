@@ -8,8 +8,11 @@ instead.
 import numpy as np
 
 cimport cython
+from cpython.buffer cimport PyBuffer_Release, PyBUF_SIMPLE, PyObject_CheckBuffer, PyObject_GetBuffer
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcmp
+
+from pagemig._arrays cimport own_data
 
 ctypedef const unsigned char *text_t
 
@@ -104,38 +107,32 @@ cdef class Columns:
     cdef Py_ssize_t n
 
     cdef int make(self, Py_ssize_t most, bint time, bint owners, bint count) except -1:
-        cdef uint64_t[::1] words
-        cdef uint32_t[::1] halves
-        cdef uint8_t[::1] octets
         self.n = 0
-        self._address = words = np.empty(most, np.uint64)
-        self.address = &words[0]
-        self._size = halves = np.empty(most, np.uint32)
-        self.size = &halves[0]
-        self._write = octets = np.empty(most, np.uint8)
-        self.write = &octets[0]
+        self._address, self._size, self._write = np.empty(most, np.uint64), np.empty(most, np.uint32), np.empty(most, np.uint8)
+        self.address = <uint64_t *> own_data(self._address)
+        self.size = <uint32_t *> own_data(self._size)
+        self.write = <uint8_t *> own_data(self._write)
         if time:
-            self._time = words = np.empty(most, np.uint64)
-            self.time = &words[0]
+            self._time = np.empty(most, np.uint64)
+            self.time = <uint64_t *> own_data(self._time)
         if owners:
-            self._process = halves = np.empty(most, np.uint32)
-            self.process = &halves[0]
-            self._thread = halves = np.empty(most, np.uint32)
-            self.thread = &halves[0]
+            self._process, self._thread = np.empty(most, np.uint32), np.empty(most, np.uint32)
+            self.process = <uint32_t *> own_data(self._process)
+            self.thread = <uint32_t *> own_data(self._thread)
         if count:
-            self._count = halves = np.empty(most, np.uint32)
-            self.count = &halves[0]
+            self._count = np.empty(most, np.uint32)
+            self.count = <uint32_t *> own_data(self._count)
         return 0
 
     cdef tuple done(self):
         return (
-            np.asarray(self._address)[:self.n],
-            np.asarray(self._size)[:self.n],
-            np.asarray(self._write)[:self.n].view(np.bool_),
-            None if self._time is None else np.asarray(self._time)[:self.n],
-            None if self._process is None else np.asarray(self._process)[:self.n],
-            None if self._thread is None else np.asarray(self._thread)[:self.n],
-            None if self._count is None else np.asarray(self._count)[:self.n],
+            self._address[:self.n],
+            self._size[:self.n],
+            self._write[:self.n].view(np.bool_),
+            None if self._time is None else self._time[:self.n],
+            None if self._process is None else self._process[:self.n],
+            None if self._thread is None else self._thread[:self.n],
+            None if self._count is None else self._count[:self.n],
         )
 
 
@@ -161,6 +158,29 @@ cdef class Parser:
         self.skip = skip
         self.malformed = self.skipped = 0
         self.bad = -1
+
+    def feed(self, text):
+        """Parse whole lines; return the columns of `Accesses`, None for one that the format does not have."""
+        cdef Columns out = Columns()
+        cdef Py_buffer given
+        if not PyObject_CheckBuffer(text):
+            raise TypeError(f"text must be bytes, not {text!r:.80}")
+        PyObject_GetBuffer(text, &given, PyBUF_SIMPLE)
+        try:
+            self.bad = -1
+            self.make_room(out, given.len)
+            with nogil:
+                self.parse(<text_t> given.buf, <text_t> given.buf + given.len, out)
+        finally:
+            PyBuffer_Release(&given)
+        return out.done()
+
+    cdef int make_room(self, Columns out, Py_ssize_t length) except -1:
+        """Make the columns of the format, with room for all accesses of a text."""
+        raise TypeError("a Parser parses nothing: use Lackey, Table or Perf")
+
+    cdef void parse(self, text_t begin, text_t end, Columns out) noexcept nogil:
+        """Fill the columns."""
 
     cdef bint refuses(self, Py_ssize_t at) noexcept nogil:
         """Count a malformed line; return whether parsing ends with it."""
@@ -192,16 +212,8 @@ cdef class Lackey(Parser):
 
     cdef readonly uint64_t instructions
 
-    def feed(self, const unsigned char[::1] text not None):
-        """Parse whole lines; return address, size, write, time and three times None."""
-        cdef Columns out = Columns()
-        cdef Py_ssize_t length = text.shape[0]
-        self.bad = -1
-        out.make(length // 6 + 1, True, False, False)  # "L 0,1" and its newline are six bytes
-        if length:
-            with nogil:
-                self.parse(&text[0], &text[0] + length, out)
-        return out.done()
+    cdef int make_room(self, Columns out, Py_ssize_t length) except -1:
+        return out.make(length // 6 + 1, True, False, False)  # "L 0,1" and its newline are six bytes
 
     cdef void parse(self, text_t begin, text_t end, Columns out) noexcept nogil:
         cdef text_t p = begin
@@ -317,16 +329,8 @@ cdef class Table(Parser):
         self.has_owner = "thread" in roles or "process" in roles
         self.has_count = "count" in roles
 
-    def feed(self, const unsigned char[::1] text not None):
-        """Parse whole lines; return the columns of `Accesses`."""
-        cdef Columns out = Columns()
-        cdef Py_ssize_t length = text.shape[0]
-        self.bad = -1
-        out.make(length // 2 + 1, self.has_time, self.has_owner, self.has_count)
-        if length:
-            with nogil:
-                self.parse(&text[0], &text[0] + length, out)
-        return out.done()
+    cdef int make_room(self, Columns out, Py_ssize_t length) except -1:
+        return out.make(length // 2 + 1, self.has_time, self.has_owner, self.has_count)
 
     cdef void parse(self, text_t begin, text_t end, Columns out) noexcept nogil:
         cdef text_t p = begin
@@ -456,16 +460,8 @@ cdef class Perf(Parser):
         Count malformed lines instead of stopping at the first.
     """
 
-    def feed(self, const unsigned char[::1] text not None):
-        """Parse whole lines; return the columns of `Accesses`."""
-        cdef Columns out = Columns()
-        cdef Py_ssize_t length = text.shape[0]
-        self.bad = -1
-        out.make(length // 4 + 1, True, True, False)
-        if length:
-            with nogil:
-                self.parse(&text[0], &text[0] + length, out)
-        return out.done()
+    cdef int make_room(self, Columns out, Py_ssize_t length) except -1:
+        return out.make(length // 4 + 1, True, True, False)
 
     cdef void parse(self, text_t begin, text_t end, Columns out) noexcept nogil:
         cdef text_t p = begin

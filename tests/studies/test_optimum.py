@@ -350,10 +350,14 @@ def test_shapes_are_checked_before_memory_is_touched():
     used = np.zeros((2, 2), np.int64)
     good = [counts, latency, moves, prices, first, last, used]
     assert relax(*good) == 0
-    for place, wrong in enumerate(
-        [np.zeros((3, 1, 3), np.int32), np.ones((2, 2)), np.zeros((3, 3)), np.zeros((1, 2))]
-    ):
-        with pytest.raises(ValueError, match="do not go together"):
+    for place, wrong, blamed in [
+        (0, np.zeros((3, 1, 3), np.int32), r"prices .* of shape \(3, 2\), not .* \(2, 2\)"),
+        (1, np.ones((2, 2)), r"latency .* of shape \(1, any\), not .* \(2, 2\)"),
+        (2, np.zeros((3, 3)), r"moves .* of shape \(2, 2\), not .* \(3, 3\)"),
+        (3, np.zeros((1, 2)), r"prices .* of shape \(2, 2\), not .* \(1, 2\)"),
+        (5, np.zeros(4, np.int32), r"last .* of shape \(3,\), not .* \(4,\)"),
+    ]:
+        with pytest.raises(ValueError, match=blamed):
             relax(*good[:place], wrong, *good[place + 1 :])
     with pytest.raises(ValueError, match="page 0 cannot begin in epoch 1 and end in 3"):
         relax(*good[:4], np.ones(3, np.int32), np.full(3, 3, np.int32), used)
