@@ -144,7 +144,14 @@ def machine(owner: _core.Machine) -> int:
     Returns
     -------
     int
+
+    Raises
+    ------
+    TypeError
+        No machine.
     """
+    if not isinstance(owner, _core.Machine):
+        raise TypeError(f"owner must be a Machine, not {owner!r:.80}")
     return _api.machine_address(owner)
 
 
@@ -159,7 +166,14 @@ def task(process: _core.Process) -> int:
     Returns
     -------
     int
+
+    Raises
+    ------
+    TypeError
+        No process.
     """
+    if not isinstance(process, _core.Process):
+        raise TypeError(f"process must be a Process, not {process!r:.80}")
     return _api.task_handle(process)
 
 

@@ -244,6 +244,13 @@ def test_a_handle_of_a_process_that_is_gone_is_esrch(machine):
         assert rc == -3
 
 
+def test_machines_and_processes_only_have_addresses_and_handles(machine):
+    with pytest.raises(TypeError, match="owner must be a Machine, not 7"):
+        api.machine(7)
+    with pytest.raises(TypeError, match="process must be a Process, not <"):
+        api.task(machine)
+
+
 def test_structures_of_another_size_are_refused_or_cut(machine):
     info = api.Info(size=2)
     assert api.functions.machine_info(api.machine(machine), ctypes.byref(info)) == -600
