@@ -188,6 +188,15 @@ def test_a_query_of_2006_can_be_stopped(kernel: str) -> None:
     assert app.move_pages([base]).status.tolist() == [0]
 
 
+def test_many_accesses_of_a_context_can_be_stopped() -> None:
+    machine, app, base = world("6.1", 8)
+    many = np.full(2 * MANY, base, np.uint64)
+    with app.context() as context:
+        assert stops_inside(lambda: context.access_many(many))
+        assert context.access_many(many[:9]) == 9
+    machine.check(full=True)
+
+
 def test_deferred_accesses_can_be_stopped() -> None:
     machine = pm.Machine(["64MiB"] * 2, access_stats=True)
     app = machine.spawn()
