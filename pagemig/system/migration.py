@@ -253,15 +253,33 @@ def _values(call: str, numbers: list[int]) -> dict[str, int]:
 _CALLS = ("", "move_pages", "migrate_pages", "mbind", "migrate_frames")
 
 
+def _taken(
+    machine: Platform,
+    handle: int,
+    number: int,
+    cpu: int,
+    pid: int,
+    numbers: list[int],
+    statuses: int,
+) -> Migration:
+    """Create the object for a migration that has none; the core tells all but the machine."""
+    name = _CALLS[number]
+    flight = _api.Flight(machine, None, cpu)
+    flight.take(handle)
+    status = unset(statuses) if name in ("move_pages", "migrate_frames") else None
+    return Migration(machine, flight, Call(name, pid, _values(name, numbers)), status)
+
+
 def take_up(machine: Platform) -> None:
     """Create the objects for the migrations of a loaded or copied machine, which keeps them."""
-    for handle, number, cpu, pid, numbers, statuses in _api.migrations(machine):
-        name = _CALLS[number]
-        flight = _api.Flight(machine, None, cpu)
-        flight.take(handle)
-        status = unset(statuses) if name in ("move_pages", "migrate_frames") else None
-        call = Call(name, pid, _values(name, numbers))
-        machine._taken_up.add(Migration(machine, flight, call, status))
+    for told in _api.migrations(machine):
+        machine._taken_up.add(_taken(machine, *told))
+
+
+def taken(machine: Platform, handle: int) -> Migration:
+    """Create the object for a migration that was started through the table."""
+    told = next(told for told in _api.migrations(machine) if told[0] == handle)
+    return _taken(machine, *told)
 
 
 def _known(machine: Platform, handle: int) -> Migration:

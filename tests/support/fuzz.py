@@ -5,10 +5,11 @@ that a crash or a hang is a finding like any other. A finding is shrunk and prin
 that runs with pagemig alone.
 
 A step is source text: an object, a method, and the text of each argument. Machines, processes,
-files, pins and migrations in steps have names (``m``, ``p0``, ``f1``, ``h2``, ``g3``); a step
-whose names are empty is passed over, which lets the shrinker leave out any step. Migrations stay
-open from step to step, so that any other call comes between their stops; at times the machine is
-saved with them, and the steps go on with the loaded one. The shadow keeps what every page must
+files, pins, migrations in steps and contexts have names (``m``, ``p0``, ``f1``, ``h2``, ``g3``,
+``c4``); a step whose names are empty is passed over, which lets the shrinker leave out any step.
+Migrations stay open from step to step, and so do contexts with the calls of the table that wait, so
+that any other call comes in between; at times the machine is saved with them, and the steps go on
+with the loaded one. The shadow keeps what every page must
 hold: for shared pages by inode and index, for private ones by process and page. It takes the
 layout from ``vmas()`` and the values from nowhere but the steps.
 """
@@ -36,17 +37,22 @@ import numpy as np
 
 import pagemig as pm
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # it runs alone, too
+from support import table
+from support.table import RESUMED, WAIT, Host, anything_stands
+
 PAGE = pm.PAGE_SIZE
 #: Half of it on either side of the border between two leaves.
 ARENA = (1 << 40) + (512 - 20) * PAGE
 ARENA_PAGES = 40
 #: The last pages of the address space.
 TOP = (1 << 47) - 8 * PAGE
-PROCESSES, FILES, PINS, MIGRATIONS = 5, 3, 4, 4
+PROCESSES, FILES, PINS, MIGRATIONS, HOSTS = 5, 3, 4, 4, 4
 MOST_FRAMES = 4 * 128  # of a machine: no call writes more pages of a file
 VM_PFNMAP, VM_WIPEONFORK = 0x400, 0x2000000
 STEPS_A_SEED = 200
 SECONDS_A_SEED = 120
+MOST_ROUNDS = 100  # until all that waits is over: `offline` makes ten passes
 UNKNOWN = None  # a call failed half-way: the next read says what it is
 
 #: What a page must hold: a value, one of several after a write that may have been done, or UNKNOWN.
@@ -71,8 +77,8 @@ class Step:
         if self.inner is not None:
             called = f"once({', '.join(self.args.values())}, {self.inner.text()!r})"
         text = f"{self.obj}.{self.method}({called})"
-        if self.method == "go_on":
-            text = f"go_on({self.obj}, {called})"
+        if self.method in FUNCTIONS:
+            text = f"{self.method}({self.obj}, {called})"
         return f"{self.out + ' = ' if self.out else ''}{text}"
 
 
@@ -105,8 +111,25 @@ def odd(values: list[int], kind: str) -> np.ndarray:
     return odd_view
 
 
-#: What steps call beside pagemig; scripts have it, too.
+#: Steps that are functions of an object.
+FUNCTIONS = ("go_on", "Host")
+#: What steps call beside pagemig, and the class `Host`; scripts have it, too.
 HELPERS = '''\
+def once(machine, act):
+    """A hook that acts the first time it is called outside another."""
+    def hook(name, pfns):
+        if Host.hooked:
+            return
+        machine.at_step(None)
+        Host.hooked = 1
+        try:
+            act()
+        finally:
+            Host.hooked = 0
+
+    return hook
+
+
 def copied(machine, way):
     """Copy a machine one way or another."""
     if way == "copy":
@@ -120,7 +143,8 @@ def copied(machine, way):
 
 def renamed(names, machine):
     """Let names of a machine's parts mean those of its copy; a process that was reaped has none."""
-    moves = dict(zip(names["m"].migrations, machine.migrations, strict=True))
+    its_own = {move._flight.handle: move for move in machine.migrations}
+    moves = {move: its_own.get(move._flight.handle) for move in names["m"].migrations}
     for name, its in list(names.items()):
         if isinstance(its, pm.Process):
             names[name] = next((p for p in machine.processes if p.pid == its.pid), None)
@@ -130,6 +154,8 @@ def renamed(names, machine):
             names[name] = dataclasses.replace(its, machine=machine)
         elif isinstance(its, pm.Migration):
             names[name] = moves.get(its)
+        elif isinstance(its, Host):
+            names[name] = None
         if names[name] is None:
             del names[name]
     names["m"] = machine
@@ -164,7 +190,7 @@ def go_on(machine, names, way, how, stay):
     return over
 '''
 HELPERS_HERE: dict[str, Any] = {
-    "dataclasses": dataclasses, "pickle": pickle, "pm": pm, "tempfile": tempfile
+    "dataclasses": dataclasses, "pickle": pickle, "pm": pm, "tempfile": tempfile, "Host": Host
 }  # fmt: skip
 exec(HELPERS, HELPERS_HERE)
 
@@ -172,6 +198,7 @@ exec(HELPERS, HELPERS_HERE)
 WAITS = (
     "waits for a migration that is under way", "the migration waits for",
     "another thread is stepping this migration", "a hook made a call that waits",
+    "the context is in a call that waits",
 )  # fmt: skip
 
 HOSTILE = (
@@ -184,6 +211,19 @@ HOSTILE = (
     "odd([1, 0, 1], 'i4')", "np.array([], dtype=np.uint64)",
 
 )  # fmt: skip
+
+#: Calls of a host that need no process, and change what a file holds.
+FILE_CALLS = ("ftruncate", "punch_hole")
+#: What a host passes instead of a number.
+WORDS = (
+    "-1", "0", "1", "7", "2**31", "2**32 - 1", "2**32", "2**47", "2**63", "2**64 - 1", "2**70",
+    "None", "'x'", "1.5", "Index(3)", "Refusing()",
+)  # fmt: skip
+#: Arguments of a host's calls that are numbers.
+NUMBERS = frozenset({
+    "va", "length", "prot", "flags", "offset", "new_length", "new_va", "advice", "n", "index",
+    "pages", "node", "device", "uid", "mode", "cpu",
+})  # fmt: skip
 
 
 class Draw:
@@ -207,7 +247,8 @@ class Draw:
             (1, self.migrate_range), (5, self.hook), (0.5, self.hook_off), (3, self.look),
             (0.5, self.memlock), (0.5, self.mmap_pfns), (0.5, self.vm_ops), (1, self.tracing),
             (0.5, self.width), (8, self.start), (24, self.stop), (2, self.end), (0.5, self.go_on),
-
+            (4, self.host), (1, self.host_close), (1, self.host_bind), (40, self.host_call),
+            (14, self.host_again),
         ]  # fmt: skip
         if profile.four_lists:
             self.weighted.append((4, self.migrate_lists))
@@ -217,10 +258,16 @@ class Draw:
     def step(self) -> Step:
         weights, makers = zip(*self.weighted, strict=True)
         step = self.rng.choices(makers, weights)[0]()
-        if (
+        if step.obj[0] == "c" and self.rng.random() < 0.06:
+            names = [name for name in step.args if name in NUMBERS]
+            if names and "addresses" not in step.args and step.args.get("pages", "0")[0] != "[":
+                name = self.rng.choice(names)
+                step = replace(step, args=step.args | {name: self.rng.choice(WORDS)})
+        elif (
             step.args
+            and step.obj[0] != "c"
             and step.inner is None
-            and step.method not in ("setattr", "go_on")
+            and step.method not in ("setattr", "go_on", "Host")
             and self.rng.random() < 0.06
         ):
             name = self.rng.choice(list(step.args))
@@ -305,6 +352,9 @@ class Draw:
                 steps.append(replace(self.mmap(), obj=p))
                 steps[-1] = replace(steps[-1], args=steps[-1].args | addr | length)
                 steps.append(Step(p, "touch", addr | length | write))
+        for k, p in enumerate(("p0", "p1", "p0")):
+            if self.flag(0.7):
+                steps.append(replace(self.host(), obj=p, out=f"c{k}"))
         width = Step("m", "setattr", {"width": self.rng.choice(["1", "2", "5", "64"])})
         return [*steps, Step("p0", "fork", {}, "p2"), width]
 
@@ -537,6 +587,126 @@ class Draw:
         }
         return Step("m", "go_on", args)
 
+    # ---- contexts
+
+    def c(self) -> str:
+        return f"c{self.rng.randrange(HOSTS)}"
+
+    def host(self) -> Step:
+        args = {"cpu": str(self.rng.randrange(2)), "owns_time": str(self.flag(0.8))}
+        return Step(self.p(), "Host", args, self.c())
+
+    def host_close(self) -> Step:
+        return Step(self.c(), "close")
+
+    def host_bind(self) -> Step:
+        process = "None" if self.flag(0.6) else self.p()
+        return Step(self.c(), "bind", {"process": process, "cpu": "0"})
+
+    def host_again(self) -> Step:
+        return Step(self.c(), "again")
+
+    def va(self) -> dict[str, str]:
+        return {"va": self.addr(), "length": self.length()}
+
+    def host_call(self) -> Step:
+        makers = (self.host_memory, self.host_memory, self.host_pages, self.host_pages,
+                  self.host_access, self.host_file, self.host_step)  # fmt: skip
+        return replace(self.rng.choice(makers)(), obj=self.c())
+
+    def host_memory(self) -> Step:
+        method = self.rng.choice([
+            "mmap", "mmap", "munmap", "mprotect", "mremap", "mremap", "madvise", "madvise",
+            "madvise", "mlock", "munlock", "mlockall", "munlockall", "fork", "exit", "setuid",
+        ])  # fmt: skip
+        if method == "fork":
+            return Step("", method, {}, self.p())
+        if method in ("exit", "munlockall"):
+            return Step("", method)
+        if method == "mlockall":
+            return Step("", method, {"flags": str(self.rng.randrange(8))})
+        if method == "setuid":
+            return Step("", method, {"uid": self.rng.choice(["0", "1000"])})
+        args = self.va()
+        if method == "mmap":
+            fixed, shared = self.rng.choice([0, 0x10, 0x10, 0x100010]), self.rng.choice([1, 2])
+            args["prot"] = self.rng.choice(["3", "3", "3", "1", "0"])
+            more = self.rng.choice([0, 0, 0x8000, 0x8000, 0x2000])
+            if self.flag(0.4):
+                args |= {"file": self.f(), "offset": str(self.rng.randrange(8) * PAGE)}
+                args["flags"] = str(fixed | shared | more)
+            else:
+                args["flags"] = str(fixed | shared | more | 0x20)
+        elif method == "mprotect":
+            args["prot"] = self.rng.choice(["3", "3", "1", "0"])
+        elif method == "mremap":
+            args["new_length"] = self.rng.choice([args["length"], self.length()])
+            args["flags"] = self.rng.choice(["0", "1", "1", "3", "3", "5", "7"])
+            args["new_va"] = self.addr()
+        elif method == "madvise":
+            often = [4, 4, 9, 8, 18, 10, 22, 23]
+            advice = self.rng.choice(often if self.flag(0.6) else list(pm.MADV_BY_NAME.values()))
+            args["advice"] = str(advice)
+        return Step("", method, args)
+
+    def host_pages(self) -> Step:
+        kinds = ["move_pages", "migrate_pages", "mbind", "migrate_frames", "set_mempolicy", "pin"]
+        kind = self.rng.choice(kinds)
+        out = ""
+        if kind == "move_pages":
+            first, n = self.rng.randrange(ARENA_PAGES), self.rng.choice([1, 2, 6, 20, 40])
+            nodes = self.rng.choice([str(self.rng.randrange(self.nodes)), "None"])
+            args = {"pages": str([ARENA + (first + k) * PAGE for k in range(n)]), "nodes": nodes}
+            args["flags"] = self.rng.choice(["2", "2", "4"])
+        elif kind == "migrate_pages":
+            args = {"from_nodes": str(self.nids()), "to_nodes": str(self.nids())}
+        elif kind == "mbind":
+            args = self.va() | {"mode": self.rng.choice(["0", "1", "2", "2", "3"])}
+            args |= {"nodes": str(self.nids()), "flags": self.flags()}
+        elif kind == "migrate_frames":
+            pfns = self.pfns()
+            nodes = str([self.rng.randrange(self.nodes) for _ in pfns])
+            args = {"pfns": str(pfns), "nodes": nodes}
+        elif kind == "set_mempolicy":
+            args = {"mode": self.rng.choice(["0", "1", "2", "3"]), "nodes": str(self.nids())}
+        else:
+            n = {"n": str(self.rng.randrange(1, 20)), "longterm": str(self.flag())}
+            return Step("", "pin", {"va": self.addr()} | n, f"h{self.rng.randrange(PINS)}")
+        if kind not in ("set_mempolicy",) and self.flag(0.3):
+            kind, out = "start_" + kind, self.g()
+        return Step("", kind, args, out)
+
+    def host_access(self) -> Step:
+        if self.flag(0.3):
+            return Step("", "look", {"va": self.addr()})
+        if self.flag():
+            return Step("", "access", {"va": self.addr(), "write": str(self.flag())})
+        n = self.rng.choice([1, 3, 9, 70])
+        places = [ARENA + self.rng.randrange(ARENA_PAGES * PAGE) for _ in range(n)]
+        write = f"np.array({[self.flag() for _ in places]})" if self.flag() else "None"
+        return Step(
+            "", "access_many", {"addresses": f"np.array({places}, np.uint64)", "write": write}
+        )
+
+    def host_file(self) -> Step:
+        kind = self.rng.choice(["ftruncate", "ftruncate", "punch_hole", "punch_hole", "unpin",
+                                "offline", "online", "swapoff", "swapon"])  # fmt: skip
+        if kind == "ftruncate":
+            return Step("", kind, {"file": self.f(), "pages": str(self.rng.randrange(16))})
+        if kind == "punch_hole":
+            hole = {"index": str(self.rng.randrange(12)), "n": str(self.rng.randrange(6))}
+            return Step("", kind, {"file": self.f()} | hole)
+        if kind == "unpin":
+            return Step("", kind, {"pin": f"h{self.rng.randrange(PINS)}"})
+        if kind in ("swapoff", "swapon"):
+            return Step("", kind, {"device": str(self.rng.randrange(2))})
+        return Step("", kind, {"node": str(self.rng.randrange(self.nodes))})
+
+    def host_step(self) -> Step:
+        if self.flag(0.8):
+            return Step("", "step", {"move": self.g()})
+        return Step("", "end", {"move": self.g(), "abort": str(self.flag())})
+
     def set_mempolicy(self) -> Step:
         return Step(self.p(), "set_mempolicy", {"policy": self.policy()})
 
@@ -590,6 +760,7 @@ class Draw:
             self.punch, self.madvise, self.mremap, self.mprotect, self.move_pages, self.pin,
             self.unpin, self.offline, self.fwrite, self.mbind, self.migrate_pages, self.spawn,
             self.mlock, self.close, self.start, self.stop, self.stop, self.end, self.go_on,
+            self.host_call, self.host_call, self.host_again, self.host_close, self.host,
         ]  # fmt: skip
         inner = self.rng.choice(makers)()
         return Step("m", "at_step", {"step": str(self.rng.randrange(1, 10))}, inner=inner)
@@ -798,20 +969,25 @@ class World:
         self.names |= {"pm": pm, "np": np}
         self.names["m"] = eval(machine, self.names)
         self.shadow = Shadow()
-        self.armed = self.hooked = False
+        self.armed = False
         self.layouts: dict[int, list[pm.Vma]] = {}
+        self.waiting: dict[Host, tuple[Step, pm.Process | None, dict[str, Any]]] = {}
+
+    @property
+    def hooked(self) -> bool:
+        return Host.hooked != 0
 
     @property
     def m(self) -> pm.Machine:
         machine: pm.Machine = self.names["m"]
         return machine
 
-    def step(self, step: Step) -> None:
+    def step(self, step: Step, holder: Any = None) -> None:
         """Run a step; what it may raise is passed over, anything else is a finding."""
         if step.inner is not None:
             self.hook(step)
             return
-        holder = self.names.get(step.obj)
+        holder = holder or self.names.get(step.obj)
         if holder is None:
             return
         try:
@@ -823,6 +999,8 @@ class World:
             call = partial(set_attributes, holder)
         elif step.method == "go_on":
             call = partial(HELPERS_HERE["go_on"], holder)
+        elif step.method == "Host":
+            call = partial(Host, holder)
         else:
             call = getattr(holder, step.method)
         before = self.before(holder, step, seen)
@@ -847,7 +1025,7 @@ class World:
 
     def may_wait(self, said: str) -> bool:
         """Whether something is under way that a call may wait for."""
-        under_way = bool(self.m.migrations) or self.hooked
+        under_way = anything_stands(self.m) or self.hooked
         return under_way and any(words in said for words in WAITS)
 
     def arguments(self, step: Step) -> dict[str, Any]:
@@ -862,18 +1040,12 @@ class World:
     def hook(self, step: Step) -> None:
         number, inner, world = int(step.args["step"]), step.inner, self
         assert inner is not None
-        left = [1]
 
-        def once(name: str, pfns: list[int]) -> None:
-            if left[0] and not world.hooked:
-                left[0] -= 1
-                world.hooked, world.armed = True, False
-                try:
-                    world.step(inner)
-                finally:
-                    world.hooked = False
+        def act() -> None:
+            world.armed = False
+            world.step(inner)
 
-        self.m.at_step(once, step=number)
+        self.m.at_step(HELPERS_HERE["once"](self.m, act), step=number)
         self.armed = True
 
     # ---- the shadow follows
@@ -889,9 +1061,22 @@ class World:
 
     def before(self, holder: Any, step: Step, args: dict[str, Any]) -> Any:
         """What can only be seen before the call."""
-        if isinstance(holder, pm.Migration) or (self.armed and not self.hooked):
+        if isinstance(holder, pm.Migration | Host) or (self.armed and not self.hooked):
             for p in self.m.processes:
-                self.layouts[p.pid] = self.layout(p) if p.alive else []
+                if p.alive:
+                    self.layouts[p.pid] = self.layout(p)
+        if isinstance(holder, Host):
+            process = holder.process
+            waits = self.waiting.get(holder)
+            if process is None:
+                layout = []
+            else:
+                layout = (
+                    self.layout(process) if process.alive else self.layouts.get(process.pid, [])
+                )
+            file = args.get("file")
+            size = file.size // PAGE if isinstance(file, pm.File) and not file.closed else None
+            return process, layout, size, waits
         if isinstance(holder, pm.Process) and step.method in ("touch", "madvise", "mremap"):
             return self.layout(holder) if holder.alive else []
         if (
@@ -912,14 +1097,93 @@ class World:
         *,
         failed: bool,
     ) -> None:
-        follow = getattr(self, "on_" + step.method, None)
-        if follow is not None:
-            follow(holder, args, result, before, failed)
-        if step.out and not failed and (step.out[0] in "pfhg"):
+        if isinstance(holder, Host):
+            self.host(holder, step, args, result, before, failed=failed)
+            failed |= isinstance(result, int)  # no object
+        else:
+            follow = getattr(self, "on_" + step.method, None)
+            if follow is not None:
+                follow(holder, args, result, before, failed)
+        if step.out and not failed and (step.out[0] in "pfhgc"):
             old = self.names.get(step.out)
             self.names[step.out] = result
             if step.out[0] == "p" and old is not None and old.alive:
                 self.exit(old)
+            if step.out[0] == "c" and old is not None:
+                self.step(Step(step.out, "close"), old)
+
+    # ---- calls of hosts
+
+    def host(
+        self,
+        host: Host,
+        step: Step,
+        args: dict[str, Any],
+        result: Any,
+        before: Any,
+        *,
+        failed: bool,
+    ) -> None:
+        """Follow a call of the table; what one that waited has done, and when, is unknown."""
+        process, layout, size, waits = before
+        failed |= isinstance(result, int) and result < 0
+        unsure = failed
+        if step.method in ("again", "close"):
+            if waits is None or host.running:
+                return
+            (step, process, args), unsure = waits, True
+        elif waits is not None and host.waiting and not failed and other_call(step, waits[0]):
+            raise Wrong(f"{step.text()} answered {result} beside a call that waits")
+        if host.waiting is None:
+            self.waiting.pop(host, None)
+        elif result == WAIT and step.method in RESUMED and host.owns_time:
+            self.waiting[host] = step, process, args
+        follow = getattr(self, "host_" + step.method, None)
+        if follow is not None and (process is not None or step.method in FILE_CALLS):
+            follow(process, args, result, (layout, size), unsure)
+
+    def host_mmap(self, p: pm.Process, args: Any, addr: Any, before: Any, failed: bool) -> None:
+        args = args | {"addr": args["va"]}
+        if failed and isinstance(addr, int) and addr >= 0:  # it is over after a wait
+            self.on_mmap(p, args | {"addr": addr}, addr, None, True)
+        self.on_mmap(p, args, addr, None, failed)
+
+    def host_munmap(self, p: pm.Process, args: Any, rc: Any, before: Any, failed: bool) -> None:
+        self.on_munmap(p, args | {"addr": args["va"]}, rc, None, failed)
+
+    def host_mremap(self, p: pm.Process, args: Any, addr: Any, before: Any, failed: bool) -> None:
+        args = args | {"addr": args["va"], "old_length": args["length"], "new_addr": args["new_va"]}
+        if failed and isinstance(addr, int) and addr >= 0:
+            self.on_mremap(p, args | {"new_addr": addr}, addr, before[0], True)
+        self.on_mremap(p, args, addr, before[0], failed)
+
+    def host_madvise(self, p: pm.Process, args: Any, rc: Any, before: Any, failed: bool) -> None:
+        self.on_madvise(p, args | {"addr": args["va"]}, rc, before[0], failed)
+
+    def host_ftruncate(self, p: Any, args: Any, rc: Any, before: Any, failed: bool) -> None:
+        if is_number(args["pages"]) and isinstance(args["file"], pm.File):
+            size = args | {"size": min(table.word(args["pages"]), MOST_FRAMES) * PAGE}
+            self.on_ftruncate(p, size, rc, before[1], failed)
+
+    def host_punch_hole(self, p: Any, args: Any, rc: Any, before: Any, failed: bool) -> None:
+        if is_number(args["index"]) and is_number(args["n"]):
+            first, n = table.word(args["index"]), table.word(args["n"])
+            hole = {"offset": min(first, MOST_FRAMES) * PAGE, "length": min(n, MOST_FRAMES) * PAGE}
+            self.on_punch(p, args | hole, rc, None, failed)
+
+    def host_fork(self, p: pm.Process, args: Any, child: Any, before: Any, failed: bool) -> None:
+        if failed:
+            return
+        self.shadow.fork(p, child)
+        if not p.alive:  # nobody has followed what its address space went through since
+            own = self.shadow.own(child)
+            for v in child.vmas():
+                own.update(
+                    dict.fromkeys(range(v.start // PAGE, v.end // PAGE)[:MOST_FRAMES], UNKNOWN)
+                )
+
+    def host_exit(self, p: pm.Process, args: Any, rc: Any, before: Any, failed: bool) -> None:
+        self.on_exit(p, args, rc, None, failed)
 
     def exit(self, p: pm.Process) -> None:
         """End a process whose name means another one now."""
@@ -1085,7 +1349,7 @@ class World:
                     self.shadow.drop(q, first, v.end // PAGE, failed=failed)
 
     def on_punch(
-        self, p: pm.Process, args: dict[str, Any], result: Any, before: Any, failed: bool
+        self, p: Any, args: dict[str, Any], result: Any, before: Any, failed: bool
     ) -> None:
         file = args["file"]
         if not isinstance(file, pm.File) or file.closed:
@@ -1099,7 +1363,8 @@ class World:
 
     def on_exit(self, p: pm.Process, args: Any, result: Any, before: Any, failed: bool) -> None:
         if not failed:
-            self.shadow.private.pop(p.pid, None)
+            if not any(host.process is p for host in Host.living):  # its memory goes, too
+                self.shadow.private.pop(p.pid, None)
         else:  # a part of its memory may be gone
             self.shadow.drop(p, 0, 1 << 64, failed=True)
 
@@ -1111,8 +1376,24 @@ class World:
     def end(self) -> None:
         """End what is under way, and read everything once more."""
         self.m.at_step(None)
+        for _ in range(MOST_ROUNDS):
+            for host in [its for its in self.names.values() if isinstance(its, Host)]:
+                self.step(Step("", "again"), host)
+            if self.waiting:
+                self.end_some()
+            else:
+                break
+        else:
+            raise Wrong(
+                f"calls wait for ever: {[step.text() for step, *_ in self.waiting.values()]}"
+            )
         HELPERS_HERE["ended"](self.m, "finish")
         read_all(self.m, self.shadow)
+
+    def end_some(self) -> None:
+        """End the migrations that wait for none of the calls that wait."""
+        for move in self.m.migrations:
+            self.step(Step("", "finish"), move)
 
 
 def read_all(m: pm.Machine, shadow: Shadow) -> None:
@@ -1129,6 +1410,11 @@ def read_vma(p: pm.Process, v: pm.Vma, shadow: Shadow) -> None:
         return
     for k in range(t.done):
         shadow.read(p, [v], v.start // PAGE + k, int(t.values[k]))
+
+
+def other_call(step: Step, waits: Step) -> bool:
+    """Whether a call of a host is another one than that which waits."""
+    return step.method in RESUMED and (step.method, step.args) != (waits.method, waits.args)
 
 
 def set_attributes(holder: object, **named: object) -> None:
@@ -1243,9 +1529,9 @@ import dataclasses
 import pickle
 import tempfile
 
-import numpy as np
 import pagemig as pm
 
+{table}
 
 class Index:
     def __init__(self, value): self.value = value
@@ -1282,13 +1568,12 @@ m = {machine}
 
 def script_of(case: Case, title: str) -> str:
     """A script that does the same steps with pagemig alone, a line a step."""
-    lines = [SCRIPT.format(title=title, machine=case.machine, helpers=HELPERS)]
+    host = Path(table.__file__).read_text().partition("\n")[2]  # without its docstring
+    lines = [SCRIPT.format(title=title, machine=case.machine, helpers=HELPERS, table=host)]
     for step in case.steps:
         if step.inner is not None:
             inner = step.inner.text()
-            lines.append(
-                f"m.at_step(lambda *_: (m.at_step(None), run({inner!r})), step={step.args['step']})"
-            )
+            lines.append(f"m.at_step(once(m, lambda: run({inner!r})), step={step.args['step']})")
         elif step.method == "setattr":
             lines += [
                 f"run({f'{step.obj}.{name} = {value}'!r})" for name, value in step.args.items()

@@ -9,6 +9,7 @@ import pytest
 import pagemig as pm
 from pagemig import _core
 from support import fuzz
+from support.table import EBUSYCTX, WAIT, Host
 
 SEEDS = 25
 
@@ -109,10 +110,10 @@ def test_other_calls_come_between_the_stops(kernel: str, monkeypatch: pytest.Mon
     met: set[str] = set()
     real = fuzz.World.step
 
-    def step(self: fuzz.World, step: fuzz.Step) -> None:
+    def step(self: fuzz.World, step: fuzz.Step, holder: object = None) -> None:
         if self.m.frames.flag("locked").any():
             met.add(step.method)
-        real(self, step)
+        real(self, step, holder)
 
     monkeypatch.setattr(fuzz.World, "step", step)
     wanted = {"munmap", "fork", "mprotect", "mremap", "exit", "touch", "step", "abort", "go_on"}
@@ -122,6 +123,35 @@ def test_other_calls_come_between_the_stops(kernel: str, monkeypatch: pytest.Mon
             break
     else:
         pytest.fail(f"no {wanted - met} between two stops")
+
+
+@pytest.mark.parametrize("kernel", pm.KERNELS)
+def test_calls_of_hosts_wait_and_go_on(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In contexts that stay open while other calls, exits and copies come in between."""
+    met: set[str] = set()
+    real = Host._call
+
+    def call(self: Host, name: str, *args: object, made: object = None) -> int:
+        waited = self.waiting is not None and self.waiting[:2] == (name, args)
+        rc = real(self, name, *args, made=made)
+        if self.waiting is not None and not waited:
+            met.add("waits")
+        if waited and rc not in (WAIT, EBUSYCTX):
+            met.add("goes on")
+        if self.waiting is not None and rc == EBUSYCTX:
+            met.add("another call")
+        if self.process is not None and not self.process.alive and name != "ctx_bind":
+            met.add("after an exit")
+        return rc
+
+    monkeypatch.setattr(Host, "_call", call)
+    wanted = {"waits", "goes on", "another call", "after an exit"}
+    for seed in range(400):
+        fuzz.run_case(fuzz.case_of(seed, kernel))
+        if wanted <= met:
+            break
+    else:
+        pytest.fail(f"no {wanted - met}")
 
 
 def test_a_page_of_a_file_that_may_be_private_stays_unknown() -> None:
