@@ -11,12 +11,12 @@ from libc.string cimport memcpy, memset
 cimport cython
 
 from pagemig._arrays cimport column, grid, grid_out, I32, I8, length_of, own_data, U32, U64, U8, zeros
-from pagemig._core cimport call_stop, Machine, Process, Stop
+from pagemig._core cimport call_wait, Machine, Process
 from pagemig._user cimport answer, user_of
 from pagemig.mm.api cimport (
-    api_table, mig_goes_on, mig_next_stop, mig_settle, PMG_ABI, pmg_api, pmg_ctx, PMG_EBUSYCTX, PMG_K_SIGNAL, PMG_K_WAIT,
-    PMG_M_COPIED, PMG_M_DONE, PMG_M_PASS, PMG_M_STAGE, PMG_M_UNMAPPED, PMG_M_WAITS, pmg_machine, pmg_mig,
-    pmg_mig_event, pmg_mig_info, pmg_outcome, pmg_user, register_counter, register_kernel, start_frames, start_move_pages,
+    api_table, ctx_waits_by, mig_goes_on, mig_next_stop, mig_settle, PMG_ABI, pmg_api, pmg_ctx, PMG_EBUSYCTX,
+    PMG_K_SIGNAL, PMG_K_WAIT, PMG_M_COPIED, PMG_M_DONE, PMG_M_PASS, PMG_M_STAGE, PMG_M_UNMAPPED, PMG_M_WAITS,
+    pmg_machine, pmg_mig, pmg_mig_event, pmg_mig_info, pmg_outcome, pmg_user, register_counter, register_kernel,
 )
 from pagemig.mm.atomic cimport pmg_unlikely
 from pagemig.mm.mig cimport MIG_DONE, MIG_LOOKS, MIG_WAITS
@@ -34,7 +34,6 @@ from pagemig.errors import ProcessGoneError, no_copy
 
 cdef enum:
     WAITS = -512
-    UNINTERRUPTED = 1 << 16         # accesses between two looks for Ctrl-C: some 20 ms if each is a fault
 
 #: Names of a migration's stops, by number; the header's numbers are the core's.
 STOPS = {
@@ -255,26 +254,36 @@ cdef class Context:
     cdef pmg_ctx *c                     # NULL while a call is inside without the interpreter lock, and once it is closed
     cdef pmg_outcome last
     cdef bint busy, closed              # a call is inside; it is to be closed behind that call
+    cdef bint owns_time
     cdef readonly Machine machine
 
     def __cinit__(self, Process process not None, uint32_t cpu, bint owns_time):
         cdef int rc
         self.machine = process.core
+        self.owns_time = owns_time
         rc = api.ctx_open(<pmg_machine *> <void *> process.m, task_handle(process), cpu, owns_time, &self.c)
         if rc == -ESRCH:
             raise ProcessGoneError(f"process {process._pid} has exited")
         if rc == -EINVAL:
             raise ValueError(f"cpu must be a processor of the machine, not {cpu}")
         raise_refused(rc, "a context")
+        if not owns_time:
+            ctx_waits_by(self.c, call_wait, <void *> self.machine)
 
     def __dealloc__(self):
-        api.ctx_close(self.c)
+        self.release(self.c)
+
+    cdef void release(self, pmg_ctx *c) noexcept:
+        """Close it in C; the last user of memory waits for calls of other threads that have its pages."""
+        with nogil:
+            api.ctx_close(c)
 
     def close(self):
         """Release the process, after a call that is under way.  Closing twice does nothing."""
+        cdef pmg_ctx *c = self.c
         self.closed = True
-        api.ctx_close(self.c)
         self.c = NULL
+        self.release(c)
 
     def __enter__(self):
         return self
@@ -303,14 +312,14 @@ cdef class Context:
         cdef pmg_ctx *c = self.open()
         self.c = NULL
         self.busy = True
-        self.machine.inside += 1
+        self.machine.inside += self.owns_time       # the core counts the others
         return c
 
     cdef void give(self, pmg_ctx *c) noexcept:
         self.busy = False
-        self.machine.inside -= 1
+        self.machine.inside -= self.owns_time
         if self.closed:
-            api.ctx_close(c)
+            self.release(c)
         else:
             self.c = c
 
@@ -321,11 +330,14 @@ cdef class Context:
         cdef int kind
         if self.c == NULL or self.machine.torn:
             self.open()
-        if pmg_unlikely(self.machine.m.watch != NULL):      # a callback may need the interpreter
+        # A callback may need the interpreter, and so may the thread that the access waits for.
+        if pmg_unlikely(self.machine.m.watch != NULL or not self.owns_time):
             c = self.take()
             with nogil:
                 kind = api.access(c, address, write, &self.last)
             self.give(c)
+            if kind == PMG_K_WAIT:
+                raise_hooked(self.machine, 0)
         else:
             kind = api.access(self.c, address, write, &self.last)
         if kind < 0:
@@ -352,7 +364,8 @@ cdef class Context:
         int
             n, or fewer: then `kind`, `signal` and `waits_for` say what stopped the next one.
         """
-        cdef int64_t done = 0, part = 0, most
+        cdef pmg_ctx *c
+        cdef int64_t done
         cdef const uint64_t *va = <const uint64_t *> column(addresses, "addresses", U64)
         cdef Py_ssize_t n = length_of(addresses, 0)
         cdef tuple of = (n,)
@@ -360,28 +373,15 @@ cdef class Context:
         cdef int8_t *node_out = <int8_t *> grid_out(node, "node", I8, of) if node is not None else NULL
         cdef uint8_t *kind_out = <uint8_t *> grid_out(kind, "kind", U8, of) if kind is not None else NULL
         self.open()
-        while done < n:
-            if done:
-                PyErr_CheckSignals()
-            most = min(n - done, <int64_t> UNINTERRUPTED)
-            part = self.access_part(
-                va + done, writes + done if writes != NULL else NULL, most, node_out + done if node_out != NULL else NULL,
-                kind_out + done if kind_out != NULL else NULL)
-            done += part
-            if part < most:
-                break
-        return done
-
-    cdef int64_t access_part(
-            self, const uint64_t *va, const uint8_t *writes, uint64_t n, int8_t *node, uint8_t *kind) except -1:
-        """Make some of many accesses; return how many were made."""
-        cdef pmg_ctx *c = self.take()
-        cdef int64_t done
+        if n == 0:
+            return 0
+        c = self.take()
         with nogil:
-            done = api.access_many(c, va, writes, n, node, kind, &self.last)
+            done = api.access_many(c, va, writes, <uint64_t> n, node_out, kind_out, &self.last)
         self.give(c)
-        if done < 0:
+        if done < n:
             raise_hooked(self.machine, done)
+        if done < 0:
             raise ProcessGoneError("the process has exited")
         return done
 
@@ -474,9 +474,7 @@ cdef class Flight:
         self.handle = handle
         self.open = True
 
-    cdef int begun(self, int rc, Stop stop=None) except -1:
-        if stop is not None and stop.error is not None:
-            raise stop.error
+    cdef int begun(self, int rc) except -1:
         if rc == -ESRCH:
             raise ProcessGoneError("the process has exited")
         raise_refused(rc, "a migration")
@@ -488,13 +486,8 @@ cdef class Flight:
         """Begin move_pages; ``status`` is an array as long as the resulting one, or None."""
         cdef pmg_user_t p = user_of(pages, U64), k = user_of(nodes, I32)
         cdef pmg_user_t s = user_of(status, I32)
-        cdef Stop stop = Stop()
-        cdef int rc
-        with nogil:
-            rc = start_move_pages(
-                self.c, pid, count, <pmg_user *> &p, <pmg_user *> &k, <pmg_user *> &s, flags, &self.handle, call_stop,
-                <void *> stop)
-        self.begun(rc, stop)
+        self.begun(api.mig_move_pages(
+            self.c, pid, count, <pmg_user *> &p, <pmg_user *> &k, <pmg_user *> &s, flags, &self.handle))
 
     def migrate_pages(self, int32_t pid, uint64_t maxnode, old_nodes, new_nodes):
         """Begin migrate_pages."""
@@ -511,11 +504,7 @@ cdef class Flight:
         cdef const uint32_t *p = <const uint32_t *> column(pfns, "pfns", U32)
         cdef Py_ssize_t n = length_of(pfns, 0)
         cdef const int32_t *to = <const int32_t *> grid(nodes, "nodes", I32, (n,))
-        cdef Stop stop = Stop()
-        cdef int rc
-        with nogil:
-            rc = start_frames(self.c, p, to, n, &self.handle, call_stop, <void *> stop)
-        self.begun(rc, stop)
+        self.begun(api.mig_frames(self.c, p, to, n, &self.handle))
 
     cdef int enter(self) except -1:
         if not self.open:
@@ -524,12 +513,10 @@ cdef class Flight:
             raise RuntimeError("another thread is stepping this migration")
         self.machine.must_be_whole()
         self.busy = True
-        self.machine.inside += 1
         return 0
 
     cdef void leave(self) noexcept:
         self.busy = False
-        self.machine.inside -= 1
 
     def step(self):
         """Run to the next stop, named by STOPS; return its event as a tuple.  ValueError: the migration is over."""

@@ -10,6 +10,7 @@ cdef class Stop:
 
 
 cdef bint call_stop(void *private_) noexcept with gil      # private_: a Stop
+cdef int call_wait(ctx_t *c, int what, uint32_t which) noexcept nogil      # c.data: the Machine
 
 
 cdef class Machine:
@@ -19,7 +20,7 @@ cdef class Machine:
     cdef object wait_hook
     cdef dict raised                # errors of hooks, by thread and nesting depth, for the call to raise
     cdef bint torn                  # copied by os.fork in the middle of a call
-    cdef uint32_t inside            # calls under way in contexts that are kept between calls; interpreter lock
+    cdef uint32_t inside            # accesses under way in contexts that own time; interpreter lock
     cdef object checking            # thread that runs check()
     cdef dict hooked                # depth of nested hooks, by thread
     cdef object __weakref__

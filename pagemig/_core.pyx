@@ -14,7 +14,7 @@ from pagemig._arrays cimport data_of, own_data, U8
 from pagemig.mm.atomic cimport pmg_load, pmg_load32, pmg_load32_acq, pmg_store32
 from pagemig.mm.build cimport build_arenas, build_nodes, build_swap, node_spec_t, profile_layout, scatter, set_profile
 from pagemig.mm.check cimport check_machine, CHECK_STOPPED, checker_release, invariant_error, violation_t
-from pagemig.mm.context cimport ctx_bind, ctx_get, ctx_held, ctx_put, ctx_release_all, switch_mm
+from pagemig.mm.context cimport calls_running, ctx_bind, ctx_get, ctx_put, ctx_release_all, switch_mm
 from pagemig.mm.cred cimport cred_t, get_cred
 from pagemig.mm.fork cimport (
     all_threads, find_get_task_by_vpid, get_task, limit_memlock, mmget_not_zero, mmput, mmput_unless_last, put_task,
@@ -250,7 +250,7 @@ cdef class Machine:
         if self.checking is not None and self.checking != me:
             self.checking = None
             memset(&self.checker, 0, sizeof(self.checker))
-        if pmg_load32(&self.m.ctx_busy) - ctx_held(self.m) + self.inside > <uint32_t> depth:
+        if pmg_load32(&self.m.ctx_lock) or calls_running(self.m) + self.inside > <uint32_t> depth:
             self.torn = True
 
     cdef int must_be_whole(self) except -1:
@@ -269,9 +269,8 @@ cdef class Machine:
 
         When no other thread is left that could end the wait, RuntimeError, or -PMG_WAIT if the wait is dispensable.
         """
-        cdef uint32_t busy = pmg_load32(&self.m.ctx_busy) - ctx_held(self.m), depth = self.hooked.get(get_ident(), 0)
+        cdef uint32_t busy = calls_running(self.m), depth = self.hooked.get(get_ident(), 0)
         cdef double now = monotonic()
-        PyErr_CheckSignals()
         if c.nested_deadline == 0:
             c.nested_deadline = now + HOOK_PATIENCE
         if now > c.nested_deadline or busy <= depth + 1 and (depth or active_count() == 1):
@@ -358,6 +357,8 @@ cdef class Machine:
         try:
             if hook is not None:
                 return int(hook(what, which))
+            if not c.dispensable:           # else only the call that has the page may end the wait
+                PyErr_CheckSignals()
             if what == WAIT_PASS or not (self.is_nested() or pmg_load32(&self.m.migs_busy)):
                 return 0
             return self.wait_nested(c)

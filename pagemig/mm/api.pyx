@@ -11,7 +11,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset, strcmp, strncpy
 
 from pagemig.mm.access cimport access_one, access_seen, seen_t, touch_range, touch_t
-from pagemig.mm.atomic cimport pmg_cas, pmg_cas32, pmg_likely, pmg_load, pmg_load32
+from pagemig.mm.atomic cimport pmg_cas, pmg_cas32, pmg_likely, pmg_load, pmg_load32, pmg_store32, pmg_store32_rel
 from pagemig.mm.build cimport build_arenas, build_nodes, build_swap, node_spec_t, scatter
 from pagemig.mm.calls cimport (
     migrate_frames, pmg_sys_get_mempolicy, pmg_sys_mbind, pmg_sys_migrate_pages, pmg_sys_move_pages,
@@ -52,7 +52,7 @@ from pagemig.mm.types cimport (
     C_LOCK_ANON_VMA, C_LOCK_I_MMAP, C_LOCK_PAGE, C_LOCK_PTL, C_MIGRATION_WAIT, C_PGALLOC, C_PGFAULT,
     C_PGMAJFAULT, C_PGMIGRATE_FAIL, C_PGMIGRATE_SUCCESS, C_PTES_DROPPED, C_PTES_RESTORED, ctx_t, FILE_MINIX, FILE_SHMEM,
     machine_t, MAX_INDEX_PAGES,
-    MAX_NODES, MODE_HOST, MODE_THREADS, NR_COUNTERS, profile_t, STAGE, stop_t, TASK_SIZE_PAGES, task_t,
+    MAX_NODES, MODE_ACTORS, MODE_HOST, MODE_THREADS, NR_COUNTERS, profile_t, STAGE, TASK_SIZE_PAGES, task_t,
 )
 from pagemig.mm.uaccess cimport PMG_BAD, pmg_user_t
 
@@ -69,9 +69,12 @@ cdef struct host_ctx_t:             # pmg_ctx
     ctx_t *c                        # the core's; carries task and mm
     task_t *t                       # NULL: no process
     uint32_t *pinned                # receives the handle of a call that pins, during that call
-    mig_t *call                     # the call that waits, until the caller repeats it; NULL: none
+    mig_t *call                     # the call that waits, until the caller repeats it; NULL: none; nowhere: one runs
     uint64_t taken[64]              # the context's counters at the last cost_take
     watch_t watch                   # its callbacks and further counts
+
+
+cdef mig_t nowhere                  # stands for the call of a context while it runs
 
 
 cdef inline host_ctx_t *host(const pmg_ctx *c) noexcept nogil:
@@ -103,9 +106,16 @@ cdef inline int may_go_on(host_ctx_t *h) noexcept nogil:
 
 
 cdef inline int refused(host_ctx_t *h) noexcept nogil:
-    """may_go_on() for a call that cannot be resumed: PMG_EBUSYCTX while another call of the context waits."""
+    """may_go_on() for a call that cannot be resumed: PMG_EBUSYCTX while another call of the context waits or runs."""
     cdef int no = may_go_on(h)
     return PMG_EBUSYCTX if no == 0 and h.call != NULL else no
+
+
+cdef inline int refused_to_any(host_ctx_t *h) noexcept nogil:
+    """refused() for a call that needs no process."""
+    if call_refused(h.c.m, <pmg_ctx *> <void *> h):
+        return -EDEADLK
+    return PMG_EBUSYCTX if h.call != NULL else 0
 
 
 cdef inline int64_t answered(host_ctx_t *h, int64_t rc) noexcept nogil:
@@ -114,6 +124,24 @@ cdef inline int64_t answered(host_ctx_t *h, int64_t rc) noexcept nogil:
         return rc
     h.c.hook_error = h.c.abort = 0
     return PMG_EHOOK
+
+
+cdef inline int begun(host_ctx_t *h, int no) noexcept nogil:
+    """Begin a call on the thread's own stack, unless it is refused: until ended(), other calls see that it runs."""
+    if no == 0:
+        h.call = &nowhere
+        pmg_store32(&h.c.inside, 1)
+    return no
+
+
+cdef inline int64_t ended(host_ctx_t *h, int64_t rc) noexcept nogil:
+    pmg_store32_rel(&h.c.inside, 0)
+    h.call = NULL
+    return answered(h, rc)
+
+
+cdef inline bint owns_time(const host_ctx_t *h) noexcept nogil:
+    return h.c.wait_mode == MODE_HOST
 
 
 cdef void unbind(host_ctx_t *h) noexcept nogil:
@@ -141,7 +169,9 @@ cdef int ctx_bind(pmg_ctx *ctx, pmg_task task, uint32_t cpu) noexcept nogil:
         t = task_behind(m, task)
         if t == NULL:
             return -ESRCH
+    begun(h, 0)
     unbind(h)
+    ended(h, 0)
     ctx_on_cpu(h.c, cpu)
     if t != NULL:
         h.t = t
@@ -189,13 +219,23 @@ cdef int ctx_open(pmg_machine *machine, pmg_task task, uint32_t cpu, uint32_t ow
     return 0
 
 
+cdef void ctx_waits_by(
+        pmg_ctx *ctx, int (*wait_fn)(ctx_t *c, int what, uint32_t which) noexcept nogil, void *data) noexcept nogil:
+    cdef ctx_t *c = host(ctx).c
+    c.wait_mode = MODE_ACTORS
+    c.wait_fn = wait_fn
+    c.data = data
+
+
 cdef void ctx_close(pmg_ctx *ctx) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
-    if h == NULL:
+    if h == NULL or h.call == &nowhere:         # a hook of its own call would close it
         return
     if h.call != NULL:
         mig_free(h.call)
+    begun(h, 0)
     unbind(h)
+    ended(h, 0)
     h.c.held = 0
     ctx_put(h.c)
     free(h)
@@ -421,52 +461,52 @@ cdef const char *counter_name(uint32_t i) noexcept nogil:
 
 
 cdef int64_t spawn(pmg_ctx *ctx, uint32_t cpu, uint32_t uid) noexcept nogil:
-    cdef ctx_t *c = host(ctx).c
-    cdef uint32_t i
-    if call_refused(c.m, ctx):
-        return -EDEADLK
-    if cpu >= c.m.nr_cpus:
-        return -EINVAL
-    i = task_new(c, cpu, uid)
-    return <int64_t> i if i else -ENOMEM
+    cdef host_ctx_t *h = host(ctx)
+    cdef int no = begun(h, refused_to_any(h))
+    cdef int64_t pid = -EINVAL
+    if no:
+        return no
+    if cpu < h.c.m.nr_cpus:
+        pid = task_new(h.c, cpu, uid)
+    return ended(h, pid if pid else -ENOMEM)
 
 
 cdef int64_t fork(pmg_ctx *ctx) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
-    cdef int no = refused(h)
+    cdef int no = begun(h, refused(h))
     if no:
         return no
-    return answered(h, pmg_sys_fork(h.c))
+    return ended(h, pmg_sys_fork(h.c))
 
 
 cdef int64_t clone_thread(pmg_ctx *ctx, uint32_t cpu) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
-    cdef int no = refused(h)
+    cdef int no = begun(h, refused(h))
     if no:
         return no
-    return pmg_sys_clone_thread(h.c, cpu) if cpu < h.c.m.nr_cpus else -EINVAL
+    return ended(h, pmg_sys_clone_thread(h.c, cpu) if cpu < h.c.m.nr_cpus else -EINVAL)
 
 
 cdef int exit_thread(pmg_ctx *ctx) noexcept nogil:
     """Exit the context's task alone, without a zombie; the last task ends the process."""
     cdef host_ctx_t *h = host(ctx)
-    cdef int no = refused(h)
+    cdef int no = begun(h, refused(h))
     if no:
         return no
     do_exit(h.c, h.t, False, False)
     unbind(h)
-    return <int> answered(h, 0)
+    return <int> ended(h, 0)
 
 
 cdef int exit_(pmg_ctx *ctx) noexcept nogil:
     """Exit the process with all its threads, without a zombie: its handle gives ESRCH from now on."""
     cdef host_ctx_t *h = host(ctx)
-    cdef int no = refused(h)
+    cdef int no = begun(h, refused(h))
     if no:
         return no
     do_group_exit(h.c, h.t, False, False)
     unbind(h)
-    return <int> answered(h, 0)
+    return <int> ended(h, 0)
 
 
 # A context that owns time never waits: a call that would wait stays suspended on a fiber, and the repeated call resumes it.
@@ -484,8 +524,9 @@ cdef bint goes_on(host_ctx_t *h, uint32_t kind, int64_t *rc) noexcept nogil:
     return h.call != NULL
 
 
-cdef inline bint owns_time(const host_ctx_t *h) noexcept nogil:
-    return h.c.wait_mode == MODE_HOST
+cdef inline bint here(host_ctx_t *h) noexcept nogil:
+    """Begin a call that may wait in a context that does not own time; False: a hook of its call makes it."""
+    return h.call == NULL and begun(h, 0) == 0
 
 
 cdef inline bint begins(const mig_t *g) noexcept nogil:
@@ -499,7 +540,9 @@ cdef int64_t go_on(host_ctx_t *h, const pmg_user *status, uint32_t *rule) noexce
     cdef int64_t rc
     cdef int at
     g.c.watch = &h.watch
+    h.call = &nowhere
     at = mig_step(g, False)         # needs no mig_owned: only this context knows it
+    h.call = g
     g.c.watch = NULL
     vm_events_hand(g.c, h.c)
     if at == MIG_WAITS:
@@ -542,7 +585,7 @@ cdef int64_t numbers_call(
     args[4] = f
     args[5] = g
     if not owns_time(h):
-        return answered(h, mig_here(h.c, kind, args))
+        return ended(h, mig_here(h.c, kind, args)) if here(h) else PMG_EBUSYCTX
     if not goes_on(h, kind, &rc):
         return rc
     for i in range(6):
@@ -571,8 +614,8 @@ cdef int64_t mmap(
 
 cdef int munmap(pmg_ctx *ctx, uint64_t va, uint64_t length) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
-    cdef int no = refused(h)
-    return no if no else <int> answered(h, pmg_sys_munmap(h.c, va, length, NULL))
+    cdef int no = begun(h, refused(h))
+    return no if no else <int> ended(h, pmg_sys_munmap(h.c, va, length, NULL))
 
 
 cdef int mprotect(pmg_ctx *ctx, uint64_t va, uint64_t length, uint32_t prot) noexcept nogil:
@@ -594,8 +637,8 @@ cdef int mlock(pmg_ctx *ctx, uint64_t va, uint64_t length, uint32_t flags) noexc
 
 cdef int munlock(pmg_ctx *ctx, uint64_t va, uint64_t length) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
-    cdef int no = refused(h)
-    return no if no else <int> answered(h, pmg_sys_munlock(h.c, va, length, NULL))
+    cdef int no = begun(h, refused(h))
+    return no if no else <int> ended(h, pmg_sys_munlock(h.c, va, length, NULL))
 
 
 # -- addresses -------------------------------------------------------------------------------------------------
@@ -670,7 +713,9 @@ cdef inline int access_with(host_ctx_t *h, uint64_t va, uint32_t how, pmg_outcom
     if c.wait_mode == MODE_HOST:
         pte = access_one(c, h.t, va, (how & PMG_WRITE) != 0, &r)
     else:
+        begun(h, 0)
         touch_range(c, h.t, va >> 12, 1, (how & PMG_WRITE) != 0, NULL, NULL, &r)
+        ended(h, 0)
         pte = 0
         if r.done:
             translate(<pmg_ctx *> <void *> h, va, o)
@@ -725,10 +770,12 @@ cdef int64_t access_many(
         return -EFAULT
     seen.node = node
     seen.kind = kind
+    if not owns_time(h):
+        begun(h, 0)
     access_seen(h.c, h.t, va, write, n, &seen, &r)
     if r.done < n and why != NULL:
         stopped(h, why, va[r.done], &r)
-    return answered(h, <int64_t> r.done)
+    return answered(h, <int64_t> r.done) if owns_time(h) else ended(h, <int64_t> r.done)
 
 
 cdef int walk(pmg_ctx *ctx, uint64_t va, pmg_walk *out) noexcept nogil:
@@ -870,7 +917,9 @@ cdef int64_t move_pages(
     if no:
         return no
     if not owns_time(h):
-        return answered(h, pmg_sys_move_pages(h.c, pid, count, user(pages), user(nodes), user(status), flags, rule))
+        if not here(h):
+            return PMG_EBUSYCTX
+        return ended(h, pmg_sys_move_pages(h.c, pid, count, user(pages), user(nodes), user(status), flags, rule))
     if not goes_on(h, MIG_MOVE_PAGES, &rc):
         return rc
     rc = move_pages_args(h.call, pid, count, pages, nodes, status, flags, True)
@@ -888,7 +937,9 @@ cdef int64_t migrate_pages(
     if no:
         return no
     if not owns_time(h):
-        return answered(h, pmg_sys_migrate_pages(h.c, pid, maxnode, user(old_nodes), user(new_nodes), rule))
+        if not here(h):
+            return PMG_EBUSYCTX
+        return ended(h, pmg_sys_migrate_pages(h.c, pid, maxnode, user(old_nodes), user(new_nodes), rule))
     if not goes_on(h, MIG_MIGRATE_PAGES, &rc):
         return rc
     rc = migrate_pages_args(h.call, pid, maxnode, old_nodes, new_nodes)
@@ -906,7 +957,9 @@ cdef int64_t mbind(
     if no:
         return no
     if not owns_time(h):
-        return answered(h, pmg_sys_mbind(h.c, va, length, mode, user(nodes), maxnode, flags, rule))
+        if not here(h):
+            return PMG_EBUSYCTX
+        return ended(h, pmg_sys_mbind(h.c, va, length, mode, user(nodes), maxnode, flags, rule))
     if not goes_on(h, MIG_MBIND, &rc):
         return rc
     rc = mbind_args(h.call, va, length, mode, nodes, maxnode, flags)
@@ -918,23 +971,23 @@ cdef int64_t mbind(
 cdef int64_t set_mempolicy(
         pmg_ctx *ctx, uint32_t mode, const pmg_user *nodes, uint64_t maxnode, uint32_t *rule) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
-    cdef int no = refused(h)
-    return no if no else answered(h, pmg_sys_set_mempolicy(h.c, mode, user(nodes), maxnode, rule))
+    cdef int no = begun(h, refused(h))
+    return no if no else ended(h, pmg_sys_set_mempolicy(h.c, mode, user(nodes), maxnode, rule))
 
 
 cdef int64_t get_mempolicy(
         pmg_ctx *ctx, const pmg_user *mode, const pmg_user *nodes, uint64_t maxnode, uint64_t va, uint64_t flags,
         uint32_t *rule) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
-    cdef int no = refused(h)
-    return no if no else answered(h, pmg_sys_get_mempolicy(h.c, user(mode), user(nodes), maxnode, va, flags, rule))
+    cdef int no = begun(h, refused(h))
+    return no if no else ended(h, pmg_sys_get_mempolicy(h.c, user(mode), user(nodes), maxnode, va, flags, rule))
 
 
 cdef int64_t set_mempolicy_home_node(
         pmg_ctx *ctx, uint64_t va, uint64_t length, uint64_t node, uint64_t flags, uint32_t *rule) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
-    cdef int no = refused(h)
-    return no if no else answered(h, pmg_sys_set_mempolicy_home_node(h.c, va, length, node, flags, rule))
+    cdef int no = begun(h, refused(h))
+    return no if no else ended(h, pmg_sys_set_mempolicy_home_node(h.c, va, length, node, flags, rule))
 
 
 cdef int64_t frames(
@@ -951,7 +1004,9 @@ cdef int64_t frames(
     if n and status == NULL:
         return -EFAULT
     if not owns_time(h):
-        return answered(h, migrate_frames(h.c, pfn, nodes, n, status))
+        if not here(h):
+            return PMG_EBUSYCTX
+        return ended(h, migrate_frames(h.c, pfn, nodes, n, status))
     if not goes_on(h, MIG_FRAMES, &rc):
         return rc
     rc = frames_args(h.call, pfn, nodes, n, status)
@@ -965,20 +1020,15 @@ cdef int64_t frames(
 # -- migrations that take the caller's time --------------------------------------------------------------------
 
 
-cdef mig_t *mig_started(pmg_ctx *ctx, uint32_t kind, int *error, stop_t stop, void *private_) noexcept nogil:
+cdef mig_t *mig_started(pmg_ctx *ctx, uint32_t kind, int *error) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
-    cdef mig_t *g
     if call_refused(h.c.m, ctx):
         error[0] = -EDEADLK
         return NULL
     if kind != MIG_FRAMES and lacks_mm(h):
         error[0] = -ESRCH
         return NULL
-    g = mig_begin(h.c.m, h.t.pid if h.t != NULL else 0, h.c.cpu, kind, True, error)
-    if g != NULL:
-        g.stop = stop
-        g.stop_private = private_
-    return g
+    return mig_begin(h.c.m, h.t.pid if h.t != NULL else 0, h.c.cpu, kind, True, error)
 
 
 cdef int mig_handle(mig_t *g, int64_t error, pmg_mig *out) noexcept nogil:
@@ -989,33 +1039,26 @@ cdef int mig_handle(mig_t *g, int64_t error, pmg_mig *out) noexcept nogil:
         g.fiber.done = 1
         mig_free(g)
         return <int> error
-    g.stop = NULL
     mig_publish(g)
     out[0] = <uint64_t> g.index << 32 | g.generation
     return 0
 
 
-cdef int start_move_pages(
-        pmg_ctx *ctx, int32_t pid, uint64_t count, const pmg_user *pages, const pmg_user *nodes, const pmg_user *status,
-        uint32_t flags, pmg_mig *out, stop_t stop, void *private_) noexcept nogil:
-    cdef int error = 0
-    cdef mig_t *g = mig_started(ctx, MIG_MOVE_PAGES, &error, stop, private_)
-    if g == NULL:
-        return error
-    return mig_handle(g, move_pages_args(g, pid, count, pages, nodes, status, flags, False), out)
-
-
 cdef int mig_move_pages(
         pmg_ctx *ctx, int32_t pid, uint64_t count, const pmg_user *pages, const pmg_user *nodes, const pmg_user *status,
         uint32_t flags, pmg_mig *out) noexcept nogil:
-    return start_move_pages(ctx, pid, count, pages, nodes, status, flags, out, NULL, NULL)
+    cdef int error = 0
+    cdef mig_t *g = mig_started(ctx, MIG_MOVE_PAGES, &error)
+    if g == NULL:
+        return error
+    return mig_handle(g, move_pages_args(g, pid, count, pages, nodes, status, flags, False), out)
 
 
 cdef int mig_migrate_pages(
         pmg_ctx *ctx, int32_t pid, uint64_t maxnode, const pmg_user *old_nodes, const pmg_user *new_nodes,
         pmg_mig *out) noexcept nogil:
     cdef int error = 0
-    cdef mig_t *g = mig_started(ctx, MIG_MIGRATE_PAGES, &error, NULL, NULL)
+    cdef mig_t *g = mig_started(ctx, MIG_MIGRATE_PAGES, &error)
     if g == NULL:
         return error
     return mig_handle(g, migrate_pages_args(g, pid, maxnode, old_nodes, new_nodes), out)
@@ -1025,29 +1068,23 @@ cdef int mig_mbind(
         pmg_ctx *ctx, uint64_t va, uint64_t length, uint32_t mode, const pmg_user *nodes, uint64_t maxnode,
         uint64_t flags, pmg_mig *out) noexcept nogil:
     cdef int error = 0
-    cdef mig_t *g = mig_started(ctx, MIG_MBIND, &error, NULL, NULL)
+    cdef mig_t *g = mig_started(ctx, MIG_MBIND, &error)
     if g == NULL:
         return error
     return mig_handle(g, mbind_args(g, va, length, mode, nodes, maxnode, flags), out)
 
 
-cdef int start_frames(
-        pmg_ctx *ctx, const uint32_t *pfn, const int32_t *nodes, uint64_t n, pmg_mig *out, stop_t stop,
-        void *private_) noexcept nogil:
+cdef int mig_frames(pmg_ctx *ctx, const uint32_t *pfn, const int32_t *nodes, uint64_t n, pmg_mig *out) noexcept nogil:
     cdef int error = 0
     cdef mig_t *g
     if n and (pfn == NULL or nodes == NULL):
         return -EFAULT
     if not frames_exist(host(ctx).c.m, pfn, n):
         return -EINVAL
-    g = mig_started(ctx, MIG_FRAMES, &error, stop, private_)
+    g = mig_started(ctx, MIG_FRAMES, &error)
     if g == NULL:
         return error
     return mig_handle(g, frames_args(g, pfn, nodes, n, NULL), out)
-
-
-cdef int mig_frames(pmg_ctx *ctx, const uint32_t *pfn, const int32_t *nodes, uint64_t n, pmg_mig *out) noexcept nogil:
-    return start_frames(ctx, pfn, nodes, n, out, NULL, NULL)
 
 
 cdef inline mig_t *mig_behind(machine_t *m, pmg_mig handle) noexcept nogil:
@@ -1256,7 +1293,7 @@ cdef int64_t save(pmg_machine *machine, pmg_write write, void *priv, char *text,
     if write == NULL:
         return -EFAULT
     if not call_refused(core(machine), NULL):
-        rc = state_save(core(machine), NULL, 0, write, NULL, priv, &what)
+        rc = state_save(core(machine), NULL, 0, write, priv, &what)
     return told(rc, what, text, n)
 
 
@@ -1296,8 +1333,9 @@ cdef inline bint file_exists(machine_t *m, uint32_t file) noexcept nogil:
 cdef int64_t new_file(pmg_ctx *ctx, uint32_t kind, uint64_t pages) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
     cdef uint32_t file
-    if call_refused(h.c.m, ctx):
-        return -EDEADLK
+    cdef int no = refused_to_any(h)
+    if no:
+        return no
     if not FILE_SHMEM <= kind <= FILE_MINIX or pages > MAX_INDEX_PAGES:
         return -EINVAL
     file = file_new(h.c, kind, pages, 0)
@@ -1310,12 +1348,14 @@ cdef int64_t new_file(pmg_ctx *ctx, uint32_t kind, uint64_t pages) noexcept nogi
 
 cdef int file_close(pmg_ctx *ctx, uint32_t file) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
-    if call_refused(h.c.m, ctx):
-        return -EDEADLK
+    cdef int no = refused_to_any(h)
+    if no:
+        return no
     if not file_exists(h.c.m, file) or not pmg_cas32(&file_of(h.c.m, file).handles, 1, 0):
         return -EBADF
+    begun(h, 0)
     file_put(h.c, file)
-    return <int> answered(h, 0)
+    return <int> ended(h, 0)
 
 
 cdef int ftruncate(pmg_ctx *ctx, uint32_t file, uint64_t pages) noexcept nogil:
@@ -1336,8 +1376,8 @@ cdef int mlockall(pmg_ctx *ctx, uint32_t flags) noexcept nogil:
 
 cdef int munlockall(pmg_ctx *ctx) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
-    cdef int no = refused(h)
-    return no if no else <int> answered(h, pmg_sys_munlockall(h.c))
+    cdef int no = begun(h, refused(h))
+    return no if no else <int> ended(h, pmg_sys_munlockall(h.c))
 
 
 cdef int64_t pin(pmg_ctx *ctx, uint64_t va, uint64_t n, uint32_t longterm, uint32_t *handle) noexcept nogil:
@@ -1349,7 +1389,9 @@ cdef int64_t pin(pmg_ctx *ctx, uint64_t va, uint64_t n, uint32_t longterm, uint3
     if handle == NULL:
         return -EFAULT
     if not owns_time(h):
-        return answered(h, pmg_sys_pin(h.c, va, n, longterm != 0, handle, NULL))
+        if not here(h):
+            return PMG_EBUSYCTX
+        return ended(h, pmg_sys_pin(h.c, va, n, longterm != 0, handle, NULL))
     if not goes_on(h, MIG_PIN, &rc):
         return rc
     if not (number(h.call, 0, va) and number(h.call, 1, n) and number(h.call, 2, longterm != 0)):
@@ -1360,14 +1402,14 @@ cdef int64_t pin(pmg_ctx *ctx, uint64_t va, uint64_t n, uint32_t longterm, uint3
 
 cdef int unpin(pmg_ctx *ctx, uint32_t handle) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
-    cdef int no = refused(h)
-    return no if no else <int> answered(h, pmg_sys_unpin(h.c, handle, NULL))
+    cdef int no = begun(h, refused(h))
+    return no if no else <int> ended(h, pmg_sys_unpin(h.c, handle, NULL))
 
 
 cdef int setuid(pmg_ctx *ctx, uint32_t uid, uint32_t gid, uint32_t dumpable) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
-    cdef int no = refused(h)
-    return no if no else <int> pmg_sys_setuid(h.c, uid, gid, dumpable != 0, NULL)
+    cdef int no = begun(h, refused(h))
+    return no if no else <int> ended(h, pmg_sys_setuid(h.c, uid, gid, dumpable != 0, NULL))
 
 
 cdef int swapoff(pmg_ctx *ctx, uint32_t device) noexcept nogil:
@@ -1376,7 +1418,8 @@ cdef int swapoff(pmg_ctx *ctx, uint32_t device) noexcept nogil:
 
 cdef int swapon(pmg_ctx *ctx, uint32_t device) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
-    return -EDEADLK if call_refused(h.c.m, ctx) else <int> pmg_sys_swapon(h.c, device, NULL)
+    cdef int no = refused_to_any(h)
+    return no if no else <int> pmg_sys_swapon(h.c, device, NULL)
 
 
 cdef int offline(pmg_ctx *ctx, uint32_t node) noexcept nogil:
@@ -1385,8 +1428,9 @@ cdef int offline(pmg_ctx *ctx, uint32_t node) noexcept nogil:
 
 cdef int online(pmg_ctx *ctx, uint32_t node) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
-    if call_refused(h.c.m, ctx):
-        return -EDEADLK
+    cdef int no = refused_to_any(h)
+    if no:
+        return no
     if node >= h.c.m.nr_nodes or h.c.m.node[node].first == h.c.m.node[node].end:
         return -EINVAL
     online_node(h.c, <int32_t> node)

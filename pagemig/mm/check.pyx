@@ -175,7 +175,8 @@ ctypedef struct check_t:        # one walk
     uint64_t in_use[64]         # frames in use, by node
     uint64_t zero_refs          # pins of the zero page
     # A resumable call stands where nobody can tell what it holds: that is exempt (locked and isolated pages, their targets,
-    # references on anon_vmas, mmap_lock), and everything else is checked.  What migrations name at their stops is checked.
+    # references on frames and anon_vmas, pins that are not complete, mmap_lock, i_rwsem), and everything else is checked.
+    # What migrations name at their stops is checked.
     bint moving
     uint64_t twice              # a frame that two places of migrations have
     uint32_t tables, vmas, chain_nodes, tree_nodes, files, mms, tasks, pins, sp_nodes
@@ -861,7 +862,7 @@ cdef int check_slot(check_t *k, file_t *f, uint32_t file, uint32_t index, uint32
         return fail_in(k, RULE_CACHE, "index", index, k.m.frames[pfn].index)
     if (state & PG_swapbacked != 0) != (f.kind == FILE_SHMEM):
         return fail_in(k, RULE_CACHE, "swap-backed", f.kind == FILE_SHMEM, state & PG_swapbacked != 0)
-    if index >= f.size:
+    if index >= f.size and not k.moving:            # a truncation may wait for the page
         return fail_in(k, RULE_CACHE, "index below the size", f.size, index)
     seen = frame_mark(k, pfn)
     if seen.others & SLOT:
@@ -910,7 +911,7 @@ cdef int check_file(check_t *k, file_t *f, uint32_t i) noexcept nogil:
     cdef int rc
     if f.refs < mappings:
         return fail_in(k, RULE_FILE_REFS, "at least", mappings, f.refs)
-    rc = check_lock(k, f.i_rwsem, "i_rwsem") or check_lock(k, f.i_mmap_lock, "i_mmap_lock") \
+    rc = check_lock(k, 0 if k.moving else f.i_rwsem, "i_rwsem") or check_lock(k, f.i_mmap_lock, "i_mmap_lock") \
         or check_lock(k, f.lock, "file.lock") or check_vec(k, &f.cache, "file.cache") or check_vec(k, &f.disk, "file.disk") \
         or check_root(k, f.tree, i) or check_cache(k, f, i) or check_shared_policy(k, f)
     return rc
@@ -1090,7 +1091,7 @@ cdef int check_frame(check_t *k, uint32_t pfn) noexcept nogil:
     if frame_maps(s) != seen.maps:
         return fail(k, RULE_MAPCOUNT, seen.maps, frame_maps(s))
     refs = seen.maps + (seen.others & ~<uint32_t> (SLOT | SWAP)) + (s & PG_private != 0) + (s & PG_isolated != 0)
-    if frame_refs(s) != refs:
+    if frame_refs(s) < refs or (frame_refs(s) > refs and not k.moving):
         return fail(k, RULE_REFCOUNT, refs, frame_refs(s))
     if k.m.mlock_count[pfn] != seen.mlocks:
         return fail(k, RULE_MLOCK_COUNT, seen.mlocks, k.m.mlock_count[pfn])
@@ -1270,7 +1271,7 @@ cdef int scan_slabs(check_t *k) noexcept nogil:
 
 
 cdef int check_slab(check_t *k, slab_t *s, uint32_t reached, const char *name) noexcept nogil:
-    if s.used < reached or (s.used > reached and not (k.moving and s == &k.m.anon_vmas)):
+    if s.used < reached or (s.used > reached and not (k.moving and (s == &k.m.anon_vmas or s == &k.m.pins))):
         return fail_in(k, RULE_SLAB, name, reached, s.used)
     return fail_in(k, RULE_LOCK, name, 0, s.lock) if s.lock else 0
 
@@ -1345,14 +1346,10 @@ cdef int name_held(check_t *k) noexcept nogil:
     w.way = WAY_NAME
     w.held = note_held
     w.arg = k
-    w.stop = k.stop
-    w.stop_private = k.private_
-    while c != NULL and not w.stopped:
+    while c != NULL:
         if c.places != NULL and not places_name(&w, c):
             k.moving = True
         c = c.older
-    if w.stopped:
-        return CHECK_STOPPED
     if k.twice and not k.moving:
         k.v.pfn = <int64_t> k.twice
         return fail_in(k, RULE_ISOLATED, "migrations that have a frame", 1, 2)
@@ -1384,12 +1381,9 @@ cdef uint64_t lay_out(check_t *k, char *base) noexcept nogil:
     return <uint64_t> (at - base)
 
 
-cdef int checker_begin(
-        check_t *k, machine_t *m, checker_t *notes, stop_t stop, void *private_, violation_t *v) noexcept nogil:
+cdef int checker_begin(check_t *k, machine_t *m, checker_t *notes, violation_t *v) noexcept nogil:
     cdef void *p
     memset(k, 0, sizeof(check_t))
-    k.stop = stop
-    k.private_ = private_
     k.m = m
     k.v = v
     if notes.generation == 0xffffffffu:
@@ -1414,7 +1408,9 @@ cdef int check_machine(
     nowhere(v)
     v.rule = RULE_OK
     pmg_spin_lock(&k.lock)
-    rc = checker_begin(&walk, m, k, stop, private_, v)
+    rc = checker_begin(&walk, m, k, v)
+    walk.stop = stop
+    walk.private_ = private_
     rc = rc or check_pids(&walk) or check_tasks(&walk) or check_files(&walk) or check_anon_vmas(&walk) \
         or check_pins(&walk) or check_swap(&walk) or check_mlock_pvecs(&walk) or check_frames(&walk) or check_slabs(&walk) \
         or check_node_counts(&walk, full) or check_locks(&walk)

@@ -24,7 +24,7 @@ cdef inline void switch_mm(ctx_t *c) noexcept nogil:
 
 cdef void ctx_release_all(machine_t *m) noexcept nogil
 cdef ctx_t *ctx_first(machine_t *m) noexcept nogil                  # of all ever made; ctx.older is the next
-cdef uint32_t ctx_held(machine_t *m) noexcept nogil                 # number of those kept between calls
+cdef uint32_t calls_running(machine_t *m) noexcept nogil            # number of calls that threads make at the moment
 cdef uint32_t ctx_idle(machine_t *m) noexcept nogil                 # number of those without a process or a call
 cdef bint ctx_bound(machine_t *m) noexcept nogil                    # whether one of them has a process
 cdef void vm_events_fold(ctx_t *c) noexcept nogil                    # add the context's counts to its processor's
@@ -46,8 +46,7 @@ cdef inline bint waits_anew(const ctx_t *c, int what, uint32_t which) noexcept n
     return c.wait_what != <uint32_t> what or c.wait_which != which
 
 cdef enum:
-    LOOK_EVERY = 1 << 13        # pages of work between two looks at the clock at most
-    LOOK_FIRST = 1 << 6         # and at least
+    LOOK_EVERY = 1 << 13        # pages of work between two looks at the clock
 
 cdef bint look_for_signals(ctx_t *c) noexcept nogil
 
@@ -57,12 +56,7 @@ cdef inline bint signal_pending(ctx_t *c, uint32_t pages) noexcept nogil:
     if c.signalled:
         return True
     c.work += pages
-    return c.work >= c.stride and look_for_signals(c)
-
-
-cdef inline void look_sooner(ctx_t *c) noexcept nogil:
-    """Look at the clock soon: work begins that may be slower than that before."""
-    c.stride = LOOK_FIRST
+    return c.work >= LOOK_EVERY and look_for_signals(c)
 
 # One round of waiting; spins counts the rounds so far.  0: look again; -PMG_WAIT: unwind, ctx.wait_what is set.
 cdef int pmg_wait(ctx_t *c, int what, uint32_t which, uint32_t spins) noexcept nogil

@@ -9,8 +9,9 @@ from libc.stdlib cimport free
 from libc.string cimport memset
 
 from pagemig.mm.atomic cimport (
-    pmg_add32, pmg_load, pmg_load32, pmg_load_ptr, pmg_read_trylock, pmg_read_unlock, PMG_RELAX, pmg_spin_lock, pmg_spin_unlock,
-    pmg_store, pmg_store32, pmg_store32_rel, pmg_store_ptr, pmg_write_forget, pmg_write_trylock, pmg_write_unlock, pmg_yield,
+    pmg_add32, pmg_load, pmg_load32, pmg_load32_acq, pmg_load_ptr, pmg_read_trylock, pmg_read_unlock, PMG_RELAX,
+    pmg_spin_lock, pmg_spin_unlock, pmg_store, pmg_store32, pmg_store32_rel, pmg_store_ptr, pmg_write_forget,
+    pmg_write_trylock, pmg_write_unlock, pmg_yield,
 )
 from pagemig.mm.frame cimport page_test, trylock_page
 from pagemig.mm.page_alloc cimport count_event, file_of, mm_of
@@ -34,8 +35,6 @@ cdef extern from "<time.h>" nogil:
 
 cdef enum:
     BETWEEN_LOOKS_NS = 25000000
-    SHORT_NS = 4000000          # between two looks at the clock: there may be more pages between them
-    LONG_NS = 12000000          # there must be fewer
     WAIT_WORK = 32              # pages of work that a round of waiting counts as
     MIG_PATIENCE = 1 << 20      # rounds of no_use_to_wait(): some tenths of a second
 
@@ -80,8 +79,7 @@ cdef ctx_t *ctx_get(machine_t *m) noexcept nogil:
         c.hook_error = c.abort = 0
         c.signalled = 0
         c.work = 0
-        c.stride = LOOK_FIRST
-        c.clock_ns = 0
+        c.looked_ns = 0
         c.signal_fn = NULL
         ctx_bind(c, 0)
     return c
@@ -122,13 +120,17 @@ cdef ctx_t *ctx_first(machine_t *m) noexcept nogil:
     return <ctx_t *> pmg_load_ptr(<void **> &m.ctx_newest)
 
 
-cdef uint32_t ctx_held(machine_t *m) noexcept nogil:
-    """Count the contexts that hosts keep between calls: they neither wait nor are waited for."""
-    cdef ctx_t *c = ctx_first(m)
-    cdef uint32_t n = 0
+cdef uint32_t calls_running(machine_t *m) noexcept nogil:
+    """Count the calls that threads make at the moment; accesses of a context that owns time are not among them."""
+    cdef ctx_t *c
+    cdef uint32_t n
+    pmg_spin_lock(&m.ctx_lock)                      # no context comes or goes meanwhile
+    n = m.ctx_busy + pmg_load32(&m.migs_running)
+    c = m.ctx_newest
     while c != NULL:
-        n += pmg_load32(&c.held) != 0
+        n -= pmg_load32(&c.held) != 0 and not pmg_load32_acq(&c.inside)
         c = c.older
+    pmg_spin_unlock(&m.ctx_lock)
     return n
 
 
@@ -137,7 +139,7 @@ cdef uint32_t ctx_idle(machine_t *m) noexcept nogil:
     cdef ctx_t *c = ctx_first(m)
     cdef uint32_t n = 0
     while c != NULL:
-        n += pmg_load32(&c.held) != 0 and c.task == 0 and c.mm == 0 and c.mig == NULL
+        n += pmg_load32(&c.held) != 0 and not pmg_load32(&c.inside) and c.task == 0 and c.mm == 0 and c.mig == NULL
         c = c.older
     return n
 
@@ -218,38 +220,23 @@ cdef void add_vm_events(machine_t *m, vm_event_state_t *to) noexcept nogil:
 # -- signals -----------------------------------------------------------------------------------------------------
 
 
-cdef uint64_t clock_now() noexcept nogil:
-    cdef timespec_t t
-    clock_gettime(CLOCK_MONOTONIC, &t)
-    return <uint64_t> t.tv_sec * 1000000000 + <uint64_t> t.tv_nsec
-
-
-cdef inline void set_stride(ctx_t *c, uint64_t took) noexcept nogil:
-    """Follow the pace: pages take a thousand times longer where the host has yet to provide the memory of their records."""
-    if took < SHORT_NS:
-        c.stride = min(c.stride * 2, <uint32_t> LOOK_EVERY)
-    elif took > LONG_NS:
-        c.stride = max(c.stride // 4, <uint32_t> LOOK_FIRST)
-
-
 cdef bint look_for_signals(ctx_t *c) noexcept nogil:
     """Ask for signals, at most every BETWEEN_LOOKS_NS: asking takes the interpreter lock."""
+    cdef timespec_t t
     cdef uint64_t now
     c.work = 0
     if c.signal_fn == NULL:
-        c.stride = LOOK_EVERY
         return False
-    now = clock_now()
-    if c.clock_ns:
-        set_stride(c, now - c.clock_ns)
-    else:
+    clock_gettime(CLOCK_MONOTONIC, &t)
+    now = <uint64_t> t.tv_sec * 1000000000 + <uint64_t> t.tv_nsec
+    if c.looked_ns == 0:
         c.looked_ns = now
-    c.clock_ns = now
     if now - c.looked_ns < BETWEEN_LOOKS_NS:
         return False
     if c.signal_fn(c):
         c.signalled = c.abort = 1
-    c.looked_ns = c.clock_ns = clock_now()
+    clock_gettime(CLOCK_MONOTONIC, &t)
+    c.looked_ns = <uint64_t> t.tv_sec * 1000000000 + <uint64_t> t.tv_nsec
     return c.signalled != 0
 
 
@@ -309,9 +296,8 @@ cdef int lock_page(ctx_t *c, uint32_t pfn) noexcept nogil:
 
 
 cdef bint others_stand(machine_t *m) noexcept nogil:
-    """Whether all other calls stand: migrations between their steps.  Calls in contexts that hosts keep are not seen."""
-    cdef uint32_t inside = pmg_load32(&m.ctx_busy) - ctx_held(m) + pmg_load32(&m.migs_running)
-    return <int32_t> (inside - pmg_load32(&m.evicting)) <= 0
+    """Whether all other calls stand: migrations between their steps, and calls of hosts that keep their place."""
+    return <int32_t> (calls_running(m) - pmg_load32(&m.evicting)) <= 0
 
 
 cdef bint no_use_to_wait(ctx_t *c, uint32_t pfn, uint32_t spins) noexcept nogil:
@@ -326,21 +312,21 @@ cdef bint no_use_to_wait(ctx_t *c, uint32_t pfn, uint32_t spins) noexcept nogil:
 
 cdef bint lock_page_or_not(ctx_t *c, uint32_t pfn) noexcept nogil:
     """Lock a page, unless only a call that stands could unlock it: perhaps only this very thread can step that one."""
-    cdef uint32_t spins = 0, seen = c.mig != NULL or not c.held
+    cdef uint32_t spins = 0, running = c.mig != NULL or c.inside != 0 or not c.held
     cdef bint locked = trylock_page(c.m, pfn)
     count_event(c, C_LOCK_PAGE, 1)
     if locked:
         return True
     count_event(c, C_HOST_PAGE_CONTENDED, 1)
     c.dispensable = 1
-    pmg_add32(&c.m.evicting, seen)
+    pmg_add32(&c.m.evicting, running)
     while not locked and not no_use_to_wait(c, pfn, spins):
         spins += 1
         locked = trylock_page(c.m, pfn)
-    pmg_add32(&c.m.evicting, -seen)
+    pmg_add32(&c.m.evicting, -running)
     c.dispensable = 0
     wait_over(c, WAIT_PAGE, pfn)
-    return locked
+    return locked or trylock_page(c.m, pfn)         # its call may have ended since the last look
 
 
 cdef int mmap_read_lock(ctx_t *c, uint32_t mm) noexcept nogil:

@@ -10,7 +10,7 @@ from libc.string cimport memcpy
 
 from pagemig.mm.atomic cimport (
     GUARD_SLEPT, GUARD_UPTODATE, pmg_add, pmg_add32, pmg_and, pmg_cas32, PMG_GUARD, pmg_load, pmg_load32, pmg_load_acq, pmg_or,
-    pmg_spin_lock, pmg_spin_unlock, pmg_store, pmg_store32, pmg_write_trylock, pmg_write_unlock, pmg_yield,
+    pmg_spin_lock, pmg_spin_unlock, pmg_store, pmg_store32, pmg_write_forget, pmg_write_trylock, pmg_write_unlock, pmg_yield,
 )
 from pagemig.mm.context cimport lock_page, lock_page_or_not, pmg_wait, signal_pending, wait_over
 from pagemig.mm.frame cimport (
@@ -140,6 +140,7 @@ cdef int i_rwsem_lock(ctx_t *c, uint32_t file) noexcept nogil:
     cdef uint32_t spins = 0
     while not pmg_write_trylock(&file_of(c.m, file).i_rwsem):
         if pmg_wait(c, WAIT_I_RWSEM, file, spins):
+            pmg_write_forget(&file_of(c.m, file).i_rwsem)
             return -PMG_WAIT
         spins += 1
     wait_over(c, WAIT_I_RWSEM, file)

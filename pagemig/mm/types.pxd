@@ -572,6 +572,7 @@ ctypedef struct ctx_t:          # the context of one call; an argument of every 
     uint32_t task               # calling process, referenced during the call; 0 none
     uint32_t mm                 # its address space, alive during the call; 0 none
     uint32_t held               # a host keeps the context between its calls: check counts it as a user of both
+    uint32_t inside             # such a context makes a call right now, on the thread's own stack
     uint32_t cpu
     int32_t nid                 # node of cpu
     uint32_t wait_mode          # MODE_*
@@ -595,10 +596,8 @@ ctypedef struct ctx_t:          # the context of one call; an argument of every 
     void *places                # its call stack (place); NULL: the call is not resumable
     uint32_t abort              # ABORT: end the call without waiting or beginning anything new; ABORT_HEEDED: it did
     uint32_t signalled          # the caller wants the call to end
-    uint32_t work               # pages handled since the last look at the clock
-    uint32_t stride             # pages between two looks at the clock
-    uint64_t clock_ns           # time of the last look at the clock; 0: none yet
-    uint64_t looked_ns          # time of the last look for signals, or of the first at the clock
+    uint32_t work               # pages handled since the last look for signals
+    uint64_t looked_ns          # time of that look; 0: none yet
     bint (*signal_fn)(ctx_t *c) noexcept nogil  # whether the caller wants the call to end; NULL: it cannot
     uint32_t target_mm          # address space that the call holds beside its own; 0 none
     double nested_deadline      # when a call made from a hook gives up waiting, in seconds; 0: it has not waited yet
@@ -668,7 +667,7 @@ ctypedef struct machine_t:
     uint32_t mig_room           # places in the table
     uint32_t nr_migs, migs_busy     # made; under way
     uint32_t migs_running       # the latter that a thread steps at the moment; the others stand
-    uint32_t evicting           # calls in lock_page_or_not() that others_stand() sees
+    uint32_t evicting           # running calls that are in lock_page_or_not()
     # hooks: the host's too
     int (*step_fn)(ctx_t *c, int step, const uint32_t *pfns, uint32_t n) noexcept nogil   # NULL: none
     # vm_ops->migrate of one VMA: 0, an error, or a positive number; mmap_lock is held for reading
