@@ -1,6 +1,8 @@
 """Nodes that go offline and ranges that are emptied, while processes fault, fork and exit."""
 
+import sys
 import threading
+from errno import EBUSY
 
 import pytest
 
@@ -8,8 +10,11 @@ import pagemig as pm
 from pagemig.testing.actors import Actors
 from pagemig.testing.poke import poke
 from support.machines import PAGE, at, failing, four_nodes, mapped, where
+from support.together import TIMEOUT, allowed
 
 KEEPS = ["refcount", "rcu", "trylock"]
+#: Calls that may find a node busy before a test says so.
+TRIES = 200
 #: The kernels of today, and those of 2006: none of them emptied nodes, the note asks for it.
 NOW, THEN = ["6.1", "6.12"], ["2.6.17", "2.6.17-mm", "2.6.18-ia64", "pmig"]
 
@@ -349,18 +354,39 @@ def test_offline_among_threads(keep: str) -> None:
             errors.append(error)
 
     apps = [(on_node(machine, 2, 32, first=mark * 64), mark) for mark in (1, 2)]
-    threads = [threading.Thread(target=live, args=args) for args in apps]
+    threads = [threading.Thread(target=live, args=args, daemon=True) for args in apps]
     for thread in threads:
         thread.start()
     try:
         for _ in range(30):
-            # A pass may meet a page that a thread keeps for as long as the host lets it wait.
-            result = machine.offline(2, keep=keep, max_passes=2**31 - 1)
-            assert result.left.size == 0
+            assert emptied(machine, keep).left.size == 0
             machine.online(2)
     finally:
         stop.set()
-    for thread in threads:
-        thread.join()
+        for thread in threads:
+            thread.join(TIMEOUT)
+    assert not any(thread.is_alive() for thread in threads), "threads wait for each other"
     assert not errors
     machine.check(full=True)
+
+
+def emptied(machine: pm.Machine, keep: str) -> pm.OfflineResult:
+    """Take node 2 offline; a pass may meet a page that a thread keeps while it does not run."""
+    for _ in range(TRIES):
+        with allowed(EBUSY):
+            return machine.offline(2, keep=keep, max_passes=10_000)
+    pytest.fail(f"pages stay on the node: {machine.vmstat}")
+
+
+def test_a_node_that_cannot_be_emptied_ends_the_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its threads stop, too, instead of going on beside an endless call."""
+    monkeypatch.setattr(sys.modules[__name__], "TRIES", 2)
+    before = threading.active_count()
+
+    def pinned(self: pm.Machine, *_: object, **__: object) -> pm.OfflineResult:
+        raise pm.SyscallError(EBUSY, "offline")
+
+    monkeypatch.setattr(pm.Machine, "offline", pinned)
+    with pytest.raises(pytest.fail.Exception, match="pages stay"):
+        test_offline_among_threads("refcount")
+    assert threading.active_count() == before

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from support.copies import copied
 from support.installed import ROOT, Environment
 
 #: Walks 64 pages that alternate between two nodes: 32 near, 32 far.
@@ -47,7 +48,7 @@ def builder(clean: Environment) -> Environment:
 
 def built(builder: Environment, folder: Path) -> Path:
     """Build the consumer."""
-    shutil.copytree(ROOT / "examples" / "cython", folder)
+    copied(ROOT / "examples" / "cython", folder)
     builder.run("setup.py", "-q", "build_ext", "--inplace", cwd=folder)
     return folder
 
@@ -55,7 +56,7 @@ def built(builder: Environment, folder: Path) -> Path:
 def built_with(headers: Path, builder: Environment, consumer: Path, folder: Path) -> Path:
     """Compile the consumer's C again, with other headers."""
     skip = shutil.ignore_patterns("*.so", "build")
-    shutil.copytree(consumer, folder, ignore=skip)
+    copied(consumer, folder, skip)
     setup = folder / "setup.py"
     text = setup.read_text()
     assert "[pagemig.get_include()]" in text
@@ -67,7 +68,7 @@ def built_with(headers: Path, builder: Environment, consumer: Path, folder: Path
 def changed_headers(builder: Environment, folder: Path, pattern: str, new: str) -> Path:
     """A copy of the installed headers with one change."""
     include = Path(builder.run("-m", "pagemig", "--cflags").strip().removeprefix("-I"))
-    shutil.copytree(include, folder)
+    copied(include, folder)
     header = folder / "pagemig" / "api.h"
     text, changes = re.subn(pattern, new, header.read_text(), flags=re.S)
     assert changes == 1

@@ -3,6 +3,7 @@
 import ctypes
 import errno
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -122,11 +123,14 @@ class Table:
         self.context = self.app.context(owns_time=owns_time)
         self.event = api.MigEvent(size=ctypes.sizeof(api.MigEvent))
 
-    def begin(self, first: int = 0, n: int = N) -> int:
+    def begin(
+        self, first: int = 0, n: int = N, starting: Callable[[], object] = lambda: None
+    ) -> int:
         pages = self.base + (first + np.arange(n, dtype=np.uint64)) * np.uint64(PAGE)
         nodes, status, handle = np.ones(n, np.int32), np.zeros(n, np.int32), ctypes.c_uint64()
         arrays = user(pages), user(nodes), user(status)
         c = self.context.address
+        starting()
         assert F.mig_move_pages(c, 0, n, *arrays, 2, ctypes.byref(handle)) == 0
         return handle.value
 
@@ -242,31 +246,44 @@ def test_threads_that_step_and_end_one_migration_after_another() -> None:
 
 @pytest.mark.threads
 def test_others_see_a_migration_with_all_its_arguments() -> None:
-    """The count of pages differs from one to the next; what is listed has that of its start."""
+    """What is listed has the count of its start, also for those who look during the start.
+
+    The arguments are so many that another thread looks while they are copied; the count of pages
+    differs from one to the next.
+    """
     table = Table("6.12")
     machine = api.machine(table.machine)
     over = threading.Event()
+    starting = [0]  # the start that is under way
+    met: set[int] = set()  # starts during which somebody has looked
     seen: set[tuple[int, ...]] = set()
 
     def look() -> None:
         handles, info = (ctypes.c_uint64 * 4)(), api.MigInfo(size=ctypes.sizeof(api.MigInfo))
         while not over.is_set():
+            before = starting[0]
             for handle in handles[: F.migrations(machine, handles, 4)]:
                 if F.mig_info(machine, handle, ctypes.byref(info)) == 0:
                     seen.add((handle, info.call, info.task, info.arguments[1], info.statuses))
+            if before and starting[0] == before:
+                met.add(before)
 
     watcher = threading.Thread(target=look)
     watcher.start()
     began = set()
     try:
-        for k in range(600):
-            n = 1 + k % N
-            handle = table.begin(n=n)
+        for k in range(1, 2000):
+            n = (1 << 18) + k
+            handle = table.begin(n=n, starting=lambda k=k: starting.__setitem__(0, k))
+            starting[0] = 0
             began.add((handle, 1, table.app.pid, n, n))
             table.end(handle, abort=1)
+            if len(met) >= 20:
+                break
     finally:
         over.set()
         watcher.join()
+    assert len(met) >= 20, "nobody looked during a start"
     table.context.close()
     assert seen <= began
     table.machine.check(full=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import pagemig
+from support.copies import copied
 
 ROOT = Path(__file__).parents[2]
 #: What a copy of the project needs to be built, as opposed to what lies about.
@@ -100,7 +101,7 @@ def test_a_change_of_mode_is_noticed(tmp_path):
     code = "print(setup.mode_changed(), setup.mode_changed())"
     answers = []
     for mode in ("fast", "fast", "debug", "fast"):
-        shutil.copy(ROOT / "setup.py", tmp_path)
+        copied(ROOT / "setup.py", tmp_path)
         answers.append(setup_py(code, tmp_path, PAGEMIG_BUILD=mode).stdout.strip())
     assert answers == ["False False", "False False", "True False", "True False"]
 
@@ -112,9 +113,9 @@ def copy(tmp_path_factory):
     for name in PARTS + TEXTS:
         if (ROOT / name).is_dir():
             skip = shutil.ignore_patterns("*.so", "__pycache__")
-            shutil.copytree(ROOT / name, where / name, ignore=skip)
+            copied(ROOT / name, where / name, skip)
         elif (ROOT / name).exists():
-            shutil.copy(ROOT / name, where)
+            copied(ROOT / name, where)
     return where
 
 
@@ -241,8 +242,8 @@ def test_make_targets_exist(target):
 def test_make_says_what_is_missing(tmp_path, what, variables, says):
     if not shutil.which("make"):
         pytest.skip("needs make")
-    shutil.copy(ROOT / "Makefile", tmp_path)
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    copied(ROOT / "Makefile", tmp_path)
+    copied(ROOT / "pyproject.toml", tmp_path)
     fakes = {
         "old": "exit 1",
         # As Debian's Python without python3-venv: leaves a half-made directory behind.
@@ -261,3 +262,19 @@ def test_make_says_what_is_missing(tmp_path, what, variables, says):
     assert done.returncode == 2
     assert says in done.stderr
     assert not (tmp_path / ".venv").exists()
+
+
+def test_what_tests_copy_can_be_written(tmp_path):
+    """Also from a tree that nobody may write."""
+    source, target = tmp_path / "source", tmp_path / "target"
+    (source / "inner").mkdir(parents=True)
+    (source / "inner" / "file").write_text("text")
+    for path in (source / "inner" / "file", source / "inner", source):
+        path.chmod(path.stat().st_mode & ~0o222)
+    copied(source, target)
+    copied(source / "inner" / "file", target / "inner" / "other")
+    found = [target, *target.rglob("*")]
+    assert len(found) == 4
+    assert all(path.stat().st_mode & 0o200 for path in found)
+    source.chmod(0o755)  # pytest removes it
+    (source / "inner").chmod(0o755)

@@ -20,6 +20,8 @@ from support.signals import Stopped, counting, first_page_changes, ringing
 VM_LOCKED = NUMBERS["VM_LOCKED"]
 #: Milliseconds that a call may still run after the signal; a busy machine may take longer for it.
 RUNS = 100
+#: Calls of which at least one must meet its signal where a test wants it.
+ROUNDS = 20
 PART = [
     ("touch", "6.1"),
     ("touch that waits", "6.12"),
@@ -168,22 +170,47 @@ def test_a_stopped_mremap_has_moved_the_front(kernel: str, how: str) -> None:
         assert read is None or (len(read) == n and (read == 5).all())
 
 
+@pytest.mark.parametrize("keep", ["refcount", "mmap_lock"])
+def test_an_offline_without_end_ends_with_a_signal(keep: str) -> None:
+    """The kernel tries again until a signal comes, also where no other node has room."""
+    machine = pm.Machine(["128KiB", pm.Node("512KiB", cpus=1)], page_bytes=8)
+    app = machine.spawn()
+    base = app.mmap(64 * PAGE)
+    app.touch(base, 64 * PAGE, write=True, values=5)
+    passes = machine.counters["pgmigrate_fail"]
+    with (
+        pytest.raises(Stopped),
+        ringing(lambda: machine.counters["pgmigrate_fail"] > passes + 1000),
+    ):
+        holder = {"holder": app} if keep == "mmap_lock" else {}
+        machine.offline(1, max_passes=2**31 - 1, keep=keep, **holder)
+    machine.check(full=True)
+    assert 1 in machine.memory_nodes
+    assert (app.touch(base, 64 * PAGE).values == 5).all()
+
+
 @pytest.mark.parametrize("kernel", ["6.1", "6.18"])
 def test_a_stopped_mremap_that_unmaps_nothing_has_unlocked_the_front(kernel: str) -> None:
     """What is left of a locked mapping after a page of it has moved, as `munlock` leaves it."""
     pages, moved = 1 << 21, 5
     machine, app, base = world(kernel, pages)
-    app.mlock(base, pages * PAGE)
-    begun = first_page_changes(app, base + moved * PAGE)
-    with suppress(Stopped), ringing(begun):
-        app.mremap(base, moved * PAGE, moved * PAGE, maymove=True, dontunmap=True)
-    machine.check(full=True)
-    rest = [vma for vma in app.vmas() if base <= vma.start < base + pages * PAGE]
-    locked = [bool(vma.flags & VM_LOCKED) for vma in rest]
-    assert sum(vma.pages for vma in rest) == pages
-    assert locked in ([False], [False, True])  # at its end, and in the middle
-    app.munlock(base, pages * PAGE)
-    assert [vma.pages for vma in app.vmas() if base <= vma.start < base + pages * PAGE] == [pages]
+    for _ in range(ROUNDS):
+        app.mlock(base, pages * PAGE)
+        begun = first_page_changes(app, base + moved * PAGE)
+        with suppress(Stopped), ringing(begun):
+            app.mremap(base, moved * PAGE, moved * PAGE, maymove=True, dontunmap=True)
+        machine.check(full=True)
+        rest = [vma for vma in app.vmas() if base <= vma.start < base + pages * PAGE]
+        locked = [bool(vma.flags & VM_LOCKED) for vma in rest]
+        assert sum(vma.pages for vma in rest) == pages
+        assert locked in ([False], [False, True])  # at its end, and in the middle
+        app.munlock(base, pages * PAGE)
+        rest = [vma for vma in app.vmas() if base <= vma.start < base + pages * PAGE]
+        assert [vma.pages for vma in rest] == [pages]
+        if locked == [False, True]:
+            break
+    else:
+        pytest.fail("no signal came while the rest was unlocked")
     assert (app.touch(base + moved * PAGE, (pages - moved) * PAGE).values == 5).all()
     machine.check(full=True)
 
