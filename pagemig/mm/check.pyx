@@ -1099,6 +1099,7 @@ cdef int check_frame(check_t *k, uint32_t pfn) noexcept nogil:
 
 
 cdef int check_frames(check_t *k) noexcept nogil:
+    cdef uint64_t refs
     cdef uint32_t i
     cdef int rc
     for i in range(k.nr_used):
@@ -1108,8 +1109,9 @@ cdef int check_frames(check_t *k) noexcept nogil:
     k.v.pfn = 0
     if not page_state(k.m, 0) & PG_reserved:
         return fail(k, RULE_RESERVED, PG_reserved, page_state(k.m, 0))
-    if frame_refs(page_state(k.m, 0)) != 1 + k.zero_refs:       # plus the machine's own
-        return fail(k, RULE_REFCOUNT, 1 + k.zero_refs, frame_refs(page_state(k.m, 0)))
+    refs = 1 + k.zero_refs                          # plus the machine's own
+    if frame_refs(page_state(k.m, 0)) < refs or (frame_refs(page_state(k.m, 0)) > refs and not k.moving):
+        return fail(k, RULE_REFCOUNT, refs, frame_refs(page_state(k.m, 0)))
     k.v.pfn = -1
     return 0
 

@@ -14,7 +14,6 @@ from support.table import EBUSYCTX, WAIT, Host
 
 N = 8
 MAP_SHARED, MAP_FIXED, MAP_POPULATE = 1, 0x10, 0x8000
-MCL_CURRENT = 1
 
 
 def cached(kernel: str, kind: str = "tmpfs") -> tuple[pm.Machine, pm.Process, pm.File, int, int]:
@@ -74,15 +73,18 @@ def test_a_truncation_that_waits_holds_its_file(kernel: str, end: str) -> None:
 
 @pytest.mark.parametrize("kernel", ["6.1", "2.6.18"])
 def test_a_pin_that_waits_is_not_reached_yet(kernel: str) -> None:
+    """It has a reference on the zero page and on pages before the one that it waits for."""
     machine, app, file, _, pfn = cached(kernel, "ext4")
     app.madvise(mapped(app, N, N, file=file, shared=True, touched=False), N * PAGE, "dontneed")
     host = Host(app)
-    fresh = host.mmap(0, N * PAGE, 3, MAP_SHARED, file)
-    assert host.pin(fresh, N) == WAIT
+    first = host.mmap(0, (N + 1) * PAGE, 1)
+    assert host.mmap(first + PAGE, N * PAGE, 3, MAP_SHARED | MAP_FIXED, file) == first + PAGE
+    assert host.access(first) == 1
+    assert host.pin(first, N + 1) == WAIT
     machine.check(full=True)
     mark(machine, pfn, "page", False)
     pin = host.again()
-    assert pin.count == N
+    assert pin.count == N + 1
     machine.check(full=True)
     app.unpin(pin)
     machine.check(full=True)
