@@ -11,12 +11,13 @@ from libc.string cimport memcpy, memset
 cimport cython
 
 from pagemig._arrays cimport column, grid, grid_out, I32, I8, length_of, own_data, U32, U64, U8, zeros
-from pagemig._core cimport call_wait, Machine, Process
+from pagemig._core cimport call_stop, call_wait, Machine, Process, Stop
 from pagemig._user cimport answer, user_of
 from pagemig.mm.api cimport (
     api_table, ctx_waits_by, mig_goes_on, mig_next_stop, mig_settle, PMG_ABI, pmg_api, pmg_ctx, PMG_EBUSYCTX,
     PMG_K_SIGNAL, PMG_K_WAIT, PMG_M_COPIED, PMG_M_DONE, PMG_M_PASS, PMG_M_STAGE, PMG_M_UNMAPPED, PMG_M_WAITS,
     pmg_machine, pmg_mig, pmg_mig_event, pmg_mig_info, pmg_outcome, pmg_user, register_counter, register_kernel,
+    start_frames, start_move_pages,
 )
 from pagemig.mm.atomic cimport pmg_unlikely
 from pagemig.mm.mig cimport MIG_DONE, MIG_LOOKS, MIG_WAITS
@@ -34,6 +35,7 @@ from pagemig.errors import ProcessGoneError, no_copy
 
 cdef enum:
     WAITS = -512
+    UNINTERRUPTED = 1 << 16         # accesses between two looks for Ctrl-C: some 20 ms if each is a fault
 
 #: Names of a migration's stops, by number; the header's numbers are the core's.
 STOPS = {
@@ -364,8 +366,7 @@ cdef class Context:
         int
             n, or fewer: then `kind`, `signal` and `waits_for` say what stopped the next one.
         """
-        cdef pmg_ctx *c
-        cdef int64_t done
+        cdef int64_t done = 0, part = 0, most
         cdef const uint64_t *va = <const uint64_t *> column(addresses, "addresses", U64)
         cdef Py_ssize_t n = length_of(addresses, 0)
         cdef tuple of = (n,)
@@ -373,13 +374,27 @@ cdef class Context:
         cdef int8_t *node_out = <int8_t *> grid_out(node, "node", I8, of) if node is not None else NULL
         cdef uint8_t *kind_out = <uint8_t *> grid_out(kind, "kind", U8, of) if kind is not None else NULL
         self.open()
-        if n == 0:
-            return 0
-        c = self.take()
+        while done < n:
+            if done:
+                PyErr_CheckSignals()
+            most = min(n - done, <int64_t> UNINTERRUPTED)
+            part = self.access_part(
+                va + done, writes + done if writes != NULL else NULL, most, node_out + done if node_out != NULL else NULL,
+                kind_out + done if kind_out != NULL else NULL)
+            done += part
+            if part < most:
+                break
+        return done
+
+    cdef int64_t access_part(
+            self, const uint64_t *va, const uint8_t *writes, uint64_t n, int8_t *node, uint8_t *kind) except -1:
+        """Make some of many accesses; return how many were made."""
+        cdef pmg_ctx *c = self.take()
+        cdef int64_t done
         with nogil:
-            done = api.access_many(c, va, writes, <uint64_t> n, node_out, kind_out, &self.last)
+            done = api.access_many(c, va, writes, n, node, kind, &self.last)
         self.give(c)
-        if done < n:
+        if done < <int64_t> n:
             raise_hooked(self.machine, done)
         if done < 0:
             raise ProcessGoneError("the process has exited")
@@ -474,7 +489,9 @@ cdef class Flight:
         self.handle = handle
         self.open = True
 
-    cdef int begun(self, int rc) except -1:
+    cdef int begun(self, int rc, Stop stop=None) except -1:
+        if stop is not None and stop.error is not None:
+            raise stop.error
         if rc == -ESRCH:
             raise ProcessGoneError("the process has exited")
         raise_refused(rc, "a migration")
@@ -486,8 +503,13 @@ cdef class Flight:
         """Begin move_pages; ``status`` is an array as long as the resulting one, or None."""
         cdef pmg_user_t p = user_of(pages, U64), k = user_of(nodes, I32)
         cdef pmg_user_t s = user_of(status, I32)
-        self.begun(api.mig_move_pages(
-            self.c, pid, count, <pmg_user *> &p, <pmg_user *> &k, <pmg_user *> &s, flags, &self.handle))
+        cdef Stop stop = Stop()
+        cdef int rc
+        with nogil:
+            rc = start_move_pages(
+                self.c, pid, count, <pmg_user *> &p, <pmg_user *> &k, <pmg_user *> &s, flags, &self.handle, call_stop,
+                <void *> stop)
+        self.begun(rc, stop)
 
     def migrate_pages(self, int32_t pid, uint64_t maxnode, old_nodes, new_nodes):
         """Begin migrate_pages."""
@@ -504,7 +526,11 @@ cdef class Flight:
         cdef const uint32_t *p = <const uint32_t *> column(pfns, "pfns", U32)
         cdef Py_ssize_t n = length_of(pfns, 0)
         cdef const int32_t *to = <const int32_t *> grid(nodes, "nodes", I32, (n,))
-        self.begun(api.mig_frames(self.c, p, to, n, &self.handle))
+        cdef Stop stop = Stop()
+        cdef int rc
+        with nogil:
+            rc = start_frames(self.c, p, to, n, &self.handle, call_stop, <void *> stop)
+        self.begun(rc, stop)
 
     cdef int enter(self) except -1:
         if not self.open:

@@ -115,7 +115,7 @@ def save(Machine machine not None, write, bytes extra):
     cdef const char *what
     cdef int64_t rc
     with nogil:
-        rc = state_save(machine.m, p, n, give, <void *> stream, &what)
+        rc = state_save(machine.m, p, n, give, call_stop, <void *> stream, &what)
     if stream.error is not None:
         raise stream.error
     if rc == -EBUSY:

@@ -7,7 +7,7 @@ from pagemig.mm.atomic cimport (
     GUARD_RETRY, pmg_add, pmg_add32, pmg_cas, pmg_cas32, PMG_GUARD, pmg_likely, pmg_load, pmg_load32, pmg_or,
     pmg_prefetch, pmg_prefetchw, pmg_store32, pmg_unlikely,
 )
-from pagemig.mm.context cimport mmap_read_lock, mmap_read_unlock, pmg_wait, waits_anew
+from pagemig.mm.context cimport LOOK_EVERY, mmap_read_lock, mmap_read_unlock, pmg_wait, signal_pending, waits_anew
 from pagemig.mm.fork cimport do_group_exit
 from pagemig.mm.frame cimport get_page
 from pagemig.mm.memory cimport get_entry_page, handle_mm_fault, wait_on_page_locked
@@ -32,6 +32,7 @@ cdef enum:
     SIGBUS = 7
     SIGKILL = 9
     SIGSEGV = 11
+    FAULTS = 32                     # between two looks for signals
     LOCK_SPAN = 1024                # accesses under one hold of mmap_lock, so that writers are not starved
 
 
@@ -130,6 +131,9 @@ cdef int do_user_fault(
     cdef vma_t *vma = cached[0]
     cdef pte_t pte
     cdef int ret
+    if not r.minflt % FAULTS and signal_pending(c, FAULTS):
+        r.wait = 1
+        return 1
     if vma == NULL or vpn < vma.start or vpn >= vma.end:
         vma = vma_lookup(c.m, mm, vpn)
         cached[0] = vma
@@ -450,6 +454,7 @@ cdef pte_t access_one(ctx_t *c, task_t *t, uint64_t va, bint write, touch_t *r) 
 
 cdef enum:
     EPOCH = 1 << 24                 # accesses between two folds at most
+    EPOCH_PART = 1 << 18            # between two looks for signals: a millisecond
     PAGE_WRITTEN = 1                # the bits between this and the marks count accesses, in units of PAGE_ACCESS
     PAGE_ACCESS = 2
     PAGE_READONLY = 1 << 29
@@ -662,11 +667,42 @@ cdef uint32_t epoch_run(
     return entry
 
 
+cdef uint32_t epoch_parts(
+        ctx_t *c, epoch_t *e, const uint64_t *addresses, const uint8_t *writes, bint write_all, uint64_t end,
+        touch_t *r) noexcept nogil:
+    """epoch_run() in parts, between which the call looks for signals."""
+    cdef uint32_t entry = 0
+    e.strays = False
+    while r.done < end and not (entry or e.strays or r.signal or r.wait):
+        entry = epoch_run(c, e, addresses, writes, write_all, min(end, r.done + EPOCH_PART), r)
+        if signal_pending(c, LOOK_EVERY):
+            r.wait = 1
+    return entry
+
+
+cdef void plain_parts(
+        ctx_t *c, task_t *t, const uint64_t *addresses, const uint8_t *writes, bint write_all, uint64_t end,
+        touch_t *r) noexcept nogil:
+    """access_many() in parts, between which the call looks for signals."""
+    cdef touch_t part
+    cdef uint64_t i
+    while r.done < end and not r.signal and not r.wait:
+        i = r.done
+        access_many(
+            c, t, addresses + i, writes + i if writes != NULL else NULL, write_all, min(end - i, <uint64_t> EPOCH_PART), &part)
+        r.done += part.done
+        r.minflt += part.minflt
+        r.majflt += part.majflt
+        r.signal = part.signal
+        r.wait = part.wait
+        if r.done < end and signal_pending(c, LOOK_EVERY):
+            r.wait = 1
+
+
 cdef void access_deferred(
         ctx_t *c, task_t *t, const uint64_t *addresses, const uint8_t *writes, bint write_all, uint64_t n,
         touch_t *r) noexcept nogil:
     cdef epoch_t e
-    cdef touch_t part
     cdef uint64_t end
     cdef uint32_t entry, spins = 0
     touch_begin(r)
@@ -681,15 +717,10 @@ cdef void access_deferred(
             break
         if epoch_begin(c.m, &e, addresses + r.done, end - r.done):
             mmap_read_unlock(c, c.mm)
-            access_many(c, t, addresses + r.done, writes + r.done if writes != NULL else NULL, write_all, end - r.done, &part)
-            r.done += part.done
-            r.minflt += part.minflt
-            r.majflt += part.majflt
-            r.signal = part.signal
-            r.wait = part.wait
+            plain_parts(c, t, addresses, writes, write_all, end, r)
             continue
         epoch_mark(c.m, &e)
-        entry = epoch_run(c, &e, addresses, writes, write_all, end, r)
+        entry = epoch_parts(c, &e, addresses, writes, write_all, end, r)
         epoch_fold(c, &e)
         mmap_read_unlock(c, c.mm)
         if entry and not wait_for_entry(c, entry, &spins, r):

@@ -3,7 +3,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from pagemig.mm.notify cimport pmg_callbacks, pmg_ctx
-from pagemig.mm.types cimport ctx_t, machine_t, profile_t
+from pagemig.mm.types cimport ctx_t, machine_t, profile_t, stop_t
 
 cdef extern from "pagemig/api.h" nogil:
     enum:
@@ -170,6 +170,13 @@ cdef extern from "pagemig/api.h" nogil:
         int (*load)(pmg_read read, void *priv, pmg_machine **out, char *text, size_t n) noexcept nogil
         int (*copy)(pmg_machine *m, pmg_machine **out, char *text, size_t n) noexcept nogil
 
+# mig_move_pages and mig_frames, which ask `stop` (may be NULL) while they copy the arguments: -EINTR if it is True
+cdef int start_move_pages(
+    pmg_ctx *c, int32_t pid, uint64_t count, const pmg_user *pages, const pmg_user *nodes, const pmg_user *status,
+    uint32_t flags, pmg_mig *out, stop_t stop, void *private_) noexcept nogil
+cdef int start_frames(
+    pmg_ctx *c, const uint32_t *pfn, const int32_t *nodes, uint64_t n, pmg_mig *out, stop_t stop,
+    void *private_) noexcept nogil
 # let the waits of a context that does not own time go through a function from now on
 cdef void ctx_waits_by(
     pmg_ctx *ctx, int (*wait_fn)(ctx_t *c, int what, uint32_t which) noexcept nogil, void *data) noexcept nogil

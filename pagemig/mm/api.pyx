@@ -52,7 +52,7 @@ from pagemig.mm.types cimport (
     C_LOCK_ANON_VMA, C_LOCK_I_MMAP, C_LOCK_PAGE, C_LOCK_PTL, C_MIGRATION_WAIT, C_PGALLOC, C_PGFAULT,
     C_PGMAJFAULT, C_PGMIGRATE_FAIL, C_PGMIGRATE_SUCCESS, C_PTES_DROPPED, C_PTES_RESTORED, ctx_t, FILE_MINIX, FILE_SHMEM,
     machine_t, MAX_INDEX_PAGES,
-    MAX_NODES, MODE_ACTORS, MODE_HOST, MODE_THREADS, NR_COUNTERS, profile_t, STAGE, TASK_SIZE_PAGES, task_t,
+    MAX_NODES, MODE_ACTORS, MODE_HOST, MODE_THREADS, NR_COUNTERS, profile_t, STAGE, stop_t, TASK_SIZE_PAGES, task_t,
 )
 from pagemig.mm.uaccess cimport PMG_BAD, pmg_user_t
 
@@ -1020,15 +1020,20 @@ cdef int64_t frames(
 # -- migrations that take the caller's time --------------------------------------------------------------------
 
 
-cdef mig_t *mig_started(pmg_ctx *ctx, uint32_t kind, int *error) noexcept nogil:
+cdef mig_t *mig_started(pmg_ctx *ctx, uint32_t kind, int *error, stop_t stop, void *private_) noexcept nogil:
     cdef host_ctx_t *h = host(ctx)
+    cdef mig_t *g
     if call_refused(h.c.m, ctx):
         error[0] = -EDEADLK
         return NULL
     if kind != MIG_FRAMES and lacks_mm(h):
         error[0] = -ESRCH
         return NULL
-    return mig_begin(h.c.m, h.t.pid if h.t != NULL else 0, h.c.cpu, kind, True, error)
+    g = mig_begin(h.c.m, h.t.pid if h.t != NULL else 0, h.c.cpu, kind, True, error)
+    if g != NULL:
+        g.stop = stop
+        g.stop_private = private_
+    return g
 
 
 cdef int mig_handle(mig_t *g, int64_t error, pmg_mig *out) noexcept nogil:
@@ -1039,26 +1044,33 @@ cdef int mig_handle(mig_t *g, int64_t error, pmg_mig *out) noexcept nogil:
         g.fiber.done = 1
         mig_free(g)
         return <int> error
+    g.stop = NULL
     mig_publish(g)
     out[0] = <uint64_t> g.index << 32 | g.generation
     return 0
 
 
-cdef int mig_move_pages(
+cdef int start_move_pages(
         pmg_ctx *ctx, int32_t pid, uint64_t count, const pmg_user *pages, const pmg_user *nodes, const pmg_user *status,
-        uint32_t flags, pmg_mig *out) noexcept nogil:
+        uint32_t flags, pmg_mig *out, stop_t stop, void *private_) noexcept nogil:
     cdef int error = 0
-    cdef mig_t *g = mig_started(ctx, MIG_MOVE_PAGES, &error)
+    cdef mig_t *g = mig_started(ctx, MIG_MOVE_PAGES, &error, stop, private_)
     if g == NULL:
         return error
     return mig_handle(g, move_pages_args(g, pid, count, pages, nodes, status, flags, False), out)
+
+
+cdef int mig_move_pages(
+        pmg_ctx *ctx, int32_t pid, uint64_t count, const pmg_user *pages, const pmg_user *nodes, const pmg_user *status,
+        uint32_t flags, pmg_mig *out) noexcept nogil:
+    return start_move_pages(ctx, pid, count, pages, nodes, status, flags, out, NULL, NULL)
 
 
 cdef int mig_migrate_pages(
         pmg_ctx *ctx, int32_t pid, uint64_t maxnode, const pmg_user *old_nodes, const pmg_user *new_nodes,
         pmg_mig *out) noexcept nogil:
     cdef int error = 0
-    cdef mig_t *g = mig_started(ctx, MIG_MIGRATE_PAGES, &error)
+    cdef mig_t *g = mig_started(ctx, MIG_MIGRATE_PAGES, &error, NULL, NULL)
     if g == NULL:
         return error
     return mig_handle(g, migrate_pages_args(g, pid, maxnode, old_nodes, new_nodes), out)
@@ -1068,23 +1080,29 @@ cdef int mig_mbind(
         pmg_ctx *ctx, uint64_t va, uint64_t length, uint32_t mode, const pmg_user *nodes, uint64_t maxnode,
         uint64_t flags, pmg_mig *out) noexcept nogil:
     cdef int error = 0
-    cdef mig_t *g = mig_started(ctx, MIG_MBIND, &error)
+    cdef mig_t *g = mig_started(ctx, MIG_MBIND, &error, NULL, NULL)
     if g == NULL:
         return error
     return mig_handle(g, mbind_args(g, va, length, mode, nodes, maxnode, flags), out)
 
 
-cdef int mig_frames(pmg_ctx *ctx, const uint32_t *pfn, const int32_t *nodes, uint64_t n, pmg_mig *out) noexcept nogil:
+cdef int start_frames(
+        pmg_ctx *ctx, const uint32_t *pfn, const int32_t *nodes, uint64_t n, pmg_mig *out, stop_t stop,
+        void *private_) noexcept nogil:
     cdef int error = 0
     cdef mig_t *g
     if n and (pfn == NULL or nodes == NULL):
         return -EFAULT
     if not frames_exist(host(ctx).c.m, pfn, n):
         return -EINVAL
-    g = mig_started(ctx, MIG_FRAMES, &error)
+    g = mig_started(ctx, MIG_FRAMES, &error, stop, private_)
     if g == NULL:
         return error
     return mig_handle(g, frames_args(g, pfn, nodes, n, NULL), out)
+
+
+cdef int mig_frames(pmg_ctx *ctx, const uint32_t *pfn, const int32_t *nodes, uint64_t n, pmg_mig *out) noexcept nogil:
+    return start_frames(ctx, pfn, nodes, n, out, NULL, NULL)
 
 
 cdef inline mig_t *mig_behind(machine_t *m, pmg_mig handle) noexcept nogil:
@@ -1293,7 +1311,7 @@ cdef int64_t save(pmg_machine *machine, pmg_write write, void *priv, char *text,
     if write == NULL:
         return -EFAULT
     if not call_refused(core(machine), NULL):
-        rc = state_save(core(machine), NULL, 0, write, priv, &what)
+        rc = state_save(core(machine), NULL, 0, write, NULL, priv, &what)
     return told(rc, what, text, n)
 
 

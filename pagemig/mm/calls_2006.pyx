@@ -679,6 +679,8 @@ cdef int64_t read_request(
     cdef uint64_t i, allowed = pmg_load(&c.m.has_memory)
     cdef int32_t node
     for i in range(min(r.n, readable) if nodes != NULL else 0):
+        if signal_pending(c, 1):
+            return -PMG_WAIT
         node = <int32_t> pmg_load32(<const uint32_t *> nodes + i)
         if node < 0 or node >= <int32_t> c.m.nr_nodes or not (pmg_load(&c.m.online) >> node) & 1:
             return beyond_the_map(node) if c.m.profile.node_map_overrun else -ENODEV
@@ -700,6 +702,9 @@ cdef int64_t do_request(ctx_t *c, asked_t *k, uint32_t mm, bint move_all) noexce
         mmap_read_unlock(c, mm)
     else:
         for i in range(r.n):
+            if signal_pending(c, 1):
+                rc = -PMG_WAIT
+                break
             vpn = pmg_load(r.addresses + i) >> 12
             r.status[i] = page_status(c, find_vma(c.m, mm_of(c.m, mm), vpn), vpn, &pfn)
             if pfn:
@@ -829,6 +834,8 @@ cdef int64_t migrate_frame_list(
             place_leave(c)
             return -ENOMEM
         for i in range(n):
+            if signal_pending(c, 1):
+                break                           # each_frame() lists nothing then
             k.r.nodes[i] = <int32_t> pmg_load32(<const uint32_t *> nodes + i)
         lru_cache_disable(c)
     if not k.listed:

@@ -1348,10 +1348,14 @@ cdef int name_held(check_t *k) noexcept nogil:
     w.way = WAY_NAME
     w.held = note_held
     w.arg = k
-    while c != NULL:
+    w.stop = k.stop
+    w.stop_private = k.private_
+    while c != NULL and not w.stopped:
         if c.places != NULL and not places_name(&w, c):
             k.moving = True
         c = c.older
+    if w.stopped:
+        return CHECK_STOPPED
     if k.twice and not k.moving:
         k.v.pfn = <int64_t> k.twice
         return fail_in(k, RULE_ISOLATED, "migrations that have a frame", 1, 2)
@@ -1383,9 +1387,12 @@ cdef uint64_t lay_out(check_t *k, char *base) noexcept nogil:
     return <uint64_t> (at - base)
 
 
-cdef int checker_begin(check_t *k, machine_t *m, checker_t *notes, violation_t *v) noexcept nogil:
+cdef int checker_begin(
+        check_t *k, machine_t *m, checker_t *notes, stop_t stop, void *private_, violation_t *v) noexcept nogil:
     cdef void *p
     memset(k, 0, sizeof(check_t))
+    k.stop = stop
+    k.private_ = private_
     k.m = m
     k.v = v
     if notes.generation == 0xffffffffu:
@@ -1410,9 +1417,7 @@ cdef int check_machine(
     nowhere(v)
     v.rule = RULE_OK
     pmg_spin_lock(&k.lock)
-    rc = checker_begin(&walk, m, k, v)
-    walk.stop = stop
-    walk.private_ = private_
+    rc = checker_begin(&walk, m, k, stop, private_, v)
     rc = rc or check_pids(&walk) or check_tasks(&walk) or check_files(&walk) or check_anon_vmas(&walk) \
         or check_pins(&walk) or check_swap(&walk) or check_mlock_pvecs(&walk) or check_frames(&walk) or check_slabs(&walk) \
         or check_node_counts(&walk, full) or check_locks(&walk)

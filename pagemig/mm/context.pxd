@@ -46,7 +46,8 @@ cdef inline bint waits_anew(const ctx_t *c, int what, uint32_t which) noexcept n
     return c.wait_what != <uint32_t> what or c.wait_which != which
 
 cdef enum:
-    LOOK_EVERY = 1 << 13        # pages of work between two looks at the clock
+    LOOK_EVERY = 1 << 13        # pages of work between two looks at the clock at most
+    LOOK_FIRST = 1 << 6         # and at least
 
 cdef bint look_for_signals(ctx_t *c) noexcept nogil
 
@@ -56,7 +57,12 @@ cdef inline bint signal_pending(ctx_t *c, uint32_t pages) noexcept nogil:
     if c.signalled:
         return True
     c.work += pages
-    return c.work >= LOOK_EVERY and look_for_signals(c)
+    return c.work >= c.stride and look_for_signals(c)
+
+
+cdef inline void look_sooner(ctx_t *c) noexcept nogil:
+    """Look at the clock soon: work begins that may be slower than that before."""
+    c.stride = LOOK_FIRST
 
 # One round of waiting; spins counts the rounds so far.  0: look again; -PMG_WAIT: unwind, ctx.wait_what is set.
 cdef int pmg_wait(ctx_t *c, int what, uint32_t which, uint32_t spins) noexcept nogil

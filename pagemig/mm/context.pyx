@@ -35,6 +35,8 @@ cdef extern from "<time.h>" nogil:
 
 cdef enum:
     BETWEEN_LOOKS_NS = 25000000
+    SHORT_NS = 4000000          # between two looks at the clock: there may be more pages between them
+    LONG_NS = 12000000          # there must be fewer
     WAIT_WORK = 32              # pages of work that a round of waiting counts as
     MIG_PATIENCE = 1 << 20      # rounds of no_use_to_wait(): some tenths of a second
 
@@ -79,7 +81,8 @@ cdef ctx_t *ctx_get(machine_t *m) noexcept nogil:
         c.hook_error = c.abort = 0
         c.signalled = 0
         c.work = 0
-        c.looked_ns = 0
+        c.stride = LOOK_FIRST
+        c.clock_ns = 0
         c.signal_fn = NULL
         ctx_bind(c, 0)
     return c
@@ -220,23 +223,38 @@ cdef void add_vm_events(machine_t *m, vm_event_state_t *to) noexcept nogil:
 # -- signals -----------------------------------------------------------------------------------------------------
 
 
+cdef uint64_t clock_now() noexcept nogil:
+    cdef timespec_t t
+    clock_gettime(CLOCK_MONOTONIC, &t)
+    return <uint64_t> t.tv_sec * 1000000000 + <uint64_t> t.tv_nsec
+
+
+cdef inline void set_stride(ctx_t *c, uint64_t took) noexcept nogil:
+    """Follow the pace: pages take a thousand times longer where the host has yet to provide the memory of their records."""
+    if took < SHORT_NS:
+        c.stride = min(c.stride * 2, <uint32_t> LOOK_EVERY)
+    elif took > LONG_NS:
+        c.stride = max(c.stride // 4, <uint32_t> LOOK_FIRST)
+
+
 cdef bint look_for_signals(ctx_t *c) noexcept nogil:
     """Ask for signals, at most every BETWEEN_LOOKS_NS: asking takes the interpreter lock."""
-    cdef timespec_t t
     cdef uint64_t now
     c.work = 0
     if c.signal_fn == NULL:
+        c.stride = LOOK_EVERY
         return False
-    clock_gettime(CLOCK_MONOTONIC, &t)
-    now = <uint64_t> t.tv_sec * 1000000000 + <uint64_t> t.tv_nsec
-    if c.looked_ns == 0:
+    now = clock_now()
+    if c.clock_ns:
+        set_stride(c, now - c.clock_ns)
+    else:
         c.looked_ns = now
+    c.clock_ns = now
     if now - c.looked_ns < BETWEEN_LOOKS_NS:
         return False
     if c.signal_fn(c):
         c.signalled = c.abort = 1
-    clock_gettime(CLOCK_MONOTONIC, &t)
-    c.looked_ns = <uint64_t> t.tv_sec * 1000000000 + <uint64_t> t.tv_nsec
+    c.looked_ns = c.clock_ns = clock_now()
     return c.signalled != 0
 
 

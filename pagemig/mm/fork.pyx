@@ -11,7 +11,9 @@ from pagemig.mm.atomic cimport (
     pmg_add32, pmg_cas32, pmg_load, pmg_load32, pmg_spin_lock, pmg_spin_unlock, pmg_store, pmg_store32,
     pmg_store32_rel, pmg_write_trylock, pmg_yield,
 )
-from pagemig.mm.context cimport LOOK_EVERY, mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock
+from pagemig.mm.context cimport (
+    LOOK_EVERY, mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock, signal_pending,
+)
 from pagemig.mm.gup cimport pin_user_pages, unpin_pages
 from pagemig.mm.memory cimport copy_page_range
 from pagemig.mm.mempolicy cimport kernel_memory, mpol_clear
@@ -29,6 +31,10 @@ from pagemig.mm.types cimport (
     TASK_RUNNING, task_t, TASK_ZOMBIE, vec_t, VM_DONTCOPY, VM_WIPEONFORK, vma_t,
 )
 from pagemig.mm.vma cimport VM_LOCKED_MASK, vma_at
+
+
+cdef enum:
+    AT_ONCE = 512               # pages of a file let go between two looks for signals
 
 
 # -- address spaces and processes ------------------------------------------------------------------------------
@@ -371,12 +377,25 @@ cdef int64_t pmg_sys_clone_thread(ctx_t *c, uint32_t cpu) noexcept nogil:
     return -ESRCH
 
 
-cdef void pin_put(ctx_t *c, uint32_t i) noexcept nogil:
+cdef int pin_put(ctx_t *c, uint32_t i, bint may_stop) noexcept nogil:
+    """Drop a reference on an open file; the last one lets its pages go, the last of them first.
+
+    0, or -PMG_WAIT if the call must end: then the caller has the reference again, on the file with the pages that are left.
+    """
     cdef pin_t *pin = pin_of(c.m, i)
-    if pmg_add32(&pin.refs, <uint32_t> -1) == 0:
-        unpin_pages(c, vec_at(c.m, &pin.pages), pin.pages.n, pin.longterm)
-        vec_free(c.m, &pin.pages)
-        slab_free(&c.m.pins, i)
+    cdef uint32_t n
+    if pmg_add32(&pin.refs, <uint32_t> -1):
+        return 0
+    while pin.pages.n:
+        if may_stop and signal_pending(c, AT_ONCE):
+            pmg_store32(&pin.refs, 1)
+            return -PMG_WAIT
+        n = min(pin.pages.n, <uint32_t> AT_ONCE)
+        pin.pages.n -= n
+        unpin_pages(c, vec_at(c.m, &pin.pages) + pin.pages.n, n, pin.longterm)
+    vec_free(c.m, &pin.pages)
+    slab_free(&c.m.pins, i)
+    return 0
 
 
 cdef uint32_t tasks_leaving(machine_t *m, task_t *t, bint alone) noexcept nogil:
@@ -403,6 +422,58 @@ cdef int unmap_before_exit(ctx_t *c, task_t *t, uint32_t leaving) noexcept nogil
         err = unmap_region(c, mm, 0, mm.vmas.n, True, True)
         mmap_write_unlock(c, i)
     mmput(c, i)
+    return err
+
+
+cdef bint pin_take(machine_t *m, task_t *leader, uint32_t pin) noexcept nogil:
+    """Take an open file, with its reference, from a process; whether the process had it."""
+    cdef uint32_t i
+    cdef bint there = False
+    pmg_spin_lock(&leader.alloc_lock)
+    for i in range(leader.pins.n):
+        if vec_at(m, &leader.pins)[i] == pin:
+            vec_remove(m, &leader.pins, i)
+            there = True
+            break
+    pmg_spin_unlock(&leader.alloc_lock)
+    return there
+
+
+cdef bint pin_close(ctx_t *c, task_t *leader, uint32_t pin, int *err) noexcept nogil:
+    """Close an open file of a process: whether it was open, and in ``err`` -PMG_WAIT where it still is, with fewer pages."""
+    err[0] = 0
+    if not pin_take(c.m, leader, pin):
+        return False
+    err[0] = pin_put(c, pin, True)
+    if err[0] and pin_hold(c.m, leader, pin):       # the process has exited meanwhile
+        pin_put(c, pin, False)
+    return True
+
+
+cdef uint32_t large_pin(machine_t *m, task_t *leader) noexcept nogil:
+    """Find an open file of a process that holds many pages and that no other process has open; 0: none."""
+    cdef uint32_t i, found = 0
+    cdef pin_t *pin
+    pmg_spin_lock(&leader.alloc_lock)
+    for i in range(leader.pins.n):
+        pin = pin_of(m, vec_at(m, &leader.pins)[i])
+        if pmg_load32(&pin.refs) == 1 and pin.pages.n >= LOOK_EVERY:
+            found = vec_at(m, &leader.pins)[i]
+            break
+    pmg_spin_unlock(&leader.alloc_lock)
+    return found
+
+
+cdef int unpin_before_exit(ctx_t *c, task_t *leader, uint32_t leaving) noexcept nogil:
+    """Close files that hold many pages before the last tasks of a process exit: 0, or -PMG_WAIT and no task exits."""
+    cdef uint32_t pin
+    cdef int err = 0
+    if pmg_load32(&leader.live) != leaving:
+        return 0
+    pin = large_pin(c.m, leader)
+    while pin and err == 0:
+        pin_close(c, leader, pin, &err)
+        pin = large_pin(c.m, leader)
     return err
 
 
@@ -448,7 +519,7 @@ cdef void drop_pins(ctx_t *c, task_t *leader) noexcept nogil:
     leader.pins.cap = 0
     pmg_spin_unlock(&leader.alloc_lock)
     for i in range(pins.n):
-        pin_put(c, vec_at(c.m, &pins)[i])
+        pin_put(c, vec_at(c.m, &pins)[i], False)
     vec_free(c.m, &pins)
 
 
@@ -513,8 +584,11 @@ cdef void do_group_exit(ctx_t *c, task_t *t, bint zombie, bint oom) noexcept nog
 
 
 cdef int pmg_sys_exit(ctx_t *c, task_t *t, bint zombie, bint alone) noexcept nogil:
-    if c.signal_fn != NULL and unmap_before_exit(c, t, tasks_leaving(c.m, t, alone)):
-        return -PMG_WAIT
+    cdef uint32_t leaving
+    if c.signal_fn != NULL:
+        leaving = tasks_leaving(c.m, t, alone)
+        if unmap_before_exit(c, t, leaving) or unpin_before_exit(c, task_of(c.m, t.leader), leaving):
+            return -PMG_WAIT
     if alone:
         do_exit(c, t, zombie, False)
     else:
@@ -595,17 +669,7 @@ cdef int64_t pmg_sys_pin(
 
 cdef int64_t pmg_sys_unpin(ctx_t *c, uint32_t pin, uint32_t *rule) noexcept nogil:
     """Close the process's file; the pages stay pinned while another process has it open."""
-    cdef task_t *t = task_of(c.m, task_of(c.m, c.task).leader)
-    cdef uint32_t i
-    cdef int err = -EBADF
-    pmg_spin_lock(&t.alloc_lock)
-    for i in range(t.pins.n):
-        if vec_at(c.m, &t.pins)[i] == pin:
-            vec_remove(c.m, &t.pins, i)
-            err = 0
-            break
-    pmg_spin_unlock(&t.alloc_lock)
-    if err:
+    cdef int err
+    if not pin_close(c, task_of(c.m, task_of(c.m, c.task).leader), pin, &err):
         return refuse(EBADF, RULE_PIN, rule)
-    pin_put(c, pin)
-    return 0
+    return err

@@ -31,10 +31,13 @@ cdef inline bint in_use(machine_t *m, uint64_t pfn) noexcept nogil:
     return frame_refs(s) != 0 and not s & PG_reserved
 
 
-cdef uint64_t nr_in_use(machine_t *m, uint64_t first, uint64_t end) noexcept nogil:
+cdef uint64_t nr_in_use(ctx_t *c, uint64_t first, uint64_t end) noexcept nogil:
+    """Count the frames in use, up to where the call must end."""
     cdef uint64_t pfn, n = 0
     for pfn in range(first, end):
-        n += in_use(m, pfn)
+        if pfn % BATCH == 0 and signal_pending(c, BATCH):
+            break
+        n += in_use(c.m, pfn)
     return n
 
 
@@ -93,7 +96,7 @@ cdef void keep_end(ctx_t *c, evacuation_t *e) noexcept nogil:
 
 cdef inline uint64_t not_empty(ctx_t *c, evacuation_t *e, int32_t closed) noexcept nogil:
     """Count the frames in use; on a closed node also those that a fault has allocated but not mapped yet."""
-    return node_in_use(c, closed) if closed >= 0 else nr_in_use(c.m, e.first, e.end)
+    return node_in_use(c, closed) if closed >= 0 else nr_in_use(c, e.first, e.end)
 
 
 cdef int evacuate(ctx_t *c, evacuation_t *e, int32_t closed) noexcept nogil:
@@ -117,7 +120,7 @@ cdef int evacuate(ctx_t *c, evacuation_t *e, int32_t closed) noexcept nogil:
     keep_end(c, e)
     if err <= -PMG_BUG:
         return err
-    if not not_empty(c, e, closed):
+    if not c.signalled and not not_empty(c, e, closed):
         return 0
     return -ENOMEM if err == -ENOMEM else -EBUSY
 

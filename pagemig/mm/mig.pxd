@@ -7,7 +7,7 @@ hold there: page locks, isolated pages, perhaps mmap_lock; never a spin lock.
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from pagemig.mm.place cimport coder_t, places_t
-from pagemig.mm.types cimport ctx_t, machine_t
+from pagemig.mm.types cimport ctx_t, machine_t, stop_t
 from pagemig.mm.uaccess cimport pmg_user_t
 
 
@@ -56,6 +56,8 @@ ctypedef struct mig_t:          # host memory in any number, as contexts
     void *request_arg
     uint32_t kind
     uint32_t pid                # of the caller; 0: none
+    stop_t stop                 # whether its caller wants it no more while arguments are copied; NULL: nobody asks
+    void *stop_private
     uint64_t a[6]
     pmg_user_t u[3]             # copies of the caller's memory, in `room`; NULL and PMG_BAD as they are
     pmg_user_t room[3]          # kept for the record's next call, if it is little
@@ -83,7 +85,8 @@ cdef struct mig_facts_t:        # what stays the same for the life of a migratio
 cdef mig_t *mig_begin(machine_t *m, uint32_t pid, uint32_t cpu, uint32_t kind, bint timed, int *error) noexcept nogil
 # run a call whose arguments are numbers, six of them, to its end in the caller's context
 cdef int64_t mig_here(ctx_t *c, uint32_t kind, const uint64_t *a) noexcept nogil
-# argument u[i]: a copy of at most `bytes` of the caller's memory, or room for n statuses set to fill; -ENOMEM
+# argument u[i]: a copy of at most `bytes` of the caller's memory, or room for n statuses set to fill; -ENOMEM, or
+# -EINTR after g.stop
 cdef int mig_user(mig_t *g, uint32_t i, const pmg_user_t *user, uint64_t bytes) noexcept nogil
 cdef int mig_status(mig_t *g, uint32_t i, const pmg_user_t *user, uint64_t n, int32_t fill) noexcept nogil
 # whether u[i] equals the caller's memory now

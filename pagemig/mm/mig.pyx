@@ -49,6 +49,7 @@ cdef extern from "<wchar.h>" nogil:
 cdef enum:
     STACK_BYTES = 256 << 10     # address space, committed as it is used
     KEPT = 64                   # so many free records keep their stack and the memory of copies
+    PIECE = 1 << 22             # bytes of an argument copied between two questions to the caller
     KEPT_BYTES = 1 << 20        # of copies at most: what the host gives anew, it also clears
 
 
@@ -350,6 +351,7 @@ cdef mig_t *mig_ready(machine_t *m, mig_t *g, uint32_t cpu, uint32_t kind, bint 
     g.ipis = g.copied = 0
     g.places.n = g.places.unread = g.places.stands = g.places.straight = 0
     g.request = NULL
+    g.stop = NULL
     g.rc = 0
     memset(g.a, 0, sizeof(g.a))
     memset(g.u, 0, sizeof(g.u))
@@ -391,8 +393,13 @@ cdef void mig_publish(mig_t *g) noexcept nogil:
     pmg_spin_unlock(&g.m.ctx_lock)
 
 
+cdef inline bint unwanted(mig_t *g, uint64_t at) noexcept nogil:
+    """Ask the caller of a migration that begins, behind each piece of its arguments."""
+    return at != 0 and g.stop != NULL and g.stop(g.stop_private)
+
+
 cdef int mig_user(mig_t *g, uint32_t i, const pmg_user_t *user, uint64_t bytes) noexcept nogil:
-    cdef uint64_t n = min(user.bytes, bytes)
+    cdef uint64_t n = min(user.bytes, bytes), at = 0
     g.u[i] = user[0]
     if user.p == NULL or user.p == PMG_BAD:
         return 0
@@ -400,12 +407,16 @@ cdef int mig_user(mig_t *g, uint32_t i, const pmg_user_t *user, uint64_t bytes) 
     g.u[i].p = get_room(g, i, n)
     if g.u[i].p == NULL:
         return -ENOMEM
-    memcpy(g.u[i].p, user.p, n)
+    while at < n:
+        if unwanted(g, at):
+            return -EINTR
+        memcpy(<char *> g.u[i].p + at, <const char *> user.p + at, min(<uint64_t> PIECE, n - at))
+        at += PIECE
     return 0
 
 
 cdef int mig_status(mig_t *g, uint32_t i, const pmg_user_t *user, uint64_t n, int32_t fill) noexcept nogil:
-    cdef uint64_t room = min(n, user_entries(user, 4))
+    cdef uint64_t room = min(n, user_entries(user, 4)), at = 0
     g.u[i] = user[0]
     if user.p == NULL or user.p == PMG_BAD:
         return 0
@@ -413,7 +424,11 @@ cdef int mig_status(mig_t *g, uint32_t i, const pmg_user_t *user, uint64_t n, in
     g.u[i].p = get_room(g, i, room * 4)
     if g.u[i].p == NULL:
         return -ENOMEM
-    wmemset(<wchar_t *> g.u[i].p, fill, room)
+    while at < room:
+        if unwanted(g, at):
+            return -EINTR
+        wmemset(<wchar_t *> g.u[i].p + at, fill, min(<uint64_t> (PIECE // 4), room - at))
+        at += PIECE // 4
     return 0
 
 

@@ -9,7 +9,7 @@ from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memmove, memset
 
 from pagemig.mm.atomic cimport GUARD_FREED, GUARD_RETRY, PMG_GUARD, pmg_load, pmg_load32, pmg_load_acq, pmg_prefetchw
-from pagemig.mm.context cimport signal_pending
+from pagemig.mm.context cimport LOOK_EVERY, look_sooner, signal_pending
 from pagemig.mm.filemap cimport has_migratepage
 from pagemig.mm.frame cimport frame_maps, page_count, page_state
 from pagemig.mm.mempolicy cimport alloc_page_vma
@@ -535,6 +535,8 @@ cdef void migrate_pages(ctx_t *c, uint32_t *pfns, uint64_t n, const target_t *ta
     cdef batch_t b
     if not place_resumes(c):
         run_begin(run)
+    if n >= LOOK_EVERY:
+        look_sooner(c)              # frames of the target may be new to the host
     if c.m.profile.four_lists:
         migrate_pages_to(c, pfns, n, target, run)
     elif c.m.profile.page_results:

@@ -8,7 +8,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from pagemig.mm.atomic cimport pmg_unlikely
-from pagemig.mm.types cimport ctx_t, machine_t, mpol_t
+from pagemig.mm.types cimport ctx_t, machine_t, mpol_t, stop_t
 
 
 cdef enum:
@@ -41,7 +41,10 @@ ctypedef struct coder_t:
     char *data                  # the encoded bytes
     uint64_t n, room            # bytes used, and allocated
     uint64_t at                 # bytes read
-    const char *why             # error: why the call cannot be saved, or that data is invalid; "": out of memory
+    const char *why             # error: why the call cannot be saved, or that data is invalid; "": out of memory, or stopped
+    stop_t stop                 # whether to stop, asked behind each piece of data; NULL: nobody asks
+    void *stop_private
+    bint stopped
     # set by a code_t: the function that was called; NULL: the call stopped in this one
     code_t inner
     size_t size                 # of its structure

@@ -9,6 +9,11 @@ from pagemig.mm.types cimport (
 )
 
 
+cdef enum:
+    PIECE = 1 << 22             # bytes copied between two calls of `stop`
+    LISTED = 1 << 16            # frames told of between two
+
+
 # -- on the call's stack -----------------------------------------------------------------------------------------
 
 
@@ -123,17 +128,35 @@ cdef bint grow(coder_t *w, uint64_t n) noexcept nogil:
     return True
 
 
+cdef bint told_to_stop(coder_t *w) noexcept nogil:
+    if w.stop == NULL or not w.stop(w.stop_private):
+        return False
+    w.stopped = True
+    w.why = b""
+    return True
+
+
+cdef void copy_pieces(coder_t *w, char *to, const char *source, uint64_t n) noexcept nogil:
+    """Copy data, up to where ``stop`` says so."""
+    cdef uint64_t at = 0
+    while at < n:
+        if at and told_to_stop(w):
+            return
+        memcpy(to + at, source + at, min(<uint64_t> PIECE, n - at))
+        at += PIECE
+
+
 cdef void code_bytes(coder_t *w, void *p, uint64_t n) noexcept nogil:
     if w.why != NULL or n == 0:
         return
     if w.way == WAY_WRITE and grow(w, n):
-        memcpy(w.data + w.n, p, n)
+        copy_pieces(w, w.data + w.n, <const char *> p, n)
         w.n += n
     elif w.way == WAY_READ:
         if n > w.n - w.at:
             wrong(w)
             return
-        memcpy(p, w.data + w.at, n)
+        copy_pieces(w, <char *> p, w.data + w.at, n)
         w.at += n
 
 
@@ -239,6 +262,8 @@ cdef void holds_list(coder_t *w, const uint32_t *pfns, uint64_t first, uint64_t 
     if w.why != NULL or (w.way != WAY_NAME and w.way != WAY_READ):
         return                                  # its bounds may not have been read
     for i in range(first, end):
+        if i % LISTED == 0 and told_to_stop(w):
+            return
         if w.way == WAY_NAME:
             w.held(w.arg, HELD_ISOLATED, pfns[i], 1)
         elif w.way == WAY_READ and pfns[i] == 0:        # the zero page never moves

@@ -36,6 +36,7 @@ cdef void anon_vma_unlock_typed(ctx_t *c, uint32_t root) noexcept nogil
 cdef void i_mmap_lock_read(ctx_t *c, file_t *f, uint32_t n) noexcept nogil
 cdef void i_mmap_unlock_read(ctx_t *c, file_t *f) noexcept nogil
 # VMAs of a tree that overlap page indices first through last: skips skip of them, writes at most max, returns how many.
+cdef uint64_t rmap_last(machine_t *m, uint32_t tree) noexcept nogil       # the last index of any VMA, 0 without one
 cdef uint32_t rmap_vmas(
         machine_t *m, uint32_t tree, uint32_t first, uint32_t last, uint32_t skip, uint32_t *vmas,
         uint32_t max) noexcept nogil

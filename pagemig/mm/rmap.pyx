@@ -154,6 +154,10 @@ cdef uint32_t rmap_vmas(
     return f.n
 
 
+cdef uint64_t rmap_last(machine_t *m, uint32_t tree) noexcept nogil:
+    return rnode_of(m, tree).max if tree else 0
+
+
 # -- nodes of a VMA ------------------------------------------------------------------------------------------------
 
 

@@ -20,10 +20,11 @@ cdef enum load_error_t:         # why a stream is not a machine
     LOAD_SECTION                # a section that does not belong here, or of a size that cannot be
     LOAD_MACHINE                # sizes or links that no machine has
 
-# bytes written; -EBUSY: not now, and *what tells why; -EIO: write failed; -ENOMEM.  `extra` is the caller's; state_load
-# returns it.
+# bytes written; -EBUSY: not now, and *what tells why; -EIO: write failed, or `stop` said so; -ENOMEM.  `extra` is the
+# caller's; state_load returns it.
 cdef int64_t state_save(
-        machine_t *m, const void *extra, uint64_t n, write_t write, void *private_, const char **what) noexcept nogil
+        machine_t *m, const void *extra, uint64_t n, write_t write, stop_t stop, void *private_,
+        const char **what) noexcept nogil
 # a new machine, or NULL with -errno (-EINTR: `stop` said so, -EIO: read failed) or load_error_t in *why; *extra is
 # malloc'ed
 cdef machine_t *state_load(

@@ -45,7 +45,7 @@ cdef extern from *:
 cdef enum:
     FORMAT = 4
     BLOCK = 4096
-    PIECE = 1 << 24             # bytes copied between two calls of `stop`
+    PIECE = 1 << 22             # bytes copied, or looked at, between two calls of `stop`
     MACHINE = 1                 # section ids; those of areas follow
     EXTRA = 2
     FIRST_AREA = 3
@@ -261,23 +261,27 @@ cdef const char *cannot_be_taken(machine_t *m) noexcept nogil:
     return NULL
 
 
-cdef int write_migs(machine_t *m, coder_t *w, const char **what) noexcept nogil:
+cdef int write_migs(machine_t *m, coder_t *w, stop_t stop, void *private_, const char **what) noexcept nogil:
     """Write the migrations to ``w.data``, which the caller frees.  -EBUSY: ``what`` tells why one cannot be saved."""
     memset(w, 0, sizeof(coder_t))
+    w.stop = stop
+    w.stop_private = private_
     w.m = m
     w.way = WAY_WRITE
     migs_write(w)
     what[0] = w.why
-    return 0 if w.why == NULL else -EBUSY if w.why[0] else -ENOMEM
+    return 0 if w.why == NULL else -EBUSY if w.why[0] else -EINTR if w.stopped else -ENOMEM
 
 
-cdef int read_migs(machine_t *m, coder_t *w) noexcept nogil:
+cdef int read_migs(machine_t *m, coder_t *w, stop_t stop, void *private_) noexcept nogil:
+    w.stop = stop
+    w.stop_private = private_
     w.m = m
     w.way = WAY_READ
     w.at = 0
     w.why = NULL
     migs_read(w)
-    return 0 if w.why == NULL else LOAD_MACHINE if w.why[0] else -ENOMEM
+    return 0 if w.why == NULL else LOAD_MACHINE if w.why[0] else -EINTR if w.stopped else -ENOMEM
 
 
 cdef void release(machine_t *m) noexcept nogil:
@@ -295,7 +299,7 @@ cdef machine_t *copy_rest(
     why[0] = copy_areas(areas + MAX_AREAS, areas, n, stop, private_)
     if why[0] == 0:
         add_vm_events(m, to.vm_events)
-        why[0] = read_migs(to, w)
+        why[0] = read_migs(to, w, stop, private_)
     if why[0] == 0:
         return to
     release(to)
@@ -311,7 +315,7 @@ cdef machine_t *state_copy(machine_t *m, stop_t stop, void *private_, int *why, 
     why[0] = -EBUSY
     if what[0] != NULL:
         return NULL
-    why[0] = write_migs(m, &w, what)
+    why[0] = write_migs(m, &w, stop, private_, what)
     areas = <area_t *> malloc(2 * MAX_AREAS * sizeof(area_t))
     record = <machine_t *> malloc(sizeof(machine_t))
     if why[0] == 0:
@@ -333,6 +337,7 @@ cdef machine_t *state_copy(machine_t *m, stop_t stop, void *private_, int *why, 
 
 cdef struct sink_t:
     write_t write
+    stop_t stop
     void *private_
     pmg_xxh64_t heads           # of all section heads
     uint64_t sections, written
@@ -341,6 +346,10 @@ cdef struct sink_t:
 cdef inline bint put(sink_t *s, const void *p, uint64_t n) noexcept nogil:
     s.written += n
     return n == 0 or s.write(s.private_, p, n) == <int64_t> n
+
+
+cdef inline bint told_to_stop(sink_t *s, uint64_t block) noexcept nogil:
+    return block % (PIECE // BLOCK) == 0 and s.stop != NULL and s.stop(s.private_)
 
 
 cdef bint put_area(sink_t *s, uint32_t id_, uint32_t index, const char *p, uint64_t n, uint8_t *bitmap) noexcept nogil:
@@ -355,6 +364,8 @@ cdef bint put_area(sink_t *s, uint32_t id_, uint32_t index, const char *p, uint6
     head.raw = n
     head.stored = bits
     for k in range(blocks):
+        if told_to_stop(s, k):
+            return False
         at = k * BLOCK
         if not is_zero(p + at, min(<uint64_t> BLOCK, n - at)):
             bitmap[k >> 3] |= <uint8_t> (1 << (k & 7))
@@ -362,6 +373,8 @@ cdef bint put_area(sink_t *s, uint32_t id_, uint32_t index, const char *p, uint6
     pmg_xxh64_begin(&sum_)
     pmg_xxh64_add(&sum_, bitmap, bits)
     for k in range(blocks):
+        if told_to_stop(s, k):
+            return False
         if bitmap[k >> 3] >> (k & 7) & 1:
             pmg_xxh64_add(&sum_, p + k * BLOCK, min(<uint64_t> BLOCK, n - k * BLOCK))
     head.checksum = pmg_xxh64_end(&sum_)
@@ -426,7 +439,8 @@ cdef uint64_t largest(const area_t *areas, uint32_t n) noexcept nogil:
 
 
 cdef int64_t state_save(
-        machine_t *m, const void *extra, uint64_t n, write_t write, void *private_, const char **what) noexcept nogil:
+        machine_t *m, const void *extra, uint64_t n, write_t write, stop_t stop, void *private_,
+        const char **what) noexcept nogil:
     cdef sink_t s
     cdef area_t *areas
     cdef machine_t *record
@@ -438,9 +452,10 @@ cdef int64_t state_save(
     what[0] = cannot_be_taken(m)
     if what[0] != NULL:
         return -EBUSY
-    rc = write_migs(m, &w, what)
+    rc = write_migs(m, &w, stop, private_, what)
     memset(&s, 0, sizeof(s))
     s.write = write
+    s.stop = stop
     s.private_ = private_
     pmg_xxh64_begin(&s.heads)
     areas = <area_t *> malloc(MAX_AREAS * sizeof(area_t))
@@ -631,7 +646,7 @@ cdef int load_migs(source_t *s, machine_t *m) noexcept nogil:
     w.data = <char *> calloc(head.raw + 1, 1)
     w.n = head.raw
     rc = get_area(s, &head, w.data) if w.data != NULL else -ENOMEM
-    rc = rc or read_migs(m, &w)
+    rc = rc or read_migs(m, &w, s.stop, s.private_)
     free(w.data)
     return rc
 

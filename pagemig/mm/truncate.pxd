@@ -1,7 +1,7 @@
 """Truncate a file, punch a hole into it, fadvise."""
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from pagemig.mm.types cimport ctx_t, file_t
+from pagemig.mm.types cimport ctx_t
 
 # the calls, in pages: 0 or -errno, with the rule that refused
 cdef int64_t pmg_sys_ftruncate(ctx_t *c, uint32_t file, uint64_t pages, uint32_t *rule) noexcept nogil
@@ -11,5 +11,3 @@ cdef int64_t pmg_sys_fadvise(
 # the same after the checks of arguments; madvise uses them too
 cdef int file_punch(ctx_t *c, uint32_t file, uint64_t index, uint64_t n) noexcept nogil
 cdef int file_fadvise(ctx_t *c, uint32_t file, uint64_t index, uint64_t n, int advice, bint sync) noexcept nogil
-# remove the PTEs of pages first through last of a file from every process (even_cows: private copies too)
-cdef void unmap_mapping_pages(ctx_t *c, file_t *f, uint64_t first, uint64_t last, bint even_cows) noexcept nogil

@@ -3,7 +3,7 @@ from libc.errno cimport EFBIG, EINVAL, ENOSYS, EOPNOTSUPP
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from pagemig.mm.atomic cimport GUARD_TRUNCATED, PMG_GUARD, pmg_store, pmg_write_unlock
-from pagemig.mm.context cimport signal_pending
+from pagemig.mm.context cimport LOOK_EVERY, signal_pending
 from pagemig.mm.filemap cimport (
     delete_from_page_cache, disk_discard, do_page_cache_ra, find_get_page, find_lock_page, has_disk, i_rwsem_lock,
     i_size_read, next_page, NO_PAGE, nr_slots, page_belongs, POSIX_FADV_DONTNEED, POSIX_FADV_NOREUSE, POSIX_FADV_WILLNEED,
@@ -12,7 +12,7 @@ from pagemig.mm.filemap cimport (
 from pagemig.mm.frame cimport frame_refs, page_mapcount, page_state, trylock_page, unlock_page
 from pagemig.mm.memory cimport ZAP_EVEN_COWS, zap_page_range
 from pagemig.mm.page_alloc cimport file_of, mm_of, put_page, vma_of
-from pagemig.mm.rmap cimport i_mmap_lock_read, i_mmap_unlock_read, rmap_vmas
+from pagemig.mm.rmap cimport i_mmap_lock_read, i_mmap_unlock_read, rmap_last, rmap_vmas
 from pagemig.mm.rules cimport refuse, RULE_ADVICE, RULE_CALL, RULE_FILE_SIZE, RULE_LENGTH, RULE_NO_HOLES
 from pagemig.mm.types cimport (
     CALL_FALLOCATE, ctx_t, FILE_RAMFS, file_t, machine_t, MAX_INDEX_PAGES, PG_dirty, PG_private, PG_writeback, PMG_WAIT,
@@ -20,14 +20,22 @@ from pagemig.mm.types cimport (
 )
 
 
-cdef void unmap_mapping_pages(ctx_t *c, file_t *f, uint64_t first, uint64_t last, bint even_cows) noexcept nogil:
-    """Unmap a file's pages.  i_mmap_lock keeps the VMAs in the tree, and their page tables are freed after they leave it."""
+cdef enum:
+    UNMAPPED_AT_ONCE = 1 << 17  # pages of a mapping: some milliseconds
+
+
+cdef void unmap_part(
+        ctx_t *c, file_t *f, uint64_t first, uint64_t last, bint even_cows, uint32_t locks) noexcept nogil:
+    """Unmap a file's pages; ``locks`` times the kernel takes i_mmap_lock for them.
+
+    The lock keeps the VMAs in the tree, and their page tables are freed after they leave it.
+    """
     cdef machine_t *m = c.m
     cdef uint32_t vmas[VMAS]
     cdef uint32_t i, n = VMAS, skip = 0
     cdef uint64_t lo, hi
     cdef vma_t *vma
-    i_mmap_lock_read(c, f, 1)
+    i_mmap_lock_read(c, f, locks)
     while n == VMAS:
         n = rmap_vmas(m, f.tree, <uint32_t> min(first, <uint64_t> 0xffffffffu), <uint32_t> min(last, <uint64_t> 0xffffffffu),
                       skip, vmas, VMAS)
@@ -42,6 +50,29 @@ cdef void unmap_mapping_pages(ctx_t *c, file_t *f, uint64_t first, uint64_t last
     i_mmap_unlock_read(c, f)
 
 
+cdef uint64_t last_mapped(ctx_t *c, file_t *f) noexcept nogil:
+    """Find the last index that a mapping of the file has now."""
+    cdef uint64_t last
+    i_mmap_lock_read(c, f, 0)
+    last = rmap_last(c.m, f.tree)
+    i_mmap_unlock_read(c, f)
+    return last
+
+
+cdef int unmap_mapping_pages(ctx_t *c, file_t *f, uint64_t first, uint64_t last, bint even_cows) noexcept nogil:
+    """Unmap a file's pages, a part at a time: 0, or -PMG_WAIT with the rest still mapped."""
+    cdef uint32_t locks = 1
+    cdef uint64_t end = min(last, last_mapped(c, f)) if last - first >= UNMAPPED_AT_ONCE else first
+    while first + UNMAPPED_AT_ONCE <= end:
+        unmap_part(c, f, first, first + UNMAPPED_AT_ONCE - 1, even_cows, locks)
+        first += UNMAPPED_AT_ONCE
+        locks = 0
+        if signal_pending(c, LOOK_EVERY):
+            return -PMG_WAIT
+    unmap_part(c, f, first, last, even_cows, locks)
+    return 0
+
+
 cdef int truncate_inode_pages(ctx_t *c, file_t *f, uint64_t first, uint64_t last) noexcept nogil:
     """Drop pages first through last, dirty or not, from cache and disk.  0, or -PMG_WAIT with the rest still there."""
     cdef uint64_t index = next_page(c.m, f, first)
@@ -54,7 +85,7 @@ cdef int truncate_inode_pages(ctx_t *c, file_t *f, uint64_t first, uint64_t last
         if pfn:
             # A fault may have mapped the page again since the range was unmapped; under the page lock none can.
             if page_mapcount(c.m, pfn) and PMG_GUARD(GUARD_TRUNCATED):
-                unmap_mapping_pages(c, f, index, index, False)
+                unmap_part(c, f, index, index, False, 1)
             delete_from_page_cache(c, pfn)
             unlock_page(c.m, pfn)
             put_page(c, pfn)
@@ -75,13 +106,12 @@ cdef int file_truncate(ctx_t *c, uint32_t file, uint64_t pages) noexcept nogil:
     pmg_store(&f.size, pages)
     if nr_slots(f) > pages:
         # Private copies of pages past the end go too: an access there is SIGBUS from now on.
-        unmap_mapping_pages(c, f, pages, last, True)
-        err = truncate_inode_pages(c, f, pages, last)
+        err = unmap_mapping_pages(c, f, pages, last, True) or truncate_inode_pages(c, f, pages, last)
         # Unmap once more for faults that read the size before it changed and made private copies since.  They held their
         # page's lock, and every page has been locked here, so they are over.  Through 2.6.22 such a fault finds
         # truncate_count changed and retries.
-        if PMG_GUARD(GUARD_TRUNCATED):
-            unmap_mapping_pages(c, f, pages, last, True)
+        if err == 0 and PMG_GUARD(GUARD_TRUNCATED):
+            err = unmap_mapping_pages(c, f, pages, last, True)
     elif has_disk(f):
         disk_discard(c.m, f, pages, last)
     if err:
@@ -98,8 +128,8 @@ cdef int file_punch(ctx_t *c, uint32_t file, uint64_t index, uint64_t n) noexcep
     if i_rwsem_lock(c, file):
         return -PMG_WAIT
     if index < i_size_read(f):
-        unmap_mapping_pages(c, f, index, index + n - 1, c.m.profile.remove_loops != 0)
-        err = truncate_inode_pages(c, f, index, index + n - 1)
+        err = unmap_mapping_pages(c, f, index, index + n - 1, c.m.profile.remove_loops != 0)
+        err = err or truncate_inode_pages(c, f, index, index + n - 1)
     pmg_write_unlock(&f.i_rwsem)
     return err
 

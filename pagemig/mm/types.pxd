@@ -596,8 +596,10 @@ ctypedef struct ctx_t:          # the context of one call; an argument of every 
     void *places                # its call stack (place); NULL: the call is not resumable
     uint32_t abort              # ABORT: end the call without waiting or beginning anything new; ABORT_HEEDED: it did
     uint32_t signalled          # the caller wants the call to end
-    uint32_t work               # pages handled since the last look for signals
-    uint64_t looked_ns          # time of that look; 0: none yet
+    uint32_t work               # pages handled since the last look at the clock
+    uint32_t stride             # pages between two looks at the clock
+    uint64_t clock_ns           # time of the last look at the clock; 0: none yet
+    uint64_t looked_ns          # time of the last look for signals, or of the first at the clock
     bint (*signal_fn)(ctx_t *c) noexcept nogil  # whether the caller wants the call to end; NULL: it cannot
     uint32_t target_mm          # address space that the call holds beside its own; 0 none
     double nested_deadline      # when a call made from a hook gives up waiting, in seconds; 0: it has not waited yet

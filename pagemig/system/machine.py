@@ -367,7 +367,7 @@ class Machine(Platform):
         return self.copy()
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
-        return _unpickle, (state.dumps(self, self._description()),)
+        return _unpickle, tuple(state.dumps(self, self._description()))
 
     def __repr__(self) -> str:
         total = sum(node.size for node in self.nodes)
@@ -897,5 +897,5 @@ class Machine(Platform):
         return joined(found, np.uint32)
 
 
-def _unpickle(data: bytes) -> Machine:
+def _unpickle(*data: bytes) -> Machine:
     return state.loads(data, Machine._described)

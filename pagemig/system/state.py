@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pagemig import _state
 from pagemig.errors import StateError
@@ -22,11 +22,14 @@ from pagemig.system.migration import take_up
 from pagemig.system.platform import Platform
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 __all__ = ["describe", "dumps", "loads", "profile_of", "read", "write"]
 
 _T = TypeVar("_T", bound=Platform)
+
+#: Bytes of a part of a pickled machine.
+_PART: Final = 1 << 20
 
 
 def _plain(value: Any) -> Any:
@@ -88,11 +91,40 @@ def write(machine: Any, extra: dict[str, Any], path: str | os.PathLike[str]) -> 
         _state.save(machine, file.write, json.dumps(extra).encode())
 
 
-def dumps(machine: Any, extra: dict[str, Any]) -> bytes:
-    """Return a machine as bytes."""
-    out = io.BytesIO()
-    _state.save(machine, out.write, json.dumps(extra).encode())
-    return out.getvalue()
+class Bytes:
+    """A part of a pickled machine, which unpickles as its bytes.
+
+    Pickle handles bytes of any length as a whole; each of these is a call in Python, where Ctrl-C
+    is answered.
+    """
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _bytes, (self.data,)
+
+
+def _bytes(data: bytes) -> bytes:
+    return data
+
+
+def dumps(machine: Any, extra: dict[str, Any]) -> list[Bytes]:
+    """Return a machine as bytes, in parts."""
+    parts: list[Bytes] = []
+    part = bytearray()
+
+    def write(data: bytes) -> None:
+        nonlocal part
+        part += data
+        if len(part) >= _PART:
+            parts.append(Bytes(bytes(part)))
+            part = bytearray()
+
+    _state.save(machine, write, json.dumps(extra).encode())
+    return [*parts, Bytes(bytes(part))]
 
 
 def _loaded(
@@ -120,6 +152,18 @@ def read(path: str | os.PathLike[str], make: Callable[[dict[str, Any]], _T]) -> 
         return _loaded(lambda view: file.readinto(view) or 0, make, os.fspath(path))
 
 
-def loads(data: bytes, make: Callable[[dict[str, Any]], _T]) -> _T:
-    """Load a machine from bytes."""
-    return _loaded(io.BytesIO(data).readinto, make, "pickled machine")
+def loads(parts: Iterable[bytes], make: Callable[[dict[str, Any]], _T]) -> _T:
+    """Load a machine from bytes, in parts."""
+    streams = map(io.BytesIO, parts)
+    stream = io.BytesIO()
+
+    def read_into(view: memoryview) -> int:
+        nonlocal stream
+        while not (got := stream.readinto(view)):
+            found = next(streams, None)
+            if found is None:
+                return 0
+            stream = found
+        return got
+
+    return _loaded(read_into, make, "pickled machine")

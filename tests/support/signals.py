@@ -1,6 +1,7 @@
 """Signals that reach a call while it is under way, on a fast machine and on a busy one."""
 
 import signal
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -64,6 +65,24 @@ def counting() -> Iterator[list[int]]:
         over = True
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def stops_inside(
+    call: Callable[[], object], inside: Callable[[], bool] = lambda: True, tries: int = 20
+) -> bool:
+    """Tell whether a signal ends a call in the middle of the core, rather than before or behind.
+
+    A call that changes something has one try: its signal comes where ``inside`` holds.
+    """
+    for _ in range(tries):
+        try:
+            with ringing(inside):
+                call()
+        except Stopped as error:
+            names = [line.filename for line in traceback.extract_tb(error.__traceback__)]
+            if any(name.endswith(".pyx") for name in names):
+                return True
+    return False
 
 
 def first_page_changes(process: pm.Process, addr: int) -> Callable[[], bool]:

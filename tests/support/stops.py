@@ -7,6 +7,7 @@ whole.
 """
 
 import os
+import pickle
 import random
 import signal
 import sys
@@ -95,6 +96,15 @@ def waiting(w: World) -> Prepared:
             mover.join()
 
     return touch
+
+
+def unpinned(w: World) -> Prepared:
+    pin = w.app.pin(w.base, w.length, "uring")
+    return lambda: w.app.unpin(pin)
+
+
+def begun(w: World) -> Prepared:
+    return lambda: w.app.start_move_pages(w.pages, 1).abort()
 
 
 def written(w: World) -> Prepared:
@@ -240,9 +250,19 @@ CALLS: dict[str, tuple[tuple[str, ...], bool, Call]] = {
     "madvise dontneed": (ALL, True, advise("dontneed")),
     "madvise free": (NOW, True, advise("free")),
     "madvise populate": (NOW, False, advise("populate_write")),
+    "unpin": (NOW, True, unpinned),
+    "frames": (ALL, True, lambda w: lambda: w.app.frames(w.base, w.n)),
+    "refcount": (NOW, True, lambda w: lambda: w.machine.frames.refcount),
+    "targets": (NOW, False, lambda w: lambda: pm.Interleave([0, 1]).targets(w.pages)),
+    "start_move_pages": (NOW, True, begun),
+    "pickle": (NOW, True, lambda w: lambda: pickle.loads(pickle.dumps(w.machine))),
     "pin": (NOW, True, lambda w: lambda: w.app.pin(w.base, w.length, "uring")),
     "move_pages": ((*NOW, "2.6.18", "pmig"), True, lambda w: lambda: w.app.move_pages(w.pages, 1)),
-    "move_pages query": (NOW, True, lambda w: lambda: w.app.move_pages(w.pages)),
+    "move_pages query": (
+        (*NOW, "2.6.18", "pmig"),
+        True,
+        lambda w: lambda: w.app.move_pages(w.pages),
+    ),
     "mbind": (ALL, True, mbind),
     "migrate_pages": (ALL, True, lambda w: lambda: w.app.migrate_pages({0}, {1})),
     "migrate_frames": (ALL, True, migrate_frames),

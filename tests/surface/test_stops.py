@@ -1,5 +1,6 @@
 """Ctrl-C ends a long call at once and leaves the machine whole; `support.stops` has all calls."""
 
+import pickle
 import signal
 import subprocess
 import sys
@@ -11,11 +12,12 @@ import numpy as np
 import pytest
 
 import pagemig as pm
+from pagemig import _api
 from pagemig.mm.numbers import NUMBERS
 from pagemig.pieces import PIECE
 from support import stops
 from support.machines import PAGE
-from support.signals import Stopped, counting, first_page_changes, ringing
+from support.signals import Stopped, counting, first_page_changes, ringing, stops_inside
 
 VM_LOCKED = NUMBERS["VM_LOCKED"]
 #: Milliseconds that a call may still run after the signal; a busy machine may take longer for it.
@@ -86,6 +88,154 @@ def test_work_on_arrays_is_done_in_pieces(name: str) -> None:
     with counting() as looks:
         ARRAYS[name](machine, process)
     assert looks[0] > MANY // PIECE // 2
+
+
+def test_a_migration_that_begins_copies_its_arguments_in_pieces() -> None:
+    machine = pm.Machine(["1MiB"] * 2)
+    pfns, nodes = np.ones(MANY, np.uint32), np.ones(MANY, np.int32)
+    flight = _api.Flight(machine, None, 0)
+    with counting() as looks:
+        flight.migrate_frames(pfns, nodes)
+    assert looks[0] > 12
+
+
+@pytest.mark.parametrize("how", ["frames", "pages"])
+def test_a_migration_whose_arguments_are_not_wanted_has_not_begun(how: str) -> None:
+    machine, app, base = world("6.1", 8)
+    many = np.full(MANY, base, np.uint64)
+    pfns, nodes = np.ones(MANY, np.uint32), np.ones(MANY, np.int32)
+    status = nodes.copy()
+
+    def begin() -> None:
+        flight = _api.Flight(machine, app if how == "pages" else None, 0)
+        if how == "pages":
+            flight.move_pages(0, MANY, many, nodes, status, pm.MPOL_MF_MOVE)
+        else:
+            flight.migrate_frames(pfns, nodes)
+
+    assert stops_inside(begin)
+    assert not machine.migrations
+    machine.check(full=True)
+    assert app.move_pages([base], 1).status.tolist() == [1]
+
+
+def test_a_machine_with_a_large_migration_is_copied_in_pieces() -> None:
+    machine, app, base = world("6.1", 8)
+    with app.start_move_pages(np.full(MANY, base, np.uint64), 1), counting() as looks:
+        machine.copy()
+    assert looks[0] > 40
+
+
+def test_a_large_machine_is_pickled_in_pieces() -> None:
+    parts = 64
+    machine = pm.Machine(["512MiB"], page_bytes=4096)
+    app = machine.spawn()
+    base = app.mmap(parts * pm.MiB)
+    app.touch(base, parts * pm.MiB, write=True, values=5)
+    whole, (_, arguments) = pickle.dumps(machine), machine.__reduce_ex__(5)
+    assert len(arguments) > 1
+    with counting() as looks:
+        assert len(pickle.dumps(arguments)) < len(whole)
+    assert looks[0] >= len(arguments) // 2
+    again = pickle.loads(whole)
+    again.check(full=True)
+    assert (again.processes[0].touch(base, parts * pm.MiB).values == 5).all()
+
+
+def gone_but_pinned(pages: int) -> tuple[pm.Machine, pm.Process, pm.Pin, np.ndarray]:
+    """A process that holds pages which nobody maps: they are free when it lets them go."""
+    machine, app, base = world("6.1", pages)
+    pfns = app.frames(base, pages)
+    pin = app.pin(base, pages * PAGE, "uring")
+    app.munmap(base, pages * PAGE)
+    return machine, app, pin, pfns
+
+
+def free_now(machine: pm.Machine, pfn: int) -> Callable[[], bool]:
+    return lambda: bool(machine.frames.state[pfn] == 0)
+
+
+def test_a_stopped_unpin_still_holds_the_front() -> None:
+    machine, app, pin, pfns = gone_but_pinned(3 << 20)
+    assert stops_inside(lambda: app.unpin(pin), free_now(machine, pfns[-1]), tries=1)
+    held = machine.frames.refcount[pfns] > 0
+    left = int(held.sum())
+    assert 0 < left < len(pfns) and held[:left].all()
+    machine.check(full=True)
+    app.unpin(pin)
+    assert not machine.frames.refcount[pfns].any()
+    with pytest.raises(OSError, match="EBADF"):
+        app.unpin(pin)
+    machine.check(full=True)
+
+
+def test_a_stopped_exit_lets_go_of_a_part_of_what_is_pinned() -> None:
+    machine, app, _, pfns = gone_but_pinned(3 << 20)
+    assert stops_inside(app.exit, free_now(machine, pfns[-1]), tries=1)
+    assert app.alive
+    assert 0 < np.count_nonzero(machine.frames.refcount[pfns]) < len(pfns)
+    machine.check(full=True)
+    app.exit()
+    assert not machine.frames.refcount[pfns].any()
+    machine.check(full=True)
+
+
+@pytest.mark.parametrize("kernel", ["2.6.18", "2.6.18-ia64", "pmig"])
+def test_a_query_of_2006_can_be_stopped(kernel: str) -> None:
+    machine, app, base = world(kernel, 8)
+    status = np.empty(MANY, np.int32)
+    pages = np.full(MANY, base, np.uint64)
+    assert stops_inside(lambda: app.move_pages(pages, status=status))
+    machine.check(full=True)
+    assert app.move_pages([base]).status.tolist() == [0]
+
+
+def test_many_accesses_of_a_context_can_be_stopped() -> None:
+    machine, app, base = world("6.1", 8)
+    many = np.full(2 * MANY, base, np.uint64)
+    with app.context() as context:
+        assert stops_inside(lambda: context.access_many(many))
+        assert context.access_many(many[:9]) == 9
+    machine.check(full=True)
+
+
+def test_deferred_accesses_can_be_stopped() -> None:
+    machine = pm.Machine(["64MiB"] * 2, access_stats=True)
+    app = machine.spawn()
+    base = app.mmap(8 * PAGE)
+    app.touch(base, 8 * PAGE, write=True)
+    before = app.access_counts(base, 8).sum()
+    many = np.full(4 * MANY, base, np.uint64)
+    assert stops_inside(lambda: app.access(many, deferred=True))
+    assert before < app.access_counts(base, 8).sum()
+    machine.check(full=True)
+
+
+def test_a_stopped_ftruncate_may_have_unmapped_a_part() -> None:
+    pages = 1 << 20
+    machine = pm.Machine(["16GiB"])
+    app = machine.spawn()
+    file = machine.file("tmpfs", pages * PAGE)
+    base = app.mmap(pages * PAGE, file=file, shared=True, populate=True)
+    others = [app] + [app.fork() for _ in range(3)]
+    for other in others:
+        other.touch(base, pages * PAGE)
+    begun = first_page_changes(others[-1], base)
+    assert stops_inside(lambda: app.ftruncate(file, 0), begun, tries=1)
+    assert (file.size, file.cached) == (pages * PAGE, pages)
+    mapped = np.count_nonzero(app.frames(base, pages) >= 0)
+    assert 0 < mapped < pages
+    machine.check(full=True)
+    assert app.touch(base, pages * PAGE).done == pages
+    app.ftruncate(file, 0)
+    assert (file.size, file.cached) == (0, 0)
+    machine.check(full=True)
+
+
+def test_the_search_for_frames_in_use_can_be_stopped() -> None:
+    machine = pm.Machine(["256GiB"] * 2)
+    assert stops_inside(lambda: machine.migrate_range(1, 1 << 25))
+    machine.check()
 
 
 def world(kernel: str, pages: int) -> tuple[pm.Machine, pm.Process, int]:
