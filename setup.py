@@ -4,7 +4,7 @@
 
 =========  ==============================================================================
 fast       the default and what wheels hold: -O3, no checks, no ``-march``
-debug      -O0, bounds checks, C assertions, annotated HTML beside the C
+debug      -O0, checked indices of lists, C assertions, annotated HTML beside the C
 thread     ThreadSanitizer (run with the compiler's libtsan preloaded: ``make tsan``)
 address    AddressSanitizer and UBSan (likewise: ``make asan``)
 coverage   line tracing of .pyx and .pxd for coverage.py (``make cover``)
@@ -199,7 +199,6 @@ def modules() -> list[Extension]:
             "language_level": 3,
             "boundscheck": checked,
             "wraparound": False,
-            "initializedcheck": checked,
             "cdivision": True,
             "freethreading_compatible": True,
             "auto_pickle": False,

@@ -78,33 +78,36 @@ cdef Py_ssize_t length_of(object a, int dimension) noexcept:
 
 
 cdef bint holds(object a, element_t element) noexcept:
-    """Whether ``a`` is an array of a type."""
-    return cnp.PyArray_Check(a) and cnp.PyArray_TYPE(a) == NUMBERS[<int> element]
+    """Whether ``a`` is an array of a type, by whatever name: numpy has two for 64 bits."""
+    return cnp.PyArray_Check(a) and cnp.PyArray_EquivTypenums(cnp.PyArray_TYPE(a), NUMBERS[<int> element])
 
 
-cdef object unfit(object a, str name, element_t element, object shape):
+cdef object unfit(object a, str name, element_t element, tuple shape, bint out):
     """Make the error for an array of another type or layout."""
+    cdef int k
     lengths = f"{shape}".replace("-1", "any")
-    wanted = f"{name} must be an array of {cnp.PyArray_DescrFromType(NUMBERS[<int> element])} of shape {lengths}"
+    kinds = "uint8 or bool" if element == U8 and not out else cnp.PyArray_DescrFromType(NUMBERS[<int> element])
+    wanted = f"{name} must be an array of {kinds} of shape {lengths}"
     if not cnp.PyArray_Check(a):
         return TypeError(f"{wanted}, not {a!r:.80}")
-    found = f"one of {a.dtype} of shape {a.shape}"
+    found = tuple([cnp.PyArray_DIM(a, k) for k in range(cnp.PyArray_NDIM(a))])
     if cnp.PyArray_ISCARRAY_RO(a):
-        return ValueError(f"{wanted}, not {found}")
-    return ValueError(f"{wanted}, and C-contiguous, aligned, in the machine's byte order, which this {found} is not")
+        return ValueError(f"{wanted}, not one of {cnp.PyArray_DescrFromType(cnp.PyArray_TYPE(a))} of shape {found}")
+    return ValueError(f"{wanted}, C-contiguous, aligned and in the machine's byte order: copy it with np.array(..., order='C')")
 
 
 cdef void *taken(object a, str name, element_t element, tuple shape, bint out) except? NULL:
-    """Get the data of an array of a shape, in which -1 is any length; flags of one byte may be of bool."""
-    cdef int k, number = NUMBERS[<int> element]
-    cdef bint fits = cnp.PyArray_Check(a) and cnp.PyArray_ISCARRAY_RO(a) and cnp.PyArray_NDIM(a) == len(shape)
-    if fits and cnp.PyArray_TYPE(a) != number:
-        fits = element == U8 and not out and cnp.PyArray_TYPE(a) == cnp.NPY_BOOL
+    """Get the data of an array of a shape, in which -1 is any length; bytes that are only read may be of bool."""
+    cdef int k
+    cdef bint fits = holds(a, element)
+    if not fits and element == U8 and not out:
+        fits = cnp.PyArray_Check(a) and cnp.PyArray_TYPE(a) == cnp.NPY_BOOL
+    fits = fits and cnp.PyArray_ISCARRAY_RO(a) and cnp.PyArray_NDIM(a) == len(shape)
     if fits:
         for k in range(<int> len(shape)):
             fits = fits and <int64_t> shape[k] in (-1, cnp.PyArray_DIM(a, k))
     if not fits:
-        raise unfit(a, name, element, shape)
+        raise unfit(a, name, element, shape, out)
     if out and not cnp.PyArray_ISWRITEABLE(a):
         raise ValueError(f"{name} must be writeable, for it receives results")
     return cnp.PyArray_DATA(a)

@@ -207,7 +207,8 @@ def relax(counts, latency, moves, prices, first, last, occupied, path=None, togo
     Raises
     ------
     TypeError, ValueError
-        An argument is no array of its type and shape.
+        An argument is no array of its type and shape, a page ends before it begins, or there are
+        more than 127 nodes.
     MemoryError
         No room for a block of pages.
     """
@@ -308,4 +309,4 @@ def choose(epoch, togo, moves, first, last, node):
                     k = j
             node_of[p] = <int8_t> k
     if wrong >= 0:
-        raise ValueError(f"page {wrong} is on node {node[wrong]} of {nodes}")
+        raise ValueError(f"page {wrong} is on node {node_of[wrong]} of {nodes}")

@@ -34,8 +34,8 @@ def tally(index, count, by_page, pages=None, at=None, listed=0, before=0):
 
     Raises
     ------
-    ValueError
-        The shapes do not go together, or a run has no valid page; the runs before it are counted.
+    TypeError, ValueError
+        An argument is no array of its type, or the shapes do not go together, or a run has no valid page; the runs before it are counted.
     """
     cdef const int32_t *page_of = <const int32_t *> column(index, "index", I32)
     cdef const uint32_t *count_of = <const uint32_t *> column(count, "count", U32)
@@ -68,7 +68,7 @@ def tally(index, count, by_page, pages=None, at=None, listed=0, before=0):
                 met_at[n] = first + r
                 n += (had == 0) & (number != 0)
     if wrong >= 0:
-        raise ValueError(f"run {wrong} has page {index[wrong]}, but there are {size} pages")
+        raise ValueError(f"run {wrong} has page {page_of[wrong]}, but there are {size} pages")
     return n
 
 
@@ -91,8 +91,8 @@ def absent(pages, at, node, found, runs):
 
     Raises
     ------
-    ValueError
-        The shapes do not go together, or a page is none of those in ``node``.
+    TypeError, ValueError
+        An argument is no array of its type, or the shapes do not go together, or a page is none of those in ``node``.
     """
     cdef const int32_t *page_of = <const int32_t *> column(pages, "pages", I32)
     cdef const int64_t *first_at = <const int64_t *> column(at, "at", I64)
@@ -116,7 +116,7 @@ def absent(pages, at, node, found, runs):
                 out_at[n] = first_at[k]
                 n += 1
     if wrong >= 0:
-        raise ValueError(f"entry {wrong} of pages is {pages[wrong]}, but there are {size} pages")
+        raise ValueError(f"entry {wrong} of pages is {page_of[wrong]}, but there are {size} pages")
     return n
 
 
@@ -136,8 +136,8 @@ def by_node(pages, by_page, node, sums):
 
     Raises
     ------
-    ValueError
-        The shapes do not go together, or an entry is no page, or one that lies on no node.
+    TypeError, ValueError
+        An argument is no array of its type, or the shapes do not go together, or an entry is no page, or one that lies on no node.
     """
     cdef const int32_t *page_of = <const int32_t *> column(pages, "pages", I32)
     cdef const int64_t *count_of = <const int64_t *> column(by_page, "by_page", I64)
@@ -158,7 +158,7 @@ def by_node(pages, by_page, node, sums):
                 break
             out[at] += count_of[page]
     if wrong >= 0:
-        raise ValueError(f"entry {wrong} of pages is {pages[wrong]}, which lies on no node")
+        raise ValueError(f"entry {wrong} of pages is {page_of[wrong]}, which lies on no node")
 
 
 def block_sums(count, block, sums):
@@ -175,8 +175,8 @@ def block_sums(count, block, sums):
 
     Raises
     ------
-    ValueError
-        There is not one sum for every block.
+    TypeError, ValueError
+        An argument is no array of its type, or there is not one sum for every block.
     """
     cdef const uint32_t *count_of = <const uint32_t *> column(count, "count", U32)
     cdef int64_t *out = <int64_t *> column_out(sums, "sums", I64)

@@ -49,6 +49,8 @@ def cached_rmw(words, int64_t n):
     cdef Py_ssize_t i
     cdef uint64_t *w = <uint64_t *> column_out(words, "words", U64)
     cdef int64_t lines = length_of(words, 0) // 8
+    if lines == 0:
+        raise ValueError("words must have 8 entries at least, the words of a line")
     with nogil:
         for i in range(n):
             pmg_add(w + i % lines * 8, 1)

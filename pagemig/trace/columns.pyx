@@ -43,8 +43,8 @@ def join(pages, write, count=None):
     cdef const uint8_t *kind_of = <const uint8_t *> column(write, "write", U8)
     cdef Py_ssize_t n = length_of(pages, 0), kinds = length_of(write, 0), amounts = n
     cdef const uint64_t *count_of = NULL
-    cdef uint64_t amount, page = 0, held = 0
-    cdef uint8_t kind = 0
+    cdef uint64_t amount, now, page = 0, held = 0
+    cdef uint8_t now_kind, kind = 0
     if count is not None:
         column(count, "count", U64)
         amounts = length_of(count, 0)
@@ -70,18 +70,19 @@ def join(pages, write, count=None):
     with nogil:
         for i in range(n):
             amount = count_of[i] if count_of != NULL else 1
-            if held and page_of[i] == page and (kind_of[i] != 0) == kind and amount <= MOST - held:
+            now, now_kind = page_of[i], kind_of[i] != 0     # read once: the caller's may change
+            if held and now == page and now_kind == kind and amount <= MOST - held:
                 held += amount
                 continue
             if amount == 0:
                 continue
-            if held and page_of[i] == page and (kind_of[i] != 0) == kind:
+            if held and now == page and now_kind == kind:
                 amount -= MOST - held  # no overflow: held is at most MOST
                 held = MOST
             if held:
                 to_pages[size], to_write[size], to_count[size] = page, kind, <uint32_t>held
                 size += 1
-            page, kind = page_of[i], kind_of[i] != 0
+            page, kind = now, now_kind
             while amount > MOST:
                 to_pages[size], to_write[size], to_count[size] = page, kind, <uint32_t>MOST
                 size += 1
@@ -104,6 +105,7 @@ cdef class Ranks:
 
     cdef uint64_t seed
     cdef Py_ssize_t size
+    cdef bint busy          # a thread numbers pages without the interpreter lock, which this is under
     cdef object _keys, _slots, _pages
 
     def __cinit__(self):
@@ -127,16 +129,27 @@ cdef class Ranks:
         Returns
         -------
         ndarray of uint32, shape (n,)
+
+        Raises
+        ------
+        RuntimeError
+            Another thread is numbering pages with the same object.
         """
         cdef Py_ssize_t at = 0
         cdef const uint64_t *page_of = <const uint64_t *> column(pages, "pages", U64)
         cdef Py_ssize_t n = length_of(pages, 0)
         ranks = np.empty(n, np.uint32)
         cdef uint32_t *out = <uint32_t *> own_data(ranks)
-        while at < n:
-            at = self._look_up(page_of, out, at, n)
-            if at < n:
-                self._grow()
+        if self.busy:
+            raise RuntimeError("another thread is numbering pages with these Ranks")
+        self.busy = True
+        try:
+            while at < n:
+                at = self._look_up(page_of, out, at, n)
+                if at < n:
+                    self._grow()
+        finally:
+            self.busy = False
         return ranks
 
     cdef Py_ssize_t _look_up(self, const uint64_t *pages, uint32_t *out, Py_ssize_t at, Py_ssize_t n):
@@ -165,7 +178,7 @@ cdef class Ranks:
     def _grow(self):
         if self.size >= (<int64_t>1 << 31) - 1:
             raise ValueError("a trace has at most 2**31 - 1 pages")
-        pages, ranks = self._pages, np.empty(self.size, np.uint32)
+        pages, ranks = self._pages, np.empty(self._pages.size, np.uint32)
         self._pages = np.empty(2 * pages.size, np.uint64)
         self._keys = np.empty(4 * pages.size, np.uint64)
         self._slots = np.full(4 * pages.size, NONE, np.uint32)

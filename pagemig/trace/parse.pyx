@@ -165,8 +165,13 @@ cdef class Parser:
         cdef Py_buffer given
         if not PyObject_CheckBuffer(text):
             raise TypeError(f"text must be bytes, not {text!r:.80}")
-        PyObject_GetBuffer(text, &given, PyBUF_SIMPLE)
         try:
+            PyObject_GetBuffer(text, &given, PyBUF_SIMPLE)
+        except (BufferError, ValueError):
+            raise ValueError(f"text must be contiguous bytes, not {text!r:.80}") from None
+        try:
+            if given.itemsize != 1:
+                raise TypeError(f"text must be bytes, not {text!r:.80}")
             self.bad = -1
             self.make_room(out, given.len)
             with nogil:

@@ -119,8 +119,16 @@ def test_a_cimport_turned_round_is_noticed(edge: tuple[str, str]) -> None:
 
 
 def test_automatic_migration_and_traces_import_nothing_of_the_model() -> None:
-    allowed = {"auto", "trace", "constants", "errors", "arguments", "checked", "files", "report"}
-    allowed |= {"_arrays"}
+    allowed = {
+        "auto",
+        "trace",
+        "constants",
+        "errors",
+        "arguments",
+        "checked",
+        "files",
+        "report",
+    } | {"_arrays"}
     for source, target in EDGES:
         if source.split(".")[0] in ("auto", "trace"):
             assert target.split(".")[0] in allowed, (source, target)
