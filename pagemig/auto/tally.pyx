@@ -35,7 +35,8 @@ def tally(index, count, by_page, pages=None, at=None, listed=0, before=0):
     Raises
     ------
     TypeError, ValueError
-        An argument is no array of its type, or the shapes do not go together, or a run has no valid page; the runs before it are counted.
+        An argument is no array of its type, the shapes do not go together, or a run has no valid
+        page; the runs before it are counted.
     """
     cdef const int32_t *page_of = <const int32_t *> column(index, "index", I32)
     cdef const uint32_t *count_of = <const uint32_t *> column(count, "count", U32)
@@ -92,7 +93,7 @@ def absent(pages, at, node, found, runs):
     Raises
     ------
     TypeError, ValueError
-        An argument is no array of its type, or the shapes do not go together, or a page is none of those in ``node``.
+        An argument is no array of its type, the shapes do not go together, or a page is none of those in ``node``.
     """
     cdef const int32_t *page_of = <const int32_t *> column(pages, "pages", I32)
     cdef const int64_t *first_at = <const int64_t *> column(at, "at", I64)
@@ -137,7 +138,8 @@ def by_node(pages, by_page, node, sums):
     Raises
     ------
     TypeError, ValueError
-        An argument is no array of its type, or the shapes do not go together, or an entry is no page, or one that lies on no node.
+        An argument is no array of its type, the shapes do not go together, or an entry is no page,
+        or one that lies on no node.
     """
     cdef const int32_t *page_of = <const int32_t *> column(pages, "pages", I32)
     cdef const int64_t *count_of = <const int64_t *> column(by_page, "by_page", I64)
