@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["available", "is_printable", "printable", "quoted", "replaced", "room"]
+__all__ = ["available", "is_printable", "printable", "quoted", "replaced", "room", "sync"]
 
 #: Characters that a terminal obeys instead of showing: C0 and C1 control characters, DEL, the two
 #: Unicode line separators, and overrides of the text direction.
@@ -130,8 +130,7 @@ def replaced(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             if mode is not None:
                 os.fchmod(file.fileno(), stat.S_IMODE(mode))
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            sync(file)
         part.replace(target)
     except BaseException:
         part.unlink(missing_ok=True)
@@ -143,6 +142,13 @@ def replaced(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         pass  # some file systems cannot; the file itself is safe
     finally:
         os.close(folder)
+
+
+def sync(file: BinaryIO) -> None:
+    """Write what was written to a file to the disk; a device or a pipe gets it only."""
+    file.flush()
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        os.fsync(file.fileno())
 
 
 def _remove_left(part: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import tempfile
 import threading
@@ -21,7 +22,7 @@ from .cache import LINE_SHIFT, LineCache
 from .columns import blocks
 from .format import Writer
 from .header import PAGE_SHIFT, Header, TraceError
-from .readers import Accesses, reader
+from .readers import Accesses, Reader, reader
 from .streams import Source
 
 __all__ = ["Options", "Recording", "Report", "Sink", "Stop", "beside", "check", "convert"]
@@ -166,8 +167,8 @@ class Sink:
             )
             at = stop
 
-    def close(self, header: Header) -> Recording | None:
-        """Write the trace; return None, without a file, if there was no access."""
+    def finish(self, header: Header) -> Recording | None:
+        """Write the trace, which `publish` puts in its place; None if there was no access."""
         if self.references == 0:
             self.writer.abandon()
             return None
@@ -178,7 +179,11 @@ class Sink:
             ways=options.ways if options.cache else header.ways,
             references=max(self.references, header.references),
         )
-        return Recording(self.path, self.writer.close(known))
+        return Recording(self.path, self.writer.finish(known))
+
+    def publish(self) -> None:
+        """Put the trace in its place."""
+        self.writer.publish()
 
 
 class Stop:
@@ -192,18 +197,48 @@ class Stop:
     def __init__(self) -> None:
         self.signal = 0
         self._before: dict[int, object] = {}
+        self._commits = False
+        self._ends: tuple[int, ...] = ()  # of a pipe that every signal writes to
+        self._woken = -1
 
     def asked(self) -> bool:
         """Tell whether a signal has come."""
         return self.signal != 0
 
+    def wait(self, fd: int) -> bool:
+        """Wait until a file has something to read; False once a signal has asked to stop."""
+        there = select.poll()
+        for end in (fd, *self._ends[:1]):
+            there.register(end, select.POLLIN)
+        while not self.signal:
+            ready = [end for end, _ in there.poll()]
+            if fd in ready:
+                return True
+            os.read(self._ends[0], 64)  # a signal that is none of these
+        return False
+
+    @contextlib.contextmanager
+    def committing(self) -> Iterator[None]:
+        """Put off what signals ask for until several files are in their places."""
+        self._commits = True
+        try:
+            yield
+        finally:
+            self._commits = False
+
     def _ask(self, number: int, _frame: object) -> None:
+        if self._commits:
+            return
         if self.signal:
             raise KeyboardInterrupt
         self.signal = number
 
     def __enter__(self) -> Stop:
         if threading.current_thread() is threading.main_thread():
+            self._ends = os.pipe()
+            for end in self._ends:
+                os.set_blocking(end, False)
+            self._woken = signal.set_wakeup_fd(self._ends[1], warn_on_full_buffer=False)
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._before[number] = signal.signal(number, self._ask)
         return self
@@ -211,6 +246,11 @@ class Stop:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
+        if self._ends:
+            signal.set_wakeup_fd(self._woken)
+            for end in self._ends:
+                os.close(end)
+            self._ends = ()
 
 
 def check(path: str | os.PathLike[str]) -> Path:
@@ -294,44 +334,70 @@ def convert(
     with contextlib.ExitStack() as stack:
         stack.callback(_abandon, sinks)
         stop = stack.enter_context(Stop())
-        found = stack.enter_context(reader(source, format, skip=lenient))
-        references = 0
-        for chunk in found:
-            for owner, part in _apart(chunk, apart):
-                if owner not in sinks:
-                    if len(sinks) == _MOST_PARTS:
-                        raise TraceError(f"{found.stream.name}: more than {_MOST_PARTS} processes")
-                    sinks[owner] = Sink(beside(target, len(sinks)), options, found.unit, stop)
-                sink = sinks[owner]
-                before = sink.references
-                sink.add(part, None if limit is None else limit - references)
-                references += sink.references - before
-            if report is not None:
-                report(references, sum(sink.writer.accesses for sink in sinks.values()))
-            if stop.signal or (limit is not None and references >= limit):
-                break
+        try:
+            found = stack.enter_context(reader(source, format, skip=lenient, wait=stop.wait))
+            _take(found, sinks, target, options, apart, stop, report)
+        except TraceError:  # it ended where it should not
+            if not stop.signal:
+                raise
+            if not sinks:
+                raise KeyboardInterrupt from None  # nothing was read that could be kept
+        cut = _cut(stop.signal)
         header = replace(found.header, program=program or found.header.program)
         done = []
         for owner, sink in sinks.items():
             named = f"{apart} {owner}" if len(sinks) > 1 else ""
-            note = "; ".join(filter(None, [header.note, named, _cut(stop.signal)]))
-            recording = sink.close(replace(header, note=note))
+            note = "; ".join(filter(None, [header.note, named, cut]))
+            recording = sink.finish(replace(header, note=note))
             if recording is not None:
                 done.append(recording)
+        if not done and cut:
+            raise KeyboardInterrupt
         if not done:
             raise TraceError(
                 f"{found.stream.name}: no access was seen (read as {found.format})"
                 + (f"; {found.skipped:,} events told no address" if found.skipped else "")
                 + (f"; {found.first}" if found.first else "")
             )
+        status = 128 + stop.signal if stop.signal else 0
+        with stop.committing():
+            for sink in sinks.values():
+                sink.publish()
         first, *others = done
         return replace(
             first,
             malformed=found.malformed,
             first=found.first,
             others=tuple(others),
-            status=128 + stop.signal if stop.signal else 0,
+            status=status,
         )
+
+
+def _take(
+    found: Reader,
+    sinks: dict[int, Sink],
+    target: Path,
+    options: Options,
+    apart: str,
+    stop: Stop,
+    report: Report | None,
+) -> None:
+    """Pass accesses to the sinks of their processes up to the limit, the end, or a signal."""
+    references = 0
+    for chunk in found:
+        for owner, part in _apart(chunk, apart):
+            if owner not in sinks:
+                if len(sinks) == _MOST_PARTS:
+                    raise TraceError(f"{found.stream.name}: more than {_MOST_PARTS} processes")
+                sinks[owner] = Sink(beside(target, len(sinks)), options, found.unit, stop)
+            sink = sinks[owner]
+            before = sink.references
+            sink.add(part, None if options.limit is None else options.limit - references)
+            references += sink.references - before
+        if report is not None:
+            report(references, sum(sink.writer.accesses for sink in sinks.values()))
+        if stop.signal or (options.limit is not None and references >= options.limit):
+            break
 
 
 def _abandon(sinks: dict[int, Sink]) -> None:

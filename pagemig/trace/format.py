@@ -455,6 +455,23 @@ class Writer:
         Header
             As written.
         """
+        written = self.finish(header)
+        self.publish()
+        return written
+
+    def finish(self, header: Header | None = None) -> Header:
+        """Write the pending runs and the directory to the disk; `publish` is left to do.
+
+        Parameters
+        ----------
+        header : Header, optional
+            Replaces the one given at the start.
+
+        Returns
+        -------
+        Header
+            As written.
+        """
         facts = replace(header or self.header, unit="", tick=0, duration=0)
         if self._clock.running:
             clock = self._clock
@@ -462,27 +479,48 @@ class Writer:
         try:
             while self._held:
                 self._flush(keep=0)
-            return self.end(self._ranks.pages, self._clock.ticks, facts)
+            return self._end(self._ranks.pages, self._clock.ticks, facts)
         except BaseException:
             self.abandon()
             raise
 
     def end(self, table: NDArray[np.uint64], ticks: NDArray[np.uint64], header: Header) -> Header:
-        """Write pages, in the order of their ranks, ticks and directory."""
+        """Write pages, in the order of their ranks, ticks and directory, and put the file there."""
+        written = self._end(table, ticks, header)
+        self.publish()
+        return written
+
+    def _end(self, table: NDArray[np.uint64], ticks: NDArray[np.uint64], header: Header) -> Header:
         self._closed = True
         header = header.shown().counted(sum(block.accesses for block in self._blocks))
-        steps = np.diff(table.view("<i8"), prepend=np.int64(0))
-        pages = self._part(steps, 3)
-        rises = self._part(np.diff(ticks, prepend=np.uint64(0)).astype("<u8"), 3)
+        pages, rises = self._part(table), self._part(ticks)
         text = _Directory(header, pages, rises, self._blocks).text()
         self._file.write(text + _TAIL.pack(len(text), zlib.crc32(text), MAGIC))
-        self._stack.close()
+        files.sync(self._file)
         return header
 
-    def _part(self, values: NDArray[Any], width: int) -> _Part:
-        column, packed = _pack(values, self._small, self._hurried, width)
+    def publish(self) -> None:
+        """Put the finished file in its place."""
+        self._stack.close()
+
+    def _part(self, values: NDArray[np.uint64]) -> _Part:
+        """Write the steps from each number to the next."""
+        if self._hurried():
+            return self._part_as_it_is(values)
+        steps = np.diff(values, prepend=np.uint64(0)).astype("<u8")
+        column, packed = _pack(steps, self._small, self._hurried, 3)
         self._file.write(packed)
         return _Part(values.size, column, zlib.crc32(packed))
+
+    def _part_as_it_is(self, values: NDArray[np.uint64]) -> _Part:
+        """Write steps without packing, in pieces that take no new memory of the host."""
+        crc, last = 0, np.zeros(1, np.uint64)
+        for at in range(0, values.size, _PIECE):
+            piece = values[at : at + _PIECE]
+            raw = np.diff(piece, prepend=last).astype("<u8").tobytes()
+            self._file.write(raw)
+            crc, last = zlib.crc32(raw, crc), piece[-1:]
+        return _Part(values.size, _Column(_STORED, 8 * values.size), crc)
 
     def abandon(self) -> None:
         """Leave the old file unchanged."""

@@ -29,7 +29,7 @@ from . import parse
 from .format import MAGIC, TraceFile
 from .header import PAGE_SHIFT, Header, TraceError
 from .pieces import Json
-from .streams import HEAD, MissingError, Source, Stream, opened
+from .streams import HEAD, MissingError, Source, Stream, Wait, opened, patiently
 
 __all__ = ["FORMATS", "Accesses", "Reader", "reader"]
 
@@ -989,7 +989,11 @@ FORMATS: dict[str, type[Reader]] = {
 
 @contextlib.contextmanager
 def reader(
-    source: str | os.PathLike[str] | Source, format: str | None = None, *, skip: bool = False
+    source: str | os.PathLike[str] | Source,
+    format: str | None = None,
+    *,
+    skip: bool = False,
+    wait: Wait = patiently,
 ) -> Iterator[Reader]:
     """Open a trace of any format.
 
@@ -1002,6 +1006,8 @@ def reader(
         A key of `FORMATS`; recognised by content unless given.
     skip : bool, default False
         Skip and count malformed lines instead of raising at the first.
+    wait : callable, optional
+        How to wait for its bytes (`pagemig.trace.streams.Wait`).
 
     Yields
     ------
@@ -1018,7 +1024,7 @@ def reader(
     """
     if format is not None and format not in FORMATS:
         raise ValueError(f"no format {format!r}; there are {', '.join(FORMATS)}")
-    with opened(source) as stream:
+    with opened(source, wait) as stream:
         head = stream.peek()
         kind = FORMATS.get(format or "")
         if kind is None and not head:

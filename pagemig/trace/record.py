@@ -116,7 +116,7 @@ def record(
             logs.end()
             process.kill()  # its log may not have been found yet
             process.wait()
-        return _recordings(logs, command, process.returncode, stop.signal, limit)
+        return _recordings(logs, command, process.returncode, stop, limit)
 
 
 def _follow(
@@ -146,23 +146,29 @@ def _follow(
 
 
 def _recordings(
-    logs: _Logs, command: Sequence[str], status: int, signalled: int, limit: int | None
+    logs: _Logs, command: Sequence[str], status: int, stop: Stop, limit: int | None
 ) -> Recording:
-    """Close what was recorded."""
+    """Write what was recorded, all traces or none."""
+    signalled = stop.signal
     limited = limit is not None and logs.references >= limit
     cut = f"ended early by {signal.Signals(signalled).name}" if signalled else ""
-    done: list[Recording] = []
+    found: list[tuple[_Log, Recording]] = []
     for log in logs.all:
         if logs.left_by_exec(log):
             continue
         name = shlex.join(command) if log is logs.all[0] else log.command
-        recording = log.sink.close(Header(program=name, source="valgrind lackey", note=cut))
+        recording = log.sink.finish(Header(program=name, source="valgrind lackey", note=cut))
         if recording is not None:
-            path = recording.path.replace(beside(logs.target, len(done)))
-            done.append(replace(recording, path=path, malformed=log.parser.malformed))
-    if not done:
+            found.append((log, recording))
+    if not found:
         beyond = f" beyond the first {logs.skip:,}" if logs.skip else ""
         raise RecordError(f"no access was seen{beyond}: did valgrind run the program?")
+    done: list[Recording] = []
+    with stop.committing():
+        for log, recording in found:
+            log.sink.publish()
+            path = recording.path.replace(beside(logs.target, len(done)))
+            done.append(replace(recording, path=path, malformed=log.parser.malformed))
     status = 128 + signalled if signalled else 128 - status if status < 0 else status
     return replace(done[0], status=0 if limited else status, others=tuple(done[1:]))
 
@@ -170,8 +176,9 @@ def _recordings(
 class _Log:
     """The log of one process."""
 
-    def __init__(self, pid: int, fd: int, sink: Sink) -> None:
+    def __init__(self, pid: int, fd: int, sink: Sink, stop: Stop) -> None:
         self.pid, self.fd, self.sink = pid, fd, sink
+        self._stop = stop
         self.parser = parse.Lackey(skip=True)
         self.command = ""
         self.open = True
@@ -193,6 +200,8 @@ class _Log:
             accesses = Accesses(*self.parser.feed(whole))
             before = self.sink.references
             self.sink.add(accesses, most)
+            if self._stop.signal:  # a program that still runs may write as fast as this reads
+                return
             if most is not None:
                 most -= self.sink.references - before
                 if most <= 0:
@@ -262,7 +271,7 @@ class _Logs:
             path.unlink()
             target = beside(self.target, len(self.all))
             sink = Sink(target, self._options, "instructions", self._stop)
-            self.all.append(_Log(int(path.name), fd, sink))
+            self.all.append(_Log(int(path.name), fd, sink, self._stop))
 
     def end(self) -> None:
         """End every process that still runs."""

@@ -8,10 +8,10 @@ import gzip
 import io
 import lzma
 import os
+import select
 import sys
 import zlib
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import IO, Any, Protocol, cast
 
 from pagemig import files
@@ -20,7 +20,7 @@ from pagemig.report import MissingError
 from .format import spooled
 from .header import TraceError
 
-__all__ = ["HEAD", "MissingError", "Source", "Stream", "opened"]
+__all__ = ["HEAD", "MissingError", "Source", "Stream", "Wait", "opened", "patiently"]
 
 #: Magic numbers of the compression formats.
 HEAD = 1 << 16
@@ -46,8 +46,29 @@ class Source(Protocol):
         ...
 
 
+#: Waits until a file has something to read, or has ended; False once nobody wants it any more.
+Wait = Callable[[int], bool]
+
+
+def patiently(fd: int) -> bool:
+    """Wait until a file has something to read, for as long as it takes."""
+    there = select.poll()
+    there.register(fd, select.POLLIN)
+    there.poll()
+    return True
+
+
 class Stream(io.RawIOBase):
     """A source whose next bytes can be read ahead.
+
+    Parameters
+    ----------
+    source : Source
+        Where the bytes come from.
+    name, packed : str
+        See below.
+    wait : callable, optional
+        How to wait for them if the source is a file; what nobody wants any more has ended.
 
     Attributes
     ----------
@@ -57,9 +78,10 @@ class Stream(io.RawIOBase):
         The compression, for messages; empty if it was not compressed.
     """
 
-    def __init__(self, source: Source, name: str, packed: str = "") -> None:
+    def __init__(self, source: Source, name: str, packed: str = "", wait: Wait = patiently) -> None:
         self.name, self.packed = files.printable(name), packed
         self._source = source
+        self._wait = wait
         self._head = b""
 
     def peek(self, size: int = HEAD) -> bytes:
@@ -103,6 +125,8 @@ class Stream(io.RawIOBase):
 
     def _more(self, size: int) -> bytes:
         if not self.packed:
+            if isinstance(self._source, io.FileIO) and not self._wait(self._source.fileno()):
+                return b""
             return self._source.read(size)
         try:
             return self._source.read(size)
@@ -117,7 +141,7 @@ class Stream(io.RawIOBase):
     def whole(self) -> Iterator[IO[bytes]]:
         """Return a seekable file with everything that is left, a temporary one if needed."""
         source: Any = self._source
-        plain = not self.packed and isinstance(source, io.BufferedReader | io.BytesIO)
+        plain = not self.packed and isinstance(source, io.FileIO | io.BufferedReader | io.BytesIO)
         plain = plain and source.seekable()
         if plain:
             source.seek(-len(self._head), os.SEEK_CUR)
@@ -214,9 +238,21 @@ class _Zstd:
         return found
 
 
+def _at_once(name: str, flags: int) -> int:
+    """Open a file, and a pipe before its other end is there: a read waits for that."""
+    return os.open(name, flags | os.O_NONBLOCK)
+
+
 @contextlib.contextmanager
-def opened(source: str | os.PathLike[str] | Source) -> Iterator[Stream]:
+def opened(source: str | os.PathLike[str] | Source, wait: Wait = patiently) -> Iterator[Stream]:
     """Open a file, ``-`` for standard input, or a file object; decompress it if needed.
+
+    Parameters
+    ----------
+    source : path-like or binary file
+        What to open.
+    wait : callable, optional
+        How to wait for bytes of a file.
 
     Yields
     ------
@@ -232,13 +268,15 @@ def opened(source: str | os.PathLike[str] | Source) -> Iterator[Stream]:
     with contextlib.ExitStack() as stack:
         if isinstance(source, str | os.PathLike):
             name = os.fspath(source)
-            raw: Source = (
-                sys.stdin.buffer if name == "-" else stack.enter_context(Path(name).open("rb"))
-            )
+            if name == "-":
+                raw: Source = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
+            else:
+                raw = stack.enter_context(open(name, "rb", buffering=0, opener=_at_once))
+                os.set_blocking(raw.fileno(), True)
             name = "standard input" if name == "-" else name
         else:
             raw, name = source, str(getattr(source, "name", "<stream>"))
-        stream = raw if isinstance(raw, Stream) else Stream(raw, name)
+        stream = raw if isinstance(raw, Stream) else Stream(raw, name, wait=wait)
         packings: list[str] = []
         while len(packings) < 3:
             head = stream.peek(8)

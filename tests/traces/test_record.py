@@ -2,6 +2,7 @@
 
 import fcntl
 import gzip
+import io
 import lzma
 import os
 import shutil
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import termios
+import threading
 import time
 
 import pytest
@@ -17,7 +19,7 @@ import pagemig.trace.record as trace_record
 from pagemig.commands.main import main
 from pagemig.commands.record import size
 from pagemig.trace import load
-from pagemig.trace.convert import convert
+from pagemig.trace.convert import Sink, Stop, convert
 from pagemig.trace.record import RecordError, record
 from support.samples import SAMPLES
 
@@ -207,10 +209,76 @@ def test_a_signal_during_a_conversion_keeps_what_was_read(tmp_path):
         pipe.write(b" L 1000,8\n" * 100_000)
         while unread(pipe) and recorder.poll() is None:
             time.sleep(0.02)
-        recorder.send_signal(signal.SIGTERM)  # before it can see what follows
-        pipe.write(b" L 2000,8\n")
-    assert recorder.wait(300) == 128 + signal.SIGTERM
-    assert load(out).accesses >= 100_000
+        recorder.send_signal(signal.SIGTERM)  # it waits for more, which does not come
+        assert recorder.wait(300) == 128 + signal.SIGTERM
+    assert load(out).accesses == 100_000
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_conversion_that_has_read_nothing_is_interrupted(tmp_path, begun, monkeypatch):
+    """Whether the other end of a pipe is not there yet, or says nothing."""
+    fifo, out = tmp_path / "in", tmp_path / "x.pmt"
+    os.mkfifo(fifo)
+    out.write_bytes(b"old")
+    main = threading.main_thread().ident
+    other = threading.Thread(target=lambda: signal.pthread_kill(main, signal.SIGINT))
+    wait = Stop.wait
+
+    def wait_and_ask(stop, fd):
+        ends = [os.open(fifo, os.O_WRONLY)] if begun else []
+        if other.ident is None:
+            other.start()
+        try:
+            return wait(stop, fd)
+        finally:
+            for end in ends:
+                os.close(end)
+
+    monkeypatch.setattr(Stop, "wait", wait_and_ask)
+    with pytest.raises(KeyboardInterrupt):
+        convert(fifo, out)
+    other.join()
+    assert out.read_bytes() == b"old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "x.pmt"]
+
+
+OLD = dict.fromkeys(("x.pmt", "x-2.pmt", "x-3.pmt"), b"old")
+
+
+def three_processes(tmp_path):
+    """A text of three processes, and where its traces go."""
+    for name, data in OLD.items():
+        (tmp_path / name).write_bytes(data)
+    return io.BytesIO(SAMPLES["perf"]), tmp_path / "x.pmt"
+
+
+def test_a_second_signal_leaves_all_old_traces(tmp_path, monkeypatch):
+    finish = Sink.finish
+
+    def finish_and_ask(sink, header):
+        signal.raise_signal(signal.SIGINT)
+        return finish(sink, header)
+
+    source, out = three_processes(tmp_path)
+    monkeypatch.setattr(Sink, "finish", finish_and_ask)
+    with pytest.raises(KeyboardInterrupt):
+        convert(source, out)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == OLD
+
+
+def test_signals_between_two_traces_wait_until_all_are_there(tmp_path, monkeypatch):
+    publish = Sink.publish
+
+    def publish_and_ask(sink):
+        publish(sink)
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    source, out = three_processes(tmp_path)
+    monkeypatch.setattr(Sink, "publish", publish_and_ask)
+    done = convert(source, out)
+    assert (done.status, len(done.others)) == (0, 2)
+    assert [load(one.path).accesses for one in (done, *done.others)] == [2, 2, 2]
 
 
 def unread(pipe):
