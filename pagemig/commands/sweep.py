@@ -9,7 +9,8 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import active_children, get_context
+from multiprocessing import active_children, get_context, parent_process
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -133,6 +134,20 @@ def _list(option: str, text: str, kind: Callable[[str], T]) -> list[T]:
         raise ValueError(f"{option} takes numbers separated by commas, not {text!r}") from None
 
 
+def begin_worker() -> None:
+    """Prepare a worker, which is the command's to end: by itself it ends only with the command."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches workers, too
+    command = parent_process()
+    if command is not None:
+        threading.Thread(target=_end_with, args=(command.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    """End this process when another one has ended, whatever is under way."""
+    wait([sentinel])
+    os._exit(1)
+
+
 @contextmanager
 def _executor(args: argparse.Namespace) -> Iterator[Executor | None]:
     """Choose what runs the tasks."""
@@ -153,8 +168,7 @@ def _executor(args: argparse.Namespace) -> Iterator[Executor | None]:
         executor = ProcessPoolExecutor(
             args.jobs,
             mp_context=get_context("spawn"),
-            initializer=signal.signal,  # Ctrl-C reaches workers too; this process ends them
-            initargs=(signal.SIGINT, signal.SIG_IGN),
+            initializer=begin_worker,
         )
         try:
             yield executor

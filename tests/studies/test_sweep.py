@@ -1,6 +1,8 @@
 """Sweeps: every executor gives the same rows, and what is done is not done again."""
 
 import json
+import os
+import select
 import signal
 import subprocess
 import sys
@@ -324,3 +326,27 @@ def test_ctrl_c_does_not_wait_for_the_tasks(tmp_path):
     assert sweeper.returncode == 130
     assert b"Traceback" not in said
     assert len(done.read_text().splitlines()) <= 1  # the line itself may have been on its way
+
+
+def test_workers_end_with_a_command_that_is_killed():
+    """Their tasks would never end."""
+    program = """if __name__ == "__main__":
+        import os, signal
+        from concurrent.futures import ProcessPoolExecutor
+        from multiprocessing import get_context
+        from pagemig.commands.sweep import begin_worker
+        pool = ProcessPoolExecutor(1, get_context("spawn"), begin_worker)
+        worker = pool.submit(os.getpid).result()
+        pool.submit(signal.pause)
+        print(worker, flush=True)
+        signal.pause()
+    """
+    command = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    ended = os.pidfd_open(int(command.stdout.readline()))
+    command.kill()
+    command.wait()
+    command.stdout.close()
+    there = select.poll()
+    there.register(ended, select.POLLIN)
+    assert there.poll(60_000)
+    os.close(ended)
