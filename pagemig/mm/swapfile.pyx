@@ -111,7 +111,9 @@ cdef int unuse_page(ctx_t *c, uint32_t slot, uint32_t pfn) noexcept nogil:
     cdef int err = 0
     for i in range(1, pmg_load32(&m.mms.fresh)):
         if err == 0 and pmg_load32(&m.swap_map[slot]) > 1 and mmget_not_zero(m, i):
+            c.target_mm = i             # for check, where the call waits
             err = unuse_mm(c, i, slot, pfn)
+            c.target_mm = 0
             mmput(c, i)
     if err == -PMG_WAIT:
         return err

@@ -90,6 +90,34 @@ def test_a_pin_that_waits_is_not_reached_yet(kernel: str) -> None:
     machine.check(full=True)
 
 
+@pytest.mark.parametrize("kernel", ["2.6.17", "2.6.18"])
+@pytest.mark.parametrize("way", ["mbind", "exits"])
+def test_a_swapoff_that_waits_is_a_user_of_the_address_space_that_it_looks_through(
+    kernel: str, way: str
+) -> None:
+    machine = four_nodes(kernel, page_bytes=8)
+    app, child = machine.spawn(), None
+    base = mapped(app, N)
+    if way == "exits":  # the swapoff becomes the last user
+        child = machine.spawn()
+    pfns = app.frames(base, N)
+    assert machine.swap_out(pfns[:2].tolist()) is not None
+    move = app.start_mbind(base + 4 * PAGE, 4 * PAGE, pm.Bind([1]), pm.MPOL_MF_MOVE)
+    assert move.step() is not None
+    host = Host(machine.spawn())
+    assert host.swapoff(0) == WAIT
+    machine.check(full=True)
+    if child is not None:
+        app.exit()
+        machine.check(full=True)
+    move.finish()
+    machine.check(full=True)
+    assert host.again() == 0
+    machine.check(full=True)
+    if child is None:
+        assert (app.touch(base, N * PAGE).values is not None) and app.frames(base, N).min() >= 0
+
+
 # ---- one call at a time -----------------------------------------------------------------------
 
 

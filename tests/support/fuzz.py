@@ -1216,27 +1216,27 @@ class World:
         self, p: pm.Process, args: dict[str, Any], addr: Any, before: Any, failed: bool
     ) -> None:
         if not failed:
-            self.shadow.drop(p, addr // PAGE, addr // PAGE + up(number(args["length"])))
+            self.shadow.drop(p, addr // PAGE, addr // PAGE + up(address(args["length"])))
         elif is_number(args.get("addr")) and is_number(args["length"]):
             first = number(args["addr"]) // PAGE
-            self.shadow.drop(p, first, first + up(number(args["length"])), failed=True)
+            self.shadow.drop(p, first, first + up(address(args["length"])), failed=True)
 
     def on_munmap(
         self, p: pm.Process, args: dict[str, Any], result: Any, before: Any, failed: bool
     ) -> None:
         if is_number(args["addr"]) and is_number(args["length"]):
             first = number(args["addr"]) // PAGE
-            self.shadow.drop(p, first, first + up(number(args["length"])), failed=failed)
+            self.shadow.drop(p, first, first + up(address(args["length"])), failed=failed)
 
     def on_mremap(
         self, p: pm.Process, args: dict[str, Any], addr: Any, vmas: Any, failed: bool
     ) -> None:
         if not failed:
-            old, new = up(number(args["old_length"])), up(number(args["new_length"]))
+            old, new = up(address(args["old_length"])), up(address(args["new_length"]))
             self.shadow.move(p, vmas, address(args["addr"]) // PAGE, old, addr // PAGE, new)
         elif all(is_number(args.get(name)) for name in ("addr", "new_addr", "new_length")):
             old, new = address(args["addr"]) // PAGE, address(args["new_addr"]) // PAGE
-            self.shadow.may_move(p, old, new, up(number(args["new_length"])))
+            self.shadow.may_move(p, old, new, up(address(args["new_length"])))
 
     def on_madvise(
         self, p: pm.Process, args: dict[str, Any], result: Any, vmas: Any, failed: bool
@@ -1244,7 +1244,7 @@ class World:
         if not (is_number(args["addr"]) and is_number(args["length"])):
             return
         first = number(args["addr"]) // PAGE
-        end = first + up(number(args["length"]))
+        end = first + up(address(args["length"]))
         advice = (
             args["advice"]
             if isinstance(args["advice"], str)

@@ -14,7 +14,7 @@ import pytest
 
 import pagemig as pm
 
-CC = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
+CC = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()
 PROGRAM = r"""
 #include <pthread.h>
 #include <stdio.h>
@@ -54,7 +54,7 @@ int main(void)
 def built(folder: Path, *flags: str) -> Path:
     source, program = folder / "locks.c", folder / "locks"
     source.write_text(PROGRAM)
-    line = [CC, "-std=gnu11", "-O1", "-g", f"-I{pm.get_include()}", *flags]
+    line = [*CC, "-std=gnu11", "-O1", "-g", f"-I{pm.get_include()}", *flags]
     done = subprocess.run([*line, source, "-o", program, "-pthread"], capture_output=True)
     if done.returncode and flags:
         pytest.skip("the compiler has no ThreadSanitizer")
