@@ -155,11 +155,12 @@ cdef int change_state(ctx_t *c, uint32_t type, uint32_t old, uint32_t new, int e
 
 cdef int64_t pmg_sys_swapoff(ctx_t *c, uint32_t type, uint32_t *rule) noexcept nogil:
     cdef machine_t *m = c.m
-    cdef swap_info_t *d = &m.swap_info[type]
+    cdef swap_info_t *d
     cdef uint32_t at
     cdef int err = 0
     if type >= m.nr_swapfiles or change_state(c, type, SWAP_ON, SWAP_LEAVING, -EINVAL):
         return refuse(EINVAL, RULE_SWAP_OFF, rule)
+    d = &m.swap_info[type]
     for at in range(1, d.max):
         if err == 0 and pmg_load32(&m.swap_map[d.first + at]):
             err = -PMG_WAIT if signal_pending(c, 1) else unuse_slot(c, d.first + at)
