@@ -10,6 +10,7 @@ cdef class Stop:
 
 
 cdef bint call_stop(void *private_) noexcept with gil      # private_: a Stop
+cdef bint call_peek(void *private_) noexcept with gil
 cdef int call_wait(ctx_t *c, int what, uint32_t which) noexcept nogil      # c.data: the Machine
 
 
@@ -22,6 +23,7 @@ cdef class Machine:
     cdef bint torn                  # copied by os.fork in the middle of a call
     cdef uint32_t inside            # accesses under way in contexts that own time; interpreter lock
     cdef object checking            # thread that runs check()
+    cdef object copying             # thread that copies or saves the machine; signal handlers of it may not change it
     cdef dict hooked                # depth of nested hooks, by thread
     cdef object __weakref__
     cdef int build(

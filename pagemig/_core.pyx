@@ -4,7 +4,7 @@ Every method takes plain numbers or C-contiguous arrays of the exact dtype, rele
 whole call, and returns a count, an address or a negative errno.  ``machine.py`` and ``process.py`` give the numbers their
 meaning.
 """
-from cpython.exc cimport PyErr_CheckSignals
+from cpython.exc cimport PyErr_CheckSignals, PyErr_SetInterrupt
 from libc.errno cimport EIO
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
@@ -72,6 +72,7 @@ cdef bint call_signal(ctx_t *c) noexcept nogil:
 
 cdef extern from "Python.h":
     unsigned long PyThread_get_thread_ident()
+    bint PyOS_InterruptOccurred()       # takes SIGINT, without its handler
 
 
 cdef class Stop:
@@ -86,6 +87,14 @@ cdef bint call_stop(void *private_) noexcept with gil:
         stop.error = error
         return True
     return False
+
+
+cdef bint call_peek(void *private_) noexcept with gil:
+    """Whether Ctrl-C waits for its handler, which does not run here: it could end a migration that the caller reads."""
+    if not PyOS_InterruptOccurred():
+        return False
+    PyErr_SetInterrupt()        # the question has taken the signal
+    return True
 
 
 cdef unsigned long main_thread
@@ -258,6 +267,9 @@ cdef class Machine:
             raise RuntimeError(
                 "another thread was inside a call of this machine when the process forked: use the machine in the parent, or "
                 "make one here")
+        if self.copying is not None and self.copying == get_ident():
+            raise RuntimeError(
+                "this thread copies or saves the machine: a signal handler, or what it is written to, cannot call it")
         return 0
 
     cdef bint is_nested(self):
@@ -358,7 +370,8 @@ cdef class Machine:
             if hook is not None:
                 return int(hook(what, which))
             if not c.dispensable:           # else only the call that has the page may end the wait
-                PyErr_CheckSignals()
+                with Hooked(self):          # calls of a handler may need what this one holds
+                    PyErr_CheckSignals()
             if what == WAIT_PASS or not (self.is_nested() or pmg_load32(&self.m.migs_busy)):
                 return 0
             return self.wait_nested(c)
@@ -408,7 +421,11 @@ cdef class Machine:
         self.checking = get_ident()
         try:
             with nogil:
-                rule = check_machine(self.m, &self.checker, full, call_stop, <void *> stop, &v)
+                rule = check_machine(self.m, &self.checker, full, call_stop, call_peek, <void *> stop, &v)
+            if rule == CHECK_STOPPED and stop.error is None:
+                PyErr_CheckSignals()
+                with nogil:         # the handler has returned: once more, to the end
+                    rule = check_machine(self.m, &self.checker, full, call_stop, NULL, <void *> stop, &v)
         finally:
             self.checking = None
         if rule == CHECK_STOPPED:

@@ -2,16 +2,18 @@
 from cpython.buffer cimport PyBUF_WRITE
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.memoryview cimport PyMemoryView_FromMemory
-from libc.errno cimport EBUSY, ENOMEM
+from libc.errno cimport EBUSY, EINTR, ENOMEM
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport free
 
-from pagemig._core cimport call_stop, Machine, Stop
+from pagemig._core cimport call_peek, call_stop, Machine, Stop
 from pagemig.mm.context cimport ctx_release_all
 from pagemig.mm.mig cimport mig_release_all
 from pagemig.mm.page_alloc cimport arenas_release
 from pagemig.mm.state cimport is_described, state_copy, state_load, state_problem, state_save
 from pagemig.mm.types cimport machine_t, node_t, profile_t
+
+from threading import get_ident
 
 from pagemig import constants
 from pagemig.errors import StateError
@@ -101,6 +103,23 @@ cdef void release(machine_t *m) noexcept:
         free(m)
 
 
+cdef class Copying:
+    """The scope in which a machine is read: it may not change."""
+
+    cdef Machine machine
+    cdef object before
+
+    def __init__(self, Machine machine):
+        self.machine = machine
+
+    def __enter__(self):
+        self.machine.must_be_whole()
+        self.before, self.machine.copying = self.machine.copying, get_ident()
+
+    def __exit__(self, *_):
+        self.machine.copying = self.before
+
+
 def save(Machine machine not None, write, bytes extra):
     """Write a machine, and ``extra``, through ``write(bytes)``.
 
@@ -114,8 +133,13 @@ def save(Machine machine not None, write, bytes extra):
     cdef uint64_t n = len(extra)
     cdef const char *what
     cdef int64_t rc
-    with nogil:
-        rc = state_save(machine.m, p, n, give, call_stop, <void *> stream, &what)
+    with Copying(machine):
+        with nogil:
+            rc = state_save(machine.m, p, n, give, call_stop, call_peek, <void *> stream, &what)
+        if rc == -EINTR and stream.error is None:
+            PyErr_CheckSignals()
+            with nogil:     # the handler has returned, and nothing is written yet
+                rc = state_save(machine.m, p, n, give, call_stop, NULL, <void *> stream, &what)
     if stream.error is not None:
         raise stream.error
     if rc == -EBUSY:
@@ -158,8 +182,13 @@ def copy(Machine machine not None):
     cdef Stop stop = Stop()
     cdef const char *what
     cdef int why
-    with nogil:
-        loaded.m = state_copy(machine.m, call_stop, <void *> stop, &why, &what)
+    with Copying(machine):
+        with nogil:
+            loaded.m = state_copy(machine.m, call_stop, call_peek, <void *> stop, &why, &what)
+        if loaded.m == NULL and why == -EINTR and stop.error is None:
+            PyErr_CheckSignals()
+            with nogil:     # the handler has returned
+                loaded.m = state_copy(machine.m, call_stop, NULL, <void *> stop, &why, &what)
     if stop.error is not None:
         raise stop.error
     if why == -EBUSY:

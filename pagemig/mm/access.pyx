@@ -723,7 +723,7 @@ cdef void access_deferred(
         entry = epoch_parts(c, &e, addresses, writes, write_all, end, r)
         epoch_fold(c, &e)
         mmap_read_unlock(c, c.mm)
-        if entry and not wait_for_entry(c, entry, &spins, r):
+        if entry and not r.wait and not wait_for_entry(c, entry, &spins, r):
             break
     free(e.count)
     touch_end(c, t, r)

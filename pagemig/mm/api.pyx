@@ -130,13 +130,18 @@ cdef inline int begun(host_ctx_t *h, int no) noexcept nogil:
     """Begin a call on the thread's own stack, unless it is refused: until ended(), other calls see that it runs."""
     if no == 0:
         h.call = &nowhere
+        h.c.nested_deadline = 0
         pmg_store32(&h.c.inside, 1)
     return no
 
 
-cdef inline int64_t ended(host_ctx_t *h, int64_t rc) noexcept nogil:
+cdef inline void left(host_ctx_t *h) noexcept nogil:
     pmg_store32_rel(&h.c.inside, 0)
     h.call = NULL
+
+
+cdef inline int64_t ended(host_ctx_t *h, int64_t rc) noexcept nogil:
+    left(h)
     return answered(h, rc)
 
 
@@ -207,10 +212,10 @@ cdef int ctx_open(pmg_machine *machine, pmg_task task, uint32_t cpu, uint32_t ow
     h.c.wait_fn = NULL
     h.c.data = NULL
     h.c.wait_mode = MODE_HOST if owns_time else MODE_THREADS
-    h.c.held = 1
+    pmg_store32(&h.c.held, 1)
     rc = ctx_bind(<pmg_ctx *> <void *> h, task, cpu)
     if rc:
-        h.c.held = 0
+        pmg_store32(&h.c.held, 0)
         ctx_put(h.c)
         free(h)
         return rc
@@ -236,7 +241,7 @@ cdef void ctx_close(pmg_ctx *ctx) noexcept nogil:
     begun(h, 0)
     unbind(h)
     ended(h, 0)
-    h.c.held = 0
+    pmg_store32(&h.c.held, 0)
     ctx_put(h.c)
     free(h)
 
@@ -435,7 +440,7 @@ cdef int check(pmg_machine *machine, uint32_t full, char *text, size_t n) noexce
     if call_refused(core(machine), NULL):
         return -EDEADLK
     memset(&k, 0, sizeof(k))
-    rule = check_machine(core(machine), &k, full != 0, NULL, NULL, &v)
+    rule = check_machine(core(machine), &k, full != 0, NULL, NULL, NULL, &v)
     checker_release(&k)
     if rule < 0:
         return rule
@@ -603,11 +608,20 @@ cdef int64_t give_up(host_ctx_t *h, int64_t error) noexcept nogil:
     return error
 
 
+cdef inline bint file_exists(machine_t *m, uint32_t file) noexcept nogil:
+    return 0 < file < pmg_load32(&m.files.fresh) and pmg_load32(&file_of(m, file).refs) != 0
+
+
+cdef inline bint lacks_file(const host_ctx_t *h, uint32_t file) noexcept nogil:
+    """Whether a call begins with a file that does not exist; one that goes on has a reference on its file."""
+    return h.call == NULL and not file_exists(h.c.m, file)
+
+
 cdef int64_t mmap(
         pmg_ctx *ctx, uint64_t va, uint64_t length, uint32_t prot, uint32_t flags, uint32_t file,
         uint64_t off) noexcept nogil:
     cdef int no = may_go_on(host(ctx))
-    if no == 0 and file and not file_exists(host(ctx).c.m, file):
+    if no == 0 and file and lacks_file(host(ctx), file):
         return -EBADF
     return numbers_call(ctx, True, MIG_MMAP, va, length, prot, flags, file, off)
 
@@ -715,7 +729,7 @@ cdef inline int access_with(host_ctx_t *h, uint64_t va, uint32_t how, pmg_outcom
     else:
         begun(h, 0)
         touch_range(c, h.t, va >> 12, 1, (how & PMG_WRITE) != 0, NULL, NULL, &r)
-        ended(h, 0)
+        left(h)             # what a callback returned is answered below
         pte = 0
         if r.done:
             translate(<pmg_ctx *> <void *> h, va, o)
@@ -1311,7 +1325,7 @@ cdef int64_t save(pmg_machine *machine, pmg_write write, void *priv, char *text,
     if write == NULL:
         return -EFAULT
     if not call_refused(core(machine), NULL):
-        rc = state_save(core(machine), NULL, 0, write, NULL, priv, &what)
+        rc = state_save(core(machine), NULL, 0, write, NULL, NULL, priv, &what)
     return told(rc, what, text, n)
 
 
@@ -1322,7 +1336,7 @@ cdef int copy(pmg_machine *machine, pmg_machine **out, char *text, size_t n) noe
         return -EFAULT
     out[0] = NULL
     if not call_refused(core(machine), NULL):
-        out[0] = <pmg_machine *> <void *> state_copy(core(machine), NULL, NULL, &rc, &what)
+        out[0] = <pmg_machine *> <void *> state_copy(core(machine), NULL, NULL, NULL, &rc, &what)
     return <int> told(rc, what, text, n)
 
 
@@ -1342,10 +1356,6 @@ cdef int load(pmg_read read, void *priv, pmg_machine **out, char *text, size_t n
 
 
 # -- files, swap devices, nodes, pins, credentials -------------------------------------------------------------
-
-
-cdef inline bint file_exists(machine_t *m, uint32_t file) noexcept nogil:
-    return 0 < file < pmg_load32(&m.files.fresh) and pmg_load32(&file_of(m, file).refs) != 0
 
 
 cdef int64_t new_file(pmg_ctx *ctx, uint32_t kind, uint64_t pages) noexcept nogil:
@@ -1377,13 +1387,13 @@ cdef int file_close(pmg_ctx *ctx, uint32_t file) noexcept nogil:
 
 
 cdef int ftruncate(pmg_ctx *ctx, uint32_t file, uint64_t pages) noexcept nogil:
-    if not file_exists(host(ctx).c.m, file):
+    if lacks_file(host(ctx), file):
         return -EBADF
     return <int> numbers_call(ctx, False, MIG_FTRUNCATE, file, pages, 0, 0, 0, 0)
 
 
 cdef int punch_hole(pmg_ctx *ctx, uint32_t file, uint64_t index, uint64_t n) noexcept nogil:
-    if not file_exists(host(ctx).c.m, file):
+    if lacks_file(host(ctx), file):
         return -EBADF
     return <int> numbers_call(ctx, False, MIG_PUNCH, file, index, n, 0, 0, 0)
 

@@ -49,8 +49,9 @@ ctypedef struct checker_t:      # zeroed by its owner, emptied by checker_releas
 
 # 0, or the number of the first rule found broken, with details in *v; -1 when the host is out of memory.
 # full: every frame and every free list, not only those in use.
-# ``stop`` is asked now and then whether to end the walk; NULL: it cannot be stopped
+# ``stop`` is asked now and then whether to end the walk, and ``peek`` while migrations are read, which it may not end;
+# NULL: it cannot be stopped
 cdef int check_machine(
-        machine_t *m, checker_t *k, bint full, stop_t stop, void *private_, violation_t *v) noexcept nogil
+        machine_t *m, checker_t *k, bint full, stop_t stop, stop_t peek, void *private_, violation_t *v) noexcept nogil
 cdef void checker_release(checker_t *k) noexcept nogil
 cdef object invariant_error(machine_t *m, violation_t *v)       # the InvariantError to raise

@@ -182,6 +182,7 @@ ctypedef struct check_t:        # one walk
     uint32_t tables, vmas, chain_nodes, tree_nodes, files, mms, tasks, pins, sp_nodes
     # the address space at hand
     stop_t stop
+    stop_t peek                 # the same while migrations are read, which a signal handler could end
     void *private_              # its argument
     uint32_t work               # entries and frames since `stop` was last asked
     mm_t *mm
@@ -434,7 +435,7 @@ cdef int count_family(check_t *k) noexcept nogil:
         i = k.anons[j]
         av = anon_vma_of(m, i)
         rc = check_anon(k, av.root)
-        if rc == 0:
+        if rc == 0 and av.tree:         # else a migration keeps it, and its parent, which it holds no more, may be gone
             rc = check_anon(k, av.parent)
         if rc:
             return rc
@@ -1348,7 +1349,7 @@ cdef int name_held(check_t *k) noexcept nogil:
     w.way = WAY_NAME
     w.held = note_held
     w.arg = k
-    w.stop = k.stop
+    w.stop = k.peek
     w.stop_private = k.private_
     while c != NULL and not w.stopped:
         if c.places != NULL and not places_name(&w, c):
@@ -1388,10 +1389,12 @@ cdef uint64_t lay_out(check_t *k, char *base) noexcept nogil:
 
 
 cdef int checker_begin(
-        check_t *k, machine_t *m, checker_t *notes, stop_t stop, void *private_, violation_t *v) noexcept nogil:
+        check_t *k, machine_t *m, checker_t *notes, stop_t stop, stop_t peek, void *private_,
+        violation_t *v) noexcept nogil:
     cdef void *p
     memset(k, 0, sizeof(check_t))
     k.stop = stop
+    k.peek = peek
     k.private_ = private_
     k.m = m
     k.v = v
@@ -1411,13 +1414,13 @@ cdef int checker_begin(
 
 
 cdef int check_machine(
-        machine_t *m, checker_t *k, bint full, stop_t stop, void *private_, violation_t *v) noexcept nogil:
+        machine_t *m, checker_t *k, bint full, stop_t stop, stop_t peek, void *private_, violation_t *v) noexcept nogil:
     cdef check_t walk
     cdef int rc
     nowhere(v)
     v.rule = RULE_OK
     pmg_spin_lock(&k.lock)
-    rc = checker_begin(&walk, m, k, stop, private_, v)
+    rc = checker_begin(&walk, m, k, stop, peek, private_, v)
     rc = rc or check_pids(&walk) or check_tasks(&walk) or check_files(&walk) or check_anon_vmas(&walk) \
         or check_pins(&walk) or check_swap(&walk) or check_mlock_pvecs(&walk) or check_frames(&walk) or check_slabs(&walk) \
         or check_node_counts(&walk, full) or check_locks(&walk)

@@ -1,5 +1,5 @@
 """Resumable calls: a call of the kernel on a fiber, which stops where time may pass."""
-from libc.errno cimport EINTR, EINVAL, ENOMEM, ESRCH
+from libc.errno cimport EBADF, EINTR, EINVAL, ENOMEM, ESRCH
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
@@ -13,6 +13,7 @@ from pagemig.mm.calls cimport (
     pmg_sys_migrate_pages, pmg_sys_move_pages,
 )
 from pagemig.mm.context cimport ctx_bind, ctx_get, ctx_put, switch_mm
+from pagemig.mm.filemap cimport file_get_not_zero, file_put
 from pagemig.mm.fork cimport find_get_task_by_vpid, get_task_mm, mmput, pmg_sys_pin, put_task
 from pagemig.mm.madvise cimport pmg_sys_madvise
 from pagemig.mm.memory_hotplug cimport take_offline
@@ -56,7 +57,7 @@ cdef enum:
 # -- on the fiber ----------------------------------------------------------------------------------------------
 
 
-cdef int64_t perform(ctx_t *c, mig_t *g) noexcept nogil:
+cdef int64_t call_of(ctx_t *c, mig_t *g) noexcept nogil:
     cdef uint64_t *a = g.a
     if g.kind == MIG_MOVE_PAGES:
         return pmg_sys_move_pages(c, <int32_t> a[0], a[1], &g.u[0], &g.u[1], &g.u[2], <uint32_t> a[2], &g.rule)
@@ -87,6 +88,22 @@ cdef int64_t perform(ctx_t *c, mig_t *g) noexcept nogil:
     if g.kind == MIG_SWAPOFF:
         return pmg_sys_swapoff(c, <uint32_t> a[0], &g.rule)
     return take_offline(c, <int32_t> a[0], &g.rule)
+
+
+cdef int64_t perform(ctx_t *c, mig_t *g) noexcept nogil:
+    """Make a call.  One that names a file holds it to its end: others may close it while the call waits (``fdget``)."""
+    cdef uint32_t file = 0
+    cdef int64_t rc
+    if g.kind == MIG_MMAP:
+        file = <uint32_t> g.a[4]
+    elif g.kind == MIG_FTRUNCATE or g.kind == MIG_PUNCH:
+        file = <uint32_t> g.a[0]
+    if file and not file_get_not_zero(c.m, file):
+        return -EBADF
+    rc = call_of(c, g)
+    if file:
+        file_put(c, file)
+    return rc
 
 
 cdef int64_t mig_here(ctx_t *c, uint32_t kind, const uint64_t *a) noexcept nogil:

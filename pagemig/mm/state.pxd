@@ -20,17 +20,19 @@ cdef enum load_error_t:         # why a stream is not a machine
     LOAD_SECTION                # a section that does not belong here, or of a size that cannot be
     LOAD_MACHINE                # sizes or links that no machine has
 
-# bytes written; -EBUSY: not now, and *what tells why; -EIO: write failed, or `stop` said so; -ENOMEM.  `extra` is the
-# caller's; state_load returns it.
+# bytes written; -EBUSY: not now, and *what tells why; -EIO: write failed, or `stop` said so; -ENOMEM; -EINTR: `peek` said
+# so, which is asked while migrations are read and may not end one; nothing is written yet.  `extra` is the caller's;
+# state_load returns it.
 cdef int64_t state_save(
-        machine_t *m, const void *extra, uint64_t n, write_t write, stop_t stop, void *private_,
+        machine_t *m, const void *extra, uint64_t n, write_t write, stop_t stop, stop_t peek, void *private_,
         const char **what) noexcept nogil
 # a new machine, or NULL with -errno (-EINTR: `stop` said so, -EIO: read failed) or load_error_t in *why; *extra is
 # malloc'ed
 cdef machine_t *state_load(
         read_t read, stop_t stop, void *private_, void **extra, uint64_t *n, uint64_t *layout, int *why) noexcept nogil
 # a copy of a machine, or NULL with -errno in *why, and *what as above
-cdef machine_t *state_copy(machine_t *m, stop_t stop, void *private_, int *why, const char **what) noexcept nogil
+cdef machine_t *state_copy(
+        machine_t *m, stop_t stop, stop_t peek, void *private_, int *why, const char **what) noexcept nogil
 # whether `record` has the sizes and the kernel of `made`, a machine built from its description
 cdef bint is_described(const machine_t *record, const machine_t *made) noexcept nogil
 # put into words why state_load returned NULL

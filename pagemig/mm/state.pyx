@@ -306,7 +306,8 @@ cdef machine_t *copy_rest(
     return NULL
 
 
-cdef machine_t *state_copy(machine_t *m, stop_t stop, void *private_, int *why, const char **what) noexcept nogil:
+cdef machine_t *state_copy(
+        machine_t *m, stop_t stop, stop_t peek, void *private_, int *why, const char **what) noexcept nogil:
     cdef machine_t *to = NULL
     cdef area_t *areas
     cdef machine_t *record
@@ -315,7 +316,7 @@ cdef machine_t *state_copy(machine_t *m, stop_t stop, void *private_, int *why, 
     why[0] = -EBUSY
     if what[0] != NULL:
         return NULL
-    why[0] = write_migs(m, &w, stop, private_, what)
+    why[0] = write_migs(m, &w, peek, private_, what)
     areas = <area_t *> malloc(2 * MAX_AREAS * sizeof(area_t))
     record = <machine_t *> malloc(sizeof(machine_t))
     if why[0] == 0:
@@ -439,7 +440,7 @@ cdef uint64_t largest(const area_t *areas, uint32_t n) noexcept nogil:
 
 
 cdef int64_t state_save(
-        machine_t *m, const void *extra, uint64_t n, write_t write, stop_t stop, void *private_,
+        machine_t *m, const void *extra, uint64_t n, write_t write, stop_t stop, stop_t peek, void *private_,
         const char **what) noexcept nogil:
     cdef sink_t s
     cdef area_t *areas
@@ -452,7 +453,7 @@ cdef int64_t state_save(
     what[0] = cannot_be_taken(m)
     if what[0] != NULL:
         return -EBUSY
-    rc = write_migs(m, &w, stop, private_, what)
+    rc = write_migs(m, &w, peek, private_, what)
     memset(&s, 0, sizeof(s))
     s.write = write
     s.stop = stop
@@ -630,7 +631,7 @@ cdef int passes_check(machine_t *m, stop_t stop, void *private_) noexcept nogil:
     cdef violation_t v
     cdef int rule
     memset(&k, 0, sizeof(k))
-    rule = check_machine(m, &k, True, stop, private_, &v)
+    rule = check_machine(m, &k, True, stop, stop, private_, &v)
     checker_release(&k)
     return 0 if rule == 0 else -ENOMEM if rule == -1 else -EINTR if rule == CHECK_STOPPED else LOAD_MACHINE
 

@@ -2,14 +2,19 @@
 
 import os
 import threading
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import pagemig as pm
 from embedding.test_saved_waits import mark
+from pagemig import _core
 from support.machines import PAGE, four_nodes, mapped
+from support.signals import ringing
 from support.table import EBUSYCTX, WAIT, Host
 
 N = 8
@@ -297,4 +302,165 @@ def test_a_child_of_fork_knows_of_a_call_of_a_host_that_it_lost() -> None:
                 os._exit(2)
         _, status = os.waitpid(child, 0)
     assert status == 0
+    machine.check(full=True)
+
+
+# ---- what goes while a call waits ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kernel", ["6.1", "2.6.18"])
+@pytest.mark.parametrize("call", ["mmap", "ftruncate", "punch_hole"])
+def test_a_call_that_waits_holds_its_file(kernel: str, call: str) -> None:
+    if call == "punch_hole" and kernel == "2.6.18":
+        pytest.skip("it has no such call")
+    machine, app, file, base, pfn = cached(kernel)
+    host, last = Host(machine.spawn()), file.index
+    wanted = {
+        "mmap": lambda: populating(host, file),
+        "ftruncate": lambda: host.ftruncate(file, 1),
+        "punch_hole": lambda: host.punch_hole(file, 0, N),
+    }[call]
+    assert wanted() == WAIT
+    app.munmap(base, N * PAGE)
+    file.close()
+    machine.check(full=True)
+    assert machine.file("tmpfs", PAGE).index != last  # its record is not given away
+    mark(machine, pfn, "page", False)
+    assert host.again() >= 0
+    machine.check(full=True)
+    host.close()
+    machine.check(full=True)
+
+
+# ---- handlers and callbacks ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("owns_time", [True, False])
+def test_what_a_callback_of_an_access_returns_is_answered(owns_time: bool) -> None:
+    machine = four_nodes("6.1", page_bytes=8)
+    app = machine.spawn()
+    base = mapped(app, 1)
+    child = app.fork()  # the write will copy the page, and flush
+
+    def flush(*_: object) -> None:
+        raise ZeroDivisionError
+
+    machine.set_callbacks(flush=flush)
+    with app.context(owns_time=owns_time) as context, pytest.raises(ZeroDivisionError):
+        context.access(base, write=True)
+    machine.set_callbacks()
+    child.exit()
+    machine.check(full=True)
+
+
+@contextmanager
+def moving_beside(machine: pm.Machine, app: pm.Process, base: int) -> Iterator[threading.Event]:
+    """Another thread moves a page, and has it locked until the event comes."""
+    has, end = threading.Event(), threading.Event()
+
+    def hook(name: str, _: object) -> None:
+        if threading.current_thread() is mover and name == "copy":
+            has.set()
+            end.wait(60)
+
+    mover = threading.Thread(target=lambda: app.move_pages([base], [1]))
+    machine.at_step(hook)
+    mover.start()
+    try:
+        has.wait(60)
+        yield end
+    finally:
+        end.set()
+        mover.join()
+        machine.at_step(None)
+
+
+@pytest.mark.parametrize("context", ["of a host", "none"])
+def test_a_handler_may_not_wait_for_what_the_interrupted_call_holds(
+    context: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_core, "HOOK_PATIENCE", 0.0)
+    machine = four_nodes("6.1")
+    app, file = machine.spawn(), machine.file("tmpfs", N * PAGE)
+    base = mapped(app, N, file=file, shared=True)
+    host = Host(app, owns_time=False)
+    errors: list[str] = []
+    busy = False
+
+    def call() -> bool:
+        """Interrupt the wait for the page, in which the lock of the file is held."""
+        nonlocal busy
+        if not busy:  # the next ring comes while this one is answered
+            busy = True
+            if not errors and "truncating" in [f.name for f in traceback.extract_stack()]:
+                try:
+                    app.ftruncate(file, 4 * PAGE)
+                except RuntimeError as error:
+                    errors.append(str(error))
+                end.set()
+            busy = False
+        return False
+
+    def truncating() -> None:
+        if context == "none":
+            app.ftruncate(file, 0)
+        else:
+            assert host.ftruncate(file, 0) == 0
+
+    with moving_beside(machine, app, base) as end, ringing(call):
+        truncating()
+    assert errors == ["a hook made a call that waits for what is held while the hook runs"]
+    assert file.size == 0
+    machine.check(full=True)
+
+
+def test_a_context_is_patient_at_each_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = four_nodes("6.1")
+    app, other = machine.spawn(), machine.spawn()
+    base = mapped(app, N)
+    standing = other.start_move_pages([mapped(other, 1)], [1])
+    standing.step()  # contexts look now whether anybody could end a wait
+    with app.context(owns_time=False) as context:
+        with moving_beside(machine, app, base):
+            monkeypatch.setattr(_core, "HOOK_PATIENCE", 0.0)
+            with pytest.raises(RuntimeError, match="waits"):
+                context.access(base)
+        monkeypatch.setattr(_core, "HOOK_PATIENCE", 60.0)
+        app.move_pages([base], [0])
+        with moving_beside(machine, app, base) as end:
+            threading.Timer(0.05, end.set).start()
+            assert context.access(base) in (0, 1)  # a hit or a minor fault
+    standing.finish()
+    machine.check(full=True)
+
+
+@pytest.mark.parametrize("what", ["saved", "copied"])
+def test_a_machine_that_is_saved_or_copied_takes_no_calls(what: str, tmp_path: Path) -> None:
+    """A migration that a handler ended was read behind its end."""
+    machine = pm.Machine(["1GiB", "1GiB"])
+    app = machine.spawn()
+    n = 1 << 16
+    base = mapped(app, n)
+    move = app.start_move_pages(base + np.arange(n, dtype=np.uint64) * PAGE, 1)
+    move.step()
+    errors: list[str] = []
+
+    def end() -> bool:
+        if not errors and traceback.extract_stack()[-3].name in ("save", "copy", "write"):
+            try:
+                move.abort()
+            except RuntimeError as error:
+                errors.append(str(error))
+        return False
+
+    with ringing(end):
+        while not errors:
+            copy = machine.copy()
+            if what == "saved":
+                machine.save(tmp_path / "machine")
+                copy = pm.Machine.load(tmp_path / "machine")
+            copy.check(full=True)
+    assert "copies or saves the machine" in errors[0]
+    move.finish()
+    assert (app.nodes(base, n) == 1).all()
     machine.check(full=True)

@@ -217,6 +217,24 @@ def test_munmap_drops_the_entries(moving: Moving) -> None:
     assert sum(machine.free(nid) for nid in machine.memory_nodes) >= free
 
 
+def test_a_family_exits_in_the_middle(kernel: str) -> None:
+    """A migration keeps the anon_vma of its pages, but not the parent of that."""
+    machine, app, base = machine_with(kernel)
+    child = app.fork()
+    grandchild = child.fork()
+    grandchild.touch(base, N * PAGE, write=True)
+    move = machine.start_migrate_frames(grandchild.frames(base, N), np.ones(N, np.int32))
+    until(move, "unmapped")
+    grandchild.exit()
+    machine.check(full=True)
+    child.exit()
+    machine.check(full=True)
+    app.fork()
+    machine.check(full=True)
+    move.finish()
+    machine.check(full=True)
+
+
 def test_exit_in_the_middle(kernel: str) -> None:
     machine, app, _ = machine_with(kernel)
     root = machine.spawn()

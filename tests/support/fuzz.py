@@ -815,7 +815,8 @@ class Wrong(AssertionError):
 
 
 def up(value: int) -> int:
-    return -(-value // PAGE)
+    """Pages of a length, as PAGE_ALIGN has it: the largest lengths come out as none."""
+    return (value + PAGE - 1) % (1 << 64) // PAGE
 
 
 class Shadow:
@@ -1377,7 +1378,9 @@ class World:
         """End what is under way, and read everything once more."""
         self.m.at_step(None)
         for _ in range(MOST_ROUNDS):
-            for host in [its for its in self.names.values() if isinstance(its, Host)]:
+            named = [its for its in self.names.values() if isinstance(its, Host)]
+            # A call may wait whose host has lost its name.
+            for host in dict.fromkeys([*named, *self.waiting]):
                 self.step(Step("", "again"), host)
             if self.waiting:
                 self.end_some()
