@@ -147,6 +147,17 @@ def test_shared_memory_of_a_family(kernel: str) -> None:
     meet(m, doing, meanwhile, "pgmigrate_success", WAITED_2006)
 
 
+def assert_no_slot_is_lost(m: pm.Machine) -> None:
+    """All processes are gone.
+
+    free_swap_cache tries the page's lock: one that another holds at munmap or exit stays in the
+    cache, for swapoff.
+    """
+    swapper(m)()
+    assert all(device.used == 0 for device in m.swap)
+    m.check(full=True)
+
+
 # ---- forks and exits -----------------------------------------------------------------------------
 
 
@@ -166,7 +177,7 @@ def test_forks_and_exits(kernel: str) -> None:
     assert counted(m, "cow") > 0
     app.exit()
     m.check(full=True)
-    assert all(device.used == 0 for device in m.swap)
+    assert_no_slot_is_lost(m)
 
 
 def test_processes_end_while_others_move_and_swap_them(kernel: str) -> None:
@@ -186,10 +197,7 @@ def test_processes_end_while_others_move_and_swap_them(kernel: str) -> None:
     for process in victims:
         process.exit()
     m.check(full=True)
-    # free_swap_cache tries the page's lock: one that another holds stays in the cache, for swapoff.
-    swapper(m)()
-    assert all(device.used == 0 for device in m.swap)
-    m.check(full=True)
+    assert_no_slot_is_lost(m)
 
 
 # ---- address spaces ------------------------------------------------------------------------------
@@ -209,7 +217,7 @@ def test_mappings_change(kernel: str) -> None:
     meet(m, doing, meanwhile, "pgmigrate_success", "pswpout", WAITED_2006)
     app.exit()
     m.check(full=True)
-    assert all(device.used == 0 for device in m.swap)
+    assert_no_slot_is_lost(m)
 
 
 # ---- files ---------------------------------------------------------------------------------------

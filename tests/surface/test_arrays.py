@@ -103,7 +103,7 @@ LOOPS = {
             "latency": ones("f8", 1, 2),
             "moves": ones("f8", 2, 2),
             "prices": ones("f8", 2, 2),
-            "first": ones("i4", 3),
+            "first": np.zeros(3, "i4"),  # costs before a page's first epoch mean nothing
             "last": ones("i4", 3),
             "occupied": ones("i8", 2, 2),
             "path": ones("i1", 2, 3),
