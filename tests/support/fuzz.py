@@ -1064,8 +1064,10 @@ class World:
         """What can only be seen before the call."""
         if isinstance(holder, pm.Migration | Host) or (self.armed and not self.hooked):
             for p in self.m.processes:
-                if p.alive:
-                    self.layouts[p.pid] = self.layout(p)
+                # Nobody knows the mappings of one whose lock a call of a lost host has.
+                with suppress(RuntimeError):
+                    if p.alive:
+                        self.layouts[p.pid] = self.layout(p)
         if isinstance(holder, Host):
             process = holder.process
             waits = self.waiting.get(holder)
