@@ -276,12 +276,6 @@ def take_up(machine: Platform) -> None:
         machine._taken_up.add(_taken(machine, *told))
 
 
-def taken(machine: Platform, handle: int) -> Migration:
-    """Create the object for a migration that was started through the table."""
-    told = next(told for told in _api.migrations(machine) if told[0] == handle)
-    return _taken(machine, *told)
-
-
 def _known(machine: Platform, handle: int) -> Migration:
     """Find the object of a migration in progress."""
     move: Migration = machine._migrations[handle]

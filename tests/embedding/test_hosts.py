@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 import pagemig as pm
@@ -269,12 +270,16 @@ def waits_on(thread: threading.Thread, looks: int = 2000) -> bool:
     return True
 
 
-@pytest.mark.threads
-def test_a_machine_is_not_saved_during_a_call_of_a_host_without_a_process() -> None:
+def moved_by_a_host() -> tuple[pm.Machine, pm.Process, Host, npt.NDArray[np.uint32]]:
+    """A process, a host that waits where it must, and the frames that it will move."""
     machine = four_nodes("6.1", page_bytes=8)
     app = machine.spawn()
-    pfns = app.frames(mapped(app, N), N)
-    mover = Host(app, owns_time=False)
+    return machine, app, Host(app, owns_time=False), app.frames(mapped(app, N), N)
+
+
+@pytest.mark.threads
+def test_a_machine_is_not_saved_during_a_call_of_a_host_without_a_process() -> None:
+    machine, _, mover, pfns = moved_by_a_host()
     assert mover.bind(None) == 0
     with (
         Meeting(machine, lambda: mover.migrate_frames(pfns, [1] * N)),
@@ -286,10 +291,7 @@ def test_a_machine_is_not_saved_during_a_call_of_a_host_without_a_process() -> N
 
 @pytest.mark.threads
 def test_a_child_of_fork_knows_of_a_call_of_a_host_that_it_lost() -> None:
-    machine = four_nodes("6.1", page_bytes=8)
-    app = machine.spawn()
-    pfns = app.frames(mapped(app, N), N)
-    mover = Host(app, owns_time=False)
+    machine, app, mover, pfns = moved_by_a_host()
     with Meeting(machine, lambda: mover.migrate_frames(pfns, [1] * N)):
         child = os.fork()
         if not child:

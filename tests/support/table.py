@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 import pagemig as pm
-from pagemig import api
+from pagemig import _api, api
 from pagemig.system import migration
 
 WAIT, EBUSYCTX = -512, -601
@@ -235,7 +235,10 @@ class Host:
     def _start(self, name: str, *args: Any) -> Any:
         handle = ctypes.c_uint64()
         rc = self._call(name, *args, ctypes.byref(handle))
-        return migration.taken(self.machine, handle.value) if rc == 0 else rc
+        if rc:
+            return rc
+        told = next(m for m in _api.migrations(self.machine) if m[0] == handle.value)
+        return migration._taken(self.machine, *told)
 
     def start_move_pages(self, pages: Any, nodes: Any = None, flags: int = 2, pid: int = 0) -> Any:
         a, b, c = self._listed(pages, nodes)

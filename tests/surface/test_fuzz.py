@@ -104,6 +104,15 @@ def test_migrations_stop_wherever_time_passes(kernel: str, monkeypatch: pytest.M
     assert ".start_m" in fuzz.script_of(fuzz.case_of(1, kernel), "some")
 
 
+def run_until_met(kernel: str, wanted: set[str], met: set[str], seeds: int) -> None:
+    """Run seeds until all has been met that is wanted."""
+    for seed in range(seeds):
+        fuzz.run_case(fuzz.case_of(seed, kernel))
+        if wanted <= met:
+            return
+    pytest.fail(f"no {wanted - met}")
+
+
 @pytest.mark.parametrize("kernel", pm.KERNELS)
 def test_other_calls_come_between_the_stops(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """While pages of a migration are locked, and others before they are copied with it."""
@@ -117,12 +126,7 @@ def test_other_calls_come_between_the_stops(kernel: str, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(fuzz.World, "step", step)
     wanted = {"munmap", "fork", "mprotect", "mremap", "exit", "touch", "step", "abort", "go_on"}
-    for seed in range(200):
-        fuzz.run_case(fuzz.case_of(seed, kernel))
-        if wanted <= met:
-            break
-    else:
-        pytest.fail(f"no {wanted - met} between two stops")
+    run_until_met(kernel, wanted, met, 200)
 
 
 @pytest.mark.parametrize("kernel", pm.KERNELS)
@@ -146,12 +150,7 @@ def test_calls_of_hosts_wait_and_go_on(kernel: str, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(Host, "_call", call)
     wanted = {"waits", "goes on", "another call", "after an exit"}
-    for seed in range(400):
-        fuzz.run_case(fuzz.case_of(seed, kernel))
-        if wanted <= met:
-            break
-    else:
-        pytest.fail(f"no {wanted - met}")
+    run_until_met(kernel, wanted, met, 400)
 
 
 def test_a_page_of_a_file_that_may_be_private_stays_unknown() -> None:
